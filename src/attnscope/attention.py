@@ -1,0 +1,193 @@
+"""Attention modules of convolutional networks: SE, ECA and CBAM.
+
+Each module multiplies a feature map ``x`` of shape ``(N, C, H, W)`` by gates between 0 and 1. Every
+gate is the output of a submodule that is named after its kind, ``channel`` or ``spatial``, so that a
+plain forward hook on it reads the gate.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from attnscope.errors import InputError
+
+ATTENTION_KINDS = ("none", "se", "eca", "cbam")
+
+
+class _MeanAndMax(torch.autograd.Function):
+    """Mean and maximum over one axis, with one gradient for both.
+
+    Autograd alone writes three feature maps to go back through the two poolings (an expanded mean,
+    a scattered maximum and their sum); this writes one. The gradient of the maximum goes to the
+    first largest value, as it does for ``torch.max``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        maximum, where = x.max(axis)
+        ctx.save_for_backward(where)
+        ctx.axis, ctx.shape = axis, x.shape
+        return x.mean(axis), maximum
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_mean: Tensor, grad_maximum: Tensor) -> tuple[Tensor, None]:
+        (where,) = ctx.saved_tensors
+        share = (grad_mean / ctx.shape[ctx.axis]).unsqueeze(ctx.axis)
+        grad = share.expand(ctx.shape).contiguous()
+        grad.scatter_add_(ctx.axis, where.unsqueeze(ctx.axis), grad_maximum.unsqueeze(ctx.axis))
+        return grad, None
+
+
+def _mean_and_max(x: Tensor, over: str) -> Tensor:
+    """Mean and maximum of ``x`` over its ``pixels`` -> (2, N, C) or ``channels`` -> (2, N, H * W).
+
+    The reduction runs along a view that follows the memory, whichever layout ``x`` lies in:
+    AdaptiveMaxPool2d and strided reductions are several times slower in bfloat16.
+    """
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        view, axis = x.permute(0, 2, 3, 1).flatten(1, 2), 1 if over == "pixels" else 2
+    else:
+        view, axis = x.flatten(2), 2 if over == "pixels" else 1
+    return torch.stack(_MeanAndMax.apply(view, axis))
+
+
+class SEChannelGate(nn.Module):
+    """Squeeze-and-excitation gate, Hu et al. 2018, eq. 2 and 3.
+
+    ``sigmoid(W2 relu(W1 mean(x) + b1) + b2)``: ``(N, C, H, W) -> (N, C, 1, 1)``.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = _hidden_channels(channels, reduction)
+        self.reduce = nn.Linear(channels, hidden)
+        self.expand = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.expand(F.relu(self.reduce(x.mean((2, 3))))))
+        return gate[:, :, None, None]
+
+
+class ECAChannelGate(nn.Module):
+    """Efficient channel attention gate, Wang et al. 2020, eq. 9 and 12.
+
+    ``sigmoid(conv1d(mean(x)))`` over neighbouring channels, the kernel size being the odd number
+    nearest to ``log2(C) / 2 + 1/2``: ``(N, C, H, W) -> (N, C, 1, 1)``.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        size = int(abs(math.log2(channels) / 2 + 0.5))
+        size += 1 - size % 2
+        self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.conv(x.mean((2, 3))[:, None]))
+        return gate[:, 0, :, None, None]
+
+
+class CBAMChannelGate(nn.Module):
+    """Channel gate of CBAM, Woo et al. 2018, eq. 2.
+
+    ``sigmoid(MLP(mean(x)) + MLP(max(x)))`` with one MLP without bias:
+    ``(N, C, H, W) -> (N, C, 1, 1)``.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = _hidden_channels(channels, reduction)
+        self.reduce = nn.Linear(channels, hidden, bias=False)
+        self.expand = nn.Linear(hidden, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = _mean_and_max(x, "pixels")  # (2, N, C)
+        gate = torch.sigmoid(self.expand(F.relu(self.reduce(pooled))).sum(0))
+        return gate[:, :, None, None]
+
+
+class CBAMSpatialGate(nn.Module):
+    """Spatial gate of CBAM, Woo et al. 2018, eq. 3.
+
+    ``sigmoid(conv([mean over channels, max over channels]))`` with one convolution without bias:
+    ``(N, C, H, W) -> (N, 1, H, W)``.
+    """
+
+    def __init__(self, kernel_size: int) -> None:
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise InputError(f"kernel_size is {kernel_size}; it must be odd, for example 7")
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = _mean_and_max(x, "channels").unflatten(2, x.shape[2:])  # (2, N, H, W)
+        return torch.sigmoid(self.conv(pooled.transpose(0, 1)))
+
+
+class SEAttention(nn.Module):
+    """``x * channel(x)`` with the gate of :class:`SEChannelGate`; keeps the shape of ``x``."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        self.channel = SEChannelGate(channels, reduction)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.channel(x)
+
+
+class ECAAttention(nn.Module):
+    """``x * channel(x)`` with the gate of :class:`ECAChannelGate`; keeps the shape of ``x``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channel = ECAChannelGate(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.channel(x)
+
+
+class CBAMAttention(nn.Module):
+    """Channel gate, then spatial gate of what the channel gate let through (Woo et al. 2018, eq. 1).
+
+    Keeps the shape of ``x``.
+    """
+
+    def __init__(self, channels: int, reduction: int, kernel_size: int) -> None:
+        super().__init__()
+        self.channel = CBAMChannelGate(channels, reduction)
+        self.spatial = CBAMSpatialGate(kernel_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.channel(x)
+        return x * self.spatial(x)
+
+
+def build_attention(
+    kind: str, channels: int, *, reduction: int = 16, kernel_size: int = 7
+) -> nn.Module:
+    """The attention module ``kind`` (``se``, ``eca`` or ``cbam``) for ``channels`` channels.
+
+    Raises:
+        InputError: ``kind`` is not known, or ``reduction`` leaves no hidden channel.
+    """
+    if kind == "se":
+        return SEAttention(channels, reduction)
+    if kind == "eca":
+        return ECAAttention(channels)
+    if kind == "cbam":
+        return CBAMAttention(channels, reduction, kernel_size)
+    raise InputError(f"attention '{kind}' is not known; take one of {', '.join(ATTENTION_KINDS)}")
+
+
+def _hidden_channels(channels: int, reduction: int) -> int:
+    if reduction < 1 or channels < reduction:
+        raise InputError(
+            f"reduction {reduction} leaves no hidden channel of {channels}; take 1 to {channels}"
+        )
+    return channels // reduction

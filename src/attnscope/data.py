@@ -1,0 +1,400 @@
+"""Labelled images by one string: digits, cifar10, cifar100 or folder:PATH; decoded, split, augmented."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnscope.errors import InputError
+
+SOURCES = ("digits", "cifar10", "cifar100", "folder:PATH")
+_IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images that are held
+_LARGEST_NATIVE = 96  # pixels; larger images, or images of several sizes, are resized
+_DEFAULT_RESIZE = 224
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation per RGB channel of pixels in 0 to 1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def apply(self, images: Tensor) -> Tensor:
+        """uint8 ``(N, 3, H, W)`` -> normalised float32 of the same shape, in channels-last layout."""
+        # One multiplication and one addition, channels-last: what the first convolution wants.
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None]
+            for v in (self.mean, self.std)
+        )
+        x = images.to(torch.float32, memory_format=torch.channels_last)
+        return x.mul_(1 / (255 * std)).sub_(mean / std)
+
+    def undo(self, images: Tensor) -> Tensor:
+        """Normalised float ``(N, 3, H, W)`` -> uint8, rounded and clipped to 0..255."""
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None]
+            for v in (self.mean, self.std)
+        )
+        return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+_KNOWN_NORMALIZATIONS = {
+    "cifar10": Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images of one size in memory, with what a recording needs to know about each."""
+
+    images: Tensor
+    """uint8, ``(N, 3, H, W)``"""
+    labels: Tensor
+    """int64, ``(N,)``, indices into ``classes``"""
+    paths: list[str]
+    """Where each image comes from, relative to its source; unique."""
+    classes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> LabelledImages:
+        index = np.arange(len(self))[rows]
+        return LabelledImages(
+            self.images[index], self.labels[index], [self.paths[i] for i in index], self.classes
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    """The three parts of a source, and the normalisation of its training part."""
+
+    source: str
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages
+    normalization: Normalization
+    may_flip: bool
+    """Whether a mirrored image keeps its class; not so for digits."""
+    skipped: list[str]
+    """Files that could not be read, each with the reason."""
+
+    @property
+    def classes(self) -> list[str]:
+        return self.test.classes
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of every image, in pixels."""
+        return self.test.images.shape[-1]
+
+
+def load_data(
+    source: str = "digits",
+    *,
+    data_root: Path = Path("data"),
+    image_size: int | None = None,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    download: bool = True,
+    skip_unreadable: bool = False,
+) -> Data:
+    """Loads a source and splits it; the same arguments give the same parts.
+
+    Args:
+        source: ``digits`` (scikit-learn's 1,797 images, included), ``cifar10`` or ``cifar100``
+            (torchvision), or ``folder:PATH`` with ``train/<class>/*`` and ``test/<class>/*``
+            (``val`` and ``eval`` do as well; of three parts the middle one is validation).
+        data_root: where torchvision's sets lie, or are downloaded to.
+        image_size: pixels; default 32, and for folders the images' own size where all have one of
+            at most 96 pixels, else 224 (shorter side resized, centre cropped).
+        validation_share: share of the training part that becomes validation, class by class, where
+            the source has no validation part.
+        seed: of that split.
+        download: whether cifar10 and cifar100 may be downloaded.
+        skip_unreadable: go on without files that cannot be read, naming them in ``Data.skipped``.
+
+    Raises:
+        InputError: the source is not known, not there, or cannot be used.
+    """
+    if not 0 < validation_share < 1:
+        raise InputError(f"validation share {validation_share} must lie between 0 and 1")
+    if image_size is not None and not 8 <= image_size <= 1024:
+        raise InputError(f"image size {image_size} must lie between 8 and 1024 pixels")
+    name, _, path = source.partition(":")
+    skipped: list[str] = []
+    if source == "digits":
+        parts = _digits(image_size or 32)
+    elif source in ("cifar10", "cifar100"):
+        parts = _cifar(source, data_root, image_size or 32, download)
+    elif name == "folder" and path:
+        parts, skipped = _folder(Path(path), image_size, skip_unreadable)
+    else:
+        raise InputError(f"data source '{source}' is not known; take one of {', '.join(SOURCES)}")
+    train, test = parts[0], parts[-1]
+    if len(parts) == 3:
+        validation = parts[1]
+    else:
+        kept, held_out = _stratified_split(train.labels.numpy(), validation_share, seed)
+        train, validation = train[kept], train[held_out]
+    normalization = _KNOWN_NORMALIZATIONS.get(source) or _measure_normalization(train.images)
+    return Data(source, train, validation, test, normalization, source != "digits", skipped)
+
+
+def batches(part: LabelledImages, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """``(images, labels)`` in order, the last batch smaller."""
+    for start in range(0, len(part), batch_size):
+        yield part.images[start : start + batch_size], part.labels[start : start + batch_size]
+
+
+def augment(
+    images: Tensor, generator: torch.Generator, *, crop_padding: int, flip: bool, cutout: int
+) -> Tensor:
+    """Pad-crop, horizontal flip and cutout, each sample with its own draw.
+
+    Args:
+        images: normalised, ``(N, C, H, W)``; not changed.
+        generator: on the CPU, so that the draws do not depend on the device.
+        crop_padding: pixels of reflected border within which the crop moves; 0 is none.
+        flip: mirror half of the images.
+        cutout: side of the square that is set to the mean (0), in pixels; 0 is none.
+    """
+    n, _, height, width = images.shape
+    device = images.device
+
+    def draw(high: int, *shape: int) -> Tensor:
+        return torch.randint(high, shape, generator=generator).to(device)
+
+    if crop_padding or flip:
+        rows = torch.arange(height, device=device).expand(n, -1)
+        columns = torch.arange(width, device=device).expand(n, -1)
+        if crop_padding:
+            images = F.pad(images, (crop_padding,) * 4, mode="reflect")
+            rows = rows + draw(2 * crop_padding + 1, n, 1)
+            columns = columns + draw(2 * crop_padding + 1, n, 1)
+        if flip:
+            columns = torch.where(draw(2, n, 1).bool(), columns.flip(1), columns)
+        sample = torch.arange(n, device=device)[:, None, None]
+        # Indexing pixels of the channels-last view copies whole pixels and keeps that layout.
+        pixels = images.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]
+        images = pixels.permute(0, 3, 1, 2)
+    if cutout:
+        top, left = draw(height, n, 1) - cutout // 2, draw(width, n, 1) - cutout // 2
+        y, x = torch.arange(height, device=device), torch.arange(width, device=device)
+        hole = ((y >= top) & (y < top + cutout))[:, :, None] & (
+            (x >= left) & (x < left + cutout)
+        )[:, None, :]
+        images = images.masked_fill(hole[:, None], 0.0)
+    return images
+
+
+def _digits(image_size: int) -> list[LabelledImages]:
+    from sklearn.datasets import load_digits  # slow to import, and only this source needs it
+
+    digits = load_digits()
+    small = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)  # 8×8, values 0 to 16
+    large = F.interpolate(small, size=image_size, mode="bilinear", align_corners=False)
+    images = large.round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    whole = LabelledImages(
+        images,
+        torch.from_numpy(digits.target).long(),
+        [f"digits/{i}" for i in range(len(images))],
+        [str(c) for c in digits.target_names],
+    )
+    # The test part is the same for every seed, so that runs of several seeds can be compared.
+    kept, test = _stratified_split(digits.target, 0.2, seed=0)
+    return [whole[kept], whole[test]]
+
+
+def _cifar(name: str, root: Path, image_size: int, download: bool) -> list[LabelledImages]:
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    parts = []
+    for train in (True, False):
+        try:
+            dataset = (CIFAR10 if name == "cifar10" else CIFAR100)(root, train, download=download)
+        except Exception as error:  # RuntimeError, URLError, OSError: whatever the download meets
+            raise InputError(
+                f"{name} is neither under {root} nor could it be downloaded "
+                f"({str(error).splitlines()[0]}); set --data-root to where it lies"
+            ) from None
+        images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
+        if image_size != 32:
+            images = (
+                F.interpolate(images.float(), size=image_size, mode="bilinear", antialias=True)
+                .round()
+                .to(torch.uint8)
+            )
+        part = "train" if train else "test"
+        parts.append(
+            LabelledImages(
+                images.contiguous(),
+                torch.tensor(dataset.targets),
+                [f"{part}/{i}" for i in range(len(images))],
+                list(dataset.classes),
+            )
+        )
+    return parts
+
+
+def _folder(
+    root: Path, image_size: int | None, skip_unreadable: bool
+) -> tuple[list[LabelledImages], list[str]]:
+    if not root.is_dir():
+        raise InputError(f"folder {root} does not exist; check the path after 'folder:'")
+    if not (root / "train").is_dir():
+        raise InputError(f"{root} has no folder train/; it must hold train/<class>/ and test/<class>/")
+    held_out = [name for name in ("val", "eval", "test") if (root / name).is_dir()]
+    if not held_out:
+        raise InputError(f"{root} has no folder test/, val/ or eval/ beside train/; make one")
+    if len(held_out) == 3:
+        raise InputError(f"{root} has val/, eval/ and test/; remove one, it is not clear which is which")
+    names = ["train", *held_out]
+    listings = {name: _list_folder(root, root / name) for name in names}
+    classes = sorted({c for c, _ in listings["train"]})
+    if len(classes) < 2:
+        found = f"one class, {classes[0]}" if classes else "no image"
+        raise InputError(f"{root / 'train'} holds {found}; it needs two folders of images or more")
+    for name in held_out:
+        foreign = sorted({c for c, _ in listings[name]} - set(classes))
+        if foreign:
+            raise InputError(f"{root / name} has the class {foreign[0]}, which train/ has not")
+        if not listings[name]:
+            raise InputError(f"{root / name} holds no image; it needs <class>/<image> files")
+    files = [file for name in names for _, file in listings[name]]
+    decoded, unreadable = _decode(root, files, image_size)
+    if unreadable:
+        shown = "; ".join(unreadable[:3]) + ("; ..." if len(unreadable) > 3 else "")
+        if not skip_unreadable:
+            raise InputError(
+                f"{len(unreadable)} of {len(files)} images cannot be read: {shown}; "
+                "mend them, or go on without them with --skip-unreadable"
+            )
+    parts = []
+    for name in names:
+        kept = [(c, f) for c, f in listings[name] if f in decoded]
+        missing = sorted(set(classes) - {c for c, _ in kept}) if name == "train" else []
+        if missing or not kept:
+            what = f"class {missing[0]} of {root / name}" if missing else str(root / name)
+            raise InputError(f"{what} has no readable image; add some")
+        parts.append(
+            LabelledImages(
+                torch.stack([decoded[f] for _, f in kept]),
+                torch.tensor([classes.index(c) for c, _ in kept]),
+                [f.relative_to(root).as_posix() for _, f in kept],
+                classes,
+            )
+        )
+    return parts, unreadable
+
+
+def _list_folder(root: Path, part: Path) -> list[tuple[str, Path]]:
+    inside = root.resolve()
+    found = []
+    for folder in sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        for file in sorted(folder.rglob("*")):
+            if file.suffix.lower() not in _IMAGE_SUFFIXES or file.is_dir():
+                continue
+            if not file.resolve().is_relative_to(inside):
+                raise InputError(f"{file} leads outside {root}; replace the link by the file")
+            found.append((folder.name, file))
+    return found
+
+
+def _decode(
+    root: Path, files: list[Path], image_size: int | None
+) -> tuple[dict[Path, Tensor], list[str]]:
+    """Every readable file as uint8 ``(3, H, W)`` of one size, and what could not be read and why."""
+
+    def attempt(read: Callable[[Path], _Read]) -> tuple[dict[Path, _Read], list[str]]:
+        def one(file: Path) -> _Read | str:
+            try:
+                return read(file)
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                reason = "empty file" if not file.stat().st_size else str(error).split(" '")[0]
+                return f"{file.relative_to(root)} ({reason})"
+
+        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            results = dict(zip(files, pool.map(one, files), strict=True))
+        good = {f: r for f, r in results.items() if not isinstance(r, str)}
+        return good, [r for r in results.values() if isinstance(r, str)]
+
+    if image_size is None:
+        sizes, _ = attempt(_image_size)
+        if len(set(sizes.values())) == 1:
+            width, height = next(iter(sizes.values()))
+            if width == height and width <= _LARGEST_NATIVE:
+                image_size = width
+        image_size = image_size or _DEFAULT_RESIZE
+    need = len(files) * 3 * image_size**2
+    if need > _MEMORY_LIMIT:
+        raise InputError(
+            f"{len(files)} images of {image_size}×{image_size} need {need / 2**30:.0f} GiB of "
+            f"memory, more than {_MEMORY_LIMIT / 2**30:.0f}; take a smaller --image-size"
+        )
+    return attempt(lambda file: _read_image(file, image_size))
+
+
+def _image_size(file: Path) -> tuple[int, int]:
+    with Image.open(file) as image:
+        return image.size
+
+
+def _read_image(file: Path, size: int) -> Tensor:
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):
+            # 16 bits a pixel: Pillow's own conversion to RGB clips at 255 instead of scaling.
+            image = Image.fromarray((np.asarray(image).astype(np.int64) / 257).round().astype(np.uint8))
+        image = image.convert("RGB")
+    if image.size != (size, size):
+        short = min(image.size)
+        wide, high = (round(side * size / short) for side in image.size)
+        image = image.resize((wide, high), Image.Resampling.BILINEAR)
+        left, top = (wide - size) // 2, (high - size) // 2
+        image = image.crop((left, top, left + size, top + size))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _stratified_split(
+    labels: NDArray[np.int64], share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows kept and rows held out, ``share`` of each class (at least one, never all), in order."""
+    generator = np.random.default_rng(seed)
+    held_out = []
+    for label in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        if len(rows) < 2:
+            raise InputError(f"class number {label} has one image only; a split needs two or more")
+        held_out.append(rows[: max(1, round(share * len(rows)))])
+    out = np.sort(np.concatenate(held_out))
+    return np.setdiff1d(np.arange(len(labels)), out), out
+
+
+def _measure_normalization(images: Tensor) -> Normalization:
+    """Over all pixels of uint8 ``(N, 3, H, W)``, from exact counts of the 256 values."""
+    mean, std = [], []
+    values = torch.arange(256, dtype=torch.float64) / 255
+    for channel in range(3):
+        counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
+        m = (counts * values).sum() / counts.sum()
+        variance = (counts * (values - m) ** 2).sum() / counts.sum()
+        mean.append(round(m.item(), 4))
+        std.append(round(max(variance.sqrt().item(), 1 / 255), 4))
+    return Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))

@@ -1,0 +1,32 @@
+"""What is known of one gate, without its values and without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One place where a bounded activation multiplies a feature map."""
+
+    name: str
+    """Path of the module that makes it, ``#2`` for a module's second gate."""
+    kind: str
+    """``channel`` (one value a channel), ``spatial`` (one value a pixel), ``strip`` (one value a row
+    or a column, of each channel), ``branch`` (a softmax over paths) or ``full``."""
+    channels: int
+    """Channels of the features that it multiplies."""
+    grid: tuple[int, int] | None
+    """Rows and columns of a spatial gate on the sample; None for a channel gate."""
+    activation: str
+    """The bounded activation: sigmoid, hardsigmoid, softmax ..."""
+    lo: float
+    hi: float
+    """The bounds of the gate: the activation's, after ``1 + g``, ``2 * g`` and the like."""
+    neutral: float
+    """The value that changes nothing: 1, or 0 for ``x + x * g``."""
+
+    @property
+    def midpoint(self) -> float:
+        """The middle of the bounds; 0.5 for a sigmoid, which is where an untrained gate starts."""
+        return (self.lo + self.hi) / 2

@@ -1,0 +1,306 @@
+"""Networks with attention: torchvision's ResNets and a small CNN; built, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from attnscope.attention import ATTENTION_KINDS, build_attention
+from attnscope.errors import InputError
+from attnscope.files import read_json, write_bytes, write_json
+
+_RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int]]] = {
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+    "resnet101": (Bottleneck, [3, 4, 23, 3]),
+    "resnet152": (Bottleneck, [3, 8, 36, 3]),
+}
+MODEL_NAMES = (*_RESNETS, "cnn")
+PLACEMENTS = ("block", "stage")
+STEMS = ("cifar", "imagenet")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that is needed to build a network again; the fields are the arguments of `build_model`."""
+
+    name: str
+    attention: str
+    num_classes: int
+    reduction: int
+    kernel_size: int
+    placement: str | None
+    """``block`` or ``stage``; None for the cnn."""
+    stem: str | None
+    """``cifar`` or ``imagenet``; None for the cnn."""
+    width: int | None
+    """Channels of layer1; None for the cnn."""
+
+
+class _AttentionBasicBlock(BasicBlock):
+    """torchvision's block with ``attention`` on the residual branch, before the addition."""
+
+    attention: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.attention(self.bn2(self.conv2(out)))
+        out = out + (x if self.downsample is None else self.downsample(x))
+        return self.relu(out)
+
+
+class _AttentionBottleneck(Bottleneck):
+    """torchvision's bottleneck with ``attention`` on the residual branch, before the addition."""
+
+    attention: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.attention(self.bn3(self.conv3(out)))
+        out = out + (x if self.downsample is None else self.downsample(x))
+        return self.relu(out)
+
+
+class _ResNet(ResNet):
+    """torchvision's ResNet with a free width and the 3×3 stem that small images need."""
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: list[int],
+        *,
+        num_classes: int,
+        width: int,
+        stem: str,
+    ) -> None:
+        self.width = width  # _make_layer, called by ResNet.__init__, needs it
+        super().__init__(block, layers, num_classes=num_classes)
+        if stem == "cifar":
+            self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+            self.maxpool = nn.Identity()
+        elif width != 64:
+            self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.bn1 = nn.BatchNorm2d(width)
+        self.fc = nn.Linear(8 * width * block.expansion, num_classes)
+
+    def _make_layer(
+        self,
+        block: type[BasicBlock | Bottleneck],
+        planes: int,
+        blocks: int,
+        stride: int = 1,
+        dilate: bool = False,
+    ) -> nn.Sequential:
+        if planes == 64:  # layer1, the first that ResNet.__init__ makes, follows the stem
+            self.inplanes = self.width
+        return super()._make_layer(block, planes * self.width // 64, blocks, stride, dilate)
+
+
+class _ConvBlock(nn.Module):
+    """conv 3×3 - BN - ReLU - max-pool 2 - attention."""
+
+    def __init__(self, inputs: int, outputs: int, attention: nn.Module | None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.bn = nn.BatchNorm2d(outputs)
+        self.attention = attention or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(nn.functional.max_pool2d(self.bn(self.conv(x)).relu(), 2))
+
+
+class SmallCNN(nn.Module):
+    """Three convolution blocks (32, 64, 128 channels) and two linear layers, for 32×32 images."""
+
+    def __init__(self, attention: str, num_classes: int, reduction: int, kernel_size: int) -> None:
+        super().__init__()
+        channels = (3, 32, 64, 128)
+        for number in (1, 2, 3):
+            gate = None
+            if attention != "none":
+                gate = build_attention(
+                    attention, channels[number], reduction=reduction, kernel_size=kernel_size
+                )
+            block = _ConvBlock(channels[number - 1], channels[number], gate)
+            self.add_module(f"block{number}", block)
+        self.hidden = nn.Linear(2048, 512)
+        self.dropout = nn.Dropout(0.5)
+        self.fc = nn.Linear(512, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block3(self.block2(self.block1(x)))
+        if x.shape[-2:] != (4, 4):
+            raise InputError("the network 'cnn' takes images of 32×32 only; set --image-size 32")
+        return self.fc(self.dropout(self.hidden(x.flatten(1)).relu()))
+
+
+def build_model(
+    name: str = "resnet18",
+    *,
+    attention: str = "none",
+    placement: str | None = None,
+    stem: str | None = None,
+    num_classes: int = 10,
+    reduction: int = 16,
+    kernel_size: int = 7,
+    width: int | None = None,
+) -> nn.Module:
+    """A network for RGB images ``(N, 3, H, W)`` that returns logits ``(N, num_classes)``.
+
+    Args:
+        name: resnet18, resnet34, resnet50, resnet101, resnet152 or cnn.
+        attention: none, se, eca or cbam.
+        placement: ``block`` (default: on each residual branch after its last BatchNorm, before the
+            addition) or ``stage`` (after each of layer1 to layer4).
+        stem: ``cifar`` (default: 3×3, stride 1, no max-pool) or ``imagenet`` (7×7, stride 2).
+        num_classes: the number of logits.
+        reduction: channels over hidden channels in the MLP of a channel gate.
+        kernel_size: of the convolution of a spatial gate, in pixels; odd.
+        width: channels of layer1 (default 64); layer4 has eight times as many.
+
+    The network carries its :class:`ModelConfig` as ``attnscope_config``.
+
+    Raises:
+        InputError: a name is not known, or an argument does not apply to this network.
+    """
+    _check_known("network", name, MODEL_NAMES)
+    _check_known("attention", attention, ATTENTION_KINDS)
+    model: nn.Module
+    if name == "cnn":
+        given = {"placement": placement, "stem": stem, "width": width}
+        for argument, value in given.items():
+            if value is not None:
+                raise InputError(f"{argument} does not apply to the network 'cnn'; leave it out")
+        model = SmallCNN(attention, num_classes, reduction, kernel_size)
+    else:
+        placement, stem, width = placement or "block", stem or "cifar", width or 64
+        _check_known("placement", placement, PLACEMENTS)
+        _check_known("stem", stem, STEMS)
+        if width < 8:
+            raise InputError(f"width is {width}; it must be 8 or more")
+        model = _build_resnet(
+            name, attention, placement, stem, num_classes, reduction, kernel_size, width
+        )
+    model.attnscope_config = ModelConfig(  # type: ignore[assignment]
+        name, attention, num_classes, reduction, kernel_size, placement, stem, width
+    )
+    return model
+
+
+def _build_resnet(
+    name: str,
+    attention: str,
+    placement: str,
+    stem: str,
+    num_classes: int,
+    reduction: int,
+    kernel_size: int,
+    width: int,
+) -> _ResNet:
+    block, layers = _RESNETS[name]
+    in_blocks = attention != "none" and placement == "block"
+    if in_blocks:
+        block = _AttentionBasicBlock if block is BasicBlock else _AttentionBottleneck
+    model = _ResNet(block, layers, num_classes=num_classes, width=width, stem=stem)
+    if attention == "none":
+        return model
+    for number in range(4):
+        stage = getattr(model, f"layer{number + 1}")
+        for parent in stage if in_blocks else [stage]:
+            parent.add_module(
+                "attention",
+                build_attention(
+                    attention,
+                    width * 2**number * block.expansion,
+                    reduction=reduction,
+                    kernel_size=kernel_size,
+                ),
+            )
+    return model
+
+
+def save_model(model: nn.Module, folder: Path) -> None:
+    """Writes ``model.safetensors`` and ``model.json``, which tells how to build the network again."""
+    config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_bytes(folder / "model.safetensors", save(state))
+    write_json(folder / "model.json", asdict(config))
+
+
+def load_model(folder: Path) -> nn.Module:
+    """The network of a run folder, in eval mode, on the CPU.
+
+    Raises:
+        InputError: the folder holds no finished network, or the weights do not fit the network.
+    """
+    if not (folder / "model.safetensors").is_file():
+        raise InputError(f"{folder} holds no model.safetensors; is it a run whose training ended?")
+    config = read_json(folder / "model.json")
+    try:
+        model = build_model(**config)
+    except TypeError as error:
+        raise InputError(f"{folder / 'model.json'} does not describe a network: {error}") from None
+    load_weights(model, folder / "model.safetensors")
+    return model.eval()
+
+
+def load_weights(model: nn.Module, file: Path) -> None:
+    """Loads a safetensors file, or a state dict that ``torch.load(weights_only=True)`` accepts.
+
+    Raises:
+        InputError: the file is missing, cannot be read safely, or does not fit the network.
+    """
+    if not file.is_file():
+        raise InputError(f"weights {file} do not exist; check the path")
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise InputError(f"{file} is not a whole safetensors file ({error}); copy it again") from None
+    except Exception as error:  # torch.load raises what it likes, UnpicklingError among others
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{file} is refused: it is no plain state dict ({reason}); save it again with "
+            "torch.save(model.state_dict(), FILE) or as safetensors"
+        ) from None
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{file} holds no state dict; save it with torch.save(model.state_dict(), FILE)")
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    own = model.state_dict()
+    missing = [name for name in own if name not in state]
+    foreign = [name for name in state if name not in own]
+    shapes = [n for n in own if n in state and own[n].shape != state[n].shape]
+    if missing or foreign or shapes:
+        raise InputError(
+            f"weights {file} do not fit the network: "
+            + "; ".join(
+                f"{what}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+                for what, names in (
+                    ("missing", missing),
+                    ("not in the network", foreign),
+                    ("other shape", shapes),
+                )
+                if names
+            )
+            + "; load them into the network they were saved from"
+        )
+    model.load_state_dict(state)
+
+
+def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"{what} '{value}' is not known; take one of {', '.join(known)}")

@@ -1,0 +1,87 @@
+"""Recordings whose answers are known, made without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from attnscope.gate_info import Gate
+from attnscope.recording import Recording, RecordingWriter
+
+CLASSES = ["cat", "dog", "owl"]
+
+
+@pytest.fixture
+def make_recording(tmp_path: Path) -> Callable[..., Recording]:
+    """Makes a recording of two blocks with random gates; arguments plant an effect.
+
+    ``spatial=False`` is an SE network. In ``layer1.attention.channel``, channel 0 differs between
+    the classes by ``effect`` and channel 1 is constant. ``names`` are the classes.
+    """
+
+    def make(
+        name: str = "toy",
+        *,
+        count: int = 60,
+        effect: float = 0.3,
+        accuracy: float = 0.7,
+        spatial: bool = True,
+        seed: int = 0,
+        names: list[str] = CLASSES,
+        shard: int = 25,
+    ) -> Recording:
+        rng = np.random.default_rng(seed)
+        labels = np.arange(count) % len(names)
+        gates, arrays = [], {}
+        for depth, (channels, side) in enumerate([(8, 8), (16, 4)], start=1):
+            path = f"layer{depth}.attention"
+            values = rng.uniform(0.3, 0.5, (count, channels)).astype(np.float32)
+            if depth == 1:
+                values[:, 0] += (effect * labels / len(names)).astype(np.float32)
+                values[:, 1] = 0.5
+            gates.append(Gate(f"{path}.channel", "channel", channels, None, "sigmoid", 0, 1, 1))
+            arrays[f"gate/{path}.channel"] = values
+            if spatial:
+                maps = rng.uniform(0.2, 0.8, (count, side, side)).astype(np.float32)
+                grid = (side, side)
+                gates.append(Gate(f"{path}.spatial", "spatial", channels, grid, "sigmoid", 0, 1, 1))
+                arrays[f"gate/{path}.spatial"] = maps
+        logits = rng.normal(size=(count, len(names))).astype(np.float32)
+        # The pictures and labels come from a generator of their own: runs of several seeds are of
+        # the same data set, and can be compared.
+        pictures = np.random.default_rng(99).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+        right = rng.random(count) < accuracy
+        logits[right, labels[right]] = 4
+        logits[~right, labels[~right]] = -4
+        arrays["logits"] = logits
+        arrays["images"] = pictures
+        for target in ("predicted", "true"):
+            cam = rng.normal(size=(count, 4, 4)).astype(np.float16)
+            arrays[f"grad_cam/layer2/{target}"] = cam
+        exp = np.exp(logits)
+        table = pd.DataFrame(
+            {
+                "path": [f"test/{names[label]}/{i:04d}.png" for i, label in enumerate(labels)],
+                "label": labels,
+                "prediction": logits.argmax(1),
+                "loss": -np.log(exp[np.arange(count), labels] / exp.sum(1)),
+            }
+        )
+        folder = tmp_path / name / "recordings" / "test"
+        with RecordingWriter(
+            folder,
+            gates=gates,
+            classes=list(names),
+            grad_cam_layers=["layer2"],
+            about={"name": name, "part": "test", "source": "made by the test"},
+        ) as writer:
+            for start in range(0, count, shard):
+                piece = slice(start, start + shard)
+                writer.add_shard({k: v[piece] for k, v in arrays.items()}, table[piece])
+        return Recording(folder)
+
+    return make
