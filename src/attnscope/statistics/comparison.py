@@ -1,0 +1,208 @@
+"""Two networks side by side on the same images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from attnscope.errors import InputError
+from attnscope.recording import Recording
+from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
+from attnscope.statistics.profiles import class_moments
+
+_EXACT_UP_TO = 7
+"""Classes whose 7! = 5,040 orders are counted instead of approximated."""
+
+
+def compare_accuracy(a: Recording, b: Recording) -> pd.DataFrame:
+    """Accuracies of two networks on the same images, and whether they differ.
+
+    The test is McNemar's (1947, Psychometrika 12) in its exact form. The null: of the images that
+    one network alone gets right, each is as likely to be a's as b's; p is two-sided, from the
+    binomial distribution, and 1 where there are none. p_holm is corrected over the classes that
+    have images (Holm 1979, Scandinavian Journal of Statistics 6). The images are what is sampled: p
+    says nothing of how another training of the same network would do.
+
+    Returns:
+        One row of ``all`` images, then one row a class: class, count, accuracy_a, accuracy_b (0 to
+        1), difference (b minus a), only_a and only_b (images that this network alone gets right),
+        p, p_holm. The row ``all`` is one test of its own: its p_holm is its p. A class without
+        images has count 0 and NaN.
+
+    Raises:
+        InputError: the recordings are not of the same images.
+    """
+    _expect_same_images(a, b)
+    right_a, right_b = a.predictions == a.labels, b.predictions == b.labels
+    members = [np.ones(len(a), bool), *(a.labels == k for k in range(len(a.classes)))]
+    rows = []
+    for name, inside in zip(["all", *a.classes], members, strict=True):
+        count = int(inside.sum())
+        only_a = int((inside & right_a & ~right_b).sum())
+        only_b = int((inside & right_b & ~right_a).sum())
+        accuracy_a = (inside & right_a).sum() / count if count else np.nan
+        accuracy_b = (inside & right_b).sum() / count if count else np.nan
+        rows.append(
+            {
+                "class": name,
+                "count": count,
+                "accuracy_a": accuracy_a,
+                "accuracy_b": accuracy_b,
+                "difference": accuracy_b - accuracy_a,
+                "only_a": only_a,
+                "only_b": only_b,
+                "p": _mcnemar(only_a, only_b) if count else np.nan,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    p = frame["p"].to_numpy()
+    frame["p_holm"] = np.concatenate([p[:1], holm(p[1:])])
+    return frame
+
+
+def compare_profiles(a: Recording, b: Recording) -> pd.DataFrame:
+    """How far each class's profile lies from the mean profile, in the channel gates both have.
+
+    A class's profile is the mean of each channel over the images of the class; the mean profile is
+    the mean of the profiles, each class counting once. The distance is the root mean square of
+    their difference over the channels. It is taken in each network by itself, so that channels of
+    two networks are never matched by number, and their numbers of channels may differ. Sampling
+    alone makes a distance positive, by about the standard error of the channel means.
+
+    Returns:
+        One row a gate, in the order of a, and class: gate, class, distance_a, distance_b, in units
+        of the gates. NaN for a class without images.
+
+    Raises:
+        InputError: the recordings are not of the same images, or no channel gate has the same name
+            in both.
+    """
+    _expect_same_images(a, b)
+    names_b = {gate.name for gate in b.gates_of_kind("channel")}
+    shared = [gate.name for gate in a.gates_of_kind("channel") if gate.name in names_b]
+    if not shared:
+        raise InputError(
+            f"{a.folder} and {b.folder} have no channel gate of the same name; "
+            "compare networks whose attention stands at the same places"
+        )
+    frames = [
+        pd.DataFrame(
+            {
+                "gate": name,
+                "class": a.classes,
+                "distance_a": _profile_distances(a, name),
+                "distance_b": _profile_distances(b, name),
+            }
+        )
+        for name in shared
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def compare_class_order(a: Recording, b: Recording) -> pd.DataFrame:
+    """How similarly two networks order the classes by the distances of ``compare_profiles``.
+
+    Spearman's rho over the classes that have images. The null of p, two-sided: the order in b is
+    unrelated to that in a, all orders being equally likely. All orders are counted up to seven
+    classes, where the approximation by the t distribution fails (it calls the same order of three
+    classes p = 0, and that happens by chance in one of six cases); with more it is used.
+
+    Returns:
+        One row a gate: gate, spearman (-1 to 1), p. NaN with fewer than three classes, or where a
+        network has all classes at one distance.
+
+    Raises:
+        InputError: as in ``compare_profiles``.
+    """
+    rows = []
+    for name, distances in compare_profiles(a, b).groupby("gate", sort=False):
+        of_gate = distances.dropna()
+        rho, p = _order_similarity(
+            of_gate["distance_a"].to_numpy(), of_gate["distance_b"].to_numpy()
+        )
+        rows.append({"gate": name, "spearman": rho, "p": p})
+    return pd.DataFrame(rows)
+
+
+def compare_grad_cam(
+    a: Recording, b: Recording, target: str = "predicted", seed: int = 0
+) -> pd.DataFrame:
+    """Grad-CAM of two networks after the ReLU, image by image at the coarser of their grids.
+
+    Scores as in ``map_agreement``, of the last recorded layer of each. The null: b's Grad-CAM of
+    another image, never the same, drawn by ``seed`` among the scored. With the target ``predicted``
+    the two maps explain different classes where the networks disagree.
+
+    Returns:
+        One row of ``all`` images, then one row a class: class, spearman, iou, null_spearman,
+        null_iou (means over the scored images; NaN where there are none), scored (their number; the
+        other images have a map that is constant, mostly zero after the ReLU).
+
+    Raises:
+        InputError: the recordings are not of the same images, one has no Grad-CAM, or the target is
+            not known.
+    """
+    _expect_same_images(a, b)
+    map_a, map_b = (np.maximum(recording.grad_cam(target=target), 0) for recording in (a, b))
+    scores = score_maps(map_a, map_b, seed)
+    return mean_scores(scores, a.labels, a.classes)[["class", *SCORES, "scored"]]
+
+
+def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Holm's (1979) adjusted p-values; NaN stays NaN and is no test."""
+    adjusted = np.full(p.shape, np.nan)
+    tests = np.flatnonzero(~np.isnan(p))
+    order = tests[np.argsort(p[tests], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
+
+
+def _mcnemar(only_a: int, only_b: int) -> float:
+    if only_a + only_b == 0:
+        return 1.0
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue)
+
+
+def _profile_distances(recording: Recording, gate: str) -> NDArray[np.float64]:
+    values = recording.channel(gate)
+    profiles = class_moments(values, recording.labels, len(recording.classes)).mean
+    known = ~np.isnan(profiles[:, 0])
+    distances = np.full(len(profiles), np.nan)
+    offset = profiles[known] - profiles[known].mean(0)
+    distances[known] = np.sqrt((offset**2).mean(1))
+    return distances
+
+
+def _order_similarity(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan, np.nan
+    rho, p = stats.spearmanr(x, y)
+    if len(x) <= _EXACT_UP_TO:
+        ranks = stats.zscore(stats.rankdata(y))
+        counted = stats.permutation_test(
+            (stats.zscore(stats.rankdata(x)),),
+            lambda order, axis: (order * ranks).mean(axis),
+            permutation_type="pairings",
+            vectorized=True,
+            n_resamples=np.inf,
+        )
+        p = counted.pvalue
+    return float(rho), float(p)
+
+
+def _expect_same_images(a: Recording, b: Recording) -> None:
+    pair = f"{a.folder} and {b.folder} are not of the same images"
+    remedy = "capture both networks on the same part of the same data"
+    if a.classes != b.classes:
+        raise InputError(f"{pair}: their classes differ; {remedy}")
+    if len(a) != len(b):
+        raise InputError(f"{pair}: {len(a)} against {len(b)}; {remedy}")
+    for column in ("path", "label"):
+        differ = (a.rows[column] != b.rows[column]).to_numpy()
+        if differ.any():
+            row = int(differ.argmax())
+            values = f"{a.rows[column][row]} against {b.rows[column][row]}"
+            raise InputError(f"{pair}: in row {row} the {column} is {values}; {remedy}")

@@ -1,0 +1,101 @@
+"""Where the spatial gates and Grad-CAM look, and whether they look at the same place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from attnscope.recording import Recording
+from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
+from attnscope.statistics.profiles import class_moments
+
+
+def class_mean_maps(recording: Recording, gate: str) -> NDArray[np.float64]:
+    """The mean map of a spatial gate over the images of each class.
+
+    Returns:
+        ``(classes, H, W)`` in units of the gate; NaN for a class without images.
+
+    Raises:
+        InputError: there is no such gate, or it is no spatial gate.
+    """
+    maps = recording.spatial(gate)
+    return class_moments(maps, recording.labels, len(recording.classes)).mean
+
+
+def class_mean_grad_cam(recording: Recording, target: str = "predicted") -> NDArray[np.float64]:
+    """The mean Grad-CAM of the last recorded layer after the ReLU, over the images of each class.
+
+    Args:
+        recording: what to read.
+        target: ``predicted`` or ``true``, the class whose logit Grad-CAM explains. The mean is
+            over the images of one true class either way.
+
+    Returns:
+        ``(classes, h, w)``; NaN for a class without images. Grad-CAM has the unit of the logit and
+        no bounds, and is not scaled here: an image with a steep logit weighs more.
+
+    Raises:
+        InputError: no Grad-CAM was recorded, or the target is not known.
+    """
+    maps = np.maximum(recording.grad_cam(target=target), 0)
+    return class_moments(maps, recording.labels, len(recording.classes)).mean
+
+
+def map_agreement(
+    recording: Recording, gate: str, target: str = "predicted", seed: int = 0
+) -> pd.DataFrame:
+    """A spatial gate against Grad-CAM after its ReLU, image by image, at the coarser grid.
+
+    Both are brought to the coarser grid by means over areas, as in adaptive average pooling.
+    Spearman's rho is over the pixels, ties sharing their mean rank. iou is the intersection over
+    union of the top 20 % of the pixels of each (rounded, at least one); pixels that tie for the
+    last places share them, and shares overlap by their minimum and unite by their maximum.
+
+    The null: the Grad-CAM of another image, never the same, drawn by ``seed`` among the scored. It
+    keeps what all images share, such as a network's liking for the centre. Two maps that agree no
+    better than that say nothing of the image.
+
+    Returns:
+        One row an image: row, class (the true one), spearman (-1 to 1), iou (0 to 1),
+        null_spearman, null_iou, scored. An image whose map is constant at the coarser grid, or
+        whose Grad-CAM is (mostly: all zero after the ReLU), has no ranks: scored is False, the
+        scores are NaN. With one scored image alone the null is NaN.
+
+    Raises:
+        InputError: there is no such spatial gate, no Grad-CAM was recorded, or the target is not
+            known.
+    """
+    grad_cam = np.maximum(recording.grad_cam(target=target), 0)
+    frame = score_maps(recording.spatial(gate), grad_cam, seed)
+    frame.insert(0, "row", np.arange(len(recording)))
+    frame.insert(1, "class", np.array(recording.classes)[recording.labels])
+    return frame
+
+
+def agreement_summary(
+    recording: Recording, target: str = "predicted", seed: int = 0
+) -> pd.DataFrame:
+    """Means of ``map_agreement`` over the scored images, for every spatial gate.
+
+    Returns:
+        For each gate one row of ``all`` images and then one row a class: gate, depth, class,
+        spearman, iou, null_spearman, null_iou (means; NaN where no image is scored), scored and
+        constant (numbers of images that are scored, and that are not). A network without spatial
+        gates gives no row.
+
+    Raises:
+        InputError: no Grad-CAM was recorded, or the target is not known.
+    """
+    frames = []
+    for depth, gate in enumerate(recording.gates, start=1):
+        if gate.kind != "spatial":
+            continue
+        scores = map_agreement(recording, gate.name, target, seed)
+        frame = mean_scores(scores, recording.labels, recording.classes)
+        frame.insert(0, "gate", gate.name)
+        frame.insert(1, "depth", depth)
+        frames.append(frame)
+    columns = ["gate", "depth", "class", *SCORES, "scored", "constant"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
