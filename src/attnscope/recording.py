@@ -7,9 +7,12 @@ shard holds ``arrays.safetensors`` and ``rows.parquet``; the manifest holds thei
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,6 +29,7 @@ from attnscope.gate_info import Gate
 
 FORMAT = 1
 _ROW_COLUMNS = {"path": "str", "label": "int64", "prediction": "int64", "loss": "float64"}
+_SHARD_FILES = ("arrays.safetensors", "rows.parquet")
 TARGETS = ("predicted", "true")
 
 
@@ -57,6 +61,7 @@ class RecordingWriter:
     ) -> None:
         self._gates, self._classes, self._layers = gates, classes, grad_cam_layers
         self._about = dict(about)
+        json.dumps(self._about, allow_nan=False)  # what cannot be written is said before the work
         self._target = new_folder(folder)
         self._shards: list[Shard] = []
 
@@ -69,11 +74,22 @@ class RecordingWriter:
         """Writes one shard.
 
         Args:
-            arrays: ``gate/NAME`` (float32, ``(n, C)`` or ``(n, H, W)``), ``grad_cam/LAYER/predicted``
-                and ``.../true`` (float16, signed, ``(n, h, w)``), ``logits`` (float32, ``(n, K)``),
-                ``images`` (uint8, ``(n, H, W, 3)``).
+            arrays: ``gate/NAME`` (float32, ``(n, C)`` or ``(n, H, W)``),
+                ``grad_cam/LAYER/predicted`` and ``.../true`` (float16, signed, ``(n, h, w)``),
+                ``logits`` (float32, ``(n, K)``), ``images`` (uint8, ``(n, H, W, 3)``).
             rows: columns path, label, prediction and loss, one row an image.
+
+        Raises:
+            ValueError: there is no image, an array has another number of images than ``rows``, or a
+                gate is missing or not float32.
         """
+        counts = {key: len(value) for key, value in arrays.items() if len(value) != len(rows)}
+        if len(rows) == 0 or counts:
+            raise ValueError(f"a shard of {len(rows)} rows cannot hold arrays of {counts}")
+        for gate in self._gates:
+            values = arrays.get(f"gate/{gate.name}")
+            if values is None or values.dtype != np.float32:
+                raise ValueError(f"a shard needs gate/{gate.name} in float32")
         name = f"{len(self._shards):05d}"
         folder = self._folder / "shards" / name
         folder.mkdir()
@@ -90,20 +106,29 @@ class RecordingWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            write_json(
-                self._folder / "manifest.json",
-                {
-                    "format": FORMAT,
-                    "count": sum(shard.count for shard in self._shards),
-                    "classes": self._classes,
-                    "gates": [asdict(gate) for gate in self._gates],
-                    "grad_cam_layers": self._layers,
-                    "about": self._about,
-                    "shards": [asdict(shard) for shard in self._shards],
-                },
-            )
+        try:
+            if kind is None:
+                self._write_manifest()
+        except BaseException:
+            self._target.__exit__(*sys.exc_info())
+            raise
         self._target.__exit__(kind, error, trace)
+
+    def _write_manifest(self) -> None:
+        if not self._shards:
+            raise InputError("no image was recorded; a recording needs one at least")
+        write_json(
+            self._folder / "manifest.json",
+            {
+                "format": FORMAT,
+                "count": sum(shard.count for shard in self._shards),
+                "classes": self._classes,
+                "gates": [asdict(gate) for gate in self._gates],
+                "grad_cam_layers": self._layers,
+                "about": self._about,
+                "shards": [asdict(shard) for shard in self._shards],
+            },
+        )
 
 
 class Recording:
@@ -116,7 +141,8 @@ class Recording:
         """Opens a recording, or the recording of the test part in a run folder.
 
         Raises:
-            InputError: there is no recording, it is cut off, or it is of another format.
+            InputError: there is no recording, it is cut off, it is of another format, or one of
+                its files lies outside its folder.
         """
         folder = Path(folder)
         if not (folder / "manifest.json").is_file() and (folder / "recordings/test").is_dir():
@@ -126,33 +152,29 @@ class Recording:
                 f"{folder} holds no recording (no manifest.json); make one with attnscope capture"
             )
         manifest = read_json(folder / "manifest.json")
-        try:
-            if manifest["format"] != FORMAT:
-                raise InputError(
-                    f"{folder} is of format {manifest['format']}, this attnscope reads {FORMAT}; "
-                    "capture again"
-                )
-            self.gates = [
-                Gate(**{**gate, "grid": tuple(gate["grid"]) if gate["grid"] else None})
-                for gate in manifest["gates"]
-            ]
-            self.classes: list[str] = manifest["classes"]
-            self.grad_cam_layers: list[str] = manifest["grad_cam_layers"]
-            self.about: dict[str, Any] = manifest["about"]
-            self._shards = [Shard(**shard) for shard in manifest["shards"]]
-            self._count: int = manifest["count"]
-        except (KeyError, TypeError, AttributeError) as error:
+        if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
             raise InputError(
-                f"{folder / 'manifest.json'} is no manifest of a recording ({error}); capture again"
+                f"{folder} is of format {manifest['format']}, this attnscope reads {FORMAT}; "
+                "capture again"
+            )
+        try:
+            self.gates = [_gate(gate) for gate in _items(manifest["gates"], dict)]
+            self.classes: list[str] = _items(manifest["classes"], str)
+            self.grad_cam_layers: list[str] = _items(manifest["grad_cam_layers"], str)
+            self.about: dict[str, Any] = dict(manifest["about"])
+            self._shards = [_shard(shard) for shard in _items(manifest["shards"], dict)]
+            self._count = sum(shard.count for shard in self._shards)
+            if not self._shards or self._count != manifest["count"]:
+                raise ValueError("the counts of its shards do not add up")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{folder / 'manifest.json'} is no manifest of a recording "
+                f"({_first_line(error)}); capture again"
             ) from None
         self.folder = folder
         tables = [self._read_rows(shard) for shard in self._shards]
         self.rows: pd.DataFrame = pd.concat(tables, ignore_index=True)
         """One row an image: path, label, prediction, loss."""
-        if len(self.rows) != self._count:
-            raise InputError(
-                f"{folder} has {len(self.rows)} rows, its manifest says {self._count}; capture again"
-            )
 
     def __len__(self) -> int:
         return self._count
@@ -182,7 +204,8 @@ class Recording:
         """Softmax of the logits, ``(N, K)``."""
         logits = self.logits.astype(np.float64)
         exp = np.exp(logits - logits.max(1, keepdims=True))
-        return exp / exp.sum(1, keepdims=True)
+        result: NDArray[np.float64] = exp / exp.sum(1, keepdims=True)
+        return result
 
     def info(self, gate: str) -> Gate:
         """What is known of the gate of that name.
@@ -232,7 +255,9 @@ class Recording:
             InputError: the layer or the target was not recorded.
         """
         if target not in TARGETS:
-            raise InputError(f"Grad-CAM target '{target}' is not known; take {' or '.join(TARGETS)}")
+            raise InputError(
+                f"Grad-CAM target '{target}' is not known; take {' or '.join(TARGETS)}"
+            )
         if layer is None and self.grad_cam_layers:
             layer = self.grad_cam_layers[-1]
         if layer not in self.grad_cam_layers:
@@ -244,31 +269,40 @@ class Recording:
         """The picture of image ``i``, ``(H, W, 3)``."""
         if not 0 <= i < len(self):
             raise IndexError(f"image {i} of {len(self)}")
-        return self._array("images", slice(i, i + 1))[0]
+        picture: NDArray[np.uint8] = self._array("images", slice(i, i + 1))[0]
+        return picture
 
     def verify(self) -> list[str]:
         """What is wrong with the files, one line each: hashes, counts, ranges. Empty is well."""
         found = []
         for shard in self._shards:
-            folder = self.folder / "shards" / shard.name
             for name, expected in shard.sha256.items():
-                if not (folder / name).is_file():
-                    found.append(f"{folder / name} is missing")
-                elif _sha256(folder / name) != expected:
-                    found.append(f"{folder / name} has changed since it was written (SHA-256)")
+                try:
+                    if _sha256(self._file(shard, name)) != expected:
+                        found.append(
+                            f"{self._file(shard, name)} has changed since it was written (SHA-256)"
+                        )
+                except OSError as error:
+                    found.append(f"{self._file(shard, name)} is missing ({error.strerror})")
         if found:
             return found  # ranges of damaged files say nothing more
-        for gate in self.gates:
-            values = self.gate(gate.name)
-            if len(values) != len(self):
-                found.append(f"gate {gate.name} has {len(values)} images of {len(self)}")
-            outside = ~((values >= gate.lo) & (values <= gate.hi))  # NaN is outside, too
-            if outside.any():
-                found.append(f"gate {gate.name} has {outside.sum()} values outside its bounds")
-        if not np.isfinite(self.logits).all():
-            found.append("some logits are not finite")
-        if not self.rows["label"].between(0, len(self.classes) - 1).all():
-            found.append("some labels are no class")
+        keys = [f"gate/{gate.name}" for gate in self.gates]
+        keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in TARGETS]
+        bounds = {f"gate/{gate.name}": (gate.lo, gate.hi) for gate in self.gates}
+        for key in [*keys, "logits", "images"]:
+            try:
+                values = self._array(key)
+            except (InputError, ValueError) as error:  # a missing array; shards of other shapes
+                found.append(f"{key}: {error}")
+                continue
+            low, high = bounds.get(key, (-np.inf, np.inf))
+            outside = int((~((values >= low) & (values <= high) & np.isfinite(values))).sum())
+            if outside:
+                found.append(f"{key}: {outside} values not finite or not in {low} to {high}")
+        for column in ("label", "prediction"):
+            foreign = int((~self.rows[column].between(0, len(self.classes) - 1)).sum())
+            if foreign:
+                found.append(f"{foreign} values of the column {column} are no class")
         return found
 
     def _expect_kind(self, name: str, kind: str) -> None:
@@ -276,32 +310,49 @@ class Recording:
         if found != kind:
             raise InputError(f"gate '{name}' is of kind {found}, not {kind}")
 
+    def _file(self, shard: Shard, name: str) -> Path:
+        file = self.folder / "shards" / shard.name / name
+        if not file.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError(f"{file} leads outside the recording; replace the link by the file")
+        return file
+
     def _read_rows(self, shard: Shard) -> pd.DataFrame:
-        file = self.folder / "shards" / shard.name / "rows.parquet"
+        file = self._file(shard, "rows.parquet")
         try:
-            return pd.read_parquet(file)[list(_ROW_COLUMNS)]
+            rows = pd.read_parquet(file)[list(_ROW_COLUMNS)].astype(_ROW_COLUMNS)
+            if len(rows) != shard.count:
+                raise ValueError(f"{len(rows)} rows instead of {shard.count}")
         except Exception as error:  # pyarrow raises OSError, ArrowInvalid and others
-            raise InputError(f"{file} cannot be read ({_first_line(error)}); capture again") from None
+            raise InputError(
+                f"{file} cannot be read ({_first_line(error)}); capture again"
+            ) from None
+        return rows
 
     def _array(self, key: str, rows: slice = slice(None)) -> NDArray[Any]:
         start, stop, step = rows.indices(len(self))
         if step != 1:
             raise ValueError("rows of a recording are read in steps of 1")
-        pieces, first = [], 0
+        pieces: list[NDArray[Any]] = []
+        first = 0
         for shard in self._shards:
             low, high = max(start - first, 0), min(stop - first, shard.count)
             first += shard.count
-            if low >= high:
-                continue
-            file = self.folder / "shards" / shard.name / "arrays.safetensors"
-            try:
-                with safe_open(file, framework="numpy") as arrays:
-                    pieces.append(arrays.get_slice(key)[low:high])
-            except (SafetensorError, OSError) as error:
-                raise InputError(f"{file} cannot be read ({_first_line(error)}); capture again") from None
-        if not pieces:
-            raise InputError(f"rows {start} to {stop} of {self.folder} hold no image")
+            if low < high:
+                pieces.append(self._piece(shard, key, low, high))
+        if not pieces:  # no row was asked for: the shape of an image and the type are known still
+            return self._piece(self._shards[0], key, 0, 0)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _piece(self, shard: Shard, key: str, low: int, high: int) -> NDArray[Any]:
+        file = self._file(shard, "arrays.safetensors")
+        try:
+            with safe_open(file, framework="numpy") as arrays:
+                piece: NDArray[Any] = arrays.get_slice(key)[low:high]
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{file} cannot be read ({_first_line(error)}); capture again"
+            ) from None
+        return piece
 
 
 def open_recordings(folder: Path) -> list[Recording]:
@@ -314,13 +365,45 @@ def open_recordings(folder: Path) -> list[Recording]:
         raise InputError(f"folder {folder} does not exist; check the path")
     found = sorted(
         file.parent
-        for pattern in ("manifest.json", "*/manifest.json", "*/recordings/*/manifest.json",
-                        "recordings/*/manifest.json")
+        for pattern in (
+            "manifest.json",
+            "*/manifest.json",
+            "recordings/*/manifest.json",
+            "*/recordings/*/manifest.json",
+        )
         for file in folder.glob(pattern)
+        if not file.parent.name.startswith(".")  # left by a capture that was killed
     )
     if not found:
         raise InputError(f"{folder} holds no recording; make one with attnscope capture RUN")
     return [Recording(path) for path in found]
+
+
+def _items(value: Any, kind: type) -> list[Any]:
+    if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
+        raise TypeError(f"{value!r:.40} is no list of {kind.__name__}")
+    return value
+
+
+def _gate(value: dict[str, Any]) -> Gate:
+    gate = Gate(**{**value, "grid": tuple(value["grid"]) if value["grid"] else None})
+    kinds: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+    for field in fields(Gate):  # their annotations are strings
+        if not isinstance(getattr(gate, field.name), kinds.get(str(field.type), (object,))):
+            raise TypeError(f"{field.name} of a gate is {getattr(gate, field.name)!r:.40}")
+    return gate
+
+
+def _shard(value: dict[str, Any]) -> Shard:
+    shard = Shard(**value)
+    # The name becomes a path: only what the writer makes is one.
+    if not isinstance(shard.name, str) or not re.fullmatch(r"\d{5,}", shard.name, re.ASCII):
+        raise ValueError(f"{shard.name!r:.40} is no name of a shard")
+    if not isinstance(shard.count, int) or shard.count < 1:
+        raise ValueError(f"shard {shard.name} counts {shard.count!r:.40} images")
+    if not isinstance(shard.sha256, dict) or sorted(shard.sha256) != sorted(_SHARD_FILES):
+        raise ValueError(f"shard {shard.name} has no hashes of {' and '.join(_SHARD_FILES)}")
+    return shard
 
 
 def _sha256(file: Path) -> str:
