@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import ArrayLike
 
 from attnscope.gate_info import Gate
 from attnscope.recording import Recording, RecordingWriter
@@ -85,3 +86,56 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
         return Recording(folder)
 
     return make
+
+
+@pytest.fixture
+def write_recording(tmp_path: Path) -> Callable[..., Recording]:
+    """Writes a recording of exactly the given values, for answers worked out by hand.
+
+    ``gates`` of two dimensions are channel gates, of three spatial ones. ``predictions`` are right
+    and ``logits`` follow them, unless given.
+    """
+
+    def write(
+        name: str = "by-hand",
+        *,
+        labels: ArrayLike,
+        gates: dict[str, ArrayLike] | None = None,
+        bounds: tuple[float, float] = (0, 1),
+        predictions: ArrayLike | None = None,
+        logits: ArrayLike | None = None,
+        grad_cam: ArrayLike | None = None,
+        names: list[str] = CLASSES,
+        prefix: str = "test",
+    ) -> Recording:
+        labels = np.asarray(labels)
+        if logits is None:
+            logits = 4 * np.eye(len(names))[labels if predictions is None else predictions]
+        arrays = {"logits": np.asarray(logits, np.float32)}
+        known = []
+        for gate, values in (gates or {}).items():
+            arrays[f"gate/{gate}"] = values = np.asarray(values, np.float32)
+            kind, grid = ("channel", None) if values.ndim == 2 else ("spatial", values.shape[1:])
+            known.append(Gate(gate, kind, values.shape[1], grid, "sigmoid", *bounds, 1))
+        if grad_cam is not None:
+            for target in ("predicted", "true"):
+                arrays[f"grad_cam/last/{target}"] = np.asarray(grad_cam, np.float16)
+        table = pd.DataFrame(
+            {
+                "path": [f"{prefix}/{i:04d}.png" for i in range(len(labels))],
+                "label": labels,
+                "prediction": arrays["logits"].argmax(1),
+                "loss": 0.0,
+            }
+        )
+        with RecordingWriter(
+            tmp_path / name,
+            gates=known,
+            classes=list(names),
+            grad_cam_layers=[] if grad_cam is None else ["last"],
+            about={"name": name},
+        ) as writer:
+            writer.add_shard(arrays, table)
+        return Recording(tmp_path / name)
+
+    return write

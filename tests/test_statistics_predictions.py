@@ -1,0 +1,160 @@
+"""Predictions against scikit-learn, loops, hand and planted accuracies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from attnscope.errors import InputError
+from attnscope.statistics import (
+    calibration,
+    calibration_error,
+    class_metrics,
+    confusion_matrix,
+    misclassified,
+)
+
+
+def logits_of(probabilities):
+    return np.log(np.array(probabilities))
+
+
+def test_confusion_matrix_equals_sklearn(make_recording):
+    recording = make_recording(count=100)
+    frame = confusion_matrix(recording)
+    expected = metrics.confusion_matrix(recording.labels, recording.predictions)
+    assert (frame.to_numpy() == expected).all()
+    assert frame.index.tolist() == frame.columns.tolist() == recording.classes
+    assert (frame.index.name, frame.columns.name) == ("true", "predicted")
+
+
+def test_confusion_matrix_keeps_the_true_class_in_the_rows(write_recording):
+    frame = confusion_matrix(write_recording(labels=[0, 0, 1], predictions=[1, 1, 1]))
+    assert frame.loc["cat", "dog"] == 2
+    assert frame.loc["dog", "cat"] == 0
+    assert frame.loc["owl"].tolist() == frame["owl"].tolist() == [0, 0, 0]
+
+
+def test_the_planted_accuracy_is_on_the_diagonal(make_recording):
+    counts = confusion_matrix(make_recording(count=600, accuracy=0.8)).to_numpy()
+    assert counts.sum() == 600
+    # Some of the other fifth are right by chance: of their random logits only the true is lowered.
+    assert counts.trace() / 600 == pytest.approx(0.8, abs=0.04)
+
+
+def test_class_metrics_equal_sklearn(make_recording):
+    recording = make_recording(count=100, accuracy=0.5)
+    frame = class_metrics(recording)
+    expected = metrics.precision_recall_fscore_support(recording.labels, recording.predictions)
+    for column, values in zip(["precision", "recall", "f1", "support"], expected, strict=True):
+        assert frame[column].to_numpy() == pytest.approx(values)
+    assert frame["class"].tolist() == recording.classes
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions"),
+    [
+        ([0, 0, 1, 2], [0, 1, 1, 1]),  # owl occurs and is never predicted
+        ([0, 0, 1, 1], [0, 1, 1, 2]),  # owl is predicted and never occurs
+        ([0, 0, 1, 1], [0, 1, 1, 0]),  # owl neither
+    ],
+)
+def test_what_is_0_of_0_is_nan(write_recording, labels, predictions):
+    frame = class_metrics(write_recording(labels=labels, predictions=predictions))
+    expected = metrics.precision_recall_fscore_support(
+        labels, predictions, labels=[0, 1, 2], zero_division=np.nan
+    )
+    for column, values in zip(["precision", "recall", "f1", "support"], expected, strict=True):
+        assert frame[column].to_numpy() == pytest.approx(values, nan_ok=True)
+
+
+def test_calibration_equals_a_loop(make_recording):
+    recording = make_recording(count=200)
+    frame = calibration(recording, bins=7)
+    confidence = recording.probabilities.max(1)
+    right = recording.predictions == recording.labels
+    assert frame["low"][0] == 0
+    assert frame["high"][6] == 1
+    for _, row in frame.iterrows():
+        inside = [row["low"] < c <= row["high"] for c in confidence]
+        assert row["count"] == sum(inside)
+        if any(inside):
+            assert row["confidence"] == pytest.approx(confidence[inside].mean())
+            assert row["accuracy"] == pytest.approx(right[inside].mean())
+        else:
+            assert np.isnan(row["confidence"])
+            assert np.isnan(row["accuracy"])
+    assert frame["count"].sum() == 200
+
+
+def test_a_bin_holds_its_upper_edge(write_recording):
+    half = write_recording(labels=[0, 0], logits=[[1, 1], [1, 1]], names=["a", "b"])
+    assert calibration(half, bins=2)["count"].tolist() == [2, 0]
+    sure = write_recording("sure", labels=[0], logits=[[1000, 0]], names=["a", "b"])
+    assert calibration(sure, bins=2)["count"].tolist() == [0, 1]
+
+
+def test_calibration_error_by_hand(write_recording):
+    # Two bins are filled: 0.9 said and 2 of 4 right, 0.6 said and 1 of 1 right.
+    sure, unsure = [0.9, 0.05, 0.05], [0.6, 0.3, 0.1]
+    recording = write_recording(
+        labels=[0, 0, 1, 2, 0], logits=logits_of([sure, sure, sure, sure, unsure])
+    )
+    assert calibration_error(recording) == pytest.approx(4 / 5 * 0.4 + 1 / 5 * 0.4)
+
+
+def test_calibration_error_of_a_planted_network(write_recording):
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet([1, 1, 1], 4000)
+    labels = (rng.random((4000, 1)) > probabilities.cumsum(1)).sum(1)
+    honest = write_recording("honest", labels=labels, logits=logits_of(probabilities))
+    boasting = write_recording("boasting", labels=labels, logits=4 * logits_of(probabilities))
+    assert calibration_error(honest) < 0.03
+    assert calibration_error(boasting) > 0.15
+
+
+def test_calibration_needs_a_bin(make_recording):
+    with pytest.raises(InputError, match="at least one bin, not 0"):
+        calibration(make_recording(), bins=0)
+
+
+def test_misclassified_by_hand(write_recording):
+    recording = write_recording(
+        labels=[0, 1, 2, 0, 1],
+        logits=logits_of(
+            [
+                [0.3, 0.6, 0.1],
+                [0.1, 0.8, 0.1],  # right
+                [0.9, 0.05, 0.05],
+                [0.3, 0.1, 0.6],  # as sure as the first
+                [0.45, 0.15, 0.4],
+            ]
+        ),
+    )
+    frame = misclassified(recording)
+    assert frame["row"].tolist() == [2, 0, 3, 4]
+    assert frame["path"].tolist() == [f"test/{i:04d}.png" for i in (2, 0, 3, 4)]
+    assert frame["label"].tolist() == ["owl", "cat", "cat", "dog"]
+    assert frame["prediction"].tolist() == ["cat", "dog", "owl", "cat"]
+    assert frame["confidence"].to_numpy() == pytest.approx([0.9, 0.6, 0.6, 0.45])
+
+
+def test_misclassified_equals_a_loop(make_recording):
+    recording = make_recording(accuracy=0.5)
+    expected = []
+    for i in range(len(recording)):
+        logits = recording.logits[i].astype(float)
+        if logits.argmax() != recording.labels[i]:
+            expected.append((-np.exp(logits.max()) / np.exp(logits).sum(), i))
+    frame = misclassified(recording)
+    assert frame["row"].tolist() == [i for _, i in sorted(expected)]
+    assert (-frame["confidence"]).tolist() == pytest.approx([c for c, _ in sorted(expected)])
+
+
+def test_a_network_without_errors(write_recording):
+    recording = write_recording(labels=[0, 1, 2, 2])
+    frame = misclassified(recording)
+    assert list(frame) == ["row", "path", "label", "prediction", "confidence"]
+    assert len(frame) == 0
+    assert (class_metrics(recording)[["precision", "recall", "f1"]] == 1).all(axis=None)

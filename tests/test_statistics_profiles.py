@@ -1,0 +1,213 @@
+"""Class profiles, effects and states of gates, against SciPy, loops, hand and planted effects."""
+
+from __future__ import annotations
+
+import statistics
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from attnscope.errors import InputError
+from attnscope.statistics import channel_effects, class_profiles, gate_profiles, gate_state
+
+GATE = "layer1.attention.channel"
+MAP = "layer1.attention.spatial"
+
+
+def test_class_profiles_equal_a_loop_over_scipy(make_recording):
+    recording = make_recording(count=50)
+    frame = class_profiles(recording, GATE).set_index(["class", "channel"])
+    assert len(frame) == 3 * 8
+    for k, name in enumerate(recording.classes):
+        for channel in range(8):
+            values = recording.channel(GATE)[recording.labels == k, channel].astype(float)
+            row = frame.loc[(name, channel)]
+            assert row["mean"] == pytest.approx(values.mean())
+            assert row["std"] == pytest.approx(statistics.stdev(values))
+            assert row["count"] == len(values)
+            if channel == 1:  # no spread: the interval is the mean
+                assert row["low"] == row["high"] == 0.5
+            else:
+                interval = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+                assert (row["low"], row["high"]) == pytest.approx(interval)
+
+
+def test_class_profiles_show_a_planted_effect(make_recording):
+    frame = class_profiles(make_recording(count=300, effect=0.3), GATE)
+    means = frame[frame["channel"] == 0]["mean"].to_numpy()
+    assert means == pytest.approx([0.4, 0.5, 0.6], abs=0.02)
+    planted = frame[frame["channel"] == 0]
+    assert (planted["low"].to_numpy()[1:] > planted["high"].to_numpy()[:-1]).all()
+
+
+def test_the_interval_covers_the_mean_in_95_percent(make_recording):
+    covered = []
+    for seed in range(20):
+        frame = class_profiles(make_recording(f"run{seed}", effect=0, seed=seed), GATE)
+        frame = frame[frame["channel"] != 1]
+        covered.extend((frame["low"] < 0.4) & (frame["high"] > 0.4))
+    assert stats.binomtest(sum(covered), len(covered), 0.95).pvalue > 0.01
+
+
+def test_a_class_of_one_image_has_no_interval_and_one_of_none_no_mean(write_recording):
+    recording = write_recording(labels=[0, 0, 1], gates={"g": [[0.2], [0.4], [0.9]]})
+    for frame in (class_profiles(recording, "g"), gate_profiles(recording)):
+        assert frame["class"].tolist() == ["cat", "dog", "owl"]
+        assert frame["count"].tolist() == [2, 1, 0]
+        assert frame["mean"].tolist() == pytest.approx([0.3, 0.9, np.nan], nan_ok=True)
+        assert frame["std"].isna().tolist() == [False, True, True]
+        assert frame["low"].isna().tolist() == frame["high"].isna().tolist() == [False, True, True]
+        # t(0.975, 1) = 12.706, std = 0.1 * sqrt(2), n = 2
+        assert frame["high"][0] == pytest.approx(0.3 + 12.706 * 0.1, abs=1e-4)
+
+
+@pytest.mark.parametrize("function", [class_profiles, channel_effects])
+def test_only_channel_gates_have_channels(make_recording, function):
+    recording = make_recording()
+    with pytest.raises(InputError, match="of kind spatial, not channel"):
+        function(recording, MAP)
+    with pytest.raises(InputError, match="has no gate 'nothing'"):
+        function(recording, "nothing")
+
+
+def test_channel_effects_equal_scipy_and_the_sums_of_squares(make_recording):
+    recording = make_recording(count=50)
+    frame = channel_effects(recording, GATE)
+    assert frame["channel"].tolist() == list(range(8))
+    for channel in (0, *range(2, 8)):
+        values = recording.channel(GATE)[:, channel].astype(float)
+        groups = [values[recording.labels == k] for k in range(3)]
+        expected = stats.f_oneway(*groups)
+        ssb = sum(len(g) * (g.mean() - values.mean()) ** 2 for g in groups)
+        sst = ((values - values.mean()) ** 2).sum()
+        msw = (sst - ssb) / (50 - 3)
+        row = frame.loc[channel]
+        assert row["f"] == pytest.approx(expected.statistic)
+        assert row["p"] == pytest.approx(expected.pvalue)
+        assert row["omega_squared"] == pytest.approx((ssb - 2 * msw) / (sst + msw))
+
+
+def test_omega_squared_by_hand(write_recording):
+    # Means 2, 3 and 6: SSB = 26, SSW = 6, MSW = 1, F = 13, omega² = (26 - 2) / (32 + 1).
+    values = np.array([[1, 2, 3, 2, 3, 4, 5, 6, 7]]).T
+    recording = write_recording(labels=np.repeat([0, 1, 2], 3), gates={"g": values})
+    row = channel_effects(recording, "g").loc[0]
+    assert row["f"] == pytest.approx(13)
+    assert row["omega_squared"] == pytest.approx(24 / 33)
+
+
+def test_p_by_is_benjamini_yekutieli_over_the_channels_that_vary(make_recording):
+    frame = channel_effects(make_recording(), GATE).dropna()
+    p = np.sort(frame["p"])
+    assert len(p) == 7  # channel 1 is constant and is no test
+    harmonic = sum(1 / i for i in range(1, 8))
+    expected = [min(1, *(7 * harmonic * p[j] / (j + 1) for j in range(i, 7))) for i in range(7)]
+    assert np.sort(frame["p_by"]) == pytest.approx(expected)
+
+
+def test_channel_effects_find_the_planted_channel_and_no_other(make_recording):
+    planted = channel_effects(make_recording(effect=0.3), GATE)
+    assert (planted["p_by"] < 0.05).tolist() == [True] + [False] * 7
+    # The classes' means 0.4, 0.5 and 0.6 have variance 0.02 / 3; the noise 0.2² / 12.
+    between, within = 0.02 / 3, 0.04 / 12
+    assert planted["omega_squared"][0] == pytest.approx(between / (between + within), abs=0.06)
+    none = channel_effects(make_recording("none", effect=0), GATE)
+    assert not (none["p_by"] < 0.05).any()
+    assert none["omega_squared"].abs().max() < 0.1
+
+
+def test_omega_squared_is_near_zero_on_average_without_effect(make_recording):
+    values = [
+        channel_effects(make_recording(f"run{seed}", effect=0, seed=seed), GATE)["omega_squared"]
+        for seed in range(20)
+    ]
+    assert abs(np.nanmean(values)) < 0.01  # eta squared would be 2 / 59 = 0.034
+
+
+def test_a_constant_channel_is_named_and_not_tested(make_recording):
+    frame = channel_effects(make_recording(), GATE)
+    assert frame["constant"].tolist() == [False, True] + [False] * 6
+    assert frame.loc[1, ["f", "p", "p_by", "omega_squared"]].isna().all()
+    assert frame.drop(index=1).notna().all(axis=None)
+
+
+def test_a_channel_that_varies_between_classes_only(write_recording):
+    recording = write_recording(labels=[0, 0, 1, 1], gates={"g": [[0.1], [0.1], [0.7], [0.7]]})
+    row = channel_effects(recording, "g").loc[0]
+    assert (row["f"], row["p"], row["p_by"], row["omega_squared"]) == (np.inf, 0, 0, 1)
+    assert not row["constant"]
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [1, 1, 1]])
+def test_effects_need_two_classes_and_a_class_of_two_images(write_recording, labels):
+    frame = channel_effects(write_recording(labels=labels, gates={"g": [[0.1], [0.2], [0.4]]}), "g")
+    assert frame[["f", "p", "p_by", "omega_squared"]].isna().all(axis=None)
+    assert not frame["constant"].any()
+
+
+def test_effects_leave_out_classes_that_are_empty_or_of_one_image(write_recording):
+    values = [[0.1], [0.4], [0.2], [0.5], [0.3]]
+    recording = write_recording(
+        labels=[0, 0, 3, 3, 1], gates={"g": values}, names=["a", "b", "c", "d"]
+    )
+    row = channel_effects(recording, "g").loc[0]
+    expected = stats.f_oneway([0.1, 0.4], [0.2, 0.5], [0.3])
+    assert (row["f"], row["p"]) == pytest.approx(tuple(expected), rel=1e-5)
+
+
+def test_gate_profiles_are_of_the_image_means(make_recording):
+    recording = make_recording(count=50)
+    frame = gate_profiles(recording)
+    assert frame["gate"].drop_duplicates().tolist() == [gate.name for gate in recording.gates]
+    assert frame["depth"].tolist() == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert frame["kind"].tolist() == (["channel"] * 3 + ["spatial"] * 3) * 2
+    for _, row in frame.iterrows():
+        inside = recording.labels == recording.classes.index(row["class"])
+        means = np.array([image.mean() for image in recording.gate(row["gate"])[inside]], float)
+        interval = stats.t.interval(0.95, len(means) - 1, means.mean(), stats.sem(means))
+        assert (row["low"], row["high"]) == pytest.approx(interval, rel=1e-5)
+        assert row["mean"] == pytest.approx(means.mean())
+        assert row["std"] == pytest.approx(means.std(ddof=1), rel=1e-5)
+        assert row["count"] == len(means)
+
+
+def test_gate_profiles_show_a_planted_effect(make_recording):
+    # One channel of eight rises by 0.2 from the first class to the last, so their mean by 0.025.
+    frame = gate_profiles(make_recording(count=600, effect=0.3)).set_index(["gate", "class"])
+    rise = frame.loc[(GATE, "owl"), "mean"] - frame.loc[(GATE, "cat"), "mean"]
+    assert rise == pytest.approx(0.025, abs=0.006)
+    assert frame.loc[(GATE, "owl"), "low"] > frame.loc[(GATE, "cat"), "high"]
+
+
+def test_gate_state_by_hand(write_recording):
+    channel = [[0.005, 0.995, 0.51, 0.3], [0.02, 0.98, 0.49, 0.3]]
+    spatial = [[[0.4, 0.4], [0.4, 0.4]], [[0.5, 0.5], [0.99, 0.75]]]
+    frame = gate_state(write_recording(labels=[0, 1], gates={"c": channel, "s": spatial}))
+    assert frame["gate"].tolist() == ["c", "s"]
+    assert frame["kind"].tolist() == ["channel", "spatial"]
+    assert frame["depth"].tolist() == [1, 2]
+    assert frame["saturated_low"].tolist() == [1 / 8, 0]
+    assert frame["saturated_high"].tolist() == [1 / 8, 1 / 8]  # 0.99 counts: the margin is inside
+    assert frame["stuck"].tolist() == [2 / 8, 2 / 8]
+    assert frame["constant"].tolist() == [1 / 4, 1 / 2]  # of channels; of images
+
+
+def test_gate_state_is_measured_from_the_gates_own_bounds(write_recording):
+    # The range of 2 makes the margin 0.02; what is stuck stays within 0.02 of the middle, 0.
+    values = [[-0.985, 0.985, 0.015, 0.5], [-0.97, 0.97, 0.03, -0.5]]
+    row = gate_state(write_recording(labels=[0, 1], gates={"g": values}, bounds=(-1, 1))).loc[0]
+    assert row["saturated_low"] == row["saturated_high"] == row["stuck"] == 1 / 8
+
+
+def test_gate_state_finds_the_planted_constant_channel(make_recording):
+    frame = gate_state(make_recording()).set_index("gate")
+    assert frame.loc[GATE, "constant"] == 1 / 8
+    assert frame.drop(index=GATE)["constant"].eq(0).all()
+    assert frame.loc[GATE, "stuck"] >= 1 / 8
+
+
+def test_a_network_without_gates_gives_no_rows(write_recording):
+    recording = write_recording(labels=[0, 1])
+    assert list(gate_profiles(recording))[:4] == ["gate", "kind", "depth", "class"]
+    assert len(gate_profiles(recording)) == len(gate_state(recording)) == 0
