@@ -437,13 +437,15 @@ def draw_map_agreement(ax: Axes, summary: pd.DataFrame, measure: str) -> Axes:
 
     Args:
         ax: where.
-        summary: of ``agreement_summary``; class ``all`` is the large mark, each class a small one.
+        summary: of ``agreement_summary``; of each gate the first row (all images) is the
+            large mark, each class a small one.
         measure: ``spearman`` or ``iou``.
     """
     gates = _unique(summary["gate"])
     place = {gate: i for i, gate in enumerate(gates)}
-    whole = summary[summary["class"] == "all"]
-    parts = summary[summary["class"] != "all"]
+    # By place, not by name: a class may be called "all".
+    of_all = ~summary.duplicated("gate")
+    whole, parts = summary[of_all], summary[~of_all]
     sides = (
         (measure, -0.14, NETWORK_COLORS[0], "o", "own Grad-CAM"),
         (f"null_{measure}", 0.14, _NULL_COLOR, "s", "null: another image's Grad-CAM"),
@@ -639,8 +641,7 @@ def _drawable_characters() -> frozenset[int]:
 
 def _show(ax: Axes, values: NDArray[Any], low: float, high: float, cmap: str) -> Any:
     """An image on a stated scale; what is not a number is grey, not the colour of a value."""
-    colors = matplotlib.colormaps[cmap].copy()
-    colors.set_bad(_EMPTY)
+    colors = matplotlib.colormaps[cmap].with_extremes(bad=_EMPTY)
     ax.spines[:].set_visible(False)
     return ax.imshow(values, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
 
@@ -727,7 +728,7 @@ def _trim(text: str, length: int = 22) -> str:
 
 def _measure_axis(axis: Axis, ax: Axes, measure: str) -> None:
     if measure == "spearman":
-        line = ax.axhline if axis.axis_name == "y" else ax.axvline
+        line = ax.axvline if isinstance(axis, XAxis) else ax.axhline
         line(0, color=_INK, linewidth=0.6)
     axis.set_label_text(_MEASURES[measure])
 
