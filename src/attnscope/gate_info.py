@@ -25,6 +25,12 @@ class Gate:
     """The bounds of the gate: the activation's, after ``1 + g``, ``2 * g`` and the like."""
     neutral: float
     """The value that changes nothing: 1, or 0 for ``x + x * g``."""
+    made_in: str = ""
+    """Path of the module in whose forward the activation runs."""
+    call: int = 0
+    """Which of that module's bounded activations it is in one forward of the network, from 0."""
+    applied_in: str = ""
+    """Path of the module in whose forward the gate multiplies the features."""
 
     @property
     def midpoint(self) -> float:

@@ -1,0 +1,368 @@
+"""The commands. Whatever is slow to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from attnscope.errors import InputError
+from attnscope.files import write_json
+
+_Run = Annotated[Path, tyro.conf.Positional]
+_Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which images."""
+
+    data: str = "digits"
+    """digits (included), cifar10, cifar100, or folder:PATH with train/<class>/ and test/<class>/."""
+    data_root: Path = Path("data")
+    """Where cifar10 and cifar100 lie, or are downloaded to."""
+    image_size: int | None = None
+    """Pixels. Default: 32, or a folder's own size."""
+    validation_share: float = 0.1
+    """Share of the training part that becomes validation, where the source has none."""
+    skip_unreadable: bool = False
+    """Go on without images that cannot be read; they are named."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which network."""
+
+    model: str = "resnet18"
+    """resnet18, resnet34, resnet50, resnet101, resnet152 or cnn."""
+    attention: str = "cbam"
+    """none, se, eca or cbam."""
+    placement: str | None = None
+    """block (default: on each residual branch) or stage (after each of layer1 to layer4)."""
+    stem: str | None = None
+    """cifar (default: 3×3, for small images) or imagenet (7×7, stride 2)."""
+    width: int | None = None
+    """Channels of layer1. Default: 64."""
+    reduction: int = 16
+    """Channels over hidden channels in a channel gate."""
+    kernel_size: int = 7
+    """Of a spatial gate's convolution, in pixels."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network and write a run folder; this is the training script, for GPU and CPU."""
+
+    images: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
+    network: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    recipe: str = "fast"
+    """fast: SGD with Nesterov momentum, one-cycle learning rate, smaller images first."""
+    epochs: int | None = None
+    """Default: the recipe's."""
+    seed: int = 0
+    """Of the split, the initial weights, the order, the augmentation and the dropout."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: str = "auto"
+    """auto (bf16 where the hardware multiplies it), fp32 or bf16."""
+    out: Path | None = None
+    """The run folder, which must not exist. Default: runs/DATA-MODEL-ATTENTION."""
+
+    def __call__(self) -> None:
+        _announce_run(_train(self))
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Record every gate, the logits and Grad-CAM of a run's network over a part of its data."""
+
+    run: _Run
+    """The run folder."""
+    part: str = "test"
+    """train, validation or test."""
+    out: Path | None = None
+    """The folder of the recording, which must not exist. Default: RUN/recordings/PART."""
+    data_root: Path | None = None
+    """Where cifar10 and cifar100 lie now. Default: where they lay at the training."""
+    grad_cam_layer: tuple[str, ...] = ()
+    """Paths of modules. Default: the one with the last map larger than 1×1."""
+    batch_size: int = 128
+    """Images a forward."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: str = "fp32"
+    """fp32 or bf16 (autocast); float32 is stored either way."""
+
+    def __call__(self) -> None:
+        from attnscope.capture import capture_run
+        from attnscope.train import choose_device
+
+        recording = capture_run(
+            self.run,
+            part=self.part,
+            out=self.out,
+            data_root=self.data_root,
+            grad_cam_layers=self.grad_cam_layer or None,
+            batch_size=self.batch_size,
+            device=choose_device(self.device),
+            precision=self.precision,
+        )
+        right = (recording.labels == recording.predictions).mean()
+        print(
+            f"{len(recording)} images, {len(recording.gates)} gates, accuracy {right:.2%}: "
+            f"{recording.folder}"
+        )
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Write every figure of a run, as PNG and PDF."""
+
+    run: _Run
+    """A run folder with a recording, or a recording."""
+    out: Path | None = None
+    """Default: RUN/figures."""
+
+    def __call__(self) -> None:
+        from attnscope.report import write_figures
+
+        _verify(self.run)
+        _announce_files(write_figures(self.run, self.out))
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare two networks on the same images, class by class, with paired tests."""
+
+    runs: _Runs
+    """Two run folders with recordings, or two recordings."""
+    out: Path = Path("comparison")
+    """Where the figures go."""
+
+    def __call__(self) -> None:
+        from attnscope.recording import Recording
+        from attnscope.report import accuracy_sentence, write_comparison
+        from attnscope.statistics import compare_accuracy
+
+        if len(self.runs) != 2:
+            raise InputError(f"compare takes two runs, not {len(self.runs)}; report takes more")
+        for run in self.runs:
+            _verify(run)
+        a, b = (Recording(run) for run in self.runs)
+        comparison = compare_accuracy(a, b)
+        files = write_comparison(*self.runs, self.out)
+        print(comparison.to_string(index=False, float_format="{:.4g}".format))
+        print(accuracy_sentence(comparison, a.name, b.name))
+        _announce_files(files)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one self-contained HTML page about one run, or about several and how they differ."""
+
+    runs: _Runs
+    """Run folders with recordings, or recordings."""
+    out: Path = Path("report.html")
+    """The page; an older one is replaced."""
+
+    def __call__(self) -> None:
+        from attnscope.report import write_report
+
+        if not self.runs:
+            raise InputError("report needs a run; give one or more run folders")
+        for run in self.runs:
+            _verify(run)
+        print(write_report(self.runs, self.out))
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """Open the dashboard over all recordings in a folder, at 127.0.0.1."""
+
+    folder: _Run = Path("runs")
+    """A folder of runs, a run or a recording."""
+    port: int = 8501
+    """Where it listens."""
+
+    def __call__(self) -> int:
+        from attnscope.serve import serve
+
+        return serve(self.folder, self.port)
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check the files of a recording: hashes, counts and ranges."""
+
+    recording: _Run
+    """A recording, or a run folder with one."""
+
+    def __call__(self) -> None:
+        print(_verify(self.recording))
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train SE and CBAM on scikit-learn's digits, capture, compare and report: no download."""
+
+    out: Path = Path("runs/demo")
+    """A folder that must not exist."""
+    width: int = 32
+    """Channels of layer1 of the two ResNet18."""
+    epochs: int = 12
+    """Of each training."""
+    seed: int = 0
+    """Of everything."""
+
+    def __call__(self) -> None:
+        from attnscope.capture import capture_run
+        from attnscope.files import new_folder
+        from attnscope.recording import Recording
+        from attnscope.report import write_comparison, write_figures, write_report
+
+        summary: dict[str, Any] = {}
+        with new_folder(self.out) as folder:
+            runs = []
+            for attention in ("se", "cbam"):
+                run = folder / attention
+                runs.append(run)
+                print(f"ResNet18 with {attention.upper()} on digits", file=sys.stderr)
+                network = ModelOptions(attention=attention, width=self.width)
+                _train(Train(network=network, epochs=self.epochs, seed=self.seed, out=run))
+                recording = capture_run(run)
+                result = read_result(run)
+                summary[attention] = {
+                    "test_accuracy": float((recording.labels == recording.predictions).mean()),
+                    "test_images": len(recording),
+                    "train_images": result["train_images"],
+                    "gates": len(recording.gates),
+                    "parameters": result["parameters"],
+                    "steps": result["steps"],
+                    "seconds_per_step": result["seconds_per_step"],
+                }
+                write_figures(run)
+            write_comparison(runs[0], runs[1], folder / "comparison")
+            write_report(runs, folder / "report.html")
+            write_json(folder / "summary.json", summary)
+        for attention, values in summary.items():
+            print(
+                f"{attention.upper()}: {values['test_accuracy']:.1%} of {values['test_images']} "
+                f"test images, {values['seconds_per_step']:.2f} s a step"
+            )
+        print(f"Report:    {self.out / 'report.html'}")
+        print(f"Figures:   {self.out / 'cbam' / 'figures'}")
+        print(f"Dashboard: attnscope dashboard {self.out}")
+
+
+_COMMANDS: dict[str, Callable[[], Any]] = {
+    command.__name__.lower(): command
+    for command in (Demo, Train, Capture, Figures, Compare, Report, Dashboard, Verify)
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; 0 is well, 2 is input that cannot be used, 130 is an interruption."""
+    command = tyro.extras.subcommand_cli_from_dict(
+        _COMMANDS,
+        prog="attnscope",
+        description="The microscope for the attention gates of convolutional networks.",
+        args=arguments,
+    )
+    try:
+        return command() or 0
+    except InputError as error:
+        print(f"attnscope: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"attnscope: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("attnscope: interrupted", file=sys.stderr)
+        return 130
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """What a training ended with: ``result.json`` of a run folder."""
+    from attnscope.files import read_json
+
+    result: dict[str, Any] = read_json(run / "result.json")
+    return result
+
+
+def _train(options: Train) -> Path:
+    from attnscope.recipes import get_recipe
+
+    recipe = get_recipe(options.recipe)
+    images, network = options.images, options.network
+    name = images.data.removeprefix("folder:").rstrip("/").rpartition("/")[2]
+    out = options.out or Path("runs") / f"{name}-{network.model}-{network.attention}"
+    if out.exists():
+        raise InputError(f"{out} exists already; take another folder with --out or remove it")
+
+    import torch
+
+    from attnscope.data import load_data
+    from attnscope.models import build_model
+    from attnscope.train import train
+
+    arguments = asdict(network)
+    # Before the images are read, which may take a while: a wrong name of a network shows at once.
+    build_model(arguments["model"], **{k: v for k, v in arguments.items() if k != "model"})
+    data = load_data(images.data, **_load_arguments(images), seed=options.seed)
+    for line in data.skipped:
+        print(f"skipped {line}", file=sys.stderr)
+    torch.manual_seed(options.seed)
+    model = build_model(
+        arguments.pop("model"), num_classes=len(data.classes), **arguments
+    )
+    train(
+        model,
+        data,
+        recipe,
+        out,
+        epochs=options.epochs,
+        seed=options.seed,
+        device=options.device,
+        precision=options.precision,
+        config={
+            "data": images.data,
+            "data_root": str(images.data_root),
+            "validation_share": images.validation_share,
+            "skip_unreadable": images.skip_unreadable,
+        },
+    )
+    return out
+
+
+def _load_arguments(images: DataOptions) -> dict[str, Any]:
+    arguments = asdict(images)
+    del arguments["data"]
+    return arguments
+
+
+def _announce_run(run: Path) -> None:
+    result = read_result(run)
+    print(
+        f"test accuracy {result['test']['accuracy']:.2%} (last weights), "
+        f"{result['seconds_per_step']:.2f} s a step: {run}"
+    )
+    print(f"Next: attnscope capture {run}")
+
+
+def _announce_files(files: Sequence[Path]) -> None:
+    print(f"{len(files)} files in {files[0].parent}")
+
+
+def _verify(folder: Path) -> str:
+    from attnscope.recording import Recording
+
+    recording = Recording(folder)
+    found = recording.verify()
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise InputError(f"{found[0]}{more}; capture again")
+    return f"{recording.folder}: {len(recording)} images, {len(recording.gates)} gates, all well"
