@@ -1,0 +1,37 @@
+"""The dashboard: ``attnscope dashboard FOLDER``, or ``streamlit run app.py -- FOLDER``."""
+
+from __future__ import annotations
+
+import streamlit as st
+from cached import folder, runs
+from widgets import literal
+
+from attnscope.errors import InputError
+
+st.set_page_config("attnscope", ":material/blur_on:", layout="wide")
+page = st.navigation(
+    {
+        "One network": [
+            st.Page("views/overview.py", title="Overview", icon=":material/dashboard:"),
+            st.Page("views/channels.py", title="Channel gates", icon=":material/view_column:"),
+            st.Page("views/maps.py", title="Spatial maps", icon=":material/grid_on:"),
+            st.Page("views/confusion.py", title="Confusion matrix", icon=":material/apps:"),
+            st.Page("views/mistakes.py", title="Misclassified", icon=":material/error:"),
+        ],
+        "Two networks": [
+            st.Page("views/comparison.py", title="Comparison", icon=":material/compare_arrows:")
+        ],
+    }
+)
+try:
+    found, broken = runs()
+    with st.sidebar:
+        # The label is checked against what was found below the folder: no URL opens another path.
+        st.selectbox("Recording", list(found), key="run", bind="query-params")
+        st.caption(f"{len(found)} in {literal(folder().name)}")
+        for line in broken:
+            st.warning(literal(line))
+    if found:
+        page.run()
+except InputError as error:
+    st.error(literal(str(error)))

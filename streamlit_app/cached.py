@@ -1,0 +1,379 @@
+"""The recordings folder and everything that is remembered between two runs of a page.
+
+What is remembered is keyed by the content of a recording's manifest, which holds the hashes of its
+files: a run that was captured again is seen at the next click.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import layouts
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from attnscope import figures, statistics
+from attnscope.errors import InputError
+from attnscope.recording import Recording, open_recordings
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recording as the dashboard knows it."""
+
+    label: str
+    """Its place below the folder, without the word ``recordings``: ``cifar10-cbam/test``."""
+    key: str
+    """Its path and the SHA-256 of its manifest."""
+    recording: Recording
+
+
+def folder() -> Path:
+    """The folder on the command line, after ``--``; nothing outside it is ever opened.
+
+    Raises:
+        InputError: none was given.
+    """
+    if len(sys.argv) < 2:
+        raise InputError("no folder was given; start with attnscope dashboard FOLDER")
+    return Path(sys.argv[1])
+
+
+def runs() -> tuple[dict[str, Run], list[str]]:
+    """The recordings by label, and one line for each that cannot be read.
+
+    Raises:
+        InputError: there is no recording.
+    """
+    root = folder()
+    return _open(root, _manifests(root))
+
+
+def _manifests(root: Path) -> tuple[tuple[str, str], ...]:
+    """Every manifest as deep as a recording may lie, with the hash of its content."""
+    patterns = ("/".join(["*"] * depth + ["manifest.json"]) for depth in range(4))
+    found = sorted(file for pattern in patterns for file in root.glob(pattern))
+    return tuple((str(file), hashlib.sha256(file.read_bytes()).hexdigest()) for file in found)
+
+
+@st.cache_resource(show_spinner="Opening the recordings", max_entries=8)
+def _open(root: Path, manifests: tuple[tuple[str, str], ...]) -> tuple[dict[str, Run], list[str]]:
+    broken = []
+    try:
+        found = open_recordings(root)
+    except InputError:
+        if not manifests:
+            raise
+        found = []  # one that is cut off must not hide the others
+        for file, _ in manifests:
+            try:
+                found += open_recordings(Path(file).parent)
+            except InputError as error:
+                broken.append(str(error))
+    hashes = {str(Path(file).parent): content for file, content in manifests}
+    opened = {}
+    for recording in found:
+        place = recording.folder.relative_to(root).parts
+        parts = [part for part in place if part != "recordings"]
+        if not parts or place[0] == "recordings":
+            parts = [root.resolve().name, *parts]
+        label = "/".join(parts)
+        path = str(recording.folder)
+        opened[label] = Run(label, f"{path} {hashes[path]}", recording)
+    return opened, broken
+
+
+def _key(run: Run) -> str:
+    return run.key
+
+
+# ------------------------------------------------------------------------------------- statistics
+
+_remember = st.cache_data(
+    show_spinner="Computing", show_time=True, max_entries=200, hash_funcs={Run: _key}
+)
+
+
+@_remember
+def class_metrics(run: Run) -> pd.DataFrame:
+    """``statistics.class_metrics``"""
+    return statistics.class_metrics(run.recording)
+
+
+@_remember
+def confusion_matrix(run: Run) -> pd.DataFrame:
+    """``statistics.confusion_matrix``"""
+    return statistics.confusion_matrix(run.recording)
+
+
+@_remember
+def calibration(run: Run) -> pd.DataFrame:
+    """``statistics.calibration``"""
+    return statistics.calibration(run.recording)
+
+
+@_remember
+def calibration_error(run: Run) -> float:
+    """``statistics.calibration_error``"""
+    return statistics.calibration_error(run.recording)
+
+
+@_remember
+def confidence(run: Run) -> NDArray[np.float64]:
+    """The softmax probability of the predicted class, ``(N,)``."""
+    return run.recording.probabilities.max(1)
+
+
+@_remember
+def misclassified(run: Run) -> pd.DataFrame:
+    """``statistics.misclassified``"""
+    return statistics.misclassified(run.recording)
+
+
+@_remember
+def class_profiles(run: Run, gate: str) -> pd.DataFrame:
+    """``statistics.class_profiles``"""
+    return statistics.class_profiles(run.recording, gate)
+
+
+@_remember
+def channel_effects(run: Run, gate: str) -> pd.DataFrame:
+    """``statistics.channel_effects``"""
+    return statistics.channel_effects(run.recording, gate)
+
+
+@_remember
+def gate_profiles(run: Run) -> pd.DataFrame:
+    """``statistics.gate_profiles``"""
+    return statistics.gate_profiles(run.recording)
+
+
+@_remember
+def gate_state(run: Run) -> pd.DataFrame:
+    """``statistics.gate_state``"""
+    return statistics.gate_state(run.recording)
+
+
+@_remember
+def class_mean_maps(run: Run, gate: str) -> NDArray[np.float64]:
+    """``statistics.class_mean_maps``"""
+    return statistics.class_mean_maps(run.recording, gate)
+
+
+@_remember
+def class_mean_grad_cam(run: Run) -> NDArray[np.float64]:
+    """``statistics.class_mean_grad_cam`` of the predicted class."""
+    return statistics.class_mean_grad_cam(run.recording)
+
+
+@_remember
+def agreement_summary(run: Run) -> pd.DataFrame:
+    """``statistics.agreement_summary`` with the Grad-CAM of the predicted class."""
+    return statistics.agreement_summary(run.recording)
+
+
+@_remember
+def compare_accuracy(a: Run, b: Run) -> pd.DataFrame:
+    """``statistics.compare_accuracy``"""
+    return statistics.compare_accuracy(a.recording, b.recording)
+
+
+@_remember
+def compare_profiles(a: Run, b: Run) -> pd.DataFrame:
+    """``statistics.compare_profiles``"""
+    return statistics.compare_profiles(a.recording, b.recording)
+
+
+@_remember
+def compare_class_order(a: Run, b: Run) -> pd.DataFrame:
+    """``statistics.compare_class_order``"""
+    return statistics.compare_class_order(a.recording, b.recording)
+
+
+@_remember
+def compare_grad_cam(a: Run, b: Run) -> pd.DataFrame:
+    """``statistics.compare_grad_cam`` of the predicted class."""
+    return statistics.compare_grad_cam(a.recording, b.recording)
+
+
+def training_metrics(run: Run) -> pd.DataFrame | None:
+    """``metrics.csv`` of the run that the recording lies in; None where there is none."""
+    file = run.recording.folder.parent.parent / "metrics.csv"
+    if run.recording.folder.parent.name != "recordings" or not file.is_relative_to(folder()):
+        return None
+    if not file.is_file():
+        return None
+    return _read_metrics(file, file.stat().st_mtime_ns)
+
+
+@st.cache_data(max_entries=16)
+def _read_metrics(file: Path, changed: int) -> pd.DataFrame:
+    del changed  # only part of the key
+    return pd.read_csv(file)
+
+
+# --------------------------------------------------------------------------------------- pictures
+
+GRAD_CAM = "Grad-CAM"
+PICTURE = "picture"
+
+
+def overlays(run: Run) -> list[str]:
+    """What a gallery can show: the pictures, Grad-CAM over them, or a spatial gate over them."""
+    cam = [GRAD_CAM] if run.recording.grad_cam_layers else []
+    return [PICTURE, *cam, *(gate.name for gate in run.recording.gates_of_kind("spatial"))]
+
+
+def heat(run: Run, row: int, source: str) -> NDArray[np.float32]:
+    """One image's map ``(h, w)``: a spatial gate, or Grad-CAM after the ReLU."""
+    rows = slice(row, row + 1)
+    if source == GRAD_CAM:
+        return np.maximum(run.recording.grad_cam(rows=rows)[0], 0)
+    return run.recording.spatial(source, rows)[0]
+
+
+_draw = st.cache_data(show_spinner="Drawing", max_entries=64, hash_funcs={Run: _key})
+
+
+@st.cache_data(show_spinner=False, max_entries=2000, hash_funcs={Run: _key})
+def picture(run: Run, row: int, source: str, low: float, high: float) -> bytes:
+    """Image ``row`` as PNG; with its map over it, on the scale from low to high, if one is asked."""
+    image = run.recording.image(row)
+    if source == PICTURE:
+        return layouts.enlarged(image)
+    cmap = figures.GRAD_CAM_MAP if source == GRAD_CAM else figures.GATE_MAP
+    return layouts.overlay(image, heat(run, row, source), low, high, cmap)
+
+
+@_draw
+def training_png(metrics: pd.DataFrame) -> bytes:
+    """The training curves."""
+    return layouts.training(metrics)
+
+
+@_draw
+def channels_png(run: Run, gate: str, by_effect: bool) -> bytes:
+    """Class × channel of one gate, by channel number or by omega squared."""
+    order, ranked = None, "channel"
+    if by_effect:
+        effects = channel_effects(run, gate).sort_values("omega_squared", ascending=False)
+        order, ranked = [int(c) for c in effects["channel"]], "channel's rank by omega squared"
+    info = run.recording.info(gate)
+    return layouts.channels(class_profiles(run, gate), info.lo, info.hi, order, ranked)
+
+
+@_draw
+def depth_png(run: Run, kind: str) -> bytes:
+    """The gates of one kind over depth."""
+    profiles, state = gate_profiles(run), gate_state(run)
+    return layouts.depth(profiles[profiles["kind"] == kind], state[state["kind"] == kind])
+
+
+@_draw
+def agreement_png(run: Run) -> bytes:
+    """Spatial gates against Grad-CAM."""
+    return layouts.agreement(agreement_summary(run))
+
+
+@_draw
+def class_maps_png(run: Run, classes: list[int], own_bounds: bool) -> bytes:
+    """The mean spatial gates and the mean Grad-CAM of some classes."""
+    gates = run.recording.gates_of_kind("spatial")
+    means = {gate.name: class_mean_maps(run, gate.name)[classes] for gate in gates}
+    columns = _gate_columns(run, means, own_bounds)
+    if run.recording.grad_cam_layers:
+        cams = class_mean_grad_cam(run)[classes]
+        columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), over=False))
+    names = _short_classes(run)
+    return layouts.map_grid([names[c] for c in classes], [], columns)
+
+
+@_draw
+def image_maps_png(run: Run, rows: list[int], own_bounds: bool) -> bytes:
+    """Some images, each with every spatial gate and its Grad-CAM."""
+    recording = run.recording
+    names = [gate.name for gate in recording.gates_of_kind("spatial")]
+    maps = {name: np.stack([heat(run, row, name) for row in rows]) for name in names}
+    columns = _gate_columns(run, maps, own_bounds)
+    if recording.grad_cam_layers:
+        cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
+        columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), over=True))
+    classes = _short_classes(run)
+    titles = [
+        f"{row}: {classes[recording.labels[row]]}\n→ {classes[recording.predictions[row]]}"
+        for row in rows
+    ]
+    return layouts.map_grid(titles, [recording.image(row) for row in rows], columns)
+
+
+@_draw
+def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
+    """Some images with the Grad-CAM of two networks, each network on a scale of its own."""
+    columns = []
+    for run in (a, b):
+        cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
+        title = f"{GRAD_CAM}, {_cut(figures.drawable_names([run.label])[0])}"
+        columns.append(layouts.Column(title, cams, 0, _top(cams), over=True))
+    classes = _short_classes(a)
+    names = [
+        f"{row}: {classes[a.recording.labels[row]]}\n→ {classes[a.recording.predictions[row]]}"
+        f" | {classes[b.recording.predictions[row]]}"
+        for row in rows
+    ]
+    return layouts.map_grid(names, [a.recording.image(row) for row in rows], columns)
+
+
+@_draw
+def accuracy_png(a: Run, b: Run) -> bytes:
+    """Per-class accuracy of two networks."""
+    return layouts.accuracy_comparison(compare_accuracy(a, b), (a.label, b.label))
+
+
+@_draw
+def profiles_png(a: Run, b: Run) -> bytes:
+    """Class profiles of two networks."""
+    names = (a.label, b.label)
+    return layouts.gate_comparison(compare_profiles(a, b), compare_class_order(a, b), names)
+
+
+@_draw
+def grad_cam_png(a: Run, b: Run) -> bytes:
+    """Agreement of two networks' Grad-CAM."""
+    return layouts.grad_cam_comparison(compare_grad_cam(a, b))
+
+
+def _gate_columns(
+    run: Run, maps: dict[str, NDArray[np.float32]], own_bounds: bool
+) -> list[layouts.Column]:
+    """One scale for all gates: their bounds, or the range of what is shown."""
+    if not maps:
+        return []
+    infos = [run.recording.info(name) for name in maps]
+    if own_bounds:
+        low, high = min(gate.lo for gate in infos), max(gate.hi for gate in infos)
+    else:
+        low = min(float(np.nanmin(values)) for values in maps.values())
+        high = max(float(np.nanmax(values)) for values in maps.values())
+    return [
+        layouts.Column(title, values, low, high, over=False)
+        for title, values in zip(figures.short_names(list(maps)), maps.values(), strict=True)
+    ]
+
+
+def _top(cams: NDArray[np.float32]) -> float:
+    """The upper end of a scale for Grad-CAM; 1 where all of it is zero, or there is none."""
+    finite = cams[np.isfinite(cams)]
+    return float(finite.max(initial=0)) or 1.0
+
+
+def _short_classes(run: Run) -> list[str]:
+    return [_cut(name) for name in figures.drawable_names(run.recording.classes)]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 16 else text[:15] + "…"

@@ -1,0 +1,136 @@
+"""What the channel gates do for each class."""
+
+from __future__ import annotations
+
+import altair as alt
+import cached
+import streamlit as st
+from cached import Run
+from widgets import chosen_run, literal, part, percent
+
+run = chosen_run()
+gates = [gate.name for gate in run.recording.gates_of_kind("channel")]
+
+
+@part
+def _heat_map(run: Run, gate: str) -> None:
+    by_effect = st.toggle("Channels that know the class first", key="by_effect")
+    st.image(cached.channels_png(run, gate, by_effect), width="stretch")
+
+
+@part
+def _one_channel(run: Run, gate: str) -> None:
+    effects = cached.channel_effects(run, gate).sort_values("omega_squared", ascending=False)
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("Which channels know the class?")
+        st.caption(
+            "Omega squared is the share of a channel's variance that lies between the classes. "
+            "Click a row to see the channel on the right."
+        )
+        event = st.dataframe(
+            effects,
+            key=f"effects {run.key} {gate}",
+            on_select="rerun",
+            selection_mode="single-row-required",
+            selection_default={"selection": {"rows": [0]}},
+            hide_index=True,
+            height=420,
+            column_config={
+                "channel": "Channel",
+                "f": st.column_config.NumberColumn("F", format="%.2f"),
+                "p": st.column_config.NumberColumn("p", format="%.2g"),
+                "p_by": st.column_config.NumberColumn(
+                    "p, corrected", format="%.2g",
+                    help="Benjamini-Yekutieli over the channels, which depend on each other.",
+                ),
+                "omega_squared": st.column_config.NumberColumn("Omega²", format="%.3f"),
+                "constant": st.column_config.CheckboxColumn("Constant"),
+            },
+            column_order=["channel", "omega_squared", "f", "p", "p_by", "constant"],
+        )  # fmt: skip
+    picked = event["selection"]["rows"] or [0]
+    channel = int(effects["channel"].iloc[picked[0]])
+    profiles = cached.class_profiles(run, gate)
+    shown = profiles[profiles["channel"] == channel]
+    with right:
+        st.subheader(f"Channel {channel}")
+        st.caption("Mean over the images of each class, with the 95 % interval of the mean.")
+        base = alt.Chart(shown).encode(
+            alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=160)),
+            tooltip=["class:N", *(alt.Tooltip(f"{c}:Q", format=".4f") for c in ("mean", "low", "high"))],
+        )
+        x = alt.X("low:Q", title="gate", scale=alt.Scale(zero=False))
+        st.altair_chart(
+            base.mark_rule(color="#1f5f99", strokeWidth=2).encode(x, alt.X2("high:Q"))
+            + base.mark_circle(color="#1f5f99", size=70, opacity=1).encode(alt.X("mean:Q")),
+            height=max(160, 30 * min(len(shown), 40)),
+            alt=f"Mean gate of channel {channel} for each class",
+        )
+    with st.expander("Every channel and class, as a table"):
+        numbers = ("mean", "std", "low", "high")
+        st.dataframe(
+            profiles,
+            hide_index=True,
+            column_config={
+                "class": "Class",
+                "channel": "Channel",
+                "count": "Images",
+                **{n: st.column_config.NumberColumn(n.capitalize(), format="%.4f") for n in numbers},
+            },
+        )
+
+
+st.title("Channel gates")
+st.markdown(
+    f"{literal(run.label)}: a channel gate multiplies each channel of a block by one number an "
+    "image. Here is what it is for each class."
+)
+if not gates:
+    st.info("This network has no channel gate.")
+    st.stop()
+view = st.segmented_control(
+    "View", ["One gate", "Over depth"], default="One gate", required=True, key="channel_view",
+    bind="query-params", label_visibility="collapsed",
+)  # fmt: skip
+if view == "Over depth":
+    st.image(cached.depth_png(run, "channel"), width="stretch")
+    profiles, state = cached.gate_profiles(run), cached.gate_state(run)
+    st.subheader("State of each gate")
+    columns = ("saturated_low", "saturated_high", "stuck", "constant")
+    st.dataframe(
+        state[state["kind"] == "channel"],
+        hide_index=True,
+        column_config={
+            name: st.column_config.NumberColumn(name.replace("_", " ").capitalize(), format="percent")
+            for name in columns
+        }
+        | {"gate": "Gate", "kind": None, "depth": "Depth"},
+    )
+    st.subheader("Mean gate of each class")
+    numbers = ("mean", "std", "low", "high")
+    st.dataframe(
+        profiles[profiles["kind"] == "channel"],
+        hide_index=True,
+        column_config={
+            name: st.column_config.NumberColumn(name.capitalize(), format="%.4f") for name in numbers
+        }
+        | {"gate": "Gate", "kind": None, "depth": "Depth", "class": "Class", "count": "Images"},
+    )
+else:
+    gate = st.selectbox("Gate", gates, key="gate", bind="query-params")
+    state = cached.gate_state(run).set_index("gate").loc[gate]
+    info = run.recording.info(gate)
+    for column, (name, label, text) in zip(
+        st.columns(4),
+        (
+            ("saturated_low", "Saturated low", f"Share of values at the lower bound, {info.lo:g}."),
+            ("saturated_high", "Saturated high", f"Share of values at the upper bound, {info.hi:g}."),
+            ("stuck", "Stuck", f"Share of values within 0.02 of the midpoint, {info.midpoint:g}."),
+            ("constant", "Constant channels", "Share of channels that are the same for all images."),
+        ),
+        strict=True,
+    ):
+        column.metric(label, percent(float(state[name])), border=True, help=text)
+    _heat_map(run, gate)
+    _one_channel(run, gate)

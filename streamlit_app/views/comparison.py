@@ -1,0 +1,161 @@
+"""Two networks on the same images: accuracy, gates and Grad-CAM, class by class."""
+
+from __future__ import annotations
+
+import cached
+import numpy as np
+import streamlit as st
+from cached import Run
+from widgets import chosen_run, literal, page_of, part, percent
+
+IMAGES = 6
+EVERY, ONLY_A, ONLY_B, NEITHER = "all images", "only the first is right", "only the second is right", "both are wrong"
+
+
+def _accuracy(a: Run, b: Run) -> None:
+    comparison = cached.compare_accuracy(a, b)
+    whole = comparison.iloc[0]
+    columns = st.columns(4)
+    columns[0].metric("Accuracy of the first", percent(whole["accuracy_a"]), border=True)
+    columns[1].metric("Accuracy of the second", percent(whole["accuracy_b"]), border=True)
+    columns[2].metric(
+        "Second minus first", f"{100 * whole['difference']:+.2f} points", border=True
+    )
+    columns[3].metric(
+        "p, all images", f"{whole['p']:.3g}", border=True,
+        help="McNemar's exact test over the images that only one network gets right. It speaks of "
+        "these two trained networks, not of other seeds.",
+    )  # fmt: skip
+    differs = comparison.iloc[1:]
+    differs = differs[differs["p_holm"] < 0.05]
+    if not len(differs):
+        st.info(
+            "No class differs: after Holm's correction, no class has a difference in accuracy that "
+            "chance would not make at 5 %."
+        )
+    else:
+        names = ", ".join(literal(name) for name in differs["class"])
+        st.warning(f"Classes that differ after Holm's correction, at 5 %: {names}.")
+    st.image(cached.accuracy_png(a, b), width="stretch")
+    share = {
+        name: st.column_config.NumberColumn(label, format="percent")
+        for name, label in (
+            ("accuracy_a", "First"), ("accuracy_b", "Second"), ("difference", "Difference"),
+        )
+    }  # fmt: skip
+    st.dataframe(
+        comparison,
+        hide_index=True,
+        column_config={
+            "class": "Class",
+            "count": "Images",
+            "only_a": "Only the first is right",
+            "only_b": "Only the second is right",
+            "p": st.column_config.NumberColumn("p (McNemar, exact)", format="%.3g"),
+            "p_holm": st.column_config.NumberColumn("p (Holm)", format="%.3g"),
+            **share,
+        },
+    )
+
+
+def _gates(a: Run, b: Run) -> None:
+    st.caption(
+        "How far each class's channel gates lie from the mean of the classes (root mean square over "
+        "channels). Channels of two networks are never matched by number. Full bars: p < 0.05."
+    )
+    st.image(cached.profiles_png(a, b), width="stretch")
+    left, right = st.columns([3, 2], gap="large")
+    left.dataframe(
+        cached.compare_profiles(a, b),
+        hide_index=True,
+        column_config={
+            "gate": "Gate",
+            "class": "Class",
+            "distance_a": st.column_config.NumberColumn("First", format="%.4f"),
+            "distance_b": st.column_config.NumberColumn("Second", format="%.4f"),
+        },
+    )
+    right.dataframe(
+        cached.compare_class_order(a, b),
+        hide_index=True,
+        column_config={
+            "gate": "Gate",
+            "spearman": st.column_config.NumberColumn("Spearman", format="%.3f"),
+            "p": st.column_config.NumberColumn("p", format="%.3g"),
+        },
+    )
+
+
+def _grad_cam(a: Run, b: Run) -> None:
+    st.caption(
+        "Do both networks look at the same places of an image? Grey: against another image's "
+        "Grad-CAM, which is what chance and habit give."
+    )
+    st.image(cached.grad_cam_png(a, b), width="stretch")
+    numbers = {
+        "spearman": "Spearman",
+        "null_spearman": "Spearman, null",
+        "iou": "IoU",
+        "null_iou": "IoU, null",
+    }
+    st.dataframe(
+        cached.compare_grad_cam(a, b),
+        hide_index=True,
+        column_order=["class", *numbers, "scored"],
+        column_config={
+            name: st.column_config.NumberColumn(label, format="%.3f")
+            for name, label in numbers.items()
+        }
+        | {"class": "Class", "scored": "Images scored"},
+    )
+
+
+@part
+def _images(a: Run, b: Run) -> None:
+    cached.compare_accuracy(a, b)  # refuses two recordings of different images
+    left, right = st.columns([1, 2])
+    names = a.recording.classes
+    only = left.selectbox(
+        "True class", range(len(names)), index=None, format_func=lambda c: names[c],
+        placeholder="every class", key=f"side class {a.key}",
+    )  # fmt: skip
+    which = right.segmented_control(
+        "Images", [EVERY, ONLY_A, ONLY_B, NEITHER], default=EVERY, required=True, key="which"
+    )
+    right_a, right_b = (run.recording.predictions == run.recording.labels for run in (a, b))
+    wanted = {
+        EVERY: np.ones(len(a.recording), bool),
+        ONLY_A: right_a & ~right_b,
+        ONLY_B: right_b & ~right_a,
+        NEITHER: ~right_a & ~right_b,
+    }[str(which)]
+    if only is not None:
+        wanted &= a.recording.labels == only
+    rows = np.flatnonzero(wanted).tolist()
+    st.subheader(f"{len(rows)} {'image' if len(rows) == 1 else 'images'}", anchor=False)
+    if rows:
+        shown = page_of(rows, f"side {a.key} {b.key} {only} {which}", IMAGES)
+        st.image(cached.two_cams_png(a, b, shown))
+        st.caption(
+            "Beside each picture: its number, the true class, and after the arrow what the first "
+            "and the second network predict. Each network's Grad-CAM has its own unit."
+        )
+
+
+run = chosen_run()
+found, _ = cached.runs()
+others = [label for label in found if label != run.label]
+st.title("Comparison")
+if not others:
+    st.info("There is one recording in this folder; a comparison takes two of the same images.")
+    st.stop()
+with st.sidebar:
+    st.selectbox("Compare with", others, key="other", bind="query-params")
+other = found[st.session_state["other"]]
+st.markdown(f"First network {literal(run.label)}, second network {literal(other.label)}.")
+VIEWS = {"Accuracy": _accuracy, "Gates": _gates, "Grad-CAM": _grad_cam, "Images": _images}
+view = st.segmented_control(
+    "View", list(VIEWS), default="Accuracy", required=True, key="comparison_view",
+    bind="query-params", label_visibility="collapsed",
+)  # fmt: skip
+VIEWS[str(view)](run, other)

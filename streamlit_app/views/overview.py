@@ -1,0 +1,120 @@
+"""What the recording is, and how good the network is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import cached
+import pandas as pd
+import streamlit as st
+from widgets import chosen_run, literal, percent
+
+run = chosen_run()
+recording = run.recording
+
+
+def _flat(about: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as one table: ``recipe.epochs`` and its value."""
+    table = {}
+    for name, value in about.items():
+        if isinstance(value, dict):
+            table |= _flat(value, f"{prefix}{name}.")
+        else:
+            table[f"{prefix}{name}"] = str(value)
+    return table
+
+
+st.title("Overview")
+st.markdown(f"{literal(run.label)}: what the network makes of these images, class by class.")
+kinds = {kind: len(recording.gates_of_kind(kind)) for kind in ("channel", "spatial")}
+columns = st.columns(5)
+accuracy = 1 - len(cached.misclassified(run)) / len(recording)
+columns[0].metric("Accuracy", percent(accuracy), border=True)
+columns[1].metric("Images", f"{len(recording):,}", border=True)
+columns[2].metric("Classes", len(recording.classes), border=True)
+columns[3].metric(
+    "Gates", len(recording.gates), border=True,
+    help=f"{kinds['channel']} channel gates, {kinds['spatial']} spatial gates",
+)  # fmt: skip
+columns[4].metric(
+    "Calibration error", percent(cached.calibration_error(run)), border=True,
+    help="Expected calibration error: how far confidence lies from accuracy, mean over 15 bins.",
+)  # fmt: skip
+
+left, right = st.columns([3, 2], gap="large")
+with left:
+    st.subheader("Classes")
+    share = {
+        name: st.column_config.ProgressColumn(
+            label, min_value=0, max_value=1, format="percent", help=text, color="#1f5f99"
+        )
+        for name, label, text in (
+            ("precision", "Precision", "Of the images called this class, the share that is."),
+            ("recall", "Recall", "Of the images of this class, the share that is found."),
+            ("f1", "F1", "Harmonic mean of precision and recall."),
+        )
+    }
+    st.dataframe(
+        cached.class_metrics(run),
+        hide_index=True,
+        column_config={"class": "Class", "support": "Images", **share},
+        height=38 + 35 * min(len(recording.classes), 12),
+    )
+with right:
+    st.subheader("Calibration")
+    bins = cached.calibration(run).dropna()
+    scale = alt.Scale(domain=[0, 1])
+    points = alt.Chart(bins).encode(
+        alt.X("confidence:Q", scale=scale, title="confidence", axis=alt.Axis(format="%")),
+        alt.Y("accuracy:Q", scale=scale, title="accuracy", axis=alt.Axis(format="%")),
+    )
+    diagonal = (
+        alt.Chart(pd.DataFrame({"x": [0.0, 1.0]}))
+        .mark_line(color="#9aa3b2", strokeDash=[4, 4])
+        .encode(alt.X("x:Q", title="confidence"), alt.Y("x:Q", title="accuracy"))
+    )
+    st.altair_chart(
+        diagonal
+        + points.mark_line(color="#1f5f99")
+        + points.mark_circle(color="#1f5f99", opacity=1).encode(
+            alt.Size("count:Q", title="images", legend=alt.Legend(orient="bottom")),
+            tooltip=[
+                alt.Tooltip("confidence:Q", format=".1%"),
+                alt.Tooltip("accuracy:Q", format=".1%"),
+                alt.Tooltip("count:Q", title="images"),
+            ],
+        ),
+        height=360,
+        alt="Accuracy of the images in each of 15 bins of confidence",
+    )
+    st.caption("Below the dashed line the network is surer than it is right.")
+
+metrics = cached.training_metrics(run)
+if metrics is not None:
+    st.subheader("Training")
+    st.image(cached.training_png(metrics), width="stretch")
+
+left, right = st.columns([3, 2], gap="large")
+with left:
+    st.subheader("Gates")
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "Gate": gate.name,
+                "Kind": gate.kind,
+                "Channels": gate.channels,
+                "Grid": f"{gate.grid[0]} × {gate.grid[1]}" if gate.grid else "–",
+                "Activation": gate.activation,
+                "Bounds": f"{gate.lo:g} to {gate.hi:g}",
+            }
+            for gate in recording.gates
+        ),
+        hide_index=True,
+    )
+with right:
+    st.subheader("How it was made")
+    about = _flat(recording.about)
+    st.dataframe(
+        pd.DataFrame({"Setting": list(about), "Value": list(about.values())}), hide_index=True
+    )

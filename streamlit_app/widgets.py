@@ -1,0 +1,97 @@
+"""Pieces that several pages share."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from typing import ParamSpec
+
+import cached
+import streamlit as st
+from cached import Run
+
+from attnscope.errors import InputError
+
+_P = ParamSpec("_P")
+PAGE = 24
+"""Pictures on one page of a gallery."""
+
+
+def literal(text: str) -> str:
+    """Markdown that shows ``text`` as it is, set as code: names and paths are data, not markup."""
+    text = " ".join(text.split()) or " "
+    fence = "`" * (1 + max((len(ticks) for ticks in re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def chosen_run() -> Run:
+    """The recording that the sidebar shows."""
+    found, _ = cached.runs()
+    return found[st.session_state["run"]]
+
+
+def part(function: Callable[_P, None]) -> Callable[_P, None]:
+    """A part of a page that is redrawn alone; input that cannot be used is one line in its place."""
+
+    @functools.wraps(function)
+    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except InputError as error:
+            st.error(literal(str(error)))
+
+    return st.fragment(guarded)
+
+
+def percent(share: float) -> str:
+    """``0.9183`` as ``91.83 %``."""
+    return f"{100 * share:.2f} %"
+
+
+def page_of(rows: Sequence[int], key: str, size: int = PAGE) -> list[int]:
+    """The rows of the page that a reader has turned to, with the control for turning."""
+    pages = -(-len(rows) // size)
+    page = st.pagination(pages, key=key) if pages > 1 else 1
+    return [int(row) for row in rows[(page - 1) * size : page * size]]
+
+
+def choose_overlay(run: Run, key: str) -> str:
+    """What the pictures of a gallery show."""
+    return str(st.selectbox("Show", cached.overlays(run), key=key, bind="query-params"))
+
+
+def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:
+    """Pictures with path, classes and confidence, a page at a time; all on one scale.
+
+    Captions are plain text, because paths and names of classes may look like markup.
+    """
+    rows = page_of(rows, key)
+    recording, confidence = run.recording, cached.confidence(run)
+    low, high = 0.0, 1.0
+    if source == cached.GRAD_CAM:
+        high = max(float(cached.heat(run, row, source).max()) for row in rows) or 1.0
+    elif source != cached.PICTURE:
+        gate = recording.info(source)
+        low, high = gate.lo, gate.hi
+    if source != cached.PICTURE:
+        st.caption(
+            f"{literal(source)} over the picture in grey, from {low:.3g} (dark) to {high:.3g} "
+            "(bright); one scale for this page."
+        )
+    wide = 6
+    for start in range(0, len(rows), wide):
+        for column, row in zip(st.columns(wide), rows[start : start + wide], strict=False):
+            true = recording.classes[recording.labels[row]]
+            predicted = recording.classes[recording.predictions[row]]
+            column.image(cached.picture(run, row, source, low, high), width="stretch")
+            column.text(
+                f"{true} → {predicted}\nconfidence {confidence[row]:.3f}\n"
+                f"{recording.rows['path'].iloc[row]}"
+            )
+            column.page_link(
+                "views/maps.py",
+                label=f"maps of image {row}",
+                query_params={"run": run.label, "image": str(row)},
+            )
