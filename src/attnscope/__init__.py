@@ -13,8 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnscope.capture import capture as capture
-    from attnscope.capture import capture_run as capture_run
+    from attnscope.capturing import capture as capture
+    from attnscope.capturing import capture_run as capture_run
     from attnscope.data import load_data as load_data
     from attnscope.errors import InputError as InputError
     from attnscope.gate_info import Gate as Gate
@@ -33,8 +33,8 @@ _HOMES = {
     "Gate": "gate_info",
     "Recording": "recording",
     "build_model": "models",
-    "capture": "capture",
-    "capture_run": "capture",
+    "capture": "capturing",
+    "capture_run": "capturing",
     "edit_gates": "gates",
     "find_gates": "gates",
     "load_data": "data",
@@ -47,7 +47,6 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'attnscope' has no attribute '{name}'")
-    # Not `globals()[name]`: the function `capture` would hide the module `attnscope.capture`.
     return getattr(import_module(f"attnscope.{_HOMES[name]}"), name)
 
 

@@ -22,7 +22,7 @@ class DataOptions:
     """Which images."""
 
     data: str = "digits"
-    """digits (included), cifar10, cifar100, or folder:PATH with train/<class>/ and test/<class>/."""
+    """digits (included), cifar10, cifar100, or folder:PATH with train/CLASS/ and test/CLASS/."""
     data_root: Path = Path("data")
     """Where cifar10 and cifar100 lie, or are downloaded to."""
     image_size: int | None = None
@@ -98,7 +98,7 @@ class Capture:
     """fp32 or bf16 (autocast); float32 is stored either way."""
 
     def __call__(self) -> None:
-        from attnscope.capture import capture_run
+        from attnscope.capturing import capture_run
         from attnscope.train import choose_device
 
         recording = capture_run(
@@ -219,9 +219,8 @@ class Demo:
     """Of everything."""
 
     def __call__(self) -> None:
-        from attnscope.capture import capture_run
+        from attnscope.capturing import capture_run
         from attnscope.files import new_folder
-        from attnscope.recording import Recording
         from attnscope.report import write_comparison, write_figures, write_report
 
         summary: dict[str, Any] = {}
@@ -258,9 +257,15 @@ class Demo:
         print(f"Dashboard: attnscope dashboard {self.out}")
 
 
-_COMMANDS: dict[str, Callable[[], Any]] = {
-    command.__name__.lower(): command
-    for command in (Demo, Train, Capture, Figures, Compare, Report, Dashboard, Verify)
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": Demo,
+    "train": Train,
+    "capture": Capture,
+    "figures": Figures,
+    "compare": Compare,
+    "report": Report,
+    "dashboard": Dashboard,
+    "verify": Verify,
 }
 
 
@@ -316,9 +321,7 @@ def _train(options: Train) -> Path:
     for line in data.skipped:
         print(f"skipped {line}", file=sys.stderr)
     torch.manual_seed(options.seed)
-    model = build_model(
-        arguments.pop("model"), num_classes=len(data.classes), **arguments
-    )
+    model = build_model(arguments.pop("model"), num_classes=len(data.classes), **arguments)
     train(
         model,
         data,

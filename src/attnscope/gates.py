@@ -47,13 +47,15 @@ _ACTIVATIONS = {
 }
 # What keeps a gate a gate: the values stay, at most in another shape, order or precision.
 _CARRIERS = frozenset(
-    "view reshape view_as reshape_as flatten unflatten squeeze unsqueeze expand expand_as repeat "
-    "repeat_interleave broadcast_to permute transpose swapaxes movedim t contiguous clone to type "
-    "type_as float half bfloat16 double chunk split tensor_split unbind narrow select __getitem__ "
-    "cat concat stack".split()
+    """
+    view reshape view_as reshape_as flatten unflatten squeeze unsqueeze expand expand_as
+    broadcast_to repeat repeat_interleave permute transpose swapaxes movedim t contiguous clone
+    to type type_as float half bfloat16 double __getitem__ narrow select chunk split tensor_split
+    unbind cat concat stack
+    """.split()  # noqa: SIM905
 )
-_MULTIPLICATIONS = frozenset("mul multiply __mul__ __rmul__ __imul__".split())
-_ADDITIONS = frozenset("add __add__ __radd__ __iadd__".split())
+_MULTIPLICATIONS = frozenset({"mul", "multiply", "__mul__", "__rmul__", "__imul__"})
+_ADDITIONS = frozenset({"add", "__add__", "__radd__", "__iadd__"})
 _LARGE = 128  # pixels; what is 1×1 on an enlarged sample of this size is no feature map
 
 
@@ -116,11 +118,11 @@ class _Tracer(TorchFunctionMode):
             if not list(module.children()) and not list(module.parameters(recurse=False)):
                 self._leaves.add(path)
             self._hook(module, path, is_root=module is model)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
 
@@ -224,13 +226,12 @@ class _Tracer(TorchFunctionMode):
             if not isinstance(number, (int, float)):
                 return None
             return _affine(first, name, number, reverse=args[1] is tensors[0])
-        if name in _MULTIPLICATIONS and len(tensors) == 2 and all(marks):
-            if tensors[0].shape != tensors[1].shape and _features_of(*tensors) is None:
-                # Channel gate times spatial gate: one gate of two factors.
-                second = marks[1]
-                assert second is not None
-                corners = [a * b for a in (first.lo, first.hi) for b in (second.lo, second.hi)]
-                return replace(first, lo=min(corners), hi=max(corners))
+        if name in _MULTIPLICATIONS and len(marks) == 2 and marks[0] and marks[1]:
+            if tensors[0].shape == tensors[1].shape or _features_of(*tensors) is not None:
+                return None
+            # Channel gate times spatial gate: one gate of two factors.
+            ends = [a * b for a in (marks[0].lo, marks[0].hi) for b in (marks[1].lo, marks[1].hi)]
+            return replace(first, lo=min(ends), hi=max(ends))
         return None
 
     def _multiply(
@@ -420,7 +421,9 @@ def edit_gates(
         names = [gate.name for gate in gates]
         for name in edits:
             if name not in names:
-                raise InputError(f"there is no gate '{name}'; there are {', '.join(names) or 'none'}")
+                raise InputError(
+                    f"there is no gate '{name}'; there are {', '.join(names) or 'none'}"
+                )
         known = {place: gate for place, gate in known.items() if gate.name in edits}
     with _listen(model, _Listener(gates=known, fixed=gates is not None, edits=edits)):
         yield

@@ -88,7 +88,7 @@ def capture(
     count = len(dataset)  # type: ignore[arg-type]
     if not count:
         raise InputError("the data set is empty; there is nothing to record")
-    names = list(classes or getattr(dataset, "classes", ()))
+    names: list[str] = list(classes if classes is not None else getattr(dataset, "classes", []))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     normalization = normalization or _IN_UNIT_RANGE
     stream = _batches(dataset, batch_size, normalization, device)
@@ -187,7 +187,7 @@ def capture_run(
     if data.classes != known:
         raise InputError(f"{config['data']} has other classes than the run {run} was trained with")
     return capture(
-        model.to(device or torch.device("cpu"), memory_format=torch.channels_last),
+        model.to(device or torch.device("cpu")).to(memory_format=torch.channels_last),
         getattr(data, part),
         out,
         normalization=normalization,
@@ -247,7 +247,7 @@ def _batches(
         pictures = normalization.undo(x)
         if normalization is _IN_UNIT_RANGE and not 0 <= x.min() <= x.max() <= 1:
             raise InputError(
-                "the images are not within 0 to 1; say with normalization= how to undo what was done"
+                "the images are not within 0 to 1; say with normalization= what was done to them"
             )
         paths = [str(start + i) for i in range(len(x))]
         yield _Batch(x.to(device), pictures, torch.as_tensor(labels), paths)
@@ -267,9 +267,7 @@ def _arrays(
     pictures = batch.pictures
     if max(pictures.shape[2:]) > _LARGEST_THUMBNAIL:
         scale = _LARGEST_THUMBNAIL / max(pictures.shape[2:])
-        small = F.interpolate(
-            pictures.float(), scale_factor=scale, mode="bilinear", antialias=True
-        )
+        small = F.interpolate(pictures.float(), scale_factor=scale, mode="bilinear", antialias=True)
         pictures = small.round().clamp(0, 255).to(torch.uint8)
     arrays["images"] = _numpy(pictures.permute(0, 2, 3, 1))
     return arrays

@@ -1,0 +1,214 @@
+"""One pass gives everything: against plain hooks, plain Captum and a counter on the stem."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from attnscope.capturing import capture, capture_run
+from attnscope.data import Data, load_data
+from attnscope.errors import InputError
+from attnscope.models import build_model
+from attnscope.recipes import get_recipe
+from attnscope.train import train
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return load_data("digits")
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return build_model("resnet18", attention="cbam", width=8, reduction=4).train()
+
+
+def hooked(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    found = {}
+    handles = [
+        module.register_forward_hook(lambda m, a, out, name=name: found.update({name: out}))
+        for name, module in model.named_modules()
+        if name.endswith((".channel", ".spatial"))
+    ]
+    with torch.no_grad():
+        logits = model(x)
+    for handle in handles:
+        handle.remove()
+    return logits, found
+
+
+def test_one_forward_a_batch_gives_what_hooks_and_captum_give(
+    model: nn.Module, data: Data, tmp_path: Path
+) -> None:
+    part = data.test[slice(0, 40)]
+    seen: list[int] = []
+    handle = model.conv1.register_forward_hook(lambda m, a, out: seen.append(len(out)))
+    recording = capture(
+        model, part, tmp_path / "r", normalization=data.normalization, batch_size=16, progress=False
+    )
+    handle.remove()
+    # Twice the sample (for the gates and for the layer of Grad-CAM), then each image once.
+    assert seen == [4, 4, 16, 16, 8]
+    assert model.training
+    assert recording.verify() == []
+
+    model.eval()
+    x = data.normalization.apply(part.images)
+    logits, gates = hooked(model, x)
+    np.testing.assert_allclose(recording.logits, logits.numpy(), atol=1e-5)
+    assert len(recording.gates) == 16
+    for gate in recording.gates:
+        value = gates[gate.name]
+        wanted = value[:, :, 0, 0] if gate.kind == "channel" else value[:, 0]
+        assert recording.gate(gate.name).dtype == np.float32
+        np.testing.assert_allclose(recording.gate(gate.name), wanted.numpy(), atol=1e-6)
+    assert recording.grad_cam_layers == ["layer4"]
+    for target, index in (("predicted", logits.argmax(1)), ("true", part.labels)):
+        plain = LayerGradCam(model, model.layer4).attribute(x, index, relu_attributions=False)
+        np.testing.assert_allclose(
+            recording.grad_cam(target=target), plain[:, 0].detach().numpy(), rtol=2e-3, atol=1e-6
+        )
+    model.train()
+    assert recording.grad_cam().min() < 0
+    assert (recording.labels == part.labels.numpy()).all()
+    assert (recording.predictions == logits.argmax(1).numpy()).all()
+    assert list(recording.rows["path"]) == part.paths
+    loss = torch.nn.functional.cross_entropy(logits, part.labels, reduction="none")
+    np.testing.assert_allclose(recording.rows["loss"], loss, atol=1e-5)
+    assert (recording.image(7) == part.images[7].permute(1, 2, 0).numpy()).all()
+    assert recording.classes == [str(d) for d in range(10)]
+
+
+def test_a_network_and_a_data_set_of_the_users(tmp_path: Path) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.fc((y * torch.sigmoid(y.mean((2, 3), keepdim=True))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    net, x = Net(), torch.rand(6, 3, 8, 8)
+    labels = torch.tensor([0, 1, 0, 1, 1, 0])
+    recording = capture(net, TensorDataset(x, labels), tmp_path / "r", batch_size=4, progress=False)
+    with torch.no_grad():
+        wanted = torch.sigmoid(net.conv(x).mean((2, 3)))
+    np.testing.assert_allclose(recording.channel(recording.gates[0].name), wanted, atol=1e-6)
+    assert recording.classes == ["0", "1"]
+    assert (recording.image(2) == (x[2] * 255).round().byte().permute(1, 2, 0).numpy()).all()
+    with pytest.raises(InputError, match="not within 0 to 1"):
+        capture(net, TensorDataset(x * 2, labels), tmp_path / "s", progress=False)
+    with pytest.raises(InputError, match="labels must lie between 0 and 1"):
+        capture(net, TensorDataset(x, labels + 1), tmp_path / "s", progress=False)
+    with pytest.raises(InputError, match="empty"):
+        capture(net, TensorDataset(x[:0], labels[:0]), tmp_path / "s", progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
+
+
+def test_several_shards_hold_what_one_holds(
+    model: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = data.test[slice(0, 24)]
+    one = capture(
+        model, part, tmp_path / "1", normalization=data.normalization, batch_size=8, progress=False
+    )
+    monkeypatch.setattr("attnscope.capturing._SHARD", 8)
+    three = capture(
+        model, part, tmp_path / "3", normalization=data.normalization, batch_size=8, progress=False
+    )
+    assert len(list((tmp_path / "3" / "shards").iterdir())) == 3
+    for gate in one.gates:
+        np.testing.assert_array_equal(one.gate(gate.name), three.gate(gate.name))
+    np.testing.assert_array_equal(one.grad_cam(), three.grad_cam())
+    np.testing.assert_array_equal(one.logits, three.logits)
+
+
+def test_bf16_is_stored_as_float32_and_said(model: nn.Module, data: Data, tmp_path: Path) -> None:
+    recording = capture(
+        model,
+        data.test[slice(0, 8)],
+        tmp_path / "r",
+        normalization=data.normalization,
+        precision="bf16",
+        progress=False,
+    )
+    assert recording.about["precision"] == "bf16"
+    assert recording.gate(recording.gates[0].name).dtype == np.float32
+    assert recording.verify() == []
+
+
+def test_a_forward_that_raises_leaves_nothing(model: nn.Module, data: Data, tmp_path: Path) -> None:
+    def fail(module: nn.Module, args: object) -> None:
+        if model.calls == 3:
+            raise RuntimeError("third forward")
+        model.calls += 1
+
+    model.calls = 0
+    handle = model.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="third forward"):
+        capture(model, data.test, tmp_path / "r", normalization=data.normalization, progress=False)
+    handle.remove()
+    assert list(tmp_path.iterdir()) == []
+    assert model.training
+    assert torch.is_grad_enabled()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_bad_arguments_are_refused_before_anything_runs(
+    model: nn.Module, data: Data, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    for arguments, message in (
+        ({"out": tmp_path / "there"}, "exists already"),
+        ({"precision": "fp8"}, "precision 'fp8'"),
+        ({"batch_size": 0}, "batch size"),
+        ({"grad_cam_layers": ["layer9"]}, "no layer 'layer9'"),
+        ({"classes": ["a", "b"]}, "knows 10 classes, the data set 2"),
+    ):
+        given = {"out": tmp_path / "new", **arguments}
+        out = given.pop("out")
+        with pytest.raises(InputError, match=message):
+            capture(
+                model, data.test, out, normalization=data.normalization, progress=False, **given
+            )
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_run_is_captured_with_its_own_data(data: Data, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    run = tmp_path / "run"
+    small = dataclasses.replace(data, train=data.train[slice(0, 64)])
+    config = {"data": "digits", "data_root": "data", "validation_share": 0.1}
+    result = train(
+        build_model("resnet18", attention="se", width=8, reduction=4),
+        small,
+        get_recipe("fast"),
+        run,
+        epochs=1,
+        config=config,
+        precision="fp32",
+        progress=False,
+    )
+    recording = capture_run(run, progress=False)
+    assert recording.folder == run / "recordings" / "test"
+    assert recording.name == "run"
+    assert (recording.labels == data.test.labels.numpy()).all()
+    accuracy = (recording.labels == recording.predictions).mean()
+    assert accuracy == pytest.approx(result.test.accuracy)
+    with pytest.raises(InputError, match="exists already"):
+        capture_run(run, progress=False)
+    with pytest.raises(InputError, match="part 'all'"):
+        capture_run(run, part="all", progress=False)
+    with pytest.raises(InputError, match="does not exist"):
+        capture_run(tmp_path / "no-run", progress=False)
