@@ -1,8 +1,8 @@
 """Attention modules of convolutional networks: SE, ECA and CBAM.
 
-Each module multiplies a feature map ``x`` of shape ``(N, C, H, W)`` by gates between 0 and 1. Every
-gate is the output of a submodule that is named after its kind, ``channel`` or ``spatial``, so that a
-plain forward hook on it reads the gate.
+Each module multiplies a feature map ``x`` of shape ``(N, C, H, W)`` by gates between 0 and 1.
+Every gate is the output of a submodule that is named after its kind, ``channel`` or ``spatial``, so
+that a plain forward hook on it reads the gate.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class SEChannelGate(nn.Module):
         self.expand = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The gates of ``x``, ``(N, C, 1, 1)``."""
         gate = torch.sigmoid(self.expand(F.relu(self.reduce(x.mean((2, 3))))))
         return gate[:, :, None, None]
 
@@ -89,6 +90,7 @@ class ECAChannelGate(nn.Module):
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The gates of ``x``, ``(N, C, 1, 1)``."""
         gate = torch.sigmoid(self.conv(x.mean((2, 3))[:, None]))
         return gate[:, 0, :, None, None]
 
@@ -107,6 +109,7 @@ class CBAMChannelGate(nn.Module):
         self.expand = nn.Linear(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The gates of ``x``, ``(N, C, 1, 1)``."""
         pooled = _mean_and_max(x, "pixels")  # (2, N, C)
         gate = torch.sigmoid(self.expand(F.relu(self.reduce(pooled))).sum(0))
         return gate[:, :, None, None]
@@ -126,7 +129,8 @@ class CBAMSpatialGate(nn.Module):
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = _mean_and_max(x, "channels").unflatten(2, x.shape[2:])  # (2, N, H, W)
+        """The gates of ``x``, ``(N, 1, H, W)``."""
+        pooled = _mean_and_max(x, "channels").view(2, x.shape[0], *x.shape[2:])
         return torch.sigmoid(self.conv(pooled.transpose(0, 1)))
 
 
@@ -138,7 +142,9 @@ class SEAttention(nn.Module):
         self.channel = SEChannelGate(channels, reduction)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.channel(x)
+        """``x``, gated."""
+        gated: Tensor = x * self.channel(x)
+        return gated
 
 
 class ECAAttention(nn.Module):
@@ -149,11 +155,13 @@ class ECAAttention(nn.Module):
         self.channel = ECAChannelGate(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.channel(x)
+        """``x``, gated."""
+        gated: Tensor = x * self.channel(x)
+        return gated
 
 
 class CBAMAttention(nn.Module):
-    """Channel gate, then spatial gate of what the channel gate let through (Woo et al. 2018, eq. 1).
+    """Channel gate, then spatial gate of what the channel gate let through: Woo et al. 2018, eq. 1.
 
     Keeps the shape of ``x``.
     """
@@ -164,8 +172,10 @@ class CBAMAttention(nn.Module):
         self.spatial = CBAMSpatialGate(kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x``, gated twice."""
         x = x * self.channel(x)
-        return x * self.spatial(x)
+        gated: Tensor = x * self.spatial(x)
+        return gated
 
 
 def build_attention(
@@ -182,7 +192,9 @@ def build_attention(
         return ECAAttention(channels)
     if kind == "cbam":
         return CBAMAttention(channels, reduction, kernel_size)
-    raise InputError(f"attention '{kind}' is not known; take one of {', '.join(ATTENTION_KINDS)}")
+    # "none" is a kind of network, and no module.
+    known = ", ".join(ATTENTION_KINDS[1:])
+    raise InputError(f"attention module '{kind}' is not known; take one of {known}")
 
 
 def _hidden_channels(channels: int, reduction: int) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -30,7 +30,7 @@ STEMS = ("cifar", "imagenet")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that is needed to build a network again; the fields are the arguments of `build_model`."""
+    """All that is needed to build a network again: the arguments of `build_model`."""
 
     name: str
     attention: str
@@ -45,32 +45,32 @@ class ModelConfig:
     """Channels of layer1; None for the cnn."""
 
 
-class _AttentionBasicBlock(BasicBlock):
+class _AttentionBasicBlock(BasicBlock):  # type: ignore[misc]  # torchvision has no types
     """torchvision's block with ``attention`` on the residual branch, before the addition."""
 
     attention: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
         out = self.attention(self.bn2(self.conv2(out)))
-        out = out + (x if self.downsample is None else self.downsample(x))
-        return self.relu(out)
+        out = self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return out
 
 
-class _AttentionBottleneck(Bottleneck):
+class _AttentionBottleneck(Bottleneck):  # type: ignore[misc]
     """torchvision's bottleneck with ``attention`` on the residual branch, before the addition."""
 
     attention: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.attention(self.bn3(self.conv3(out)))
-        out = out + (x if self.downsample is None else self.downsample(x))
-        return self.relu(out)
+        out = self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return out
 
 
-class _ResNet(ResNet):
+class _ResNet(ResNet):  # type: ignore[misc]
     """torchvision's ResNet with a free width and the 3×3 stem that small images need."""
 
     def __init__(
@@ -103,7 +103,10 @@ class _ResNet(ResNet):
     ) -> nn.Sequential:
         if planes == 64:  # layer1, the first that ResNet.__init__ makes, follows the stem
             self.inplanes = self.width
-        return super()._make_layer(block, planes * self.width // 64, blocks, stride, dilate)
+        layer: nn.Sequential = super()._make_layer(
+            block, planes * self.width // 64, blocks, stride, dilate
+        )
+        return layer
 
 
 class _ConvBlock(nn.Module):
@@ -116,7 +119,8 @@ class _ConvBlock(nn.Module):
         self.attention = attention or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attention(nn.functional.max_pool2d(self.bn(self.conv(x)).relu(), 2))
+        out: Tensor = self.attention(nn.functional.max_pool2d(self.bn(self.conv(x)).relu(), 2))
+        return out
 
 
 class SmallCNN(nn.Module):
@@ -124,24 +128,27 @@ class SmallCNN(nn.Module):
 
     def __init__(self, attention: str, num_classes: int, reduction: int, kernel_size: int) -> None:
         super().__init__()
-        channels = (3, 32, 64, 128)
-        for number in (1, 2, 3):
+
+        def block(inputs: int, outputs: int) -> _ConvBlock:
             gate = None
             if attention != "none":
                 gate = build_attention(
-                    attention, channels[number], reduction=reduction, kernel_size=kernel_size
+                    attention, outputs, reduction=reduction, kernel_size=kernel_size
                 )
-            block = _ConvBlock(channels[number - 1], channels[number], gate)
-            self.add_module(f"block{number}", block)
+            return _ConvBlock(inputs, outputs, gate)
+
+        self.block1, self.block2, self.block3 = block(3, 32), block(32, 64), block(64, 128)
         self.hidden = nn.Linear(2048, 512)
         self.dropout = nn.Dropout(0.5)
         self.fc = nn.Linear(512, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images ``(N, 3, 32, 32)`` -> logits ``(N, num_classes)``."""
         x = self.block3(self.block2(self.block1(x)))
         if x.shape[-2:] != (4, 4):
             raise InputError("the network 'cnn' takes images of 32×32 only; set --image-size 32")
-        return self.fc(self.dropout(self.hidden(x.flatten(1)).relu()))
+        logits: Tensor = self.fc(self.dropout(self.hidden(x.flatten(1)).relu()))
+        return logits
 
 
 def build_model(
@@ -175,6 +182,8 @@ def build_model(
     """
     _check_known("network", name, MODEL_NAMES)
     _check_known("attention", attention, ATTENTION_KINDS)
+    if num_classes < 1:
+        raise InputError(f"num_classes is {num_classes}; it must be 1 or more")
     model: nn.Module
     if name == "cnn":
         given = {"placement": placement, "stem": stem, "width": width}
@@ -183,7 +192,9 @@ def build_model(
                 raise InputError(f"{argument} does not apply to the network 'cnn'; leave it out")
         model = SmallCNN(attention, num_classes, reduction, kernel_size)
     else:
-        placement, stem, width = placement or "block", stem or "cifar", width or 64
+        placement = "block" if placement is None else placement
+        stem = "cifar" if stem is None else stem
+        width = 64 if width is None else width
         _check_known("placement", placement, PLACEMENTS)
         _check_known("stem", stem, STEMS)
         if width < 8:
@@ -191,7 +202,7 @@ def build_model(
         model = _build_resnet(
             name, attention, placement, stem, num_classes, reduction, kernel_size, width
         )
-    model.attnscope_config = ModelConfig(  # type: ignore[assignment]
+    model.attnscope_config = ModelConfig(
         name, attention, num_classes, reduction, kernel_size, placement, stem, width
     )
     return model
@@ -230,7 +241,7 @@ def _build_resnet(
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """Writes ``model.safetensors`` and ``model.json``, which tells how to build the network again."""
+    """Writes ``model.safetensors``, and ``model.json``: how to build the network again."""
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_bytes(folder / "model.safetensors", save(state))
@@ -241,64 +252,105 @@ def load_model(folder: Path) -> nn.Module:
     """The network of a run folder, in eval mode, on the CPU.
 
     Raises:
-        InputError: the folder holds no finished network, or the weights do not fit the network.
+        InputError: the folder holds no finished network, ``model.json`` is not what `save_model`
+            writes, or the weights do not fit the network.
     """
-    if not (folder / "model.safetensors").is_file():
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
         raise InputError(f"{folder} holds no model.safetensors; is it a run whose training ended?")
-    config = read_json(folder / "model.json")
     try:
-        model = build_model(**config)
-    except TypeError as error:
-        raise InputError(f"{folder / 'model.json'} does not describe a network: {error}") from None
-    load_weights(model, folder / "model.safetensors")
+        config = _read_config(read_json(folder / "model.json"))
+        # Without memory first: model.json could ask for any size, the weights tell the true one.
+        with torch.device("meta"):
+            model = build_model(**asdict(config))
+    except (TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{folder / 'model.json'} does not describe a network ({_first_line(error)}); "
+            "copy it again from the run"
+        ) from None
+    state = _read_weights(weights)
+    _check_fit(model, state, weights)
+    model.to_empty(device="cpu")
+    model.load_state_dict(state)
     return model.eval()
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
     """Loads a safetensors file, or a state dict that ``torch.load(weights_only=True)`` accepts.
 
+    A network that the weights do not fit stays as it was.
+
     Raises:
         InputError: the file is missing, cannot be read safely, or does not fit the network.
     """
+    state = _read_weights(file)
+    _check_fit(model, state, file)
+    model.load_state_dict(state)
+
+
+def _read_config(value: Any) -> ModelConfig:
+    """Raises a TypeError unless ``value`` has exactly the fields of ModelConfig, of their types."""
+    config = ModelConfig(**value)
+    for name, kind in get_type_hints(ModelConfig).items():
+        field = getattr(config, name)
+        if not isinstance(field, kind) or isinstance(field, bool):
+            raise TypeError(f"{name} is {field!r:.40}")
+    return config
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise InputError(f"weights {file} do not exist; check the path")
     try:
+        state: Any
         if file.suffix == ".safetensors":
             state = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(f"{file} is not a whole safetensors file ({error}); copy it again") from None
-    except Exception as error:  # torch.load raises what it likes, UnpicklingError among others
-        reason = str(error).splitlines()[0]
+    except SafetensorError as error:
         raise InputError(
-            f"{file} is refused: it is no plain state dict ({reason}); save it again with "
-            "torch.save(model.state_dict(), FILE) or as safetensors"
+            f"{file} is not a whole safetensors file ({_first_line(error)}); copy it again"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); check the path") from None
+    except Exception as error:  # torch.load raises what it likes, UnpicklingError among others
+        raise InputError(
+            f"{file} is refused: it is no plain state dict ({_first_line(error)}); save it again "
+            "with torch.save(model.state_dict(), FILE) or as safetensors"
         ) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{file} holds no state dict; save it with torch.save(model.state_dict(), FILE)")
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    own = model.state_dict()
-    missing = [name for name in own if name not in state]
-    foreign = [name for name in state if name not in own]
-    shapes = [n for n in own if n in state and own[n].shape != state[n].shape]
-    if missing or foreign or shapes:
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        for name, value in state.items()
+    ):
         raise InputError(
-            f"weights {file} do not fit the network: "
-            + "; ".join(
-                f"{what}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-                for what, names in (
-                    ("missing", missing),
-                    ("not in the network", foreign),
-                    ("other shape", shapes),
-                )
-                if names
-            )
-            + "; load them into the network they were saved from"
+            f"{file} holds no state dict; save it with torch.save(model.state_dict(), FILE)"
         )
-    model.load_state_dict(state)
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _check_fit(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
+    own = model.state_dict()
+    misfits = {
+        "missing": [name for name in own if name not in state],
+        "not in the network": [name for name in state if name not in own],
+        "other shape": [n for n in own if n in state and own[n].shape != state[n].shape],
+    }
+    found = [
+        f"{what}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        for what, names in misfits.items()
+        if names
+    ]
+    if found:
+        raise InputError(
+            f"weights {file} do not fit the network: {'; '.join(found)}; "
+            "load them into the network they were saved from"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:
