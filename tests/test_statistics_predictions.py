@@ -96,12 +96,12 @@ def test_a_bin_holds_its_upper_edge(write_recording):
 
 
 def test_calibration_error_by_hand(write_recording):
-    # Two bins are filled: 0.9 said and 2 of 4 right, 0.6 said and 1 of 1 right.
+    # Two bins are filled: 0.9 said and 1 of 4 right, 0.6 said and 1 of 1 right.
     sure, unsure = [0.9, 0.05, 0.05], [0.6, 0.3, 0.1]
     recording = write_recording(
-        labels=[0, 0, 1, 2, 0], logits=logits_of([sure, sure, sure, sure, unsure])
+        labels=[0, 1, 1, 2, 0], logits=logits_of([sure, sure, sure, sure, unsure])
     )
-    assert calibration_error(recording) == pytest.approx(4 / 5 * 0.4 + 1 / 5 * 0.4)
+    assert calibration_error(recording) == pytest.approx(4 / 5 * 0.65 + 1 / 5 * 0.4)
 
 
 def test_calibration_error_of_a_planted_network(write_recording):
@@ -150,6 +150,11 @@ def test_misclassified_equals_a_loop(make_recording):
     frame = misclassified(recording)
     assert frame["row"].tolist() == [i for _, i in sorted(expected)]
     assert (-frame["confidence"]).tolist() == pytest.approx([c for c, _ in sorted(expected)])
+
+
+def test_equally_confident_images_keep_their_order(write_recording):
+    recording = write_recording(labels=[0] * 200, predictions=[1] * 200)
+    assert misclassified(recording)["row"].tolist() == list(range(200))
 
 
 def test_a_network_without_errors(write_recording):

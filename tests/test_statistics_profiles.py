@@ -194,8 +194,8 @@ def test_gate_state_by_hand(write_recording):
 
 
 def test_gate_state_is_measured_from_the_gates_own_bounds(write_recording):
-    # The range of 2 makes the margin 0.02; what is stuck stays within 0.02 of the middle, 0.
-    values = [[-0.985, 0.985, 0.015, 0.5], [-0.97, 0.97, 0.03, -0.5]]
+    # The range of 2 makes the margin 0.02; stuck stays within 0.02 of the middle, 0 and not 0.5.
+    values = [[-0.985, 0.985, 0.015, 0.5], [-0.97, 0.97, 0.03, 0.51]]
     row = gate_state(write_recording(labels=[0, 1], gates={"g": values}, bounds=(-1, 1))).loc[0]
     assert row["saturated_low"] == row["saturated_high"] == row["stuck"] == 1 / 8
 
