@@ -1,7 +1,8 @@
-"""Labelled images by one string: digits, cifar10, cifar100 or folder:PATH; decoded, split, augmented."""
+"""Labelled images by one string, ``digits`` or ``folder:PATH``: decoded, split, augmented."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ class Normalization:
     std: tuple[float, float, float]
 
     def apply(self, images: Tensor) -> Tensor:
-        """uint8 ``(N, 3, H, W)`` -> normalised float32 of the same shape, in channels-last layout."""
+        """uint8 ``(N, 3, H, W)`` -> normalised float32, of the same shape and channels-last."""
         # One multiplication and one addition, channels-last: what the first convolution wants.
         mean, std = (
             torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None]
@@ -96,6 +97,7 @@ class Data:
 
     @property
     def classes(self) -> list[str]:
+        """Names, by label."""
         return self.test.classes
 
     @property
@@ -136,6 +138,8 @@ def load_data(
         raise InputError(f"validation share {validation_share} must lie between 0 and 1")
     if image_size is not None and not 8 <= image_size <= 1024:
         raise InputError(f"image size {image_size} must lie between 8 and 1024 pixels")
+    if seed < 0:
+        raise InputError(f"seed {seed} must be 0 or more")
     name, _, path = source.partition(":")
     skipped: list[str] = []
     if source == "digits":
@@ -143,14 +147,16 @@ def load_data(
     elif source in ("cifar10", "cifar100"):
         parts = _cifar(source, data_root, image_size or 32, download)
     elif name == "folder" and path:
-        parts, skipped = _folder(Path(path), image_size, skip_unreadable)
+        parts, skipped = _folder(Path(path).expanduser(), image_size, skip_unreadable)
     else:
         raise InputError(f"data source '{source}' is not known; take one of {', '.join(SOURCES)}")
     train, test = parts[0], parts[-1]
     if len(parts) == 3:
         validation = parts[1]
     else:
-        kept, held_out = _stratified_split(train.labels.numpy(), validation_share, seed)
+        kept, held_out = _stratified_split(
+            train.labels.numpy(), train.classes, validation_share, seed
+        )
         train, validation = train[kept], train[held_out]
     normalization = _KNOWN_NORMALIZATIONS.get(source) or _measure_normalization(train.images)
     return Data(source, train, validation, test, normalization, source != "digits", skipped)
@@ -196,9 +202,9 @@ def augment(
     if cutout:
         top, left = draw(height, n, 1) - cutout // 2, draw(width, n, 1) - cutout // 2
         y, x = torch.arange(height, device=device), torch.arange(width, device=device)
-        hole = ((y >= top) & (y < top + cutout))[:, :, None] & (
-            (x >= left) & (x < left + cutout)
-        )[:, None, :]
+        hole = ((y >= top) & (y < top + cutout))[:, :, None] & ((x >= left) & (x < left + cutout))[
+            :, None, :
+        ]
         images = images.masked_fill(hole[:, None], 0.0)
     return images
 
@@ -206,10 +212,10 @@ def augment(
 def _digits(image_size: int) -> list[LabelledImages]:
     from sklearn.datasets import load_digits  # slow to import, and only this source needs it
 
+    _check_memory(1797, image_size)
     digits = load_digits()
     small = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)  # 8×8, values 0 to 16
-    large = F.interpolate(small, size=image_size, mode="bilinear", align_corners=False)
-    images = large.round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    images = _resize(small, image_size).expand(-1, 3, -1, -1).contiguous()
     whole = LabelledImages(
         images,
         torch.from_numpy(digits.target).long(),
@@ -217,30 +223,39 @@ def _digits(image_size: int) -> list[LabelledImages]:
         [str(c) for c in digits.target_names],
     )
     # The test part is the same for every seed, so that runs of several seeds can be compared.
-    kept, test = _stratified_split(digits.target, 0.2, seed=0)
+    kept, test = _stratified_split(digits.target, whole.classes, 0.2, seed=0)
     return [whole[kept], whole[test]]
 
 
 def _cifar(name: str, root: Path, image_size: int, download: bool) -> list[LabelledImages]:
     from torchvision.datasets import CIFAR10, CIFAR100
 
-    parts = []
-    for train in (True, False):
+    _check_memory(60_000, image_size)
+    # torchvision unpickles these files, but only where their MD5 is that of the published ones.
+    source = CIFAR10 if name == "cifar10" else CIFAR100
+    try:
+        datasets = [source(root, train) for train in (True, False)]
+    except Exception as error:  # RuntimeError says that files are missing or changed
+        if not download:
+            raise InputError(
+                f"{name} does not lie whole under {root} ({_first_line(error)}); "
+                "set --data-root to where it lies, or download it there"
+            ) from None
+        missing = not root.exists()
         try:
-            dataset = (CIFAR10 if name == "cifar10" else CIFAR100)(root, train, download=download)
-        except Exception as error:  # RuntimeError, URLError, OSError: whatever the download meets
+            datasets = [source(root, train, download=True) for train in (True, False)]
+        except Exception as error:  # URLError, OSError: whatever a download meets
+            if missing and root.is_dir() and not any(root.iterdir()):
+                root.rmdir()  # torchvision makes it before it has anything to put there
             raise InputError(
                 f"{name} is neither under {root} nor could it be downloaded "
-                f"({str(error).splitlines()[0]}); set --data-root to where it lies"
+                f"({_first_line(error)}); set --data-root to where it lies"
             ) from None
+    parts = []
+    for part, dataset in zip(("train", "test"), datasets, strict=True):
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
         if image_size != 32:
-            images = (
-                F.interpolate(images.float(), size=image_size, mode="bilinear", antialias=True)
-                .round()
-                .to(torch.uint8)
-            )
-        part = "train" if train else "test"
+            images = _resize(images, image_size)
         parts.append(
             LabelledImages(
                 images.contiguous(),
@@ -258,15 +273,22 @@ def _folder(
     if not root.is_dir():
         raise InputError(f"folder {root} does not exist; check the path after 'folder:'")
     if not (root / "train").is_dir():
-        raise InputError(f"{root} has no folder train/; it must hold train/<class>/ and test/<class>/")
+        raise InputError(
+            f"{root} has no folder train/; it must hold train/<class>/ and test/<class>/"
+        )
     held_out = [name for name in ("val", "eval", "test") if (root / name).is_dir()]
     if not held_out:
         raise InputError(f"{root} has no folder test/, val/ or eval/ beside train/; make one")
     if len(held_out) == 3:
-        raise InputError(f"{root} has val/, eval/ and test/; remove one, it is not clear which is which")
+        raise InputError(
+            f"{root} has val/, eval/ and test/; remove one, it is not clear which is which"
+        )
     names = ["train", *held_out]
     listings = {name: _list_folder(root, root / name) for name in names}
     classes = sorted({c for c, _ in listings["train"]})
+    for folder in _class_folders(root / "train"):
+        if folder.name not in classes:
+            raise InputError(f"{folder} holds no image; add some or remove the folder")
     if len(classes) < 2:
         found = f"one class, {classes[0]}" if classes else "no image"
         raise InputError(f"{root / 'train'} holds {found}; it needs two folders of images or more")
@@ -303,14 +325,23 @@ def _folder(
     return parts, unreadable
 
 
+def _class_folders(part: Path) -> list[Path]:
+    return sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
 def _list_folder(root: Path, part: Path) -> list[tuple[str, Path]]:
     inside = root.resolve()
     found = []
-    for folder in sorted(p for p in part.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for folder in _class_folders(part):
         for file in sorted(folder.rglob("*")):
+            # Hidden files are what systems leave behind: "._cat.jpg" is no image.
+            if any(name.startswith(".") for name in file.relative_to(folder).parts):
+                continue
+            if file.is_dir() and file.is_symlink():
+                raise InputError(f"{file} is a link to a folder; replace it by the folder")
             if file.suffix.lower() not in _IMAGE_SUFFIXES or file.is_dir():
                 continue
-            if not file.resolve().is_relative_to(inside):
+            if not Path(os.path.realpath(file)).is_relative_to(inside):
                 raise InputError(f"{file} leads outside {root}; replace the link by the file")
             found.append((folder.name, file))
     return found
@@ -319,14 +350,18 @@ def _list_folder(root: Path, part: Path) -> list[tuple[str, Path]]:
 def _decode(
     root: Path, files: list[Path], image_size: int | None
 ) -> tuple[dict[Path, Tensor], list[str]]:
-    """Every readable file as uint8 ``(3, H, W)`` of one size, and what could not be read and why."""
+    """Every readable file as uint8 ``(3, H, W)`` of one size; what could not be read, and why."""
 
     def attempt(read: Callable[[Path], _Read]) -> tuple[dict[Path, _Read], list[str]]:
         def one(file: Path) -> _Read | str:
             try:
+                if not file.is_file():  # a link that leads nowhere; a pipe would block
+                    return f"{file.relative_to(root)} (no regular file)"
+                if not file.stat().st_size:
+                    return f"{file.relative_to(root)} (empty file)"
                 return read(file)
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                reason = "empty file" if not file.stat().st_size else str(error).split(" '")[0]
+            except Exception as error:  # Pillow's decoders raise what they like on broken files
+                reason = _first_line(error).split(" '")[0].rstrip(":")
                 return f"{file.relative_to(root)} ({reason})"
 
         with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
@@ -342,13 +377,27 @@ def _decode(
             if width == height and width <= _LARGEST_NATIVE:
                 image_size = width
         image_size = image_size or _DEFAULT_RESIZE
-    need = len(files) * 3 * image_size**2
+    _check_memory(len(files), image_size)
+    return attempt(lambda file: _read_image(file, image_size))
+
+
+def _check_memory(count: int, image_size: int) -> None:
+    need = count * 3 * image_size**2
     if need > _MEMORY_LIMIT:
         raise InputError(
-            f"{len(files)} images of {image_size}×{image_size} need {need / 2**30:.0f} GiB of "
-            f"memory, more than {_MEMORY_LIMIT / 2**30:.0f}; take a smaller --image-size"
+            f"{count} images of {image_size}×{image_size} need {need / 2**30:.1f} GiB of memory, "
+            f"more than {_MEMORY_LIMIT / 2**30:.0f}; take a smaller --image-size"
         )
-    return attempt(lambda file: _read_image(file, image_size))
+
+
+def _resize(images: Tensor, size: int) -> Tensor:
+    """``(N, C, H, W)`` of values 0 to 255 -> uint8 ``(N, C, size, size)``."""
+    resized = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
+    for start in range(0, len(images), 1024):  # in float32 the whole is four times what is kept
+        piece = images[start : start + 1024].float()
+        piece = F.interpolate(piece, size=size, mode="bilinear", antialias=True)
+        resized[start : start + 1024] = piece.round().clamp(0, 255).to(torch.uint8)
+    return resized
 
 
 def _image_size(file: Path) -> tuple[int, int]:
@@ -361,19 +410,27 @@ def _read_image(file: Path, size: int) -> Tensor:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):
             # 16 bits a pixel: Pillow's own conversion to RGB clips at 255 instead of scaling.
-            image = Image.fromarray((np.asarray(image).astype(np.int64) / 257).round().astype(np.uint8))
+            deep = np.asarray(image).astype(np.int64)
+            if deep.min() < 0 or deep.max() > 65535:
+                raise ValueError("pixels of more than 16 bits")
+            image = Image.fromarray((deep / 257).round().astype(np.uint8))
+        elif image.mode == "F":
+            raise ValueError("floating-point pixels, whose white is not known")
+        elif image.mode in ("P", "PA"):
+            image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparent colours
         image = image.convert("RGB")
     if image.size != (size, size):
-        short = min(image.size)
-        wide, high = (round(side * size / short) for side in image.size)
-        image = image.resize((wide, high), Image.Resampling.BILINEAR)
-        left, top = (wide - size) // 2, (high - size) // 2
-        image = image.crop((left, top, left + size, top + size))
+        # Resized and centre cropped at once: the whole of a very long image could fill the memory.
+        wide, high = image.size
+        short = min(wide, high)
+        left, top = (wide - short) / 2, (high - short) / 2
+        box = (left, top, left + short, top + short)
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def _stratified_split(
-    labels: NDArray[np.int64], share: float, seed: int
+    labels: NDArray[np.int64], classes: list[str], share: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows kept and rows held out, ``share`` of each class (at least one, never all), in order."""
     generator = np.random.default_rng(seed)
@@ -381,8 +438,11 @@ def _stratified_split(
     for label in np.unique(labels):
         rows = generator.permutation(np.flatnonzero(labels == label))
         if len(rows) < 2:
-            raise InputError(f"class number {label} has one image only; a split needs two or more")
-        held_out.append(rows[: max(1, round(share * len(rows)))])
+            raise InputError(
+                f"class {classes[label]} has one training image only; "
+                "two are needed to hold one out for validation"
+            )
+        held_out.append(rows[: min(max(1, round(share * len(rows))), len(rows) - 1)])
     out = np.sort(np.concatenate(held_out))
     return np.setdiff1d(np.arange(len(labels)), out), out
 
@@ -398,3 +458,7 @@ def _measure_normalization(images: Tensor) -> Normalization:
         mean.append(round(m.item(), 4))
         std.append(round(max(variance.sqrt().item(), 1 / 255), 4))
     return Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
