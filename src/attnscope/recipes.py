@@ -1,4 +1,4 @@
-"""Training recipes as data. A recipe says what the loop in `attnscope.train` does, and holds no code."""
+"""Training recipes as data: they say what the loop in `attnscope.train` does, and hold no code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Augmentation:
     """What is done to each training image, each with its own draw."""
 
     crop_padding: int
-    """Pixels of border within which the crop moves, for images of 32 pixels; scaled with the size."""
+    """Border within which the crop moves, for images of 32 pixels; scaled with the size."""
     flip: bool
     """Mirror half of the images; never done for digits."""
     cutout: int
@@ -38,7 +38,8 @@ class Recipe:
     batch_size: int
     learning_rate: float
     """The peak of the cycle."""
-    momentum: float
+    momentum: tuple[float, float]
+    """At the peak of the cycle, and at its ends: it falls while the learning rate rises."""
     weight_decay: float
     """Of convolutions and linear layers; norms and biases have none."""
     warmup_share: float
@@ -55,7 +56,7 @@ RECIPES = {
         epochs=10,
         batch_size=128,
         learning_rate=0.1,
-        momentum=0.9,
+        momentum=(0.85, 0.95),
         weight_decay=5e-4,
         warmup_share=0.25,
         label_smoothing=0.1,

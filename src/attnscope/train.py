@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 import time
@@ -23,13 +24,14 @@ from tqdm import tqdm
 from attnscope import __version__
 from attnscope.data import Data, LabelledImages, Normalization, augment, batches
 from attnscope.errors import InputError
-from attnscope.files import write_bytes, write_json
-from attnscope.models import save_model
+from attnscope.files import refuse_existing, write_bytes, write_json
+from attnscope.models import SmallCNN, save_model
 from attnscope.recipes import Phase, Recipe
 
 PRECISIONS = ("auto", "fp32", "bf16")
 _EVALUATION_BATCH = 256
 _SHOWN_IMAGES = 32  # training images kept in the run for the figure
+_REPORT_STEPS = 20  # steps between two looks at what the device computed
 
 
 @dataclass(frozen=True)
@@ -91,25 +93,31 @@ def train(
         progress: show a bar on the standard error.
 
     Raises:
-        InputError: an argument cannot be used.
-        FloatingPointError: the loss is not finite; the message says at which step.
+        InputError: an argument cannot be used; nothing was written, and ``model`` is as it was.
+        FloatingPointError: the loss is not finite; the message says at which step it became so. The
+            run folder stays, with its settings and the metrics of the epochs before, and without
+            weights.
     """
     epochs = recipe.epochs if epochs is None else epochs
     if epochs < 1:
         raise InputError(f"epochs is {epochs}; it must be 1 or more")
-    if out.exists():
-        raise InputError(f"{out} exists already; take another folder for the run or remove it")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; it must be 0 or more")
     where = choose_device(device)
     autocast = choose_precision(precision, where)
-    steps_per_epoch = math.ceil(len(data.train) / recipe.batch_size)
-    steps = epochs * steps_per_epoch
+    _check_model(model, data)
+    refuse_existing(out)
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made ({error.strerror}); take another folder") from None
+    # Nothing was changed up to here; from here on, input is no reason to fail.
+    model.to(where).to(memory_format=torch.channels_last)
     torch.manual_seed(seed)  # dropout; order and augmentation have generators of their own
-    model.to(where, memory_format=torch.channels_last)
+    steps_per_epoch = len(_batch_sizes(len(data.train), recipe.batch_size))
+    steps = epochs * steps_per_epoch
     optimizer = _build_optimizer(model, recipe)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=steps, pct_start=recipe.warmup_share
-    )
-    out.mkdir(parents=True)
+    schedule = _build_schedule(optimizer, recipe, steps)
     write_json(
         out / "config.json",
         {
@@ -130,53 +138,62 @@ def train(
     metrics: list[dict[str, float]] = []
     images_on, labels_on = data.train.images.to(where), data.train.labels.to(where)
     step, seconds = 0, 0.0
+    rates: list[float] = []  # of every step
     board = SummaryWriter(str(out / "tensorboard"))
     bar = tqdm(total=steps, unit="step", disable=not progress, dynamic_ncols=True)
     with board, bar:
         for epoch in range(epochs):
             model.train()
+            bar.set_description(f"epoch {epoch + 1}/{epochs}")
             # Sums stay on the device: reading them every step would make a GPU wait for us.
             loss_sum = torch.zeros((), device=where)
             right = torch.zeros((), device=where)
+            bad_steps = torch.zeros((), device=where)  # since the loss was not finite
+            seen = 0
             began = time.perf_counter()
-            order = torch.from_numpy(_generator(seed, epoch).permutation(len(data.train)))
-            for rows in order.split(recipe.batch_size):
+            order = torch.from_numpy(_generator("order", seed, epoch).permutation(len(data.train)))
+            for rows in torch.split(order, _batch_sizes(len(order), recipe.batch_size)):
                 phase = _phase_at(recipe.phases, step / steps)
-                generator = torch.Generator().manual_seed(_derive(seed, epoch, step))
+                generator = torch.Generator().manual_seed(_derive("augment", seed, epoch, step))
                 x = _prepare(
-                    images_on[rows.to(where)], data, recipe, phase, generator=generator
+                    images_on[rows.to(where)],
+                    data,
+                    recipe,
+                    1.0 if isinstance(model, SmallCNN) else phase.scale,
+                    generator=generator,
                 )
                 y = labels_on[rows.to(where)]
                 with _autocast(where, autocast):
                     logits = model(x)
                 loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
+                rates.append(float(schedule.get_last_lr()[0]))
                 schedule.step()
                 step += 1
+                seen += len(y)
                 loss_sum += loss.detach() * len(y)
                 right += (logits.detach().argmax(1) == y).sum()
+                bad_steps += ~torch.isfinite(loss_sum)  # a sum stays infinite or NaN
                 bar.update()
-                if step % 20 == 0 or step == steps:
-                    value = loss.item()
-                    if not math.isfinite(value):
-                        rate = schedule.get_last_lr()[0]
+                if step % _REPORT_STEPS == 0 or seen == len(order):
+                    if not_finite := int(bad_steps.item()):
+                        first = step - not_finite + 1
                         raise FloatingPointError(
-                            f"the loss is {value} at step {step} (learning rate {rate:.3g})"
+                            f"the loss is not finite at step {first} of {steps} "
+                            f"(learning rate {rates[first - 1]:.3g})"
                         )
+                    value = loss.item()
                     board.add_scalar("batch/loss", value, step)
-                    board.add_scalar("batch/learning_rate", schedule.get_last_lr()[0], step)
-                    seen = (step - epoch * steps_per_epoch) * recipe.batch_size
-                    bar.set_description(f"epoch {epoch + 1}/{epochs}")
-                    bar.set_postfix(
-                        loss=f"{value:.3f}",
-                        accuracy=f"{right.item() / min(seen, len(data.train)):.3f}",
-                    )
+                    board.add_scalar("batch/learning_rate", rates[-1], step)
+                    bar.set_postfix(loss=f"{value:.3f}", accuracy=f"{right.item() / seen:.3f}")
             train_loss = loss_sum.item() / len(data.train)
             took = time.perf_counter() - began
             seconds += took
             validation = evaluate(model, data.validation, data.normalization, where, autocast)
+            if not math.isfinite(validation.loss):
+                raise FloatingPointError(f"the validation loss is not finite after step {step}")
             metrics.append(
                 {
                     "epoch": epoch + 1,
@@ -185,7 +202,7 @@ def train(
                     "train_accuracy": right.item() / len(data.train),
                     "validation_loss": validation.loss,
                     "validation_accuracy": validation.accuracy,
-                    "learning_rate": schedule.get_last_lr()[0],
+                    "learning_rate": rates[-1],
                     "images_per_second": len(data.train) / took,
                     "seconds": seconds,
                 }
@@ -220,20 +237,15 @@ def evaluate(
     device: torch.device,
     autocast: bool = False,
 ) -> Evaluation:
-    """Loss and accuracy in eval mode over a whole part; the training mode is put back."""
-    was_training = model.training
-    model.eval()
+    """Loss and accuracy in eval mode over a whole part; each module gets its mode back."""
     loss = right = 0.0
-    try:
-        with torch.inference_mode():
-            for images, labels in batches(part, _EVALUATION_BATCH):
-                x, y = normalization.apply(images.to(device)), labels.to(device)
-                with _autocast(device, autocast):
-                    logits = model(x)
-                loss += F.cross_entropy(logits.float(), y, reduction="sum").item()
-                right += (logits.argmax(1) == y).sum().item()
-    finally:
-        model.train(was_training)
+    with _eval_mode(model), torch.inference_mode():
+        for images, labels in batches(part, _EVALUATION_BATCH):
+            x, y = normalization.apply(images.to(device)), labels.to(device)
+            with _autocast(device, autocast):
+                logits = model(x)
+            loss += F.cross_entropy(logits.float(), y, reduction="sum").item()
+            right += (logits.argmax(1) == y).sum().item()
     return Evaluation(loss / len(part), right / len(part))
 
 
@@ -249,6 +261,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"device '{name}' is not known; take auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device '{name}' is not known; take auto, cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device '{name}' is not there; take auto or cpu")
     return device
@@ -265,9 +279,11 @@ def choose_precision(name: str, device: torch.device) -> bool:
     if name != "auto":
         return name == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Without AMX tiles a CPU converts back and forth, and is slower than in float32.
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    # The question is no public one yet, so that another torch may not know it.
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and bool(has_amx())
 
 
 @contextmanager
@@ -276,10 +292,21 @@ def _autocast(device: torch.device, enabled: bool) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():  # one mode for all would thaw a frozen BatchNorm
+            module.training = mode
+
+
 def _prepare(
-    images: Tensor, data: Data, recipe: Recipe, phase: Phase, *, generator: torch.Generator
+    images: Tensor, data: Data, recipe: Recipe, scale: float, *, generator: torch.Generator
 ) -> Tensor:
-    """A batch of uint8 images as the network gets it."""
+    """A batch of uint8 images as the network gets it, its side multiplied by ``scale``."""
     unit = data.image_size / 32
     x = augment(
         data.normalization.apply(images),
@@ -288,8 +315,8 @@ def _prepare(
         flip=recipe.augmentation.flip and data.may_flip,
         cutout=round(recipe.augmentation.cutout * unit),
     )
-    if phase.scale != 1 and images.shape[-1] >= 32:
-        side = round(images.shape[-1] * phase.scale / 8) * 8  # as the strides of the network want
+    if scale != 1 and images.shape[-1] >= 32:
+        side = round(images.shape[-1] * scale / 8) * 8  # as the strides of the network want
         x = F.interpolate(x, size=side, mode="bilinear", antialias=True)
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -312,26 +339,72 @@ def _build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
             {"params": norms_and_biases, "weight_decay": 0.0},
         ],
         lr=recipe.learning_rate,
-        momentum=recipe.momentum,
+        momentum=recipe.momentum[1],
         nesterov=True,
     )
 
 
-def _derive(*keys: int) -> int:
+def _build_schedule(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        recipe.learning_rate,
+        total_steps=max(steps, 3),
+        # OneCycleLR divides by the steps of its rise less one, so that it needs two.
+        pct_start=max(recipe.warmup_share, 2 / max(steps, 3)),
+        base_momentum=recipe.momentum[0],
+        max_momentum=recipe.momentum[1],
+    )
+
+
+def _batch_sizes(count: int, batch_size: int) -> list[int]:
+    """Sizes of the batches of one epoch; a last image alone joins the batch before it.
+
+    Alone it could not pass a BatchNorm over 1×1 maps, and elsewhere would be normalised by itself.
+    """
+    whole, rest = divmod(count, batch_size)
+    sizes = [batch_size] * whole
+    if rest == 1 and whole:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
+def _check_model(model: nn.Module, data: Data) -> None:
+    """Raises an InputError unless the network takes the images and has a logit for each class.
+
+    One image passes the network where it is; nothing of it stays.
+    """
+    device = next(model.parameters()).device
+    image = data.train.images[:1].to(device)
+    with _eval_mode(model), torch.inference_mode():
+        logits = model(data.normalization.apply(image))
+    if logits.shape != (1, len(data.classes)):
+        raise InputError(
+            f"the network has {logits.shape[-1]} outputs and {data.source} has "
+            f"{len(data.classes)} classes; build it with num_classes={len(data.classes)}"
+        )
+
+
+def _derive(purpose: str, *keys: int) -> int:
     """One 63-bit seed from several numbers, so that no two uses of a seed share a stream."""
-    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> 1)
+    # Not np.random.SeedSequence, to which (seed, 0) and (seed, 0, 0) are the same.
+    digest = hashlib.sha256(repr((purpose, *keys)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _generator(*keys: int) -> np.random.Generator:
-    return np.random.default_rng(_derive(*keys))
+def _generator(purpose: str, *keys: int) -> np.random.Generator:
+    return np.random.default_rng(_derive(purpose, *keys))
 
 
 def _save_training_images(data: Data, recipe: Recipe, seed: int, file: Path) -> None:
     """Some training images as the network gets them, un-normalised, for the figure of that name."""
-    rows = np.sort(_generator(seed, 0).permutation(len(data.train))[:_SHOWN_IMAGES])
+    rows = np.sort(_generator("shown", seed).permutation(len(data.train))[:_SHOWN_IMAGES])
     chosen = data.train[rows]
-    generator = torch.Generator().manual_seed(_derive(seed, 0, 0))
-    x = _prepare(chosen.images, data, recipe, recipe.phases[-1], generator=generator)
+    generator = torch.Generator().manual_seed(_derive("shown", seed))
+    x = _prepare(chosen.images, data, recipe, 1.0, generator=generator)
     shown = data.normalization.undo(x).contiguous()
     write_bytes(file, save({"images": shown, "labels": chosen.labels.contiguous()}))
 
