@@ -162,6 +162,17 @@ def test_what_has_no_ranks_is_not_scored_and_counted(write_recording):
     assert summary["spearman"].isna().tolist() == [False, False, True, True]
 
 
+def test_the_null_is_drawn_among_the_scored_images(write_recording):
+    rng = np.random.default_rng(0)
+    maps, cam = rng.random((2, 6, 4, 4)).astype(np.float16)
+    cam[:3] = 0
+    frame = map_agreement(write_recording(labels=[0] * 6, gates={"s": maps}, grad_cam=cam), "s")
+    for i in (3, 4, 5):
+        others = [j for j in (3, 4, 5) if j != i]
+        rho = [stats.spearmanr(maps[i].ravel(), cam[j].ravel()).statistic for j in others]
+        assert np.isclose(rho, frame["null_spearman"][i]).any()
+
+
 def test_one_scored_image_has_no_null(write_recording):
     maps = np.array([[[0.1, 0.2], [0.3, 0.4]], [[0.5, 0.5], [0.5, 0.5]]])
     frame = map_agreement(
@@ -229,7 +240,8 @@ def test_pixels_that_tie_share_the_last_places():
     assert top_overlap(a, a) == top_overlap(b, b) == 1
     shared = 1 + 1 / 9
     assert top_overlap(a, b) == pytest.approx(shared / (4 - shared))
-    assert top_overlap(a[:, ::-1], b[:, ::-1]) == pytest.approx(top_overlap(a, b))  # no corner is preferred
+    # No corner is preferred.
+    assert top_overlap(a[:, ::-1], b[:, ::-1]) == pytest.approx(top_overlap(a, b))
 
 
 @pytest.mark.parametrize(("pixels", "top"), [(2, 1), (4, 1), (16, 3), (49, 10), (64, 13)])
