@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 from cached import folder, runs
 from widgets import literal
 
 from attnscope.errors import InputError
 
-st.set_page_config("attnscope", ":material/blur_on:", layout="wide")
+# The icon is a file, because Streamlit's own icons for this place come from another server.
+st.set_page_config("attnscope", Path(__file__).parent / "icon.png", layout="wide")
 page = st.navigation(
     {
         "One network": [

@@ -10,6 +10,7 @@ import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import layouts
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
-from attnscope import figures, statistics
+from attnscope import figures, report, statistics
 from attnscope.errors import InputError
 from attnscope.recording import Recording, open_recordings
 
@@ -126,7 +127,8 @@ def calibration_error(run: Run) -> float:
 @_remember
 def confidence(run: Run) -> NDArray[np.float64]:
     """The softmax probability of the predicted class, ``(N,)``."""
-    return run.recording.probabilities.max(1)
+    top: NDArray[np.float64] = run.recording.probabilities.max(1)
+    return top
 
 
 @_remember
@@ -201,22 +203,6 @@ def compare_grad_cam(a: Run, b: Run) -> pd.DataFrame:
     return statistics.compare_grad_cam(a.recording, b.recording)
 
 
-def training_metrics(run: Run) -> pd.DataFrame | None:
-    """``metrics.csv`` of the run that the recording lies in; None where there is none."""
-    file = run.recording.folder.parent.parent / "metrics.csv"
-    if run.recording.folder.parent.name != "recordings" or not file.is_relative_to(folder()):
-        return None
-    if not file.is_file():
-        return None
-    return _read_metrics(file, file.stat().st_mtime_ns)
-
-
-@st.cache_data(max_entries=16)
-def _read_metrics(file: Path, changed: int) -> pd.DataFrame:
-    del changed  # only part of the key
-    return pd.read_csv(file)
-
-
 # --------------------------------------------------------------------------------------- pictures
 
 GRAD_CAM = "Grad-CAM"
@@ -229,12 +215,14 @@ def overlays(run: Run) -> list[str]:
     return [PICTURE, *cam, *(gate.name for gate in run.recording.gates_of_kind("spatial"))]
 
 
-def heat(run: Run, row: int, source: str) -> NDArray[np.float32]:
+def heat(run: Run, row: int, source: str) -> NDArray[Any]:
     """One image's map ``(h, w)``: a spatial gate, or Grad-CAM after the ReLU."""
     rows = slice(row, row + 1)
     if source == GRAD_CAM:
-        return np.maximum(run.recording.grad_cam(rows=rows)[0], 0)
-    return run.recording.spatial(source, rows)[0]
+        signed: NDArray[Any] = run.recording.grad_cam(rows=rows)[0]
+        return signed.clip(0)
+    values: NDArray[Any] = run.recording.spatial(source, rows)[0]
+    return values
 
 
 _draw = st.cache_data(show_spinner="Drawing", max_entries=64, hash_funcs={Run: _key})
@@ -242,7 +230,7 @@ _draw = st.cache_data(show_spinner="Drawing", max_entries=64, hash_funcs={Run: _
 
 @st.cache_data(show_spinner=False, max_entries=2000, hash_funcs={Run: _key})
 def picture(run: Run, row: int, source: str, low: float, high: float) -> bytes:
-    """Image ``row`` as PNG; with its map over it, on the scale from low to high, if one is asked."""
+    """Image ``row`` as PNG; with a map over it, on the scale from low to high."""
     image = run.recording.image(row)
     if source == PICTURE:
         return layouts.enlarged(image)
@@ -251,9 +239,23 @@ def picture(run: Run, row: int, source: str, low: float, high: float) -> bytes:
 
 
 @_draw
-def training_png(metrics: pd.DataFrame) -> bytes:
-    """The training curves."""
-    return layouts.training(metrics)
+def figure(run: Run, name: str) -> tuple[list[bytes], str]:
+    """A figure of ``report.FIGURES`` as PNG, with its caption (plain text, not markdown)."""
+    with figures.style():
+        picture = report.FIGURES[name](run.recording)
+        return [
+            report.render(page, "png", layouts.DPI) for page in picture.figures
+        ], picture.caption
+
+
+@_draw
+def comparison(a: Run, b: Run, name: str) -> tuple[list[bytes], str]:
+    """A figure of ``report.COMPARISONS`` as PNG, with its caption (plain text, not markdown)."""
+    with figures.style():
+        picture = report.COMPARISONS[name](a.recording, b.recording)
+        return [
+            report.render(page, "png", layouts.DPI) for page in picture.figures
+        ], picture.caption
 
 
 @_draw
@@ -268,19 +270,6 @@ def channels_png(run: Run, gate: str, by_effect: bool) -> bytes:
 
 
 @_draw
-def depth_png(run: Run, kind: str) -> bytes:
-    """The gates of one kind over depth."""
-    profiles, state = gate_profiles(run), gate_state(run)
-    return layouts.depth(profiles[profiles["kind"] == kind], state[state["kind"] == kind])
-
-
-@_draw
-def agreement_png(run: Run) -> bytes:
-    """Spatial gates against Grad-CAM."""
-    return layouts.agreement(agreement_summary(run))
-
-
-@_draw
 def class_maps_png(run: Run, classes: list[int], own_bounds: bool) -> bytes:
     """The mean spatial gates and the mean Grad-CAM of some classes."""
     gates = run.recording.gates_of_kind("spatial")
@@ -288,7 +277,7 @@ def class_maps_png(run: Run, classes: list[int], own_bounds: bool) -> bytes:
     columns = _gate_columns(run, means, own_bounds)
     if run.recording.grad_cam_layers:
         cams = class_mean_grad_cam(run)[classes]
-        columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), over=False))
+        columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), grad_cam=True))
     names = _short_classes(run)
     return layouts.map_grid([names[c] for c in classes], [], columns)
 
@@ -302,7 +291,7 @@ def image_maps_png(run: Run, rows: list[int], own_bounds: bool) -> bytes:
     columns = _gate_columns(run, maps, own_bounds)
     if recording.grad_cam_layers:
         cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
-        columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), over=True))
+        columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), grad_cam=True))
     classes = _short_classes(run)
     titles = [
         f"{row}: {classes[recording.labels[row]]}\n→ {classes[recording.predictions[row]]}"
@@ -318,7 +307,7 @@ def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
     for run in (a, b):
         cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
         title = f"{GRAD_CAM}, {_cut(figures.drawable_names([run.label])[0])}"
-        columns.append(layouts.Column(title, cams, 0, _top(cams), over=True))
+        columns.append(layouts.Column(title, cams, 0, _top(cams), grad_cam=True))
     classes = _short_classes(a)
     names = [
         f"{row}: {classes[a.recording.labels[row]]}\n→ {classes[a.recording.predictions[row]]}"
@@ -328,27 +317,8 @@ def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
     return layouts.map_grid(names, [a.recording.image(row) for row in rows], columns)
 
 
-@_draw
-def accuracy_png(a: Run, b: Run) -> bytes:
-    """Per-class accuracy of two networks."""
-    return layouts.accuracy_comparison(compare_accuracy(a, b), (a.label, b.label))
-
-
-@_draw
-def profiles_png(a: Run, b: Run) -> bytes:
-    """Class profiles of two networks."""
-    names = (a.label, b.label)
-    return layouts.gate_comparison(compare_profiles(a, b), compare_class_order(a, b), names)
-
-
-@_draw
-def grad_cam_png(a: Run, b: Run) -> bytes:
-    """Agreement of two networks' Grad-CAM."""
-    return layouts.grad_cam_comparison(compare_grad_cam(a, b))
-
-
 def _gate_columns(
-    run: Run, maps: dict[str, NDArray[np.float32]], own_bounds: bool
+    run: Run, maps: dict[str, NDArray[Any]], own_bounds: bool
 ) -> list[layouts.Column]:
     """One scale for all gates: their bounds, or the range of what is shown."""
     if not maps:
@@ -360,12 +330,12 @@ def _gate_columns(
         low = min(float(np.nanmin(values)) for values in maps.values())
         high = max(float(np.nanmax(values)) for values in maps.values())
     return [
-        layouts.Column(title, values, low, high, over=False)
+        layouts.Column(title, values, low, high, grad_cam=False)
         for title, values in zip(figures.short_names(list(maps)), maps.values(), strict=True)
     ]
 
 
-def _top(cams: NDArray[np.float32]) -> float:
+def _top(cams: NDArray[Any]) -> float:
     """The upper end of a scale for Grad-CAM; 1 where all of it is zero, or there is none."""
     finite = cams[np.isfinite(cams)]
     return float(finite.max(initial=0)) or 1.0

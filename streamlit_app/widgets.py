@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec
 
 import cached
+import pandas as pd
 import streamlit as st
 from cached import Run
 
@@ -33,7 +34,7 @@ def chosen_run() -> Run:
 
 
 def part(function: Callable[_P, None]) -> Callable[_P, None]:
-    """A part of a page that is redrawn alone; input that cannot be used is one line in its place."""
+    """A part of a page that is redrawn alone; an InputError becomes one line in its place."""
 
     @functools.wraps(function)
     def guarded(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -48,6 +49,23 @@ def part(function: Callable[_P, None]) -> Callable[_P, None]:
 def percent(share: float) -> str:
     """``0.9183`` as ``91.83 %``."""
     return f"{100 * share:.2f} %"
+
+
+def in_percent(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """The frame with shares of 0 to 1 as 0 to 100."""
+    return frame.assign(**{name: 100 * frame[name] for name in columns})
+
+
+def show_figure(pages: list[bytes], caption: str) -> None:
+    """A figure with its caption; the caption holds names of classes, so it is plain text."""
+    for page in pages:
+        st.image(page, width="stretch")
+    st.text(caption)
+
+
+def table_height(rows: int, most: int = 15) -> int:
+    """Height in pixels that shows a table whole, up to so many rows."""
+    return 38 + 35 * min(rows, most)
 
 
 def page_of(rows: Sequence[int], key: str, size: int = PAGE) -> list[int]:

@@ -16,7 +16,7 @@ _THEME = {
     "secondaryBackgroundColor": "#f3f5f8",
     "textColor": "#1b2430",
     "baseRadius": "6px",
-    "headingFontSizes": ["1.9rem", "1.35rem", "1.1rem"],
+    "headingFontSizes": "1.9rem, 1.3rem, 1.1rem",
     "codeTextColor": "#1b2430",  # names of classes and runs are set as code; they are no alarm
     "showWidgetBorder": "true",
 }
@@ -42,14 +42,16 @@ def serve(folder: Path, port: int = 8501, address: str = "127.0.0.1") -> int:
     _check_port(port, address)
     app = _find_app(Path(__file__).resolve().parent)
     # Streamlit's own command is its stable entrance; it is imported here because it is slow.
+    import click
     from streamlit.web import cli
 
     noun = "recording" if count == 1 else "recordings"
     print(f"http://{address}:{port} shows {count} {noun} in {folder} (Ctrl-C ends)", flush=True)
     try:
         # Options on the command line win over a config.toml that lies in the working directory.
-        cli.main(["run", str(app), *_options(port, address), "--", str(folder)], "attnscope")
-    except KeyboardInterrupt:
+        arguments = ["run", str(app), *_options(port, address), "--", str(folder)]
+        cli.main(arguments, "attnscope", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
         pass  # Ctrl-C is how a server ends
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

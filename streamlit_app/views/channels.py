@@ -6,7 +6,7 @@ import altair as alt
 import cached
 import streamlit as st
 from cached import Run
-from widgets import chosen_run, literal, part, percent
+from widgets import chosen_run, in_percent, literal, part, percent, show_figure, table_height
 
 run = chosen_run()
 gates = [gate.name for gate in run.recording.gates_of_kind("channel")]
@@ -58,7 +58,10 @@ def _one_channel(run: Run, gate: str) -> None:
         st.caption("Mean over the images of each class, with the 95 % interval of the mean.")
         base = alt.Chart(shown).encode(
             alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=160)),
-            tooltip=["class:N", *(alt.Tooltip(f"{c}:Q", format=".4f") for c in ("mean", "low", "high"))],
+            tooltip=[
+                "class:N",
+                *(alt.Tooltip(f"{c}:Q", format=".4f") for c in ("mean", "low", "high")),
+            ],
         )
         x = alt.X("low:Q", title="gate", scale=alt.Scale(zero=False))
         st.altair_chart(
@@ -76,7 +79,9 @@ def _one_channel(run: Run, gate: str) -> None:
                 "class": "Class",
                 "channel": "Channel",
                 "count": "Images",
-                **{n: st.column_config.NumberColumn(n.capitalize(), format="%.4f") for n in numbers},
+                **{
+                    n: st.column_config.NumberColumn(n.capitalize(), format="%.4f") for n in numbers
+                },
             },
         )
 
@@ -94,43 +99,58 @@ view = st.segmented_control(
     bind="query-params", label_visibility="collapsed",
 )  # fmt: skip
 if view == "Over depth":
-    st.image(cached.depth_png(run, "channel"), width="stretch")
+    show_figure(*cached.figure(run, "gate_profiles"))
+    show_figure(*cached.figure(run, "gate_state"))
     profiles, state = cached.gate_profiles(run), cached.gate_state(run)
     st.subheader("State of each gate")
     columns = ("saturated_low", "saturated_high", "stuck", "constant")
     st.dataframe(
-        state[state["kind"] == "channel"],
+        in_percent(state, columns),
         hide_index=True,
         column_config={
-            name: st.column_config.NumberColumn(name.replace("_", " ").capitalize(), format="percent")
+            name: st.column_config.NumberColumn(
+                name.replace("_", " ").capitalize(), format="%.2f %%"
+            )
             for name in columns
         }
-        | {"gate": "Gate", "kind": None, "depth": "Depth"},
+        | {"gate": "Gate", "kind": "Kind", "depth": "Depth"},
+        height=table_height(len(state), 20),
     )
     st.subheader("Mean gate of each class")
     numbers = ("mean", "std", "low", "high")
     st.dataframe(
-        profiles[profiles["kind"] == "channel"],
+        profiles,
         hide_index=True,
         column_config={
-            name: st.column_config.NumberColumn(name.capitalize(), format="%.4f") for name in numbers
+            name: st.column_config.NumberColumn(name.capitalize(), format="%.4f")
+            for name in numbers
         }
-        | {"gate": "Gate", "kind": None, "depth": "Depth", "class": "Class", "count": "Images"},
+        | {"gate": "Gate", "kind": "Kind", "depth": "Depth", "class": "Class", "count": "Images"},
     )
 else:
     gate = st.selectbox("Gate", gates, key="gate", bind="query-params")
-    state = cached.gate_state(run).set_index("gate").loc[gate]
+    shares = cached.gate_state(run).set_index("gate")
     info = run.recording.info(gate)
     for column, (name, label, text) in zip(
         st.columns(4),
         (
             ("saturated_low", "Saturated low", f"Share of values at the lower bound, {info.lo:g}."),
-            ("saturated_high", "Saturated high", f"Share of values at the upper bound, {info.hi:g}."),
+            (
+                "saturated_high",
+                "Saturated high",
+                f"Share of values at the upper bound, {info.hi:g}.",
+            ),
             ("stuck", "Stuck", f"Share of values within 0.02 of the midpoint, {info.midpoint:g}."),
-            ("constant", "Constant channels", "Share of channels that are the same for all images."),
+            (
+                "constant",
+                "Constant channels",
+                "Share of channels that are the same for all images.",
+            ),
         ),
         strict=True,
     ):
-        column.metric(label, percent(float(state[name])), border=True, help=text)
+        column.metric(
+            label, percent(float(shares.loc[[gate], name].iloc[0])), border=True, help=text
+        )
     _heat_map(run, gate)
     _one_channel(run, gate)

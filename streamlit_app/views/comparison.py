@@ -6,10 +6,24 @@ import cached
 import numpy as np
 import streamlit as st
 from cached import Run
-from widgets import chosen_run, literal, page_of, part, percent
+from widgets import (
+    chosen_run,
+    in_percent,
+    literal,
+    page_of,
+    part,
+    percent,
+    show_figure,
+    table_height,
+)
 
 IMAGES = 6
-EVERY, ONLY_A, ONLY_B, NEITHER = "all images", "only the first is right", "only the second is right", "both are wrong"
+EVERY, ONLY_A, ONLY_B, NEITHER = (
+    "all images",
+    "only the first is right",
+    "only the second is right",
+    "both are wrong",
+)
 
 
 def _accuracy(a: Run, b: Run) -> None:
@@ -18,9 +32,7 @@ def _accuracy(a: Run, b: Run) -> None:
     columns = st.columns(4)
     columns[0].metric("Accuracy of the first", percent(whole["accuracy_a"]), border=True)
     columns[1].metric("Accuracy of the second", percent(whole["accuracy_b"]), border=True)
-    columns[2].metric(
-        "Second minus first", f"{100 * whole['difference']:+.2f} points", border=True
-    )
+    columns[2].metric("Second minus first", f"{100 * whole['difference']:+.2f} points", border=True)
     columns[3].metric(
         "p, all images", f"{whole['p']:.3g}", border=True,
         help="McNemar's exact test over the images that only one network gets right. It speaks of "
@@ -36,16 +48,17 @@ def _accuracy(a: Run, b: Run) -> None:
     else:
         names = ", ".join(literal(name) for name in differs["class"])
         st.warning(f"Classes that differ after Holm's correction, at 5 %: {names}.")
-    st.image(cached.accuracy_png(a, b), width="stretch")
+    show_figure(*cached.comparison(a, b, "per_class_accuracy"))
     share = {
-        name: st.column_config.NumberColumn(label, format="percent")
+        name: st.column_config.NumberColumn(label, format="%.2f %%")
         for name, label in (
             ("accuracy_a", "First"), ("accuracy_b", "Second"), ("difference", "Difference"),
         )
     }  # fmt: skip
     st.dataframe(
-        comparison,
+        in_percent(comparison, share),
         hide_index=True,
+        height=table_height(len(comparison)),
         column_config={
             "class": "Class",
             "count": "Images",
@@ -60,10 +73,10 @@ def _accuracy(a: Run, b: Run) -> None:
 
 def _gates(a: Run, b: Run) -> None:
     st.caption(
-        "How far each class's channel gates lie from the mean of the classes (root mean square over "
-        "channels). Channels of two networks are never matched by number. Full bars: p < 0.05."
+        "How far each class's channel gates lie from the mean of the classes, root mean square of "
+        "the channels. Channels of two networks are never matched by number. Full bars: p < 0.05."
     )
-    st.image(cached.profiles_png(a, b), width="stretch")
+    show_figure(*cached.comparison(a, b, "per_class_gates"))
     left, right = st.columns([3, 2], gap="large")
     left.dataframe(
         cached.compare_profiles(a, b),
@@ -91,7 +104,7 @@ def _grad_cam(a: Run, b: Run) -> None:
         "Do both networks look at the same places of an image? Grey: against another image's "
         "Grad-CAM, which is what chance and habit give."
     )
-    st.image(cached.grad_cam_png(a, b), width="stretch")
+    show_figure(*cached.comparison(a, b, "per_class_grad_cam"))
     numbers = {
         "spearman": "Spearman",
         "null_spearman": "Spearman, null",

@@ -12,22 +12,30 @@ from widgets import choose_overlay, chosen_run, gallery, literal, part
 TRUE, PREDICTED = "true", "predicted"
 
 
-def _chart(run: Run, mistakes_only: bool) -> alt.LayerChart:
+def _chart(run: Run, mistakes_only: bool) -> alt.LayerChart | alt.FacetChart:
     counts = cached.confusion_matrix(run)
     classes = list(counts.index)
-    cells = counts.stack().rename("count").reset_index()
+    cells = counts.reset_index().melt(TRUE, var_name=PREDICTED, value_name="count")
     totals = cells.groupby(TRUE)["count"].transform("sum")
     cells["share"] = cells["count"] / totals.where(totals > 0)
     if mistakes_only:
         cells.loc[cells[TRUE] == cells[PREDICTED], "share"] = np.nan
     top = float(cells["share"].max()) if mistakes_only else 1.0
     cell = alt.selection_point(name="cell", fields=[TRUE, PREDICTED], toggle=False)
-    axis = alt.Axis(labelAngle=-45, labelLimit=120, orient="top", domain=False, ticks=False)
+    few = len(classes) <= 15
+    axis = alt.Axis(
+        labelAngle=-45,
+        labelLimit=120,
+        labelOverlap=not few,
+        orient="top",
+        domain=False,
+        ticks=False,
+    )
     base = alt.Chart(cells).encode(
         alt.X(f"{PREDICTED}:N", sort=classes, title="predicted class", axis=axis),
         alt.Y(
             f"{TRUE}:N", sort=classes, title="true class",
-            axis=alt.Axis(labelLimit=120, domain=False, ticks=False),
+            axis=alt.Axis(labelLimit=120, labelOverlap=not few, domain=False, ticks=False),
         ),
     )  # fmt: skip
     color = alt.Color(
@@ -48,7 +56,7 @@ def _chart(run: Run, mistakes_only: bool) -> alt.LayerChart:
         opacity=alt.condition(cell, alt.value(1), alt.value(0), empty=False)
     )
     layers = [squares.add_params(cell), frame]
-    if len(classes) <= 15:
+    if few:
         bright = f"datum.share > {0.6 * top} || !isValid(datum.share)"
         layers.append(
             base.mark_text(fontSize=12).encode(
@@ -57,8 +65,9 @@ def _chart(run: Run, mistakes_only: bool) -> alt.LayerChart:
                 opacity=alt.condition("datum.count > 0", alt.value(1), alt.value(0.25)),
             )
         )
-    side = min(900, max(260, 46 * len(classes)))
-    return alt.layer(*layers).properties(width=side, height=side)
+    # The sizes include the room for labels and the legend.
+    side = min(700, max(200, 46 * len(classes)))
+    return alt.layer(*layers).properties(width=side + 270, height=side + 110)
 
 
 def _clicked() -> None:

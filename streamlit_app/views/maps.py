@@ -5,7 +5,7 @@ from __future__ import annotations
 import cached
 import streamlit as st
 from cached import Run
-from widgets import chosen_run, literal, page_of, part
+from widgets import chosen_run, literal, page_of, part, show_figure
 
 IMAGES = 6
 run = chosen_run()
@@ -79,7 +79,7 @@ def _agreement(run: Run) -> None:
         "classes. A gate that agrees no better than with another image's Grad-CAM (grey) knows "
         "nothing of the image."
     )
-    st.image(cached.agreement_png(run), width="stretch")
+    show_figure(*cached.figure(run, "map_agreement"))
     summary = cached.agreement_summary(run)
     everything = summary[summary["class"] == "all"]
     numbers = {

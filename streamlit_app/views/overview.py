@@ -8,7 +8,9 @@ import altair as alt
 import cached
 import pandas as pd
 import streamlit as st
-from widgets import chosen_run, literal, percent
+from widgets import chosen_run, in_percent, literal, percent, show_figure, table_height
+
+from attnscope.report import Unavailable
 
 run = chosen_run()
 recording = run.recording
@@ -16,7 +18,7 @@ recording = run.recording
 
 def _flat(about: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as one table: ``recipe.epochs`` and its value."""
-    table = {}
+    table: dict[str, str] = {}
     for name, value in about.items():
         if isinstance(value, dict):
             table |= _flat(value, f"{prefix}{name}.")
@@ -47,7 +49,7 @@ with left:
     st.subheader("Classes")
     share = {
         name: st.column_config.ProgressColumn(
-            label, min_value=0, max_value=1, format="percent", help=text, color="#1f5f99"
+            label, min_value=0, max_value=100, format="%.1f %%", help=text, width="small"
         )
         for name, label, text in (
             ("precision", "Precision", "Of the images called this class, the share that is."),
@@ -56,10 +58,14 @@ with left:
         )
     }
     st.dataframe(
-        cached.class_metrics(run),
+        in_percent(cached.class_metrics(run), share),
         hide_index=True,
-        column_config={"class": "Class", "support": "Images", **share},
-        height=38 + 35 * min(len(recording.classes), 12),
+        column_config={
+            "class": "Class",
+            "support": st.column_config.NumberColumn("Images", width="small"),
+            **share,
+        },
+        height=table_height(len(recording.classes), 12),
     )
 with right:
     st.subheader("Calibration")
@@ -78,7 +84,7 @@ with right:
         diagonal
         + points.mark_line(color="#1f5f99")
         + points.mark_circle(color="#1f5f99", opacity=1).encode(
-            alt.Size("count:Q", title="images", legend=alt.Legend(orient="bottom")),
+            alt.Size("count:Q", title="images", legend=alt.Legend(orient="bottom", tickCount=3)),
             tooltip=[
                 alt.Tooltip("confidence:Q", format=".1%"),
                 alt.Tooltip("accuracy:Q", format=".1%"),
@@ -90,10 +96,13 @@ with right:
     )
     st.caption("Below the dashed line the network is surer than it is right.")
 
-metrics = cached.training_metrics(run)
-if metrics is not None:
+try:
+    curves = cached.figure(run, "training_curves")
+except Unavailable:
+    pass  # a recording of somebody's own network has no training of ours
+else:
     st.subheader("Training")
-    st.image(cached.training_png(metrics), width="stretch")
+    show_figure(*curves)
 
 left, right = st.columns([3, 2], gap="large")
 with left:
@@ -111,10 +120,13 @@ with left:
             for gate in recording.gates
         ),
         hide_index=True,
+        height=table_height(max(1, len(recording.gates)), 18),
     )
 with right:
     st.subheader("How it was made")
     about = _flat(recording.about)
     st.dataframe(
-        pd.DataFrame({"Setting": list(about), "Value": list(about.values())}), hide_index=True
+        pd.DataFrame({"Setting": list(about), "Value": list(about.values())}),
+        hide_index=True,
+        height=table_height(max(1, len(about)), 18),
     )
