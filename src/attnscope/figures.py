@@ -24,9 +24,10 @@ import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
+from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 GATE_MAP = "cividis"
@@ -214,8 +215,8 @@ def draw_overlay(
 ) -> Axes:
     """A map over a picture: ``heat`` ``(h, w)`` on its scale, over ``image`` ``(H, W, 3)`` in grey.
 
-    The picture loses its colours so that every colour seen is the map's, and the map is
-    interpolated to the picture's pixels for the eye only.
+    The picture loses its colours so that every colour seen is the map's. The map is interpolated to
+    the picture's pixels, for the eye only, and is the more opaque the higher it is.
     """
     height, width = image.shape[:2]
     grey = image.astype(np.float64) @ (0.299, 0.587, 0.114)
@@ -225,7 +226,7 @@ def draw_overlay(
         cmap=cmap,
         vmin=low,
         vmax=high,
-        alpha=0.55,
+        alpha=0.15 + 0.65 * np.clip((heat - low) / (high - low), 0, 1),
         interpolation="bilinear",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )
@@ -233,19 +234,45 @@ def draw_overlay(
     return ax
 
 
-def draw_colorbar(axes: Sequence[Axes], label: str) -> Colorbar:
-    """The colour bar of the last image of ``axes[0]``, beside all of ``axes``.
+def draw_blank_reason(ax: Axes, text: str) -> Axes:
+    """Says on a map why it is of one colour."""
+    ax.text(
+        0.5,
+        0.5,
+        text,
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        fontsize=6,
+        color="white",
+        bbox={"facecolor": "#00000088", "edgecolor": "none", "boxstyle": "round,pad=0.3"},
+    )
+    return ax
 
-    It shows both ends of the scale as ticks.
-    """
-    figure = axes[0].figure
+
+def draw_colorbar(shown: Axes, label: str, beside: Sequence[Axes]) -> Colorbar:
+    """The colour bar of the last image of ``shown``, beside ``beside``, with both ends as ticks."""
+    figure = shown.figure
     assert isinstance(figure, Figure)
-    shown = axes[0].images[-1]
-    bar = figure.colorbar(shown, ax=list(axes), label=label, shrink=0.8, aspect=30, pad=0.01)
-    low, high = shown.get_clim()
+    image = shown.images[-1]
+    # A mappable of its own: a bar takes over the transparency of an overlay otherwise.
+    colors = ScalarMappable(image.norm, image.cmap)
+    places = [ax.get_position() for ax in beside]
+    height = (max(p.y1 for p in places) - min(p.y0 for p in places)) * figure.get_figheight()
+    length = min(height, 2.6)
+    bar = figure.colorbar(
+        colors,
+        ax=list(beside),
+        label=label,
+        shrink=length / height,
+        aspect=length / 0.13,  # 0.13 inches wide, however tall the figure
+        anchor=(0.0, 1.0),
+        pad=0.01,
+    )
+    low, high = image.get_clim()
     inner = [t for t in MaxNLocator(4).tick_values(low, high) if low < t < high]
-    clear = [t for t in inner if min(t - low, high - t) > 0.08 * (high - low)]
-    bar.set_ticks([low, *clear, high], labels=[f"{t:.3g}" for t in (low, *clear, high)])
+    ticks = [low, *(t for t in inner if min(t - low, high - t) > 0.12 * (high - low)), high]
+    bar.set_ticks(ticks, labels=[f"{t:.3g}".replace("-", "−") for t in ticks])
     bar.outline.set_visible(False)
     return bar
 
@@ -278,7 +305,7 @@ def draw_training_curves(ax: Axes, metrics: pd.DataFrame, quantity: str) -> Axes
         ax.plot(epochs, metrics[quantity], color=_INK, marker=marker, markersize=3)
         ax.set_ylim(bottom=0)
     if quantity == "accuracy":
-        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        ax.yaxis.set_major_formatter(_as_percent)
     ax.set_title(_CURVES.get(quantity, "learning rate at the end of the epoch"))
     ax.set_xlabel("epoch")
     ax.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
@@ -309,7 +336,7 @@ def draw_confusion_matrix(ax: Axes, counts: pd.DataFrame) -> Axes:
                 dark = _is_dark(shown.cmap(shown.norm(shares[i, j])))
                 text = f"{numbers[i, j]:.0f}"
                 if numbers[i, j]:
-                    text += f"\n{100 * shares[i, j]:.3g} %" if shares[i, j] >= 0.01 else "\n< 1 %"
+                    text += f"\n{100 * shares[i, j]:.1f} %"
                 ax.text(
                     j,
                     i,
@@ -424,7 +451,7 @@ def draw_gate_state(ax: Axes, state: pd.DataFrame, *, high: float) -> Axes:
         ax.bar(x + (i - 1.5) * width, values, width, color=color, label=label)
     ax.set_ylim(0, high)
     ax.set_xlim(-0.6, len(state) - 0.4)
-    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    ax.yaxis.set_major_formatter(_as_percent)
     _label(ax.xaxis, short_names(list(state["gate"])))
     ax.set_ylabel("share")
     ax.grid(axis="y")
@@ -447,8 +474,8 @@ def draw_map_agreement(ax: Axes, summary: pd.DataFrame, measure: str) -> Axes:
     of_all = ~summary.duplicated("gate")
     whole, parts = summary[of_all], summary[~of_all]
     sides = (
-        (measure, -0.14, NETWORK_COLORS[0], "o", "own Grad-CAM"),
-        (f"null_{measure}", 0.14, _NULL_COLOR, "s", "null: another image's Grad-CAM"),
+        (measure, -0.14, NETWORK_COLORS[0], "o", "Grad-CAM of the same image (small: per class)"),
+        (f"null_{measure}", 0.14, _NULL_COLOR, "s", "null: Grad-CAM of another image"),
     )
     for column, shift, color, marker, label in sides:
         at = parts["gate"].map(place).to_numpy() + shift
@@ -486,19 +513,15 @@ def draw_per_class_accuracy(ax: Axes, comparison: pd.DataFrame, names: tuple[str
     y = np.arange(len(comparison))
     a, b = (comparison[f"accuracy_{side}"].to_numpy() for side in "ab")
     ax.hlines(y, np.fmin(a, b), np.fmax(a, b), color="#C4C4C4", linewidth=2, zorder=1)
-    for values, name, color, marker in zip((a, b), names, NETWORK_COLORS, "os", strict=True):
+    # The second mark is smaller, so that the first is still seen where both are equal.
+    for values, name, color, form in zip(
+        (a, b), names, NETWORK_COLORS, (("o", 7), ("s", 4)), strict=True
+    ):
         ax.plot(
-            values,
-            y,
-            marker=marker,
-            linestyle="none",
-            markersize=5,
-            color=color,
-            label=name,
-            alpha=0.85,
+            values, y, marker=form[0], linestyle="none", markersize=form[1], color=color, label=name
         )
     _rows(ax, list(comparison["class"]))
-    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    ax.xaxis.set_major_formatter(_as_percent)
     ax.set_xlabel("accuracy")
     return ax
 
@@ -530,7 +553,7 @@ def draw_disagreements(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str
         va="center",
         fontsize=7.5,
     )
-    step = _thinning(ax.yaxis, len(comparison))
+    step = _thinning(ax.yaxis, len(comparison), 9)
     for i, p in enumerate(comparison["p_holm"].to_numpy(dtype=np.float64)):
         if i % step == 0 or p < 0.05:
             ax.text(
@@ -697,8 +720,9 @@ def _rows(ax: Axes, classes: list[str]) -> None:
 
 
 def _label(axis: Axis, texts: Sequence[str]) -> None:
-    """A label at 0, 1, 2 ..., thinned evenly where they would overlap."""
-    step = _thinning(axis, len(texts))
+    """A label at 0, 1, 2 ..., first smaller and then thinned evenly where they would overlap."""
+    size = 7.5 if _thinning(axis, len(texts), 10) == 1 else 6.0
+    step = _thinning(axis, len(texts), size + 1.5)
     places = range(0, len(texts), step)
     horizontal = isinstance(axis, XAxis)
     slanted = horizontal and max((len(texts[i]) for i in places), default=0) > 2
@@ -708,17 +732,17 @@ def _label(axis: Axis, texts: Sequence[str]) -> None:
         rotation=45 if slanted else 0,
         ha=("right" if slanted else "center") if horizontal else "right",
         rotation_mode="anchor" if slanted else "default",
+        fontsize=size,
     )
 
 
-def _thinning(axis: Axis, count: int) -> int:
+def _thinning(axis: Axis, count: int, points: float) -> int:
+    """Every how manieth label fits, at so many points a label."""
     ax = axis.axes
     assert isinstance(ax, Axes)
     box = ax.get_window_extent()
     size = box.width if isinstance(axis, XAxis) else box.height
-    # 10 points a label, and a quarter of the Axes may still go to labels and titles.
-    room = max(1.0, 0.75 * size / ax.figure.dpi * 72 / 10)
-    return math.ceil(count / room)
+    return math.ceil(count * points / max(1.0, size / ax.figure.dpi * 72))
 
 
 def _trim(text: str, length: int = 22) -> str:
@@ -731,6 +755,11 @@ def _measure_axis(axis: Axis, ax: Axes, measure: str) -> None:
         line = ax.axvline if isinstance(axis, XAxis) else ax.axhline
         line(0, color=_INK, linewidth=0.6)
     axis.set_label_text(_MEASURES[measure])
+
+
+def _as_percent(share: float, position: int | None) -> str:
+    """A tick label; what matplotlib calls a formatter function."""
+    return f"{100 * share:.3g} %"
 
 
 def _p_value(p: float) -> str:

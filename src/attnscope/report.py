@@ -193,7 +193,7 @@ def _training_images(recording: Recording) -> Picture:
     classes = figures.drawable_names(read_json(run / "config.json").get("classes", []))
     columns = 8
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(8.5, 0.5 + 1.15 * rows), layout="constrained")
+    figure = Figure(figsize=(8.5, 0.5 + 1.15 * rows), layout="compressed")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(images) :]:
         ax.set_axis_off()
@@ -214,7 +214,7 @@ def _confusion_matrix(recording: Recording) -> Picture:
     figure = Figure(figsize=(size + 0.9, size), layout="constrained")
     shown = counts.set_axis(_names(recording), axis=0).set_axis(_names(recording), axis=1)
     ax = figures.draw_confusion_matrix(figure.subplots(), shown)
-    figures.draw_colorbar([ax], "share of the true class")
+    figures.draw_colorbar(ax, "share of the true class", [ax])
     figure.suptitle(f"Confusion matrix of {_title(recording)}")
     numbers = counts.to_numpy().astype(float)
     right, total = np.trace(numbers), numbers.sum()
@@ -271,8 +271,8 @@ def _channel_gates(recording: Recording) -> Picture:
             right.set_yticklabels([])
         for ax in axes[-1]:
             ax.set_xlabel("channels, from the most to the least class-dependent (rank by ω²)")
-        figures.draw_colorbar(list(axes[:, 0]), f"mean gate ({_bounds(gates)})")
-        figures.draw_colorbar(list(axes[:, 1]), "mean gate − mean over classes")
+        figures.draw_colorbar(axes[0, 0], f"mean gate ({_bounds(gates)})", list(axes[:, 0]))
+        figures.draw_colorbar(axes[0, 1], "mean gate − mean over classes", list(axes[:, 1]))
         figure.suptitle(f"Channel gates per class: {_title(recording)}")
         pages.append(figure)
     found = pd.concat(effects.values(), keys=effects.keys(), names=["gate", None]).reset_index()
@@ -303,8 +303,9 @@ def _gate_profiles(recording: Recording) -> Picture:
     spread = profiles.assign(departure=(profiles["mean"] - middle).abs())
     highlight = None
     if len(recording.classes) > _GRID_ROWS:
-        ranked = spread.groupby("class", sort=False)["departure"].max()
-        highlight = ranked.nlargest(8).index.tolist()
+        ranked = spread.groupby(["kind", "class"], sort=False)["departure"].max().reset_index()
+        leading = ranked.sort_values("departure", ascending=False).groupby("kind").head(4)
+        highlight = list(dict.fromkeys(leading["class"]))[:_GRID_ROWS]
     drawn = dict(zip(recording.classes, _names(recording), strict=True))
     shown = [drawn[c] for c in highlight] if highlight is not None else None
     figure = Figure(figsize=(max(9.5, 4.6 * len(kinds) + 1.4), 6), layout="constrained")
@@ -329,7 +330,7 @@ def _gate_profiles(recording: Recording) -> Picture:
         f"{least['class']} {least['mean']:.3f}, {most['class']} {most['mean']:.3f}."
     )
     if highlight is not None:
-        caption += " In colour: the classes that depart most from the mean over classes."
+        caption += " In colour: of each kind of gate the four classes that depart most."
     if "spatial" not in kinds:
         caption += f" {_no_gate(recording, 'spatial')}"
     return Picture([figure], caption)
@@ -368,9 +369,9 @@ def _spatial_maps(recording: Recording) -> Picture:
     gates, left_out = _some_gates(recording.gates_of_kind("spatial"))
     maps = {g.name: statistics.class_mean_maps(recording, g.name) for g in gates}
     cams = statistics.class_mean_grad_cam(recording, "predicted") if _has_cam(recording) else None
-    if not gates and cams is None:
-        return _note_picture(recording, "Spatial maps", _no_gate(recording, "spatial"))
-    low, high = _range(np.concatenate([m.ravel() for m in maps.values()])) if gates else (0.0, 1.0)
+    if not gates:
+        return _class_grad_cam(recording, cams)
+    low, high = _range(np.concatenate([m.ravel() for m in maps.values()]))
     top = _top(cams) if cams is not None else 1.0
     short = figures.short_names([g.name for g in gates])
     columns = len(gates) + (cams is not None)
@@ -378,7 +379,7 @@ def _spatial_maps(recording: Recording) -> Picture:
     for first in range(0, len(names), _CLASSES_A_PAGE):
         page = range(first, min(first + _CLASSES_A_PAGE, len(names)))
         figure = Figure(
-            figsize=(max(5.5, 2 + 0.82 * columns), 1.3 + 0.82 * len(page)), layout="constrained"
+            figsize=(max(5.5, 2 + 0.82 * columns), 1.0 + 0.78 * len(page)), layout="compressed"
         )
         axes = figure.subplots(len(page), columns, squeeze=False)
         for row, i in zip(axes, page, strict=True):
@@ -396,29 +397,49 @@ def _spatial_maps(recording: Recording) -> Picture:
                     row[-1], cams[i], low=0, high=top, title=title, cmap=figures.GRAD_CAM_MAP
                 )
             _row_name(row[0], names[i])
-        if gates:
-            figures.draw_colorbar(
-                list(axes[:, : len(gates)].ravel()), f"mean spatial gate ({_bounds(gates)})"
-            )
-        if cams is not None:
-            figures.draw_colorbar(list(axes[:, -1]), "mean Grad-CAM after its ReLU, unscaled")
-        what = "Spatial gates" if gates else "No spatial gates, so Grad-CAM only"
-        figure.suptitle(f"{what}, mean per class: {_title(recording)}", wrap=True)
-        pages.append(figure)
-    if gates:
-        caption = (
-            "Mean spatial gate of the images of each class, in the order in which the gates act; "
-            f"every map on one scale from {low:.3g} to {high:.3g} ({_bounds(gates)}), cells not "
-            f"interpolated. {left_out}"
+        figures.draw_colorbar(
+            axes[0, 0], f"mean spatial gate ({_bounds(gates)})", list(axes[:, : len(gates)].ravel())
         )
-    else:
-        caption = f"{_no_gate(recording, 'spatial')} "
+        if cams is not None:
+            figures.draw_colorbar(axes[0, -1], "mean Grad-CAM after its ReLU", list(axes[:, -1]))
+        figure.suptitle(f"Spatial gates, mean per class: {_title(recording)}")
+        pages.append(figure)
+    caption = (
+        "Mean spatial gate of the images of each class, in the order in which the gates act; "
+        f"every map on one scale from {low:.3g} to {high:.3g} ({_bounds(gates)}), cells not "
+        f"interpolated. {left_out}"
+    )
     if cams is not None:
         caption += (
             f"Grad-CAM of the predicted class after its ReLU, unscaled, from 0 to {top:.3g}; an "
             "image with a steep logit weighs more."
         )
     return Picture(pages, caption.strip())
+
+
+def _class_grad_cam(recording: Recording, cams: NDArray[np.float64] | None) -> Picture:
+    """What stands in for spatial maps where a network has none: words, and Grad-CAM."""
+    text = _no_gate(recording, "spatial")
+    if cams is None:
+        return _note_picture(recording, "Spatial maps", f"{text} No Grad-CAM was recorded.")
+    names, top = _names(recording), _top(cams)
+    columns = min(10, max(5, -(-len(names) // 10)), len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(max(6.0, 1 + 1.1 * columns), 0.8 + 1.2 * rows), layout="compressed")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(names) :]:
+        ax.set_axis_off()
+    for ax, cam, name in zip(axes, cams, names, strict=False):
+        figures.draw_map(
+            ax, cam, low=0, high=top, title=_short(name, 16), cmap=figures.GRAD_CAM_MAP
+        )
+    figures.draw_colorbar(axes[0], "Grad-CAM after its ReLU", list(axes))
+    figure.suptitle(f"{_drawable(text)}\nMean Grad-CAM per class instead")
+    return Picture(
+        [figure],
+        f"{text} Instead: mean Grad-CAM of the predicted class after its ReLU, unscaled, from 0 to "
+        f"{top:.3g}, over the images of each class; an image with a steep logit weighs more.",
+    )
 
 
 def _attention_grid(recording: Recording) -> Picture:
@@ -434,7 +455,7 @@ def _attention_grid(recording: Recording) -> Picture:
     short = figures.short_names([g.name for g in gates])
     columns = 1 + len(gates) + 2 * (cams is not None)
     figure = Figure(
-        figsize=(max(5.5, 2 + 0.82 * columns), 1.4 + 0.88 * len(rows)), layout="constrained"
+        figsize=(max(5.5, 2 + 0.82 * columns), 1.0 + 0.78 * len(rows)), layout="compressed"
     )
     axes = figure.subplots(len(rows), columns, squeeze=False)
     names = _names(recording)
@@ -459,13 +480,15 @@ def _attention_grid(recording: Recording) -> Picture:
                 axes[row, -1], image, cams[row], low=0, high=top, title="overlay" if first else ""
             )
             if not cams[row].any():
-                axes[row, -2].set_xlabel("nowhere above 0", fontsize=6)
+                figures.draw_blank_reason(axes[row, -2], "nowhere\nabove 0")
     if gates:
         figures.draw_colorbar(
-            list(axes[:, 1 : 1 + len(gates)].ravel()), f"spatial gate ({_bounds(gates)})"
+            axes[0, 1],
+            f"spatial gate ({_bounds(gates)})",
+            list(axes[:, 1 : 1 + len(gates)].ravel()),
         )
     if cams is not None:
-        figures.draw_colorbar(list(axes[:, -2:].ravel()), "Grad-CAM after its ReLU")
+        figures.draw_colorbar(axes[0, -2], "Grad-CAM after its ReLU", list(axes[:, -2:].ravel()))
     what = "Image, spatial gates and Grad-CAM" if gates else "Image and Grad-CAM (no spatial gates)"
     figure.suptitle(f"{what}: {_title(recording)}\n{how}", wrap=True)
     caption = f"{how[0].upper()}{how[1:]}. "
@@ -492,7 +515,8 @@ def _map_agreement(recording: Recording) -> Picture:
     gates = recording.gates_of_kind("spatial")
     heading = "Spatial gates and Grad-CAM"
     if not gates:
-        return _note_picture(recording, heading, _no_gate(recording, "spatial"))
+        text = f"{_no_gate(recording, 'spatial')} There is no map to set beside Grad-CAM."
+        return _note_picture(recording, heading, text)
     if not _has_cam(recording):
         return _note_picture(recording, heading, "No Grad-CAM was recorded to compare with.")
     summary = statistics.agreement_summary(recording, "predicted", SEED)
@@ -535,7 +559,7 @@ def _misclassified(recording: Recording) -> Picture:
     columns = 6
     bands = -(-len(rows) // columns)
     panels = 1 if cams is None else 2
-    figure = Figure(figsize=(9.5, 0.9 + bands * (0.55 + 1.4 * panels)), layout="constrained")
+    figure = Figure(figsize=(9.5, 0.5 + bands * (0.42 + 1.4 * panels)), layout="compressed")
     axes = figure.subplots(bands * panels, columns, squeeze=False)
     for ax in axes.ravel():
         ax.set_axis_off()
@@ -554,10 +578,10 @@ def _misclassified(recording: Recording) -> Picture:
             figures.draw_overlay(below, image, cams[k], low=0, high=top)
             below.set_axis_on()
             if not cams[k].any():
-                below.set_xlabel("nowhere above 0", fontsize=6.5)
+                figures.draw_blank_reason(below, "nowhere above 0")
             heat_axes.append(below)
     if heat_axes:
-        figures.draw_colorbar([heat_axes[0], *axes.ravel()], "Grad-CAM of the predicted class")
+        figures.draw_colorbar(heat_axes[0], "Grad-CAM after its ReLU", list(axes.ravel()))
     figure.suptitle(f"The most confident mistakes of {_title(recording)}")
     caption = (
         f"{len(wrong):,} of {len(recording):,} images are misclassified "
@@ -611,7 +635,7 @@ def _per_class_gates(a: Recording, b: Recording) -> Picture:
     for ax, column, name in zip(top, columns, names, strict=True):
         figures.draw_class_distances(ax, drawn, column, high=high, title=name)
     top[1].set_yticklabels([])
-    figures.draw_colorbar(top, "distance to the mean profile")
+    figures.draw_colorbar(top[0], "distance to the mean profile", top)
     below = figure.add_subplot(grid[1, :])
     figures.draw_class_order(below, order)
     below.set_title(f"do both order the classes alike? (filled: p < {LEVEL}, not corrected)")
@@ -811,6 +835,7 @@ def _write_picture(picture: Picture, out: Path, name: str) -> list[Path]:
         stem = name if number == 1 else f"{name}_{number}"
         for ending in ("png", "pdf"):
             write_bytes(out / f"{stem}.{ending}", render(figure, ending))
+            figure.set_layout_engine("none")  # laid out once: the second file has the same places
             written.append(out / f"{stem}.{ending}")
     return written
 
@@ -829,8 +854,7 @@ def _tell_missing_characters(recordings: Sequence[Recording]) -> None:
 
 def _run_folder(recording: Recording) -> Path | None:
     folder = recording.folder.resolve()
-    run = folder.parent.parent
-    return run if folder.parent.name == "recordings" and (run / "config.json").is_file() else None
+    return folder.parent.parent if folder.parent.name == "recordings" else None
 
 
 def _read_metrics(recording: Recording) -> pd.DataFrame:
