@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import torch
@@ -270,7 +271,10 @@ def test_nothing_is_left_behind(raises: bool) -> None:
 
 def test_find_gates_restores_the_flags_when_the_forward_raises() -> None:
     model = build("resnet18", "cbam", "block").train()
+    model.layer1.eval()  # a mixture of flags must come back as it was
     before = state_of(model)
+    find_gates(model, images())
+    assert state_of(model) == before
     with pytest.raises(RuntimeError):
         find_gates(model, images()[:, :2])
     assert state_of(model) == before
@@ -284,6 +288,25 @@ def test_the_tracer_works_again_after_a_forward_that_raised() -> None:
             model(images()[:, :2])
         model(images())
         assert list(seen) == [gate.name for gate in gates]
+
+
+def test_a_network_that_catches_its_own_exception_keeps_its_names() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("not today")
+
+    class Careful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fails = Fails()
+
+        def forward(self, x: Tensor) -> Tensor:
+            with suppress(RuntimeError):
+                x = self.fails(x)
+            return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+
+    (gate,) = find_gates(nn.Sequential(Careful()), images())
+    assert (gate.name, gate.applied_in) == ("0", "0")
 
 
 def run(forward: Callable[[nn.Module, Tensor], Tensor]) -> list[str]:
@@ -326,6 +349,10 @@ NO_GATES = {
     ),
     "features broadcast over the gate": lambda net, y: (
         y.mean((2, 3), keepdim=True) * torch.sigmoid(y)
+    ),
+    "rows broadcast over the gate": lambda net, y: y.mean(2, keepdim=True) * torch.sigmoid(y),
+    "dynamic kernel": lambda net, y: (
+        net.fc.weight[:3, :, None, None].expand(3, 6, 3, 3) * pooled_gate(net, y)
     ),
     "self-attention": lambda net, y: y.flatten(2).softmax(2) @ y.flatten(2).transpose(1, 2),
     "overwritten": lambda net, y: y * pooled_gate(net, y).copy_(y.mean((2, 3), keepdim=True)),
