@@ -153,8 +153,10 @@ def test_misclassified_equals_a_loop(make_recording):
 
 
 def test_equally_confident_images_keep_their_order(write_recording):
-    recording = write_recording(labels=[0] * 200, predictions=[1] * 200)
-    assert misclassified(recording)["row"].tolist() == list(range(200))
+    sure, unsure = [0.05, 0.9, 0.05], [0.1, 0.6, 0.3]
+    recording = write_recording(labels=[0] * 300, logits=logits_of([sure, unsure, unsure] * 100))
+    rows = list(range(300))
+    assert misclassified(recording)["row"].tolist() == rows[::3] + [i for i in rows if i % 3]
 
 
 def test_a_network_without_errors(write_recording):
