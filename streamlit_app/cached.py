@@ -311,7 +311,7 @@ def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
     classes = _short_classes(a)
     names = [
         f"{row}: {classes[a.recording.labels[row]]}\n→ {classes[a.recording.predictions[row]]}"
-        f" | {classes[b.recording.predictions[row]]}"
+        f"\n→ {classes[b.recording.predictions[row]]}"
         for row in rows
     ]
     return layouts.map_grid(names, [a.recording.image(row) for row in rows], columns)

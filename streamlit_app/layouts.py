@@ -108,10 +108,10 @@ def map_grid(
         cams = [j for j, c in enumerate(columns, start=shift) if c.grad_cam]
         if gates:
             beside = list(axes[:, : gates[-1] + 1].flat)
-            figures.draw_colorbar(axes[0, gates[0]], "spatial gate", beside)
+            figures.draw_colorbar(axes[0, gates[0]], "gate", beside)
         for j in cams:
             beside = list(axes[:, (0 if j == cams[0] and not gates else j) : j + 1].flat)
-            figures.draw_colorbar(axes[0, j], "Grad-CAM after the ReLU", beside)
+            figures.draw_colorbar(axes[0, j], "Grad-CAM", beside)
 
     wide = shift + len(columns)
     side = min(1.35, 11 / wide)

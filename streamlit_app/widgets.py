@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec
 
 import cached
+import layouts
 import pandas as pd
 import streamlit as st
 from cached import Run
+from PIL import Image
 
 from attnscope.errors import InputError
 
 _P = ParamSpec("_P")
-PAGE = 24
+PAGE = 20
 """Pictures on one page of a gallery."""
 
 
@@ -63,6 +66,12 @@ def show_figure(pages: list[bytes], caption: str) -> None:
     st.text(caption)
 
 
+def show_grid(png: bytes) -> None:
+    """A grid of maps: not wider than it was drawn for, so that few columns stay small."""
+    with Image.open(io.BytesIO(png)) as image:
+        st.image(png, width=image.width * 96 // layouts.DPI)
+
+
 def table_height(rows: int, most: int = 15) -> int:
     """Height in pixels that shows a table whole, up to so many rows."""
     return 38 + 35 * min(rows, most)
@@ -98,7 +107,7 @@ def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:
             f"{literal(source)} over the picture in grey, from {low:.3g} (dark) to {high:.3g} "
             "(bright); one scale for this page."
         )
-    wide = 6
+    wide = 5
     for start in range(0, len(rows), wide):
         for column, row in zip(st.columns(wide), rows[start : start + wide], strict=False):
             true = recording.classes[recording.labels[row]]

@@ -35,7 +35,7 @@ def _one_channel(run: Run, gate: str) -> None:
             selection_mode="single-row-required",
             selection_default={"selection": {"rows": [0]}},
             hide_index=True,
-            height=420,
+            height=table_height(len(effects), 11),
             column_config={
                 "channel": "Channel",
                 "f": st.column_config.NumberColumn("F", format="%.2f"),

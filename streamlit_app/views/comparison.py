@@ -14,6 +14,7 @@ from widgets import (
     part,
     percent,
     show_figure,
+    show_grid,
     table_height,
 )
 
@@ -73,8 +74,8 @@ def _accuracy(a: Run, b: Run) -> None:
 
 def _gates(a: Run, b: Run) -> None:
     st.caption(
-        "How far each class's channel gates lie from the mean of the classes, root mean square of "
-        "the channels. Channels of two networks are never matched by number. Full bars: p < 0.05."
+        "How far each class's channel gates lie from the mean of the classes, root mean square "
+        "over channels. Channels of two networks are never matched by number. Full bars: p < 0.05."
     )
     show_figure(*cached.comparison(a, b, "per_class_gates"))
     left, right = st.columns([3, 2], gap="large")
@@ -94,7 +95,7 @@ def _gates(a: Run, b: Run) -> None:
         column_config={
             "gate": "Gate",
             "spearman": st.column_config.NumberColumn("Spearman", format="%.3f"),
-            "p": st.column_config.NumberColumn("p", format="%.3g"),
+            "p": st.column_config.NumberColumn("p", format="%.2e"),
         },
     )
 
@@ -115,6 +116,7 @@ def _grad_cam(a: Run, b: Run) -> None:
         cached.compare_grad_cam(a, b),
         hide_index=True,
         column_order=["class", *numbers, "scored"],
+        height=table_height(1 + len(a.recording.classes)),
         column_config={
             name: st.column_config.NumberColumn(label, format="%.3f")
             for name, label in numbers.items()
@@ -145,13 +147,14 @@ def _images(a: Run, b: Run) -> None:
     if only is not None:
         wanted &= a.recording.labels == only
     rows = np.flatnonzero(wanted).tolist()
-    st.subheader(f"{len(rows)} {'image' if len(rows) == 1 else 'images'}", anchor=False)
+    st.subheader(f"{len(rows):,} {'image' if len(rows) == 1 else 'images'}", anchor=False)
     if rows:
         shown = page_of(rows, f"side {a.key} {b.key} {only} {which}", IMAGES)
-        st.image(cached.two_cams_png(a, b, shown))
+        show_grid(cached.two_cams_png(a, b, shown))
         st.caption(
-            "Beside each picture: its number, the true class, and after the arrow what the first "
-            "and the second network predict. Each network's Grad-CAM has its own unit."
+            "Beside each picture: its number, the true class, and after the arrows what the first "
+            "network predicts, then the second. Grad-CAM is shown after its ReLU; each network's "
+            "has a unit, and so a scale, of its own."
         )
 
 

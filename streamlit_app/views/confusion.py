@@ -41,7 +41,7 @@ def _chart(run: Run, mistakes_only: bool) -> alt.LayerChart | alt.FacetChart:
     color = alt.Color(
         "share:Q",
         scale=alt.Scale(scheme="cividis", domain=[0, top or 1]),
-        legend=alt.Legend(title="share of the true class", format=".0%", gradientLength=200),
+        legend=alt.Legend(title="share of the true class", format=".0%", gradientLength=140),
     )
     squares = base.mark_rect(cursor="pointer", stroke="white", strokeWidth=0.5).encode(
         color=alt.condition("isValid(datum.share)", color, alt.value("#e4e4e4")),
@@ -108,7 +108,7 @@ def _matrix(run: Run) -> None:
         wanted &= predictions == classes.index(predicted)
     rows = np.flatnonzero(wanted)
     rows = rows[np.argsort(-cached.confidence(run)[rows], kind="stable")]
-    st.subheader(f"{len(rows)} {'image' if len(rows) == 1 else 'images'}", anchor=False)
+    st.subheader(f"{len(rows):,} {'image' if len(rows) == 1 else 'images'}", anchor=False)
     st.markdown(
         f"True class {literal(true) if true is not None else 'any'}, predicted class "
         f"{literal(predicted) if predicted is not None else 'any'}; the most confident first."

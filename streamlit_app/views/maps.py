@@ -5,7 +5,7 @@ from __future__ import annotations
 import cached
 import streamlit as st
 from cached import Run
-from widgets import chosen_run, literal, page_of, part, show_figure
+from widgets import chosen_run, literal, page_of, part, show_figure, show_grid
 
 IMAGES = 6
 run = chosen_run()
@@ -48,11 +48,11 @@ def _images(run: Run) -> None:
             st.info("No image is of this class.")
             return
         rows = page_of(found, f"maps {run.key} {only}", IMAGES)
-    st.image(cached.image_maps_png(run, rows, own), width="stretch" if len(rows) > 1 else "content")
+    show_grid(cached.image_maps_png(run, rows, own))
     st.caption(
         "Beside each picture: its number, the true class, and after the arrow the predicted one. "
-        "Grad-CAM explains the predicted class and is drawn over the picture; its scale starts at "
-        "0 and holds for the images shown."
+        "Grad-CAM explains the predicted class, after its ReLU, and is drawn over the picture; its "
+        "scale starts at 0 and holds for the images shown."
     )
 
 
@@ -69,7 +69,7 @@ def _class_means(run: Run) -> None:
     if not picked:
         st.info("Pick a class.")
         return
-    st.image(cached.class_maps_png(run, picked, own), width="stretch" if spatial else "content")
+    show_grid(cached.class_maps_png(run, picked, own))
     st.caption("Means over the images of each true class. Grey: a class without images.")
 
 

@@ -31,7 +31,7 @@ def _mistakes(run: Run) -> None:
         shown = shown[shown["label"] == true]
     if predicted is not None:
         shown = shown[shown["prediction"] == predicted]
-    st.subheader(f"{len(shown)} of {len(wrong)} misclassified images", anchor=False)
+    st.subheader(f"{len(shown):,} of {len(wrong):,} misclassified images", anchor=False)
     if len(shown):
         gallery(run, shown["row"].tolist(), source, f"wrong {run.key} {true!r} {predicted!r}")
 
