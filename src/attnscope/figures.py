@@ -477,9 +477,10 @@ def draw_map_agreement(ax: Axes, summary: pd.DataFrame, measure: str) -> Axes:
         (measure, -0.14, NETWORK_COLORS[0], "o", "Grad-CAM of the same image (small: per class)"),
         (f"null_{measure}", 0.14, _NULL_COLOR, "s", "null: Grad-CAM of another image"),
     )
+    faint = float(np.clip(5 * len(gates) / max(len(parts), 1), 0.1, 0.35))  # many are a cloud
     for column, shift, color, marker, label in sides:
         at = parts["gate"].map(place).to_numpy() + shift
-        ax.scatter(at, parts[column], s=9, color=color, alpha=0.35, linewidths=0)
+        ax.scatter(at, parts[column], s=9, color=color, alpha=faint, linewidths=0)
         at = whole["gate"].map(place).to_numpy() + shift
         ax.plot(
             at,
@@ -757,7 +758,7 @@ def _measure_axis(axis: Axis, ax: Axes, measure: str) -> None:
     axis.set_label_text(_MEASURES[measure])
 
 
-def _as_percent(share: float, position: int | None) -> str:
+def _as_percent(share: float, position: float) -> str:
     """A tick label; what matplotlib calls a formatter function."""
     return f"{100 * share:.3g} %"
 

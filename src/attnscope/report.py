@@ -282,7 +282,7 @@ def _channel_gates(recording: Recording) -> Picture:
         f"Class means of {len(found):,} channels in {len(gates)} gates, all on one scale from "
         f"{low:.3g} to {high:.3g} ({_bounds(gates)}). Left: the mean gate; right: what remains "
         f"when the channel's mean over the classes is taken away, at most {limit:.3g}. "
-        f"{different:,} channels ({_percent(different / len(found))}) differ between classes "
+        f"{_channels(different)} ({_percent(different / len(found))}) with class-dependent means "
         f"(Benjamini-Yekutieli within each gate, p < {LEVEL})"
     )
     if found["omega_squared"].notna().any():
@@ -291,7 +291,7 @@ def _channel_gates(recording: Recording) -> Picture:
             f"; the strongest is channel {best['channel']} of {best['gate']}, "
             f"ω² = {best['omega_squared']:.2f}"
         )
-    return Picture(pages, f"{caption}. {constant:,} channels are constant over all images.")
+    return Picture(pages, f"{caption}. Constant over all images: {_channels(constant)}.")
 
 
 def _gate_profiles(recording: Recording) -> Picture:
@@ -1001,6 +1001,10 @@ def _row_height(frame: pd.DataFrame) -> float:
 def _short(text: object, length: int = 18) -> str:
     clean = " ".join(str(text).split())
     return clean if len(clean) <= length else clean[: length - 1] + "…"
+
+
+def _channels(count: int) -> str:
+    return f"{count:,} channel{'' if count == 1 else 's'}"
 
 
 def _percent(share: float) -> str:

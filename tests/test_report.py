@@ -1,0 +1,507 @@
+"""Figures by name, their files, and the page."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from safetensors.numpy import save_file
+
+from attnscope import figures, report, statistics
+from attnscope.errors import InputError
+from attnscope.recording import Recording
+
+Make = Callable[..., Recording]
+IN_A_RUN_ONLY = {"training_curves", "training_images"}
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "DPI", 30)
+    monkeypatch.setattr(report, "_REPORT_DPI", 20)
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Makes few figures where the test is of something else: drawing takes the time."""
+    monkeypatch.setattr(report, "FIGURES", {name: report.FIGURES[name] for name in names})
+
+
+def add_run_files(recording: Recording) -> Path:
+    run = recording.folder.parent.parent
+    epochs = np.arange(1, 4)
+    pd.DataFrame(
+        {
+            "epoch": epochs,
+            "step": 10 * epochs,
+            "train_loss": 2.0 / epochs,
+            "train_accuracy": 0.3 * epochs,
+            "validation_loss": 2.2 / epochs,
+            "validation_accuracy": [0.5, 0.8, 0.7],
+            "learning_rate": 0.1,
+            "images_per_second": 100.0,
+            "seconds": 60.0 * epochs,
+        }
+    ).to_csv(run / "metrics.csv", index=False)
+    (run / "config.json").write_text(json.dumps({"classes": recording.classes}))
+    images = np.random.default_rng(0).integers(0, 256, (10, 3, 8, 8), dtype=np.uint8)
+    save_file(
+        {"images": images, "labels": np.arange(10) % len(recording.classes)},
+        run / "training_images.safetensors",
+    )
+    return run
+
+
+def draw(name: str, *recordings: Recording) -> report.Picture:
+    with figures.style():
+        return (report.FIGURES | report.COMPARISONS)[name](*recordings)
+
+
+def words(figure: Figure) -> str:
+    found = [figure.get_suptitle()]
+    found += [text.get_text() for ax in figure.axes for text in ax.texts]
+    return "\n".join(found)
+
+
+def maps(figure: Figure, cmap: str) -> list:
+    return [i for ax in figure.axes for i in ax.images if i.cmap.name == cmap]
+
+
+def test_every_name_gives_png_and_pdf(make_recording: Make) -> None:
+    run = add_run_files(make_recording(count=30))
+    files = report.write_figures(run)
+    assert files == [run / "figures" / f"{n}.{e}" for n in report.FIGURES for e in ("png", "pdf")]
+    assert {f.name for f in (run / "figures").iterdir()} == {f.name for f in files}
+    for file in files:
+        start = b"\x89PNG" if file.suffix == ".png" else b"%PDF"
+        assert file.read_bytes().startswith(start)
+
+
+def test_figures_are_the_same_bytes_again(
+    make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "confusion_matrix", "misclassified")
+    recording = make_recording(count=12, spatial=False)
+    first = report.write_figures(recording.folder, tmp_path / "a")
+    second = report.write_figures(recording.folder, tmp_path / "b")
+    assert [f.read_bytes() for f in first] == [f.read_bytes() for f in second]
+
+
+def test_outside_a_run_what_is_missing_is_said(
+    make_recording: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only(monkeypatch, *IN_A_RUN_ONLY, "confusion_matrix")
+    recording = make_recording(count=12, spatial=False)
+    names = {file.stem for file in report.write_figures(recording.folder, tmp_path / "out")}
+    assert names == {"confusion_matrix"}
+    said = "\n".join(caplog.messages)
+    assert "training_curves left out" in said
+    assert "metrics.csv" in said
+    assert "training_images left out" in said
+
+
+def test_names_in_the_architecture_are_those_made() -> None:
+    page = (Path(__file__).parents[1] / "docs/architecture.md").read_text(encoding="utf-8")
+    section = page.split("\n## Figures")[1].split("\n## ")[0]
+    for name in [*report.FIGURES, *report.COMPARISONS]:
+        assert f"`{name}`" in section
+
+
+def test_training_curves(make_recording: Make) -> None:
+    recording = make_recording(count=12)
+    add_run_files(recording)
+    picture = draw("training_curves", recording)
+    loss, accuracy, rate = picture.figures[0].axes
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [2, 1, 2 / 3])
+    np.testing.assert_allclose(accuracy.lines[1].get_ydata(), [0.5, 0.8, 0.7])
+    np.testing.assert_allclose(rate.lines[0].get_ydata(), 0.1)
+    assert "70.0 % after the last epoch, highest 80.0 % after epoch 2" in picture.caption
+
+
+def test_training_images_are_those_of_the_file(make_recording: Make) -> None:
+    recording = make_recording(count=12)
+    add_run_files(recording)
+    axes = [ax for ax in draw("training_images", recording).figures[0].axes if ax.images]
+    expected = np.random.default_rng(0).integers(0, 256, (10, 3, 8, 8), dtype=np.uint8)
+    assert len(axes) == 10
+    np.testing.assert_array_equal(axes[4].images[0].get_array(), expected[4].transpose(1, 2, 0))
+    assert axes[4].get_title("center") == "dog"
+
+
+@pytest.mark.parametrize("content", [b"", b"epoch\n1\n", b"\xff\xfe"])
+def test_damaged_metrics_are_named(make_recording: Make, content: bytes) -> None:
+    recording = make_recording(count=12)
+    (add_run_files(recording) / "metrics.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"metrics\.csv") as caught:
+        draw("training_curves", recording)
+    assert not isinstance(caught.value, report.Unavailable)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_training_images_are_named(make_recording: Make) -> None:
+    recording = make_recording(count=12)
+    (add_run_files(recording) / "training_images.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError, match="training_images"):
+        draw("training_images", recording)
+
+
+def test_confusion_matrix_has_the_counts(make_recording: Make) -> None:
+    recording = make_recording()
+    picture = draw("confusion_matrix", recording)
+    counts = statistics.confusion_matrix(recording).to_numpy()
+    image = picture.figures[0].axes[0].images[0]
+    np.testing.assert_allclose(image.get_array(), counts / counts.sum(1, keepdims=True))
+    assert f"{np.trace(counts)} of 60 images" in picture.caption
+
+
+def test_channel_gates_share_scales_and_start_with_the_planted_channel(
+    make_recording: Make,
+) -> None:
+    recording = make_recording(effect=0.3)
+    picture = draw("channel_gates", recording)
+    gates, differences = maps(picture.figures[0], "cividis"), maps(picture.figures[0], "RdBu_r")
+    assert len(gates) == len(differences) == 2
+    assert len({i.get_clim() for i in gates}) == len({i.get_clim() for i in differences}) == 1
+    low, high = gates[0].get_clim()
+    everything = np.concatenate([i.get_array().ravel() for i in gates])
+    assert (low, high) == (everything.min(), everything.max())
+    profiles = statistics.class_profiles(recording, "layer1.attention.channel")
+    planted = profiles[profiles["channel"] == 0]["mean"].to_numpy()
+    np.testing.assert_allclose(gates[0].get_array()[:, 0], planted, rtol=1e-6)
+    np.testing.assert_allclose(
+        differences[0].get_array()[:, 0], planted - planted.mean(), rtol=1e-5
+    )
+    bottom, top = differences[0].get_clim()
+    assert bottom == -top
+    assert "channel 0 of layer1.attention.channel" in picture.caption
+    assert "1 channel (4.2 %) with class-dependent means" in picture.caption
+    assert "Constant over all images: 1 channel." in picture.caption
+    assert f"{low:.3g} to {high:.3g} (bounds 0 to 1)" in picture.caption
+
+
+def test_many_gates_take_several_pages_on_one_scale(
+    make_recording: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_GATES_A_PAGE", 1)
+    monkeypatch.setattr(report, "_CLASSES_A_PAGE", 2)
+    recording = make_recording(count=12)
+    for name, pages in (("channel_gates", 2), ("spatial_maps", 2)):
+        picture = draw(name, recording)
+        assert len(picture.figures) == pages
+        assert len({i.get_clim() for f in picture.figures for i in maps(f, "cividis")}) == 1
+
+
+def test_gate_profiles_separate_the_kinds(make_recording: Make) -> None:
+    recording = make_recording()
+    axes = draw("gate_profiles", recording).figures[0].axes
+    assert [ax.get_title("left") for ax in axes[:2]] == ["channel gates", "spatial gates"]
+    frame = statistics.gate_profiles(recording)
+    owl = frame[(frame["kind"] == "spatial") & (frame["class"] == "owl")]["mean"]
+    np.testing.assert_allclose(axes[1].lines[2].get_ydata(), owl)
+    caption = draw("gate_profiles", make_recording("se", spatial=False)).caption
+    assert "no spatial gates" in caption
+
+
+def test_gate_state_shares_a_scale_and_names_the_constant(make_recording: Make) -> None:
+    picture = draw("gate_state", make_recording())
+    channel, spatial = picture.figures[0].axes
+    assert channel.get_ylim() == spatial.get_ylim()
+    assert [bar.get_height() for bar in channel.containers[3]] == [1 / 8, 0]
+    assert "at most 12.5 %, in layer1.attention.channel" in picture.caption
+
+
+def test_spatial_maps_are_class_means_on_one_scale(make_recording: Make) -> None:
+    recording = make_recording()
+    picture = draw("spatial_maps", recording)
+    drawn = maps(picture.figures[0], "cividis")
+    assert len(drawn) == 6
+    assert len({i.get_clim() for i in drawn}) == 1
+    expected = statistics.class_mean_maps(recording, "layer2.attention.spatial")
+    np.testing.assert_allclose(drawn[3].get_array(), expected[1])
+    cams = maps(picture.figures[0], "viridis")
+    np.testing.assert_allclose(
+        cams[2].get_array(), statistics.class_mean_grad_cam(recording, "predicted")[2]
+    )
+    low, high = drawn[0].get_clim()
+    assert f"from {low:.3g} to {high:.3g} (bounds 0 to 1)" in picture.caption
+
+
+@pytest.mark.parametrize("name", ["spatial_maps", "map_agreement", "attention_grid"])
+def test_a_network_without_spatial_gates_says_so(make_recording: Make, name: str) -> None:
+    picture = draw(name, make_recording("se", spatial=False))
+    assert "no spatial gates" in words(picture.figures[0])
+    assert "no spatial gates" in picture.caption
+
+
+@pytest.mark.parametrize("name", sorted(set(report.FIGURES) - IN_A_RUN_ONLY))
+def test_a_network_without_gates_or_grad_cam_has_every_figure(
+    write_recording: Make, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    recording = write_recording(labels=[0, 1, 2, 0], predictions=[0, 1, 2, 1])
+    picture = np.zeros((4, 4, 3), np.uint8)
+    monkeypatch.setattr(Recording, "image", lambda self, i: picture)
+    with figures.style():
+        made = report.FIGURES[name](recording)
+        report.render(made.figures[0], "png", 20)
+    if "gate" in name or "map" in name:
+        assert "no gates at all" in made.caption
+
+
+def test_attention_grid_is_raw_seeded_and_of_right_answers(make_recording: Make) -> None:
+    recording = make_recording()
+    figure = draw("attention_grid", recording).figures[0]
+    again = draw("attention_grid", recording).figures[0]
+    grid = figure.axes[: 3 * 5]
+    for row in range(3):
+        image, first, second, cam, overlay = (ax.images[-1] for ax in grid[5 * row : 5 * row + 5])
+        pixels = image.get_array()
+        found = [i for i in range(60) if np.array_equal(recording.image(i), pixels)]
+        assert len(found) == 1
+        i = found[0]
+        assert recording.labels[i] == recording.predictions[i] == row
+        one = slice(i, i + 1)
+        np.testing.assert_array_equal(
+            first.get_array(), recording.spatial("layer1.attention.spatial", one)[0]
+        )
+        np.testing.assert_array_equal(
+            second.get_array(), recording.spatial("layer2.attention.spatial", one)[0]
+        )
+        np.testing.assert_array_equal(
+            cam.get_array(), np.maximum(recording.grad_cam(rows=one)[0], 0)
+        )
+        np.testing.assert_array_equal(overlay.get_array(), cam.get_array())
+        np.testing.assert_array_equal(pixels, again.axes[5 * row].images[0].get_array())
+    assert len({ax.images[-1].get_clim() for k, ax in enumerate(grid) if k % 5 in (1, 2)}) == 1
+    assert len({ax.images[-1].get_clim() for k, ax in enumerate(grid) if k % 5 in (3, 4)}) == 1
+    assert "seed 0" in figure.get_suptitle()
+
+
+def test_a_grad_cam_without_positive_values_says_why_it_is_blank(
+    make_recording: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    negative = np.full((1, 4, 4), -1, np.float32)
+    monkeypatch.setattr(Recording, "grad_cam", lambda self, rows: negative)
+    picture = draw("attention_grid", make_recording())
+    assert words(picture.figures[0]).count("nowhere\nabove 0") == 3
+    assert "3 of 3 are nowhere above 0" in picture.caption
+
+
+def test_map_agreement_draws_the_summary(make_recording: Make) -> None:
+    recording = make_recording()
+    axes = draw("map_agreement", recording).figures[0].axes
+    whole = statistics.agreement_summary(recording).groupby("gate", sort=False).first()
+    np.testing.assert_allclose(axes[0].lines[0].get_ydata(), whole["spearman"])
+    np.testing.assert_allclose(axes[1].lines[1].get_ydata(), whole["null_iou"])
+
+
+def test_misclassified_shows_the_most_confident_first(make_recording: Make) -> None:
+    recording = make_recording()
+    picture = draw("misclassified", recording)
+    first = statistics.misclassified(recording).iloc[0]
+    ax = picture.figures[0].axes[0]
+    np.testing.assert_array_equal(ax.images[0].get_array(), recording.image(first["row"]))
+    assert ax.get_title("center") == (
+        f"is {first['label']}\nsaid {first['prediction']}, {100 * first['confidence']:.1f} %"
+    )
+    cam = np.maximum(recording.grad_cam(rows=slice(first["row"], first["row"] + 1))[0], 0)
+    heats = [i for i in maps(picture.figures[0], "viridis") if i.get_array().shape == (4, 4)]
+    np.testing.assert_array_equal(heats[0].get_array(), cam)
+    assert len({i.get_clim() for i in heats}) == 1
+
+
+def test_no_mistake_is_said(make_recording: Make) -> None:
+    picture = draw("misclassified", make_recording(accuracy=2))
+    assert "None of the 60 images is misclassified" in words(picture.figures[0])
+
+
+def test_comparison_writes_every_figure(make_recording: Make, tmp_path: Path) -> None:
+    a, b = make_recording("se", spatial=False), make_recording("cbam", seed=1)
+    files = report.write_comparison(a.folder, b.folder, tmp_path / "out")
+    assert files == [
+        tmp_path / "out" / f"{n}.{e}" for n in report.COMPARISONS for e in ("png", "pdf")
+    ]
+    assert all(file.stat().st_size > 1000 for file in files)
+
+
+def test_different_images_leave_nothing_behind(make_recording: Make, tmp_path: Path) -> None:
+    a, b = make_recording("a", count=30), make_recording("b", count=60)
+    with pytest.raises(InputError, match="not of the same images"):
+        report.write_comparison(a.folder, b.folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_planted_difference_is_found_and_none_is_called_none(make_recording: Make) -> None:
+    good, bad = make_recording("good", accuracy=2), make_recording("bad", accuracy=0, seed=1)
+    found = draw("per_class_accuracy", good, bad).caption
+    assert "3 of 3 classes differ after Holm's correction: " in found
+    assert "cat (100.0 % and 0.0 %, p < 0.001)" in found
+    twin = make_recording("twin", accuracy=2, seed=2)
+    none = draw("per_class_accuracy", good, twin).caption
+    assert "No class differs: of 3 classes none has p < 0.05" in none
+    assert "no difference found" in none
+
+
+def test_one_class_that_differs_is_named() -> None:
+    frame = pd.DataFrame(
+        {
+            "class": ["all", "cat", "dog", "owl"],
+            "count": [300, 100, 100, 0],
+            "accuracy_a": [0.7, 0.5, 0.9, np.nan],
+            "accuracy_b": [0.8, 0.7, 0.9, np.nan],
+            "only_a": [3, 1, 2, 0],
+            "only_b": [23, 21, 2, 0],
+            "p": [0.001, 0.002, 1.0, np.nan],
+            "p_holm": [0.001, 0.004, 1.0, np.nan],
+        }
+    )
+    sentence = report.accuracy_sentence(frame, "SE", "CBAM")
+    assert "1 of 2 classes differs" in sentence
+    assert sentence.endswith("cat (50.0 % and 70.0 %, p = 0.004).")
+    assert "SE is right on 70.0 % of 300 images, CBAM on 80.0 %" in sentence
+
+
+def test_gates_and_grad_cam_of_a_network_with_itself(make_recording: Make) -> None:
+    a = make_recording("one")
+    picture = draw("per_class_gates", a, a)
+    left, right = (i.get_array() for i in maps(picture.figures[0], "cividis"))
+    np.testing.assert_array_equal(left, right)
+    assert "Spearman 1.00 (median over 2 gates)" in picture.caption
+    assert picture.figures[0].axes[0].get_title("left") == "one (first)"
+    assert "correlate with Spearman 1.00" in draw("per_class_grad_cam", a, a).caption
+
+
+def test_networks_without_a_shared_gate_say_so(write_recording: Make) -> None:
+    values = np.random.default_rng(0).random((6, 4))
+    a, b = (
+        write_recording(n, labels=[0, 1, 2] * 2, gates={f"{n}.gate": values}) for n in ("a", "b")
+    )
+    assert "no channel gate of the same name" in draw("per_class_gates", a, b).caption
+    assert "No Grad-CAM was recorded for a and b" in draw("per_class_grad_cam", a, b).caption
+
+
+class Page(HTMLParser):
+    """What a page would load, and how its tables and pictures stand."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.alts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in {"src", "href", "srcset", "data", "action"}:
+                self.loads.append(value or "")
+            if name == "alt":
+                self.alts.append(value or "")
+
+
+def test_report_is_one_file_that_asks_for_nothing(make_recording: Make, tmp_path: Path) -> None:
+    a, b = make_recording("se", spatial=False), make_recording("cbam", seed=1)
+    add_run_files(a)
+    out = report.write_report([a.folder, b.folder], tmp_path / "deep" / "report.html")
+    text = out.read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(re.match(r"data:image/png;base64,|#", load) for load in page.loads)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not {"script", "iframe", "object", "embed", "link"} & set(page.tags)
+    pictures = 2 * len(report.FIGURES) - len(IN_A_RUN_ONLY) + len(report.COMPARISONS)
+    assert page.tags.count("img") == pictures == len([alt for alt in page.alts if alt])
+    assert (
+        draw("per_class_accuracy", a, b).caption.replace("'", "&#39;").replace("<", "&lt;") in text
+    )
+    assert "made by the test" in text  # the source
+    assert "Left out: training_curves" in text
+    assert [p.name for p in out.parent.iterdir()] == ["report.html"]
+
+
+def test_report_escapes_what_comes_from_data(
+    make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "confusion_matrix", "gate_profiles", "map_agreement")
+    evil = "<script>alert(1)</script>"
+    names = [evil, '" onerror="x', "&amp; {{ 7 * 7 }}"]
+    a = make_recording("<b>a</b>", names=names, spatial=False)
+    b = make_recording("b", names=names, seed=1)
+    out = report.write_report([a.folder, b.folder], tmp_path / "report.html")
+    text = out.read_text(encoding="utf-8")
+    assert evil not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+
+
+def test_report_of_one_run_compares_nothing(
+    make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    recording = make_recording(spatial=False)
+    text = report.write_report([recording.folder], tmp_path / "one.html").read_text()
+    right = int((recording.labels == recording.predictions).sum())
+    assert f"{right} of 60" in text
+    assert "class by class" not in text
+    recall = statistics.class_metrics(recording)["recall"][0]
+    assert f"<td>{100 * recall:.1f} %</td>" in text
+
+
+def test_report_of_runs_that_cannot_be_compared_says_so(
+    make_recording: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    a = make_recording("a", count=30, spatial=False)
+    b = make_recording("b", count=33, spatial=False)
+    text = report.write_report([a.folder, b.folder], tmp_path / "r.html").read_text()
+    assert "cannot be compared" in text
+    assert "30 against 33" in text
+    assert any("no comparison of a and b" in line for line in caplog.messages)
+
+
+def test_report_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least one run"):
+        report.write_report([], tmp_path / "r.html")
+    with pytest.raises(InputError, match="holds no recording"):
+        report.write_report([tmp_path], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_names_without_a_font_give_one_line(
+    make_recording: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only(monkeypatch, "confusion_matrix", "misclassified")
+    names = ["\U0010ffff", "\U0010ffff\U0010fffe", "owl"]
+    recording = make_recording(count=12, names=names)
+    report.write_figures(recording.folder, tmp_path / "out")
+    lines = [line for line in caplog.messages if "font" in line]
+    assert len(lines) == 1
+    assert "2 characters" in lines[0]
+
+
+def test_report_needs_neither_torch_nor_pyplot() -> None:
+    code = (
+        "import sys, attnscope.report\n"
+        "print([m for m in ('torch', 'matplotlib.pyplot', 'captum') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
