@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from attnscope.errors import InputError
-from attnscope.recording import open_recordings
+from attnscope.recording import Recording, find_recordings
 from attnscope.report import write_figures
 
 
@@ -20,7 +20,7 @@ def main(folder: Annotated[Path, tyro.conf.Positional], out: Path | None = None)
         folder: runs with recordings, or recordings.
         out: one folder a recording below it; default beside each run.
     """
-    for recording in open_recordings(folder):
+    for recording in map(Recording, find_recordings(folder)):
         found = recording.verify()
         if found:
             raise InputError(f"{found[0]}; capture again")

@@ -83,7 +83,7 @@ def record(images: int = 512, batch_size: int = 128, rounds: int = 5, width: int
 
     def bare() -> None:
         with torch.inference_mode():
-            for batch in pixels.split(batch_size):
+            for batch in torch.split(pixels, batch_size):
                 model((batch.to(device) / 255).to(memory_format=torch.channels_last)).cpu()
 
     def captured(layers: list[str] | None) -> Callable[[], None]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from attnscope import figures, report, statistics
 from attnscope.errors import InputError
-from attnscope.recording import Recording, open_recordings
+from attnscope.recording import Recording, find_recordings
 
 
 @dataclass(frozen=True)
@@ -52,30 +52,19 @@ def runs() -> tuple[dict[str, Run], list[str]]:
         InputError: there is no recording.
     """
     root = folder()
-    return _open(root, _manifests(root))
-
-
-def _manifests(root: Path) -> tuple[tuple[str, str], ...]:
-    """Every manifest as deep as a recording may lie, with the hash of its content."""
-    patterns = ("/".join(["*"] * depth + ["manifest.json"]) for depth in range(4))
-    found = sorted(file for pattern in patterns for file in root.glob(pattern))
-    return tuple((str(file), hashlib.sha256(file.read_bytes()).hexdigest()) for file in found)
+    manifests = [path / "manifest.json" for path in find_recordings(root)]
+    hashes = (hashlib.sha256(file.read_bytes()).hexdigest() for file in manifests)
+    return _open(root, tuple(zip(map(str, manifests), hashes, strict=True)))
 
 
 @st.cache_resource(show_spinner="Opening the recordings", max_entries=8)
 def _open(root: Path, manifests: tuple[tuple[str, str], ...]) -> tuple[dict[str, Run], list[str]]:
-    broken = []
-    try:
-        found = open_recordings(root)
-    except InputError:
-        if not manifests:
-            raise
-        found = []  # one that is cut off must not hide the others
-        for file, _ in manifests:
-            try:
-                found += open_recordings(Path(file).parent)
-            except InputError as error:
-                broken.append(str(error))
+    found, broken = [], []
+    for file, _ in manifests:
+        try:
+            found.append(Recording(Path(file).parent))
+        except InputError as error:  # one that is cut off must not hide the others
+            broken.append(str(error))
     hashes = {str(Path(file).parent): content for file, content in manifests}
     opened = {}
     for recording in found:

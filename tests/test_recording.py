@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from attnscope.errors import InputError
 from attnscope.gate_info import Gate
-from attnscope.recording import Recording, RecordingWriter, open_recordings
+from attnscope.recording import Recording, RecordingWriter, find_recordings
 
 GATES = [
     Gate("layer1.attention.channel", "channel", 6, None, "sigmoid", 0.0, 1.0, 1.0),
@@ -505,18 +505,18 @@ def test_recordings_are_found_in_runs(tmp_path: Path) -> None:
         write(tmp_path / name)
     (tmp_path / "a/recordings/.test.1.partial").mkdir()
     (tmp_path / "a/recordings/.test.1.partial/manifest.json").touch()
-    found = [r.folder.relative_to(tmp_path).as_posix() for r in open_recordings(tmp_path)]
+    found = [path.relative_to(tmp_path).as_posix() for path in find_recordings(tmp_path)]
     assert found == ["a/recordings/test", "a/recordings/validation", "b/recordings/test", "c"]
-    assert len(open_recordings(tmp_path / "a")) == 2
-    assert len(open_recordings(tmp_path / "c")) == 1
+    assert len(find_recordings(tmp_path / "a")) == 2
+    assert len(find_recordings(tmp_path / "c")) == 1
     assert Recording(tmp_path / "a").folder == tmp_path / "a/recordings/test"
 
 
 def test_a_folder_without_recordings_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no recording; make one with"):
-        open_recordings(tmp_path)
+        find_recordings(tmp_path)
     with pytest.raises(InputError, match="does not exist; check the path"):
-        open_recordings(tmp_path / "nowhere")
+        find_recordings(tmp_path / "nowhere")
 
 
 def test_opening_needs_no_torch(folder: Path) -> None:

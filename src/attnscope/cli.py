@@ -111,10 +111,9 @@ class Capture:
             device=choose_device(self.device),
             precision=self.precision,
         )
-        right = (recording.labels == recording.predictions).mean()
         print(
-            f"{len(recording)} images, {len(recording.gates)} gates, accuracy {right:.2%}: "
-            f"{recording.folder}"
+            f"{len(recording)} images, {len(recording.gates)} gates, "
+            f"accuracy {recording.right.mean():.2%}: {recording.folder}"
         )
 
 
@@ -235,7 +234,7 @@ class Demo:
                 recording = capture_run(run)
                 result = read_result(run)
                 summary[attention] = {
-                    "test_accuracy": float((recording.labels == recording.predictions).mean()),
+                    "test_accuracy": float(recording.right.mean()),
                     "test_images": len(recording),
                     "train_images": result["train_images"],
                     "gates": len(recording.gates),

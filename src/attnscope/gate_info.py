@@ -12,8 +12,8 @@ class Gate:
     name: str
     """Path of the module that makes it, ``#2`` for a module's second gate."""
     kind: str
-    """``channel`` (one value a channel), ``spatial`` (one value a pixel), ``strip`` (one value a row
-    or a column, of each channel), ``branch`` (a softmax over paths) or ``full``."""
+    """``channel`` (one value a channel), ``spatial`` (one value a pixel), ``strip`` (one value a
+    row or a column, of each channel), ``branch`` (a softmax over paths) or ``full``."""
     channels: int
     """Channels of the features that it multiplies."""
     grid: tuple[int, int] | None

@@ -18,7 +18,7 @@ modules say only which of them is running, so that a gate has a name.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -100,8 +100,8 @@ class _Tracer(TorchFunctionMode):
         super().__init__()
         self.listeners: list[_Listener] = []
         self._model = weakref.ref(model)
-        self._marks = WeakTensorKeyDictionary()
-        self._static = WeakTensorKeyDictionary()
+        self._marks: MutableMapping[Tensor, _Mark] = WeakTensorKeyDictionary()
+        self._static: MutableMapping[Tensor, bool] = WeakTensorKeyDictionary()
         self._running: list[str] = []
         self._calls: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
@@ -203,7 +203,7 @@ class _Tracer(TorchFunctionMode):
         return result
 
     def _mark_of(self, tensor: Tensor) -> _Mark | None:
-        mark: _Mark | None = self._marks.get(tensor)
+        mark = self._marks.get(tensor)
         if mark is not None and mark.version != _version(tensor):
             del self._marks[tensor]
             return None

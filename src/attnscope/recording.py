@@ -195,6 +195,12 @@ class Recording:
         return self.rows["prediction"].to_numpy()
 
     @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each prediction is the true class, ``(N,)``; its mean is the accuracy."""
+        right: NDArray[np.bool_] = self.predictions == self.labels
+        return right
+
+    @property
     def logits(self) -> NDArray[np.float32]:
         """``(N, K)``"""
         return self._array("logits")
@@ -355,11 +361,11 @@ class Recording:
         return piece
 
 
-def open_recordings(folder: Path) -> list[Recording]:
-    """Every recording in a folder of runs, or below it, sorted by path.
+def find_recordings(folder: Path) -> list[Path]:
+    """Folders of the recordings in a folder of runs, a run or a recording, sorted; none is opened.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or one lies behind a link that leads outside.
     """
     if not folder.is_dir():
         raise InputError(f"folder {folder} does not exist; check the path")
@@ -376,7 +382,10 @@ def open_recordings(folder: Path) -> list[Recording]:
     )
     if not found:
         raise InputError(f"{folder} holds no recording; make one with attnscope capture RUN")
-    return [Recording(path) for path in found]
+    for path in found:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{path} leads outside {folder}; open the folder where it lies")
+    return found
 
 
 def _items(value: Any, kind: type) -> list[Any]:

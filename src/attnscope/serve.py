@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from attnscope.errors import InputError
-from attnscope.recording import open_recordings
+from attnscope.recording import find_recordings
 
 _THEME = {
     "base": "light",
@@ -38,7 +38,7 @@ def serve(folder: Path, port: int = 8501, address: str = "127.0.0.1") -> int:
             installed.
     """
     folder = Path(folder).resolve()
-    count = len(open_recordings(folder))
+    count = len(find_recordings(folder))
     _check_port(port, address)
     app = _find_app(Path(__file__).resolve().parent)
     # Streamlit's own command is its stable entrance; it is imported here because it is slow.

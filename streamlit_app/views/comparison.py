@@ -137,7 +137,7 @@ def _images(a: Run, b: Run) -> None:
     which = right.segmented_control(
         "Images", [EVERY, ONLY_A, ONLY_B, NEITHER], default=EVERY, required=True, key="which"
     )
-    right_a, right_b = (run.recording.predictions == run.recording.labels for run in (a, b))
+    right_a, right_b = (run.recording.right for run in (a, b))
     wanted = {
         EVERY: np.ones(len(a.recording), bool),
         ONLY_A: right_a & ~right_b,

@@ -31,7 +31,7 @@ st.title("Overview")
 st.markdown(f"{literal(run.label)}: what the network makes of these images, class by class.")
 kinds = {kind: len(recording.gates_of_kind(kind)) for kind in ("channel", "spatial")}
 columns = st.columns(5)
-accuracy = 1 - len(cached.misclassified(run)) / len(recording)
+accuracy = recording.right.mean()
 columns[0].metric("Accuracy", percent(accuracy), border=True)
 columns[1].metric("Images", f"{len(recording):,}", border=True)
 columns[2].metric("Classes", len(recording.classes), border=True)

@@ -35,7 +35,7 @@ def compare_accuracy(a: Recording, b: Recording) -> pd.DataFrame:
         InputError: the recordings are not of the same images.
     """
     _expect_same_images(a, b)
-    right_a, right_b = a.predictions == a.labels, b.predictions == b.labels
+    right_a, right_b = a.right, b.right
     members = [np.ones(len(a), bool), *(a.labels == k for k in range(len(a.classes)))]
     rows = []
     for name, inside in zip(["all", *a.classes], members, strict=True):

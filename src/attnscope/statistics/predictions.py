@@ -66,7 +66,7 @@ def calibration(recording: Recording, bins: int = 15) -> pd.DataFrame:
     edges = np.linspace(0, 1, bins + 1)
     index = np.searchsorted(edges, confidence) - 1
     count = np.bincount(index, minlength=bins)
-    right = recording.labels == recording.predictions
+    right = recording.right
     return pd.DataFrame(
         {
             "low": edges[:-1],
