@@ -141,7 +141,12 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": _percent, "points": _points, "p": _p, "number": _number}
+    environment.filters |= {
+        "percent": _percent,
+        "points": _points,
+        "p_value": _p_number,
+        "number": _number,
+    }
     page = environment.from_string(template).render(context)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, page.encode())
@@ -1020,6 +1025,11 @@ def _number(value: float) -> str:
 
 
 def _p(p: float) -> str:
+    number = _p_number(p)
+    return f"p {number}" if number.startswith("<") else f"p = {number}"
+
+
+def _p_number(p: float) -> str:
     if not np.isfinite(p):
         return "no test"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
