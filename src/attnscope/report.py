@@ -153,7 +153,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def render(figure: Figure, file_format: str, dpi: int = DPI) -> bytes:
+def render(figure: Figure, file_format: str, dpi: int) -> bytes:
     """The figure as the bytes of a ``png`` or ``pdf`` file; call it inside ``figures.style()``."""
     # Without dates and versions the same numbers give the same bytes.
     metadata = {"Software": None} if file_format == "png" else {"CreationDate": None}
@@ -839,7 +839,7 @@ def _write_picture(picture: Picture, out: Path, name: str) -> list[Path]:
     for number, figure in enumerate(picture.figures, start=1):
         stem = name if number == 1 else f"{name}_{number}"
         for ending in ("png", "pdf"):
-            write_bytes(out / f"{stem}.{ending}", render(figure, ending))
+            write_bytes(out / f"{stem}.{ending}", render(figure, ending, DPI))
             figure.set_layout_engine("none")  # laid out once: the second file has the same places
             written.append(out / f"{stem}.{ending}")
     return written
