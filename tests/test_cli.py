@@ -121,6 +121,7 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--device", "cuda:7"], "device 'cuda:7' is not there"),
         (["--precision", "fp8"], "precision 'fp8' is not known"),
         (["--epochs", "0"], "epochs is 0"),
+        (["--batch-size", "0"], "batch size is 0"),
         (["--kernel-size", "4"], "kernel_size is 4"),
         (["--reduction", "1000"], "reduction 1000"),
         (["--data", "cifar10", "--data-root", "empty"], "--data-root"),

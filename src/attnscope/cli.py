@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from attnscope.files import write_json
 
 _Run = Annotated[Path, tyro.conf.Positional]
 _Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
+_DEMO_BATCH = 64  # twice the steps of the recipe's 128, which so few images need
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Train:
     """fast: SGD with Nesterov momentum, one-cycle learning rate, smaller images first."""
     epochs: int | None = None
     """Default: the recipe's."""
+    batch_size: int | None = None
+    """Images a step. Default: the recipe's."""
     seed: int = 0
     """Of the split, the initial weights, the order, the augmentation and the dropout."""
     device: str = "auto"
@@ -212,7 +216,7 @@ class Demo:
     """A folder that must not exist."""
     width: int = 32
     """Channels of layer1 of the two ResNet18."""
-    epochs: int = 12
+    epochs: int = 6
     """Of each training."""
     seed: int = 0
     """Of everything."""
@@ -220,7 +224,6 @@ class Demo:
     def __call__(self) -> None:
         from attnscope.capturing import capture_run
         from attnscope.files import new_folder
-        from attnscope.report import write_comparison, write_figures, write_report
 
         summary: dict[str, Any] = {}
         with new_folder(self.out) as folder:
@@ -230,7 +233,15 @@ class Demo:
                 runs.append(run)
                 print(f"ResNet18 with {attention.upper()} on digits", file=sys.stderr)
                 network = ModelOptions(attention=attention, width=self.width)
-                _train(Train(network=network, epochs=self.epochs, seed=self.seed, out=run))
+                _train(
+                    Train(
+                        network=network,
+                        epochs=self.epochs,
+                        batch_size=_DEMO_BATCH,
+                        seed=self.seed,
+                        out=run,
+                    )
+                )
                 recording = capture_run(run)
                 result = read_result(run)
                 summary[attention] = {
@@ -242,9 +253,13 @@ class Demo:
                     "steps": result["steps"],
                     "seconds_per_step": result["seconds_per_step"],
                 }
-                write_figures(run)
-            write_comparison(runs[0], runs[1], folder / "comparison")
-            write_report(runs, folder / "report.html")
+            se, cbam = map(str, runs)
+            _run_side_by_side(
+                ["figures", se],
+                ["figures", cbam],
+                ["compare", se, cbam, "--out", str(folder / "comparison")],
+                ["report", se, cbam, "--out", str(folder / "report.html")],
+            )
             write_json(folder / "summary.json", summary)
         for attention, values in summary.items():
             print(
@@ -301,6 +316,10 @@ def _train(options: Train) -> Path:
     from attnscope.recipes import get_recipe
 
     recipe = get_recipe(options.recipe)
+    if options.batch_size is not None:
+        if options.batch_size < 1:
+            raise InputError(f"batch size is {options.batch_size}; it must be 1 or more")
+        recipe = replace(recipe, batch_size=options.batch_size)
     images, network = options.images, options.network
     name = images.data.removeprefix("folder:").rstrip("/").rpartition("/")[2]
     out = options.out or Path("runs") / f"{name}-{network.model}-{network.attention}"
@@ -338,6 +357,18 @@ def _train(options: Train) -> Path:
         },
     )
     return out
+
+
+def _run_side_by_side(*commands: list[str]) -> None:
+    """Runs commands of this program at once: drawing keeps one core busy, and there are more."""
+    running = [
+        subprocess.Popen([sys.executable, "-m", "attnscope", *command], stdout=subprocess.DEVNULL)
+        for command in commands
+    ]
+    codes = [process.wait() for process in running]
+    for command, code in zip(commands, codes, strict=True):
+        if code:
+            raise RuntimeError(f"attnscope {' '.join(command)} ended with {code}")
 
 
 def _load_arguments(images: DataOptions) -> dict[str, Any]:
