@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def test_training_refuses_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # no download from a test
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the first proxy it met
     given = arguments if "--attention" in arguments else [*arguments, "--attention", "cbam"]
     assert message in refused(capsys, "train", *given, "--out", "run")
     assert not (tmp_path / "run").exists()
