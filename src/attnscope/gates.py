@@ -437,7 +437,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, training in flags:
+        for module, training in flags:  # one flag for all would thaw a frozen BatchNorm
             module.training = training
 
 

@@ -25,6 +25,7 @@ from attnscope import __version__
 from attnscope.data import Data, LabelledImages, Normalization, augment, batches
 from attnscope.errors import InputError
 from attnscope.files import refuse_existing, write_bytes, write_json
+from attnscope.gates import eval_mode
 from attnscope.models import SmallCNN, save_model
 from attnscope.recipes import Phase, Recipe
 
@@ -239,7 +240,7 @@ def evaluate(
 ) -> Evaluation:
     """Loss and accuracy in eval mode over a whole part; each module gets its mode back."""
     loss = right = 0.0
-    with _eval_mode(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         for images, labels in batches(part, _EVALUATION_BATCH):
             x, y = normalization.apply(images.to(device)), labels.to(device)
             with _autocast(device, autocast):
@@ -290,17 +291,6 @@ def choose_precision(name: str, device: torch.device) -> bool:
 def _autocast(device: torch.device, enabled: bool) -> Iterator[None]:
     with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
         yield
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():  # one mode for all would thaw a frozen BatchNorm
-            module.training = mode
 
 
 def _prepare(
@@ -379,7 +369,7 @@ def _check_model(model: nn.Module, data: Data) -> None:
     """
     device = next(model.parameters()).device
     image = data.train.images[:1].to(device)
-    with _eval_mode(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         logits = model(data.normalization.apply(image))
     if logits.shape != (1, len(data.classes)):
         raise InputError(
