@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def capture(
         bar = tqdm(total=count, unit="image", disable=not progress, dynamic_ncols=True)
         with bar, writer:
             shard = _Shard()
-            for batch in _chain(first, stream):
+            for batch in chain([first], stream):
                 with ExitStack() as stack:
                     head = stack.enter_context(head_graph(model, layers))
                     seen = stack.enter_context(watch_gates(model, gates))
@@ -252,11 +253,6 @@ def _batches(
         paths = [str(start + i) for i in range(len(x))]
         yield _Batch(x.to(device), pictures, torch.as_tensor(labels), paths)
         start += len(x)
-
-
-def _chain(first: _Batch, rest: Iterator[_Batch]) -> Iterator[_Batch]:
-    yield first
-    yield from rest
 
 
 def _arrays(
