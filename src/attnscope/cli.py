@@ -75,6 +75,9 @@ class Train:
     """auto (bf16 where the hardware multiplies it), fp32 or bf16."""
     out: Path | None = None
     """The run folder, which must not exist. Default: runs/DATA-MODEL-ATTENTION."""
+    resume: bool = False
+    """Go on with the training in the run folder that was interrupted; from its start if there is
+    none. The other options must be those of its start."""
 
     def __call__(self) -> None:
         _announce_run(_train(self))
@@ -323,7 +326,7 @@ def _train(options: Train) -> Path:
     images, network = options.images, options.network
     name = images.data.removeprefix("folder:").rstrip("/").rpartition("/")[2]
     out = options.out or Path("runs") / f"{name}-{network.model}-{network.attention}"
-    if out.exists():
+    if out.exists() and not options.resume:
         raise InputError(f"{out} exists already; take another folder with --out or remove it")
 
     import torch
@@ -349,6 +352,7 @@ def _train(options: Train) -> Path:
         seed=options.seed,
         device=options.device,
         precision=options.precision,
+        resume=options.resume,
         config={
             "data": images.data,
             "data_root": str(images.data_root),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from attnscope import __version__
+from attnscope.checkpoints import load_checkpoint, save_checkpoint
 from attnscope.data import Data, LabelledImages, Normalization, augment, batches
 from attnscope.errors import InputError
-from attnscope.files import refuse_existing, write_bytes, write_json
+from attnscope.files import read_json, refuse_existing, write_bytes, write_json
 from attnscope.gates import eval_mode
 from attnscope.models import SmallCNN, save_model
 from attnscope.recipes import Phase, Recipe
@@ -65,6 +67,20 @@ class TrainResult:
     parameters: int
 
 
+@dataclass
+class _Position:
+    """How far a training came: what a checkpoint holds beside the tensors, all JSON values."""
+
+    step: int = 0
+    seconds: float = 0.0
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    """One row for each whole epoch."""
+    # Of the epoch that runs, over its images so far:
+    seen: int = 0
+    loss_sum: float = 0.0
+    right: float = 0.0
+
+
 def train(
     model: nn.Module,
     data: Data,
@@ -77,8 +93,13 @@ def train(
     precision: str = "auto",
     config: dict[str, Any] | None = None,
     progress: bool = True,
+    resume: bool = False,
+    checkpoint_seconds: float = 120,
 ) -> TrainResult:
     """Trains ``model`` and writes a run folder.
+
+    All randomness derives from the seed and the place in the training, so that a resumed training
+    ends where an uninterrupted one does: on a CPU in fp32, with as many threads, bit for bit.
 
     Args:
         model: of `attnscope.models.build_model`; moved to the device, trained in place.
@@ -91,13 +112,16 @@ def train(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32`` or ``bf16`` (autocast; the weights stay float32).
         config: what else belongs into the run's ``config.json``.
-        progress: show a bar on the standard error.
+        progress: a bar on the standard error.
+        resume: go on from the last checkpoint in ``out``; from the start where there is none.
+        checkpoint_seconds: how often ``checkpoint.safetensors`` is written, at least; it is also
+            written after each epoch. It is removed when the training has ended.
 
     Raises:
         InputError: an argument cannot be used; nothing was written, and ``model`` is as it was.
         FloatingPointError: the loss is not finite; the message says at which step it became so. The
-            run folder stays, with its settings and the metrics of the epochs before, and without
-            weights.
+            run folder stays, with its settings, the metrics of the epochs before and the last good
+            checkpoint, and without weights.
     """
     epochs = recipe.epochs if epochs is None else epochs
     if epochs < 1:
@@ -107,54 +131,78 @@ def train(
     where = choose_device(device)
     autocast = choose_precision(precision, where)
     _check_model(model, data)
-    refuse_existing(out)
-    try:
-        out.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{out} cannot be made ({error.strerror}); take another folder") from None
+    settings = {
+        **(config or {}),
+        "attnscope": __version__,
+        "torch": torch.__version__,
+        "recipe": asdict(recipe),
+        "epochs": epochs,
+        "seed": seed,
+        "device": str(where),
+        "precision": "bf16" if autocast else "fp32",
+        "classes": data.classes,
+        "normalization": asdict(data.normalization),
+        "image_size": data.image_size,
+    }
+    resume = resume and _may_resume(out, settings)
+    if not resume:
+        refuse_existing(out)
+        try:
+            out.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(
+                f"{out} cannot be made ({error.strerror}); take another folder"
+            ) from None
     # Nothing was changed up to here; from here on, input is no reason to fail.
     model.to(where).to(memory_format=torch.channels_last)
-    torch.manual_seed(seed)  # dropout; order and augmentation have generators of their own
     steps_per_epoch = len(_batch_sizes(len(data.train), recipe.batch_size))
     steps = epochs * steps_per_epoch
     optimizer = _build_optimizer(model, recipe)
     schedule = _build_schedule(optimizer, recipe, steps)
-    write_json(
-        out / "config.json",
-        {
-            **(config or {}),
-            "attnscope": __version__,
-            "torch": torch.__version__,
-            "recipe": asdict(recipe),
-            "epochs": epochs,
-            "seed": seed,
-            "device": str(where),
-            "precision": "bf16" if autocast else "fp32",
-            "classes": data.classes,
-            "normalization": asdict(data.normalization),
-            "image_size": data.image_size,
-        },
-    )
-    _save_training_images(data, recipe, seed, out / "training_images.safetensors")
-    metrics: list[dict[str, float]] = []
+    position = _Position()
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists():
+        state = load_checkpoint(checkpoint, model, optimizer)
+        schedule.load_state_dict(state["schedule"])
+        position = _Position(**state["position"])
+    else:
+        write_json(out / "config.json", settings)
+        _save_training_images(data, recipe, seed, out / "training_images.safetensors")
     images_on, labels_on = data.train.images.to(where), data.train.labels.to(where)
-    step, seconds = 0, 0.0
-    rates: list[float] = []  # of every step
-    board = SummaryWriter(str(out / "tensorboard"))
-    bar = tqdm(total=steps, unit="step", disable=not progress, dynamic_ncols=True)
+    rates: list[float] = []  # of the steps since the last look
+    saved_at = time.perf_counter()
+
+    def save_state() -> None:
+        nonlocal saved_at
+        state = {"schedule": schedule.state_dict(), "position": asdict(position)}
+        save_checkpoint(checkpoint, model, optimizer, state)
+        saved_at = time.perf_counter()
+
+    board = SummaryWriter(
+        str(out / "tensorboard"), purge_step=position.step + 1 if position.step else None
+    )
+    bar = tqdm(
+        total=steps,
+        initial=position.step,
+        unit="step",
+        disable=not progress,
+        dynamic_ncols=True,
+    )
     with board, bar:
-        for epoch in range(epochs):
+        for epoch in range(len(position.metrics), epochs):
             model.train()
             bar.set_description(f"epoch {epoch + 1}/{epochs}")
             # Sums stay on the device: reading them every step would make a GPU wait for us.
-            loss_sum = torch.zeros((), device=where)
-            right = torch.zeros((), device=where)
+            loss_sum = torch.tensor(position.loss_sum, device=where)
+            right = torch.tensor(position.right, device=where)
             bad_steps = torch.zeros((), device=where)  # since the loss was not finite
-            seen = 0
-            began = time.perf_counter()
             order = torch.from_numpy(_generator("order", seed, epoch).permutation(len(data.train)))
-            for rows in torch.split(order, _batch_sizes(len(order), recipe.batch_size)):
+            parts = torch.split(order, _batch_sizes(len(order), recipe.batch_size))
+            began = time.perf_counter()
+            for rows in parts[position.step - epoch * steps_per_epoch :]:
+                step = position.step
                 phase = _phase_at(recipe.phases, step / steps)
+                torch.manual_seed(_derive("step", seed, step))  # dropout
                 generator = torch.Generator().manual_seed(_derive("augment", seed, epoch, step))
                 x = _prepare(
                     images_on[rows.to(where)],
@@ -172,54 +220,62 @@ def train(
                 optimizer.step()
                 rates.append(float(schedule.get_last_lr()[0]))
                 schedule.step()
-                step += 1
-                seen += len(y)
+                position.step += 1
+                position.seen += len(y)
                 loss_sum += loss.detach() * len(y)
                 right += (logits.detach().argmax(1) == y).sum()
                 bad_steps += ~torch.isfinite(loss_sum)  # a sum stays infinite or NaN
                 bar.update()
-                if step % _REPORT_STEPS == 0 or seen == len(order):
+                if position.step % _REPORT_STEPS == 0 or position.seen == len(order):
                     if not_finite := int(bad_steps.item()):
-                        first = step - not_finite + 1
                         raise FloatingPointError(
-                            f"the loss is not finite at step {first} of {steps} "
-                            f"(learning rate {rates[first - 1]:.3g})"
+                            f"the loss is not finite at step {position.step - not_finite + 1} of "
+                            f"{steps} (learning rate {rates[-not_finite]:.3g})"
                         )
-                    value = loss.item()
-                    board.add_scalar("batch/loss", value, step)
-                    board.add_scalar("batch/learning_rate", rates[-1], step)
-                    bar.set_postfix(loss=f"{value:.3f}", accuracy=f"{right.item() / seen:.3f}")
-            train_loss = loss_sum.item() / len(data.train)
-            took = time.perf_counter() - began
-            seconds += took
+                    position.loss_sum, position.right = loss_sum.item(), right.item()
+                    now = time.perf_counter()
+                    position.seconds, began = position.seconds + now - began, now
+                    value, accuracy = loss.item(), position.right / position.seen
+                    board.add_scalar("batch/loss", value, position.step)
+                    board.add_scalar("batch/learning_rate", rates[-1], position.step)
+                    bar.set_postfix(loss=f"{value:.3f}", accuracy=f"{accuracy:.3f}")
+                    if now - saved_at >= checkpoint_seconds and position.seen < len(order):
+                        save_state()
+                        began = time.perf_counter()
+                    del rates[:-1]
             validation = evaluate(model, data.validation, data.normalization, where, autocast)
             if not math.isfinite(validation.loss):
-                raise FloatingPointError(f"the validation loss is not finite after step {step}")
-            metrics.append(
-                {
-                    "epoch": epoch + 1,
-                    "step": step,
-                    "train_loss": train_loss,
-                    "train_accuracy": right.item() / len(data.train),
-                    "validation_loss": validation.loss,
-                    "validation_accuracy": validation.accuracy,
-                    "learning_rate": rates[-1],
-                    "images_per_second": len(data.train) / took,
-                    "seconds": seconds,
-                }
-            )
-            _write_metrics(out / "metrics.csv", metrics)
+                raise FloatingPointError(
+                    f"the validation loss is not finite after step {position.step}"
+                )
+            before = position.metrics[-1]["seconds"] if position.metrics else 0.0
+            row = {
+                "epoch": epoch + 1,
+                "step": position.step,
+                "train_loss": position.loss_sum / len(data.train),
+                "train_accuracy": position.right / len(data.train),
+                "validation_loss": validation.loss,
+                "validation_accuracy": validation.accuracy,
+                "learning_rate": rates[-1],
+                "images_per_second": len(data.train) / (position.seconds - before),
+                "seconds": position.seconds,
+            }
+            position.metrics.append(row)
+            position.seen, position.loss_sum, position.right = 0, 0.0, 0.0
+            _write_metrics(out / "metrics.csv", position.metrics)
             for name in ("loss", "accuracy"):
-                board.add_scalar(f"train/{name}", metrics[-1][f"train_{name}"], step)
-                board.add_scalar(f"validation/{name}", metrics[-1][f"validation_{name}"], step)
+                board.add_scalar(f"train/{name}", row[f"train_{name}"], position.step)
+                board.add_scalar(f"validation/{name}", row[f"validation_{name}"], position.step)
             board.flush()
+            save_state()
+    last = position.metrics[-1]
     result = TrainResult(
         epochs=epochs,
         steps=steps,
-        seconds=seconds,
-        seconds_per_step=seconds / steps,
+        seconds=position.seconds,
+        seconds_per_step=position.seconds / steps,
         train_images=len(data.train),
-        validation=validation,
+        validation=Evaluation(last["validation_loss"], last["validation_accuracy"]),
         test=evaluate(model, data.test, data.normalization, where, autocast),
         weights="last",
         device=str(where),
@@ -228,6 +284,7 @@ def train(
     )
     save_model(model, out)
     write_json(out / "result.json", asdict(result))
+    checkpoint.unlink()
     return result
 
 
@@ -360,6 +417,30 @@ def _batch_sizes(count: int, batch_size: int) -> list[int]:
     elif rest:
         sizes.append(rest)
     return sizes
+
+
+def _may_resume(out: Path, settings: dict[str, Any]) -> bool:
+    """Whether there is a training in ``out`` to go on with.
+
+    Raises:
+        InputError: it has ended, is no training, or had other settings.
+    """
+    if not out.exists():
+        return False
+    if (out / "result.json").exists():
+        raise InputError(f"{out} has ended; train in another folder with --out")
+    if not (out / "config.json").exists():
+        raise InputError(f"{out} is no training that was interrupted; take another folder")
+    was = read_json(out / "config.json")
+    now = json.loads(json.dumps(settings))
+    # Where it goes on may be another machine.
+    for name in sorted((was.keys() | now.keys()) - {"attnscope", "torch", "device", "data_root"}):
+        if was.get(name) != now.get(name):
+            raise InputError(
+                f"{out} was started with another {name} ({was.get(name)!r:.60}, and now "
+                f"{now.get(name)!r:.60}); resume with the options of its start"
+            )
+    return True
 
 
 def _check_model(model: nn.Module, data: Data) -> None:
