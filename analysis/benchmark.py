@@ -1,4 +1,4 @@
-"""Ratios of speed, interleaved: python analysis/benchmark.py {train,capture}.
+"""Ratios of speed, interleaved: python analysis/benchmark.py {train,infer,recipe,capture}.
 
 Machines drift, so that a time alone says little: every round times each variant once, and what is
 reported is the median over rounds of the ratio to the first variant of the same round.
@@ -11,16 +11,23 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import tyro
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision import transforms
 
 from attnscope.capturing import capture
-from attnscope.data import LabelledImages
+from attnscope.data import Data, LabelledImages, Normalization
 from attnscope.models import build_model
+from attnscope.recipes import get_recipe
 from attnscope.train import choose_device
+from attnscope.train import train as run_training
 
 
 def interleave(variants: Mapping[str, Callable[[], None]], images: int, rounds: int) -> None:
@@ -40,6 +47,9 @@ def interleave(variants: Mapping[str, Callable[[], None]], images: int, rounds: 
             f"{name:28} {images / statistics.median(taken):8.1f} images/s   "
             f"ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
         )
+
+
+_KINDS = ("none", "se", "eca", "cbam")
 
 
 def train(batch_size: int = 128, rounds: int = 9, width: int = 64, precision: str = "bf16") -> None:
@@ -63,10 +73,85 @@ def train(batch_size: int = 128, rounds: int = 9, width: int = 64, precision: st
 
         return step
 
-    kinds = ("none", "se", "eca", "cbam")
-    variants = {kind: stepper(build_model(attention=kind, width=width)) for kind in kinds}
+    variants = {kind: stepper(build_model(attention=kind, width=width)) for kind in _KINDS}
     print(f"training, batch {batch_size}, width {width}, {precision}, {device}")
     interleave(variants, batch_size, rounds)
+
+
+def infer(batch_size: int = 128, rounds: int = 9, width: int = 64, precision: str = "bf16") -> None:
+    """Inference of the same networks."""
+    device = choose_device("auto")
+    x = torch.randn(batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+
+    def runner(model: nn.Module) -> Callable[[], None]:
+        model = model.to(device).to(memory_format=torch.channels_last).eval()
+
+        def run() -> None:
+            enabled = precision == "bf16"
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled):
+                model(x).cpu()
+
+        return run
+
+    variants = {kind: runner(build_model(attention=kind, width=width)) for kind in _KINDS}
+    print(f"inference, batch {batch_size}, width {width}, {precision}, {device}")
+    interleave(variants, batch_size, rounds)
+
+
+def recipe(images: int = 1280, rounds: int = 3, width: int = 64) -> None:
+    """The recipe ``fast`` against the usual script, both with CBAM after each stage.
+
+    The usual script: float32, NCHW, PIL transforms image by image in two workers, Adam, batch 64.
+    """
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
+    part = LabelledImages(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        torch.arange(images) % 10,
+        [str(i) for i in range(images)],
+        [str(k) for k in range(10)],
+    )
+    unit = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    data = Data("made", part, part[:10], part[:10], unit, may_flip=True, skipped=[])
+    device = choose_device("auto")
+    networks = [build_model(attention="cbam", placement="stage", width=width) for _ in range(2)]
+
+    def fast() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            how, out = get_recipe("fast"), Path(folder) / "run"
+            run_training(networks[0], data, how, out, epochs=1, progress=False)
+
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(32, padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(unit.mean, unit.std),
+        ]
+    )
+    pictures = [(Image.fromarray(x), i % 10) for i, x in enumerate(pixels)]
+    usual_network = networks[1].to(device)
+    optimizer = torch.optim.Adam(usual_network.parameters(), lr=1e-3)
+
+    def usual() -> None:
+        usual_network.train()
+        loader: DataLoader[Any] = DataLoader(
+            pictures,  # type: ignore[arg-type]
+            batch_size=64,
+            shuffle=True,
+            num_workers=2,
+            collate_fn=lambda batch: (
+                torch.stack([transform(image) for image, _ in batch]),
+                torch.tensor([label for _, label in batch]),
+            ),
+        )
+        for x, y in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(usual_network(x.to(device)), y.to(device)).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    print(f"one epoch of {images} images, width {width}, {device}")
+    interleave({"the usual script": usual, "fast": fast}, images, rounds)
 
 
 def record(images: int = 512, batch_size: int = 128, rounds: int = 5, width: int = 64) -> None:
@@ -110,4 +195,6 @@ def record(images: int = 512, batch_size: int = 128, rounds: int = 5, width: int
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"train": train, "capture": record})
+    tyro.extras.subcommand_cli_from_dict(
+        {"train": train, "infer": infer, "recipe": recipe, "capture": record}
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from attnscope.cli import main
 from attnscope.recording import Recording
 from attnscope.statistics import compare_accuracy
 
@@ -46,3 +47,21 @@ def test_se_vs_cbam(make_recording: Callable[..., Recording], tmp_path: Path) ->
     done = run("se_vs_cbam.py", a.folder, b.folder, "--out", out)
     assert done.returncode == 2
     assert "exists already" in done.stderr
+
+
+def test_features_svm(tmp_path: Path) -> None:
+    """A trained network's features tell digits apart; an untrained file of weights does worse."""
+    options = ["--data", "digits", "--attention", "none", "--width", "8", "--epochs", "2"]
+    options += ["--device", "cpu", "--batch-size", "64", "--out", str(tmp_path / "run")]
+    assert main(["train", *options]) == 0
+    done = run("features_svm.py", "digits", "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    *tried, last = done.stdout.splitlines()
+    assert len(tried) == 4
+    assert all("validation accuracy" in line for line in tried)
+    accuracy = float(last.split("accuracy ")[1].split("%")[0])
+    assert accuracy > 80, last
+    best = max(tried, key=lambda line: float(line.split("accuracy ")[1].rstrip("%")))
+    assert last.split("C = ")[1] == best.split("C = ")[1].split(":")[0]
+    done = run("features_svm.py", "digits", "--weights", tmp_path / "none.pth")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)

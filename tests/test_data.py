@@ -8,7 +8,7 @@ import pickle
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from attnscope import data as data_module
-from attnscope.data import Data, LabelledImages, Normalization, augment, batches, load_data
+from attnscope.data import Data, LabelledImages, Normalization, batches, load_data
 from attnscope.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -684,86 +684,3 @@ def test_a_set_of_one_colour_has_a_deviation(root: Path) -> None:
     assert torch.equal(
         data.normalization.undo(data.normalization.apply(data.test.images)), data.test.images
     )
-
-
-# --- augmentation ---------------------------------------------------------------------------------
-
-
-def draws(seed: int, n: int, size: int, padding: int, flip: bool, cutout: int) -> Iterator[Any]:
-    """What `augment` draws, image by image: row, column, flip, hole's row and column."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(high: int, wanted: bool) -> list[int]:
-        if not wanted:
-            return [0] * n
-        return torch.randint(high, (n, 1), generator=generator).flatten().tolist()
-
-    rows, columns = draw(2 * padding + 1, padding > 0), draw(2 * padding + 1, padding > 0)
-    flips = draw(2, flip)
-    return zip(rows, columns, flips, draw(size, cutout > 0), draw(size, cutout > 0), strict=True)
-
-
-def slow_augment(x: Array, padding: int, cutout: int, drawn: Iterator[Any]) -> Array:
-    out = np.empty_like(x)
-    n, channels, size, _ = x.shape
-    for i, (row, column, flip, hole_y, hole_x) in zip(range(n), drawn, strict=True):
-        for c in range(channels):
-            padded = np.pad(x[i, c], padding, mode="reflect")
-            cropped = padded[row : row + size, column : column + size]
-            out[i, c] = cropped[:, ::-1] if flip else cropped
-            for y in range(hole_y - cutout // 2, hole_y - cutout // 2 + cutout):
-                for z in range(hole_x - cutout // 2, hole_x - cutout // 2 + cutout):
-                    if 0 <= y < size and 0 <= z < size:
-                        out[i, c, y, z] = 0
-    return out
-
-
-@pytest.mark.parametrize("padding", [0, 3])
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("cutout", [0, 1, 4, 5])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_augmentation_equals_loops(
-    padding: int, flip: bool, cutout: int, layout: torch.memory_format
-) -> None:
-    x = torch.randn(9, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    given = x.contiguous(memory_format=layout)
-    found = augment(
-        given,
-        torch.Generator().manual_seed(7),
-        crop_padding=padding,
-        flip=flip,
-        cutout=cutout,
-    )
-    expected = slow_augment(x.numpy(), padding, cutout, draws(7, 9, 8, padding, flip, cutout))
-    np.testing.assert_array_equal(found.numpy(), expected)
-    assert torch.equal(given, x), "not changed in place"
-
-
-def test_each_image_has_its_own_draw() -> None:
-    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2)).repeat(200, 1, 1, 1)
-    for options in (
-        {"crop_padding": 4, "flip": False, "cutout": 0},
-        {"crop_padding": 0, "flip": True, "cutout": 0},
-        {"crop_padding": 0, "flip": False, "cutout": 8},
-    ):
-        found = augment(x, torch.Generator().manual_seed(1), **options)  # type: ignore[arg-type]
-        kinds = len(torch.unique(found.flatten(1), dim=0))
-        # 81 crops, 2 mirrorings and 1,024 holes are possible: how many of them 200 draws hit.
-        low, high = {4: (60, 81)}.get(
-            options["crop_padding"], (2, 2) if options["flip"] else (150, 200)
-        )
-        assert low <= kinds <= high
-    flipped = augment(x, torch.Generator(), crop_padding=0, flip=True, cutout=0) != x
-    assert 70 < flipped.flatten(1).any(1).sum() < 130
-
-
-def test_augmentation_follows_its_generator_alone() -> None:
-    x = torch.randn(20, 3, 16, 16)
-    found = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed + 50)
-        torch.randn(3)
-        generator = torch.Generator().manual_seed(seed)
-        found.append(augment(x, generator, crop_padding=2, flip=True, cutout=4))
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])

@@ -225,6 +225,32 @@ def test_training_curves(ax: Axes) -> None:
     assert list(ax.lines[0].get_xdata()) == [1, 2]
 
 
+def test_training_curves_with_single_batches(ax: Axes) -> None:
+    metrics = pd.DataFrame(
+        {
+            "epoch": [1, 2],
+            "step": [50, 100],
+            "train_loss": [2.0, 1.0],
+            "validation_loss": [2.5, 1.5],
+            "learning_rate": [0.2, 0.1],
+        }
+    )
+    steps = pd.DataFrame(
+        {"step": [25, 50, 75], "loss": [2.5, 2.0, 1.5], "learning_rate": [0.1, 0.2, 0.15]}
+    )
+    figures.draw_training_curves(ax, metrics, "loss", steps)
+    lines = {line.get_label(): line for line in ax.lines}
+    assert set(lines) == {"training, one batch", "training", "validation"}
+    batches = lines["training, one batch"]
+    assert list(batches.get_xdata()) == [0.5, 1, 1.5], "in epochs"
+    assert list(batches.get_ydata()) == [2.5, 2.0, 1.5]
+    ax.clear()
+    figures.draw_training_curves(ax, metrics, "learning_rate", steps)
+    (line,) = ax.lines
+    assert list(line.get_ydata()) == [0.1, 0.2, 0.15]
+    assert ax.get_title() == "learning rate"
+
+
 def test_per_class_accuracy(ax: Axes) -> None:
     figures.draw_per_class_accuracy(ax, accuracy_frame(), ("SE", "CBAM"))
     lines = {line.get_label(): list(line.get_xdata()) for line in ax.lines}

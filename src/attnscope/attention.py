@@ -3,6 +3,9 @@
 Each module multiplies a feature map ``x`` of shape ``(N, C, H, W)`` by gates between 0 and 1.
 Every gate is the output of a submodule that is named after its kind, ``channel`` or ``spatial``, so
 that a plain forward hook on it reads the gate.
+
+A gate whose ``scale`` is 2 is twice a sigmoid, between 0 and 2, and 1 where its last layer is zero:
+put into a trained network so, it changes nothing at first (see `start_as_identity`).
 """
 
 from __future__ import annotations
@@ -64,6 +67,8 @@ class SEChannelGate(nn.Module):
     ``sigmoid(W2 relu(W1 mean(x) + b1) + b2)``: ``(N, C, H, W) -> (N, C, 1, 1)``.
     """
 
+    scale = 1
+
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         hidden = _hidden_channels(channels, reduction)
@@ -73,7 +78,7 @@ class SEChannelGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The gates of ``x``, ``(N, C, 1, 1)``."""
         gate = torch.sigmoid(self.expand(F.relu(self.reduce(x.mean((2, 3))))))
-        return gate[:, :, None, None]
+        return _scaled(gate, self.scale)[:, :, None, None]
 
 
 class ECAChannelGate(nn.Module):
@@ -82,6 +87,8 @@ class ECAChannelGate(nn.Module):
     ``sigmoid(conv1d(mean(x)))`` over neighbouring channels, the kernel size being the odd number
     nearest to ``log2(C) / 2 + 1/2``: ``(N, C, H, W) -> (N, C, 1, 1)``.
     """
+
+    scale = 1
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -92,7 +99,7 @@ class ECAChannelGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The gates of ``x``, ``(N, C, 1, 1)``."""
         gate = torch.sigmoid(self.conv(x.mean((2, 3))[:, None]))
-        return gate[:, 0, :, None, None]
+        return _scaled(gate, self.scale)[:, 0, :, None, None]
 
 
 class CBAMChannelGate(nn.Module):
@@ -101,6 +108,8 @@ class CBAMChannelGate(nn.Module):
     ``sigmoid(MLP(mean(x)) + MLP(max(x)))`` with one MLP without bias:
     ``(N, C, H, W) -> (N, C, 1, 1)``.
     """
+
+    scale = 1
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -112,7 +121,7 @@ class CBAMChannelGate(nn.Module):
         """The gates of ``x``, ``(N, C, 1, 1)``."""
         pooled = _mean_and_max(x, "pixels")  # (2, N, C)
         gate = torch.sigmoid(self.expand(F.relu(self.reduce(pooled))).sum(0))
-        return gate[:, :, None, None]
+        return _scaled(gate, self.scale)[:, :, None, None]
 
 
 class CBAMSpatialGate(nn.Module):
@@ -121,6 +130,8 @@ class CBAMSpatialGate(nn.Module):
     ``sigmoid(conv([mean over channels, max over channels]))`` with one convolution without bias:
     ``(N, C, H, W) -> (N, 1, H, W)``.
     """
+
+    scale = 1
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()
@@ -131,7 +142,7 @@ class CBAMSpatialGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The gates of ``x``, ``(N, 1, H, W)``."""
         pooled = _mean_and_max(x, "channels").view(2, x.shape[0], *x.shape[2:])
-        return torch.sigmoid(self.conv(pooled.transpose(0, 1)))
+        return _scaled(torch.sigmoid(self.conv(pooled.transpose(0, 1))), self.scale)
 
 
 class SEAttention(nn.Module):
@@ -195,6 +206,28 @@ def build_attention(
     # "none" is a kind of network, and no module.
     known = ", ".join(ATTENTION_KINDS[1:])
     raise InputError(f"attention module '{kind}' is not known; take one of {known}")
+
+
+def start_as_identity(module: nn.Module) -> None:
+    """Makes every gate within ``module`` twice a sigmoid whose last layer is zero: exactly 1.
+
+    The last layers get gradient at the first step, and all other parameters from the second.
+    """
+    for gate in module.modules():
+        last: nn.Module
+        if isinstance(gate, (SEChannelGate, CBAMChannelGate)):
+            last = gate.expand
+        elif isinstance(gate, (ECAChannelGate, CBAMSpatialGate)):
+            last = gate.conv
+        else:
+            continue
+        gate.scale = 2
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+
+
+def _scaled(gate: Tensor, scale: int) -> Tensor:
+    return gate if scale == 1 else scale * gate
 
 
 def _hidden_channels(channels: int, reduction: int) -> int:

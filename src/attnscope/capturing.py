@@ -178,6 +178,7 @@ def capture_run(
             config["data"],
             data_root=data_root or Path(config["data_root"]),
             image_size=config["image_size"],
+            resize=config.get("resize"),
             validation_share=config["validation_share"],
             seed=config["seed"],
             skip_unreadable=config.get("skip_unreadable", False),
@@ -189,7 +190,7 @@ def capture_run(
         raise InputError(f"{config['data']} has other classes than the run {run} was trained with")
     return capture(
         model.to(device or torch.device("cpu")).to(memory_format=torch.channels_last),
-        getattr(data, part),
+        getattr(data, part).center_crop(data.image_size),
         out,
         normalization=normalization,
         grad_cam_layers=grad_cam_layers,

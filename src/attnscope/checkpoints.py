@@ -51,24 +51,25 @@ def save_checkpoint(
     )
 
 
-def load_checkpoint(
-    file: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Puts weights and optimizer back where they were, and returns the ``state`` saved with them.
+def read_state(file: Path) -> dict[str, Any]:
+    """The ``state`` that a checkpoint was saved with.
+
+    Raises:
+        InputError: the file is no whole checkpoint.
+    """
+    header, _ = _read(file)
+    state: dict[str, Any] = header["state"]
+    return state
+
+
+def load_checkpoint(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Puts weights and optimizer back where they were.
 
     Raises:
         InputError: the file is no whole checkpoint, or is one of another network or optimizer;
             both are then as they were.
     """
-    try:
-        with safe_open(file, "pt") as stream:
-            header = json.loads((stream.metadata() or {})["attnscope"])
-            names = stream.keys()  # it is no mapping, and cannot be iterated over
-            tensors = {name: stream.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError, KeyError):
-        raise InputError(
-            f"{file} is no whole checkpoint; remove the run folder and train again"
-        ) from None
+    header, tensors = _read(file)
     own = model.state_dict()
     weights = {
         name.removeprefix("model."): value
@@ -104,5 +105,15 @@ def load_checkpoint(
                     optimizer.state[parameter][entry] = torch.empty_like(
                         parameter, dtype=value.dtype, requires_grad=False
                     ).copy_(value)
-    loop: dict[str, Any] = header["state"]
-    return loop
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(file, "pt") as stream:
+            header = json.loads((stream.metadata() or {})["attnscope"])
+            names = stream.keys()  # it is no mapping, and cannot be iterated over
+            return header, {name: stream.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError, KeyError):
+        raise InputError(
+            f"{file} is no whole checkpoint; remove the run folder and train again"
+        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,9 @@ from attnscope.errors import InputError
 from attnscope.files import write_json
 
 _Run = Annotated[Path, tyro.conf.Positional]
+_Name = Annotated[str, tyro.conf.Positional]
 _Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _DEMO_BATCH = 64  # twice the steps of the recipe's 128, which so few images need
 
 
@@ -28,7 +31,7 @@ class DataOptions:
     data_root: Path = Path("data")
     """Where cifar10 and cifar100 lie, or are downloaded to."""
     image_size: int | None = None
-    """Pixels. Default: 32, or a folder's own size."""
+    """Pixels. Default: the recipe's, or else 32, or a folder's own size."""
     validation_share: float = 0.1
     """Share of the training part that becomes validation, where the source has none."""
     skip_unreadable: bool = False
@@ -39,20 +42,25 @@ class DataOptions:
 class ModelOptions:
     """Which network."""
 
-    model: str = "resnet18"
-    """resnet18, resnet34, resnet50, resnet101, resnet152 or cnn."""
-    attention: str = "cbam"
-    """none, se, eca or cbam."""
+    model: str | None = None
+    """resnet18 (default), resnet34, resnet50, resnet101, resnet152 or cnn."""
+    attention: str | None = None
+    """none, se, eca or cbam. Default: cbam, or the recipe's."""
     placement: str | None = None
-    """block (default: on each residual branch) or stage (after each of layer1 to layer4)."""
+    """block (on each residual branch) or stage (after each of layer1 to layer4). Default: block,
+    or the recipe's."""
     stem: str | None = None
-    """cifar (default: 3×3, for small images) or imagenet (7×7, stride 2)."""
+    """cifar (3×3, for small images) or imagenet (7×7, stride 2). Default: cifar, or the
+    recipe's."""
     width: int | None = None
     """Channels of layer1. Default: 64."""
     reduction: int = 16
     """Channels over hidden channels in a channel gate."""
     kernel_size: int = 7
     """Of a spatial gate's convolution, in pixels."""
+    gate_start: str | None = None
+    """half (gates begin near 0.5) or identity (at 1, so that they change nothing at first).
+    Default: identity where gates are put into weights that have none, else half."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,21 @@ class Train:
     images: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
     network: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
     recipe: str = "fast"
-    """fast: SGD with Nesterov momentum, one-cycle learning rate, smaller images first."""
+    """fast, staged, cnn, finetune, features or se-sgd; docs/training.md says what each does."""
+    weights: str | None = None
+    """What to start from: none, imagenet (torchvision downloads them), or a file of weights.
+    Default: the recipe's."""
     epochs: int | None = None
-    """Default: the recipe's."""
+    """Default: the recipe's. Its phases and milestones scale with them."""
     batch_size: int | None = None
-    """Images a step. Default: the recipe's."""
+    """Images a forward, on each device. Default: the recipe's."""
+    accumulate: int | None = None
+    """Forwards a step of the optimizer, whose gradients are averaged. Default: the recipe's."""
+    keep: str | None = None
+    """last or best: the weights that the run is about, and that are tested. Default: the
+    recipe's."""
+    compile: bool = False
+    """Train with torch.compile, which needs a C++ compiler."""
     seed: int = 0
     """Of the split, the initial weights, the order, the augmentation and the dropout."""
     device: str = "auto"
@@ -80,7 +98,46 @@ class Train:
     none. The other options must be those of its start."""
 
     def __call__(self) -> None:
-        _announce_run(_train(self))
+        from attnscope.distributed import join_team
+        from attnscope.train import choose_device
+
+        with join_team(choose_device(self.device)) as team:
+            run = _train(self)
+            if team.leads:
+                _announce_run(run)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Layers, shapes, parameters and multiply-adds of a network, and the shapes at its gates."""
+
+    target: _Name = "resnet18"
+    """A run folder, or resnet18, resnet34, resnet50, resnet101, resnet152 or cnn."""
+    network: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    num_classes: int = 10
+    """Of a network that is no run."""
+    image_size: int | None = None
+    """Pixels. Default: the run's, or else 32."""
+
+    def __call__(self) -> None:
+        from attnscope.files import read_json
+        from attnscope.models import build_model, load_model
+        from attnscope.summary import summarize
+
+        if Path(self.target).is_dir():
+            model = load_model(Path(self.target))
+            size = self.image_size or read_json(Path(self.target) / "config.json")["image_size"]
+        else:
+            network = asdict(self.network)
+            if network.pop("model") is not None:
+                raise InputError(f"two networks are named; leave --model out, or {self.target}")
+            network["attention"] = network["attention"] or "cbam"
+            network["gate_start"] = network["gate_start"] or "half"
+            model = build_model(self.target, num_classes=self.num_classes, **network)
+            size = self.image_size or 32
+        if size < 8:
+            raise InputError(f"image size is {size}; it must be 8 or more")
+        print(summarize(model, size))
 
 
 @dataclass(frozen=True)
@@ -277,6 +334,7 @@ class Demo:
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": Demo,
     "train": Train,
+    "summary": Summary,
     "capture": Capture,
     "figures": Figures,
     "compare": Compare,
@@ -302,8 +360,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:
         print(f"attnscope: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("attnscope: interrupted", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        print(f"attnscope: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        print(f"attnscope: {error if error.args else 'interrupted'}", file=sys.stderr)
         return 130
 
 
@@ -319,30 +382,62 @@ def _train(options: Train) -> Path:
     from attnscope.recipes import get_recipe
 
     recipe = get_recipe(options.recipe)
-    if options.batch_size is not None:
-        if options.batch_size < 1:
-            raise InputError(f"batch size is {options.batch_size}; it must be 1 or more")
-        recipe = replace(recipe, batch_size=options.batch_size)
-    images, network = options.images, options.network
-    name = images.data.removeprefix("folder:").rstrip("/").rpartition("/")[2]
-    out = options.out or Path("runs") / f"{name}-{network.model}-{network.attention}"
+    for name in ("batch_size", "accumulate"):
+        value = getattr(options, name)
+        if value is not None:
+            if value < 1:
+                raise InputError(f"{name.replace('_', ' ')} is {value}; it must be 1 or more")
+            recipe = replace(recipe, **{name: value})
+    if options.keep is not None:
+        if options.keep not in ("last", "best"):
+            raise InputError(f"'{options.keep}' weights cannot be kept; take last or best")
+        recipe = replace(recipe, keeps=options.keep)
+    default = recipe.network
+    images, network = options.images, asdict(options.network)
+    for name in ("model", "attention", "placement", "stem"):
+        if network[name] is None:
+            network[name] = getattr(default, name)
+    size = images.image_size or default.image_size
+    resize = default.resize
+    if resize is not None and default.image_size is not None and size is not None:
+        resize = round(size * resize / default.image_size)
+    source = images.data.removeprefix("folder:").rstrip("/").rpartition("/")[2]
+    out = options.out or Path("runs") / f"{source}-{network['model']}-{network['attention']}"
     if out.exists() and not options.resume:
         raise InputError(f"{out} exists already; take another folder with --out or remove it")
 
     import torch
 
     from attnscope.data import load_data
-    from attnscope.models import build_model
+    from attnscope.distributed import current_team
+    from attnscope.models import build_model, read_pretrained, start_from
     from attnscope.train import train
 
-    arguments = asdict(network)
-    # Before the images are read, which may take a while: a wrong name of a network shows at once.
-    build_model(arguments["model"], **{k: v for k, v in arguments.items() if k != "model"})
-    data = load_data(images.data, **_load_arguments(images), seed=options.seed)
-    for line in data.skipped:
-        print(f"skipped {line}", file=sys.stderr)
+    team = current_team()
+    name = network.pop("model")
+    start, gate_start = options.weights or default.weights or "none", network.pop("gate_start")
+    # Before images and weights are read, which may take a while: a wrong name shows at once.
+    build_model(name, **network, gate_start=gate_start or "half")
+    weights = None
+    if start != "none":
+        if not team.leads:
+            team.wait()  # what is downloaded, is downloaded once
+        weights = read_pretrained(start, name)
+        if team.leads:
+            team.wait()
+        gate_start = gate_start or weights.gate_start or "identity"
+    load = {**_load_arguments(images), "image_size": size, "resize": resize}
+    data = load_data(images.data, **load, seed=options.seed)
     torch.manual_seed(options.seed)
-    model = build_model(arguments.pop("model"), num_classes=len(data.classes), **arguments)
+    model = build_model(
+        name, num_classes=len(data.classes), **network, gate_start=gate_start or "half"
+    )
+    report = None if weights is None else start_from(model, weights)
+    if team.leads:
+        for line in data.skipped:
+            print(f"skipped {line}", file=sys.stderr)
+        if report is not None:
+            print(f"weights {start}\n{report}", file=sys.stderr)
     train(
         model,
         data,
@@ -352,12 +447,16 @@ def _train(options: Train) -> Path:
         seed=options.seed,
         device=options.device,
         precision=options.precision,
+        compiled=options.compile,
         resume=options.resume,
         config={
             "data": images.data,
             "data_root": str(images.data_root),
+            "resize": resize,
             "validation_share": images.validation_share,
             "skip_unreadable": images.skip_unreadable,
+            "weights": start,
+            "weights_report": None if report is None else str(report).splitlines(),
         },
     )
     return out

@@ -1,4 +1,4 @@
-"""Labelled images by one string, ``digits`` or ``folder:PATH``: decoded, split, augmented."""
+"""Labelled images by one string, ``digits`` or ``folder:PATH``: decoded, split, normalised."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -74,6 +74,14 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def center_crop(self, size: int) -> LabelledImages:
+        """The middle of each image, ``size`` pixels high and wide."""
+        margin = (self.images.shape[-1] - size) // 2
+        if not margin and self.images.shape[-1] == size:
+            return self
+        middle = self.images[:, :, margin : margin + size, margin : margin + size]
+        return replace(self, images=middle.contiguous())
+
     def __getitem__(self, rows: NDArray[np.int64] | slice) -> LabelledImages:
         index = np.arange(len(self))[rows]
         return LabelledImages(
@@ -102,7 +110,7 @@ class Data:
 
     @property
     def image_size(self) -> int:
-        """Height and width of every image, in pixels."""
+        """Height and width in pixels of the images that a network gets."""
         return self.test.images.shape[-1]
 
 
@@ -111,6 +119,7 @@ def load_data(
     *,
     data_root: Path = Path("data"),
     image_size: int | None = None,
+    resize: int | None = None,
     validation_share: float = 0.1,
     seed: int = 0,
     download: bool = True,
@@ -125,6 +134,9 @@ def load_data(
         data_root: where torchvision's sets lie, or are downloaded to.
         image_size: pixels; default 32, and for folders the images' own size where all have one of
             at most 96 pixels, else 224 (shorter side resized, centre cropped).
+        resize: pixels to which the images are resized before, ``image_size`` or more. Validation
+            and test images are cropped from their centres; training images keep this size, for an
+            augmentation that crops.
         validation_share: share of the training part that becomes validation, class by class, where
             the source has no validation part.
         seed: of that split.
@@ -138,16 +150,19 @@ def load_data(
         raise InputError(f"validation share {validation_share} must lie between 0 and 1")
     if image_size is not None and not 8 <= image_size <= 1024:
         raise InputError(f"image size {image_size} must lie between 8 and 1024 pixels")
+    if resize is not None and not (image_size is not None and image_size <= resize <= 1024):
+        raise InputError(f"resize {resize} must lie between the image size and 1024 pixels")
     if seed < 0:
         raise InputError(f"seed {seed} must be 0 or more")
     name, _, path = source.partition(":")
     skipped: list[str] = []
+    side = resize or image_size
     if source == "digits":
-        parts = _digits(image_size or 32)
+        parts = _digits(side or 32)
     elif source in ("cifar10", "cifar100"):
-        parts = _cifar(source, data_root, image_size or 32, download)
+        parts = _cifar(source, data_root, side or 32, download)
     elif name == "folder" and path:
-        parts, skipped = _folder(Path(path).expanduser(), image_size, skip_unreadable)
+        parts, skipped = _folder(Path(path).expanduser(), side, skip_unreadable)
     else:
         raise InputError(f"data source '{source}' is not known; take one of {', '.join(SOURCES)}")
     train, test = parts[0], parts[-1]
@@ -158,6 +173,8 @@ def load_data(
             train.labels.numpy(), train.classes, validation_share, seed
         )
         train, validation = train[kept], train[held_out]
+    if image_size is not None:
+        validation, test = (part.center_crop(image_size) for part in (validation, test))
     normalization = _KNOWN_NORMALIZATIONS.get(source) or _measure_normalization(train.images)
     return Data(source, train, validation, test, normalization, source != "digits", skipped)
 
@@ -166,47 +183,6 @@ def batches(part: LabelledImages, batch_size: int) -> Iterator[tuple[Tensor, Ten
     """``(images, labels)`` in order, the last batch smaller."""
     for start in range(0, len(part), batch_size):
         yield part.images[start : start + batch_size], part.labels[start : start + batch_size]
-
-
-def augment(
-    images: Tensor, generator: torch.Generator, *, crop_padding: int, flip: bool, cutout: int
-) -> Tensor:
-    """Pad-crop, horizontal flip and cutout, each sample with its own draw.
-
-    Args:
-        images: normalised, ``(N, C, H, W)``; not changed.
-        generator: on the CPU, so that the draws do not depend on the device.
-        crop_padding: pixels of reflected border within which the crop moves; 0 is none.
-        flip: mirror half of the images.
-        cutout: side of the square that is set to the mean (0), in pixels; 0 is none.
-    """
-    n, _, height, width = images.shape
-    device = images.device
-
-    def draw(high: int, *shape: int) -> Tensor:
-        return torch.randint(high, shape, generator=generator).to(device)
-
-    if crop_padding or flip:
-        rows = torch.arange(height, device=device).expand(n, -1)
-        columns = torch.arange(width, device=device).expand(n, -1)
-        if crop_padding:
-            images = F.pad(images, (crop_padding,) * 4, mode="reflect")
-            rows = rows + draw(2 * crop_padding + 1, n, 1)
-            columns = columns + draw(2 * crop_padding + 1, n, 1)
-        if flip:
-            columns = torch.where(draw(2, n, 1).bool(), columns.flip(1), columns)
-        sample = torch.arange(n, device=device)[:, None, None]
-        # Indexing pixels of the channels-last view copies whole pixels and keeps that layout.
-        pixels = images.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]
-        images = pixels.permute(0, 3, 1, 2)
-    if cutout:
-        top, left = draw(height, n, 1) - cutout // 2, draw(width, n, 1) - cutout // 2
-        y, x = torch.arange(height, device=device), torch.arange(width, device=device)
-        hole = ((y >= top) & (y < top + cutout))[:, :, None] & ((x >= left) & (x < left + cutout))[
-            :, None, :
-        ]
-        images = images.masked_fill(hole[:, None], 0.0)
-    return images
 
 
 def _digits(image_size: int) -> list[LabelledImages]:

@@ -280,16 +280,25 @@ def draw_colorbar(shown: Axes, label: str, beside: Sequence[Axes]) -> Colorbar:
 # ------------------------------------------------------------------------------------- one network
 
 
-def draw_training_curves(ax: Axes, metrics: pd.DataFrame, quantity: str) -> Axes:
-    """Training and validation over epochs.
+def draw_training_curves(
+    ax: Axes, metrics: pd.DataFrame, quantity: str, steps: pd.DataFrame | None = None
+) -> Axes:
+    """Training and validation over epochs, and single batches of the training behind them.
 
     Args:
         ax: where.
         metrics: a run's ``metrics.csv``, one row an epoch.
         quantity: ``loss``, ``accuracy`` or ``learning_rate``.
+        steps: its ``steps.csv``, one row for some of the steps.
     """
     epochs = metrics["epoch"].to_numpy()
     marker = "o" if len(epochs) <= 30 else None
+    if steps is not None and len(steps):
+        at = steps["step"] / (metrics["step"].iloc[0] / epochs[0])
+        color, width = (NETWORK_COLORS[0], 0.6) if quantity in _CURVES else (_INK, 1.2)
+        alpha = 0.35 if quantity in _CURVES else 1.0
+        label = "training, one batch" if quantity in _CURVES else None
+        ax.plot(at, steps[quantity], color=color, linewidth=width, alpha=alpha, label=label)
     if quantity in _CURVES:
         for part, color in zip(("train", "validation"), NETWORK_COLORS, strict=True):
             ax.plot(
@@ -302,13 +311,15 @@ def draw_training_curves(ax: Axes, metrics: pd.DataFrame, quantity: str) -> Axes
             )
         ax.legend(loc="best")
     else:
-        ax.plot(epochs, metrics[quantity], color=_INK, marker=marker, markersize=3)
+        if steps is None or not len(steps):
+            ax.plot(epochs, metrics[quantity], color=_INK, marker=marker, markersize=3)
         ax.set_ylim(bottom=0)
     if quantity == "accuracy":
         ax.yaxis.set_major_formatter(_as_percent)
-    ax.set_title(_CURVES.get(quantity, "learning rate at the end of the epoch"))
-    ax.set_xlabel("epoch")
-    ax.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    at_end = "" if steps is not None and len(steps) else " at the end of the epoch"
+    ax.set_title(_CURVES.get(quantity, f"learning rate{at_end}"))
+    ax.set_xlabel("epochs done")
+    ax.set_xlim(0, epochs[-1] * 1.02)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(axis="y")
     return ax

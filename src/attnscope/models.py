@@ -10,9 +10,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from attnscope.attention import ATTENTION_KINDS, build_attention
+from attnscope.attention import ATTENTION_KINDS, build_attention, start_as_identity
 from attnscope.errors import InputError
 from attnscope.files import read_json, write_bytes, write_json
 
@@ -26,6 +27,7 @@ _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int]]] = {
 MODEL_NAMES = (*_RESNETS, "cnn")
 PLACEMENTS = ("block", "stage")
 STEMS = ("cifar", "imagenet")
+GATE_STARTS = ("half", "identity")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class ModelConfig:
     """``cifar`` or ``imagenet``; None for the cnn."""
     width: int | None
     """Channels of layer1; None for the cnn."""
+    gate_start: str = "half"
+    """``half`` or ``identity``; with identity, gates are between 0 and 2."""
 
 
 class _AttentionBasicBlock(BasicBlock):  # type: ignore[misc]  # torchvision has no types
@@ -161,6 +165,7 @@ def build_model(
     reduction: int = 16,
     kernel_size: int = 7,
     width: int | None = None,
+    gate_start: str = "half",
 ) -> nn.Module:
     """A network for RGB images ``(N, 3, H, W)`` that returns logits ``(N, num_classes)``.
 
@@ -174,6 +179,8 @@ def build_model(
         reduction: channels over hidden channels in the MLP of a channel gate.
         kernel_size: of the convolution of a spatial gate, in pixels; odd.
         width: channels of layer1 (default 64); layer4 has eight times as many.
+        gate_start: ``half`` (a sigmoid, near 0.5 at first) or ``identity`` (twice a sigmoid, 1 at
+            first, so that a pretrained network stays what it is).
 
     The network carries its :class:`ModelConfig` as ``attnscope_config``.
 
@@ -182,6 +189,7 @@ def build_model(
     """
     _check_known("network", name, MODEL_NAMES)
     _check_known("attention", attention, ATTENTION_KINDS)
+    _check_known("gate start", gate_start, GATE_STARTS)
     if num_classes < 1:
         raise InputError(f"num_classes is {num_classes}; it must be 1 or more")
     model: nn.Module
@@ -202,8 +210,10 @@ def build_model(
         model = _build_resnet(
             name, attention, placement, stem, num_classes, reduction, kernel_size, width
         )
+    if gate_start == "identity":
+        start_as_identity(model)
     model.attnscope_config = ModelConfig(
-        name, attention, num_classes, reduction, kernel_size, placement, stem, width
+        name, attention, num_classes, reduction, kernel_size, placement, stem, width, gate_start
     )
     return model
 
@@ -243,9 +253,14 @@ def _build_resnet(
 def save_model(model: nn.Module, folder: Path) -> None:
     """Writes ``model.safetensors``, and ``model.json``: how to build the network again."""
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_bytes(folder / "model.safetensors", save(state))
+    save_weights(model, folder / "model.safetensors")
     write_json(folder / "model.json", asdict(config))
+
+
+def save_weights(model: nn.Module, file: Path) -> None:
+    """Writes the state dict as safetensors."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_bytes(file, save(state))
 
 
 def load_model(folder: Path) -> nn.Module:
@@ -286,6 +301,153 @@ def load_weights(model: nn.Module, file: Path) -> None:
     state = _read_weights(file)
     _check_fit(model, state, file)
     model.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights to start from, and what must be known to use them."""
+
+    source: str
+    state: dict[str, Tensor]
+    gate_start: str | None
+    """Of the network they come from; None if that has no gates."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `start_from` did with each tensor; names are those of the network."""
+
+    loaded: list[str]
+    new: list[str]
+    """In the network alone: they start as the network was built."""
+    misfits: list[str]
+    """In both with other shapes, which are told: they start as the network was built."""
+    unused: list[str]
+    """In the weights alone."""
+
+    def __str__(self) -> str:
+        lines = [f"loaded: {len(self.loaded)} tensors"]
+        if self.new:
+            places = sorted({name.rpartition(".")[0] for name in self.new})
+            lines.append(f"new: {len(self.new)} tensors, of {_shorten(places)}")
+        lines += [f"did not fit, starts anew: {misfit}" for misfit in self.misfits]
+        if self.unused:
+            lines.append(f"not used: {_shorten(self.unused)}")
+        return "\n".join(lines)
+
+
+def read_pretrained(source: str, network: str) -> Pretrained:
+    """Weights to start ``network`` from.
+
+    Args:
+        source: ``imagenet`` (torchvision's first weights, which it downloads), or a file that is
+            safetensors or a state dict that ``torch.load(weights_only=True)`` accepts.
+        network: resnet18 and so on.
+
+    Raises:
+        InputError: there are none, or they cannot be read safely.
+    """
+    if source == "imagenet":
+        if network not in _RESNETS:
+            raise InputError(f"there are no ImageNet weights of the network '{network}'")
+        weights = get_model_weights(network)["IMAGENET1K_V1"]
+        try:
+            state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        except Exception as error:  # URLError, OSError, RuntimeError: whatever a download meets
+            raise InputError(
+                f"ImageNet weights of {network} could not be downloaded ({_first_line(error)}); "
+                "take --weights FILE, or --weights none for a random start"
+            ) from None
+        return Pretrained("ImageNet (torchvision, IMAGENET1K_V1)", dict(state), None)
+    file = Path(source)
+    state = _read_weights(file)
+    gate_start = None
+    if any("attention" in name.split(".") for name in state):
+        description = file.with_name("model.json")
+        gate_start = "half"
+        if description.is_file():
+            gate_start = read_json(description).get("gate_start", "half")
+    return Pretrained(source, state, gate_start)
+
+
+def start_from(model: nn.Module, weights: Pretrained) -> LoadReport:
+    """Copies what fits from ``weights`` into a network of `build_model`; all else stays.
+
+    Raises:
+        InputError: less than half of the network's own tensors fit, or its gates start otherwise
+            than those of the weights; the network is then as it was.
+    """
+    own, given = model.state_dict(), weights.state
+    loaded = [name for name in own if name in given and own[name].shape == given[name].shape]
+    misfits = [
+        f"{name} is {_shape(given[name])} in the weights, {_shape(own[name])} in the network"
+        for name in own
+        if name in given and own[name].shape != given[name].shape
+    ]
+    backbone = [name for name in own if "attention" not in name.split(".")]
+    if 2 * len(set(loaded) & set(backbone)) < len(backbone):
+        told = f"; {misfits[0]}" if misfits else ""
+        raise InputError(
+            f"weights {weights.source} are of another network: {len(loaded)} of {len(own)} tensors "
+            f"fit{told}; take the network they were saved from"
+        )
+    config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
+    if weights.gate_start not in (None, config.gate_start) and len(loaded) > len(backbone):
+        raise InputError(
+            f"the gates of weights {weights.source} start as '{weights.gate_start}'; "
+            f"take --gate-start {weights.gate_start}"
+        )
+    model.load_state_dict({name: given[name] for name in loaded}, strict=False)
+    new = [name for name in own if name not in given]
+    return LoadReport(loaded, new, misfits, [name for name in given if name not in own])
+
+
+def train_only(model: nn.Module, parts: tuple[str, ...]) -> None:
+    """Lets only ``parts`` of a network be trained.
+
+    Args:
+        model: of `build_model`.
+        parts: ``all``, or some of ``classifier`` (the last linear layer), ``attention`` (every
+            attention module) and the names of modules.
+
+    Raises:
+        InputError: the network lacks a named module; nothing was changed.
+    """
+    check_parts(model, parts)
+    model.requires_grad_("all" in parts)
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if name in parts or (last == "attention" and "attention" in parts):
+            module.requires_grad_(True)
+        if name == "fc" and "classifier" in parts:
+            module.requires_grad_(True)
+
+
+def check_parts(model: nn.Module, parts: tuple[str, ...]) -> None:
+    """Raises an InputError where `train_only` would."""
+    modules = dict(model.named_modules())
+    for part in parts:
+        if part not in ("all", "classifier", "attention") and part not in modules:
+            raise InputError(f"the recipe trains {part}, which this network does not have")
+
+
+def training_mode(model: nn.Module) -> None:
+    """``model.train()``, but norms whose parameters are frozen keep their running statistics."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            parameters = list(module.parameters(recurse=False))
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"
+
+
+def _shorten(names: list[str], shown: int = 4) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def _read_config(value: Any) -> ModelConfig:

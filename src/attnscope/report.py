@@ -166,12 +166,12 @@ def render(figure: Figure, file_format: str, dpi: int) -> bytes:
 
 
 def _training_curves(recording: Recording) -> Picture:
-    metrics = _read_metrics(recording)
+    metrics, steps = _read_metrics(recording), _read_steps(recording)
     figure = Figure(figsize=(9.5, 2.9), layout="constrained")
     for ax, quantity in zip(
         figure.subplots(1, 3), ("loss", "accuracy", "learning_rate"), strict=True
     ):
-        figures.draw_training_curves(ax, metrics, quantity)
+        figures.draw_training_curves(ax, metrics, quantity, steps)
     figure.suptitle(f"Training of {_name(recording)}")
     last, best = metrics.iloc[-1], _highest(metrics, "validation_accuracy")
     return Picture(
@@ -867,18 +867,29 @@ def _read_metrics(recording: Recording) -> pd.DataFrame:
     if run is None or not (run / "metrics.csv").is_file():
         raise Unavailable(f"{recording.folder} lies in no run with a metrics.csv")
     file = run / "metrics.csv"
-    try:
-        metrics = pd.read_csv(file)
-        wanted = [
-            "epoch", "step", "train_loss", "train_accuracy", "validation_loss",
-            "validation_accuracy", "learning_rate", "images_per_second", "seconds",
-        ]  # fmt: skip
-        metrics = metrics[wanted].astype(float)
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{file} cannot be read ({error}); train again") from None
+    metrics = _read_numbers(
+        file,
+        "epoch", "step", "train_loss", "train_accuracy", "validation_loss",
+        "validation_accuracy", "learning_rate", "images_per_second", "seconds",
+    )  # fmt: skip
     if metrics.empty:
         raise Unavailable(f"{file} has no epoch yet")
     return metrics
+
+
+def _read_steps(recording: Recording) -> pd.DataFrame | None:
+    """None where the training was too short to log a step, or is older than the file."""
+    run = _run_folder(recording)
+    if run is None or not (run / "steps.csv").is_file():
+        return None
+    return _read_numbers(run / "steps.csv", "step", "loss", "accuracy", "learning_rate")
+
+
+def _read_numbers(file: Path, *columns: str) -> pd.DataFrame:
+    try:
+        return pd.read_csv(file)[list(columns)].astype(float)
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{file} cannot be read ({error}); train again") from None
 
 
 def _note_picture(recording: Recording, heading: str, text: str) -> Picture:

@@ -1,0 +1,87 @@
+"""A linear SVM on what a network already sees: python analysis/features_svm.py folder:PATH.
+
+The network is frozen and its classifier unused; scikit-learn fits a support vector machine to the
+pooled features of the last layer. The penalty is chosen on the validation part; the test part is
+looked at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from torch import nn
+
+from attnscope.data import LabelledImages, batches, load_data
+from attnscope.errors import InputError
+from attnscope.files import read_json
+from attnscope.models import build_model, load_model, read_pretrained, start_from
+from attnscope.train import choose_device
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+def main(
+    data: Annotated[str, tyro.conf.Positional],
+    run: Path | None = None,
+    model: str = "resnet18",
+    weights: str = "imagenet",
+    image_size: int | None = None,
+) -> None:
+    """Fit a linear SVM on the pooled features of a frozen network, and print its accuracies.
+
+    Args:
+        data: digits, cifar10, cifar100 or folder:PATH.
+        run: a run whose network is used; otherwise one with weights is built.
+        model: resnet18, resnet34, resnet50, resnet101 or resnet152.
+        weights: imagenet (torchvision downloads them), or a file.
+        image_size: pixels. Default: the run's, or 224, cut from 256.
+    """
+    if run is not None:
+        network = load_model(run)
+        image_size = image_size or read_json(run / "config.json")["image_size"]
+        resize = image_size
+    else:
+        network = build_model(model, stem="imagenet", num_classes=1000)
+        start_from(network, read_pretrained(weights, model))
+        image_size = image_size or 224
+        resize = round(image_size * 256 / 224)
+    network.fc = nn.Identity()
+    device = choose_device("auto")
+    network = network.to(device).eval()
+    images = load_data(data, image_size=image_size, resize=resize)
+
+    def features(part: LabelledImages) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        with torch.inference_mode():
+            seen = [
+                network(images.normalization.apply(x.to(device))).cpu()
+                for x, _ in batches(part.center_crop(images.image_size), 64)
+            ]
+        return torch.cat(seen).numpy(), part.labels.numpy()
+
+    x, y = features(images.train)
+    held_out = features(images.validation)
+    fitted = {
+        penalty: make_pipeline(StandardScaler(), LinearSVC(C=penalty, random_state=0)).fit(x, y)
+        for penalty in PENALTIES
+    }
+    best = max(PENALTIES, key=lambda penalty: fitted[penalty].score(*held_out))
+    for penalty, svm in fitted.items():
+        print(f"C = {penalty:g}: validation accuracy {svm.score(*held_out):.2%}")
+    print(f"test accuracy {fitted[best].score(*features(images.test)):.2%} with C = {best:g}")
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,78 @@
+"""One training on several devices, as torchrun starts it: who am I, and what have we together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed, nn
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of one training; one that is alone is a team too."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes files and speaks."""
+        return self.rank == 0
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes; each gets it."""
+        return self._reduce(values, distributed.ReduceOp.SUM)
+
+    def largest(self, values: torch.Tensor) -> torch.Tensor:
+        """The elementwise maximum over all processes; each gets it."""
+        return self._reduce(values, distributed.ReduceOp.MAX)
+
+    def share(self, count: int) -> range:
+        """The indices of this process, of ``count``: all have one owner, and none has two."""
+        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def follow_buffers(self, model: nn.Module) -> None:
+        """Gives every process the buffers (running statistics of norms) of the first."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, 0)
+
+    def wait(self) -> None:
+        """Until all processes came here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def _reduce(self, values: torch.Tensor, how: distributed.ReduceOp.RedOpType) -> torch.Tensor:
+        if self.size > 1:
+            values = values.clone()
+            distributed.all_reduce(values, how)
+        return values
+
+
+def current_team() -> Team:
+    """The team that torch.distributed knows of."""
+    if distributed.is_available() and distributed.is_initialized():
+        return Team(distributed.get_rank(), distributed.get_world_size())
+    return Team()
+
+
+@contextmanager
+def join_team(device: torch.device) -> Iterator[Team]:
+    """Joins the processes that torchrun started with this one; alone without torchrun.
+
+    NCCL between GPUs, gloo between CPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Team()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield current_team()
+    finally:
+        distributed.destroy_process_group()
