@@ -147,7 +147,7 @@ def test_the_first_of_several_largest_values_gets_the_gradient(layout: str, over
     flat = expected_x.flatten(2)
     axis = 2 if over == "pixels" else 1
     expected = torch.stack([flat.mean(axis), first_max(flat, axis)])
-    found = _mean_and_max(x, over)
+    found = torch.stack(_mean_and_max(x, over)).flatten(2)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
     weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(8))
     (found * weight).sum().backward()
