@@ -684,3 +684,19 @@ def test_a_set_of_one_colour_has_a_deviation(root: Path) -> None:
     assert torch.equal(
         data.normalization.undo(data.normalization.apply(data.test.images)), data.test.images
     )
+
+
+def test_images_to_crop_from() -> None:
+    """Held-out images are the middles of larger ones; training images stay large."""
+    data, large = load_data(image_size=24, resize=30), load_data(image_size=30)
+    assert data.image_size == 24
+    assert torch.equal(data.train.images, large.train.images)
+    assert data.normalization == large.normalization
+    for part in ("validation", "test"):
+        middle = getattr(large, part).images[:, :, 3:27, 3:27]
+        assert torch.equal(getattr(data, part).images, middle)
+        assert getattr(data, part).paths == getattr(large, part).paths
+    assert torch.equal(data.train.center_crop(24).images, data.train.images[:, :, 3:27, 3:27])
+    for resize, size in ((20, 24), (40, None), (2000, 24)):
+        with pytest.raises(InputError, match=f"resize {resize} must lie between the image size"):
+            load_data(image_size=size, resize=resize)

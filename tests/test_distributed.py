@@ -49,10 +49,11 @@ def follow(out: Path, accumulate: int, **options: Any) -> None:
 
 
 def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
+    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     torch_run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.run(
         [sys.executable, *torch_run, *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         check=False,
