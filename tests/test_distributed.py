@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from attnscope.checkpoints import read_state
 from attnscope.data import load_data
 from attnscope.distributed import Team, current_team, join_team
 from attnscope.errors import InputError
@@ -64,11 +65,20 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
+from attnscope import train as train_module
 from attnscope.distributed import join_team
 from test_distributed import follow
 torch.set_num_threads(1)
+step, stop = train_module._Training.step, int(sys.argv[3])
+
+def until(training, *arguments):
+    if training.position.step == stop:
+        sys.exit(7)
+    return step(training, *arguments)
+
+train_module._Training.step = until
 with join_team(torch.device("cpu")):
-    follow(Path(sys.argv[1]), int(sys.argv[2]))
+    follow(Path(sys.argv[1]), int(sys.argv[2]), resume=True)
 """
 
 
@@ -78,11 +88,27 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folder = tmp_path_factory.mktemp("runs")
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    done = torchrun(2, str(script), str(folder / "two"), "1")
+    done = torchrun(2, str(script), str(folder / "two"), "1", "-1")
     assert done.returncode == 0, done.stderr
-    done = torchrun(1, str(script), str(folder / "one"), "2")
+    done = torchrun(1, str(script), str(folder / "one"), "2", "-1")
     assert done.returncode == 0, done.stderr
     return {1: folder / "one", 2: folder / "two"}
+
+
+def test_a_team_resumes(runs: dict[int, Path], tmp_path: Path) -> None:
+    """Stopped within the epoch, two processes go on and end bit for bit as undisturbed ones."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = torchrun(2, str(script), str(tmp_path / "run"), "1", "7")
+    assert done.returncode != 0
+    assert read_state(tmp_path / "run" / "checkpoint.safetensors")["position"]["step"] == 7
+    done = torchrun(2, str(script), str(tmp_path / "run"), "1", "-1")
+    assert done.returncode == 0, done.stderr
+    for name in ("steps.csv", "model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (runs[2] / name).read_bytes()
+    expected, found = table(runs[2], "metrics.csv"), table(tmp_path / "run", "metrics.csv")
+    for name in ("train_loss", "train_accuracy", "validation_loss"):
+        assert [row[name] for row in found] == [row[name] for row in expected]
 
 
 def table(run: Path, name: str) -> list[dict[str, float]]:
