@@ -248,7 +248,7 @@ def test_training_curves_with_single_batches(ax: Axes) -> None:
     figures.draw_training_curves(ax, metrics, "learning_rate", steps)
     (line,) = ax.lines
     assert list(line.get_ydata()) == [0.1, 0.2, 0.15]
-    assert ax.get_title() == "learning rate"
+    assert ax.get_title("left") == "learning rate"
 
 
 def test_per_class_accuracy(ax: Axes) -> None:
