@@ -276,3 +276,27 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
     assert not any("partial" in name for name in left), "nothing half-written stays"
     monkeypatch.setattr(files.os, "fsync", real)
     assert main([*command, "--precision", "fp32", "--epochs", "2", "--resume"]) == 0
+
+
+@pytest.mark.parametrize("at", [3, 5, 15])
+def test_stopped_within_or_at_the_end_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Five steps an epoch; the signal comes during step ``at``."""
+    options = {"data": make_data(36), "recipe": CNN_TINY, "seed": 5}
+    whole, again = small(**CNN), small(seed=9, **CNN)
+    run(tmp_path / "a", whole, **options)
+    step, calls = train_module._Training.step, []
+
+    def signalled(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module._Training, "step", signalled)
+        with pytest.raises(KeyboardInterrupt, match=f"is of step {at}: the same command"):
+            run(tmp_path / "b", small(**CNN), **options)
+    run(tmp_path / "b", again, resume=True, **options)
+    assert states_equal(whole, again)

@@ -392,7 +392,7 @@ def start_from(model: nn.Module, weights: Pretrained) -> LoadReport:
             f"fit{told}; take the network they were saved from"
         )
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
-    if weights.gate_start not in (None, config.gate_start) and len(loaded) > len(backbone):
+    if weights.gate_start not in (None, config.gate_start) and set(loaded) - set(backbone):
         raise InputError(
             f"the gates of weights {weights.source} start as '{weights.gate_start}'; "
             f"take --gate-start {weights.gate_start}"

@@ -365,16 +365,16 @@ class _Training:
                         loss=f"{at.loss_sum / at.seen:.3f}", accuracy=f"{at.right / at.seen:.3f}"
                     )
                     del rates[:-1]
-                    if stops:
+                    if ended:
+                        self.end_epoch(epoch, board, rates[-1])
+                    elif stops or now - self.saved_at >= checkpoint_seconds:
                         self.save_state()
+                        began = time.perf_counter()
+                    if stops:
                         raise KeyboardInterrupt(
                             f"stopped; {self.last_checkpoint()}: the same command with --resume "
                             "goes on"
                         )
-                    if now - self.saved_at >= checkpoint_seconds and not ended:
-                        self.save_state()
-                        began = time.perf_counter()
-                self.end_epoch(epoch, board, rates[-1])
 
     def turn_phase(self) -> None:
         """To the phase of the step that comes."""
@@ -736,7 +736,7 @@ def _check_model(model: nn.Module, data: Data) -> None:
     One image passes the network where it is; nothing of it stays.
     """
     device = next(model.parameters()).device
-    image = data.train.images[:1].to(device)
+    image = data.train[:1].center_crop(data.image_size).images.to(device)
     with eval_mode(model), torch.inference_mode():
         logits = model(data.normalization.apply(image))
     if logits.shape != (1, len(data.classes)):
