@@ -584,7 +584,9 @@ def evaluate(
     team = team or Team()
     mine = team.share(len(part))
     with eval_mode(model), torch.inference_mode():
-        for images, labels in batches(part[mine.start : mine.stop], _EVALUATION_BATCH):
+        # A part of one process is not cut out: that would copy every image.
+        own = part if len(mine) == len(part) else part[mine.start : mine.stop]
+        for images, labels in batches(own, _EVALUATION_BATCH):
             x, y = normalization.apply(images.to(device)), labels.to(device)
             with _autocast(device, autocast):
                 logits = model(x)
