@@ -24,9 +24,10 @@ from attnscope.attribution import head_graph, last_map_layer
 from attnscope.data import LabelledImages, Normalization, batches, load_data
 from attnscope.errors import InputError
 from attnscope.files import read_json
-from attnscope.gates import eval_mode, find_gates, watch_gates
+from attnscope.gates import find_gates, watch_gates
 from attnscope.models import load_model
 from attnscope.recording import TARGETS, Recording, RecordingWriter
+from attnscope.tracing import eval_mode
 
 _SHARD = 2048  # images; a shard of a ResNet18-CBAM at 32×32 takes about 45 MB
 _SAMPLE = 4  # images on which the gates are found

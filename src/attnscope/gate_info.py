@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+KINDS = ("channel", "spatial", "strip", "branch")
+"""The kinds that are looked for unless others are asked for."""
+OTHER_KINDS = ("full", "static")
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -13,11 +17,12 @@ class Gate:
     """Path of the module that makes it, ``#2`` for a module's second gate."""
     kind: str
     """``channel`` (one value a channel), ``spatial`` (one value a pixel), ``strip`` (one value a
-    row or a column, of each channel), ``branch`` (a softmax over paths) or ``full``."""
+    row or a column, of each channel), ``branch`` (how much each of several paths counts); when
+    asked for also ``full`` (the features' own shape) and ``static`` (from parameters alone)."""
     channels: int
     """Channels of the features that it multiplies."""
     grid: tuple[int, int] | None
-    """Rows and columns of a spatial gate on the sample; None for a channel gate."""
+    """Rows and columns of a spatial gate on the sample; None for other kinds."""
     activation: str
     """The bounded activation: sigmoid, hardsigmoid, softmax ..."""
     lo: float
@@ -29,10 +34,29 @@ class Gate:
     """Path of the module in whose forward the activation runs."""
     call: int = 0
     """Which of that module's bounded activations it is in one forward of the network, from 0."""
+    form: str = ""
+    """What was done to the activation's values before they multiply, as ``1 +`` or ``[0]``."""
     applied_in: str = ""
     """Path of the module in whose forward the gate multiplies the features."""
+    layout: str = "NCHW"
+    """Axes of the features: images, channels, rows, columns; B paths, L pixels in one row."""
+    axes: str = ""
+    """Axes of the values that are read: ``NC`` for channels, ``NHW`` for pixels ..."""
 
     @property
     def midpoint(self) -> float:
         """The middle of the bounds; 0.5 for a sigmoid, which is where an untrained gate starts."""
         return (self.lo + self.hi) / 2
+
+
+@dataclass(frozen=True)
+class Ungated:
+    """A bounded activation whose output gated no feature map."""
+
+    made_in: str
+    """Path of the module in whose forward it runs."""
+    call: int
+    """Which of that module's bounded activations it is, from 0."""
+    activation: str
+    fate: str
+    """What became of its output: the operation that consumed it, or why it is no gate."""

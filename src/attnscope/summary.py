@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnscope.gate_info import Gate
-from attnscope.gates import edit_gates, eval_mode, find_gates
+from attnscope.gates import edit_gates, find_gates
+from attnscope.tracing import eval_mode
 
 
 @dataclass(frozen=True)

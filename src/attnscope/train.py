@@ -35,7 +35,6 @@ from attnscope.data import Data, LabelledImages, Normalization, batches
 from attnscope.distributed import Team, current_team
 from attnscope.errors import InputError
 from attnscope.files import read_json, refuse_existing, write_bytes, write_json
-from attnscope.gates import eval_mode
 from attnscope.models import (
     SmallCNN,
     check_parts,
@@ -45,6 +44,7 @@ from attnscope.models import (
     training_mode,
 )
 from attnscope.recipes import Adam, Milestones, OneCycle, Phase, Plateau, Recipe
+from attnscope.tracing import eval_mode
 
 PRECISIONS = ("auto", "fp32", "bf16")
 _EVALUATION_BATCH = 256
