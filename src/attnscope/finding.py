@@ -164,10 +164,12 @@ class _Finder(Tracer):
         return gate
 
     def _use(self, gate: Tensor, mark: Mark, features: Tensor | None) -> _Use:
-        varies = [size > 1 for size in gate.shape]
+        varies = [
+            size > 1 and axis - gate.ndim not in mark.copied for axis, size in enumerate(gate.shape)
+        ]
         if features is not None and gate.shape == features.shape:
-            # Written out to the features' shape, as by expand or repeat? Where all is constant it
-            # is a gate whose last layer starts at zero, and says nothing.
+            # The activation may have had a written-out input. Where all is constant nothing can
+            # be said: a gate whose last layer starts at zero.
             start = 0 if self.images is None else 1
             still = [
                 torch.equal(gate, gate.narrow(axis, 0, 1).expand_as(gate))

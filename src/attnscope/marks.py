@@ -59,6 +59,15 @@ _MOVES = frozenset(
     contiguous clone detach alias to type type_as float half bfloat16 double cpu cuda dropout
     """.split()  # noqa: SIM905
 )
+# Of these, and of what else leaves values where they are, those that write one value many times.
+_GROWS = frozenset(
+    ["expand", "expand_as", "broadcast_to", "repeat", "tile", "repeat_interleave", "interpolate"]
+)
+_STAYS = frozenset(
+    """
+    contiguous clone detach alias to type type_as float half bfloat16 double cpu cuda dropout clamp
+    """.split()  # noqa: SIM905
+)
 # Some of the values: another selection is another gate.
 _SELECTIONS = frozenset(
     """
@@ -146,6 +155,8 @@ class Mark:
     """What was done to the values since the activation."""
     factors: tuple[tuple[str, int, str], ...] = ()
     """Of a product of gates of different shapes: the place of each."""
+    copied: frozenset[int] = frozenset()
+    """Axes along which one value was written many times, counted from the last one, -1."""
     version: int | None = None
     """Of the tensor when it was marked: a write to it, or to what it is a view of, counts up."""
 
@@ -232,6 +243,16 @@ def carried(
     if name in _ARITHMETIC and len(arguments) == 2 and not keywords:
         return _arithmetic(name, arguments, marks, bounds_of)
     return None
+
+
+def copied_along(name: str, mark: Mark, before: Tensor, after: Tensor) -> frozenset[int]:
+    """Axes of the result along which every value is one and the same, by its making."""
+    moved = name not in _GROWS | _STAYS and name not in _ARITHMETIC and name not in _UNARY
+    if moved or after.ndim < before.ndim:
+        return frozenset()
+    sizes = (1,) * (after.ndim - before.ndim) + tuple(before.shape)
+    grown = {axis for axis in range(-after.ndim, 0) if sizes[axis] == 1 and after.shape[axis] > 1}
+    return mark.copied | grown
 
 
 def product_mark(a: Mark, b: Mark) -> Mark:

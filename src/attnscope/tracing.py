@@ -29,6 +29,7 @@ from attnscope.marks import (
     Mark,
     activation,
     carried,
+    copied_along,
     operation,
     product_mark,
 )
@@ -275,7 +276,9 @@ class Tracer(TorchFunctionMode):
                 return None
         number, tensor = output
         selects = bool(tensors) and tensor.numel() < tensors[0].numel()
-        return carried(name, arguments, keywords, marks, self.bounds_of, number, selects)
+        mark = carried(name, arguments, keywords, marks, self.bounds_of, number, selects)
+        source = next(a for a, known in zip(arguments, marks, strict=True) if known)
+        return mark and replace(mark, copied=copied_along(name, mark, source, tensor))
 
 
 @contextmanager
