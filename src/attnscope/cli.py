@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.files import write_json
 
 _Run = Annotated[Path, tyro.conf.Positional]
@@ -138,6 +139,46 @@ class Summary:
         if size < 8:
             raise InputError(f"image size is {size}; it must be 8 or more")
         print(summarize(model, size))
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Say which gates a network has, and what became of every other bounded activation."""
+
+    target: _Name
+    """A run folder, timm:NAME, torchvision:NAME, or package.module:callable of your own."""
+    image_size: int | None = None
+    """Pixels. Default: the network's own."""
+    all_kinds: bool = False
+    """Also gates of the features' own shape (full) and from parameters alone (static)."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def __call__(self) -> None:
+        import json
+
+        import torch
+
+        from attnscope.gate_info import KINDS, OTHER_KINDS
+        from attnscope.summary import describe_gates
+        from attnscope.targets import load_target
+
+        target = load_target(self.target)
+        size = self.image_size or target.image_size
+        if size < 8:
+            raise InputError(f"image size is {size}; it must be 8 or more")
+        noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+        kinds = KINDS + OTHER_KINDS if self.all_kinds else KINDS
+        try:
+            found = describe_gates(target.model, noise, "4 images of noise", kinds)
+        except InputError:
+            raise
+        except Exception as error:  # whatever somebody's network raises
+            raise InputError(
+                f"{self.target} does not run on images of 3×{size}×{size} "
+                f"({type(error).__name__}: {first_line(error)}); try another --image-size"
+            ) from None
+        print(json.dumps(found.to_dict(), indent=2) if self.json else found)
 
 
 @dataclass(frozen=True)
@@ -334,6 +375,7 @@ class Demo:
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": Demo,
     "train": Train,
+    "inspect": Inspect,
     "summary": Summary,
     "capture": Capture,
     "figures": Figures,
@@ -353,12 +395,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args=arguments,
     )
     try:
-        return command() or 0
+        code = command() or 0
+        sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"attnscope: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
         print(f"attnscope: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # as under `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         if error.errno not in _DISK_ERRORS:

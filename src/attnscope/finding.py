@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.gate_info import KINDS, OTHER_KINDS, Gate, Ungated
 from attnscope.marks import Bounds, Mark
 from attnscope.tracing import Product, Tracer, eval_mode
@@ -82,7 +82,7 @@ def inspect_call(
         except InputError:
             raise
         except Exception as error:  # whatever a network raises that takes one size only
-            refused = _first_line(error)
+            refused = first_line(error)
             break
     return _conclude(first, last, refused, kinds)
 
@@ -393,7 +393,3 @@ def grid_of_row(pixels: int) -> tuple[int, int]:
     """Rows and columns of pixels that stand in one row: a square where that can be."""
     side = math.isqrt(pixels)
     return (side, side) if side * side == pixels else (1, pixels)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnscope.gate_info import Gate
-from attnscope.gates import edit_gates, find_gates
+from attnscope.gate_info import KINDS, Gate, Ungated
+from attnscope.gates import edit_gates, find_gates, inspect_gates, watch_gates
 from attnscope.tracing import eval_mode
 
 
@@ -71,6 +71,74 @@ class Summary:
             bounds = f"{g.bounds[0]:g} to {g.bounds[1]:g}"
             gates.append((g.name, g.kind, _shape(g.gate), _shape(g.features), bounds))
         return f"{text}\n\n{_table(gates, left=5)}"
+
+
+@dataclass(frozen=True)
+class GateList:
+    """What `describe_gates` found; as a string it is a page."""
+
+    gates: list[Gate]
+    ranges: dict[str, tuple[float, float]]
+    """Of each gate: the lowest and the highest value on the images."""
+    ungated: list[Ungated]
+    sample: str
+    """Which images."""
+
+    def __str__(self) -> str:
+        if not self.gates:
+            text = "no gates: no bounded activation multiplies a feature map"
+        else:
+            rows = [_GATE_COLUMNS]
+            for gate in self.gates:
+                size = _shape(gate.grid) if gate.grid else str(gate.channels)
+                seen = "{:.3g} to {:.3g}".format(*self.ranges[gate.name])
+                bounds, neutral = f"{gate.lo:g} to {gate.hi:g}", f"{gate.neutral:g}"
+                activation = f"{gate.activation}; {gate.form}" if gate.form else gate.activation
+                own = gate.made_in or "(the network)", gate.applied_in or "(the network)"
+                name = gate.name or "(the network)"
+                rows.append((name, gate.kind, size, activation, bounds, neutral, seen, *own))
+            text = _table(rows, left=len(rows[0]))
+            text += f"\n\nThe range is what was seen on {self.sample}."
+        if self.ungated:
+            others = [("bounded, but no gate", "made in", "what became of it")]
+            others += [(u.activation, u.made_in or "(the network)", u.fate) for u in self.ungated]
+            text += f"\n\n{_table(others, left=3)}"
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as lists and dicts, for JSON."""
+        return {
+            "gates": [{**asdict(g), "range": list(self.ranges[g.name])} for g in self.gates],
+            "ungated": [asdict(u) for u in self.ungated],
+            "sample": self.sample,
+        }
+
+
+_GATE_COLUMNS = (
+    "gate", "kind", "channels or grid", "activation", "bounds", "neutral", "range", "made in",
+    "applied in",
+)  # fmt: skip
+
+
+def describe_gates(
+    model: nn.Module, images: Tensor, sample: str, kinds: Sequence[str] = KINDS
+) -> GateList:
+    """Finds the gates of a network and notes the range of each on some images.
+
+    Args:
+        model: any network; it is left as it was.
+        images: ``(N, 3, H, W)`` as the network gets them.
+        sample: what is said of these images.
+        kinds: which kinds of gates, as in `attnscope.gates.find_gates`.
+
+    Raises:
+        InputError: as `attnscope.gates.find_gates`.
+    """
+    found = inspect_gates(model, images, kinds)
+    with eval_mode(model), torch.no_grad(), watch_gates(model, found.gates) as seen:
+        model(images)
+    ranges = {name: (float(value.min()), float(value.max())) for name, value in seen.items()}
+    return GateList(found.gates, ranges, found.ungated, sample)
 
 
 def summarize(model: nn.Module, image_size: int) -> Summary:
