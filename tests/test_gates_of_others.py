@@ -14,7 +14,9 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnscope.gates import edit_gates, find_gates, inspect_gates, watch_gates
 
@@ -229,3 +231,36 @@ def test_edits_of_every_kind() -> None:
                 model(x)
             expected = kept["features"] * edit(own)
             assert torch.equal(kept["out"], expected), label
+
+
+class Peak(TorchDispatchMode):
+    """The most bytes that were alive at once of all that was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            storage = result.untyped_storage()
+            self.made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.made = {key: kept for key, kept in self.made.items() if not kept[0].expired()}
+        self.bytes = max(self.bytes, sum(size for _, size in self.made.values()))
+        return result
+
+
+def test_marks_pin_no_memory() -> None:
+    """mobilenet_v2 has a relu6, which is marked, after nearly every convolution."""
+    model = torchvision.models.mobilenet_v2().eval()
+    x = torch.randn(8, 3, 64, 64)
+    with torch.no_grad(), Peak() as bare:
+        model(x)
+    with torch.no_grad(), watch_gates(model, []), Peak() as watched:
+        model(x)
+    with Peak() as found:
+        find_gates(model, x)
+    assert bare.bytes > 8 * 16 * 32 * 32 * 4  # of one early map at least
+    assert watched.bytes <= 1.05 * bare.bytes
+    assert found.bytes <= 1.05 * bare.bytes

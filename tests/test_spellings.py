@@ -249,6 +249,16 @@ SPELLINGS = {
         axes=("NC", "NHW"),
         names=("", "#2"),
     ),
+    "two factors, one a number an image": Spelling(
+        lambda net, y: y * (channel(net, y) * torch.sigmoid(y.mean((1, 2, 3), keepdim=True))),
+        kinds=("channel", "channel"),
+        axes=("NC", "NC"),
+        names=("", "#2"),
+    ),
+    "stretched and clamped": Spelling(
+        lambda net, y: y * (1.5 * channel(net, y) - 0.25).clamp(0, 1),
+        lambda net, y: (1.5 * torch.sigmoid(logits(net, y)) - 0.25).clamp(0, 1),
+    ),
     "two factors, one a static": Spelling(
         lambda net, y: y * (torch.sigmoid(net.scale) * channel(net, y)),
         lambda net, y: torch.sigmoid(net.scale[:, 0, 0]) * torch.sigmoid(logits(net, y)),
