@@ -133,12 +133,14 @@ def test_killed_at_three_places_and_gone_on_with(
     for place, whole_shards in ((7, 1), (8, 2), (6, 3)):
         script = [sys.executable, "-c", STOPPING, str(place), "0", *command]
         child = subprocess.Popen(script, env=environment(), stderr=subprocess.DEVNULL)
-        _, status = os.waitpid(child.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status), status
-        if place == 7:  # it is alive, and holds the folder
-            line = refusal(capsys, *command)
-            assert f"another capture is writing {out}; wait for it, or take" in line
-        child.send_signal(signal.SIGKILL)
+        try:
+            _, status = os.waitpid(child.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status), status
+            if place == 7:  # it is alive, and holds the folder
+                line = refusal(capsys, *command)
+                assert f"another capture is writing {out}; wait for it, or take" in line
+        finally:
+            child.kill()
         assert child.wait() == -signal.SIGKILL
         assert not out.exists()
         shards = tmp_path / ".out.partial" / "shards"
@@ -330,7 +332,6 @@ def test_moments_are_those_of_the_recording(run: Path, whole: Path, tmp_path: Pa
         np.testing.assert_allclose(
             class_mean_grad_cam(moments, target), cams, rtol=1e-12, atol=1e-12
         )
-    assert sum(len(content) for content in contents(out).values()) > 0
 
 
 def test_ranks_out_of_order_and_what_the_environment_says(
