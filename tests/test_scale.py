@@ -202,7 +202,7 @@ def test_what_was_begun_otherwise_is_refused(
 ) -> None:
     out, partial = tmp_path / "out", tmp_path / ".out.partial"
     half_done(run, out, monkeypatch)
-    assert f"1 whole shards stay in {partial}: the same command" in capsys.readouterr().err
+    assert f"1 whole shard stays in {partial}: the same command" in capsys.readouterr().err
     before = contents(partial)
     command = ["capture", str(run), "--out", str(out), *SHARDS]
     remedy = "; capture as it was begun, or remove that folder to begin anew"
@@ -295,7 +295,7 @@ def test_a_full_disk_leaves_whole_shards(
     monkeypatch.setattr(files.os, "fsync", full)
     assert main(command) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"attnscope: {out}: No space left on device; 1 whole shards stay in {partial}: make room "
+        f"attnscope: {out}: No space left on device; 1 whole shard stays in {partial}: make room "
         "and start the same command again"
     )
     assert names(partial / "shards") == ["00000"], "nothing half-written stays"

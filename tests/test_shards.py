@@ -306,7 +306,7 @@ def test_a_process_says_what_it_waits_for(
             add(to, 0)
             to.wait_for(3)
 
-    with pytest.raises(KeyboardInterrupt, match="1 whole shards stay"):
+    with pytest.raises(KeyboardInterrupt, match="1 whole shard stays"):
         wait()
     line = "attnscope: waiting for 2 of 3 shards of other processes, first 00001"
     assert set(capsys.readouterr().err.splitlines()) == {line}

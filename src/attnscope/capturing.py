@@ -331,10 +331,8 @@ def _hash_data(dataset: LabelledImages | Dataset[tuple[Tensor, int]]) -> str:
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    found: NDArray[np.uint8] = flat.view(torch.uint8).numpy()
-    return found
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _batches(

@@ -137,7 +137,9 @@ class ShardWriter(ABC):
                 self._join()
         except BaseException as error:
             self._leave()
-            raise self._explained(error) from None
+            if (explained := self._explained(error)) is error:
+                raise
+            raise explained from error
         return self
 
     def has(self, index: int) -> bool:
@@ -171,10 +173,10 @@ class ShardWriter(ABC):
         """
 
         def missing() -> str:
-            left = [i for i in range(count) if not (self._shards / _name(i)).exists()]
+            left = sorted(set(map(_name, range(count))) - set(os.listdir(self._shards)))
             if not left:
                 return ""
-            return f"{len(left)} of {count} shards of other processes, first {_name(left[0])}"
+            return f"{len(left)} of {count} shards of other processes, first {left[0]}"
 
         if self._rank == 0:
             _wait(missing)
@@ -192,7 +194,9 @@ class ShardWriter(ABC):
                 _wait(lambda: "" if os.path.lexists(self._folder) else "the first process")
         except BaseException as late:
             self._leave()
-            raise self._explained(late) from late
+            if (explained := self._explained(late)) is late:
+                raise
+            raise explained from late
         self._leave()
         if error is not None and (explained := self._explained(error)) is not error:
             raise explained from error
@@ -361,7 +365,7 @@ class ShardWriter(ABC):
     def _explained(self, error: BaseException) -> BaseException:
         """The error, with a word on what stays where that matters."""
         count = len(self._whole())
-        stays = f"{count} whole shards stay in {self._partial}"
+        stays = f"{count} whole {'shard stays' if count == 1 else 'shards stay'} in {self._partial}"
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             what = f"{stays}: make room and" if count else "make room and"
             return OSError(
