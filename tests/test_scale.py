@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -396,3 +398,32 @@ def test_a_data_set_that_is_not_in_memory(
     # The sample, what tells the data set from others, and what was left to do.
     assert dataset.read == [*range(4), *range(4), *range(18, 22), *range(16, 22)]
     assert contents(out) == contents(whole.folder)
+
+
+def test_a_capture_holds_one_shard(run: Path, tmp_path: Path) -> None:
+    """And a copy while it is written; of NumPy's arrays and files, six shards need what two do."""
+    model, peaks = load_model(run), []
+    for shards in (1, 2, 6):  # what the first one imports does not count
+        gc.collect()
+        tracemalloc.start()
+        given = {"batch_size": 48, "shard_images": 96, "grad_cam_layers": [], "progress": False}
+        capture(model, Noise(shards * 96), tmp_path / str(shards), **given)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    size = sum(len(content) for content in contents(tmp_path / "6").values())
+    assert size > 2 * peaks[1], "the whole of it would show"
+    assert peaks[2] < 1.2 * peaks[1]
+
+
+class Noise(Dataset[tuple[Tensor, int]]):
+    """Pictures of 32 pixels that are made when they are read."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        generator = torch.Generator().manual_seed(i)
+        return torch.rand(3, 32, 32, generator=generator), i % 2

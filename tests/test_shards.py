@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -145,14 +146,13 @@ def test_what_has_no_whole_shard_stands_in_nobodys_way(tmp_path: Path) -> None:
 
 def test_two_at_once(tmp_path: Path) -> None:
     with writer(tmp_path / "r") as to:
-        add(to, 0)
-        with pytest.raises(InputError) as caught, writer(tmp_path / "r"):
-            pass
-        assert str(caught.value) == (
-            f"another capture is writing {tmp_path / 'r'}; wait for it, or take another folder"
-        )
-        add(to, 1)
-        add(to, 2)
+        for index in range(3):  # before the first shard is whole as well as later
+            with pytest.raises(InputError) as caught, writer(tmp_path / "r"):
+                pass
+            assert str(caught.value) == (
+                f"another capture is writing {tmp_path / 'r'}; wait for it, or take another folder"
+            )
+            add(to, index)
     assert contents(tmp_path / "r") == contents(write(tmp_path / "whole"))
 
 
@@ -168,10 +168,11 @@ def test_a_lock_is_of_one(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("another", [False, True])
 def test_a_lock_that_was_removed_meanwhile_is_taken_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another: bool
 ) -> None:
-    """Its holder ended between our opening the file and our locking it."""
+    """Its holder ended between our opening the file and our locking it, or another one began."""
     import fcntl
 
     file, real, calls = tmp_path / "lock", fcntl.flock, []
@@ -180,6 +181,8 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_anew(
         calls.append(descriptor)
         if len(calls) == 1:
             file.unlink()
+            if another:
+                file.touch()
         real(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
@@ -267,6 +270,31 @@ def test_three_processes_fill_one_folder(tmp_path: Path) -> None:
     assert failed == []
     assert contents(tmp_path / "r") == contents(write(tmp_path / "whole"))
     assert names(tmp_path) == ["r", "whole"]
+
+
+def test_a_process_of_several_that_fails_takes_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a shard would fill the disk of the others; their own half shards are not touched."""
+    half(tmp_path / "r")
+    other = tmp_path / ".r.partial" / "shards" / ".00001.0123abcd.partial"
+    other.mkdir()
+    write_bytes = shards.write_bytes
+
+    def full(file: Path, content: bytes) -> None:
+        if file.name == "rows.parquet":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_bytes(file, content)
+
+    monkeypatch.setattr(shards, "write_bytes", full)
+
+    def fill() -> None:
+        with writer(tmp_path / "r", processes=2) as to:
+            add(to, 2)
+
+    with pytest.raises(OSError, match="2 whole shards stay in"):
+        fill()
+    assert names(other.parent) == [other.name, "00000", "00001"]
 
 
 def test_a_process_that_comes_when_all_is_done_has_nothing_to_do(tmp_path: Path) -> None:

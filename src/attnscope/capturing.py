@@ -168,7 +168,9 @@ def capture(
                         with autocast:
                             logits = model(batch.x)
                         _check_labels(batch.labels, logits.shape[1])
-                        arrays = _arrays(batch, seen, logits, normalization)
+                        arrays = _arrays(seen, logits)
+                        if not moments:
+                            arrays["images"] = _thumbnails(batch.pictures)
                         for layer in layers:
                             targets = (logits.argmax(1), batch.labels.to(device))
                             for target, index_of in zip(TARGETS, targets, strict=True):
@@ -364,18 +366,18 @@ def _batches(
         start += len(x)
 
 
-def _arrays(
-    batch: _Batch, seen: Mapping[str, Tensor], logits: Tensor, normalization: Normalization
-) -> dict[str, NDArray[Any]]:
+def _arrays(seen: Mapping[str, Tensor], logits: Tensor) -> dict[str, NDArray[Any]]:
     arrays = {f"gate/{name}": _numpy(values.float()) for name, values in seen.items()}
-    arrays["logits"] = _numpy(logits.float())
-    pictures = batch.pictures
+    return {**arrays, "logits": _numpy(logits.float())}
+
+
+def _thumbnails(pictures: Tensor) -> NDArray[np.uint8]:
+    """uint8 ``(n, 3, H, W)`` -> ``(n, h, w, 3)``, the longer side at most 128 pixels."""
     if max(pictures.shape[2:]) > _LARGEST_THUMBNAIL:
         scale = _LARGEST_THUMBNAIL / max(pictures.shape[2:])
         small = F.interpolate(pictures.float(), scale_factor=scale, mode="bilinear", antialias=True)
         pictures = small.round().clamp(0, 255).to(torch.uint8)
-    arrays["images"] = _numpy(pictures.permute(0, 2, 3, 1))
-    return arrays
+    return _numpy(pictures.permute(0, 2, 3, 1))
 
 
 def _rows(batch: _Batch, logits: Tensor) -> pd.DataFrame:
