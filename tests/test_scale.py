@@ -223,8 +223,7 @@ def test_what_was_begun_otherwise_is_refused(
         next(model.parameters()).view(-1)[0] += 1e-6
     save_model(model, other)
     line = refusal(capsys, "capture", other, "--out", out, *SHARDS)
-    assert "other weights" in line
-    assert "other data" not in line
+    assert "was begun with name run instead of other and other weights; capture" in line
     shutil.rmtree(other)
 
     picture = run.parent / "images" / "test" / "dark" / "03.png"
@@ -393,6 +392,11 @@ def test_a_data_set_that_is_not_in_memory(
     assert names(tmp_path / ".out.partial" / "shards") == ["00000", "00001"]
     with pytest.raises(InputError, match="with other data; capture as it was begun"):
         capture(model, Squares(last=0.6), out, **given)
+    other = load_model(run)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1e-6
+    with pytest.raises(InputError, match="was begun with other weights; capture as it was"):
+        capture(other, Squares(), out, **given)
     dataset = Squares()
     capture(model, dataset, out, **given)
     # The sample, what tells the data set from others, and what was left to do.

@@ -262,7 +262,7 @@ def test_three_processes_fill_one_folder(tmp_path: Path) -> None:
         except BaseException as error:
             failed.append(error)
 
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in (2, 1, 0)]
+    threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in (2, 1, 0)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -632,11 +632,12 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
         if key == "about" and isinstance(there, dict) and isinstance(here, dict):
             words.extend(_differences(there, here))
             continue
+        what = key.removesuffix("_sha256").replace("_", " ")
         short = (isinstance(value, (int, float, str)) for value in (there, here))
         if all(short) and max(len(str(there)), len(str(here))) < 40:
-            words.append(f"{key.replace('_', ' ')} {there} instead of {here}")
+            words.append(f"{what} {there} instead of {here}")
         else:
-            words.append(f"other {key.replace('_', ' ')}")
+            words.append(f"other {what}")
     return list(dict.fromkeys(words))
 
 
