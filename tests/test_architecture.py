@@ -139,7 +139,8 @@ def test_a_library_has_its_place(file: Path) -> None:
     for library, allowed in places.items():
         assert library not in packages(file) or module in allowed, f"{module} imports {library}"
     without_torch = {
-        *("errors", "files", "gate_info", "recipes", "recording", "statistics"),
+        *("errors", "files", "gate_info", "recipes", "shards", "recording"),
+        *("moments", "statistics"),
         *("figures", "report", "serve"),
     }
     if module in without_torch:

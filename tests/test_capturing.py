@@ -116,17 +116,11 @@ def test_a_network_and_a_data_set_of_the_users(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
-def test_several_shards_hold_what_one_holds(
-    model: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_shards_hold_what_one_holds(model: nn.Module, data: Data, tmp_path: Path) -> None:
     part = data.test[slice(0, 24)]
-    one = capture(
-        model, part, tmp_path / "1", normalization=data.normalization, batch_size=8, progress=False
-    )
-    monkeypatch.setattr("attnscope.capturing._SHARD", 8)
-    three = capture(
-        model, part, tmp_path / "3", normalization=data.normalization, batch_size=8, progress=False
-    )
+    given = {"normalization": data.normalization, "batch_size": 8, "progress": False}
+    one = capture(model, part, tmp_path / "1", **given)
+    three = capture(model, part, tmp_path / "3", shard_images=7, **given)
     assert len(list((tmp_path / "3" / "shards").iterdir())) == 3
     for gate in one.gates:
         np.testing.assert_array_equal(one.gate(gate.name), three.gate(gate.name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -421,22 +422,18 @@ def test_a_recording_is_never_overwritten(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_writer_that_fails_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
-    arrays = make_arrays(3)
-
-    def fill() -> None:
-        with RecordingWriter(
-            tmp_path / "run/recordings/test",
-            gates=GATES,
-            classes=CLASSES,
-            grad_cam_layers=["layer1"],
-            about={},
-        ) as writer:
-            writer.add_shard(arrays, make_rows(arrays))
-            raise error
-
-    with pytest.raises(error):
-        fill()
+def test_a_writer_that_fails_before_its_first_shard_leaves_nothing(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    writer = RecordingWriter(
+        tmp_path / "run/recordings/test",
+        gates=GATES,
+        classes=CLASSES,
+        grad_cam_layers=["layer1"],
+        about={},
+    )
+    with pytest.raises(error), writer:
+        raise error
     assert list(tmp_path.iterdir()) == []
 
 
@@ -458,16 +455,38 @@ def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_manifest_that_cannot_be_written_leaves_nothing(
+def test_a_manifest_that_cannot_be_written_costs_no_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("attnscope.recording.write_json", full)
-    with pytest.raises(OSError, match="No space"):
-        write(tmp_path / "r")
+    with monkeypatch.context() as patched:
+        patched.setattr("attnscope.shards.os.replace", full)
+        with pytest.raises(OSError, match="No space left on device; make room and start the same"):
+            write(tmp_path / "r")
     assert list(tmp_path.iterdir()) == []
+    real = os.replace
+
+    def almost_full(source: Path, target: Path) -> None:
+        if Path(target).name == "manifest.json":
+            full()
+        real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("attnscope.files.os.replace", almost_full)
+        with pytest.raises(OSError, match=r"3 whole shards stay in .*: make room and start the"):
+            write(tmp_path / "r")
+    assert [p.name for p in tmp_path.iterdir()] == [".r.partial"]
+    with RecordingWriter(
+        tmp_path / "r",
+        gates=GATES,
+        classes=CLASSES,
+        grad_cam_layers=["layer1"],
+        about={"name": "toy"},
+    ):
+        pass  # all is there
+    assert Recording(tmp_path / "r").verify() == []
 
 
 @pytest.mark.parametrize(

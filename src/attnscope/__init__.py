@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from attnscope.gates import watch_gates as watch_gates
     from attnscope.models import build_model as build_model
     from attnscope.models import load_model as load_model
+    from attnscope.moments import Moments as Moments
     from attnscope.recording import Recording as Recording
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "InputError": "errors",
     "Gate": "gate_info",
+    "Moments": "moments",
     "Recording": "recording",
     "build_model": "models",
     "capture": "capturing",

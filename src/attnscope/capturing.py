@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from attnscope.attribution import head_graph, last_map_layer
-from attnscope.data import LabelledImages, Normalization, batches, load_data
+from attnscope.data import LabelledImages, Normalization, load_data
+from attnscope.distributed import Team
 from attnscope.errors import InputError
 from attnscope.files import read_json
+from attnscope.gate_info import Gate
 from attnscope.gates import find_gates, watch_gates
 from attnscope.models import load_model
-from attnscope.recording import TARGETS, Recording, RecordingWriter
+from attnscope.moments import ClassSums, Moments, MomentsWriter
+from attnscope.recording import Recording, RecordingWriter
+from attnscope.shards import TARGETS
 from attnscope.tracing import eval_mode
 
-_SHARD = 2048  # images; a shard of a ResNet18-CBAM at 32×32 takes about 45 MB
+SHARD_IMAGES = 2048
+"""Images a shard; one of a ResNet18-CBAM at 32×32 takes about 45 MB."""
+_ALONE = Team()
 _SAMPLE = 4  # images on which the gates are found
 _LARGEST_THUMBNAIL = 128  # pixels
 _PARTS = ("train", "validation", "test")
@@ -58,10 +63,15 @@ def capture(
     precision: str = "fp32",
     about: Mapping[str, Any] | None = None,
     progress: bool = True,
-) -> Recording:
+    moments: bool = False,
+    shard_images: int = SHARD_IMAGES,
+    team: Team = _ALONE,
+) -> Recording | Moments:
     """Records what a network does on a data set, with one forward a batch.
 
-    The network runs in eval mode on the device where it is, and is left as it was.
+    The network runs in eval mode on the device where it is, and is left as it was. Whole shards
+    stay whatever stops a capture, in the hidden folder ``.NAME.partial`` beside ``out``; the same
+    call goes on with them, and ends with the same files as one that nothing stopped.
 
     Args:
         model: any network that returns logits ``(N, K)``.
@@ -76,67 +86,103 @@ def capture(
         batch_size: images a forward.
         precision: ``fp32``, or ``bf16`` for autocast; what is stored is float32 either way.
         about: what the recording tells of itself: name, source, part ...
+        progress: whether to show a bar; of several processes the first one shows it.
+        moments: record sums over the images of each class (`Moments`), and no single image.
+        shard_images: images a shard, rounded up to whole batches. One shard is held in memory.
+        team: the processes that share the work, each with the same call, over one folder that all
+            of them see. `attnscope.distributed.launched_team` tells which torchrun has started.
 
     Raises:
-        InputError: an argument cannot be used, or a gate that was found does not fire.
+        InputError: an argument cannot be used, a gate that was found does not fire, another
+            capture is writing the folder, or what is half-done there is of another network, data
+            set or setting.
+        OSError: the disk is full, or the like; whole shards stay.
     """
     folder = Path(out)
-    if folder.exists():
+    if team.leads and folder.exists():
         raise InputError(f"{folder} exists already; take another folder or remove it")
     if precision not in ("fp32", "bf16"):
         raise InputError(f"precision '{precision}' is not known; take fp32 or bf16")
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}; it must be 1 or more")
+    if shard_images < 1:
+        raise InputError(f"a shard of {shard_images} images is none; it must be 1 or more")
     count = len(dataset)  # type: ignore[arg-type]
     if not count:
         raise InputError("the data set is empty; there is nothing to record")
     names: list[str] = list(classes if classes is not None else getattr(dataset, "classes", []))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     normalization = normalization or _IN_UNIT_RANGE
-    stream = _batches(dataset, batch_size, normalization, device)
-    first = next(stream)
+    # Whole batches, so that what a batch holds does not depend on where a shard ends.
+    size = -(-shard_images // batch_size) * batch_size
+    shards = range(-(-count // size))
     with eval_mode(model):
-        gates = find_gates(model, first.x[:_SAMPLE])
+        sample = next(_batches(dataset, range(min(count, _SAMPLE)), _SAMPLE, normalization, device))
+        gates, outputs = _gates_and_outputs(model, sample.x)
+        names = names or [str(k) for k in range(outputs)]
+        if outputs != len(names):
+            raise InputError(f"the network knows {outputs} classes, the data set {len(names)}")
         layers = list(grad_cam_layers if grad_cam_layers is not None else ())
         if grad_cam_layers is None:
-            layers = [last_map_layer(model, first.x[:_SAMPLE])]
-        writer = RecordingWriter(
+            layers = [last_map_layer(model, sample.x)]
+        writer = (MomentsWriter if moments else RecordingWriter)(
             folder,
             gates=gates,
             classes=names,
             grad_cam_layers=layers,
             about={**(about or {}), "precision": precision, "torch": torch.__version__},
+            identity={
+                "network": f"{type(model).__module__}.{type(model).__qualname__}",
+                "weights": _hash_weights(model),
+                "data": _hash_data(dataset),
+                "images": count,
+                "normalization": [normalization.mean, normalization.std],
+                "batch_size": batch_size,
+                "images_a_shard": size,
+                "device": device.type,
+            },
+            rank=team.rank,
+            processes=team.size,
         )
-        bar = tqdm(total=count, unit="image", disable=not progress, dynamic_ncols=True)
+        own = team.share(len(shards))
+        bar = tqdm(
+            total=min(own.stop * size, count) - min(own.start * size, count),
+            unit="image",
+            disable=not (progress and team.leads),
+            dynamic_ncols=True,
+        )
         with bar, writer:
-            shard = _Shard()
-            for batch in chain([first], stream):
-                with ExitStack() as stack:
-                    head = stack.enter_context(head_graph(model, layers))
-                    seen = stack.enter_context(watch_gates(model, gates))
-                    autocast = torch.autocast(
-                        device.type, torch.bfloat16, enabled=precision == "bf16"
-                    )
-                    with autocast:
-                        logits = model(batch.x)
-                    if not isinstance(logits, Tensor) or logits.ndim != 2:
-                        raise InputError("the network must return logits (N, K), one row an image")
-                    if not names:
-                        names.extend(str(k) for k in range(logits.shape[1]))
-                    _check_labels(batch.labels, logits.shape[1], names)
-                    arrays = _arrays(batch, seen, logits, normalization)
-                    for layer in layers:
-                        targets = (logits.argmax(1), batch.labels.to(device))
-                        for target, index in zip(TARGETS, targets, strict=True):
-                            cam = head.grad_cam(layer, logits, index)
-                            arrays[f"grad_cam/{layer}/{target}"] = _numpy(cam.half())
-                shard.add(arrays, _rows(batch, logits))
-                bar.update(len(batch.labels))
-                if shard.count >= _SHARD:
-                    writer.add_shard(*shard.take())
-            if shard.count:
-                writer.add_shard(*shard.take())
-    return Recording(folder)
+            for index in own:
+                rows = range(index * size, min((index + 1) * size, count))
+                if writer.has(index):
+                    bar.update(len(rows))
+                    continue
+                gathered: ClassSums | _Images = ClassSums(gates) if moments else _Images(len(rows))
+                tables = []
+                for batch in _batches(dataset, rows, batch_size, normalization, device):
+                    with ExitStack() as stack:
+                        head = stack.enter_context(head_graph(model, layers))
+                        seen = stack.enter_context(watch_gates(model, gates))
+                        autocast = torch.autocast(
+                            device.type, torch.bfloat16, enabled=precision == "bf16"
+                        )
+                        with autocast:
+                            logits = model(batch.x)
+                        _check_labels(batch.labels, logits.shape[1])
+                        arrays = _arrays(seen, logits)
+                        if not moments:
+                            arrays["images"] = _thumbnails(batch.pictures)
+                        for layer in layers:
+                            targets = (logits.argmax(1), batch.labels.to(device))
+                            for target, index_of in zip(TARGETS, targets, strict=True):
+                                cam = head.grad_cam(layer, logits, index_of)
+                                arrays[f"grad_cam/{layer}/{target}"] = _numpy(cam.half())
+                    gathered.add(arrays, batch.labels.numpy())
+                    tables.append(_rows(batch, logits))
+                    bar.update(len(batch.labels))
+                writer.add_shard(gathered.arrays(), pd.concat(tables, ignore_index=True), index)
+            writer.wait_for(len(shards))
+    return Moments(folder) if moments else Recording(folder)
 
 
 def capture_run(
@@ -150,13 +196,16 @@ def capture_run(
     device: torch.device | None = None,
     precision: str = "fp32",
     progress: bool = True,
-) -> Recording:
+    moments: bool = False,
+    shard_images: int = SHARD_IMAGES,
+    team: Team = _ALONE,
+) -> Recording | Moments:
     """Records a run's network on a part of the data that it was trained with.
 
     Args:
         run: a run folder whose training ended.
         part: ``train`` (without augmentation), ``validation`` or ``test``.
-        out: default ``RUN/recordings/PART``.
+        out: default ``RUN/recordings/PART``, of moments ``RUN/moments/PART``.
         data_root: where torchvision's sets lie now; default where they lay at the training.
         device: default the CPU.
 
@@ -167,8 +216,8 @@ def capture_run(
     """
     if part not in _PARTS:
         raise InputError(f"part '{part}' is not known; take one of {', '.join(_PARTS)}")
-    out = run / "recordings" / part if out is None else out
-    if out.exists():
+    out = run / ("moments" if moments else "recordings") / part if out is None else out
+    if team.leads and out.exists():
         raise InputError(f"{out} exists already; take another folder or remove it")
     if not run.is_dir():
         raise InputError(f"run {run} does not exist; make it with attnscope train")
@@ -206,45 +255,106 @@ def capture_run(
             "skipped": data.skipped,
         },
         progress=progress,
+        moments=moments,
+        shard_images=shard_images,
+        team=team,
     )
 
 
-class _Shard:
-    """Batches gathered until there are enough for a shard."""
+class _Images:
+    """The arrays of a shard, filled batch by batch."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._arrays: list[dict[str, NDArray[Any]]] = []
-        self._rows: list[pd.DataFrame] = []
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._filled = 0
+        self._arrays: dict[str, NDArray[Any]] = {}
 
-    def add(self, arrays: dict[str, NDArray[Any]], rows: pd.DataFrame) -> None:
-        self._arrays.append(arrays)
-        self._rows.append(rows)
-        self.count += len(rows)
+    def add(self, arrays: Mapping[str, NDArray[Any]], labels: NDArray[np.int64]) -> None:
+        start, self._filled = self._filled, self._filled + len(labels)
+        for key, value in arrays.items():
+            shape = (self._count, *value.shape[1:])
+            # Made once and filled: batches that are joined at the end are held twice.
+            if key not in self._arrays:
+                self._arrays[key] = np.empty(shape, value.dtype)
+            whole = self._arrays[key]
+            if whole.shape != shape:
+                raise InputError(
+                    f"{key} is {value.shape[1:]} in one batch and {whole.shape[1:]} in another; "
+                    "images of one recording must have one size"
+                )
+            whole[start : self._filled] = value
 
-    def take(self) -> tuple[dict[str, NDArray[Any]], pd.DataFrame]:
-        arrays = {
-            key: np.concatenate([piece[key] for piece in self._arrays]) for key in self._arrays[0]
-        }
-        rows = pd.concat(self._rows, ignore_index=True)
-        self._arrays, self._rows, self.count = [], [], 0
-        return arrays, rows
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return self._arrays
+
+
+def _gates_and_outputs(model: nn.Module, x: Tensor) -> tuple[list[Gate], int]:
+    """The gates, and the number of classes that the network knows."""
+    outputs: list[object] = []
+    handle = model.register_forward_hook(lambda module, args, output: outputs.append(output))
+    try:
+        gates = find_gates(model, x)
+    finally:
+        handle.remove()
+    logits = outputs[-1]
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise InputError("the network must return logits (N, K), one row an image")
+    return gates, logits.shape[1]
+
+
+def _hash_weights(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def _hash_data(dataset: LabelledImages | Dataset[tuple[Tensor, int]]) -> str:
+    """SHA-256 over paths, labels and pixels; of a set that is not in memory, over its ends.
+
+    Reading the whole of such a set would take as long as capturing it: of its items the first and
+    the last four count, and a change between them is not seen.
+    """
+    digest = hashlib.sha256()
+    count = len(dataset)  # type: ignore[arg-type]
+    if isinstance(dataset, LabelledImages):
+        digest.update("\n".join(dataset.paths).encode())
+        digest.update(_bytes(dataset.labels))
+        for start in range(0, count, SHARD_IMAGES):
+            digest.update(_bytes(dataset.images[start : start + SHARD_IMAGES]))
+        return digest.hexdigest()
+    digest.update(f"{type(dataset).__module__}.{type(dataset).__qualname__}".encode())
+    for i in sorted({*range(min(count, _SAMPLE)), *range(max(count - _SAMPLE, 0), count)}):
+        image, label = dataset[i]
+        digest.update(f"{i} {int(label)} {tuple(image.shape)}\n".encode())
+        digest.update(_bytes(torch.as_tensor(image)))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _batches(
     dataset: LabelledImages | Dataset[tuple[Tensor, int]],
+    rows: range,
     batch_size: int,
     normalization: Normalization,
     device: torch.device,
 ) -> Iterator[_Batch]:
-    start = 0
+    """The images of some rows, in order."""
     if isinstance(dataset, LabelledImages):
-        for images, labels in batches(dataset, batch_size):
-            paths = dataset.paths[start : start + len(labels)]
-            yield _Batch(normalization.apply(images.to(device)), images, labels, paths)
-            start += len(labels)
+        for start in rows[::batch_size]:
+            part = slice(start, min(start + batch_size, rows.stop))
+            images = dataset.images[part]
+            x = normalization.apply(images.to(device))
+            yield _Batch(x, images, dataset.labels[part], dataset.paths[part])
         return
-    for x, labels in DataLoader(dataset, batch_size):
+    start = rows.start
+    for x, labels in DataLoader(Subset(dataset, rows), batch_size):
         if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != 3:
             raise InputError("each item of the data set must be an image (3, H, W) and a label")
         pictures = normalization.undo(x)
@@ -257,18 +367,18 @@ def _batches(
         start += len(x)
 
 
-def _arrays(
-    batch: _Batch, seen: Mapping[str, Tensor], logits: Tensor, normalization: Normalization
-) -> dict[str, NDArray[Any]]:
+def _arrays(seen: Mapping[str, Tensor], logits: Tensor) -> dict[str, NDArray[Any]]:
     arrays = {f"gate/{name}": _numpy(values.float()) for name, values in seen.items()}
-    arrays["logits"] = _numpy(logits.float())
-    pictures = batch.pictures
+    return {**arrays, "logits": _numpy(logits.float())}
+
+
+def _thumbnails(pictures: Tensor) -> NDArray[np.uint8]:
+    """uint8 ``(n, 3, H, W)`` -> ``(n, h, w, 3)``, the longer side at most 128 pixels."""
     if max(pictures.shape[2:]) > _LARGEST_THUMBNAIL:
         scale = _LARGEST_THUMBNAIL / max(pictures.shape[2:])
         small = F.interpolate(pictures.float(), scale_factor=scale, mode="bilinear", antialias=True)
         pictures = small.round().clamp(0, 255).to(torch.uint8)
-    arrays["images"] = _numpy(pictures.permute(0, 2, 3, 1))
-    return arrays
+    return _numpy(pictures.permute(0, 2, 3, 1))
 
 
 def _rows(batch: _Batch, logits: Tensor) -> pd.DataFrame:
@@ -283,9 +393,7 @@ def _rows(batch: _Batch, logits: Tensor) -> pd.DataFrame:
     )
 
 
-def _check_labels(labels: Tensor, outputs: int, names: Sequence[str]) -> None:
-    if outputs != len(names):
-        raise InputError(f"the network knows {outputs} classes, the data set {len(names)}")
+def _check_labels(labels: Tensor, outputs: int) -> None:
     if not 0 <= labels.min() <= labels.max() < outputs:
         raise InputError(f"labels must lie between 0 and {outputs - 1}, the network's classes")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -14,12 +13,11 @@ from typing import Annotated, Any
 import tyro
 
 from attnscope.errors import InputError, first_line
-from attnscope.files import write_json
+from attnscope.files import DISK_ERRORS, write_json
 
 _Run = Annotated[Path, tyro.conf.Positional]
 _Name = Annotated[str, tyro.conf.Positional]
 _Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _DEMO_BATCH = 64  # twice the steps of the recipe's 128, which so few images need
 
 
@@ -201,11 +199,19 @@ class Capture:
     """auto, cpu, cuda or cuda:N."""
     precision: str = "fp32"
     """fp32 or bf16 (autocast); float32 is stored either way."""
+    moments: bool = False
+    """Record sums over the images of each class, and no single image. The folder is then
+    RUN/moments/PART."""
+    shard_images: int = 2048
+    """Images a shard, rounded up to whole batches: what is held in memory, what is kept when a
+    capture is killed, and the least that a process of torchrun takes."""
 
     def __call__(self) -> None:
         from attnscope.capturing import capture_run
+        from attnscope.distributed import launched_team
         from attnscope.train import choose_device
 
+        team = launched_team()
         recording = capture_run(
             self.run,
             part=self.part,
@@ -215,11 +221,15 @@ class Capture:
             batch_size=self.batch_size,
             device=choose_device(self.device),
             precision=self.precision,
+            moments=self.moments,
+            shard_images=self.shard_images,
+            team=team,
         )
-        print(
-            f"{len(recording)} images, {len(recording.gates)} gates, "
-            f"accuracy {recording.right.mean():.2%}: {recording.folder}"
-        )
+        if team.leads:
+            print(
+                f"{len(recording)} images, {len(recording.gates)} gates, "
+                f"accuracy {recording.right.mean():.2%}: {recording.folder}"
+            )
 
 
 @dataclass(frozen=True)
@@ -300,10 +310,10 @@ class Dashboard:
 
 @dataclass(frozen=True)
 class Verify:
-    """Check the files of a recording: hashes, counts and ranges."""
+    """Check the files of a recording or of moments: hashes, counts and ranges."""
 
     recording: _Run
-    """A recording, or a run folder with one."""
+    """A recording, moments, or a run folder with a recording."""
 
     def __call__(self) -> None:
         print(_verify(self.recording))
@@ -408,7 +418,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in DISK_ERRORS:
             raise
         print(f"attnscope: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 1
@@ -541,9 +551,12 @@ def _announce_files(files: Sequence[Path]) -> None:
 
 
 def _verify(folder: Path) -> str:
+    from attnscope.moments import Moments
     from attnscope.recording import Recording
+    from attnscope.shards import captured_kind
 
-    recording = Recording(folder)
+    recording: Moments | Recording
+    recording = Moments(folder) if captured_kind(folder) == "moments" else Recording(folder)
     found = recording.verify()
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 
 SOURCES = ("digits", "cifar10", "cifar100", "folder:PATH")
 _IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -214,7 +214,7 @@ def _cifar(name: str, root: Path, image_size: int, download: bool) -> list[Label
     except Exception as error:  # RuntimeError says that files are missing or changed
         if not download:
             raise InputError(
-                f"{name} does not lie whole under {root} ({_first_line(error)}); "
+                f"{name} does not lie whole under {root} ({first_line(error)}); "
                 "set --data-root to where it lies, or download it there"
             ) from None
         missing = not root.exists()
@@ -225,7 +225,7 @@ def _cifar(name: str, root: Path, image_size: int, download: bool) -> list[Label
                 root.rmdir()  # torchvision makes it before it has anything to put there
             raise InputError(
                 f"{name} is neither under {root} nor could it be downloaded "
-                f"({_first_line(error)}); set --data-root to where it lies"
+                f"({first_line(error)}); set --data-root to where it lies"
             ) from None
     parts = []
     for part, dataset in zip(("train", "test"), datasets, strict=True):
@@ -337,7 +337,7 @@ def _decode(
                     return f"{file.relative_to(root)} (empty file)"
                 return read(file)
             except Exception as error:  # Pillow's decoders raise what they like on broken files
-                reason = _first_line(error).split(" '")[0].rstrip(":")
+                reason = first_line(error).split(" '")[0].rstrip(":")
                 return f"{file.relative_to(root)} ({reason})"
 
         with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
@@ -434,7 +434,3 @@ def _measure_normalization(images: Tensor) -> Normalization:
         mean.append(round(m.item(), 4))
         std.append(round(max(variance.sqrt().item(), 1 / 255), 4))
     return Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""One training on several devices, as torchrun starts it: who am I, and what have we together."""
+"""One work on several devices, as torchrun starts it: who am I, and what have we together."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import distributed, nn
 
+from attnscope.errors import InputError
+
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of one training; one that is alone is a team too."""
+    """The processes of one work; one that is alone is a team too."""
 
     rank: int = 0
     size: int = 1
@@ -58,6 +60,21 @@ def current_team() -> Team:
     if distributed.is_available() and distributed.is_initialized():
         return Team(distributed.get_rank(), distributed.get_world_size())
     return Team()
+
+
+def launched_team() -> Team:
+    """The team that the environment tells of (``RANK``, ``WORLD_SIZE``), without a connection.
+
+    Raises:
+        InputError: the two make no team.
+    """
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise InputError(
+            f"RANK={rank} and WORLD_SIZE={size} name no process of a team; "
+            "start with torchrun, or number the processes from 0 to WORLD_SIZE - 1"
+        )
+    return Team(int(rank), int(size))
 
 
 @contextmanager

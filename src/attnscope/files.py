@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from attnscope.errors import InputError
+
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""What a disk says that takes no more."""
 
 
 def write_bytes(file: Path, content: bytes) -> None:
@@ -76,6 +80,52 @@ def new_folder(folder: Path) -> Iterator[Path]:
             with suppress(OSError):
                 parent.rmdir()
         raise
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Holds the lock ``file`` for this process alone; it is made, and removed at the end.
+
+    The system lets go of the lock when the process ends, however it ends: a file that a killed
+    process left behind locks nothing.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        InputError: the file system has no locks, or the file cannot be made.
+    """
+    import fcntl  # of Unix alone, and needed by what writes alone
+
+    while True:
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno in DISK_ERRORS:
+                raise
+            raise InputError(
+                f"{file} cannot be made ({error.strerror}); take another folder"
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(descriptor)
+            with suppress(FileNotFoundError):
+                found = file.stat()
+                if (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
+                    break
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
+        except OSError as error:
+            os.close(descriptor)
+            raise InputError(
+                f"{file} cannot be locked ({error.strerror}); take a folder on a file system "
+                "that has locks"
+            ) from None
+        os.close(descriptor)  # somebody removed it between our opening and locking it
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def refuse_existing(folder: Path) -> None:

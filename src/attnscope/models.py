@@ -14,7 +14,7 @@ from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from attnscope.attention import ATTENTION_KINDS, build_attention, start_as_identity
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.files import read_json, write_bytes, write_json
 
 _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int]]] = {
@@ -280,7 +280,7 @@ def load_model(folder: Path) -> nn.Module:
             model = build_model(**asdict(config))
     except (TypeError, RuntimeError) as error:
         raise InputError(
-            f"{folder / 'model.json'} does not describe a network ({_first_line(error)}); "
+            f"{folder / 'model.json'} does not describe a network ({first_line(error)}); "
             "copy it again from the run"
         ) from None
     state = _read_weights(weights)
@@ -355,7 +355,7 @@ def read_pretrained(source: str, network: str) -> Pretrained:
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         except Exception as error:  # URLError, OSError, RuntimeError: whatever a download meets
             raise InputError(
-                f"ImageNet weights of {network} could not be downloaded ({_first_line(error)}); "
+                f"ImageNet weights of {network} could not be downloaded ({first_line(error)}); "
                 "take --weights FILE, or --weights none for a random start"
             ) from None
         return Pretrained("ImageNet (torchvision, IMAGENET1K_V1)", dict(state), None)
@@ -471,13 +471,13 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise InputError(
-            f"{file} is not a whole safetensors file ({_first_line(error)}); copy it again"
+            f"{file} is not a whole safetensors file ({first_line(error)}); copy it again"
         ) from None
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); check the path") from None
     except Exception as error:  # torch.load raises what it likes, UnpicklingError among others
         raise InputError(
-            f"{file} is refused: it is no plain state dict ({_first_line(error)}); save it again "
+            f"{file} is refused: it is no plain state dict ({first_line(error)}); save it again "
             "with torch.save(model.state_dict(), FILE) or as safetensors"
         ) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
@@ -509,10 +509,6 @@ def _check_fit(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
             f"weights {file} do not fit the network: {'; '.join(found)}; "
             "load them into the network they were saved from"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:

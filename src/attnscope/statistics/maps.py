@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnscope.moments import Moments
 from attnscope.recording import Recording
 from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
 from attnscope.statistics.profiles import class_moments
 
 
-def class_mean_maps(recording: Recording, gate: str) -> NDArray[np.float64]:
+def class_mean_maps(recording: Recording | Moments, gate: str) -> NDArray[np.float64]:
     """The mean map of a spatial gate over the images of each class.
 
     Returns:
@@ -20,11 +21,15 @@ def class_mean_maps(recording: Recording, gate: str) -> NDArray[np.float64]:
     Raises:
         InputError: there is no such gate, or it is no spatial gate.
     """
+    if isinstance(recording, Moments):
+        return recording.mean_map(gate)
     maps = recording.spatial(gate)
     return class_moments(maps, recording.labels, len(recording.classes)).mean
 
 
-def class_mean_grad_cam(recording: Recording, target: str = "predicted") -> NDArray[np.float64]:
+def class_mean_grad_cam(
+    recording: Recording | Moments, target: str = "predicted"
+) -> NDArray[np.float64]:
     """The mean Grad-CAM of the last recorded layer after the ReLU, over the images of each class.
 
     Args:
@@ -39,6 +44,8 @@ def class_mean_grad_cam(recording: Recording, target: str = "predicted") -> NDAr
     Raises:
         InputError: no Grad-CAM was recorded, or the target is not known.
     """
+    if isinstance(recording, Moments):
+        return recording.mean_grad_cam(target=target)
     maps = np.maximum(recording.grad_cam(target=target), 0)
     return class_moments(maps, recording.labels, len(recording.classes)).mean
 

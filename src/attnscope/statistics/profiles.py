@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from attnscope.moments import Moments, Spread
 from attnscope.recording import Recording
 
 SATURATED = 0.01
@@ -54,7 +55,11 @@ def class_moments(values: NDArray[Any], labels: NDArray[np.int64], classes: int)
     return ClassMoments(count, mean, std)
 
 
-def class_profiles(recording: Recording, gate: str) -> pd.DataFrame:
+def _moments_of(spread: Spread) -> ClassMoments:
+    return ClassMoments(spread.count, spread.mean, spread.std)
+
+
+def class_profiles(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     """The mean of every channel of a gate over the images of each class.
 
     Returns:
@@ -67,10 +72,13 @@ def class_profiles(recording: Recording, gate: str) -> pd.DataFrame:
     Raises:
         InputError: there is no such gate, or it is no channel gate.
     """
-    values = recording.channel(gate)
-    moments = class_moments(values, recording.labels, len(recording.classes))
+    if isinstance(recording, Moments):
+        moments = _moments_of(recording.channels(gate))
+    else:
+        values = recording.channel(gate)
+        moments = class_moments(values, recording.labels, len(recording.classes))
     low, high = moments.interval()
-    channels = values.shape[1]
+    channels = moments.mean.shape[1]
     return pd.DataFrame(
         {
             "class": np.repeat(recording.classes, channels),
@@ -139,7 +147,7 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
     )
 
 
-def gate_profiles(recording: Recording) -> pd.DataFrame:
+def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
     """The image's mean gate, over its channels or pixels, per gate and class.
 
     Returns:
@@ -148,9 +156,12 @@ def gate_profiles(recording: Recording) -> pd.DataFrame:
     """
     frames = []
     for depth, gate in enumerate(recording.gates, start=1):
-        values = recording.gate(gate.name)
-        image_means = values.reshape(len(values), -1).mean(1, dtype=np.float64)
-        moments = class_moments(image_means, recording.labels, len(recording.classes))
+        if isinstance(recording, Moments):
+            moments = _moments_of(recording.image_means(gate.name))
+        else:
+            values = recording.gate(gate.name)
+            image_means = values.reshape(len(values), -1).mean(1, dtype=np.float64)
+            moments = class_moments(image_means, recording.labels, len(recording.classes))
         low, high = moments.interval()
         frames.append(
             pd.DataFrame(
