@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import torch
 from torch import nn
 
 from attnscope.cli import main
+from attnscope.data import load_data
 from attnscope.errors import InputError
 from attnscope.files import write_json
-from attnscope.models import build_model, save_model
+from attnscope.models import build_model, save_model, save_weights
+from attnscope.recording import Recording
 from attnscope.summary import describe_gates
 from attnscope.targets import load_target
 
@@ -32,6 +35,11 @@ class Block(nn.Module):
 
 def network():
     return nn.Sequential(nn.Conv2d(3, 4, 1), Block(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def classifier():
+    torch.manual_seed(0)
+    return nn.Sequential(network(), nn.Linear(4, 10))
 
 
 def takes_arguments(channels):
@@ -185,3 +193,81 @@ def test_inspect_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> None
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+CAPTURE = ["capture", "--model", "own_networks:classifier", "--data", "digits"]
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("given", [False, True], ids=["measured", "given"])
+def test_capture_of_the_users_own_network(given: bool, tmp_path: Path) -> None:
+    model = load_target("own_networks:classifier").model
+    nn.init.normal_(model[1].weight)  # other weights than it is built with
+    save_weights(model, tmp_path / "own.safetensors")
+    options = ["--weights", "own.safetensors", "--image-size", "16", "--out", "captured"]
+    if given:
+        options += ["--mean", "0.1", "0.2", "0.3", "--std", "0.5", "0.6", "0.7"]
+    assert main([*CAPTURE, *options]) == 0
+
+    data = load_data("digits", image_size=16)
+    x = data.normalization.apply(data.test.images)
+    if given:
+        mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.6, 0.7])
+        x = (data.test.images / 255 - mean[:, None, None]) / std[:, None, None]
+    recording = Recording(tmp_path / "captured")
+    with torch.no_grad():
+        features = model[0][0](x)
+        expected = torch.sigmoid(features.mean((2, 3)))
+        logits = model(x)
+    assert recording.name == "classifier"
+    assert recording.about["model"] == {"name": "own_networks:classifier"}
+    assert len(recording.about["weights_sha256"]) == 64
+    torch.testing.assert_close(torch.from_numpy(recording.channel("0.1")), expected)
+    torch.testing.assert_close(torch.from_numpy(recording.logits), logits)
+
+
+def test_capture_gives_others_networks_as_many_classes_as_the_data(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = load_target("timm:mobilenetv3_small_050", 10).model
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    options = ["--model", "timm:mobilenetv3_small_050", "--weights", str(tmp_path / "weights.pth")]
+    options += ["--data", "digits", "--moments", "--out", str(tmp_path / "moments")]
+    assert main(["capture", *options]) == 0
+    assert (tmp_path / "moments" / "manifest.json").is_file()
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["capture"], "takes a run folder, or --model with --data and --out"),
+        (["capture", "run", *CAPTURE[1:], "--out", "x"], "takes a run folder, or --model"),
+        (["capture", "run", "--data", "digits"], "--data is for --model"),
+        (["capture", "run", "--image-size", "16"], "--image-size is for --model"),
+        (CAPTURE, "needs --data .* and --out"),
+        ([*CAPTURE[:3], "--out", "x"], "needs --data .* and --out"),
+        ([*CAPTURE, "--out", "x", "--mean", "0", "0", "0"], "--mean and --std belong together"),
+        ([*CAPTURE, "--out", "x", "--mean", "0", "0", "0", "--std", "1", "0", "1"], "above 0"),
+        ([*CAPTURE, "--out", "x", "--part", "all"], "part 'all' is not known"),
+        ([*CAPTURE, "--out", "x", "--weights", "none.pth"], "none.pth do not exist"),
+        ([*CAPTURE, "--out", "x", "--weights", "broken_networks.py"], "refused"),
+        ([*CAPTURE, "--out", "."], "exists already"),
+        (
+            ["capture", "--model", "own_networks:network", "--data", "digits", "--out", "x"],
+            "knows 4 classes, the data set 10",
+        ),
+        (
+            ["capture", "--model", "timm:resnet18", "--data", "digits", "--out", "x"],
+            "random weights; give --weights",
+        ),
+    ],
+)
+def test_capture_refuses_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1
+    assert [f for f in sorted(tmp_path.iterdir()) if f.name != "__pycache__"] == before

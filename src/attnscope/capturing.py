@@ -26,10 +26,11 @@ from attnscope.errors import InputError
 from attnscope.files import read_json
 from attnscope.gate_info import Gate
 from attnscope.gates import find_gates, watch_gates
-from attnscope.models import load_model
+from attnscope.models import load_model, load_weights
 from attnscope.moments import ClassSums, Moments, MomentsWriter
 from attnscope.recording import Recording, RecordingWriter
 from attnscope.shards import TARGETS
+from attnscope.targets import load_target
 from attnscope.tracing import eval_mode
 
 SHARD_IMAGES = 2048
@@ -185,40 +186,29 @@ def capture(
     return Moments(folder) if moments else Recording(folder)
 
 
-def capture_run(
-    run: Path,
-    *,
-    part: str = "test",
-    out: Path | None = None,
-    data_root: Path | None = None,
-    grad_cam_layers: Sequence[str] | None = None,
-    batch_size: int = 128,
-    device: torch.device | None = None,
-    precision: str = "fp32",
-    progress: bool = True,
-    moments: bool = False,
-    shard_images: int = SHARD_IMAGES,
-    team: Team = _ALONE,
-) -> Recording | Moments:
-    """Records a run's network on a part of the data that it was trained with.
+@dataclass(frozen=True)
+class Subject:
+    """A network, and the images on which it is to be captured."""
+
+    model: nn.Module
+    images: LabelledImages
+    normalization: Normalization
+    about: dict[str, Any]
+    """What the recording will tell of itself."""
+
+
+def load_run(run: Path, part: str = "test", data_root: Path | None = None) -> Subject:
+    """A run's network, and a part of the data that it was trained with.
 
     Args:
         run: a run folder whose training ended.
         part: ``train`` (without augmentation), ``validation`` or ``test``.
-        out: default ``RUN/recordings/PART``, of moments ``RUN/moments/PART``.
         data_root: where torchvision's sets lie now; default where they lay at the training.
-        device: default the CPU.
-
-    The other arguments are those of `capture`.
 
     Raises:
         InputError: the run cannot be used, or the data is no longer what the run was trained with.
     """
-    if part not in _PARTS:
-        raise InputError(f"part '{part}' is not known; take one of {', '.join(_PARTS)}")
-    out = run / ("moments" if moments else "recordings") / part if out is None else out
-    if team.leads and out.exists():
-        raise InputError(f"{out} exists already; take another folder or remove it")
+    _check_part(part)
     if not run.is_dir():
         raise InputError(f"run {run} does not exist; make it with attnscope train")
     model = load_model(run)
@@ -238,27 +228,115 @@ def capture_run(
         raise InputError(f"{run / 'config.json'} is no run's ({error}); train again") from None
     if data.classes != known:
         raise InputError(f"{config['data']} has other classes than the run {run} was trained with")
-    return capture(
-        model.to(device or torch.device("cpu")).to(memory_format=torch.channels_last),
+    return Subject(
+        model,
         getattr(data, part).center_crop(data.image_size),
-        out,
-        normalization=normalization,
-        grad_cam_layers=grad_cam_layers,
-        batch_size=batch_size,
-        precision=precision,
-        about={
+        normalization,
+        {
             "name": run.resolve().name,
             "source": config["data"],
             "part": part,
             "model": read_json(run / "model.json"),
-            "weights_sha256": hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
+            "weights_sha256": _hash_file(run / "model.safetensors"),
             "skipped": data.skipped,
         },
-        progress=progress,
-        moments=moments,
-        shard_images=shard_images,
-        team=team,
     )
+
+
+def load_network(
+    name: str,
+    source: str,
+    *,
+    weights: Path | None = None,
+    part: str = "test",
+    normalization: Normalization | None = None,
+    data_root: Path = Path("data"),
+    image_size: int | None = None,
+    skip_unreadable: bool = False,
+) -> Subject:
+    """A network that attnscope did not train, and a part of any data.
+
+    Args:
+        name: of `attnscope.targets.load_target`.
+        source: of `attnscope.data.load_data`, as are ``data_root`` and ``skip_unreadable``.
+        weights: safetensors or a state dict; may be left out where the user's own code loads them.
+        part: ``train``, ``validation`` or ``test``.
+        normalization: which the network was trained with; default that of timm or torchvision, else
+            that of the training part of the data.
+        image_size: pixels; default the source's.
+
+    Raises:
+        InputError: there is no such network or data, or the weights do not fit.
+    """
+    _check_part(part)
+    if weights is None and name.partition(":")[0] in ("timm", "torchvision"):
+        raise InputError(f"{name} is built with random weights; give --weights FILE")
+    # The network first: it is quick, and a wrong name shows at once.
+    target = load_target(name)
+    data = load_data(
+        source, data_root=data_root, image_size=image_size, skip_unreadable=skip_unreadable
+    )
+    if name.partition(":")[0] in ("timm", "torchvision"):
+        target = load_target(name, len(data.classes))
+    if weights is not None:
+        load_weights(target.model, weights)
+    return Subject(
+        target.model,
+        getattr(data, part),
+        normalization or target.normalization or data.normalization,
+        {
+            "name": name.rpartition(":")[2],
+            "source": source,
+            "part": part,
+            "model": {"name": name},
+            "weights_sha256": None if weights is None else _hash_file(weights),
+            "skipped": data.skipped,
+        },
+    )
+
+
+def capture_run(
+    run: Path,
+    *,
+    part: str = "test",
+    out: Path | None = None,
+    data_root: Path | None = None,
+    batch_size: int = 128,
+    progress: bool = True,
+) -> Recording:
+    """Records a run's network on a part of the data that it was trained with, on the CPU.
+
+    Args:
+        run, part, data_root: of `load_run`.
+        out: default ``RUN/recordings/PART``.
+        batch_size, progress: of `capture`.
+
+    Raises:
+        InputError: as `load_run` and `capture`.
+    """
+    out = run / "recordings" / part if out is None else out
+    subject = load_run(run, part, data_root)
+    recording = capture(
+        subject.model.to(memory_format=torch.channels_last),
+        subject.images,
+        out,
+        normalization=subject.normalization,
+        batch_size=batch_size,
+        about=subject.about,
+        progress=progress,
+    )
+    assert isinstance(recording, Recording)  # no moments were asked for
+    return recording
+
+
+def _check_part(part: str) -> None:
+    if part not in _PARTS:
+        raise InputError(f"part '{part}' is not known; take one of {', '.join(_PARTS)}")
+
+
+def _hash_file(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class _Images:

@@ -181,16 +181,31 @@ class Inspect:
 
 @dataclass(frozen=True)
 class Capture:
-    """Record every gate, the logits and Grad-CAM of a run's network over a part of its data."""
+    """Record every gate, the logits and Grad-CAM of a network over a part of its data."""
 
-    run: _Run
-    """The run folder."""
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """The run folder. Or name a network that attnscope did not train, with --model and --data."""
+    model: str | None = None
+    """timm:NAME, torchvision:NAME, or package.module:callable of your own."""
+    weights: Path | None = None
+    """Of --model: safetensors, or a state dict."""
+    data: str | None = None
+    """Of --model: digits, cifar10, cifar100, or folder:PATH with train/CLASS/ and test/CLASS/."""
+    image_size: int | None = None
+    """Of --model, in pixels. Default: 32, or a folder's own size."""
+    mean: tuple[float, float, float] | None = None
+    """Of --model: what was subtracted from red, green and blue in 0 to 1. Default: timm's or
+    torchvision's, else the mean of the training part."""
+    std: tuple[float, float, float] | None = None
+    """Of --model: by what the difference was divided."""
+    skip_unreadable: bool = False
+    """Of --model: go on without images that cannot be read; they are named."""
     part: str = "test"
     """train, validation or test."""
     out: Path | None = None
     """The folder of the recording, which must not exist. Default: RUN/recordings/PART."""
     data_root: Path | None = None
-    """Where cifar10 and cifar100 lie now. Default: where they lay at the training."""
+    """Where cifar10 and cifar100 lie. Default: where they lay at the training, or data."""
     grad_cam_layer: tuple[str, ...] = ()
     """Paths of modules. Default: the one with the last map larger than 1×1."""
     batch_size: int = 128
@@ -207,25 +222,68 @@ class Capture:
     capture is killed, and the least that a process of torchrun takes."""
 
     def __call__(self) -> None:
-        from attnscope.capturing import capture_run
+        if (self.run is None) == (self.model is None):
+            raise InputError("capture takes a run folder, or --model with --data and --out")
+        foreign = ("weights", "data", "image_size", "mean", "std")
+        for name in foreign if self.run is not None else ():
+            if getattr(self, name) is not None:
+                option = name.replace("_", "-")
+                raise InputError(f"--{option} is for --model; a run knows its own, leave it out")
+        if self.model is not None and (self.data is None or self.out is None):
+            raise InputError("--model needs --data (which images) and --out (the recording)")
+        if (self.mean is None) != (self.std is None):
+            raise InputError("--mean and --std belong together; give both or none")
+        if self.std is not None and min(self.std) <= 0:
+            raise InputError(f"--std {min(self.std):g} must be above 0")
+
         from attnscope.distributed import launched_team
+        from attnscope.files import refuse_existing
+
+        team, out = launched_team(), self.out
+        if out is None:
+            assert self.run is not None  # --model needs --out
+            out = self.run / ("moments" if self.moments else "recordings") / self.part
+        if team.leads:
+            refuse_existing(out)
+
+        from attnscope.capturing import capture, load_network, load_run
+        from attnscope.data import Normalization
         from attnscope.train import choose_device
 
-        team = launched_team()
-        recording = capture_run(
-            self.run,
-            part=self.part,
-            out=self.out,
-            data_root=self.data_root,
+        if self.run is not None:
+            subject = load_run(self.run, self.part, self.data_root)
+        else:
+            assert self.model is not None  # as is --data, as was checked
+            assert self.data is not None
+            given = Normalization(self.mean, self.std) if self.mean and self.std else None
+            subject = load_network(
+                self.model,
+                self.data,
+                weights=self.weights,
+                part=self.part,
+                normalization=given,
+                data_root=self.data_root or Path("data"),
+                image_size=self.image_size,
+                skip_unreadable=self.skip_unreadable,
+            )
+        import torch
+
+        recording = capture(
+            subject.model.to(choose_device(self.device)).to(memory_format=torch.channels_last),
+            subject.images,
+            out,
+            normalization=subject.normalization,
             grad_cam_layers=self.grad_cam_layer or None,
             batch_size=self.batch_size,
-            device=choose_device(self.device),
             precision=self.precision,
+            about=subject.about,
             moments=self.moments,
             shard_images=self.shard_images,
             team=team,
         )
         if team.leads:
+            for line in subject.about["skipped"]:
+                print(f"skipped {line}", file=sys.stderr)
             print(
                 f"{len(recording)} images, {len(recording.gates)} gates, "
                 f"accuracy {recording.right.mean():.2%}: {recording.folder}"
