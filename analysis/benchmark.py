@@ -6,13 +6,15 @@ reported is the median over rounds of the ratio to the first variant of the same
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,17 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
+from attnscope.attribution import last_map_layer
 from attnscope.capturing import capture
 from attnscope.data import Data, LabelledImages, Normalization
 from attnscope.models import build_model
 from attnscope.recipes import get_recipe
+from attnscope.targets import load_target
 from attnscope.train import choose_device
 from attnscope.train import train as run_training
 
@@ -157,24 +161,55 @@ def recipe(images: int = 1280, rounds: int = 3, width: int = 64) -> None:
     interleave({"the usual script": usual, "fast": fast}, images, rounds)
 
 
-def record(images: int = 512, batch_size: int = 128, rounds: int = 5, width: int = 64) -> None:
-    """Capture of resnet18/cifar with CBAM against bare inference, fp32."""
+def record(
+    network: str = "cbam",
+    images: int = 512,
+    batch_size: int = 128,
+    rounds: int = 5,
+    others: bool = True,
+) -> None:
+    """Capture against bare inference of the same network, in fp32.
+
+    Args:
+        network: ``cbam`` or ``se`` (resnet18/cifar at 32 pixels), or one that `attnscope inspect`
+            takes, such as ``timm:seresnet50``, at its own size.
+        images: how many, of random pixels.
+        batch_size: images a forward.
+        rounds: of which the medians are taken.
+        others: also Grad-CAM of both classes by pytorch-grad-cam and torchcam, where they are
+            installed (``pip install grad-cam torchcam``), which record nothing else.
+    """
     device = choose_device("auto")
-    model = build_model(attention="cbam", width=width).to(device).eval()
-    pixels = torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8)
+    if ":" in network:
+        target = load_target(network)
+        model, size = target.model, target.image_size
+    else:
+        model, size = build_model(attention=network), 32
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
+    pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
+    with torch.inference_mode():
+        classes = model(torch.zeros(1, 3, size, size, device=device)).shape[1]
     part = LabelledImages(
         pixels,
-        torch.arange(images) % 10,
+        torch.arange(images) % classes,
         [str(i) for i in range(images)],
-        [str(k) for k in range(10)],
+        [str(k) for k in range(classes)],
     )
+    unit = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    last = last_map_layer(model, torch.zeros(1, 3, size, size, device=device))
+    stages = [name for name, _ in model.named_children() if name in ("layer3", "layer4")]
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, images, batch_size):
+            rows = slice(start, start + batch_size)
+            yield unit.apply(pixels[rows].to(device)), part.labels[rows].to(device)
 
     def bare() -> None:
         with torch.inference_mode():
-            for batch in torch.split(pixels, batch_size):
-                model((batch.to(device) / 255).to(memory_format=torch.channels_last)).cpu()
+            for x, _ in batches():
+                model(x).cpu()
 
-    def captured(layers: list[str] | None) -> Callable[[], None]:
+    def captured(layers: list[str]) -> Callable[[], None]:
         def run() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 capture(
@@ -188,13 +223,46 @@ def record(images: int = 512, batch_size: int = 128, rounds: int = 5, width: int
 
         return run
 
-    print(f"capture, {images} images, batch {batch_size}, width {width}, fp32, {device}")
     variants = {
         "bare inference": bare,
         "gates and maps": captured([]),
-        "and Grad-CAM of both classes": captured(None),
+        "and Grad-CAM of both classes": captured([last]),
+        f"and of {len(stages)} layers": captured(stages),
     }
+    if others:
+        variants |= _other_grad_cams(model, model.get_submodule(last), batches)
+    print(f"capture of {network}, {images} images of {size}, batch {batch_size}, fp32, {device}")
     interleave(variants, images, rounds)
+
+
+def _other_grad_cams(
+    model: nn.Module, layer: nn.Module, batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+) -> dict[str, Callable[[], None]]:
+    """Grad-CAM of the predicted and the true class as other tools give it, batch by batch."""
+    found: dict[str, Callable[[], None]] = {}
+    if importlib.util.find_spec("pytorch_grad_cam"):
+        theirs = importlib.import_module("pytorch_grad_cam")
+        output = importlib.import_module("pytorch_grad_cam.utils.model_targets")
+
+        def with_pytorch_grad_cam() -> None:
+            with theirs.GradCAM(model=model, target_layers=[layer]) as cam:
+                for x, labels in batches():
+                    cam(input_tensor=x)  # of the predicted class
+                    cam(x, [output.ClassifierOutputTarget(int(label)) for label in labels])
+
+        found["pytorch-grad-cam, both classes"] = with_pytorch_grad_cam
+    if importlib.util.find_spec("torchcam"):
+        methods = importlib.import_module("torchcam.methods")
+
+        def with_torchcam() -> None:
+            with methods.GradCAM(model, layer) as cam:
+                for x, labels in batches():
+                    scores = model(x)
+                    cam(scores.argmax(1).tolist(), scores, retain_graph=True)
+                    cam(labels.tolist(), scores)
+
+        found["torchcam, both classes"] = with_torchcam
+    return found
 
 
 def memory(images: tuple[int, ...] = (10_000, 50_000), moments: bool = False) -> None:

@@ -413,6 +413,11 @@ def overwritten_through_a_view(net: Net, y: Tensor) -> Tensor:
     return y * gate
 
 
+def written_into(gate: Tensor, values: Tensor) -> Tensor:
+    gate[:, :2] = column(values)[:, :2]
+    return gate
+
+
 def lstm_cell(net: Net, y: Tensor) -> Tensor:
     rows = nlc(y)
     i, f, o = torch.sigmoid(rows), torch.sigmoid(-rows), torch.sigmoid(2 * rows)
@@ -473,11 +478,19 @@ NO_GATES: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "fake quantisation, learned": lambda net, y: (
         torch.clamp(torch.round(y / net.scale), -128, 127) * net.scale
     ),
+    "two factors, reshaped as one": lambda net, y: (
+        y.flatten(2) * (channel(net, y) * spatial(y)).flatten(2)
+    ),
     "features broadcast over it": lambda net, y: (
         y.mean((2, 3), keepdim=True) * torch.sigmoid(y)
     ),
     "rows broadcast over it": lambda net, y: y.mean(2, keepdim=True) * torch.sigmoid(y),
     "overwritten": lambda net, y: y * channel(net, y).copy_(y.mean((2, 3), keepdim=True)),
+    "joined with what is none": lambda net, y: (
+        y * torch.cat([channel(net, y)[:, :3], column(logits(net, y))[:, 3:]], 1)
+    ),
+    "one over a gate": lambda net, y: y * (1 / column(torch.tanh(logits(net, y)))),
+    "written into": lambda net, y: y * written_into(channel(net, y), logits(net, y)),
     "added": lambda net, y: y + channel(net, y),
     "not bounded": lambda net, y: y * column(logits(net, y)),
     "exponential": lambda net, y: y * column(logits(net, y).exp()),
@@ -490,6 +503,24 @@ def test_no_gate(body: Callable[[Net, Tensor], Tensor]) -> None:
     assert find_gates(Net(body), images()) == []
 
 
+def test_no_gate_in_inference_mode() -> None:
+    """Where tensors count no versions, writes are seen where they happen."""
+    for name in ("overwritten", "written into", "silu by hand"):
+        with torch.inference_mode():
+            assert find_gates(Net(NO_GATES[name]), images()) == []
+
+
+def test_a_constant_that_was_written_into_is_features() -> None:
+    def padded(net: Net, y: Tensor) -> Tensor:
+        larger = y.new_zeros(len(y), CHANNELS, y.shape[2] + 2, y.shape[3] + 2)
+        larger[:, :, 1:-1, 1:-1] = y
+        return larger * channel(net, y)
+
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert [g.kind for g in find_gates(Net(padded), images())] == ["channel"]
+
+
 @pytest.mark.parametrize(
     ("name", "fates"),
     {
@@ -498,6 +529,7 @@ def test_no_gate(body: Callable[[Net, Tensor], Tensor]) -> None:
         "silu by hand, 1×1": ["multiplies what is no feature map"],
         "self-attention": ["consumed by matmul"],
         "softmax pooling": ["softmax pooling"],
+        "two factors, reshaped as one": 2 * ["full: multiplies features of its own shape"],
         "parameter": ["static: from parameters alone"],
         "mask": ["consumed by gt"],
         "dynamic kernel": ["consumed by conv2d"],
@@ -588,6 +620,32 @@ def test_one_module_at_two_places_and_in_a_loop() -> None:
     assert torch.equal(plain, y)
     with edit_gates(model, {"se#3": lambda g, f: 2 * g}, gates):
         assert torch.equal(model(x), 2 * plain)
+
+
+def test_two_views_of_one_gate_are_edited_once_and_read_at_the_first() -> None:
+    def twice(net: Net, y: Tensor) -> Tensor:
+        gate = torch.sigmoid(logits(net, y))
+        psi = spatial(y)
+        small = F.avg_pool2d(y, 2) * F.interpolate(psi, scale_factor=0.5)
+        return y * column(gate) * psi + net.other(y) * column(gate) + small.mean()
+
+    model, x = Net(twice), images()
+    gates = find_gates(model, x)
+    assert [(g.kind, g.grid) for g in gates] == [
+        ("spatial", (SIZE // 2, SIZE // 2)),
+        ("channel", None),
+    ]
+    calls: list[tuple[int, ...]] = []
+
+    def note(gate: Tensor, features: Tensor) -> Tensor:
+        calls.append(tuple(gate.shape))
+        return gate
+
+    with watch_gates(model, gates) as seen, edit_gates(model, {g.name: note for g in gates}, gates):
+        model(x)
+    # The map once for each of its two sizes.
+    assert sorted(calls) == [(2, 1, 4, 4), (2, 1, 8, 8), (2, CHANNELS, 1, 1)]
+    assert {v.shape[1:] for v in seen.values()} == {(4, 4), (CHANNELS,)}
 
 
 def test_a_gate_that_is_written_out_and_then_varies_is_refused() -> None:

@@ -61,7 +61,7 @@ def test_three_commands(folder: Path) -> None:
 
 def test_ten_lines(folder: Path) -> None:
     _, captured, edited = blocks("python")
-    assert captured.strip().count("\n") + 1 == 11  # ten, and an empty one
+    assert len([line for line in captured.splitlines() if line]) <= 10
     check = "assert without.shape == (100, 10) and not torch.equal(without, model(images))\n"
     shown = run([sys.executable, "-c", captured + edited + check], folder)
     assert shown.startswith("2 channel [")

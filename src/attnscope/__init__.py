@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attnscope.gate_info import Gate as Gate
     from attnscope.gates import edit_gates as edit_gates
     from attnscope.gates import find_gates as find_gates
+    from attnscope.gates import inspect_gates as inspect_gates
     from attnscope.gates import watch_gates as watch_gates
     from attnscope.models import build_model as build_model
     from attnscope.models import load_model as load_model
@@ -39,6 +40,7 @@ _HOMES = {
     "capture_run": "capturing",
     "edit_gates": "gates",
     "find_gates": "gates",
+    "inspect_gates": "gates",
     "load_data": "data",
     "load_model": "models",
     "watch_gates": "gates",

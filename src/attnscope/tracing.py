@@ -193,8 +193,6 @@ class Tracer(TorchFunctionMode):
         outputs = list(_tensors([result]))
         if (writes or kwargs.get("inplace")) and tensors:
             outputs = outputs or tensors[:1]
-            self._static.pop(tensors[0], None)
-            self._marks.pop(tensors[0], None)
         bounded = activation(name, arguments, keywords) if tensors else None
         fresh: Mark | None = None
         if bounded and not (name == "clamp" and any(marks)):
