@@ -51,7 +51,7 @@ def test_se_vs_cbam(make_recording: Callable[..., Recording], tmp_path: Path) ->
 
 def test_features_svm(tmp_path: Path) -> None:
     """A trained network's features tell digits apart; an untrained file of weights does worse."""
-    options = ["--data", "digits", "--attention", "none", "--width", "8", "--epochs", "2"]
+    options = ["--data", "digits", "--attention", "none", "--width", "16", "--epochs", "2"]
     options += ["--device", "cpu", "--batch-size", "64", "--out", str(tmp_path / "run")]
     assert main(["train", *options]) == 0
     done = run("features_svm.py", "digits", "--run", tmp_path / "run")

@@ -28,7 +28,7 @@ def data() -> Data:
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return build_model("resnet18", attention="cbam", width=8, reduction=4).train()
+    return build_model("resnet18", attention="cbam", width=16, reduction=4).train()
 
 
 def hooked(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -185,7 +185,7 @@ def test_a_run_is_captured_with_its_own_data(data: Data, tmp_path: Path) -> None
     small = dataclasses.replace(data, train=data.train[slice(0, 64)])
     config = {"data": "digits", "data_root": "data", "validation_share": 0.1}
     result = train(
-        build_model("resnet18", attention="se", width=8, reduction=4),
+        build_model("resnet18", attention="se", width=16, reduction=4),
         small,
         get_recipe("fast"),
         run,

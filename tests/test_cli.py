@@ -17,7 +17,7 @@ from PIL import Image
 from attnscope.cli import main
 from attnscope.recording import Recording
 
-SMALL = ["--model", "resnet18", "--width", "8", "--reduction", "4", "--epochs", "1"]
+SMALL = ["--model", "resnet18", "--width", "16", "--reduction", "4", "--epochs", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--model", "vgg"], "network 'vgg' is not known; take one of resnet18"),
         (["--attention", "cbm"], "attention 'cbm' is not known; take one of none, se"),
         (["--placement", "top"], "placement 'top' is not known"),
-        (["--model", "cnn", "--width", "8"], "width does not apply to the network 'cnn'"),
+        (["--model", "cnn", "--width", "16"], "width does not apply to the network 'cnn'"),
         (["--device", "tpu9"], "device 'tpu9' is not known"),
         (["--device", "cuda:7"], "device 'cuda:7' is not there"),
         (["--precision", "fp8"], "precision 'fp8' is not known"),

@@ -44,7 +44,7 @@ def follow(out: Path, accumulate: int, **options: Any) -> None:
         log_steps=1,
     )
     torch.manual_seed(0)
-    model = build_model(attention="cbam", width=8, reduction=4)
+    model = build_model(attention="cbam", width=16, reduction=4)
     options = {"epochs": 1, "device": "cpu", "precision": "fp32", "progress": False, **options}
     train(model, data, recipe, out, seed=3, checkpoint_seconds=0, **options)
 

@@ -113,7 +113,7 @@ def block_names(model: nn.Module) -> list[str]:
 @pytest.mark.parametrize("kind", ["se", "eca", "cbam"])
 def test_placement_block(name: str, blocks: int, last: int, kind: str) -> None:
     """After the last BatchNorm of the residual branch and before the addition, in every block."""
-    model = lively(build_model(name, attention=kind, width=8, reduction=4)).eval()
+    model = lively(build_model(name, attention=kind, width=16, reduction=4)).eval()
     names = block_names(model)
     assert len(names) == blocks
     seen = record(model, lambda n: True)
@@ -131,7 +131,7 @@ def test_placement_block(name: str, blocks: int, last: int, kind: str) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_placement_stage(name: str) -> None:
     """After layer1 to layer4, and nowhere else."""
-    model = lively(build_model(name, attention="cbam", placement="stage", width=8, reduction=4))
+    model = lively(build_model(name, attention="cbam", placement="stage", width=16, reduction=4))
     seen = record(model.eval(), lambda n: True)
     with torch.no_grad():
         model(images())
@@ -171,8 +171,8 @@ def test_every_gate_is_the_output_of_a_named_submodule(kind: str, options: dict[
 
 def test_gates_of_one_leave_the_plain_network(tmp_path: Path) -> None:
     """The attention modules are all that is new: names, order and the rest of the forward agree."""
-    plain = lively(build_model(width=8)).eval()
-    gated = build_model(attention="cbam", width=8, reduction=4).eval()
+    plain = lively(build_model(width=16)).eval()
+    gated = build_model(attention="cbam", width=16, reduction=4).eval()
     missing, foreign = gated.load_state_dict(plain.state_dict(), strict=False)
     assert foreign == []
     assert all(".attention." in name for name in missing)
@@ -187,12 +187,12 @@ def test_one_seed_gives_one_network() -> None:
     states = []
     for _ in range(2):
         torch.manual_seed(5)
-        states.append(build_model(attention="cbam", width=8, reduction=4).state_dict())
+        states.append(build_model(attention="cbam", width=16, reduction=4).state_dict())
     assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-@pytest.mark.parametrize("width", [10, 96])
+@pytest.mark.parametrize("width", [20, 96])
 def test_width(name: str, width: int) -> None:
     model = on_meta(name, attention="se", width=width, reduction=4)
     expansion = 4 if name == "resnet50" else 1
@@ -217,7 +217,7 @@ def test_the_width_of_torchvision_is_64() -> None:
 
 def test_stems() -> None:
     for stem, sizes in {"cifar": (32, 16, 8, 4), "imagenet": (8, 4, 2, 1)}.items():
-        model = build_model(stem=stem, width=8).eval()
+        model = build_model(stem=stem, width=16).eval()
         seen = record(model, lambda n: n in {f"layer{i}" for i in (1, 2, 3, 4)})
         with torch.no_grad():
             model(images())
@@ -259,12 +259,15 @@ def test_the_small_cnn() -> None:
         ({"placement": ""}, "placement '' is not known"),
         ({"stem": "resnet"}, "stem 'resnet' is not known; take one of cifar, imagenet"),
         ({"stem": ""}, "stem '' is not known"),
-        ({"width": 7}, "width is 7; it must be 8 or more"),
-        ({"width": 0}, "width is 0; it must be 8 or more"),
+        ({"width": 8}, "width is 8; it must be 16 or more"),
+        ({"width": 0}, "width is 0; it must be 16 or more"),
         ({"num_classes": 0}, "num_classes is 0; it must be 1 or more"),
         ({"name": "cnn", "num_classes": -1}, "num_classes is -1; it must be 1 or more"),
         ({"attention": "se", "reduction": 65}, "reduction 65 leaves no hidden channel of 64"),
-        ({"attention": "cbam", "width": 8}, "reduction 16 leaves no hidden channel of 8"),
+        (
+            {"attention": "cbam", "width": 16, "reduction": 32},
+            "reduction 32 leaves no hidden channel of 16",
+        ),
         ({"name": "cnn", "attention": "se", "reduction": 33}, "no hidden channel of 32"),
         ({"attention": "cbam", "kernel_size": 4}, "kernel_size is 4; it must be odd"),
         ({"name": "cnn", "placement": "block"}, "placement does not apply to the network 'cnn'"),
@@ -283,16 +286,16 @@ def test_bad_arguments_are_one_line(options: dict[str, Any], message: str) -> No
 
 CONFIGURATIONS: list[dict[str, Any]] = [
     {"name": "cnn", "attention": "eca", "num_classes": 3},
-    {"attention": "cbam", "width": 8, "reduction": 4, "kernel_size": 3, "num_classes": 7},
+    {"attention": "cbam", "width": 16, "reduction": 4, "kernel_size": 3, "num_classes": 7},
     {
         "name": "resnet50",
         "attention": "se",
         "placement": "stage",
         "stem": "imagenet",
-        "width": 8,
+        "width": 16,
         "reduction": 8,
     },
-    {"width": 8},
+    {"width": 16},
 ]
 
 
@@ -338,12 +341,12 @@ def test_model_json_is_the_configuration(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved")
-    save_model(lively(build_model(attention="cbam", width=8, reduction=4)), folder)
+    save_model(lively(build_model(attention="cbam", width=16, reduction=4)), folder)
     return folder
 
 
 def small() -> nn.Module:
-    return build_model(attention="cbam", width=8, reduction=4)
+    return build_model(attention="cbam", width=16, reduction=4)
 
 
 def state_of(saved: Path) -> dict[str, Tensor]:
@@ -367,7 +370,7 @@ def with_json(saved: Path, folder: Path, content: str | dict[str, Any]) -> Path:
 
 
 def config_with(**changes: Any) -> dict[str, Any]:
-    config = asdict(ModelConfig("resnet18", "cbam", 10, 4, 7, "block", "cifar", 8))
+    config = asdict(ModelConfig("resnet18", "cbam", 10, 4, 7, "block", "cifar", 16))
     return {**config, **changes}
 
 
@@ -379,7 +382,7 @@ def test_the_unchanged_configuration_loads(saved: Path, tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"surprise": 1}, "surprise"),
-        ({"width": "8"}, "width is '8'"),
+        ({"width": "16"}, "width is '16'"),
         ({"width": 8.0}, "width is 8.0"),
         ({"width": True}, "width is True"),
         ({"num_classes": None}, "num_classes is None"),
@@ -469,7 +472,7 @@ def test_weights_that_do_not_fit(saved: Path, tmp_path: Path) -> None:
         "not in the network: extra.weight; other shape: fc.weight; load them into",
     )
     assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
-    plain = build_model(width=8)
+    plain = build_model(width=16)
     refused(
         lambda: load_weights(plain, saved / "model.safetensors"), "not in the network: layer1.0"
     )
@@ -588,7 +591,7 @@ def test_gates_put_into_a_trained_network_change_nothing_at_first(
 
 
 def test_an_identity_gate_is_found_with_its_bounds() -> None:
-    model = build_model(attention="cbam", width=8, reduction=4, gate_start="identity").eval()
+    model = build_model(attention="cbam", width=16, reduction=4, gate_start="identity").eval()
     x = torch.randn(2, 3, 32, 32)
     gates = find_gates(model, x)
     assert len(gates) == 16
@@ -605,8 +608,8 @@ def test_an_identity_gate_is_found_with_its_bounds() -> None:
 
 
 def test_the_identity_start_is_saved_with_the_network(tmp_path: Path) -> None:
-    model = build_model(attention="se", width=8, reduction=4, gate_start="identity").eval()
-    plain = build_model(attention="se", width=8, reduction=4)
+    model = build_model(attention="se", width=16, reduction=4, gate_start="identity").eval()
+    plain = build_model(attention="se", width=16, reduction=4)
     assert parameters(model) == parameters(plain), "no new parameter"
     save_model(model, tmp_path)
     assert json.loads((tmp_path / "model.json").read_text())["gate_start"] == "identity"
@@ -655,16 +658,16 @@ def test_torchvision_weights_and_a_stem_of_seven(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_started_from(tmp_path: Path) -> None:
     save_model(build_model("cnn"), tmp_path)
     other = read_pretrained(str(tmp_path / "model.safetensors"), "resnet18")
-    model = build_model(width=8)
+    model = build_model(width=16)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     refused(lambda: start_from(model, other), "are of another network", "tensors fit")
     save_model(build_model(width=16), tmp_path)
     wide = read_pretrained(str(tmp_path / "model.safetensors"), "resnet18")
     refused(lambda: start_from(model, wide), "are of another network", "conv1.weight is 16×3×3×3")
-    save_model(build_model(attention="se", width=8, reduction=4), tmp_path)
+    save_model(build_model(attention="se", width=16, reduction=4), tmp_path)
     gated = read_pretrained(str(tmp_path / "model.safetensors"), "resnet18")
     assert gated.gate_start == "half"
-    identity = build_model(attention="se", width=8, reduction=4, gate_start="identity")
+    identity = build_model(attention="se", width=16, reduction=4, gate_start="identity")
     refused(lambda: start_from(identity, gated), "start as 'half'", "take --gate-start half")
     assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
 
@@ -698,7 +701,7 @@ def test_imagenet_weights_are_asked_of_torchvision(monkeypatch: pytest.MonkeyPat
 
 
 def test_training_only_parts(tmp_path: Path) -> None:
-    model = build_model(attention="cbam", width=8, reduction=4)
+    model = build_model(attention="cbam", width=16, reduction=4)
 
     def trained() -> set[str]:
         return {name for name, p in model.named_parameters() if p.requires_grad}

@@ -364,15 +364,15 @@ def test_a_recipe_chooses_the_network_and_options_choose_otherwise(tmp_path: Pat
         config = json.loads((out / "config.json").read_text())
         return {**model, **{k: config[k] for k in ("image_size", "resize", "weights")}}
 
-    found = trained("a", "--recipe", "staged", "--width", "8", "--reduction", "4")
+    found = trained("a", "--recipe", "staged", "--width", "16", "--reduction", "4")
     assert (found["name"], found["attention"], found["placement"]) == ("resnet18", "cbam", "stage")
     assert (found["image_size"], found["resize"], found["weights"]) == (32, None, "none")
     found = trained("b", "--recipe", "cnn")
     assert (found["name"], found["attention"]) == ("cnn", "cbam")
-    options = ["--width", "8", "--reduction", "4", "--placement", "block"]
+    options = ["--width", "16", "--reduction", "4", "--placement", "block"]
     found = trained("c", "--recipe", "staged", "--attention", "eca", *options)
     assert (found["attention"], found["placement"]) == ("eca", "block")
-    found = trained("d", "--recipe", "finetune", "--width", "8", "--image-size", "56")
+    found = trained("d", "--recipe", "finetune", "--width", "16", "--image-size", "56")
     assert (found["image_size"], found["resize"], found["stem"]) == (56, 64, "imagenet")
     assert found["gate_start"] == "half"
 

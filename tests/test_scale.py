@@ -78,7 +78,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     run = root / "run"
     run.mkdir()
-    save_model(build_model(attention="cbam", width=8, reduction=4, num_classes=2), run)
+    save_model(build_model(attention="cbam", width=16, reduction=4, num_classes=2), run)
     config = {
         "data": f"folder:{root / 'images'}",
         "data_root": "data",

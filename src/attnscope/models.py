@@ -205,8 +205,10 @@ def build_model(
         width = 64 if width is None else width
         _check_known("placement", placement, PLACEMENTS)
         _check_known("stem", stem, STEMS)
-        if width < 8:
-            raise InputError(f"width is {width}; it must be 8 or more")
+        # Below 16, oneDNN (torch 2.14 on a CPU) writes beyond its memory in the backward of a 1×1
+        # convolution with stride 2 where the batch is odd.
+        if width < 16:
+            raise InputError(f"width is {width}; it must be 16 or more")
         model = _build_resnet(
             name, attention, placement, stem, num_classes, reduction, kernel_size, width
         )
