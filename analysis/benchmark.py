@@ -247,7 +247,7 @@ def _other_grad_cams(
         def with_pytorch_grad_cam() -> None:
             with theirs.GradCAM(model=model, target_layers=[layer]) as cam:
                 for x, labels in batches():
-                    cam(input_tensor=x)  # of the predicted class
+                    cam(x, None)  # of the predicted class
                     cam(x, [output.ClassifierOutputTarget(int(label)) for label in labels])
 
         found["pytorch-grad-cam, both classes"] = with_pytorch_grad_cam

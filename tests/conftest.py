@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each of several workers with all cores for its threads is slower than one worker alone. Before
+    # torch is imported, and for the processes that tests start.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 from collections.abc import Callable
 from pathlib import Path
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +151,8 @@ def capture(
             disable=not (progress and team.leads),
             dynamic_ncols=True,
         )
-        with bar, writer:
+        # One block for all batches: hooking every module anew for each of them costs a twentieth.
+        with bar, writer, head_graph(model, layers) as head, watch_gates(model, gates) as seen:
             for index in own:
                 rows = range(index * size, min((index + 1) * size, count))
                 if writer.has(index):
@@ -161,25 +161,19 @@ def capture(
                 gathered: ClassSums | _Images = ClassSums(gates) if moments else _Images(len(rows))
                 tables = []
                 for batch in _batches(dataset, rows, batch_size, normalization, device):
-                    with ExitStack() as stack:
-                        head = stack.enter_context(head_graph(model, layers))
-                        seen = stack.enter_context(watch_gates(model, gates))
-                        autocast = torch.autocast(
-                            device.type, torch.bfloat16, enabled=precision == "bf16"
-                        )
-                        with autocast:
-                            logits = model(batch.x)
-                        _check_labels(batch.labels, logits.shape[1])
-                        arrays = _arrays(seen, logits)
-                        if not moments:
-                            arrays["images"] = _thumbnails(batch.pictures)
-                        for layer in layers:
-                            targets = (logits.argmax(1), batch.labels.to(device))
-                            for target, index_of in zip(TARGETS, targets, strict=True):
-                                cam = head.grad_cam(layer, logits, index_of)
-                                arrays[f"grad_cam/{layer}/{target}"] = _numpy(cam.half())
+                    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                        logits = model(batch.x)
+                    _check_labels(batch.labels, logits.shape[1])
+                    arrays = _arrays(seen, logits)
+                    if not moments:
+                        arrays["images"] = _thumbnails(batch.pictures)
+                    for layer in layers:
+                        targets = (logits.argmax(1), batch.labels.to(device))
+                        for target, index_of in zip(TARGETS, targets, strict=True):
+                            cam = head.grad_cam(layer, logits, index_of)
+                            arrays[f"grad_cam/{layer}/{target}"] = _numpy(cam.half())
                     gathered.add(arrays, batch.labels.numpy())
-                    tables.append(_rows(batch, logits))
+                    tables.append(_rows(batch, logits.detach()))
                     bar.update(len(batch.labels))
                 writer.add_shard(gathered.arrays(), pd.concat(tables, ignore_index=True), index)
             writer.wait_for(len(shards))
