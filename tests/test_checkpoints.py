@@ -171,7 +171,7 @@ def test_resume_starts_where_nothing_is(tmp_path: Path) -> None:
         ({"epochs": 3}, "another epochs"),
         ({"recipe": replace(TINY, learning_rate=0.1)}, "another recipe"),
         ({"model": small(attention="se", reduction=4)}, "another network"),
-        ({"model": small(width=16)}, "another network"),
+        ({"model": small(width=32)}, "another network"),
     ],
 )
 def test_resuming_with_other_options(

@@ -661,9 +661,9 @@ def test_weights_that_cannot_be_started_from(tmp_path: Path) -> None:
     model = build_model(width=16)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     refused(lambda: start_from(model, other), "are of another network", "tensors fit")
-    save_model(build_model(width=16), tmp_path)
+    save_model(build_model(width=32), tmp_path)
     wide = read_pretrained(str(tmp_path / "model.safetensors"), "resnet18")
-    refused(lambda: start_from(model, wide), "are of another network", "conv1.weight is 16×3×3×3")
+    refused(lambda: start_from(model, wide), "are of another network", "conv1.weight is 32×3×3×3")
     save_model(build_model(attention="se", width=16, reduction=4), tmp_path)
     gated = read_pretrained(str(tmp_path / "model.safetensors"), "resnet18")
     assert gated.gate_start == "half"

@@ -58,7 +58,7 @@ def make_data(count: int = 20, size: int = 32, **changes: Any) -> Data:
 
 def small(seed: int = 0, **options: Any) -> nn.Module:
     torch.manual_seed(seed)
-    options = {"name": "resnet18", "width": 8, "num_classes": 2, "stem": "imagenet", **options}
+    options = {"name": "resnet18", "width": 16, "num_classes": 2, "stem": "imagenet", **options}
     return build_model(**options)
 
 
