@@ -126,7 +126,7 @@ def linear_probe(recording: Recording, permutations: int = 1000, seed: int = 0) 
             low, high = mean_share_interval(recalls, count)
             null_low, null_high = np.percentile(accuracy[1:], [2.5, 97.5])
             row |= {
-                "balanced_accuracy": accuracy[0],
+                "balanced_accuracy": recalls.mean(),
                 "low": low,
                 "high": high,
                 "null": accuracy[1:].mean(),
@@ -184,7 +184,7 @@ def _discriminant_accuracy(
     draws = permutations + 1
     width = classes * max(len(fit), len(score), x.shape[1])
     block = max(1, _CELLS // width)
-    accuracy = []
+    accuracy: list[NDArray[np.float64]] = []
     recalls = np.zeros(0)
     for begin in range(0, draws, block):
         size = min(block, draws - begin)
@@ -198,7 +198,7 @@ def _discriminant_accuracy(
         inner = np.eye(classes) - (1 - shrinkage) * share[:, None] * gram
         weights = np.linalg.inv(inner)
         offset = np.einsum("bij,bji->bi", gram, weights) / 2
-        projected = (y @ means.reshape(-1, x.shape[1]).T).reshape(len(y), size, classes)
+        projected = (y @ means.reshape(size * classes, x.shape[1]).T).reshape(len(y), size, classes)
         scores = projected.transpose(1, 0, 2) @ weights - offset[:, None]
         right = scores.argmax(2) == there
         accuracy.append((right / (classes * count[there])).sum(1))

@@ -159,7 +159,7 @@ def class_sums(
         indicator = np.zeros(shape, np.float32)
         indicator[rows, columns] = 1
         sums = indicator @ values
-    found: NDArray[np.float32] = sums.reshape(draws, classes, -1)
+    found: NDArray[np.float32] = sums.reshape(draws, classes, values.shape[1])
     return found
 
 

@@ -49,8 +49,8 @@ def class_selectivity(
         One row a channel: channel, best (the chosen class), selectivity (-1 to 1: 0 where the
         chosen class is as the others, 1 where the channel opens for it alone), low, high, p, p_max,
         constant, negative. Where constant (one value for all images) or negative (some value is
-        below 0, where the ratio has no bounds and no meaning) is True all else is NaN, and best
-        None; so it is where the other half holds zeros alone. Classes of fewer than two images are
+        below 0, where the ratio has no bounds and no meaning) is True all else is NaN;
+        so it is where the other half holds zeros alone. Classes of fewer than two images are
         left out, and with fewer than two classes all is NaN; low and high are NaN where a class has
         fewer than two images in the half that scores.
 
@@ -63,7 +63,7 @@ def class_selectivity(
     channels = len(values.mean)
     negative = values.minimum < 0
     known, labels, _ = present_classes(recording.labels, at_least=2)
-    best: NDArray[np.object_] = np.full(channels, None, object)
+    best: NDArray[np.object_] = np.full(channels, np.nan, object)
     index, low, high, p, p_max = (np.full(channels, np.nan) for _ in range(5))
     if len(known) >= 2:
         halves = stratified_folds(labels, 2, np.random.default_rng(seed))
