@@ -21,13 +21,17 @@ def test_distances_equal_scipys(make_recording):
     frame = class_distances(recording, GATE)
     values = recording.channel(GATE).astype(float)
     means = [values[recording.labels == k].mean(0) for k in range(5)]
-    assert frame.to_numpy() == pytest.approx(squareform(pdist(means, metric="correlation")), abs=1e-9)
+    assert frame.to_numpy() == pytest.approx(
+        squareform(pdist(means, metric="correlation")), abs=1e-9
+    )
     assert list(frame.index) == list(frame.columns) == TEN[:5]
 
 
 def test_distances_by_hand(write_recording):
     values = [[0.1, 0.2, 0.3], [0.2, 0.4, 0.6], [0.3, 0.2, 0.1], [0.7, 0.7, 0.7]]
-    frame = class_distances(write_recording(labels=[0, 1, 2, 3], gates={"g": values}, names=TEN[:5]), "g")
+    frame = class_distances(
+        write_recording(labels=[0, 1, 2, 3], gates={"g": values}, names=TEN[:5]), "g"
+    )
     expected = [[0, 0, 2], [0, 0, 2], [2, 2, 0]]
     assert frame.iloc[:3, :3].to_numpy() == pytest.approx(np.array(expected), abs=1e-6)
     # A profile that is the same in all channels has no correlation, nor has a class without images.
@@ -65,14 +69,18 @@ def test_networks_that_agree_are_found_whatever_their_channels(write_recording):
     a = write_recording("a", labels=labels, gates={"g": means[labels] + noise()}, names=TEN[:8])
     shuffled = means[labels][:, rng.permutation(30)] + noise()
     b = write_recording("b", labels=labels, gates={"g": shuffled}, names=TEN[:8])
-    other = write_recording("c", labels=labels, gates={"g": profiles(rng)[labels] + noise()}, names=TEN[:8])
+    other = write_recording(
+        "c", labels=labels, gates={"g": profiles(rng)[labels] + noise()}, names=TEN[:8]
+    )
     same = compare_geometry(a, b, permutations=199, resamples=100).loc[0]
     assert same["spearman"] > 0.97
     assert same["p"] == 1 / 200
     assert same["low"] > 0.9
     assert compare_geometry(a, other, permutations=199, resamples=100).loc[0, "p"] > 0.05
     # Of itself with fewer channels it is the same still in what it says of p's range.
-    few = write_recording("d", labels=labels, gates={"g": (means[labels] + noise())[:, :20]}, names=TEN[:8])
+    few = write_recording(
+        "d", labels=labels, gates={"g": (means[labels] + noise())[:, :20]}, names=TEN[:8]
+    )
     assert compare_geometry(a, few, permutations=199, resamples=20).loc[0, "spearman"] > 0.5
 
 

@@ -13,7 +13,17 @@ GATE = "layer1.attention.channel"
 TOWARD = ["predicted", "third", "runner_up", "predicted - third", "predicted - runner_up"]
 
 
-def plant(write_recording, *, pull=0.6, near=0.2, noise=0.03, count=600, channels=12, seed=0, name="planted"):
+def plant(
+    write_recording,
+    *,
+    pull=0.6,
+    near=0.2,
+    noise=0.03,
+    count=600,
+    channels=12,
+    seed=0,
+    name="planted",
+):
     """Of each class a fifth is misclassified, ``pull`` of the way; a fifth is right and ``near``."""
     rng = np.random.default_rng(seed)
     means = 0.5 + 0.1 * rng.normal(size=(4, channels))
@@ -21,7 +31,11 @@ def plant(write_recording, *, pull=0.6, near=0.2, noise=0.03, count=600, channel
     kind = (np.arange(count) // 4) % 5
     other = (labels + rng.integers(1, 4, count)) % 4
     share = np.where(kind == 0, pull, np.where(kind == 1, near, 0))[:, None]
-    values = means[labels] + share * (means[other] - means[labels]) + noise * rng.normal(size=(count, channels))
+    values = (
+        means[labels]
+        + share * (means[other] - means[labels])
+        + noise * rng.normal(size=(count, channels))
+    )
     logits = rng.uniform(0, 0.1, (count, 4))
     logits[np.arange(count), labels] = 2
     ordinary = np.where(kind <= 1, other, -1)
@@ -31,7 +45,9 @@ def plant(write_recording, *, pull=0.6, near=0.2, noise=0.03, count=600, channel
     # All others have a runner-up that is the class itself plus one, and lie at their own mean.
     plain = kind > 1
     logits[plain, (labels[plain] + 1) % 4] = 0.5
-    return write_recording(name, labels=labels, gates={"g": values}, logits=logits, names=list("abcd"))
+    return write_recording(
+        name, labels=labels, gates={"g": values}, logits=logits, names=list("abcd")
+    )
 
 
 def test_planted_positions_are_found(write_recording):
@@ -89,7 +105,9 @@ def test_the_summary_is_the_ratio_of_sums(write_recording):
     weight = frame["distance"] ** 2  # the denominator, but for the number of channels
     known = ~frame["position"].isna()
     assert known.all()
-    assert summary.loc["predicted", "position"] == pytest.approx((frame["position"] * weight).sum() / weight.sum())
+    assert summary.loc["predicted", "position"] == pytest.approx(
+        (frame["position"] * weight).sum() / weight.sum()
+    )
     difference = summary["position"]["predicted"] - summary["position"]["third"]
     assert summary["position"]["predicted - third"] == pytest.approx(difference)
 
@@ -97,8 +115,19 @@ def test_the_summary_is_the_ratio_of_sums(write_recording):
 def test_noise_of_the_means_draws_no_position_to_the_middle(write_recording):
     # With means of a few noisy images a plain projection would give a good deal more than 0.
     found = [
-        error_position_summary(plant(write_recording, pull=0, near=0, noise=0.3, count=80, channels=60, seed=s, name=f"r{s}"), 1)
-        .set_index("toward")["position"]["predicted"]
+        error_position_summary(
+            plant(
+                write_recording,
+                pull=0,
+                near=0,
+                noise=0.3,
+                count=80,
+                channels=60,
+                seed=s,
+                name=f"r{s}",
+            ),
+            1,
+        ).set_index("toward")["position"]["predicted"]
         for s in range(60)
     ]
     assert abs(np.median(found)) < 0.1
@@ -116,7 +145,9 @@ def test_runner_ups_are_of_the_same_pairs_and_weigh_the_same(write_recording):
     labels = np.array([row[0] for row in rows])
     values = np.array([corner[k] + share * (corner[to] - corner[0]) for k, _, share, to in rows])
     values[labels != 0] = corner[labels[labels != 0]]
-    recording = write_recording(labels=labels, gates={"g": values}, logits=[row[1] for row in rows], names=list("abcd"))
+    recording = write_recording(
+        labels=labels, gates={"g": values}, logits=[row[1] for row in rows], names=list("abcd")
+    )
     assert (~recording.right).sum() == 4
     summary = error_position_summary(recording, resamples=200).set_index("toward")
     # The near ones move the mean of their class a little, which is why these are not exact.
@@ -130,7 +161,9 @@ def test_pairs_without_a_runner_up_and_classes_without_right_images(write_record
     predictions = np.array([0] * 5 + [1] + [1] * 5 + [2] + [0] * 6)
     logits = 4 * np.eye(3)[predictions] + np.eye(3)[2]  # the runner-up of all is the owl
     rng = np.random.default_rng(0)
-    recording = write_recording(labels=labels, gates={"g": rng.uniform(0, 1, (18, 4))}, logits=logits)
+    recording = write_recording(
+        labels=labels, gates={"g": rng.uniform(0, 1, (18, 4))}, logits=logits
+    )
     summary = error_position_summary(recording, resamples=20).set_index("toward")
     # No owl is right: eight of the nine... wrong images have a class without a mean.
     assert summary.loc["predicted", "images"] == 1
@@ -155,7 +188,11 @@ def test_no_errors_no_positions(write_recording):
 
 def test_a_constant_gate_has_no_line(write_recording):
     labels = np.arange(30) % 3
-    recording = write_recording(labels=labels, gates={"g": np.full((30, 2), 0.5)}, predictions=np.where(np.arange(30) < 6, 0, labels))
+    recording = write_recording(
+        labels=labels,
+        gates={"g": np.full((30, 2), 0.5)},
+        predictions=np.where(np.arange(30) < 6, 0, labels),
+    )
     assert error_positions(recording, "g")["position"].isna().all()
     assert error_position_summary(recording, 9)["position"].isna().all()
 

@@ -7,7 +7,12 @@ import pytest
 from scipy import stats
 
 from attnscope.errors import InputError
-from attnscope.statistics import channel_effects, class_selectivity, permuted_channel_effects, sampling
+from attnscope.statistics import (
+    channel_effects,
+    class_selectivity,
+    permuted_channel_effects,
+    sampling,
+)
 from attnscope.statistics.sampling import stratified_folds
 
 GATE = "layer1.attention.channel"
@@ -49,7 +54,9 @@ def test_selectivity_equals_a_loop(uneven):
             moved = [m + step * (j == k) for j, m in enumerate(means)]
             slope = (index(*moved) - index(*means)) / step
             parts.append(slope**2 * score[k].var(ddof=1) / len(score[k]))
-        freedom = sum(parts) ** 2 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, score, strict=True))
+        freedom = sum(parts) ** 2 / sum(
+            p**2 / (len(x) - 1) for p, x in zip(parts, score, strict=True)
+        )
         half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(parts))
         assert row["high"] == pytest.approx(min(index(*means) + half, 1), abs=1e-3)
         assert row["low"] == pytest.approx(max(index(*means) - half, -1), abs=1e-3)
@@ -62,10 +69,14 @@ def test_selectivity_by_hand(write_recording):
     values = [[0.1, 0.4, 0.0, 0.5]] * 4 + [[0.9, 0.4, 0.3, 0.1]] * 4 + [[0.3, 0.4, 0.0, 0.6]] * 4
     values = np.array(values)
     values[0, 3] -= 0.6  # below zero
-    frame = class_selectivity(write_recording(labels=np.repeat([0, 1, 2], 4), gates={"g": values}, bounds=(-1, 1)), "g")
+    frame = class_selectivity(
+        write_recording(labels=np.repeat([0, 1, 2], 4), gates={"g": values}, bounds=(-1, 1)), "g"
+    )
     assert frame["best"].tolist()[::2] == ["dog", "dog"]
     assert frame["best"][[1, 3]].isna().all()
-    assert frame["selectivity"].to_numpy() == pytest.approx([0.7 / 1.1, np.nan, 1, np.nan], nan_ok=True)
+    assert frame["selectivity"].to_numpy() == pytest.approx(
+        [0.7 / 1.1, np.nan, 1, np.nan], nan_ok=True
+    )
     assert frame["constant"].tolist() == [False, True, False, False]
     assert frame["negative"].tolist() == [False, False, False, True]
     numbers = ["selectivity", "low", "high", "p", "p_max"]
@@ -87,7 +98,9 @@ def test_chance_makes_no_channel_selective(write_recording):
     # On the half that chose, the largest of ten noisy means would be about 0.1 above the others.
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 10
-    recording = write_recording(labels=labels, gates={"g": rng.uniform(0, 1, (200, 300))}, names=TEN)
+    recording = write_recording(
+        labels=labels, gates={"g": rng.uniform(0, 1, (200, 300))}, names=TEN
+    )
     frame = class_selectivity(recording, "g", permutations=99)
     assert abs(frame["selectivity"].mean()) < 0.015
     assert frame["p_max"].min() > 0.01
@@ -99,12 +112,19 @@ def test_permuted_effects_equal_a_loop_over_scipy(uneven):
     compact = np.unique(labels, return_inverse=True)[1]
     orders = np.random.default_rng(5).permuted(np.tile(compact, (40, 1)), axis=1)
     orders[0] = compact
-    f = np.array([[stats.f_oneway(*(x[order == k] for k in range(4))).statistic for x in values.T] for order in orders])
+    f = np.array(
+        [
+            [stats.f_oneway(*(x[order == k] for k in range(4))).statistic for x in values.T]
+            for order in orders
+        ]
+    )
     for channel in range(5):
         row = frame.loc[channel]
         assert row["p"] == pytest.approx((1 + (f[1:, channel] >= f[0, channel]).sum()) / 40)
         assert row["p_max"] == pytest.approx((1 + (f[1:].max(1) >= f[0, channel]).sum()) / 40)
-    assert frame["eta_squared"].to_numpy() == pytest.approx(channel_effects(uneven, "g")["eta_squared"].to_numpy(), rel=1e-5)
+    assert frame["eta_squared"].to_numpy() == pytest.approx(
+        channel_effects(uneven, "g")["eta_squared"].to_numpy(), rel=1e-5
+    )
 
 
 def test_permutations_agree_with_the_f_test_on_normal_values(write_recording):
@@ -126,7 +146,9 @@ def test_the_planted_channel_is_found_and_the_constant_one_named(make_recording,
     frame = function(make_recording(count=150, effect=0.3), GATE, permutations=199)
     assert frame["p"][0] == frame["p_max"][0] == 1 / 200
     assert (frame["p_max"].drop(index=[0, 1]) > 0.05).all()
-    assert (frame["p_max"].dropna() >= frame["p"].dropna() - 1 / 200).all() or function is class_selectivity
+    assert (
+        frame["p_max"].dropna() >= frame["p"].dropna() - 1 / 200
+    ).all() or function is class_selectivity
     assert frame["constant"].tolist() == [False, True] + [False] * 6
     assert frame.loc[1].drop(["channel", "constant"]).dropna().tolist() in ([], [False])
 
@@ -148,14 +170,18 @@ def test_how_the_work_is_cut_changes_nothing(uneven, function, monkeypatch):
 @pytest.mark.parametrize("function", [class_selectivity, permuted_channel_effects])
 @pytest.mark.parametrize("labels", [[0, 1, 2], [1, 1, 1]])
 def test_too_few_classes_or_images_give_nan(write_recording, function, labels):
-    frame = function(write_recording(labels=labels, gates={"g": [[0.1], [0.2], [0.4]]}), "g", permutations=9)
+    frame = function(
+        write_recording(labels=labels, gates={"g": [[0.1], [0.2], [0.4]]}), "g", permutations=9
+    )
     assert len(frame) == 1
     assert frame[["p", "p_max"]].isna().all(axis=None)
 
 
 def test_a_half_of_one_image_has_an_index_and_no_interval(write_recording):
     labels = [0, 0, 1, 1, 1, 1]
-    frame = class_selectivity(write_recording(labels=labels, gates={"g": np.arange(1, 7)[:, None] / 8}), "g", 9)
+    frame = class_selectivity(
+        write_recording(labels=labels, gates={"g": np.arange(1, 7)[:, None] / 8}), "g", 9
+    )
     assert frame["selectivity"].notna().all()
     assert frame[["low", "high"]].isna().all(axis=None)
 

@@ -9,7 +9,11 @@ from scipy import stats
 from attnscope.errors import InputError
 from attnscope.statistics import channel_states, gate_state, image_states, sampling, state_sweep
 
-CHANNEL = [[0.005, 0.995, 0.51, 0.3, 0.0], [0.02, 0.98, 0.45, 0.3, 0.004], [0.2, 1.0, 0.5, 0.3, 0.01]]
+CHANNEL = [
+    [0.005, 0.995, 0.51, 0.3, 0.0],
+    [0.02, 0.98, 0.45, 0.3, 0.004],
+    [0.2, 1.0, 0.5, 0.3, 0.01],
+]
 
 
 @pytest.fixture
@@ -23,7 +27,9 @@ def test_channel_states_by_hand(recording):
     third = 1 / 3
     assert fine["saturated_low"].tolist() == pytest.approx([third, 0, 0, 0, 1])
     assert fine["saturated_high"].tolist() == pytest.approx([0, 2 * third, 0, 0, 0])
-    assert fine["identity"].tolist() == fine["saturated_high"].tolist()  # neutral is the upper bound
+    assert (
+        fine["identity"].tolist() == fine["saturated_high"].tolist()
+    )  # neutral is the upper bound
     assert fine["stuck"].tolist() == pytest.approx([0, 0, 2 * third, 0, 0])
     assert fine["constant"].tolist() == [False, False, False, True, True]
     assert fine["dead"].tolist() == [False, False, False, False, True]
@@ -55,7 +61,11 @@ def test_the_sweep_is_the_mean_over_images_with_its_interval(make_recording, mon
             assert (row["stuck_from"], row["stuck_to"]) == pytest.approx((low, high))
         else:
             assert row["stuck_from"] == row["stuck_to"] == row["stuck"]
-        channels = channel_states(recording, row["gate"], [row["threshold"]]) if row["kind"] == "channel" else None
+        channels = (
+            channel_states(recording, row["gate"], [row["threshold"]])
+            if row["kind"] == "channel"
+            else None
+        )
         if channels is not None:
             assert row["constant"] == channels["constant"].mean()
             assert row["dead"] == channels["dead"].mean()
@@ -85,7 +95,9 @@ def test_a_mean_of_open_and_closed_is_neither(write_recording):
 
 def test_states_are_measured_from_the_gates_own_bounds(write_recording):
     values = [[-0.985, 0.985, 0.015, 0.5], [-0.97, 0.97, 0.03, 0.51]]
-    row = state_sweep(write_recording(labels=[0, 1], gates={"g": values}, bounds=(-1, 1)), [0.01]).loc[0]
+    row = state_sweep(
+        write_recording(labels=[0, 1], gates={"g": values}, bounds=(-1, 1)), [0.01]
+    ).loc[0]
     assert row["saturated_low"] == row["saturated_high"] == row["stuck"] == 1 / 8
 
 

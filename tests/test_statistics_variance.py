@@ -16,7 +16,10 @@ def squares(values, labels):
     """SSB and SSW from pairwise distances alone (Anderson 2001)."""
     d = squareform(pdist(values)) ** 2
     sst = d.sum() / 2 / len(values)
-    ssw = sum(d[np.ix_(labels == k, labels == k)].sum() / 2 / (labels == k).sum() for k in np.unique(labels))
+    ssw = sum(
+        d[np.ix_(labels == k, labels == k)].sum() / 2 / (labels == k).sum()
+        for k in np.unique(labels)
+    )
     return sst - ssw, ssw
 
 
@@ -39,7 +42,9 @@ def test_shares_equal_those_from_pairwise_distances(make_recording):
         assert row["omega_squared"] == pytest.approx(omega, abs=1e-6)
         null = np.array([shares(order) for order in orders[1:]])
         assert row["p"] == pytest.approx((1 + (null[:, 0] >= eta).sum()) / 20)
-        assert (row["null_low"], row["null_high"]) == pytest.approx(tuple(np.percentile(null[:, 1], [2.5, 97.5])), abs=1e-6)
+        assert (row["null_low"], row["null_high"]) == pytest.approx(
+            tuple(np.percentile(null[:, 1], [2.5, 97.5])), abs=1e-6
+        )
     assert frame["constant"].tolist() == [1, 0, 0, 0]
 
 
@@ -47,7 +52,10 @@ def test_of_one_channel_it_is_that_of_the_analysis_of_variance(write_recording):
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [20, 9, 5])
     recording = write_recording(labels=labels, gates={"g": rng.uniform(0, 1, (34, 1))})
-    row, effect = between_class_variance(recording, 9).loc[0], channel_effects(recording, "g").loc[0]
+    row, effect = (
+        between_class_variance(recording, 9).loc[0],
+        channel_effects(recording, "g").loc[0],
+    )
     assert row["eta_squared"] == pytest.approx(effect["eta_squared"], rel=1e-5)
     assert row["omega_squared"] == pytest.approx(effect["omega_squared"], abs=1e-6)
 
@@ -75,7 +83,11 @@ def test_the_standard_error_is_that_of_a_jackknife(write_recording):
         msw = ssw / 116
         omegas.append((ssb - 2 * msw) / (ssb + ssw + msw))
     # Stratified: the deviation from the class's mean.
-    variance = sum(np.var([omegas[i] for i in range(120) if labels[i] == k]) * 40 for k in range(3)) * 119 / 120
+    variance = (
+        sum(np.var([omegas[i] for i in range(120) if labels[i] == k]) * 40 for k in range(3))
+        * 119
+        / 120
+    )
     half = 1.98 * np.sqrt(variance)
     assert row["high"] - row["omega_squared"] == pytest.approx(half, rel=0.05)
 
@@ -87,18 +99,26 @@ def test_how_the_work_is_cut_changes_nothing(make_recording, monkeypatch):
     monkeypatch.setattr(sampling, "_DENSE_CLASSES", 2)
     columns = ["eta_squared", "omega_squared", "low", "high", "null_low", "null_high", "p"]
     found = between_class_variance(recording, 50)
-    assert found[columns].to_numpy() == pytest.approx(expected[columns].to_numpy(), rel=1e-4, abs=1e-6)
+    assert found[columns].to_numpy() == pytest.approx(
+        expected[columns].to_numpy(), rel=1e-4, abs=1e-6
+    )
 
 
 def test_what_has_no_share(write_recording):
     numbers = ["eta_squared", "omega_squared", "low", "high", "null_low", "null_high", "p"]
-    constant = between_class_variance(write_recording("c", labels=[0, 0, 1], gates={"g": [[0.5, 0.25]] * 3}), 9)
+    constant = between_class_variance(
+        write_recording("c", labels=[0, 0, 1], gates={"g": [[0.5, 0.25]] * 3}), 9
+    )
     assert constant[numbers].isna().all(axis=None)
     assert constant["constant"].tolist() == [2]
     for labels in ([0, 1, 2], [1, 1, 1]):
-        frame = between_class_variance(write_recording(f"r{labels}", labels=labels, gates={"g": [[0.1], [0.2], [0.4]]}), 9)
+        frame = between_class_variance(
+            write_recording(f"r{labels}", labels=labels, gates={"g": [[0.1], [0.2], [0.4]]}), 9
+        )
         assert frame[numbers].isna().all(axis=None)
-    single = between_class_variance(write_recording("s", labels=[0, 0, 1], gates={"g": [[0.1], [0.2], [0.4]]}), 9)
+    single = between_class_variance(
+        write_recording("s", labels=[0, 0, 1], gates={"g": [[0.1], [0.2], [0.4]]}), 9
+    )
     assert single["p"].notna().all()
     assert single[["low", "high"]].isna().all(axis=None)  # a class of one image has no spread
     assert len(between_class_variance(write_recording("n", labels=[0, 1]), 9)) == 0

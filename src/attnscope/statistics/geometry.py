@@ -20,6 +20,7 @@ from attnscope.statistics.sampling import expect_positive, permutation_p
 
 _EXACT_UP_TO = 7
 """Classes whose 7! = 5,040 orders are counted instead of drawn."""
+_QUANTILE = float(stats.norm.ppf(0.975))
 _CELLS = 2**22
 """Resampled class means that are held at a time."""
 
@@ -65,10 +66,12 @@ def compare_geometry(
     each other (Mantel 1967, Cancer Research 27). All orders are counted up to seven classes. With
     three classes p cannot be below 1/6, with four below 1/24.
 
-    The interval is the basic bootstrap's over images (Davison and Hinkley 1997, section 5.2), drawn
-    within each class and the same for both networks: noise makes the distances of a resample less
-    alike than those found, as it made those less alike than the true ones, and the basic interval
-    is the one that turns this round. It is conditional on the two trained networks.
+    The interval is of the bootstrap over images, drawn within each class and the same for both
+    networks: noise makes the distances of a resample less alike than those found, as it made those
+    less alike than the true ones, so that this bias is taken away and the deviation of the
+    resamples put about what is left (Davison and Hinkley 1997, section 5.2.1). A percentile
+    interval would lie far too low. It is conditional on the two trained networks, and with fewer
+    than ten classes, where rho jumps, it is too narrow (docs/metrics.md).
 
     Args:
         a: the one network.
@@ -173,11 +176,14 @@ def _interval(
             weight = rng.multinomial(count, np.full(count, 1 / count), size).astype(np.float32)
             for mean, v, middle in zip(means, values, middles, strict=True):
                 offset = (v[rows] - middle).astype(np.float32)
-                mean[:, k] = middle + (weight @ offset) / count
+                drawn = (weight - 1) @ offset / count
+                # A resample spreads about the mean by (n - 1) / n of what the sample does.
+                mean[:, k] = middle + offset.mean(0) + drawn * math.sqrt(count / (count - 1))
         x, y = (_standard_ranks(_distances(mean)[:, *pairs]) for mean in means)
         found.append((x * y).sum(1))
-    low, high = np.nanpercentile(np.concatenate(found), [2.5, 97.5])
-    return max(2 * rho - float(high), -1.0), min(2 * rho - float(low), 1.0)
+    drawn = np.concatenate(found)
+    middle, half = 2 * rho - float(np.nanmean(drawn)), _QUANTILE * float(np.nanstd(drawn))
+    return max(middle - half, -1.0), min(middle + half, 1.0)
 
 
 def _standard_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import special, stats
-from sklearn.covariance import ledoit_wolf_shrinkage
-from sklearn.preprocessing import StandardScaler
 
 from attnscope.errors import InputError
 from attnscope.recording import Recording
@@ -25,7 +23,9 @@ from attnscope.statistics.sampling import (
 _SCORE, _FIT = 0, 1  # the half that is scored is the one that gets a class's odd image
 _EDGE = 2.0**-24
 """Half the distance of 1 and the next smaller float32: a sigmoid's logit of it is -16.6."""
-_LEAST_SHRINKAGE = 1e-4
+_SHRINKAGES = (0.1, 0.01, 1e-3, 1e-4)
+"""Shares of the unit matrix in the covariance, of which one is chosen. None is 0, or classes that
+can be told without a mistake would leave no covariance within."""
 _CELLS = 2**23
 """Scores that are held at a time."""
 
@@ -86,11 +86,12 @@ def linear_probe(recording: Recording, permutations: int = 1000, seed: int = 0) 
     The images of each class are halved at random; the probe is fitted on one half and scored on the
     other, by its balanced accuracy: the mean over the classes of the share that it gets right. It
     is linear discriminant analysis (Fisher 1936, Annals of Eugenics 7) of the logits scaled on the
-    half that fits, every class equally likely, the covariance shrunk as Ledoit and Wolf (2004,
-    Journal of Multivariate Analysis 88) say. One split rather than folds: given the fit, the scored
-    images are independent, so that their interval is one. It joins Wilson's (1927, JASA 22) of each
-    class by the method of Zou and Donner (2008, Statistics in Medicine 27), and is of this probe:
-    with more images to learn from, another would be better.
+    half that fits, every class equally likely, the covariance regularised (Friedman 1989, JASA 84)
+    by the share of the unit matrix that does best from one part of that half to the other. One
+    split rather than folds: given the fit, the scored images are independent, so that their
+    interval is one. It joins Wilson's (1927, JASA 22) of each class by the method of Zou and Donner
+    (2008, Statistics in Medicine 27), and is of this probe: with more images to learn from, another
+    would be better.
 
     The control is the same probe, fitted and scored on permuted labels. The null of p: the gate
     knows nothing of the class.
@@ -103,7 +104,8 @@ def linear_probe(recording: Recording, permutations: int = 1000, seed: int = 0) 
     Returns:
         One row a gate of any kind: gate, kind, depth, balanced_accuracy (0 to 1; chance is one over
         the number of classes), low, high (95 %), null (mean under permuted labels), null_low,
-        null_high (2.5 and 97.5 % of it), p, fitted, scored (images), clipped (values without a
+        null_high (2.5 and 97.5 % of it), p, fitted, scored (images), shrinkage (the share of the
+        unit matrix), clipped (values without a
         finite logit). Classes of fewer than two images are left out; with fewer than two classes
         all numbers but clipped are NaN and nothing is fitted. A constant gate is at chance.
 
@@ -120,10 +122,10 @@ def linear_probe(recording: Recording, permutations: int = 1000, seed: int = 0) 
         row |= {"clipped": clipped, "fitted": 0, "scored": 0}
         if len(known) >= 2:
             fit, score = halves == _FIT, halves == _SCORE
-            accuracy, recalls, count = _discriminant_accuracy(
+            accuracy, recalls, shrinkage = _permuted_accuracy(
                 logits[fit], labels[fit], logits[score], labels[score], permutations, seed
             )
-            low, high = mean_share_interval(recalls, count)
+            low, high = mean_share_interval(recalls, np.bincount(labels[score]))
             null_low, null_high = np.percentile(accuracy[1:], [2.5, 97.5])
             row |= {
                 "balanced_accuracy": recalls.mean(),
@@ -135,10 +137,12 @@ def linear_probe(recording: Recording, permutations: int = 1000, seed: int = 0) 
                 "p": float(permutation_p(accuracy[1:], accuracy[0])),
                 "fitted": int(fit.sum()),
                 "scored": int(score.sum()),
+                "shrinkage": shrinkage,
             }
         rows.append(row)
     columns = ["gate", "kind", "depth", "balanced_accuracy", "low", "high"]
-    columns += ["null", "null_low", "null_high", "p", "fitted", "scored", "clipped"]
+    columns += ["null", "null_low", "null_high", "p", "fitted", "scored"]
+    columns += ["shrinkage", "clipped"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -160,69 +164,96 @@ def mean_share_interval(
     return max(mean - sides[0], 0.0), min(mean + sides[1], 1.0)
 
 
-def _discriminant_accuracy(
+def _permuted_accuracy(
     fit: NDArray[np.float32],
     fit_labels: NDArray[np.int64],
     score: NDArray[np.float32],
     score_labels: NDArray[np.int64],
     permutations: int,
     seed: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Balanced accuracies ``(1 + permutations,)``, those of the true labels first.
 
-    And of the true labels the recalls ``(K,)`` and the images that are scored ``(K,)``. The total
-    covariance knows no labels: one whitening serves all permutations. In the whitened space, M
-    being the class means and D the shares of the classes, the covariance within the classes is
-    ``I - (1 - d) M' D M`` with d the shrinkage; by Woodbury's identity its inverse applied to the
-    means is ``M' (I - (1 - d) D M M')^-1``, so that nothing larger than K × K is inverted again.
+    And of the true labels the recalls ``(K,)`` and the shrinkage. Under each order of the labels
+    the shrinkage is chosen anew, on two parts of the half that fits.
     """
-    x, y, shrinkage = _whitened(fit, score)
     classes = int(fit_labels.max()) + 1
-    share = np.bincount(fit_labels) / len(fit_labels)
-    count = np.bincount(score_labels, minlength=classes)
     rng = np.random.default_rng(seed + 1)  # another stream than that of the halves
+    parts = stratified_folds(fit_labels, 2, rng)
+    learn, judge = np.flatnonzero(parts == 0), np.flatnonzero(parts == 1)
+    trial = _Rotated(fit[learn], fit[judge])
+    whole = _Rotated(fit, score)
     draws = permutations + 1
-    width = classes * max(len(fit), len(score), x.shape[1])
-    block = max(1, _CELLS // width)
-    accuracy: list[NDArray[np.float64]] = []
-    recalls = np.zeros(0)
+    block = max(1, _CELLS // (classes * max(len(fit), len(score), fit.shape[1])))
+    accuracy = []
+    recalls, shrinkage = np.zeros(0), _SHRINKAGES[0]
     for begin in range(0, draws, block):
         size = min(block, draws - begin)
         here = permuted_labels(fit_labels, size, rng)
         there = permuted_labels(score_labels, size, rng)
         if begin == 0:
             here[0], there[0] = fit_labels, score_labels
-        sums = class_sums(here, classes, x)
-        means = sums / (share * len(fit_labels)).astype(np.float32)[:, None]
-        gram = (means @ means.transpose(0, 2, 1)).astype(np.float64)
-        inner = np.eye(classes) - (1 - shrinkage) * share[:, None] * gram
-        weights = np.linalg.inv(inner)
-        offset = np.einsum("bij,bji->bi", gram, weights) / 2
-        projected = (y @ means.reshape(size * classes, x.shape[1]).T).reshape(len(y), size, classes)
-        scores = projected.transpose(1, 0, 2) @ weights - offset[:, None]
-        right = scores.argmax(2) == there
-        accuracy.append((right / (classes * count[there])).sum(1))
+        tried = [
+            trial.recalls(here[:, learn], here[:, judge], classes, value).mean(1)
+            for value in _SHRINKAGES
+        ]
+        # The largest where several are as good, whatever the last digits of their means are.
+        choice = np.argmax(np.round(tried, 9), 0)
+        found = np.zeros((size, classes))
+        for j in np.unique(choice):
+            rows = choice == j
+            found[rows] = whole.recalls(here[rows], there[rows], classes, _SHRINKAGES[j])
+        accuracy.append(found.mean(1))
         if begin == 0:
-            recalls = np.bincount(score_labels, right[0], classes) / count
-    return np.concatenate(accuracy), recalls, count
+            recalls, shrinkage = found[0], _SHRINKAGES[choice[0]]
+    return np.concatenate(accuracy), recalls, shrinkage
 
 
-def _whitened(
-    fit: NDArray[np.float32], score: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-    """Both halves in coordinates in which the fitting half's shrunk covariance is the unit.
+class _Rotated:
+    """Images to fit on and to score, in the principal axes of the former, which know no labels.
 
-    Scaler, covariance and shrinkage are of the half that fits. Returns the shrinkage as well.
+    In these axes each shrinkage d of the covariance is a scale for each axis, and whitens it. Then,
+    M being the class means and D the shares of the classes, the covariance within the classes is
+    ``I - (1 - d) M' D M``, and by Woodbury's identity its inverse applied to the means is
+    ``M' (I - (1 - d) D M M')^-1``: for no labelling is anything larger than K × K inverted.
     """
-    varying = fit.max(0) > fit.min(0)
-    fit, score = fit[:, varying].astype(np.float64), score[:, varying].astype(np.float64)
-    if not varying.any():
-        return fit.astype(np.float32), score.astype(np.float32), _LEAST_SHRINKAGE
-    scaler = StandardScaler().fit(fit)
-    x, y = scaler.transform(fit), scaler.transform(score)
-    # Not zero, or classes that can be told without a mistake would leave no covariance within.
-    shrinkage = max(float(ledoit_wolf_shrinkage(x, assume_centered=True)), _LEAST_SHRINKAGE)
-    covariance = (1 - shrinkage) * (x.T @ x) / len(x) + shrinkage * np.eye(x.shape[1])
-    roots, directions = np.linalg.eigh(covariance)
-    whitening = directions / np.sqrt(roots)
-    return (x @ whitening).astype(np.float32), (y @ whitening).astype(np.float32), shrinkage
+
+    def __init__(self, fit: NDArray[np.float32], score: NDArray[np.float32]) -> None:
+        varying = fit.max(0) > fit.min(0)
+        x, y = fit[:, varying].astype(np.float64), score[:, varying].astype(np.float64)
+        self._roots = np.zeros(0)
+        if varying.any():
+            mean, std = x.mean(0), x.std(0)
+            x, y = (x - mean) / std, (y - mean) / std
+            self._roots, axes = np.linalg.eigh(x.T @ x / len(x))
+            x, y = x @ axes, y @ axes
+        self._fit, self._score = x.astype(np.float32), y.astype(np.float32)
+
+    def recalls(
+        self,
+        fit_labels: NDArray[np.int64],
+        score_labels: NDArray[np.int64],
+        classes: int,
+        shrinkage: float,
+    ) -> NDArray[np.float64]:
+        """Shares of the images of each class that are scored right, ``(B, K)``, for B labellings.
+
+        A class without images counts as never right.
+        """
+        images, draws = len(self._score), len(fit_labels)
+        scale = 1 / np.sqrt((1 - shrinkage) * np.maximum(self._roots, 0) + shrinkage)
+        x, y = (values * scale.astype(np.float32) for values in (self._fit, self._score))
+        count = class_sums(fit_labels, classes, np.ones((len(x), 1), np.float32))
+        means = class_sums(fit_labels, classes, x) / np.maximum(count, 1)
+        gram = (means @ means.transpose(0, 2, 1)).astype(np.float64)
+        weights = np.linalg.inv(np.eye(classes) - (1 - shrinkage) * count / len(x) * gram)
+        offset = np.einsum("bij,bji->bi", gram, weights) / 2
+        projected = (y @ means.reshape(draws * classes, x.shape[1]).T).reshape(
+            images, draws, classes
+        )
+        right = (projected.transpose(1, 0, 2) @ weights - offset[:, None]).argmax(2) == score_labels
+        place = score_labels + classes * np.arange(draws)[:, None]
+        number = np.bincount(place.ravel(), minlength=draws * classes)
+        hits = np.bincount(place.ravel(), right.ravel(), draws * classes)
+        found: NDArray[np.float64] = (hits / np.maximum(number, 1)).reshape(draws, classes)
+        return found
