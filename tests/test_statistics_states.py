@@ -112,7 +112,7 @@ def test_one_image_has_no_interval_and_no_gate_no_row(write_recording):
 
 @pytest.mark.parametrize("thresholds", [[], [0.6], [-0.1], [float("nan")]])
 def test_thresholds_that_are_none(recording, thresholds):
-    with pytest.raises(InputError, match="thresholds are shares of the gate's range, 0 to 0.5"):
+    with pytest.raises(InputError, match=r"thresholds are shares of the gate's range, 0 to 0\.5"):
         state_sweep(recording, thresholds)
 
 
