@@ -118,6 +118,7 @@ def test_geometry_of_unrelated_networks(write_recording, classes):
             ),
             labels,
             name=f"{n}",
+            runs=250,
             names=TEN[:classes],
         )
         for n in range(2)

@@ -80,7 +80,7 @@ def gate_logits(recording: Recording, gate: str) -> tuple[NDArray[np.float32], i
     return inverse(np.clip(share, _EDGE, 1 - _EDGE)).astype(np.float32), clipped
 
 
-def linear_probe(recording: Recording, permutations: int = 1000, seed: int = 0) -> pd.DataFrame:
+def linear_probe(recording: Recording, permutations: int = 200, seed: int = 0) -> pd.DataFrame:
     """How well the true class can be read from each gate's logits by a linear classifier.
 
     The images of each class are halved at random; the probe is fitted on one half and scored on the
@@ -112,7 +112,7 @@ def linear_probe(recording: Recording, permutations: int = 1000, seed: int = 0) 
     Raises:
         InputError: permutations is below 1, or the activation of a gate has no inverse here.
     """
-    expect_positive("permutations", permutations, 1000)
+    expect_positive("permutations", permutations, 200)
     known, labels, _ = present_classes(recording.labels, at_least=2)
     halves = stratified_folds(labels, 2, np.random.default_rng(seed))
     rows = []
