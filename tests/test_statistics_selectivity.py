@@ -195,3 +195,26 @@ def test_what_cannot_be_tested_is_refused(make_recording, function):
         function(recording, "nothing")
     with pytest.raises(InputError, match="at least one of the permutations is needed, not 0"):
         function(recording, GATE, permutations=0)
+
+
+def test_the_p_of_selectivity_equals_a_loop_over_orders(uneven):
+    frame = class_selectivity(uneven, "g", permutations=39, seed=5)
+    labels, values = uneven.labels, uneven.channel("g").astype(float)
+    usable = np.where(labels == 4, -1, labels)
+    halves = stratified_folds(usable, 2, np.random.default_rng(5))
+    rng = np.random.default_rng(6)
+    score, choose = (rng.permuted(np.tile(usable[halves == h], (40, 1)), axis=1) for h in (0, 1))
+    score[0], choose[0] = usable[halves == 0], usable[halves == 1]
+    index = np.zeros((40, 5))
+    for i in range(40):
+        for channel in range(5):
+            x, y = values[halves == 1, channel], values[halves == 0, channel]
+            best = np.argmax([x[choose[i] == k].mean() for k in range(3)])
+            means = [y[score[i] == k].mean() for k in range(3)]
+            others = np.mean(means[:best] + means[best + 1 :])
+            index[i, channel] = (means[best] - others) / (means[best] + others)
+    assert frame["selectivity"].to_numpy() == pytest.approx(index[0], abs=1e-6)
+    standard = (index - index.mean(0)) / index.std(0)
+    assert frame["p"].to_numpy() == pytest.approx((1 + (index[1:] >= index[0]).sum(0)) / 40)
+    largest = standard[1:].max(1, keepdims=True)
+    assert frame["p_max"].to_numpy() == pytest.approx((1 + (largest >= standard[0]).sum(0)) / 40)
