@@ -1,4 +1,4 @@
-"""Ratios of speed, interleaved: python analysis/benchmark.py {train,infer,recipe,capture,memory}.
+"""Ratios of speed, interleaved: python analysis/benchmark.py NAME; --help lists the names.
 
 Machines drift, so that a time alone says little: every round times each variant once, and what is
 reported is the median over rounds of the ratio to the first variant of the same round.
@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import tyro
 from PIL import Image
+from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -30,8 +32,17 @@ from torchvision import transforms
 from attnscope.attribution import last_map_layer
 from attnscope.capturing import capture
 from attnscope.data import Data, LabelledImages, Normalization
+from attnscope.gate_info import Gate
 from attnscope.models import build_model
 from attnscope.recipes import get_recipe
+from attnscope.recording import Recording, RecordingWriter
+from attnscope.statistics import (
+    between_class_variance,
+    class_selectivity,
+    linear_probe,
+    permuted_channel_effects,
+    state_sweep,
+)
 from attnscope.targets import load_target
 from attnscope.train import choose_device
 from attnscope.train import train as run_training
@@ -286,7 +297,94 @@ def memory(images: tuple[int, ...] = (10_000, 50_000), moments: bool = False) ->
     print(f"{images[0]:7} images: {(peak - pixels.nbytes) / 2**20:.1f} MB", flush=True)
 
 
+def statistics_of_a_recording(
+    images: int = 10_000,
+    channels: tuple[int, ...] = (64, 64, 128, 128, 256, 256, 512, 512),
+    permutations: int = 1000,
+    part: int = 4,
+    probe: bool = False,
+) -> None:
+    """Seconds of the statistics with permutations, against a loop of SciPy calls per channel.
+
+    Args:
+        images: of ten classes, random gates.
+        channels: of each gate.
+        permutations: of the labels, for both.
+        part: channels that the loop is timed on, with a fiftieth of the permutations; what it would
+            take for all is computed from that.
+        probe: the linear probe as well, which the loop has no part of.
+    """
+    rng = np.random.default_rng(0)
+    labels = np.arange(images) % 10
+    gates = [
+        Gate(f"layer{i}.channel", "channel", width, None, "sigmoid", 0, 1, 1)
+        for i, width in enumerate(channels)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "recording"
+        with RecordingWriter(
+            place, gates=gates, classes=list("abcdefghij"), grad_cam_layers=[], about={}
+        ) as writer:
+            for start in range(0, images, 2048):
+                own = labels[start : start + 2048]
+                arrays = {
+                    f"gate/{gate.name}": rng.random((len(own), gate.channels), np.float32)
+                    for gate in gates
+                }
+                arrays["logits"] = np.eye(10, dtype=np.float32)[own]
+                rows = {"path": own.astype(str), "label": own, "prediction": own, "loss": 0.0}
+                writer.add_shard(arrays, pd.DataFrame(rows))
+        recording = Recording(place)
+        names = [gate.name for gate in gates]
+
+        def each(function: Callable[..., pd.DataFrame]) -> Callable[[], object]:
+            return lambda: [function(recording, name, permutations) for name in names]
+
+        variants: dict[str, Callable[[], object]] = {
+            "class_selectivity": each(class_selectivity),
+            "permuted_channel_effects": each(permuted_channel_effects),
+            "state_sweep": lambda: state_sweep(recording),
+            "between_class_variance": lambda: between_class_variance(recording, permutations),
+        }
+        if probe:
+            variants["linear_probe"] = lambda: linear_probe(recording, permutations)
+        seconds, busy = {}, {}
+        for name, run in variants.items():
+            began, used = time.perf_counter(), time.process_time()
+            run()
+            seconds[name] = time.perf_counter() - began
+            busy[name] = time.process_time() - used
+        values = recording.gate(names[-1])[:, :part].astype(np.float64)
+    tried = max(permutations // 50, 1)
+    began, used = time.perf_counter(), time.process_time()
+    for _ in range(tried):
+        order = rng.permutation(labels)
+        for channel in values.T:
+            stats.f_oneway(*(channel[order == k] for k in range(10)))
+    times = permutations * sum(channels) / (tried * part)
+    alone = f"a loop over f_oneway, times {times:.0f}"
+    seconds[alone] = (time.perf_counter() - began) * times
+    busy[alone] = (time.process_time() - used) * times
+    print(f"{images} images, {sum(channels)} channels, {permutations} permutations")
+    # On a machine with other work, what the cores were busy for says more than what a clock says.
+    for name, taken in seconds.items():
+        print(f"{name:36} {taken:9.1f} s, cores busy for {busy[name]:9.1f} s")
+    ratios = [found[alone] / found["permuted_channel_effects"] for found in (seconds, busy)]
+    print(
+        f"the loop takes {ratios[0]:.0f} times permuted_channel_effects; busy {ratios[1]:.0f} times"
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(f"peak resident memory, torch and all imports with it: {peak:.0f} MB")
+
+
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(
-        {"train": train, "infer": infer, "recipe": recipe, "capture": record, "memory": memory}
+        {
+            "train": train,
+            "infer": infer,
+            "recipe": recipe,
+            "capture": record,
+            "memory": memory,
+            "statistics": statistics_of_a_recording,
+        }
     )

@@ -20,7 +20,13 @@ from attnscope.errors import InputError
 from attnscope.gate_info import Gate
 from attnscope.moments import ClassSums, Moments, MomentsWriter
 from attnscope.recording import Recording
-from attnscope.statistics import class_mean_grad_cam, class_mean_maps, class_profiles, gate_profiles
+from attnscope.statistics import (
+    class_distances,
+    class_mean_grad_cam,
+    class_mean_maps,
+    class_profiles,
+    gate_profiles,
+)
 
 GATES = [
     Gate("a", "channel", 9, None, "sigmoid", 0.0, 1.0, 1.0),
@@ -208,6 +214,9 @@ def test_statistics_take_moments(
     recording = write_recording(labels=labels, gates=gates, names=CLASSES, bounds=(0, 2))
     pd.testing.assert_frame_equal(
         class_profiles(moments, "a"), class_profiles(recording, "a"), rtol=0, atol=1e-9
+    )
+    pd.testing.assert_frame_equal(
+        class_distances(moments, "a"), class_distances(recording, "a"), rtol=0, atol=1e-9
     )
     found = gate_profiles(moments)
     wanted = gate_profiles(recording)

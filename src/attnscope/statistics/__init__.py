@@ -11,12 +11,14 @@ from attnscope.statistics.comparison import (
     compare_grad_cam,
     compare_profiles,
 )
+from attnscope.statistics.geometry import class_distances, compare_geometry
 from attnscope.statistics.maps import (
     agreement_summary,
     class_mean_grad_cam,
     class_mean_maps,
     map_agreement,
 )
+from attnscope.statistics.misclassification import error_position_summary, error_positions
 from attnscope.statistics.predictions import (
     calibration,
     calibration_error,
@@ -24,29 +26,45 @@ from attnscope.statistics.predictions import (
     confusion_matrix,
     misclassified,
 )
+from attnscope.statistics.probe import gate_logits, linear_probe
 from attnscope.statistics.profiles import (
     channel_effects,
     class_profiles,
     gate_profiles,
     gate_state,
 )
+from attnscope.statistics.selectivity import class_selectivity, permuted_channel_effects
+from attnscope.statistics.states import channel_states, image_states, state_sweep
+from attnscope.statistics.variance import between_class_variance
 
 __all__ = [
     "agreement_summary",
+    "between_class_variance",
     "calibration",
     "calibration_error",
     "channel_effects",
+    "channel_states",
+    "class_distances",
     "class_mean_grad_cam",
     "class_mean_maps",
     "class_metrics",
     "class_profiles",
+    "class_selectivity",
     "compare_accuracy",
     "compare_class_order",
+    "compare_geometry",
     "compare_grad_cam",
     "compare_profiles",
     "confusion_matrix",
+    "error_position_summary",
+    "error_positions",
+    "gate_logits",
     "gate_profiles",
     "gate_state",
+    "image_states",
+    "linear_probe",
     "map_agreement",
     "misclassified",
+    "permuted_channel_effects",
+    "state_sweep",
 ]

@@ -34,7 +34,7 @@ def compare_accuracy(a: Recording, b: Recording) -> pd.DataFrame:
     Raises:
         InputError: the recordings are not of the same images.
     """
-    _expect_same_images(a, b)
+    expect_same_images(a, b)
     right_a, right_b = a.right, b.right
     members = [np.ones(len(a), bool), *(a.labels == k for k in range(len(a.classes)))]
     rows = []
@@ -79,7 +79,7 @@ def compare_profiles(a: Recording, b: Recording) -> pd.DataFrame:
         InputError: the recordings are not of the same images, or no channel gate has the same name
             in both.
     """
-    _expect_same_images(a, b)
+    expect_same_images(a, b)
     names_b = {gate.name for gate in b.gates_of_kind("channel")}
     shared = [gate.name for gate in a.gates_of_kind("channel") if gate.name in names_b]
     if not shared:
@@ -144,7 +144,7 @@ def compare_grad_cam(
         InputError: the recordings are not of the same images, one has no Grad-CAM, or the target is
             not known.
     """
-    _expect_same_images(a, b)
+    expect_same_images(a, b)
     map_a, map_b = (np.maximum(recording.grad_cam(target=target), 0) for recording in (a, b))
     scores = score_maps(map_a, map_b, seed)
     return mean_scores(scores, a.labels, a.classes)[["class", *SCORES, "scored"]]
@@ -193,7 +193,12 @@ def _order_similarity(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[f
     return float(rho), float(p)
 
 
-def _expect_same_images(a: Recording, b: Recording) -> None:
+def expect_same_images(a: Recording, b: Recording) -> None:
+    """Refuses recordings of two networks that are not of the same images in the same order.
+
+    Raises:
+        InputError: classes, number, paths or labels differ.
+    """
     pair = f"{a.folder} and {b.folder} are not of the same images"
     remedy = "capture both networks on the same part of the same data"
     if a.classes != b.classes:

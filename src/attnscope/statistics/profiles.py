@@ -96,19 +96,20 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
     """How much of each channel's variance lies between the classes: one-way analysis of variance.
 
     With K classes that have images, N images, and the sums of squares between classes (SSB), within
-    them (SSW) and in total (SST), ``MSW = SSW / (N - K)``, ``F = (SSB / (K - 1)) / MSW`` and
-    ``omega² = (SSB - (K - 1) MSW) / (SST + MSW)`` (Hays 1963, Statistics for Psychologists; unlike
-    eta squared it is near 0 where there is no effect, and can be a little below).
+    them (SSW) and in total (SST), ``MSW = SSW / (N - K)``, ``F = (SSB / (K - 1)) / MSW``,
+    ``eta² = SSB / SST`` and ``omega² = (SSB - (K - 1) MSW) / (SST + MSW)`` (Hays 1963, Statistics
+    for Psychologists; unlike eta squared it is near 0 where there is no effect, and can be a little
+    below).
 
     The null of p: the channel has one mean in all classes (with normal values of one variance). The
     channels of a gate depend on each other, so p_by is corrected over the channels that vary by
     Benjamini and Yekutieli (2001, Annals of Statistics 29), which holds under any dependence.
 
     Returns:
-        One row a channel: channel, f, p, p_by, omega_squared (share of variance), constant. A
-        channel whose value is the same for all images has constant True and NaN. A channel that
-        varies between classes only has f infinite, p 0 and omega_squared 1. With images of fewer
-        than two classes, or of one image a class, all is NaN.
+        One row a channel: channel, f, p, p_by, eta_squared, omega_squared (shares of variance),
+        constant. A channel whose value is the same for all images has constant True and NaN. A
+        channel that varies between classes only has f infinite, p 0 and both shares 1. With images
+        of fewer than two classes, or of one image a class, all is NaN.
 
     Raises:
         InputError: there is no such gate, or it is no channel gate.
@@ -116,7 +117,7 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
     values = recording.channel(gate)
     channels = values.shape[1]
     constant = values.max(0) == values.min(0)
-    f, p, p_by, omega = (np.full(channels, np.nan) for _ in range(4))
+    f, p, p_by, eta, omega = (np.full(channels, np.nan) for _ in range(5))
     moments = class_moments(values, recording.labels, len(recording.classes))
     count = moments.count[:, None]
     between = int((moments.count > 0).sum()) - 1
@@ -134,6 +135,7 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
             f[varying] = ssb / between / msw
         p[varying] = stats.f.sf(f[varying], between, within)
         p_by[varying] = stats.false_discovery_control(p[varying], method="by")
+        eta[varying] = ssb / (ssb + ssw)
         omega[varying] = (ssb - between * msw) / (ssb + ssw + msw)
     return pd.DataFrame(
         {
@@ -141,6 +143,7 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
             "f": f,
             "p": p,
             "p_by": p_by,
+            "eta_squared": eta,
             "omega_squared": omega,
             "constant": constant,
         }

@@ -1,0 +1,194 @@
+"""Which classes a gate treats alike, and whether two networks agree about that."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from attnscope.errors import InputError
+from attnscope.moments import Moments
+from attnscope.recording import Recording
+from attnscope.statistics.comparison import expect_same_images
+from attnscope.statistics.profiles import class_moments
+from attnscope.statistics.sampling import expect_positive, permutation_p
+
+_EXACT_UP_TO = 7
+"""Classes whose 7! = 5,040 orders are counted instead of drawn."""
+_QUANTILE = float(stats.norm.ppf(0.975))
+_CELLS = 2**22
+"""Resampled class means that are held at a time."""
+
+
+def class_distances(recording: Recording | Moments, gate: str) -> pd.DataFrame:
+    """How unlike a channel gate's profiles of two classes are: 1 less Pearson's correlation.
+
+    A class's profile is the mean of each channel over the images of the class, and the correlation
+    is over the channels (representational dissimilarity, Kriegeskorte et al. 2008, Frontiers in
+    Systems Neuroscience 2). Noise of the means makes a distance larger, by about the ratio of their
+    squared standard errors to the variance over the channels.
+
+    Returns:
+        ``K × K``, both axes in the order of ``recording.classes``; 0 to 2, 0 on the diagonal. NaN
+        for a class without images, or whose profile is the same in all channels.
+
+    Raises:
+        InputError: there is no such gate, or it is no channel gate.
+    """
+    if isinstance(recording, Moments):
+        means = recording.channels(gate).mean
+    else:
+        values = recording.channel(gate)
+        means = class_moments(values, recording.labels, len(recording.classes)).mean
+    return pd.DataFrame(
+        _distances(means),
+        index=pd.Index(recording.classes, name="class"),
+        columns=pd.Index(recording.classes, name="other"),
+    )
+
+
+def compare_geometry(
+    a: Recording, b: Recording, permutations: int = 1000, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Whether two networks find the same classes alike, in the channel gates both have.
+
+    Spearman's rho between the two networks' ``class_distances``, over the pairs of classes. Each
+    network's distances are over its own channels: channels of two networks are never matched by
+    number, and their numbers may differ.
+
+    The null of p, two-sided: which class is which in b has nothing to do with a; the classes of b
+    are permuted, rows and columns together, which keeps what ties the distances of one class to
+    each other (Mantel 1967, Cancer Research 27). All orders are counted up to seven classes. With
+    three classes p cannot be below 1/6, with four below 1/24.
+
+    The interval is of the bootstrap over images, drawn within each class and the same for both
+    networks: noise makes the distances of a resample less alike than those found, as it made those
+    less alike than the true ones, so that this bias is taken away and the deviation of the
+    resamples put about what is left (Davison and Hinkley 1997, section 5.2.1). A percentile
+    interval would lie far too low. It is conditional on the two trained networks, and with fewer
+    than ten classes, where rho jumps, it is too narrow (docs/metrics.md).
+
+    Args:
+        a: the one network.
+        b: the other, on the same images.
+        permutations: orders of the classes, above seven of them.
+        resamples: of the images.
+        seed: of both.
+
+    Returns:
+        One row a gate: gate, classes (those with a distance in both), spearman (-1 to 1), low, high
+        (95 %), p. With fewer than three classes, or where all distances of a network are the same,
+        all but classes is NaN; low and high also where a class has one image.
+
+    Raises:
+        InputError: the recordings are not of the same images, no channel gate has the same name in
+            both, or permutations or resamples is below 1.
+    """
+    expect_positive("permutations", permutations, 1000)
+    expect_positive("resamples", resamples, 1000)
+    expect_same_images(a, b)
+    names_b = {gate.name for gate in b.gates_of_kind("channel")}
+    shared = [gate.name for gate in a.gates_of_kind("channel") if gate.name in names_b]
+    if not shared:
+        raise InputError(
+            f"{a.folder} and {b.folder} have no channel gate of the same name; "
+            "compare networks whose attention stands at the same places"
+        )
+    rows = []
+    for name in shared:
+        first, second = (class_distances(recording, name).to_numpy() for recording in (a, b))
+        known = np.flatnonzero(~np.isnan(first.diagonal() + second.diagonal()))
+        row: dict[str, object] = {"gate": name, "classes": len(known)}
+        pairs = np.triu_indices(len(known), 1)
+        x, y = (found[np.ix_(known, known)] for found in (first, second))
+        if len(known) >= 3 and np.ptp(x[pairs]) > 0 and np.ptp(y[pairs]) > 0:
+            rho, p = _mantel(x, y, permutations, seed)
+            low, high = _interval(a, b, name, known, rho, resamples, seed)
+            row |= {"spearman": rho, "low": low, "high": high, "p": p}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["gate", "classes", "spearman", "low", "high", "p"])
+
+
+def _distances(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 - Pearson between the rows of ``(..., K, C)``: ``(..., K, K)``."""
+    offset = means - means.mean(-1, keepdims=True)
+    length = np.sqrt((offset**2).sum(-1, keepdims=True))
+    # Means of equal values differ in their last bits, and those are no profile.
+    floor = 1e-12 * np.abs(means).max(-1, keepdims=True) * math.sqrt(means.shape[-1])
+    unit = offset / np.where(length > floor, length, np.nan)
+    distances: NDArray[np.float64] = np.clip(1 - unit @ unit.swapaxes(-1, -2), 0, 2)
+    own = np.arange(means.shape[-2])
+    distances[..., own, own] = np.where(np.isnan(unit[..., 0]), np.nan, 0)
+    return distances
+
+
+def _mantel(
+    x: NDArray[np.float64], y: NDArray[np.float64], permutations: int, seed: int
+) -> tuple[float, float]:
+    """Spearman's rho of the pairs, and its two-sided p over orders of the classes of y."""
+    classes = len(x)
+    rows, columns = np.triu_indices(classes, 1)
+    ranks = _standard_ranks(x[rows, columns][None])[0]
+    # An order of the classes moves the distances of y and leaves their ranks what they are.
+    moved = np.zeros((classes, classes))
+    moved[rows, columns] = moved[columns, rows] = _standard_ranks(y[rows, columns][None])[0]
+    rho = float(ranks @ moved[rows, columns])
+    orders: Iterator[NDArray[np.int64]]
+    if classes <= _EXACT_UP_TO:
+        orders = map(np.array, itertools.permutations(range(classes)))
+        found = np.abs([ranks @ moved[order[rows], order[columns]] for order in orders])
+        return rho, float((found >= abs(rho) - 1e-9).mean())
+    rng = np.random.default_rng(seed)
+    orders = (rng.permutation(classes) for _ in range(permutations))
+    drawn = np.array([ranks @ moved[order[rows], order[columns]] for order in orders])
+    return rho, float(permutation_p(np.abs(drawn), np.array(abs(rho))))
+
+
+def _interval(
+    a: Recording,
+    b: Recording,
+    gate: str,
+    known: NDArray[np.int64],
+    rho: float,
+    resamples: int,
+    seed: int,
+) -> tuple[float, float]:
+    values = [recording.channel(gate) for recording in (a, b)]
+    members = [np.flatnonzero(a.labels == k) for k in known]
+    if min(len(rows) for rows in members) < 2:
+        return float("nan"), float("nan")
+    # About the mean of all images, so that single precision is enough.
+    middles = [v.mean(0, dtype=np.float64) for v in values]
+    pairs = np.triu_indices(len(known), 1)
+    rng = np.random.default_rng(seed + 1)
+    block = max(1, _CELLS // (len(known) * max(v.shape[1] for v in values)))
+    found = []
+    for begin in range(0, resamples, block):
+        size = min(block, resamples - begin)
+        means = [np.zeros((size, len(known), v.shape[1])) for v in values]
+        for k, rows in enumerate(members):
+            count = len(rows)
+            weight = rng.multinomial(count, np.full(count, 1 / count), size).astype(np.float32)
+            for mean, v, middle in zip(means, values, middles, strict=True):
+                offset = (v[rows] - middle).astype(np.float32)
+                drawn = (weight - 1) @ offset / count
+                # A resample spreads about the mean by (n - 1) / n of what the sample does.
+                mean[:, k] = middle + offset.mean(0) + drawn * math.sqrt(count / (count - 1))
+        x, y = (_standard_ranks(_distances(mean)[:, *pairs]) for mean in means)
+        found.append((x * y).sum(1))
+    drawn = np.concatenate(found)
+    middle, half = 2 * rho - float(np.nanmean(drawn)), _QUANTILE * float(np.nanstd(drawn))
+    return max(middle - half, -1.0), min(middle + half, 1.0)
+
+
+def _standard_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks along the last axis with mean 0 and length 1; ties share theirs, NaN where all tie."""
+    ranks: NDArray[np.float64] = stats.rankdata(values, axis=-1).astype(np.float64)
+    ranks -= ranks.mean(-1, keepdims=True)
+    length = np.sqrt((ranks**2).sum(-1, keepdims=True))
+    return ranks / np.where(length > 0, length, np.nan)

@@ -1,0 +1,259 @@
+"""Whether the class can be read from a gate: a linear probe of its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from attnscope.errors import InputError
+from attnscope.recording import Recording
+from attnscope.statistics.sampling import (
+    class_sums,
+    expect_positive,
+    permutation_p,
+    permuted_labels,
+    present_classes,
+    stratified_folds,
+)
+
+_SCORE, _FIT = 0, 1  # the half that is scored is the one that gets a class's odd image
+_EDGE = 2.0**-24
+"""Half the distance of 1 and the next smaller float32: a sigmoid's logit of it is -16.6."""
+_SHRINKAGES = (0.1, 0.01, 1e-3, 1e-4)
+"""Shares of the unit matrix in the covariance, of which one is chosen. None is 0, or classes that
+can be told without a mistake would leave no covariance within."""
+_CELLS = 2**23
+"""Scores that are held at a time."""
+
+_Inverse = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+_LOGIT: _Inverse = special.logit
+
+
+def _same(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    return share
+
+
+# From the gate's place between its bounds, 0 to 1, to what went into the activation, but for a
+# scale and a constant that no probe sees. A tanh is a sigmoid of twice the logit. Of a softmax the
+# logarithm is what went in, but for a constant of the image.
+_INVERSES: Mapping[str, _Inverse] = {
+    "sigmoid": _LOGIT,
+    "tanh": _LOGIT,
+    "softmax": np.log,
+    "softsign": lambda u: (2 * u - 1) / (1 - np.abs(2 * u - 1)),
+    "erf": lambda u: special.erfinv(2 * u - 1),
+    "hardsigmoid": _same,
+    "relu6": _same,
+    "clamp": _same,
+    "hardtanh": _same,
+}
+
+
+def gate_logits(recording: Recording, gate: str) -> tuple[NDArray[np.float32], int]:
+    """What went into a gate's activation, as far as its values say.
+
+    The gate's place ``u = (g - lo) / (hi - lo)`` between its bounds goes through the inverse of the
+    activation, which is that of a sigmoid for a sigmoid, linear for a hard one. A value nearer to a
+    bound than float32 can tell from 1, 2**-24, has no finite inverse: it is set to that distance.
+
+    Returns:
+        ``(N, U)``, U channels of a channel gate, or positions of another kind; and how many values
+        were so clipped.
+
+    Raises:
+        InputError: there is no such gate, or its activation has no inverse here.
+    """
+    about = recording.info(gate)
+    inverse = _INVERSES.get(about.activation)
+    if inverse is None:
+        raise InputError(
+            f"gate '{gate}' is made by {about.activation}, whose inverse is not known; "
+            f"probe a gate of {', '.join(_INVERSES)}"
+        )
+    values = recording.gate(gate).astype(np.float64)
+    share = (values.reshape(len(values), -1) - about.lo) / (about.hi - about.lo)
+    clipped = int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
+    return inverse(np.clip(share, _EDGE, 1 - _EDGE)).astype(np.float32), clipped
+
+
+def linear_probe(recording: Recording, permutations: int = 200, seed: int = 0) -> pd.DataFrame:
+    """How well the true class can be read from each gate's logits by a linear classifier.
+
+    The images of each class are halved at random; the probe is fitted on one half and scored on the
+    other, by its balanced accuracy: the mean over the classes of the share that it gets right. It
+    is linear discriminant analysis (Fisher 1936, Annals of Eugenics 7) of the logits scaled on the
+    half that fits, every class equally likely, the covariance regularised (Friedman 1989, JASA 84)
+    by the share of the unit matrix that does best from one part of that half to the other. One
+    split rather than folds: given the fit, the scored images are independent, so that their
+    interval is one. It joins Wilson's (1927, JASA 22) of each class by the method of Zou and Donner
+    (2008, Statistics in Medicine 27), and is of this probe: with more images to learn from, another
+    would be better.
+
+    The control is the same probe, fitted and scored on permuted labels. The null of p: the gate
+    knows nothing of the class.
+
+    Args:
+        recording: what to read; the logits of one gate are in memory at a time.
+        permutations: of the labels, for the control; the least p is ``1 / (permutations + 1)``.
+        seed: of the halves and the permutations.
+
+    Returns:
+        One row a gate of any kind: gate, kind, depth, balanced_accuracy (0 to 1; chance is one over
+        the number of classes), low, high (95 %), null (mean under permuted labels), null_low,
+        null_high (2.5 and 97.5 % of it), p, fitted, scored (images), shrinkage (the share of the
+        unit matrix), clipped (values without a
+        finite logit). Classes of fewer than two images are left out; with fewer than two classes
+        all numbers but clipped are NaN and nothing is fitted. A constant gate is at chance.
+
+    Raises:
+        InputError: permutations is below 1, or the activation of a gate has no inverse here.
+    """
+    expect_positive("permutations", permutations, 200)
+    known, labels, _ = present_classes(recording.labels, at_least=2)
+    halves = stratified_folds(labels, 2, np.random.default_rng(seed))
+    rows = []
+    for depth, gate in enumerate(recording.gates, start=1):
+        logits, clipped = gate_logits(recording, gate.name)
+        row: dict[str, object] = {"gate": gate.name, "kind": gate.kind, "depth": depth}
+        row |= {"clipped": clipped, "fitted": 0, "scored": 0}
+        if len(known) >= 2:
+            fit, score = halves == _FIT, halves == _SCORE
+            accuracy, recalls, shrinkage = _permuted_accuracy(
+                logits[fit], labels[fit], logits[score], labels[score], permutations, seed
+            )
+            low, high = mean_share_interval(recalls, np.bincount(labels[score]))
+            null_low, null_high = np.percentile(accuracy[1:], [2.5, 97.5])
+            row |= {
+                "balanced_accuracy": recalls.mean(),
+                "low": low,
+                "high": high,
+                "null": accuracy[1:].mean(),
+                "null_low": null_low,
+                "null_high": null_high,
+                "p": float(permutation_p(accuracy[1:], accuracy[0])),
+                "fitted": int(fit.sum()),
+                "scored": int(score.sum()),
+                "shrinkage": shrinkage,
+            }
+        rows.append(row)
+    columns = ["gate", "kind", "depth", "balanced_accuracy", "low", "high"]
+    columns += ["null", "null_low", "null_high", "p", "fitted", "scored"]
+    columns += ["shrinkage", "clipped"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def mean_share_interval(
+    shares: NDArray[np.float64], count: NDArray[np.int64]
+) -> tuple[float, float]:
+    """The 95 % interval of the mean of K independent shares, ``(K,)``, each of ``count`` images.
+
+    Each share's Wilson interval says how far it may lie below and above; those distances add in
+    squares (Zou and Donner 2008). Unlike a bootstrap it is no point where all shares are 0 or 1.
+    """
+    z = float(stats.norm.ppf(0.975))
+    spread = z * np.sqrt(shares * (1 - shares) / count + (z / (2 * count)) ** 2)
+    middle, scale = shares + z**2 / (2 * count), 1 + z**2 / count
+    below = shares - (middle - spread) / scale
+    above = (middle + spread) / scale - shares
+    mean = float(shares.mean())
+    sides = [float(np.sqrt((side**2).sum())) / len(shares) for side in (below, above)]
+    return max(mean - sides[0], 0.0), min(mean + sides[1], 1.0)
+
+
+def _permuted_accuracy(
+    fit: NDArray[np.float32],
+    fit_labels: NDArray[np.int64],
+    score: NDArray[np.float32],
+    score_labels: NDArray[np.int64],
+    permutations: int,
+    seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Balanced accuracies ``(1 + permutations,)``, those of the true labels first.
+
+    And of the true labels the recalls ``(K,)`` and the shrinkage. Under each order of the labels
+    the shrinkage is chosen anew, on two parts of the half that fits.
+    """
+    classes = int(fit_labels.max()) + 1
+    rng = np.random.default_rng(seed + 1)  # another stream than that of the halves
+    parts = stratified_folds(fit_labels, 2, rng)
+    learn, judge = np.flatnonzero(parts == 0), np.flatnonzero(parts == 1)
+    trial = _Rotated(fit[learn], fit[judge])
+    whole = _Rotated(fit, score)
+    draws = permutations + 1
+    block = max(1, _CELLS // (classes * max(len(fit), len(score), fit.shape[1])))
+    accuracy = []
+    recalls, shrinkage = np.zeros(0), _SHRINKAGES[0]
+    for begin in range(0, draws, block):
+        size = min(block, draws - begin)
+        here = permuted_labels(fit_labels, size, rng)
+        there = permuted_labels(score_labels, size, rng)
+        if begin == 0:
+            here[0], there[0] = fit_labels, score_labels
+        tried = [
+            trial.recalls(here[:, learn], here[:, judge], classes, value).mean(1)
+            for value in _SHRINKAGES
+        ]
+        # The largest where several are as good, whatever the last digits of their means are.
+        choice = np.argmax(np.round(tried, 9), 0)
+        found = np.zeros((size, classes))
+        for j in np.unique(choice):
+            rows = choice == j
+            found[rows] = whole.recalls(here[rows], there[rows], classes, _SHRINKAGES[j])
+        accuracy.append(found.mean(1))
+        if begin == 0:
+            recalls, shrinkage = found[0], _SHRINKAGES[choice[0]]
+    return np.concatenate(accuracy), recalls, shrinkage
+
+
+class _Rotated:
+    """Images to fit on and to score, in the principal axes of the former, which know no labels.
+
+    In these axes each shrinkage d of the covariance is a scale for each axis, and whitens it. Then,
+    M being the class means and D the shares of the classes, the covariance within the classes is
+    ``I - (1 - d) M' D M``, and by Woodbury's identity its inverse applied to the means is
+    ``M' (I - (1 - d) D M M')^-1``: for no labelling is anything larger than K × K inverted.
+    """
+
+    def __init__(self, fit: NDArray[np.float32], score: NDArray[np.float32]) -> None:
+        varying = fit.max(0) > fit.min(0)
+        x, y = fit[:, varying].astype(np.float64), score[:, varying].astype(np.float64)
+        self._roots = np.zeros(0)
+        if varying.any():
+            mean, std = x.mean(0), x.std(0)
+            x, y = (x - mean) / std, (y - mean) / std
+            self._roots, axes = np.linalg.eigh(x.T @ x / len(x))
+            x, y = x @ axes, y @ axes
+        self._fit, self._score = x.astype(np.float32), y.astype(np.float32)
+
+    def recalls(
+        self,
+        fit_labels: NDArray[np.int64],
+        score_labels: NDArray[np.int64],
+        classes: int,
+        shrinkage: float,
+    ) -> NDArray[np.float64]:
+        """Shares of the images of each class that are scored right, ``(B, K)``, for B labellings.
+
+        A class without images counts as never right.
+        """
+        images, draws = len(self._score), len(fit_labels)
+        scale = 1 / np.sqrt((1 - shrinkage) * np.maximum(self._roots, 0) + shrinkage)
+        x, y = (values * scale.astype(np.float32) for values in (self._fit, self._score))
+        count = class_sums(fit_labels, classes, np.ones((len(x), 1), np.float32))
+        means = class_sums(fit_labels, classes, x) / np.maximum(count, 1)
+        gram = (means @ means.transpose(0, 2, 1)).astype(np.float64)
+        weights = np.linalg.inv(np.eye(classes) - (1 - shrinkage) * count / len(x) * gram)
+        offset = np.einsum("bij,bji->bi", gram, weights) / 2
+        projected = (y @ means.reshape(draws * classes, x.shape[1]).T).reshape(
+            images, draws, classes
+        )
+        right = (projected.transpose(1, 0, 2) @ weights - offset[:, None]).argmax(2) == score_labels
+        place = score_labels + classes * np.arange(draws)[:, None]
+        number = np.bincount(place.ravel(), minlength=draws * classes)
+        hits = np.bincount(place.ravel(), right.ravel(), draws * classes)
+        found: NDArray[np.float64] = (hits / np.maximum(number, 1)).reshape(draws, classes)
+        return found

@@ -1,0 +1,238 @@
+"""Tests that are wrong in 5 % without effect, intervals that hold the truth in 90 to 99 %.
+
+Where a statistic is of one gate, the gates of one recording are the data sets: their values are
+drawn independently, and their labels are the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from attnscope.statistics import (
+    between_class_variance,
+    channel_effects,
+    class_selectivity,
+    compare_geometry,
+    error_position_summary,
+    linear_probe,
+    permuted_channel_effects,
+    state_sweep,
+)
+
+RUNS = 400
+TEN = list("abcdefghij")
+
+
+def expect_false_positives(p, conservative=False):
+    """At 5 %, within the central 95 % (two-sided) of what so many honest tests would give."""
+    p = np.asarray(p, float)
+    assert len(p) >= 200
+    assert not np.isnan(p).any()
+    found = (p <= 0.05).sum()
+    low, high = stats.binom.interval(0.95, len(p), 0.05)
+    assert found <= high, f"{found} of {len(p)} are below 0.05, more than {high}"
+    assert conservative or found >= low, f"{found} of {len(p)} are below 0.05, fewer than {low}"
+
+
+def expect_coverage(low, high, truth):
+    low, high = np.asarray(low, float), np.asarray(high, float)
+    assert len(low) >= 200
+    covered = ((low <= truth) & (truth <= high)).mean()
+    assert 0.90 <= covered <= 0.99, f"the interval holds the truth in {covered:.1%}"
+
+
+def many(write_recording, make, labels, name="many", runs=RUNS, names=TEN, **rest):
+    """One recording whose gates are ``runs`` data sets."""
+    gates = {f"g{i:03d}": make(np.random.default_rng(1000 + i)) for i in range(runs)}
+    return write_recording(name, labels=labels, gates=gates, names=names, **rest)
+
+
+@pytest.fixture
+def nothing(write_recording):
+    """Three classes of 12, 8 and 5 images; six skewed channels that depend on each other."""
+    labels = np.repeat([0, 1, 2], [12, 8, 5])
+    mix = np.random.default_rng(0).normal(size=(3, 6))
+    return many(
+        write_recording, lambda rng: special.expit(rng.exponential(1, (25, 3)) @ mix), labels
+    )
+
+
+def test_permuted_effects_without_effect(nothing):
+    frames = [
+        permuted_channel_effects(nothing, gate.name, permutations=99, seed=i)
+        for i, gate in enumerate(nothing.gates)
+    ]
+    expect_false_positives([frame["p"][0] for frame in frames])
+    expect_false_positives([frame["p_max"].min() for frame in frames])
+
+
+def test_selectivity_without_effect(nothing):
+    frames = [
+        class_selectivity(nothing, gate.name, permutations=99, seed=i)
+        for i, gate in enumerate(nothing.gates)
+    ]
+    expect_false_positives([frame["p"][0] for frame in frames])
+    expect_false_positives([frame["p_max"].min() for frame in frames])
+
+
+def test_the_f_test_without_effect_on_normal_values(write_recording):
+    labels = np.repeat([0, 1, 2], [12, 8, 5])
+    recording = write_recording(
+        labels=labels, gates={"g": 0.5 + 0.05 * np.random.default_rng(1).normal(size=(25, 2000))}
+    )
+    effects = channel_effects(recording, "g")
+    expect_false_positives(effects["p"])
+    assert not (effects["p_by"] < 0.05).any()
+
+
+def test_shares_of_variance_without_effect(nothing):
+    frame = between_class_variance(nothing, permutations=99)
+    expect_false_positives(frame["p"])
+    outside = (frame["omega_squared"] < frame["null_low"]) | (
+        frame["omega_squared"] > frame["null_high"]
+    )
+    expect_false_positives(np.where(outside, 0, 1), conservative=True)
+    assert abs(frame["omega_squared"].mean()) < 0.01  # eta squared would be 2 / 24
+
+
+def test_the_probe_without_effect(write_recording):
+    labels = np.repeat([0, 1], [60, 45])
+    recording = many(write_recording, lambda rng: special.expit(rng.normal(size=(105, 3))), labels)
+    frame = linear_probe(recording, permutations=99)
+    # Balanced accuracies tie, and ties count against the effect.
+    expect_false_positives(frame["p"], conservative=True)
+    expect_coverage(frame["low"], frame["high"], 0.5)
+    assert frame["null"].mean() == pytest.approx(0.5, abs=0.005)
+
+
+@pytest.mark.parametrize("classes", [5, 8])
+def test_geometry_of_unrelated_networks(write_recording, classes):
+    labels = np.repeat(np.arange(classes), 2)
+    gates = [
+        many(
+            write_recording,
+            lambda rng, n=n: np.random.default_rng([n, rng.integers(1 << 30)]).uniform(
+                0, 1, (2 * classes, 5)
+            ),
+            labels,
+            name=f"{n}",
+            runs=250,
+            names=TEN[:classes],
+        )
+        for n in range(2)
+    ]
+    frame = compare_geometry(*gates, permutations=99, resamples=1)
+    expect_false_positives(frame["p"])
+
+
+def test_the_interval_of_selectivity(write_recording):
+    labels = np.arange(90) % 3
+    means = np.array([0.2, 0.1, 0.3])  # (0.3 - 0.15) / (0.3 + 0.15)
+    values = np.random.default_rng(0).gamma(4, 1, (90, 600)) / 4 * means[labels][:, None]
+    frame = class_selectivity(write_recording(labels=labels, gates={"g": values}), "g", 9)
+    frame = frame[frame["best"] == "owl"]
+    expect_coverage(frame["low"], frame["high"], 1 / 3)
+
+
+def test_the_interval_of_the_share_of_variance(write_recording):
+    labels = np.repeat([0, 1, 2], [40, 30, 20])
+    means = np.array([[0, 0, 1], [1, 0, 0], [0, 0, 0.5]])
+    spread = np.array([1, 0.5, 2])
+    recording = many(
+        write_recording,
+        lambda rng: 0.5 + 0.02 * (means[labels] + spread * rng.normal(size=(90, 3))),
+        labels,
+    )
+    offset = means[labels] - means[labels].mean(0)
+    between = (offset**2).sum(1).mean()
+    frame = between_class_variance(recording, permutations=1)
+    expect_coverage(frame["low"], frame["high"], between / (between + (spread**2).sum()))
+    assert frame["omega_squared"].mean() == pytest.approx(
+        between / (between + (spread**2).sum()), abs=0.01
+    )
+
+
+def test_the_interval_of_the_probe(write_recording):
+    # Two classes one deviation from the middle: the best line is right in Phi(1), and with 60
+    # images of one channel the fitted one hardly less.
+    labels = np.arange(120) % 2
+    recording = many(
+        write_recording,
+        lambda rng: special.expit(2 * labels - 1 + rng.normal(size=120))[:, None],
+        labels,
+    )
+    frame = linear_probe(recording, permutations=1)
+    expect_coverage(frame["low"], frame["high"], stats.norm.cdf(1) - 0.003)
+
+
+def test_the_interval_of_the_geometry(write_recording):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(10), 30)
+    profiles = 0.5 + 0.1 * rng.normal(size=(2, 10, 30))
+    profiles[1] = 0.6 * profiles[0] + 0.4 * profiles[1]
+    recordings = [
+        many(
+            write_recording,
+            lambda rng, n=n: (
+                profiles[n][labels]
+                + 0.1 * np.random.default_rng([n, rng.integers(1 << 30)]).normal(size=(300, 30))
+            ),
+            labels,
+            name=f"{n}",
+            runs=200,
+        )
+        for n in range(2)
+    ]
+    pairs = np.triu_indices(10, 1)
+    truth = stats.spearmanr(*(1 - np.corrcoef(p)[pairs] for p in profiles)).statistic
+    frame = compare_geometry(*recordings, resamples=200)
+    expect_coverage(frame["low"], frame["high"], truth)
+
+
+def test_the_interval_of_a_share_of_saturated_values(write_recording):
+    rng_labels = np.zeros(60, int)
+    recording = many(
+        write_recording, lambda rng: rng.random((60, 8)) < 0.3, rng_labels, names=["a"]
+    )
+    frame = state_sweep(recording, [0.01])
+    expect_coverage(frame["saturated_high_from"], frame["saturated_high_to"], 0.3)
+
+
+@pytest.mark.parametrize("pull", [0.0, 0.5])
+def test_the_positions_of_errors(write_recording, pull):
+    """Without a pull the differences hold 0; with one, the position and the difference hold it."""
+    rng = np.random.default_rng(7)
+    count = 800
+    labels = np.arange(count) % 4
+    corner = 0.5 + 0.1 * np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    wrong = (np.arange(count) // 4) % 8 == 0
+    other = (labels + rng.integers(1, 4, count)) % 4
+    logits = rng.uniform(0, 1, (count, 4))
+    logits[np.arange(count), np.where(wrong, other, labels)] = 4
+    middle = corner[labels] + (wrong * pull)[:, None] * (corner[other] - corner[labels])
+    recording = many(
+        write_recording,
+        lambda rng: middle + 0.06 * rng.normal(size=(count, 3)),
+        labels,
+        runs=200,
+        names=TEN[:4],
+        logits=logits,
+    )
+    frame = error_position_summary(recording, resamples=200)
+    # The corners of a tetrahedron: toward a third class lies half of what lies toward the second.
+    truths = {
+        "predicted": pull,
+        "third": pull / 2,
+        "runner_up": 0,
+        "predicted - third": pull / 2,
+        "predicted - runner_up": pull,
+    }
+    for toward, truth in truths.items():
+        rows = frame[frame["toward"] == toward]
+        if toward == "runner_up":
+            # Right images make the means that they are measured from, which holds them together.
+            assert ((rows["low"] <= truth) & (truth <= rows["high"])).mean() >= 0.90
+            continue
+        expect_coverage(rows["low"], rows["high"], truth)

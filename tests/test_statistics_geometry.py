@@ -1,0 +1,115 @@
+"""Geometry of classes, against SciPy, all orders counted by hand, and planted similarities."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.spatial.distance import pdist, squareform
+
+from attnscope.errors import InputError
+from attnscope.statistics import class_distances, compare_geometry, geometry
+
+GATE = "layer1.attention.channel"
+TEN = list("abcdefghij")
+
+
+def test_distances_equal_scipys(make_recording):
+    recording = make_recording(names=TEN[:5])
+    frame = class_distances(recording, GATE)
+    values = recording.channel(GATE).astype(float)
+    means = [values[recording.labels == k].mean(0) for k in range(5)]
+    assert frame.to_numpy() == pytest.approx(
+        squareform(pdist(means, metric="correlation")), abs=1e-9
+    )
+    assert list(frame.index) == list(frame.columns) == TEN[:5]
+
+
+def test_distances_by_hand(write_recording):
+    values = [[0.1, 0.2, 0.3], [0.2, 0.4, 0.6], [0.3, 0.2, 0.1], [0.7, 0.7, 0.7]]
+    frame = class_distances(
+        write_recording(labels=[0, 1, 2, 3], gates={"g": values}, names=TEN[:5]), "g"
+    )
+    expected = [[0, 0, 2], [0, 0, 2], [2, 2, 0]]
+    assert frame.iloc[:3, :3].to_numpy() == pytest.approx(np.array(expected), abs=1e-6)
+    # A profile that is the same in all channels has no correlation, nor has a class without images.
+    assert frame.iloc[3:].isna().all(axis=None)
+    assert frame.iloc[:, 3:].isna().all(axis=None)
+
+
+def test_rho_and_p_equal_all_orders(make_recording):
+    a, b = make_recording("a", names=TEN[:5], seed=1), make_recording("b", names=TEN[:5], seed=2)
+    frame = compare_geometry(a, b, resamples=50)
+    assert frame["gate"].tolist() == [GATE, "layer2.attention.channel"]
+    assert frame["classes"].tolist() == [5, 5]
+    upper = np.triu_indices(5, 1)
+    for _, row in frame.iterrows():
+        x, y = (class_distances(recording, row["gate"]).to_numpy() for recording in (a, b))
+        rho = stats.spearmanr(x[upper], y[upper]).statistic
+        assert row["spearman"] == pytest.approx(rho)
+        moved = [
+            stats.spearmanr(x[upper], y[np.ix_(order, order)][upper]).statistic
+            for order in itertools.permutations(range(5))
+        ]
+        assert row["p"] == pytest.approx(np.mean(np.abs(moved) >= abs(rho) - 1e-9))
+        assert row["low"] <= row["high"]
+
+
+def profiles(rng, classes=8, channels=30):
+    return 0.5 + 0.1 * rng.normal(size=(classes, 3)) @ rng.normal(size=(3, channels)) / 3
+
+
+def test_networks_that_agree_are_found_whatever_their_channels(write_recording):
+    rng = np.random.default_rng(0)
+    labels = np.arange(160) % 8
+    means = profiles(rng)
+    noise = lambda: 0.01 * rng.normal(size=(160, 30))  # noqa: E731
+    a = write_recording("a", labels=labels, gates={"g": means[labels] + noise()}, names=TEN[:8])
+    shuffled = means[labels][:, rng.permutation(30)] + noise()
+    b = write_recording("b", labels=labels, gates={"g": shuffled}, names=TEN[:8])
+    other = write_recording(
+        "c", labels=labels, gates={"g": profiles(rng)[labels] + noise()}, names=TEN[:8]
+    )
+    same = compare_geometry(a, b, permutations=199, resamples=100).loc[0]
+    assert same["spearman"] > 0.97
+    assert same["p"] == 1 / 200
+    assert same["low"] > 0.9
+    assert compare_geometry(a, other, permutations=199, resamples=100).loc[0, "p"] > 0.05
+    # Of itself with fewer channels it is the same still in what it says of p's range.
+    few = write_recording(
+        "d", labels=labels, gates={"g": (means[labels] + noise())[:, :20]}, names=TEN[:8]
+    )
+    assert compare_geometry(a, few, permutations=199, resamples=20).loc[0, "spearman"] > 0.5
+
+
+def test_how_the_work_is_cut_changes_no_number_but_the_draws(make_recording, monkeypatch):
+    a, b = make_recording("a", names=TEN[:5], seed=1), make_recording("b", names=TEN[:5], seed=2)
+    expected = compare_geometry(a, b, resamples=200)
+    assert compare_geometry(a, b, resamples=200).equals(expected)
+    monkeypatch.setattr(geometry, "_CELLS", 1)
+    found = compare_geometry(a, b, resamples=200)
+    assert found[["spearman", "p"]].equals(expected[["spearman", "p"]])
+    assert np.abs(found["low"] - expected["low"]).max() < 0.3
+
+
+def test_what_has_no_comparison(write_recording):
+    values = np.random.default_rng(0).uniform(0, 1, (6, 4))
+    a = write_recording("a", labels=[0, 0, 1, 1, 1, 1], gates={"g": values})
+    row = compare_geometry(a, a, resamples=9).loc[0]
+    assert row["classes"] == 2
+    assert row[["spearman", "low", "high", "p"]].isna().all()
+    b = write_recording("b", labels=[0, 0, 1, 1, 2, 3], gates={"g": values}, names=TEN[:4])
+    row = compare_geometry(b, b, resamples=9).loc[0]
+    assert row["spearman"] == pytest.approx(1)
+    assert row[["low", "high"]].isna().all()  # a class of one image cannot be resampled
+    with pytest.raises(InputError, match="not of the same images"):
+        compare_geometry(a, b)
+    c = write_recording("c", labels=[0, 0, 1, 1, 1, 1], gates={"other": values})
+    with pytest.raises(InputError, match="no channel gate of the same name"):
+        compare_geometry(a, c)
+    with pytest.raises(InputError, match="resamples"):
+        compare_geometry(a, a, resamples=0)
+    with pytest.raises(InputError, match="permutations"):
+        compare_geometry(a, a, permutations=0)

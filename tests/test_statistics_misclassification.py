@@ -1,0 +1,205 @@
+"""Positions of misclassified images, against a loop, hand and planted positions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from attnscope.errors import InputError
+from attnscope.statistics import error_position_summary, error_positions
+from attnscope.statistics.sampling import stratified_folds
+
+GATE = "layer1.attention.channel"
+TOWARD = ["predicted", "third", "runner_up", "predicted - third", "predicted - runner_up"]
+
+
+def plant(
+    write_recording,
+    *,
+    pull=0.6,
+    near=0.2,
+    noise=0.03,
+    count=600,
+    channels=12,
+    seed=0,
+    name="planted",
+):
+    """Of each class a fifth is misclassified, ``pull`` of the way; a fifth is right and ``near``."""
+    rng = np.random.default_rng(seed)
+    means = 0.5 + 0.1 * rng.normal(size=(4, channels))
+    labels = np.arange(count) % 4
+    kind = (np.arange(count) // 4) % 5
+    other = (labels + rng.integers(1, 4, count)) % 4
+    share = np.where(kind == 0, pull, np.where(kind == 1, near, 0))[:, None]
+    values = (
+        means[labels]
+        + share * (means[other] - means[labels])
+        + noise * rng.normal(size=(count, channels))
+    )
+    logits = rng.uniform(0, 0.1, (count, 4))
+    logits[np.arange(count), labels] = 2
+    ordinary = np.where(kind <= 1, other, -1)
+    logits[ordinary >= 0, ordinary[ordinary >= 0]] = 1
+    wrong = kind == 0
+    logits[wrong, other[wrong]] = 3
+    # All others have a runner-up that is the class itself plus one, and lie at their own mean.
+    plain = kind > 1
+    logits[plain, (labels[plain] + 1) % 4] = 0.5
+    return write_recording(
+        name, labels=labels, gates={"g": values}, logits=logits, names=list("abcd")
+    )
+
+
+def test_planted_positions_are_found(write_recording):
+    recording = plant(write_recording)
+    frame = error_positions(recording, "g")
+    assert len(frame) == 120
+    assert frame["row"].tolist() == np.flatnonzero(~recording.right).tolist()
+    assert frame["position"].mean() == pytest.approx(0.6, abs=0.03)
+    assert (frame["label"] != frame["prediction"]).all()
+    summary = error_position_summary(recording).set_index("toward")
+    assert summary.index.tolist() == TOWARD
+    assert summary.loc["predicted", "position"] == pytest.approx(0.6, abs=0.03)
+    assert summary.loc["predicted - third", "low"] > 0.1
+    assert summary.loc["predicted - runner_up", "low"] > 0.1
+    assert summary.loc["predicted", "images"] == 120
+    assert (summary["unplaced"] == 0).all()
+    for end, sign in (("low", -1), ("high", 1)):
+        assert (sign * (summary[end] - summary["position"]) > 0).all()
+
+
+def test_positions_equal_a_loop(make_recording):
+    recording = make_recording(count=90, accuracy=0.6, effect=0.9)
+    frame = error_positions(recording, GATE, seed=2).set_index("row")
+    x, labels = recording.channel(GATE).astype(float), recording.labels
+    folds = stratified_folds(labels, 5, np.random.default_rng(2))
+    compared = 0
+    for i in frame.index:
+        usable = recording.right & (folds != folds[i])
+        groups = [x[usable & (labels == k)] for k in range(3)]
+        means = [g.mean(0) for g in groups]
+        errors = [(g.std(0, ddof=1) ** 2 / len(g)).sum() for g in groups]
+        t, p = labels[i], recording.predictions[i]
+        c = 3 - t - p
+
+        def parts(to, t=t, i=i, means=means, errors=errors):
+            line = means[to] - means[t]
+            return (x[i] - means[t]) @ line - errors[t], line @ line - errors[t] - errors[to]
+
+        for column, to in (("position", p), ("third", c)):
+            along, length = parts(to)
+            if length > 0:
+                assert frame.loc[i, column] == pytest.approx(along / length, rel=1e-6)
+                compared += 1
+            else:
+                assert np.isnan(frame.loc[i, column])
+        if parts(p)[1] > 0:
+            assert frame.loc[i, "distance"] == pytest.approx(np.sqrt(parts(p)[1] / 8))
+    assert compared > 20
+
+
+def test_the_summary_is_the_ratio_of_sums(write_recording):
+    recording = plant(write_recording, noise=0.1, count=400)
+    frame = error_positions(recording, "g")
+    summary = error_position_summary(recording, resamples=20).set_index("toward")
+    weight = frame["distance"] ** 2  # the denominator, but for the number of channels
+    known = ~frame["position"].isna()
+    assert known.all()
+    assert summary.loc["predicted", "position"] == pytest.approx(
+        (frame["position"] * weight).sum() / weight.sum()
+    )
+    difference = summary["position"]["predicted"] - summary["position"]["third"]
+    assert summary["position"]["predicted - third"] == pytest.approx(difference)
+
+
+def test_noise_of_the_means_draws_no_position_to_the_middle(write_recording):
+    # With means of a few noisy images a plain projection would give a good deal more than 0.
+    found = [
+        error_position_summary(
+            plant(
+                write_recording,
+                pull=0,
+                near=0,
+                noise=0.3,
+                count=80,
+                channels=60,
+                seed=s,
+                name=f"r{s}",
+            ),
+            1,
+        ).set_index("toward")["position"]["predicted"]
+        for s in range(60)
+    ]
+    assert abs(np.median(found)) < 0.1
+
+
+def test_runner_ups_are_of_the_same_pairs_and_weigh_the_same(write_recording):
+    # Two pairs: a taken for b (three times) and a taken for c (once); runner-ups at 0.2 and 0.6.
+    corner = np.array([[0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9]])
+    rows = []  # label, logits, share of the way, toward
+    for k in range(4):
+        rows += [(k, 4 * np.eye(4)[k] + np.eye(4)[3 - k], 0.0, 0)] * 10
+    a, b, c = 4 * np.eye(4)[0], np.eye(4)[1], np.eye(4)[2]
+    rows += [(0, a + 8 * b, 0.5, 1)] * 3 + [(0, a + 8 * c, 0.9, 2)]
+    rows += [(0, a + b, 0.2, 1)] * 2 + [(0, a + c, 0.6, 2)] * 2
+    labels = np.array([row[0] for row in rows])
+    values = np.array([corner[k] + share * (corner[to] - corner[0]) for k, _, share, to in rows])
+    values[labels != 0] = corner[labels[labels != 0]]
+    recording = write_recording(
+        labels=labels, gates={"g": values}, logits=[row[1] for row in rows], names=list("abcd")
+    )
+    assert (~recording.right).sum() == 4
+    summary = error_position_summary(recording, resamples=200).set_index("toward")
+    # The near ones move the mean of their class a little, which is why these are not exact.
+    assert summary["position"]["predicted"] == pytest.approx((3 * 0.5 + 0.9) / 4, abs=0.05)
+    assert summary["position"]["runner_up"] == pytest.approx((3 * 0.2 + 0.6) / 4, abs=0.05)
+    assert summary["images"].tolist() == [4, 4, 4, 4, 4]
+
+
+def test_pairs_without_a_runner_up_and_classes_without_right_images(write_recording):
+    labels = np.repeat([0, 1, 2], 6)
+    predictions = np.array([0] * 5 + [1] + [1] * 5 + [2] + [0] * 6)
+    logits = 4 * np.eye(3)[predictions] + np.eye(3)[2]  # the runner-up of all is the owl
+    rng = np.random.default_rng(0)
+    recording = write_recording(
+        labels=labels, gates={"g": rng.uniform(0, 1, (18, 4))}, logits=logits
+    )
+    summary = error_position_summary(recording, resamples=20).set_index("toward")
+    # No owl is right: eight of the nine... wrong images have a class without a mean.
+    assert summary.loc["predicted", "images"] == 1
+    assert summary.loc["predicted", "unplaced"] == 7
+    assert summary.loc["runner_up", "images"] == 0
+    assert summary.loc["third", "images"] == 0
+    assert summary["low"].isna().all()
+    frame = error_positions(recording, "g")
+    assert frame["position"].isna().sum() >= 7
+
+
+def test_no_errors_no_positions(write_recording):
+    recording = write_recording(labels=[0, 0, 1, 1], gates={"g": [[0.1], [0.2], [0.3], [0.4]]})
+    assert len(error_positions(recording, "g")) == 0
+    summary = error_position_summary(recording, resamples=5)
+    assert summary[["position", "low", "high"]].isna().all(axis=None)
+    assert (summary[["images", "unplaced"]] == 0).all(axis=None)
+    with pytest.raises(InputError, match="resamples"):
+        error_position_summary(recording, resamples=0)
+    assert len(error_position_summary(write_recording("none", labels=[0, 1]))) == 0
+
+
+def test_a_constant_gate_has_no_line(write_recording):
+    labels = np.arange(30) % 3
+    recording = write_recording(
+        labels=labels,
+        gates={"g": np.full((30, 2), 0.5)},
+        predictions=np.where(np.arange(30) < 6, 0, labels),
+    )
+    assert error_positions(recording, "g")["position"].isna().all()
+    assert error_position_summary(recording, 9)["position"].isna().all()
+
+
+def test_the_summary_is_the_same_twice_and_of_every_kind_of_gate(make_recording):
+    recording = make_recording(count=90)
+    first = error_position_summary(recording, resamples=30)
+    assert first.equals(error_position_summary(recording, resamples=30))
+    assert first["gate"].tolist() == [gate.name for gate in recording.gates for _ in range(5)]
+    assert first["depth"].tolist() == [d for d in (1, 2, 3, 4) for _ in range(5)]

@@ -1,0 +1,121 @@
+"""States of gates over thresholds, against values by hand, loops and ``gate_state``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from attnscope.errors import InputError
+from attnscope.statistics import channel_states, gate_state, image_states, sampling, state_sweep
+
+CHANNEL = [
+    [0.005, 0.995, 0.51, 0.3, 0.0],
+    [0.02, 0.98, 0.45, 0.3, 0.004],
+    [0.2, 1.0, 0.5, 0.3, 0.01],
+]
+
+
+@pytest.fixture
+def recording(write_recording):
+    return write_recording(labels=[0, 1, 2], gates={"g": CHANNEL})
+
+
+def test_channel_states_by_hand(recording):
+    frame = channel_states(recording, "g", [0.01, 0.05]).set_index(["threshold", "channel"])
+    fine, coarse = frame.loc[0.01], frame.loc[0.05]
+    third = 1 / 3
+    assert fine["saturated_low"].tolist() == pytest.approx([third, 0, 0, 0, 1])
+    assert fine["saturated_high"].tolist() == pytest.approx([0, 2 * third, 0, 0, 0])
+    assert (
+        fine["identity"].tolist() == fine["saturated_high"].tolist()
+    )  # neutral is the upper bound
+    assert fine["stuck"].tolist() == pytest.approx([0, 0, 2 * third, 0, 0])
+    assert fine["constant"].tolist() == [False, False, False, True, True]
+    assert fine["dead"].tolist() == [False, False, False, False, True]
+    assert coarse["saturated_low"].tolist() == pytest.approx([2 * third, 0, 0, 0, 1])
+    assert coarse["stuck"].tolist() == pytest.approx([0, 0, 1, 0, 0])
+    assert coarse["constant"].tolist() == [False, True, False, True, True]
+
+
+def test_image_states_by_hand(recording):
+    frame = image_states(recording, "g", [0.01])
+    assert frame["row"].tolist() == [0, 1, 2]
+    assert frame["class"].tolist() == ["cat", "dog", "owl"]
+    assert frame["saturated_low"].tolist() == pytest.approx([0.4, 0.2, 0.2])
+    assert frame["saturated_high"].tolist() == pytest.approx([0.2, 0, 0.2])
+    assert frame["stuck"].tolist() == pytest.approx([0.2, 0, 0.2])
+
+
+def test_the_sweep_is_the_mean_over_images_with_its_interval(make_recording, monkeypatch):
+    recording = make_recording(count=50)
+    frame = state_sweep(recording, [0, 0.1])
+    assert frame["gate"].tolist() == [gate.name for gate in recording.gates for _ in range(2)]
+    assert frame["depth"].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    for _, row in frame.iterrows():
+        values = recording.gate(row["gate"]).reshape(50, -1)
+        shares = (np.abs(values - 0.5) <= row["threshold"]).mean(1)
+        assert row["stuck"] == pytest.approx(shares.mean())
+        if shares.std() > 0:
+            low, high = stats.t.interval(0.95, 49, shares.mean(), stats.sem(shares))
+            assert (row["stuck_from"], row["stuck_to"]) == pytest.approx((low, high))
+        else:
+            assert row["stuck_from"] == row["stuck_to"] == row["stuck"]
+        channels = (
+            channel_states(recording, row["gate"], [row["threshold"]])
+            if row["kind"] == "channel"
+            else None
+        )
+        if channels is not None:
+            assert row["constant"] == channels["constant"].mean()
+            assert row["dead"] == channels["dead"].mean()
+            assert row["stuck"] == pytest.approx(channels["stuck"].mean())
+    monkeypatch.setattr(sampling, "_STRETCH", 7)
+    assert state_sweep(recording, [0, 0.1]).equals(frame)
+
+
+def test_the_sweep_agrees_with_gate_state(make_recording):
+    recording = make_recording()
+    fine, coarse = state_sweep(recording, [0.01]), state_sweep(recording, [0.02])
+    old = gate_state(recording)
+    for column in ("saturated_low", "saturated_high"):
+        assert fine[column].to_numpy() == pytest.approx(old[column].to_numpy())
+    assert coarse["stuck"].to_numpy() == pytest.approx(old["stuck"].to_numpy())  # a range of 1
+    exact = state_sweep(recording, [0.0]).set_index("gate")["constant"]
+    assert exact["layer1.attention.channel"] == 1 / 8
+
+
+def test_a_mean_of_open_and_closed_is_neither(write_recording):
+    recording = write_recording(labels=[0, 0, 0, 0], gates={"g": [[0.0], [1.0], [0.0], [1.0]]})
+    row = state_sweep(recording, [0.01]).loc[0]
+    assert row["stuck"] == 0
+    assert row["saturated_low"] == row["saturated_high"] == 0.5
+    assert (row["constant"], row["dead"]) == (0, 0)
+
+
+def test_states_are_measured_from_the_gates_own_bounds(write_recording):
+    values = [[-0.985, 0.985, 0.015, 0.5], [-0.97, 0.97, 0.03, 0.51]]
+    row = state_sweep(
+        write_recording(labels=[0, 1], gates={"g": values}, bounds=(-1, 1)), [0.01]
+    ).loc[0]
+    assert row["saturated_low"] == row["saturated_high"] == row["stuck"] == 1 / 8
+
+
+def test_one_image_has_no_interval_and_no_gate_no_row(write_recording):
+    row = state_sweep(write_recording("one", labels=[0], gates={"g": [[0.0, 0.5]]}), [0.01]).loc[0]
+    assert row["saturated_low"] == 0.5
+    assert np.isnan(row["saturated_low_from"])
+    none = state_sweep(write_recording("none", labels=[0]))
+    assert len(none) == 0
+    assert list(none)[:4] == ["gate", "kind", "depth", "threshold"]
+
+
+@pytest.mark.parametrize("thresholds", [[], [0.6], [-0.1], [float("nan")]])
+def test_thresholds_that_are_none(recording, thresholds):
+    with pytest.raises(InputError, match=r"thresholds are shares of the gate's range, 0 to 0\.5"):
+        state_sweep(recording, thresholds)
+
+
+def test_only_channel_gates_have_channels(make_recording):
+    with pytest.raises(InputError, match="of kind spatial, not channel"):
+        channel_states(make_recording(), "layer1.attention.spatial")
