@@ -263,14 +263,15 @@ def load_network(
         InputError: there is no such network or data, or the weights do not fit.
     """
     _check_part(part)
-    if weights is None and name.partition(":")[0] in ("timm", "torchvision"):
+    of_a_library = name.partition(":")[0] in ("timm", "torchvision")
+    if weights is None and of_a_library:
         raise InputError(f"{name} is built with random weights; give --weights FILE")
     # The network first: it is quick, and a wrong name shows at once.
     target = load_target(name)
     data = load_data(
         source, data_root=data_root, image_size=image_size, skip_unreadable=skip_unreadable
     )
-    if name.partition(":")[0] in ("timm", "torchvision"):
+    if of_a_library:
         target = load_target(name, len(data.classes))
     if weights is not None:
         load_weights(target.model, weights)

@@ -180,7 +180,8 @@ def summarize(model: nn.Module, image_size: int) -> Summary:
 
         return same
 
-    with eval_mode(model), torch.no_grad(), edit_gates(model, {g.name: read(g) for g in gates}):
+    readers = {gate.name: read(gate) for gate in gates}
+    with eval_mode(model), torch.no_grad(), edit_gates(model, readers, gates):
         model(image)
     counts, root = counter.get_flop_counts(), type(model).__name__
     layers = []

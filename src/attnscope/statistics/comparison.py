@@ -80,13 +80,7 @@ def compare_profiles(a: Recording, b: Recording) -> pd.DataFrame:
             in both.
     """
     expect_same_images(a, b)
-    names_b = {gate.name for gate in b.gates_of_kind("channel")}
-    shared = [gate.name for gate in a.gates_of_kind("channel") if gate.name in names_b]
-    if not shared:
-        raise InputError(
-            f"{a.folder} and {b.folder} have no channel gate of the same name; "
-            "compare networks whose attention stands at the same places"
-        )
+    shared = shared_channel_gates(a, b)
     frames = [
         pd.DataFrame(
             {
@@ -191,6 +185,22 @@ def _order_similarity(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[f
         )
         p = counted.pvalue
     return float(rho), float(p)
+
+
+def shared_channel_gates(a: Recording, b: Recording) -> list[str]:
+    """Names of the channel gates that both networks have, in the order of the first.
+
+    Raises:
+        InputError: there is none.
+    """
+    names_b = {gate.name for gate in b.gates_of_kind("channel")}
+    shared = [gate.name for gate in a.gates_of_kind("channel") if gate.name in names_b]
+    if not shared:
+        raise InputError(
+            f"{a.folder} and {b.folder} have no channel gate of the same name; "
+            "compare networks whose attention stands at the same places"
+        )
+    return shared
 
 
 def expect_same_images(a: Recording, b: Recording) -> None:

@@ -11,10 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from attnscope.errors import InputError
 from attnscope.moments import Moments
 from attnscope.recording import Recording
-from attnscope.statistics.comparison import expect_same_images
+from attnscope.statistics.comparison import expect_same_images, shared_channel_gates
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.sampling import expect_positive, permutation_p
 
@@ -92,13 +91,7 @@ def compare_geometry(
     expect_positive("permutations", permutations, 1000)
     expect_positive("resamples", resamples, 1000)
     expect_same_images(a, b)
-    names_b = {gate.name for gate in b.gates_of_kind("channel")}
-    shared = [gate.name for gate in a.gates_of_kind("channel") if gate.name in names_b]
-    if not shared:
-        raise InputError(
-            f"{a.folder} and {b.folder} have no channel gate of the same name; "
-            "compare networks whose attention stands at the same places"
-        )
+    shared = shared_channel_gates(a, b)
     rows = []
     for name in shared:
         first, second = (class_distances(recording, name).to_numpy() for recording in (a, b))
