@@ -38,11 +38,13 @@ _ALONE = Team()
 _SAMPLE = 4  # images on which the gates are found
 _LARGEST_THUMBNAIL = 128  # pixels
 _PARTS = ("train", "validation", "test")
-_IN_UNIT_RANGE = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+IN_UNIT_RANGE = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
+    """Images of a data set."""
+
     x: Tensor
     """As the network gets it."""
     pictures: Tensor
@@ -112,12 +114,12 @@ def capture(
         raise InputError("the data set is empty; there is nothing to record")
     names: list[str] = list(classes if classes is not None else getattr(dataset, "classes", []))
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    normalization = normalization or _IN_UNIT_RANGE
+    normalization = normalization or IN_UNIT_RANGE
     # Whole batches, so that what a batch holds does not depend on where a shard ends.
     size = -(-shard_images // batch_size) * batch_size
     shards = range(-(-count // size))
     with eval_mode(model):
-        sample = next(_batches(dataset, range(min(count, _SAMPLE)), _SAMPLE, normalization, device))
+        sample = next(batches(dataset, range(min(count, _SAMPLE)), _SAMPLE, normalization, device))
         gates, outputs = _gates_and_outputs(model, sample.x)
         names = names or [str(k) for k in range(outputs)]
         if outputs != len(names):
@@ -160,7 +162,7 @@ def capture(
                     continue
                 gathered: ClassSums | _Images = ClassSums(gates) if moments else _Images(len(rows))
                 tables = []
-                for batch in _batches(dataset, rows, batch_size, normalization, device):
+                for batch in batches(dataset, rows, batch_size, normalization, device):
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                         logits = model(batch.x)
                     _check_labels(batch.labels, logits.shape[1])
@@ -411,32 +413,45 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _batches(
+def batches(
     dataset: LabelledImages | Dataset[tuple[Tensor, int]],
-    rows: range,
+    rows: Sequence[int],
     batch_size: int,
     normalization: Normalization,
     device: torch.device,
-) -> Iterator[_Batch]:
-    """The images of some rows, in order."""
+) -> Iterator[Batch]:
+    """The images of some rows of a data set, in their order.
+
+    Args:
+        dataset, normalization: of `capture`.
+        rows: which.
+        batch_size: images a batch.
+        device: where they are wanted.
+
+    Raises:
+        InputError: an item is no image with a label, or its values say that it was normalised
+            otherwise.
+    """
     if isinstance(dataset, LabelledImages):
-        for start in rows[::batch_size]:
-            part = slice(start, min(start + batch_size, rows.stop))
-            images = dataset.images[part]
+        for start in range(0, len(rows), batch_size):
+            part = rows[start : start + batch_size]
+            # A slice is read where it lies; other rows are copied.
+            where = slice(part.start, part.stop) if isinstance(part, range) else list(part)
+            images = dataset.images[where]
             x = normalization.apply(images.to(device))
-            yield _Batch(x, images, dataset.labels[part], dataset.paths[part])
+            yield Batch(x, images, dataset.labels[where], [dataset.paths[i] for i in part])
         return
-    start = rows.start
+    start = 0
     for x, labels in DataLoader(Subset(dataset, rows), batch_size):
         if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != 3:
             raise InputError("each item of the data set must be an image (3, H, W) and a label")
         pictures = normalization.undo(x)
-        if normalization is _IN_UNIT_RANGE and not 0 <= x.min() <= x.max() <= 1:
+        if normalization is IN_UNIT_RANGE and not 0 <= x.min() <= x.max() <= 1:
             raise InputError(
                 "the images are not within 0 to 1; say with normalization= what was done to them"
             )
-        paths = [str(start + i) for i in range(len(x))]
-        yield _Batch(x.to(device), pictures, torch.as_tensor(labels), paths)
+        paths = [str(row) for row in rows[start : start + len(x)]]
+        yield Batch(x.to(device), pictures, torch.as_tensor(labels), paths)
         start += len(x)
 
 
@@ -454,7 +469,7 @@ def _thumbnails(pictures: Tensor) -> NDArray[np.uint8]:
     return _numpy(pictures.permute(0, 2, 3, 1))
 
 
-def _rows(batch: _Batch, logits: Tensor) -> pd.DataFrame:
+def _rows(batch: Batch, logits: Tensor) -> pd.DataFrame:
     loss = F.cross_entropy(logits.float(), batch.labels.to(logits.device), reduction="none")
     return pd.DataFrame(
         {

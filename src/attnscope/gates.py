@@ -38,7 +38,15 @@ from attnscope.finding import (
 from attnscope.gate_info import Gate
 from attnscope.tracing import Product, Tracer
 
-__all__ = ["Edit", "Inspection", "edit_gates", "find_gates", "inspect_gates", "watch_gates"]
+__all__ = [
+    "Edit",
+    "Inspection",
+    "as_factor",
+    "edit_gates",
+    "find_gates",
+    "inspect_gates",
+    "watch_gates",
+]
 
 Edit = Callable[[Tensor, Tensor], Tensor]
 """``fn(gate, features) -> gate``, both in the shapes in which they multiply."""
@@ -234,9 +242,39 @@ def _read(values: Tensor, gate: Gate) -> Tensor:
     return values
 
 
+def as_factor(values: Tensor, gate: Gate) -> Tensor:
+    """Turns what `watch_gates` reads into the shape in which the gate multiplies.
+
+    So ``edit_gates(model, {gate.name: lambda g, x: as_factor(other, gate)})`` puts the gates of
+    other images, or any made by hand, in the place of its own.
+
+    Args:
+        values: of the gate's ``axes``, images first: ``(N, C)`` for a channel gate, ``(N, H, W)``
+            for a spatial one. N may be 1: the same for all images.
+        gate: which one.
+
+    Returns:
+        A tensor with one axis for each of the gate's ``layout``, of length 1 where the gate does
+        not vary: ``(N, C, 1, 1)``, ``(N, 1, H, W)``.
+    """
+    order = [letter for letter in "NBCHWL" if letter in gate.layout]
+    if gate.kind == "spatial" and "L" in gate.axes:
+        values = values.flatten(1)
+    if "N" not in gate.layout and gate.kind != "static":
+        values = values[0]
+    for axis, letter in enumerate(order):
+        if letter not in gate.axes:
+            values = values.unsqueeze(axis)
+    return values.permute([order.index(letter) for letter in gate.layout])
+
+
 def _checked(edited: Tensor, gate: Tensor, name: str) -> Tensor:
     try:
-        return edited if edited.shape == gate.shape else edited.expand(gate.shape)
+        if edited.shape == gate.shape:
+            return edited
+        while edited.ndim > gate.ndim and edited.shape[0] == 1:
+            edited = edited[0]
+        return edited.expand(gate.shape)
     except (AttributeError, RuntimeError):
         got = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
         raise InputError(

@@ -10,6 +10,7 @@ from scipy import stats
 from attnscope.errors import InputError
 from attnscope.recording import Recording
 from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
+from attnscope.statistics.effects import mcnemar
 from attnscope.statistics.profiles import class_moments
 
 _EXACT_UP_TO = 7
@@ -53,7 +54,7 @@ def compare_accuracy(a: Recording, b: Recording) -> pd.DataFrame:
                 "difference": accuracy_b - accuracy_a,
                 "only_a": only_a,
                 "only_b": only_b,
-                "p": _mcnemar(only_a, only_b) if count else np.nan,
+                "p": mcnemar(right_a[inside], right_b[inside]) if count else np.nan,
             }
         )
     frame = pd.DataFrame(rows)
@@ -152,12 +153,6 @@ def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     steps = p[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted
-
-
-def _mcnemar(only_a: int, only_b: int) -> float:
-    if only_a + only_b == 0:
-        return 1.0
-    return float(stats.binomtest(only_a, only_a + only_b).pvalue)
 
 
 def _profile_distances(recording: Recording, gate: str) -> NDArray[np.float64]:

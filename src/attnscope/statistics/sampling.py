@@ -117,6 +117,28 @@ def stratified_folds(
     return place
 
 
+def stratified_sample(
+    labels: NDArray[np.int64], images: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Rows of about ``images`` images, of each class its share, and never more than half of it.
+
+    The other half is left, for means and donors that come from other images.
+
+    Returns:
+        ``(n,)``, sorted; empty where every class has one image.
+    """
+    share = min(images / len(labels), 0.5)
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(round(share * len(members)), len(members) // 2)
+        # A class is not left out for being small.
+        count = max(count, min(1, len(members) // 2))
+        chosen.append(rng.permutation(members)[:count])
+    found: NDArray[np.int64] = np.sort(np.concatenate(chosen))
+    return found
+
+
 def expect_positive(what: str, number: int, usual: int) -> None:
     """Refuses a number of permutations or resamples below 1.
 

@@ -1,0 +1,11 @@
+"""What a network does when its gates are others: from "the gate differs" to "and it is used".
+
+A `Bench` holds a network, its recording and the images that are scored; each experiment takes it
+and returns a data frame. The images of a recording that are not scored give the means and the gates
+of other images, so that no image is measured by itself.
+"""
+
+from attnscope.interventions.bench import Bench
+from attnscope.interventions.replacement import replace_gates
+
+__all__ = ["Bench", "replace_gates"]

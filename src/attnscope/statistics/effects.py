@@ -1,0 +1,240 @@
+"""What an intervention changes: paired differences, image by image, with intervals.
+
+An outcome is what the network said of one image under one edit: ``prediction`` and ``margin``, the
+true class's logit minus the largest other one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from attnscope.errors import InputError
+from attnscope.statistics.sampling import expect_positive
+
+OUTCOME_COLUMNS = ["target", "edit", "row", "label", "prediction", "margin"]
+OWN = "own"
+"""The edit that leaves every gate as it is."""
+_RESAMPLES_AT_A_TIME = 2**22  # weights of images that are held
+
+
+def margins(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The true class's logit minus the largest other one: above 0 where the image is right.
+
+    Args:
+        logits: ``(N, K)``, of at least two classes.
+        labels: ``(N,)``
+
+    Returns:
+        ``(N,)``, in units of the logits.
+    """
+    every = np.asarray(logits, np.float64)
+    rows = np.arange(len(every))
+    true = every[rows, labels].copy()
+    others = every.copy()
+    others[rows, labels] = -np.inf
+    found: NDArray[np.float64] = true - others.max(1)
+    return found
+
+
+def paired_accuracy_change(
+    before: NDArray[np.bool_], after: NDArray[np.bool_]
+) -> tuple[float, float, float]:
+    """How much accuracy changes on the same images, with a 95 % interval.
+
+    The interval is Bonett and Price's (2012, British Journal of Mathematical and Statistical
+    Psychology 65), Wald's with one image added to each kind of flip. A bootstrap would be a point
+    where no image flips, as if none ever could.
+
+    Args:
+        before, after: ``(N,)``, whether each image is right.
+
+    Returns:
+        The change in accuracy (-1 to 1), low, high. NaN without images.
+    """
+    images = len(before)
+    if not images:
+        return np.nan, np.nan, np.nan
+    gained = int((after & ~before).sum())
+    lost = int((before & ~after).sum())
+    up, down = (gained + 1) / (images + 2), (lost + 1) / (images + 2)
+    half = stats.norm.ppf(0.975) * np.sqrt((up + down - (up - down) ** 2) / (images + 2))
+    centre = up - down
+    change = (gained - lost) / images
+    return change, max(centre - half, -1.0), min(centre + half, 1.0)
+
+
+def bootstrap_means(
+    values: NDArray[np.float64], resamples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Means over images drawn with replacement: ``(N, V)`` -> ``(resamples, V)``."""
+    images = len(values)
+    found = np.empty((resamples, values.shape[1]))
+    size = max(1, _RESAMPLES_AT_A_TIME // images)
+    for start in range(0, resamples, size):
+        stop = min(start + size, resamples)
+        weights = rng.multinomial(images, np.full(images, 1 / images), stop - start)
+        found[start:stop] = weights @ values / images
+    return found
+
+
+def bootstrap_interval(
+    values: NDArray[np.float64], resamples: int = 1000, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """95 % percentile interval of the means over images (Efron 1979, Annals of Statistics 7).
+
+    Args:
+        values: ``(N, V)``, V values of each image, resampled together.
+        resamples: how many.
+        seed: of the draws.
+
+    Returns:
+        low and high, ``(V,)``. NaN with fewer than two images.
+
+    Raises:
+        InputError: resamples is below 1.
+    """
+    expect_positive("resamples", resamples, 1000)
+    if len(values) < 2:
+        nothing = np.full(values.shape[1], np.nan)
+        return nothing, nothing.copy()
+    drawn = bootstrap_means(values, resamples, np.random.default_rng(seed))
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def replacement_effects(
+    outcomes: pd.DataFrame, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """What each edit of each target changes, against the unedited network on the same images.
+
+    Args:
+        outcomes: of `attnscope.interventions.replace_gates`: target, edit, row, label, prediction,
+            margin; the edit ``own`` once for each image.
+        resamples: of the bootstrap over images.
+        seed: of it.
+
+    Returns:
+        One row a target and edit: target, edit, images, accuracy (under the edit), change, low,
+        high (of accuracy, -1 to 1, with `paired_accuracy_change`), margin_change, margin_low,
+        margin_high (in units of the logits, bootstrap), flips (share of images whose prediction
+        changes, 0 to 1), gained, lost (images that become right, and wrong).
+
+    Raises:
+        InputError: columns are missing, or an image has no outcome of its own gates.
+    """
+    own = _own(outcomes)
+    rows = []
+    for (target, edit), group in outcomes.groupby(["target", "edit"], sort=False, observed=True):
+        if edit == OWN:
+            continue
+        before = own.loc[group["row"]]
+        was = (before["prediction"] == before["label"]).to_numpy()
+        now = (group["prediction"] == group["label"]).to_numpy()
+        change, low, high = paired_accuracy_change(was, now)
+        shift = group["margin"].to_numpy(np.float64) - before["margin"].to_numpy(np.float64)
+        margin_low, margin_high = bootstrap_interval(shift[:, None], resamples, seed)
+        rows.append(
+            {
+                "target": target,
+                "edit": edit,
+                "images": len(group),
+                "accuracy": now.mean(),
+                "change": change,
+                "low": low,
+                "high": high,
+                "margin_change": shift.mean(),
+                "margin_low": margin_low[0],
+                "margin_high": margin_high[0],
+                "flips": (group["prediction"].to_numpy() != before["prediction"].to_numpy()).mean(),
+                "gained": int((now & ~was).sum()),
+                "lost": int((was & ~now).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def edit_contrast(
+    outcomes: pd.DataFrame, first: str, second: str, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Two edits of each target against each other, on the images that have both.
+
+    ``edit_contrast(outcomes, "mean", "own")`` is the value of being dynamic: what the gates of the
+    image itself are worth above the data set's mean. ``("swap_other", "swap_same")`` is what the
+    class in the gate is worth: both are another image's gate, and differ in its class.
+
+    Args:
+        outcomes: of `attnscope.interventions.replace_gates`.
+        first, second: edits; ``own`` stands for the unedited network.
+        resamples: of the bootstrap over images.
+        seed: of it.
+
+    Returns:
+        One row a target that has both: target, images, change, low, high (accuracy of the second
+        minus that of the first), margin_change, margin_low, margin_high, p: exact McNemar, two-
+        sided, the null being that an image that one edit alone gets right is as likely one's as the
+        other's.
+
+    Raises:
+        InputError: there is no such edit, or columns are missing.
+    """
+    own = _own(outcomes)
+    known = [OWN, *(e for e in outcomes["edit"].unique() if e != OWN)]
+    for edit in (first, second):
+        if edit not in known:
+            raise InputError(f"there is no edit '{edit}'; there are {', '.join(known)}")
+    rows = []
+    edited = outcomes[outcomes["edit"] != OWN]
+    for target, group in edited.groupby("target", sort=False, observed=True):
+        pair = []
+        for edit in (first, second):
+            part = own if edit == OWN else group[group["edit"] == edit].set_index("row")
+            pair.append(part)
+        shared = pair[0].index.intersection(pair[1].index)
+        if not len(shared):
+            continue
+        a, b = (part.loc[shared] for part in pair)
+        right_a, right_b = ((p["prediction"] == p["label"]).to_numpy() for p in (a, b))
+        change, low, high = paired_accuracy_change(right_a, right_b)
+        shift = b["margin"].to_numpy(np.float64) - a["margin"].to_numpy(np.float64)
+        margin_low, margin_high = bootstrap_interval(shift[:, None], resamples, seed)
+        rows.append(
+            {
+                "target": target,
+                "images": len(shared),
+                "change": change,
+                "low": low,
+                "high": high,
+                "margin_change": shift.mean(),
+                "margin_low": margin_low[0],
+                "margin_high": margin_high[0],
+                "p": mcnemar(right_a, right_b),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> float:
+    """Exact McNemar test (1947, Psychometrika 12), two-sided; 1 where no image tells them apart."""
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue)
+
+
+def _own(outcomes: pd.DataFrame) -> pd.DataFrame:
+    missing = [column for column in OUTCOME_COLUMNS if column not in outcomes]
+    if missing:
+        raise InputError(f"outcomes lack the column {missing[0]}; take those of replace_gates")
+    own = outcomes[outcomes["edit"] == OWN].set_index("row")
+    lacking = ~outcomes["row"].isin(own.index)
+    if lacking.any() or own.index.has_duplicates:
+        row = int(outcomes["row"][lacking].iloc[0]) if lacking.any() else -1
+        raise InputError(
+            f"image {row} has no outcome of its own gates"
+            if row >= 0
+            else "an image has several outcomes of its own gates"
+        )
+    return own
