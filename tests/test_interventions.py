@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from attnscope import InputError, Recording, build_model, capture, edit_gates, find_gates
 from attnscope.gates import as_factor, watch_gates
-from attnscope.interventions import Bench, replace_gates
+from attnscope.interventions import Bench, ablate_channels, erase, randomize_gates, replace_gates
 from attnscope.interventions.replay import Tape
+from attnscope.statistics import compare_gates
 from attnscope.statistics.effects import edit_contrast, margins, replacement_effects
+from attnscope.statistics.geometry import linear_cka
 
 CLASSES = 3
 
@@ -355,3 +359,232 @@ def make_outcomes() -> Callable[[], pd.DataFrame]:
 def test_margins_by_hand() -> None:
     logits = np.array([[1.0, 3.0, 2.0], [4.0, 0.0, 4.0], [0.0, -1.0, -5.0]])
     assert margins(logits, np.array([1, 0, 2])).tolist() == [1.0, 0.0, -5.0]
+
+
+class Weighted(nn.Module):
+    """Logit k is the sum over the channels of class k of gate times a weight known by hand.
+
+    Twelve channels, four a class; the gate of a channel grows with its number within the class, and
+    so does its part in the logit.
+    """
+
+    def __init__(self, invert: bool = False) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(nn.Linear(3, 12), nn.Sigmoid())
+        strength = torch.arange(1.0, 5.0).repeat(3)
+        part = strength.flip(0) if invert else strength
+        with torch.no_grad():
+            of_class = torch.eye(3).repeat_interleave(4, 0)
+            self.gate[0].weight.copy_(of_class * strength[:, None])
+            self.gate[0].bias.fill_(-1)
+        self.register_buffer("part", of_class * part[:, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(x.mean((2, 3)))[:, :, None, None]
+        blank = (x * 0 + 1).mean(1, keepdim=True).repeat(1, 12, 1, 1)
+        return (blank * gate).mean((2, 3)) @ self.part
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_ablation_tells_whether_the_highest_gates_matter(tmp_path: Path, invert: bool) -> None:
+    model, images = Weighted(invert).eval(), toy_images(60)
+    recording = capture(
+        model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    bench = Bench(model, images, recording)
+    found = ablate_channels(bench, shares=(1 / 12, 0.5), draws=60, images=20, progress=False)
+    assert len(found) == 10
+    assert set(found["channels"]) == {1, 6}
+    few = found[found["channels"] == 1].set_index("order")
+    # By hand: of each image the channel with the highest gate is the fourth of its class.
+    mean, values = bench.mean_gate("gate"), recording.gate("gate")
+    rows = bench.sample(20)
+    labels = recording.labels[rows]
+    assert np.bincount(labels).min() >= 6
+    wanted = []
+    for row, label in zip(rows, labels, strict=True):
+        gate = values[row].astype(np.float64)
+        edited = gate.copy()
+        edited[gate.argmax()] = mean[gate.argmax()]
+        part = model.part.numpy()
+        both = margins(np.stack([edited, gate]) @ part, np.array([label, label]))
+        wanted.append(both[0] - both[1])
+    assert few.loc["top gate", "margin_change"] == pytest.approx(np.mean(wanted), abs=1e-5)
+    assert few.loc["random", "margin_change"] == pytest.approx(few.loc["random", "null"])
+    assert np.isnan(few.loc["random", "p"])
+    if not invert:
+        assert few.loc["top gate", "p"] == pytest.approx(1 / 61)
+        assert few.loc["top gate", "margin_change"] < few.loc["top gate", "null_low"]
+        assert few.loc["bottom gate", "p"] > 0.9
+    # All channels are equally large, so that both rankings are one.
+    for column in ("margin_change", "p"):
+        assert few.loc["top gate", column] == few.loc["top gate x norm", column]
+
+
+def test_ablation_by_gate_and_norm(tmp_path: Path) -> None:
+    class Loud(Weighted):
+        def forward(self, x: Tensor) -> Tensor:
+            gate = self.gate(x.mean((2, 3)))[:, :, None, None]
+            blank = (x * 0 + 1).mean(1, keepdim=True).repeat(1, 12, 1, 1)
+            loud = torch.where(torch.arange(12) % 4 == 0, 100.0, 1.0)[:, None, None]
+            return (blank * loud * gate).mean((2, 3)) @ self.part
+
+    model, images = Loud().eval(), toy_images(60)
+    recording = capture(
+        model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    bench = Bench(model, images, recording)
+    found = ablate_channels(bench, shares=(1 / 12,), draws=40, images=20, progress=False)
+    found = found.set_index("order")
+    # The loudest channel makes the logit, though its gate is the lowest of its class.
+    assert (
+        found.loc["top gate x norm", "margin_change"] < 5 * found.loc["top gate", "margin_change"]
+    )
+    assert found.loc["top gate x norm", "p"] == pytest.approx(1 / 41)
+
+
+class Corner(nn.Module):
+    """The logit of class 1 is the brightness of the upper left corner; the gate looks there."""
+
+    def __init__(self, rows: slice) -> None:
+        super().__init__()
+        self.rows = rows
+        self.squash = nn.Sigmoid()
+        self.body = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.full(x.shape[2:], -4.0)
+        bias[self.rows, self.rows] = 4.0
+        gate = self.squash(bias - 0.01 * x.mean(1, keepdim=True))
+        gated = self.body(x.mean(1, keepdim=True).repeat(1, 2, 1, 1) * gate)
+        light = (x[:, :, :4, :4].mean((1, 2, 3)) + 0 * gated.mean((1, 2, 3))) * 8 - 4
+        return torch.stack([-light, light], 1)
+
+
+@pytest.mark.parametrize(("looks", "right"), [(slice(0, 4), True), (slice(12, 16), False)])
+def test_deletion_and_insertion(tmp_path: Path, looks: slice, right: bool) -> None:
+    rng = torch.Generator().manual_seed(0)
+    images = 0.2 * torch.rand(40, 3, 16, 16, generator=rng)
+    labels = torch.arange(40) % 2
+    images[labels == 1, :, :4, :4] += 0.8
+    model = Corner(looks).eval()
+    data = TensorDataset(images, labels)
+    recording = capture(
+        model, data, tmp_path / "r", classes=["no", "yes"], grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    bench = Bench(model, data, recording, images=20)
+    found = erase(bench, steps=16, images=20, progress=False)
+    name = recording.gates[0].name
+    assert recording.gates[0].kind == "spatial"
+    assert set(found.curves["order"]) == {name, "random", "centre"}
+    areas = found.areas.set_index(["mode", "fill", "order"])
+    curves = found.curves.set_index(["mode", "fill", "order", "share"])["probability"]
+    # Nothing deleted and all inserted is the image; all deleted is nothing inserted.
+    for fill in ("mean", "blur"):
+        for order in (name, "random"):
+            whole = curves["deletion", fill, order, 0.0]
+            assert curves["insertion", fill, order, 1.0] == pytest.approx(whole)
+            none = curves["deletion", fill, order, 1.0]
+            assert curves["insertion", fill, order, 0.0] == pytest.approx(none)
+    deletion, insertion = (areas.loc[mode, "mean", name] for mode in ("deletion", "insertion"))
+    if right:
+        assert deletion["over_random_high"] < 0 < insertion["over_random_low"]
+        # One sixteenth of the pixels are the corner.
+        end = curves["deletion", "mean", name, 1.0]
+        assert curves["deletion", "mean", name, 1 / 16] == pytest.approx(end, abs=1e-6)
+    else:
+        assert insertion["over_random_high"] < 0 < deletion["over_random_low"]
+    # The area is the trapezoidal rule's.
+    one = found.curves.query("mode == 'deletion' and fill == 'mean' and order == @name")
+    wanted = np.trapezoid(one["probability"], one["share"])
+    assert deletion["area"] == pytest.approx(wanted, abs=1e-9)
+
+
+def test_randomization_tells_what_was_learnt(tmp_path: Path) -> None:
+    """A gate whose module passes on what comes in, after a layer that makes what it reads."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 6, 1, bias=False)
+            self.norm = nn.BatchNorm2d(6)
+            self.first = nn.Sequential(nn.Linear(6, 6), nn.Sigmoid())
+            self.constant = nn.Sequential(nn.Linear(6, 6), nn.Sigmoid())
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.norm(self.stem(x))
+            x = x * self.first(x.mean((2, 3)))[:, :, None, None]
+            x = x * self.constant(x.mean((2, 3)))[:, :, None, None]
+            return self.head(x.mean((2, 3)))
+
+    torch.manual_seed(0)
+    model, images = Net().eval(), toy_images(60)
+    with torch.no_grad():
+        model.constant[0].weight.zero_()
+        model.constant[0].bias.fill_(0.3)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    recording = capture(
+        model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    bench = Bench(model, images, recording)
+    torch.manual_seed(5)
+    found = randomize_gates(bench, [recording], draws=2, progress=False)
+    following = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(following, torch.rand(1))  # nobody else's random numbers are touched
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    table = found.set_index(["gate", "randomized", "draw"])["similarity"]
+    assert table["first", "seed", 0] == pytest.approx(1)
+    assert (table["first"][["own", "upstream"]] < 0.999).all()
+    assert table["constant"].isna().all()  # a constant gate is like nothing, itself included
+    assert len(found) == 2 * (2 * 2 + 1)
+
+
+def test_cka_by_hand_and_its_invariances() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 8)), rng.normal(size=(30, 5))
+    rotation = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    assert linear_cka(x, 3 * x @ rotation + 1) == pytest.approx(1)
+    assert linear_cka(x, y) == pytest.approx(linear_cka(y, x))
+    assert np.isnan(linear_cka(x, np.full((30, 4), 0.1, np.float32)))
+    # HSIC as the sum over all four different images that it estimates (Song et al. 2012, eq. 3).
+    small, other = x[:7], y[:7]
+    k, m = (v - v.mean(0) for v in (small, other))
+    k, m = k @ k.T, m @ m.T
+
+    def loop(k: np.ndarray, m: np.ndarray) -> float:
+        total, count = 0.0, 0
+        for i, j, q, r in itertools.permutations(range(7), 4):
+            total += k[i, j] * (m[i, j] + m[q, r] - 2 * m[i, q])
+            count += 1
+        return total / count
+
+    wanted = loop(k, m) / np.sqrt(loop(k, k) * loop(m, m))
+    assert linear_cka(small, other) == pytest.approx(wanted)
+    # Unrelated gates are about 0 apart however many channels there are.
+    wide = [linear_cka(rng.normal(size=(40, 500)), rng.normal(size=(40, 500))) for _ in range(20)]
+    assert abs(np.mean(wide)) < 0.02
+
+
+def test_similarity_of_maps_is_spearmans(write_recording: Callable[..., Recording]) -> None:
+    rng = np.random.default_rng(1)
+    maps = rng.random((9, 4, 4)), rng.random((9, 4, 4))
+    maps[0][3] = 0.5
+    labels = np.arange(9) % 3
+    a, b = (
+        write_recording(name, labels=labels, gates={"s": values})
+        for name, values in zip("ab", maps, strict=True)
+    )
+    row = compare_gates(a, b).iloc[0]
+    wanted = [
+        stats.spearmanr(first.ravel(), second.ravel()).statistic
+        for i, (first, second) in enumerate(zip(*maps, strict=True))
+        if i != 3
+    ]
+    assert row["images"] == 8
+    assert row["similarity"] == pytest.approx(np.mean(wanted))

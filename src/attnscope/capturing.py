@@ -442,7 +442,9 @@ def batches(
             yield Batch(x, images, dataset.labels[where], [dataset.paths[i] for i in part])
         return
     start = 0
-    for x, labels in DataLoader(Subset(dataset, rows), batch_size):
+    # A loader draws a number when it starts; not from the generator that all others draw from.
+    own = torch.Generator()
+    for x, labels in DataLoader(Subset(dataset, rows), batch_size, generator=own):
         if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != 3:
             raise InputError("each item of the data set must be an image (3, H, W) and a label")
         pictures = normalization.undo(x)

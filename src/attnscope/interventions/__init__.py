@@ -5,7 +5,10 @@ and returns a data frame. The images of a recording that are not scored give the
 of other images, so that no image is measured by itself.
 """
 
+from attnscope.interventions.ablation import ablate_channels
 from attnscope.interventions.bench import Bench
+from attnscope.interventions.erasing import Erasing, erase
+from attnscope.interventions.randomization import randomize_gates
 from attnscope.interventions.replacement import replace_gates
 
-__all__ = ["Bench", "replace_gates"]
+__all__ = ["Bench", "Erasing", "ablate_channels", "erase", "randomize_gates", "replace_gates"]

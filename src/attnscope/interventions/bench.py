@@ -105,6 +105,21 @@ class Bench:
         wanted = rows if isinstance(rows, range) else [int(row) for row in rows]
         yield from batches(self._dataset, wanted, self.batch_size, self._normalization, self.device)
 
+    def sample(self, images: int) -> NDArray[np.int64]:
+        """About so many of the scored rows, of each class its share, sorted."""
+        if images >= len(self.scored):
+            return self.scored
+        labels = self.recording.labels[self.scored]
+        order = self.rng("fewer images").permutation(len(labels))
+        # The first of each class, then the second of each: any number of them is stratified.
+        turn = np.empty(len(labels), np.int64)
+        for k in np.unique(labels):
+            mine = order[labels[order] == k]
+            turn[mine] = np.arange(len(mine))
+        chosen = np.lexsort((self.rng("ties").random(len(labels)), turn))[:images]
+        found: NDArray[np.int64] = self.scored[np.sort(chosen)]
+        return found
+
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """The network in eval mode and without gradients, for a block."""

@@ -70,7 +70,7 @@ class Tape:
         self.logits: Tensor = torch.empty(0)
         """``(N, K)``, of the last forward."""
         self._x: Tensor = torch.empty(0)
-        self._plan: _Plan | None = None
+        self._plan: Plan | None = None
         self._kept: dict[_Call, Any] = {}
         self._skips: dict[frozenset[str], frozenset[_Call]] = {}
         """What is left out for a group of gates, once it was tried."""
@@ -85,7 +85,7 @@ class Tape:
             The logits, ``(N, K)``.
         """
         if self._plan is None:
-            self._plan = _plan(self.model, x)
+            self._plan = plan_of(self.model, x)
         self._x = x
         self._kept.clear()
         with torch.no_grad(), watch_gates(self.model, self.gates) as seen, self._keep():
@@ -191,7 +191,7 @@ class Tape:
             yield
 
 
-class _Plan:
+class Plan:
     """What ended when, in a forward."""
 
     def __init__(self, ended: list[_Ended], made: dict[tuple[str, int], int]) -> None:
@@ -199,6 +199,10 @@ class _Plan:
         self._made = made
         """Of each bounded activation, how many calls had ended when it ran."""
         self.inner = {each.call: each.inner for each in ended}
+
+    def ran_before(self, gate: Gate) -> set[str]:
+        """Paths of the modules of which some call had ended before the gate was made."""
+        return {each.call[0] for each in self._ended[: self._made[gate.made_in, gate.call]]}
 
     def before(self, gates: Sequence[Gate]) -> frozenset[_Call]:
         """The outermost calls that had ended before the first of these gates was made."""
@@ -216,7 +220,7 @@ class _Plan:
         )
 
 
-class _Planner(Tracer):
+class Planner(Tracer):
     """Sees in which order calls of modules end and bounded activations run."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -230,6 +234,7 @@ class _Planner(Tracer):
         """Nothing is to be done: it sees one forward."""
 
     def meet(self, product: Product) -> Tensor:
+        """Leaves every gate as it is."""
         return product.gate
 
     def finish(self) -> None:
@@ -243,6 +248,7 @@ class _Planner(Tracer):
         outputs: Sequence[Tensor],
         products: Sequence[Product],
     ) -> None:
+        """Sees whether a bounded activation has run."""
         for output in outputs:
             mark = self.mark_of(output)
             if mark is not None and (mark.made_in, mark.call) not in self.made:
@@ -267,8 +273,14 @@ class _Planner(Tracer):
             self._open[-1].inner.update(call.inner)
 
 
-def _plan(model: nn.Module, x: Tensor) -> _Plan:
-    planner = _Planner(model)
+def plan_of(model: nn.Module, x: Tensor) -> Plan:
+    """Runs a network once, without gradients, and says what ended when.
+
+    Args:
+        model: any network, in eval mode.
+        x: as the network gets it, ``(N, 3, H, W)``.
+    """
+    planner = Planner(model)
     handles: list[RemovableHandle] = []
     try:
         for path, module in model.named_modules():
@@ -283,7 +295,7 @@ def _plan(model: nn.Module, x: Tensor) -> _Plan:
     finally:
         for handle in handles:
             handle.remove()
-    return _Plan(planner.ended, planner.made)
+    return Plan(planner.ended, planner.made)
 
 
 def _is_of_tensors(output: Any) -> bool:

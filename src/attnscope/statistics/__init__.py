@@ -11,7 +11,8 @@ from attnscope.statistics.comparison import (
     compare_grad_cam,
     compare_profiles,
 )
-from attnscope.statistics.geometry import class_distances, compare_geometry
+from attnscope.statistics.effects import edit_contrast, replacement_effects
+from attnscope.statistics.geometry import class_distances, compare_gates, compare_geometry
 from attnscope.statistics.maps import (
     agreement_summary,
     class_mean_grad_cam,
@@ -52,10 +53,12 @@ __all__ = [
     "class_selectivity",
     "compare_accuracy",
     "compare_class_order",
+    "compare_gates",
     "compare_geometry",
     "compare_grad_cam",
     "compare_profiles",
     "confusion_matrix",
+    "edit_contrast",
     "error_position_summary",
     "error_positions",
     "gate_logits",
@@ -66,5 +69,6 @@ __all__ = [
     "map_agreement",
     "misclassified",
     "permuted_channel_effects",
+    "replacement_effects",
     "state_sweep",
 ]

@@ -13,9 +13,10 @@ from scipy import stats
 
 from attnscope.moments import Moments
 from attnscope.recording import Recording
+from attnscope.statistics.agreement import rank_correlation
 from attnscope.statistics.comparison import expect_same_images, shared_channel_gates
 from attnscope.statistics.profiles import class_moments
-from attnscope.statistics.sampling import expect_positive, permutation_p
+from attnscope.statistics.sampling import expect_positive, permutation_p, stratified_sample
 
 _EXACT_UP_TO = 7
 """Classes whose 7! = 5,040 orders are counted instead of drawn."""
@@ -185,3 +186,88 @@ def _standard_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     ranks -= ranks.mean(-1, keepdims=True)
     length = np.sqrt((ranks**2).sum(-1, keepdims=True))
     return ranks / np.where(length > 0, length, np.nan)
+
+
+def compare_gates(a: Recording, b: Recording, images: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """How alike what two networks' gates say of the same images is, gate by gate.
+
+    Of spatial gates on one grid it is Spearman's rho over the pixels, averaged over the images. Of
+    every other kind it is linear CKA (Kornblith et al. 2019, ICML), which needs no channel of one
+    network to be any of the other's, with the unbiased estimator of HSIC (Song et al. 2012, Journal
+    of Machine Learning Research 13): 1 for gates that are rotations of each other, about 0 for
+    unrelated ones however many channels they have.
+
+    Args:
+        a, b: of the same images, for instance two seeds of one training.
+        images: on how many of them at most, of each class its share and never more than half.
+        seed: of which.
+
+    Returns:
+        One row a gate that both have under one name: gate, kind, similarity, images (that could be
+        scored: a constant map has no ranks). NaN where there are none, or a gate is constant.
+
+    Raises:
+        InputError: the recordings are not of the same images.
+    """
+    expect_same_images(a, b)
+    rows = np.arange(len(a))
+    if images < len(a):
+        rows = stratified_sample(a.labels, images, np.random.default_rng(seed))
+    names = {gate.name for gate in b.gates}
+    found = []
+    for gate in a.gates:
+        if gate.name in names:
+            x, y = a.gate(gate.name)[rows], b.gate(gate.name)[rows]
+            similarity, count = gate_similarity(x, y, gate.kind)
+            found.append(
+                {"gate": gate.name, "kind": gate.kind, "similarity": similarity, "images": count}
+            )
+    return pd.DataFrame(found, columns=["gate", "kind", "similarity", "images"])
+
+
+def gate_similarity(x: NDArray[np.float32], y: NDArray[np.float32], kind: str) -> tuple[float, int]:
+    """That of `compare_gates` for the values of one gate, and how many images were scored.
+
+    Args:
+        x, y: ``(n, C)`` and ``(n, D)``, or ``(n, H, W)``, of the same images.
+        kind: of the gate.
+    """
+    if kind == "spatial" and x.shape == y.shape:
+        first, second = (values.reshape(len(values), -1) for values in (x, y))
+        scored = (first.max(1) > first.min(1)) & (second.max(1) > second.min(1))
+        if not scored.any():
+            return float("nan"), 0
+        return float(rank_correlation(first[scored], second[scored]).mean()), int(scored.sum())
+    return linear_cka(x.reshape(len(x), -1), y.reshape(len(y), -1)), len(x)
+
+
+def linear_cka(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+    """Linear CKA with the unbiased HSIC, of ``(n, C)`` and ``(n, D)``; NaN below four images.
+
+    It may fall a little below 0. NaN where one of the two is constant.
+    """
+    n = len(x)
+    if n < 4:
+        return float("nan")
+    grams = []
+    for values in (x, y):
+        centred = np.asarray(values, np.float64)
+        centred = centred - centred.mean(0)
+        scale = np.sqrt((centred**2).sum() / n)
+        # Rounding leaves something of a constant gate.
+        if scale <= 1e-7 * max(float(np.abs(values).max()), 1e-30):
+            return float("nan")
+        gram = (centred / scale) @ (centred / scale).T
+        np.fill_diagonal(gram, 0)
+        grams.append(gram)
+    k, m = grams
+    both, first, second = _hsic(k, m), _hsic(k, k), _hsic(m, m)
+    return float(both / np.sqrt(first * second)) if first > 0 and second > 0 else float("nan")
+
+
+def _hsic(k: NDArray[np.float64], m: NDArray[np.float64]) -> float:
+    """Song et al. 2012, eq. 5, of Gram matrices whose diagonals are zero."""
+    n = len(k)
+    rows_k, rows_m = k.sum(0), m.sum(0)
+    found = (k * m).sum() + rows_k.sum() * rows_m.sum() / ((n - 1) * (n - 2))
+    return float((found - 2 * (rows_k @ rows_m) / (n - 2)) / (n * (n - 3)))

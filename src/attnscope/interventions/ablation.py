@@ -1,0 +1,232 @@
+"""Channels of a gate set to their mean: do those matter most that are gated most?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from attnscope.errors import InputError
+from attnscope.gate_info import Gate
+from attnscope.gates import as_factor
+from attnscope.interventions.bench import Bench
+from attnscope.interventions.replay import Tape
+from attnscope.statistics.effects import bootstrap_interval, margins, paired_accuracy_change
+from attnscope.statistics.sampling import permutation_p
+
+RANKINGS = ("gate", "gate x norm")
+"""By the image's own gate, and by that times the L2 norm of the channel that it multiplies."""
+_ORDERS = tuple(f"{end} {ranking}" for ranking in RANKINGS for end in ("top", "bottom"))
+_COLUMNS = [
+    "gate",
+    "share",
+    "channels",
+    "order",
+    "images",
+    "change",
+    "low",
+    "high",
+    "margin_change",
+    "margin_low",
+    "margin_high",
+    "null",
+    "null_low",
+    "null_high",
+    "p",
+]
+
+
+def ablate_channels(
+    bench: Bench,
+    *,
+    shares: Sequence[float] = (0.1, 0.25, 0.5),
+    draws: int = 100,
+    images: int = 100,
+    resamples: int = 1000,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Sets the gates of some channels to their mean over other images, and sees what is lost.
+
+    Which channels is said image by image: those with the highest or the lowest gate, those with the
+    highest or lowest gate times feature norm, or random ones.
+
+    Args:
+        bench: the network and its images.
+        shares: of the channels, above 0 and at most 1; rounded, one channel at least.
+        draws: how often random channels are drawn, for each image anew.
+        images: how many of the scored images are taken, since each draw runs the network again.
+        resamples: of the bootstrap over images.
+        progress: whether to show a bar.
+
+    Returns:
+        One row a channel gate, share and order (``top gate``, ``bottom gate``, ``top gate x norm``,
+        ``bottom gate x norm``, ``random``): gate, share, channels (how many), order, images,
+        change, low, high (of accuracy), margin_change, margin_low, margin_high (in units of the
+        logits); null, null_low, null_high: mean, 2.5 and 97.5 % over the draws of the mean margin
+        change under random channels, and p: the share of draws that lose at least as much as this
+        order, itself counted, whose null is that the ranking tells nothing of what a channel is
+        worth. Of ``random`` the changes are means over the draws: its accuracy has the interval of
+        the mean over images, by bootstrap.
+
+    Raises:
+        InputError: there is no channel gate, or a number is out of its range.
+    """
+    gates = [gate for gate in bench.gates if gate.kind == "channel"]
+    if not gates:
+        raise InputError(f"{bench.recording.folder} holds no channel gate")
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise InputError(f"shares are {tuple(shares)}; each must be above 0 and at most 1")
+    if draws < 1 or images < 1:
+        raise InputError(f"{draws} draws of {images} images; take 1 or more of each, usually 100")
+    rows = bench.sample(images)
+    tape = Tape(bench.model, bench.gates, [(gate.name,) for gate in gates])
+    losses = {(gate.name, share): _Losses(len(rows), draws) for gate in gates for share in shares}
+    own_right, start = np.zeros(len(rows), bool), 0
+    rng = bench.rng("channels")
+    with (
+        bench.quiet(),
+        tqdm(total=len(rows), unit="image", disable=not progress, dynamic_ncols=True) as bar,
+    ):
+        means = {gate.name: torch.from_numpy(bench.mean_gate(gate.name)) for gate in gates}
+        for batch in bench.batches(rows):
+            places = slice(start, start + len(batch.labels))
+            start = places.stop
+            labels = batch.labels.numpy()
+            own = tape.forward(batch.x).float().cpu().numpy()
+            own_margin = margins(own, labels)
+            own_right[places] = own_margin > 0
+            for gate in gates:
+                values = tape.seen[gate.name].cpu()
+                score = {"gate": values.float(), "gate x norm": values * _norms(tape, gate)}
+                for share in shares:
+                    count = max(1, round(share * values.shape[1]))
+                    found = losses[gate.name, share]
+                    mean = means[gate.name].to(bench.device)
+                    for ranking, of_channel in score.items():
+                        for end in ("top", "bottom"):
+                            mask = _choose(of_channel, count, end == "top")
+                            new = _margins_without(tape, gate, mask, mean, labels)
+                            found.add(f"{end} {ranking}", places, new - own_margin, new > 0)
+                    for draw in range(draws):
+                        noise = torch.from_numpy(rng.random(values.shape))
+                        mask = _choose(noise, count, True)
+                        new = _margins_without(tape, gate, mask, mean, labels)
+                        found.add_draw(draw, places, new - own_margin, new > 0)
+            bar.update(len(labels))
+    table = []
+    for gate in gates:
+        for share in shares:
+            count = max(1, round(share * gate.channels))
+            table += losses[gate.name, share].rows(
+                {"gate": gate.name, "share": share, "channels": count},
+                own_right,
+                resamples,
+                bench.seed,
+            )
+    return pd.DataFrame(table, columns=_COLUMNS)
+
+
+class _Losses:
+    """What one number of channels costs, image by image."""
+
+    def __init__(self, images: int, draws: int) -> None:
+        self._shift = {order: np.zeros(images) for order in _ORDERS}
+        self._right = {order: np.zeros(images, bool) for order in _ORDERS}
+        self._draws = np.zeros((draws, images))
+        self._draws_right = np.zeros(images)
+
+    def add(
+        self,
+        order: str,
+        places: slice,
+        shift: NDArray[np.float64],
+        right: NDArray[np.bool_],
+    ) -> None:
+        self._shift[order][places] = shift
+        self._right[order][places] = right
+
+    def add_draw(
+        self, draw: int, places: slice, shift: NDArray[np.float64], right: NDArray[np.bool_]
+    ) -> None:
+        self._draws[draw, places] = shift
+        self._draws_right[places] += right
+
+    def rows(
+        self, about: dict[str, object], own: NDArray[np.bool_], resamples: int, seed: int
+    ) -> list[dict[str, object]]:
+        drawn = self._draws.mean(1)
+        null_low, null_high = np.percentile(drawn, [2.5, 97.5])
+        null = {"null": drawn.mean(), "null_low": null_low, "null_high": null_high}
+        found = []
+        for order in _ORDERS:
+            change, low, high = paired_accuracy_change(own, self._right[order])
+            p = float(permutation_p(-drawn, np.asarray(-self._shift[order].mean())))
+            margin = _mean_and_interval(self._shift[order], "margin_", resamples, seed)
+            found.append(
+                {
+                    **about,
+                    "order": order,
+                    "images": len(own),
+                    "change": change,
+                    "low": low,
+                    "high": high,
+                    **margin,
+                    **null,
+                    "p": p,
+                }
+            )
+        change = _mean_and_interval(self._draws_right / len(self._draws) - own, "", resamples, seed)
+        margin = _mean_and_interval(self._draws.mean(0), "margin_", resamples, seed)
+        found.append({**about, "order": "random", "images": len(own), **change, **margin, **null})
+        return found
+
+
+def _mean_and_interval(
+    values: NDArray[np.float64], prefix: str, resamples: int, seed: int
+) -> dict[str, float]:
+    low, high = bootstrap_interval(values[:, None], resamples, seed)
+    return {
+        f"{prefix}change": float(values.mean()),
+        f"{prefix}low": float(low[0]),
+        f"{prefix}high": float(high[0]),
+    }
+
+
+def _choose(score: Tensor, count: int, highest: bool) -> Tensor:
+    """Of each image the ``count`` channels with the highest or lowest score: bool, ``(n, C)``."""
+    where = score.topk(count, dim=1, largest=highest).indices
+    return torch.zeros(score.shape, dtype=torch.bool).scatter_(1, where, True)
+
+
+def _margins_without(
+    tape: Tape, gate: Gate, mask: Tensor, mean: Tensor, labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Margins with the gate of the chosen channels set to its mean."""
+    chosen = as_factor(mask, gate).to(mean.device)
+    instead = as_factor(mean[None], gate)
+
+    def edit(own: Tensor, features: Tensor) -> Tensor:
+        return torch.where(chosen, instead.to(own.dtype), own)
+
+    return margins(tape.again({gate.name: edit}).float().cpu().numpy(), labels)
+
+
+def _norms(tape: Tape, gate: Gate) -> Tensor:
+    """L2 norms of the channels that the gate multiplies, ``(n, C)``."""
+    found: list[Tensor] = []
+
+    def see(own: Tensor, features: Tensor) -> Tensor:
+        # A gate may lie over fewer axes than its layout names, never over more.
+        axes = [axis for axis, letter in enumerate(gate.layout) if letter not in "NC"]
+        norms = features.float().square().sum(axes).sqrt()
+        order = [letter for letter in gate.layout if letter in "NC"]
+        found.append((norms if order == ["N", "C"] else norms.T).cpu())
+        return own
+
+    tape.again({gate.name: see})
+    return found[0]

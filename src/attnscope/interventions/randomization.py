@@ -1,0 +1,158 @@
+"""Parameters drawn anew: how much of a gate did the training put into them?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from attnscope.errors import InputError
+from attnscope.gate_info import Gate
+from attnscope.gates import watch_gates
+from attnscope.interventions.bench import Bench
+from attnscope.interventions.replay import plan_of
+from attnscope.recording import Recording
+from attnscope.statistics.comparison import expect_same_images
+from attnscope.statistics.geometry import gate_similarity
+from attnscope.tracing import eval_mode
+
+_CALIBRATION = 256  # images on which BatchNorm is estimated again
+
+
+def randomize_gates(
+    bench: Bench,
+    seeds: Sequence[Recording] = (),
+    *,
+    draws: int = 3,
+    images: int = 500,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """How alike a gate is to itself after parameters were drawn anew (Adebayo et al. 2018).
+
+    First those of the module that makes the gate, then these and all that had run before it. What
+    is not changed by that was not learnt. The yardstick is how alike the gates of two trainings
+    are. The network itself is not touched.
+
+    Layers are drawn as PyTorch draws them; parameters of modules that cannot draw their own change
+    places among themselves. BatchNorms that were drawn anew get their means and variances from
+    images that are not scored: with those of a new layer the next one would see other scales.
+
+    Args:
+        bench: the network and its images.
+        seeds: recordings of other trainings of the same network, on the same images.
+        draws: how often parameters are drawn.
+        images: how many of the scored images are taken.
+        progress: whether to show a bar.
+
+    Returns:
+        One row a gate, what was drawn and draw: gate, kind, depth, randomized (``own``,
+        ``upstream``: own and upstream, or ``seed``: nothing, another training), draw, similarity
+        (of `attnscope.statistics.compare_gates`), images (that could be scored).
+
+    Raises:
+        InputError: a number is below 1, or a recording is of other images or has not these gates.
+    """
+    if draws < 1 or images < 1:
+        raise InputError(f"{draws} draws of {images} images; take 1 or more of each")
+    for other in seeds:
+        expect_same_images(bench.recording, other)
+        missing = [g.name for g in bench.gates if g.name not in {o.name for o in other.gates}]
+        if missing:
+            raise InputError(f"{other.folder} has no gate {missing[0]}; take another seed of it")
+    rows = bench.sample(images)
+    before = {gate.name: bench.gates_of(gate.name, rows) for gate in bench.gates}
+    lenders = np.sort(
+        bench.rng("calibration").permutation(np.flatnonzero(bench.others))[:_CALIBRATION]
+    )
+    with bench.quiet():
+        plan = plan_of(bench.model, next(bench.batches(rows)).x)
+    found = []
+    total = len(bench.gates) * 2 * draws
+    with tqdm(total=total, unit="network", disable=not progress, dynamic_ncols=True) as bar:
+        for depth, gate in enumerate(bench.gates, start=1):
+            about = {"gate": gate.name, "kind": gate.kind, "depth": depth}
+            own = gate.name.partition("#")[0]
+            makers = {path for path, _ in bench.model.named_modules() if _is_in(path, own)}
+            upstream = makers | plan.ran_before(gate)
+            for randomized, paths in (("own", makers), ("upstream", upstream)):
+                for draw in range(draws):
+                    model = _drawn_anew(bench, paths, lenders, draw)
+                    after = _values(bench, model, gate, rows)
+                    similarity, scored = gate_similarity(before[gate.name], after, gate.kind)
+                    found.append(
+                        {
+                            **about,
+                            "randomized": randomized,
+                            "draw": draw,
+                            "similarity": similarity,
+                            "images": scored,
+                        }
+                    )
+                    bar.update()
+            for number, other in enumerate(seeds):
+                values = other.gate(gate.name)[rows]
+                similarity, scored = gate_similarity(before[gate.name], values, gate.kind)
+                found.append(
+                    {
+                        **about,
+                        "randomized": "seed",
+                        "draw": number,
+                        "similarity": similarity,
+                        "images": scored,
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+def _is_in(path: str, module: str) -> bool:
+    """Whether a path is that of a module, or of one within it."""
+    return path == module or path.startswith(f"{module}.")
+
+
+def _drawn_anew(
+    bench: Bench, paths: Iterable[str], lenders: NDArray[np.int64], draw: int
+) -> nn.Module:
+    """A copy of the network in which the parameters of some modules are drawn anew."""
+    model = copy.deepcopy(bench.model)
+    modules = dict(model.named_modules())
+    norms = []
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(int(bench.rng("parameters").integers(2**31)) + draw)
+        for path in sorted(paths):
+            module = modules[path]
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                norms.append(module)
+            parameters = list(module.parameters(recurse=False))
+            reset = getattr(module, "reset_parameters", None)
+            if parameters and callable(reset):
+                reset()
+                continue
+            for parameter in parameters:
+                order = torch.randperm(parameter.numel(), device="cpu").to(parameter.device)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    if norms:
+        with eval_mode(model), torch.no_grad():
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # a plain mean over the batches
+                norm.train()
+            for batch in bench.batches(lenders):
+                model(batch.x)
+    return model
+
+
+def _values(
+    bench: Bench, model: nn.Module, gate: Gate, rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    found = []
+    with eval_mode(model), torch.no_grad(), watch_gates(model, [gate]) as seen:
+        for batch in bench.batches(rows):
+            model(batch.x)
+            found.append(seen[gate.name].float().cpu().numpy())
+    return np.concatenate(found)
