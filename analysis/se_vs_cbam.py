@@ -11,8 +11,9 @@ import tyro
 from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import write_bytes
+from attnscope.pictures import accuracy_sentence
 from attnscope.recording import Recording
-from attnscope.report import accuracy_sentence, write_comparison, write_report
+from attnscope.report import write_comparison, write_report
 
 
 def main(

@@ -18,7 +18,7 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
-from attnscope import figures, report, statistics
+from attnscope import figures, pictures, report, statistics
 from attnscope.errors import InputError
 from attnscope.recording import Recording, find_recordings
 
@@ -229,9 +229,9 @@ def picture(run: Run, row: int, source: str, low: float, high: float) -> bytes:
 
 @_draw
 def figure(run: Run, name: str) -> tuple[list[bytes], str]:
-    """A figure of ``report.FIGURES`` as PNG, with its caption (plain text, not markdown)."""
+    """A figure of ``pictures.FIGURES`` as PNG, with its caption (plain text, not markdown)."""
     with figures.style():
-        picture = report.FIGURES[name](run.recording)
+        picture = pictures.FIGURES[name](run.recording)
         return [
             report.render(page, "png", layouts.DPI) for page in picture.figures
         ], picture.caption
@@ -239,9 +239,9 @@ def figure(run: Run, name: str) -> tuple[list[bytes], str]:
 
 @_draw
 def comparison(a: Run, b: Run, name: str) -> tuple[list[bytes], str]:
-    """A figure of ``report.COMPARISONS`` as PNG, with its caption (plain text, not markdown)."""
+    """A figure of ``pictures.COMPARISONS`` as PNG, with its caption (plain text, not markdown)."""
     with figures.style():
-        picture = report.COMPARISONS[name](a.recording, b.recording)
+        picture = pictures.COMPARISONS[name](a.recording, b.recording)
         return [
             report.render(page, "png", layouts.DPI) for page in picture.figures
         ], picture.caption

@@ -132,7 +132,7 @@ def test_a_module_imports_what_its_row_allows(file: Path) -> None:
 def test_a_library_has_its_place(file: Path) -> None:
     module = module_of(file)
     places = {
-        "matplotlib": {"figures", "report"},
+        "matplotlib": {"figures", "pictures", "report"},
         "captum": {"attribution"},
         "streamlit": {"serve", "cli"},
     }
@@ -141,7 +141,7 @@ def test_a_library_has_its_place(file: Path) -> None:
     without_torch = {
         *("errors", "files", "gate_info", "recipes", "shards", "recording"),
         *("moments", "statistics"),
-        *("figures", "report", "serve"),
+        *("figures", "pictures", "report", "serve"),
     }
     if module in without_torch:
         assert not packages(file) & {"torch", "torchvision"}, f"{module} imports torch"

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from attnscope import figures, report, statistics
 from attnscope.errors import InputError
+from attnscope.pictures import accuracy_sentence
 from attnscope.recording import Recording
 
 Make = Callable[..., Recording]
@@ -365,7 +366,7 @@ def test_one_class_that_differs_is_named() -> None:
             "p_holm": [0.001, 0.004, 0.08, np.nan],  # without Holm the dog would differ, too
         }
     )
-    sentence = report.accuracy_sentence(frame, "SE", "CBAM")
+    sentence = accuracy_sentence(frame, "SE", "CBAM")
     assert "1 of 2 classes differs" in sentence
     assert sentence.endswith("cat (50.0 % and 70.0 %, p = 0.004).")
     assert "SE is right on 70.0 % of 300 images, CBAM on 80.0 %" in sentence

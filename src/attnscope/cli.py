@@ -316,8 +316,9 @@ class Compare:
     """Where the figures go."""
 
     def __call__(self) -> None:
+        from attnscope.pictures import accuracy_sentence
         from attnscope.recording import Recording
-        from attnscope.report import accuracy_sentence, write_comparison
+        from attnscope.report import write_comparison
         from attnscope.statistics import compare_accuracy
 
         if len(self.runs) != 2:

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 from widgets import chosen_run, in_percent, literal, percent, show_figure, table_height
 
-from attnscope.report import Unavailable
+from attnscope.pictures import Unavailable
 
 run = chosen_run()
 recording = run.recording
