@@ -291,6 +291,75 @@ class Capture:
 
 
 @dataclass(frozen=True)
+class Intervene:
+    """Replace, swap, ablate and randomise a run's gates: what they know, and what is used of it."""
+
+    run: _Run
+    """A run folder with a recording of the part."""
+    part: str = "test"
+    """train, validation or test."""
+    seed_runs: tuple[Path, ...] = ()
+    """Runs of the same network with other seeds: the yardstick of the randomisation."""
+    experiments: tuple[str, ...] = ()
+    """Some of decode, replace, ablate, erase and randomize. Default: all."""
+    images: int = 1000
+    """About how many are scored, of each class at most half; the others lend their gates."""
+    seed: int = 0
+    """Of all that is drawn."""
+    out: Path | None = None
+    """A folder that must not exist. Default: RUN/interventions/PART."""
+    data_root: Path | None = None
+    """Where cifar10 and cifar100 lie. Default: where they lay at the training."""
+    batch_size: int = 64
+    """Images a forward."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    def __call__(self) -> None:
+        from attnscope.files import refuse_existing
+        from attnscope.outcomes import outcomes_folder, write_outcomes
+
+        if not (self.run / "model.safetensors").is_file():
+            raise InputError(f"{self.run} is no run with a network; intervene needs one")
+        folder = self.run / "recordings" / self.part
+        out = outcomes_folder(folder) if self.out is None else self.out
+        refuse_existing(out)
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder} does not exist; make it with attnscope capture {self.run} "
+                f"--part {self.part}"
+            )
+
+        import torch
+
+        from attnscope.capturing import load_run
+        from attnscope.interventions import EXPERIMENTS, Bench, intervene
+        from attnscope.recording import Recording
+        from attnscope.train import choose_device
+
+        _verify(folder)
+        subject = load_run(self.run, self.part, self.data_root)
+        bench = Bench(
+            subject.model.to(choose_device(self.device)).to(memory_format=torch.channels_last),
+            subject.images,
+            Recording(folder),
+            normalization=subject.normalization,
+            images=self.images,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        seeds = [Recording(run / "recordings" / self.part) for run in self.seed_runs]
+        outcomes = intervene(bench, seeds, experiments=self.experiments or EXPERIMENTS)
+        write_outcomes(out, outcomes)
+        if "effects" in outcomes.tables:
+            table = outcomes.tables["effects"]
+            columns = ["target", "edit", "images", "change", "low", "high", "margin_change"]
+            print(table[columns].to_string(index=False, float_format="{:+.4f}".format))
+        print(f"{len(bench.scored)} images scored, {len(bench.gates)} gates: {out}")
+        print(f"Next: attnscope report {self.run}")
+
+
+@dataclass(frozen=True)
 class Figures:
     """Write every figure of a run, as PNG and PDF."""
 
@@ -447,6 +516,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "inspect": Inspect,
     "summary": Summary,
     "capture": Capture,
+    "intervene": Intervene,
     "figures": Figures,
     "compare": Compare,
     "report": Report,

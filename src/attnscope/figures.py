@@ -655,6 +655,159 @@ def draw_per_class_grad_cam(ax: Axes, comparison: pd.DataFrame, measure: str) ->
     return ax
 
 
+# ------------------------------------------------------------------------------ decodable and used
+
+
+def draw_decoding(ax: Axes, decoding: pd.DataFrame, measure: str) -> Axes:
+    """What a gate could tell about the class, over depth, above the band of permuted labels.
+
+    Args:
+        ax: where.
+        decoding: of ``decode_gates``.
+        measure: ``balanced_accuracy`` or ``omega_squared``.
+    """
+    prefix = "" if measure == "balanced_accuracy" else "omega_"
+    x = np.arange(len(decoding))
+    low, high = (decoding[f"{prefix}null_{end}"].to_numpy(float) for end in ("low", "high"))
+    # A band may be thinner than a line: its edge keeps it seen.
+    ax.bar(
+        x,
+        high - low,
+        0.8,
+        low,
+        color="#D5D5D5",
+        edgecolor=_NULL_COLOR,
+        linewidth=0.8,
+        label="null: permuted labels, 95 %",
+    )
+    _draw_intervals(ax, x, decoding, measure, f"{prefix}low", f"{prefix}high", 0)
+    ax.set_ylabel({"balanced_accuracy": "balanced accuracy"}.get(measure, "ω² of the class"))
+    ax.set_ylim(min(0.0, float(np.nanmin([*low, 0]))), None)
+    if measure == "balanced_accuracy":
+        ax.yaxis.set_major_formatter(_as_percent)
+    return _over_gates(ax, list(decoding["gate"]))
+
+
+def draw_usage(ax: Axes, usage: pd.DataFrame) -> Axes:
+    """What the network loses without the class in a gate, and without its dependence on the image.
+
+    Args:
+        ax: where.
+        usage: of ``gate_usage``.
+    """
+    x = np.arange(len(usage))
+    ax.axhline(0, color=_INK, linewidth=0.8)
+    for side, (column, label) in enumerate(
+        (
+            ("class", "gate of another class instead of the same class"),
+            ("dynamic", "mean gate instead of the image's own"),
+        )
+    ):
+        _draw_intervals(
+            ax, x + 0.22 * (2 * side - 1), usage, f"{column}_value", f"{column}_low",
+            f"{column}_high", side, label, sure=usage["p_used" if side == 0 else "p_dynamic"],
+        )  # fmt: skip
+    ax.set_ylabel("accuracy lost")
+    ax.yaxis.set_major_formatter(_as_percent)
+    return _over_gates(ax, list(usage["gate"]))
+
+
+def draw_static_gates(ax: Axes, effects: pd.DataFrame, own: float, sure: Sequence[bool]) -> Axes:
+    """The accuracy that is kept when gates are their mean, with paired intervals.
+
+    Args:
+        ax: where.
+        effects: of ``replacement_effects``, the rows of one edit.
+        own: accuracy of the unedited network.
+        sure: for each row, whether the change counts as one.
+    """
+    y = np.arange(len(effects))
+    kept = effects["accuracy"].to_numpy(float)
+    low, high = (own + effects[end].to_numpy(float) for end in ("low", "high"))
+    ax.axvline(own, color=_INK, linewidth=0.9, label="own gates")
+    for chosen, face in ((True, NETWORK_COLORS[1]), (False, "white")):
+        rows = np.array(sure) == chosen
+        if rows.any():
+            # The interval is not centred at the change: it may end at it.
+            spread = [np.maximum(kept - low, 0)[rows], np.maximum(high - kept, 0)[rows]]
+            ax.errorbar(
+                kept[rows], y[rows], xerr=spread, fmt="o", color=NETWORK_COLORS[1],
+                markerfacecolor=face, markersize=5, elinewidth=1.2, capsize=2,
+                label="lost" if chosen else "no loss seen",
+            )  # fmt: skip
+    ax.set_ylim(len(effects) - 0.4, -0.6)
+    _label(ax.yaxis, short_names(list(effects["target"])))
+    ax.xaxis.set_major_formatter(_as_percent)
+    ax.set_xlabel("accuracy kept")
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    return ax
+
+
+def draw_seed_differences(ax: Axes, frame: pd.DataFrame, names: tuple[str, str]) -> Axes:
+    """Per class, how much more accurate the second kind of network is, over seeds.
+
+    Args:
+        ax: where.
+        frame: of ``compare_seeds``; the first row is all classes together.
+        names: of the two kinds.
+    """
+    y = np.arange(len(frame))
+    ax.axvline(0, color=_INK, linewidth=0.8)
+    middle = frame["difference"].to_numpy(float)
+    ax.hlines(
+        y, frame["image_low"], frame["image_high"], color="#C4C4C4", linewidth=5,
+        label="95 % over images, these networks",
+    )  # fmt: skip
+    spread = [middle - frame["low"].to_numpy(float), frame["high"].to_numpy(float) - middle]
+    sure = frame["p_holm"].to_numpy(float) < 0.05
+    for chosen, label in ((False, "95 % over seeds"), (True, "and p < 0.05 (Holm)")):
+        rows = sure == chosen
+        if rows.any():
+            ax.errorbar(
+                middle[rows], y[rows], xerr=np.nan_to_num(np.array(spread)[:, rows]), fmt="o",
+                color=NETWORK_COLORS[0], markerfacecolor=NETWORK_COLORS[0] if chosen else "white",
+                markersize=5, elinewidth=1.2, capsize=2, label=label,
+            )  # fmt: skip
+    _rows(ax, list(frame["class"]))
+    ax.xaxis.set_major_formatter(_as_percent)
+    ax.set_xlabel(f"accuracy: {names[1]} minus {names[0]}")
+    return ax
+
+
+def _draw_intervals(
+    ax: Axes,
+    x: NDArray[Any],
+    frame: pd.DataFrame,
+    value: str,
+    low: str,
+    high: str,
+    side: int,
+    label: str = "",
+    sure: pd.Series[Any] | None = None,
+) -> None:
+    """Marks with their intervals; where p is given, only those below 0.05 are filled."""
+    middle = frame[value].to_numpy(float)
+    spread = np.array([middle - frame[low].to_numpy(float), frame[high].to_numpy(float) - middle])
+    full = np.ones(len(x), bool) if sure is None else sure.to_numpy(float) < 0.05
+    color, form = NETWORK_COLORS[side], "os"[side]
+    ax.errorbar(
+        x, middle, yerr=np.maximum(np.nan_to_num(spread), 0), fmt="none", color=color,
+        elinewidth=1.2, capsize=2,
+    )  # fmt: skip
+    # The label is that of a filled mark, whether there is one or not.
+    ax.plot(x[full], middle[full], form, color=color, markersize=5, label=label or "with its 95 %")
+    ax.plot(x[~full], middle[~full], form, color=color, markerfacecolor="white", markersize=5)
+
+
+def _over_gates(ax: Axes, gates: list[str]) -> Axes:
+    _label(ax.xaxis, short_names(gates))
+    ax.set_xlim(-0.6, len(gates) - 0.4)
+    ax.grid(axis="y")
+    ax.set_axisbelow(True)
+    return ax
+
+
 # ----------------------------------------------------------------------------------------- helpers
 
 

@@ -10,5 +10,15 @@ from attnscope.interventions.bench import Bench
 from attnscope.interventions.erasing import Erasing, erase
 from attnscope.interventions.randomization import randomize_gates
 from attnscope.interventions.replacement import replace_gates
+from attnscope.interventions.study import EXPERIMENTS, intervene
 
-__all__ = ["Bench", "Erasing", "ablate_channels", "erase", "randomize_gates", "replace_gates"]
+__all__ = [
+    "EXPERIMENTS",
+    "Bench",
+    "Erasing",
+    "ablate_channels",
+    "erase",
+    "intervene",
+    "randomize_gates",
+    "replace_gates",
+]

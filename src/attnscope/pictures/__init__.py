@@ -1,11 +1,20 @@
 """Pictures by name: figures, laid out, with a caption that is computed from the same numbers.
 
-``FIGURES`` and ``COMPARISONS`` are the names. Figures are ``matplotlib.figure.Figure``, never
-pyplot's.
+``FIGURES``, ``COMPARISONS`` and ``USAGE`` are the names. Figures are
+``matplotlib.figure.Figure``, never pyplot's.
 """
 
 from attnscope.pictures.common import Picture, Unavailable
 from attnscope.pictures.comparison import COMPARISONS, accuracy_sentence
 from attnscope.pictures.network import FIGURES
+from attnscope.pictures.usage import USAGE, seed_differences
 
-__all__ = ["COMPARISONS", "FIGURES", "Picture", "Unavailable", "accuracy_sentence"]
+__all__ = [
+    "COMPARISONS",
+    "FIGURES",
+    "USAGE",
+    "Picture",
+    "Unavailable",
+    "accuracy_sentence",
+    "seed_differences",
+]

@@ -34,8 +34,10 @@ from attnscope.statistics.profiles import (
     gate_profiles,
     gate_state,
 )
+from attnscope.statistics.seeds import compare_seeds, disagreements
 from attnscope.statistics.selectivity import class_selectivity, permuted_channel_effects
 from attnscope.statistics.states import channel_states, image_states, state_sweep
+from attnscope.statistics.usage import decode_gates, gate_usage
 from attnscope.statistics.variance import between_class_variance
 
 __all__ = [
@@ -57,13 +59,17 @@ __all__ = [
     "compare_geometry",
     "compare_grad_cam",
     "compare_profiles",
+    "compare_seeds",
     "confusion_matrix",
+    "decode_gates",
+    "disagreements",
     "edit_contrast",
     "error_position_summary",
     "error_positions",
     "gate_logits",
     "gate_profiles",
     "gate_state",
+    "gate_usage",
     "image_states",
     "linear_probe",
     "map_agreement",

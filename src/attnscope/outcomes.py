@@ -1,0 +1,102 @@
+"""The Outcomes: what interventions found out about one network, in files. No torch.
+
+A folder of small tables, each by itself complete: ``outcomes.parquet`` (one row an image and edit)
+and one CSV for each experiment; ``about.json`` says of which recording they are.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from attnscope.errors import InputError
+from attnscope.files import new_folder, read_json, write_bytes, write_json
+
+REPLACEMENT = "replacement"
+"""The table that is kept image by image; all others are CSV."""
+TABLES = (
+    "decoding",
+    "effects",
+    "ablation",
+    "erasing_areas",
+    "erasing_curves",
+    "randomization",
+)
+"""Names of the tables that are written as CSV, of which some may be missing."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What interventions found out about one network."""
+
+    about: Mapping[str, Any]
+    """Of which recording, how many images, which seed."""
+    replacement: pd.DataFrame | None
+    """Of `attnscope.interventions.replace_gates`."""
+    tables: Mapping[str, pd.DataFrame]
+    """By name, of `TABLES`; those that were made."""
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the tables.
+
+        Raises:
+            InputError: it was not made.
+        """
+        if name not in self.tables:
+            raise InputError(
+                f"the interventions on {self.about.get('name')} have no {name}; "
+                "run attnscope intervene without --experiments"
+            )
+        return self.tables[name]
+
+
+def outcomes_folder(recording: Path) -> Path:
+    """Where the outcomes of a recording lie: ``RUN/interventions/PART``, or beside it."""
+    folder = recording.resolve()
+    if folder.parent.name == "recordings":
+        return folder.parent.parent / "interventions" / folder.name
+    return folder.parent / f"{folder.name}-interventions"
+
+
+def write_outcomes(folder: Path, outcomes: Outcomes) -> None:
+    """Writes them all, or nothing.
+
+    Raises:
+        InputError: the folder exists.
+    """
+    with new_folder(folder) as new:
+        write_json(new / "about.json", dict(outcomes.about))
+        if outcomes.replacement is not None:
+            buffer = io.BytesIO()
+            outcomes.replacement.to_parquet(buffer, index=False)
+            write_bytes(new / f"{REPLACEMENT}.parquet", buffer.getvalue())
+        for name, table in outcomes.tables.items():
+            write_bytes(new / f"{name}.csv", table.to_csv(index=False).encode())
+
+
+def read_outcomes(folder: Path) -> Outcomes:
+    """Reads what `write_outcomes` wrote.
+
+    Raises:
+        InputError: there is nothing, or it cannot be read.
+    """
+    if not (folder / "about.json").is_file():
+        raise InputError(f"{folder} holds no interventions; make them with attnscope intervene")
+    about = read_json(folder / "about.json")
+    replacement = None
+    tables = {}
+    try:
+        if (folder / f"{REPLACEMENT}.parquet").is_file():
+            replacement = pd.read_parquet(folder / f"{REPLACEMENT}.parquet")
+        for name in TABLES:
+            if (folder / f"{name}.csv").is_file():
+                # An empty target is the unedited network, and no missing value.
+                tables[name] = pd.read_csv(folder / f"{name}.csv")
+    except (ValueError, OSError) as error:
+        raise InputError(f"{folder} cannot be read ({error}); intervene again") from None
+    return Outcomes(about, replacement, tables)
