@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from attnscope.distributed import Team
 from attnscope.errors import InputError
 from attnscope.files import read_json
 from attnscope.gate_info import Gate
-from attnscope.gates import find_gates, watch_gates
+from attnscope.gates import Edit, edit_gates, find_gates, watch_gates
 from attnscope.models import load_model, load_weights
 from attnscope.moments import ClassSums, Moments, MomentsWriter
 from attnscope.recording import Recording, RecordingWriter
@@ -64,6 +65,7 @@ def capture(
     about: Mapping[str, Any] | None = None,
     progress: bool = True,
     moments: bool = False,
+    pooled_inputs: bool = False,
     shard_images: int = SHARD_IMAGES,
     team: Team = _ALONE,
 ) -> Recording | Moments:
@@ -88,6 +90,9 @@ def capture(
         about: what the recording tells of itself: name, source, part ...
         progress: whether to show a bar; of several processes the first one shows it.
         moments: record sums over the images of each class (`Moments`), and no single image.
+        pooled_inputs: record also what each gate multiplies, as its mean over the axes that the
+            gate has not (`Recording.pooled_input`). A gate that multiplies another gate, as in
+            ``x * (gc * gs)``, has none: the recording's ``pooled_inputs`` names those that have.
         shard_images: images a shard, rounded up to whole batches. One shard is held in memory.
         team: the processes that share the work, each with the same call, over one folder that all
             of them see. `attnscope.distributed.launched_team` tells which torchrun has started.
@@ -107,6 +112,8 @@ def capture(
         raise InputError(f"batch size is {batch_size}; it must be 1 or more")
     if shard_images < 1:
         raise InputError(f"a shard of {shard_images} images is none; it must be 1 or more")
+    if moments and pooled_inputs:
+        raise InputError("moments hold no pooled inputs of gates; leave one of the two out")
     count = len(dataset)  # type: ignore[arg-type]
     if not count:
         raise InputError("the data set is empty; there is nothing to record")
@@ -125,12 +132,22 @@ def capture(
         layers = list(grad_cam_layers if grad_cam_layers is not None else ())
         if grad_cam_layers is None:
             layers = [last_map_layer(model, sample.x)]
+        inputs: dict[str, Tensor] = {}
+        edits = _pooling_edits(gates, inputs) if pooled_inputs else {}
+        if pooled_inputs:  # which gates have any must be known before the first shard
+            with (
+                torch.no_grad(),
+                torch.random.fork_rng(devices=[]),
+                edit_gates(model, edits, gates),
+            ):
+                model(sample.x)
         writer = (MomentsWriter if moments else RecordingWriter)(
             folder,
             gates=gates,
             classes=names,
             grad_cam_layers=layers,
             about={**(about or {}), "precision": precision, "torch": torch.__version__},
+            pooled_inputs=[gate.name for gate in gates if gate.name in inputs],
             identity={
                 "network": f"{type(model).__module__}.{type(model).__qualname__}",
                 "weights": _hash_weights(model),
@@ -152,7 +169,13 @@ def capture(
             dynamic_ncols=True,
         )
         # One block for all batches: hooking every module anew for each of them costs a twentieth.
-        with bar, writer, head_graph(model, layers) as head, watch_gates(model, gates) as seen:
+        with (
+            bar,
+            writer,
+            head_graph(model, layers) as head,
+            watch_gates(model, gates) as seen,
+            edit_gates(model, edits, gates),
+        ):
             for index in own:
                 rows = range(index * size, min((index + 1) * size, count))
                 if writer.has(index):
@@ -161,10 +184,11 @@ def capture(
                 gathered: ClassSums | _Images = ClassSums(gates) if moments else _Images(len(rows))
                 tables = []
                 for batch in _batches(dataset, rows, batch_size, normalization, device):
+                    inputs.clear()
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                         logits = model(batch.x)
                     _check_labels(batch.labels, logits.shape[1])
-                    arrays = _arrays(seen, logits)
+                    arrays = _arrays(seen, inputs, logits)
                     if not moments:
                         arrays["images"] = _thumbnails(batch.pictures)
                     for layer in layers:
@@ -440,8 +464,59 @@ def _batches(
         start += len(x)
 
 
-def _arrays(seen: Mapping[str, Tensor], logits: Tensor) -> dict[str, NDArray[Any]]:
+def _pooling_edits(gates: Sequence[Gate], inputs: dict[str, Tensor]) -> dict[str, Edit]:
+    """Edits that leave every gate as it is, and put into ``inputs`` what it multiplies, pooled."""
+
+    def edit_of(known: Gate) -> Edit:
+        def keep(gate: Tensor, features: Tensor) -> Tensor:
+            # A gate that multiplies another gate is handed itself. Of several uses of one gate the
+            # first counts, as for the gate's values.
+            if features is not gate and known.name not in inputs:
+                inputs[known.name] = _pooled(features.detach(), gate.shape, known)
+            return gate
+
+        return keep
+
+    return {gate.name: edit_of(gate) for gate in gates}
+
+
+def _pooled(features: Tensor, shape: torch.Size, gate: Gate) -> Tensor:
+    """The mean of the features over the axes along which the gate does not vary.
+
+    Args:
+        features: in the shape in which they are multiplied.
+        shape: of the gate, which broadcasts to them.
+        gate: what the axes are.
+    """
+    layout = gate.layout
+    sizes = (1,) * (features.ndim - len(shape)) + tuple(shape)
+    order = [letter for letter in "NBCHWL" if letter in layout]
+    values = features.permute([layout.index(letter) for letter in order])
+    # One number for all channels is read as a channel gate (N, 1), and its input so as well.
+    over = [
+        axis
+        for axis, letter in enumerate(order)
+        if letter not in gate.axes or sizes[layout.index(letter)] == 1
+    ]
+    own = [
+        1 if axis in over else values.shape[axis]
+        for axis, letter in enumerate(order)
+        if letter in gate.axes
+    ]
+    if over:  # a sum over no axes would be one over all
+        # In single precision whatever the features are in; mean is slow in bfloat16 on a CPU.
+        total = values.sum(over, dtype=torch.float32)
+        values = total / math.prod(values.shape[axis] for axis in over)
+    return values.float().reshape(own)
+
+
+def _arrays(
+    seen: Mapping[str, Tensor], inputs: Mapping[str, Tensor], logits: Tensor
+) -> dict[str, NDArray[Any]]:
     arrays = {f"gate/{name}": _numpy(values.float()) for name, values in seen.items()}
+    for name, values in inputs.items():
+        # Where pixels stand in one row, the gate that was read has become a grid.
+        arrays[f"pooled/{name}"] = _numpy(values.reshape(seen[name].shape))
     return {**arrays, "logits": _numpy(logits.float())}
 
 

@@ -217,6 +217,8 @@ class Capture:
     moments: bool = False
     """Record sums over the images of each class, and no single image. The folder is then
     RUN/moments/PART."""
+    pooled_inputs: bool = False
+    """Record also what each gate multiplies, pooled to the gate's own axes by the mean."""
     shard_images: int = 2048
     """Images a shard, rounded up to whole batches: what is held in memory, what is kept when a
     capture is killed, and the least that a process of torchrun takes."""
@@ -235,6 +237,8 @@ class Capture:
             raise InputError("--mean and --std belong together; give both or none")
         if self.std is not None and min(self.std) <= 0:
             raise InputError(f"--std {min(self.std):g} must be above 0")
+        if self.moments and self.pooled_inputs:
+            raise InputError("--moments holds no --pooled-inputs; leave one of the two out")
 
         from attnscope.distributed import launched_team
         from attnscope.files import refuse_existing
@@ -278,12 +282,19 @@ class Capture:
             precision=self.precision,
             about=subject.about,
             moments=self.moments,
+            pooled_inputs=self.pooled_inputs,
             shard_images=self.shard_images,
             team=team,
         )
         if team.leads:
             for line in subject.about["skipped"]:
                 print(f"skipped {line}", file=sys.stderr)
+            for gate in recording.gates if self.pooled_inputs else ():
+                if gate.name not in recording.pooled_inputs:
+                    print(
+                        f"no pooled input of {gate.name}: it multiplies another gate",
+                        file=sys.stderr,
+                    )
             print(
                 f"{len(recording)} images, {len(recording.gates)} gates, "
                 f"accuracy {recording.right.mean():.2%}: {recording.folder}"
