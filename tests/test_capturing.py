@@ -10,15 +10,19 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from attnscope.capturing import capture, capture_run
+from attnscope.capturing import capture, capture_run, load_run
+from attnscope.cli import main
 from attnscope.data import Data, load_data
 from attnscope.errors import InputError
+from attnscope.files import write_json
 from attnscope.gates import edit_gates
-from attnscope.models import build_model
+from attnscope.models import build_model, save_model
 from attnscope.recipes import get_recipe
+from attnscope.recording import Recording, find_recordings
 from attnscope.train import train
 
 
@@ -310,6 +314,65 @@ def test_bad_arguments_are_refused_before_anything_runs(
                 model, data.test, out, normalization=data.normalization, progress=False, **given
             )
     assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
+def test_the_untrained_network_of_a_run(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in ("dark", "light"):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            for i in range(4):
+                pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{i}.png")
+    run = tmp_path / "runs" / "se"
+    run.mkdir(parents=True)
+    torch.manual_seed(5)
+    own = build_model(attention="se", width=16, reduction=4, num_classes=2)
+    save_model(own, run)
+    config = {
+        "data": f"folder:{tmp_path / 'images'}",
+        "data_root": "data",
+        "image_size": 16,
+        "validation_share": 0.5,
+        "seed": 5,
+        "classes": ["dark", "light"],
+        "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.3, 0.3, 0.3]},
+    }
+    write_json(run / "config.json", config)
+
+    state = torch.random.get_rng_state()
+    fresh = load_run(run, untrained=True)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.rand(3)  # other random numbers before it change nothing
+    again = load_run(run, untrained=True).model.state_dict()
+    for key, value in fresh.model.state_dict().items():
+        assert torch.equal(value, again[key])
+        assert value.shape == own.state_dict()[key].shape
+        if key.endswith("weight") and value.ndim > 1:
+            assert not torch.equal(value, own.state_dict()[key])
+    write_json(run / "config.json", {**config, "seed": 6})
+    other = load_run(run, untrained=True).model.conv1.weight
+    assert not torch.equal(other, fresh.model.conv1.weight)
+    write_json(run / "config.json", config)
+
+    assert main(["capture", str(run), "--untrained", "--pooled-inputs", "--device", "cpu"]) == 0
+    recording = Recording(run / "untrained" / "test")
+    assert recording.name == "se (untrained)"
+    assert recording.about["untrained"] is True
+    assert recording.about["weights_sha256"] is None
+    assert len(recording) == 8
+    assert recording.verify() == []
+    logits, gates = hooked(fresh.model, fresh.normalization.apply(fresh.images.images))
+    np.testing.assert_allclose(recording.logits, logits, rtol=1e-4, atol=1e-4)
+    for gate in recording.gates:
+        np.testing.assert_allclose(
+            recording.gate(gate.name), gates[gate.name][:, :, 0, 0], atol=1e-4
+        )
+    for folder in (tmp_path / "runs", run):  # it is not taken for the run
+        with pytest.raises(InputError, match="holds no recording"):
+            find_recordings(folder)
+    with pytest.raises(InputError, match="holds no recording"):
+        Recording(run)
 
 
 def test_a_run_is_captured_with_its_own_data(data: Data, tmp_path: Path) -> None:

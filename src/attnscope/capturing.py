@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from attnscope.errors import InputError
 from attnscope.files import read_json
 from attnscope.gate_info import Gate
 from attnscope.gates import Edit, edit_gates, find_gates, watch_gates
-from attnscope.models import load_model, load_weights
+from attnscope.models import ModelConfig, build_model, load_model, load_weights
 from attnscope.moments import ClassSums, Moments, MomentsWriter
 from attnscope.recording import Recording, RecordingWriter
 from attnscope.shards import TARGETS
@@ -215,13 +215,18 @@ class Subject:
     """What the recording will tell of itself."""
 
 
-def load_run(run: Path, part: str = "test", data_root: Path | None = None) -> Subject:
+def load_run(
+    run: Path, part: str = "test", data_root: Path | None = None, untrained: bool = False
+) -> Subject:
     """A run's network, and a part of the data that it was trained with.
 
     Args:
         run: a run folder whose training ended.
         part: ``train`` (without augmentation), ``validation`` or ``test``.
         data_root: where torchvision's sets lie now; default where they lay at the training.
+        untrained: the run's architecture with fresh random weights, neither trained nor pretrained,
+            instead of its network: the same ones for each call, from the run's seed. In eval mode
+            its BatchNorm changes nothing, so that features grow with the depth.
 
     Raises:
         InputError: the run cannot be used, or the data is no longer what the run was trained with.
@@ -242,23 +247,27 @@ def load_run(run: Path, part: str = "test", data_root: Path | None = None) -> Su
             skip_unreadable=config.get("skip_unreadable", False),
         )
         known, normalization = config["classes"], Normalization(**config["normalization"])
+        if untrained:
+            model = _with_fresh_weights(model, config["seed"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{run / 'config.json'} is no run's ({error}); train again") from None
     if data.classes != known:
         raise InputError(f"{config['data']} has other classes than the run {run} was trained with")
-    return Subject(
-        model,
-        getattr(data, part).center_crop(data.image_size),
-        normalization,
-        {
-            "name": run.resolve().name,
-            "source": config["data"],
-            "part": part,
-            "model": read_json(run / "model.json"),
-            "weights_sha256": _hash_file(run / "model.safetensors"),
-            "skipped": data.skipped,
-        },
-    )
+    about: dict[str, Any] = {
+        "name": run.resolve().name,
+        "source": config["data"],
+        "part": part,
+        "model": read_json(run / "model.json"),
+        "weights_sha256": _hash_file(run / "model.safetensors"),
+        "skipped": data.skipped,
+    }
+    if untrained:
+        about |= {
+            "name": f"{about['name']} (untrained)",
+            "untrained": True,
+            "weights_sha256": None,
+        }
+    return Subject(model, getattr(data, part).center_crop(data.image_size), normalization, about)
 
 
 def load_network(
@@ -346,6 +355,21 @@ def capture_run(
     )
     assert isinstance(recording, Recording)  # no moments were asked for
     return recording
+
+
+def _with_fresh_weights(model: nn.Module, seed: int) -> nn.Module:
+    """The same architecture as it is built, in eval mode; random numbers go on as if it were not.
+
+    The seed is made from the run's and a word: that of the run alone is the one with which the
+    run's own training began.
+    """
+    config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
+    digest = hashlib.sha256(f"untrained {seed}".encode()).digest()
+    with torch.random.fork_rng(devices=[]):
+        # Of the CPU's generator alone, which is the one that is forked; manual_seed is of all.
+        fresh = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+        torch.set_rng_state(fresh.get_state())
+        return build_model(**asdict(config)).eval()
 
 
 def _check_part(part: str) -> None:
