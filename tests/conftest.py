@@ -99,8 +99,8 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
 def write_recording(tmp_path: Path) -> Callable[..., Recording]:
     """Writes a recording of exactly the given values, for answers worked out by hand.
 
-    ``gates`` of two dimensions are channel gates, of three spatial ones. ``predictions`` are right
-    and ``logits`` follow them, unless given.
+    ``gates`` of two dimensions are channel gates, of three spatial ones, and ``pooled`` the inputs
+    of some of them. ``predictions`` are right and ``logits`` follow them, unless given.
     """
 
     def write(
@@ -108,6 +108,7 @@ def write_recording(tmp_path: Path) -> Callable[..., Recording]:
         *,
         labels: ArrayLike,
         gates: dict[str, ArrayLike] | None = None,
+        pooled: dict[str, ArrayLike] | None = None,
         bounds: tuple[float, float] = (0, 1),
         predictions: ArrayLike | None = None,
         logits: ArrayLike | None = None,
@@ -124,6 +125,8 @@ def write_recording(tmp_path: Path) -> Callable[..., Recording]:
             arrays[f"gate/{gate}"] = values = np.asarray(values, np.float32)
             kind, grid = ("channel", None) if values.ndim == 2 else ("spatial", values.shape[1:])
             known.append(Gate(gate, kind, values.shape[1], grid, "sigmoid", *bounds, 1))
+        for gate, values in (pooled or {}).items():
+            arrays[f"pooled/{gate}"] = np.asarray(values, np.float32)
         if grad_cam is not None:
             for target in ("predicted", "true"):
                 arrays[f"grad_cam/last/{target}"] = np.asarray(grad_cam, np.float16)
@@ -141,6 +144,7 @@ def write_recording(tmp_path: Path) -> Callable[..., Recording]:
             classes=list(names),
             grad_cam_layers=[] if grad_cam is None else ["last"],
             about={"name": name},
+            pooled_inputs=list(pooled or {}),
         ) as writer:
             writer.add_shard(arrays, table)
         return Recording(tmp_path / name)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from attnscope.capturing import capture, capture_run
+from attnscope.capturing import capture, capture_run, load_run
+from attnscope.cli import main
 from attnscope.data import Data, load_data
 from attnscope.errors import InputError
-from attnscope.models import build_model
+from attnscope.files import write_json
+from attnscope.gates import edit_gates
+from attnscope.models import build_model, save_model
 from attnscope.recipes import get_recipe
+from attnscope.recording import Recording, find_recordings
 from attnscope.train import train
 
 
@@ -85,6 +91,136 @@ def test_one_forward_a_batch_gives_what_hooks_and_captum_give(
     np.testing.assert_allclose(recording.rows["loss"], loss, atol=1e-5)
     assert (recording.image(7) == part.images[7].permute(1, 2, 0).numpy()).all()
     assert recording.classes == [str(d) for d in range(10)]
+
+
+@pytest.mark.parametrize(("attention", "precision"), [("se", "fp32"), ("cbam", "bf16")])
+def test_pooled_inputs_are_what_the_gates_got(
+    data: Data, tmp_path: Path, attention: str, precision: str
+) -> None:
+    """By a plain hook: both our gates are handed the features that they multiply."""
+    torch.manual_seed(0)
+    model = build_model("resnet18", attention=attention, width=16, reduction=4).eval()
+    part = data.test[slice(0, 10)]
+    given = {"normalization": data.normalization, "batch_size": 4, "precision": precision}
+    given |= {"shard_images": 4, "progress": False}
+    state = torch.random.get_rng_state()
+    recording = capture(model, part, tmp_path / "pooled", pooled_inputs=True, **given)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    plain = capture(model, part, tmp_path / "plain", **given)
+    assert recording.verify() == []
+    assert recording.pooled_inputs == [gate.name for gate in recording.gates]
+    assert plain.pooled_inputs == []
+    np.testing.assert_array_equal(recording.logits, plain.logits)
+    np.testing.assert_array_equal(recording.grad_cam(), plain.grad_cam())
+
+    got: dict[str, list[np.ndarray]] = {gate.name: [] for gate in recording.gates}
+    for name, found in got.items():
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda m, args, found=found: found.append(args[0].double().numpy())
+        )
+    x = data.normalization.apply(part.images).to(memory_format=torch.contiguous_format)
+    for start in (0, 4, 8):  # in other batches convolutions round otherwise
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            model(x[start : start + 4])
+    for gate in recording.gates:
+        features = np.concatenate(got[gate.name])
+        wanted = features.mean((2, 3) if gate.kind == "channel" else 1)
+        found = recording.pooled_input(gate.name)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(recording.gate(gate.name), plain.gate(gate.name))
+
+
+class Gated(nn.Module):
+    """A convolution, gates as the test writes them, and logits."""
+
+    def __init__(self, body: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.body = body
+        self.fc = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.body(self.conv(x)).flatten(1)[:, :6])
+
+
+def of_pixels(y: Tensor) -> Tensor:
+    return torch.sigmoid(y.mean((2, 3), keepdim=True))
+
+
+def of_places(y: Tensor) -> Tensor:
+    return torch.sigmoid(y.mean(1, keepdim=True))
+
+
+def tokens(y: Tensor) -> Tensor:
+    return y.flatten(2).mT
+
+
+def of_paths(y: Tensor) -> Tensor:
+    paths = torch.stack([y, 2 * y.flip(1)], 1)
+    share = paths.mean((3, 4)).softmax(1)[..., None, None]
+    return (paths * share).sum(1)
+
+
+POOLED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "a strip": (lambda y: y * torch.sigmoid(y.mean(3, keepdim=True)), lambda y: y.mean(3)),
+    "written out": (
+        lambda y: y * of_pixels(y).expand_as(y).contiguous(),
+        lambda y: y.mean((2, 3)),
+    ),
+    "in place": (lambda y: y.mul_(of_pixels(y)), lambda y: y.mean((2, 3))),
+    "tokens": (lambda y: tokens(y) * tokens(of_places(y)), lambda y: y.mean(1)),
+    "paths": (of_paths, lambda y: torch.stack([y, 2 * y.flip(1)], 1).mean((3, 4))),
+    "one number an image": (
+        lambda y: y * torch.sigmoid(y.mean((1, 2, 3), keepdim=True)),
+        lambda y: y.mean((1, 2, 3))[:, None],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", POOLED)
+def test_pooled_inputs_have_the_axes_of_the_gate(tmp_path: Path, kind: str) -> None:
+    body, by_hand = POOLED[kind]
+    net, x = Gated(body), torch.rand(6, 3, 8, 10, generator=torch.Generator().manual_seed(1))
+    if kind == "tokens":
+        x = x[..., :8]  # tokens of a square
+    images = TensorDataset(x, torch.tensor([0, 1, 0, 1, 1, 0]))
+    given = {"batch_size": 4, "pooled_inputs": True, "grad_cam_layers": [], "progress": False}
+    recording = capture(net, images, tmp_path / "r", **given)
+    (gate,) = recording.gates
+    found = recording.pooled_input(gate.name)
+    assert found.shape == recording.gate(gate.name).shape
+    with torch.no_grad():
+        np.testing.assert_allclose(found, by_hand(net.conv(x)).numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_gate_that_multiplies_another_gate_has_no_pooled_input(
+    tmp_path: Path, edited: bool
+) -> None:
+    def body(y: Tensor) -> Tensor:
+        z = y * of_pixels(y + 1)
+        return z * (of_pixels(z) * of_places(z))
+
+    net, x = Gated(body), torch.rand(4, 3, 8, 8)
+    edits = {"#2": lambda gate, features: gate / 2} if edited else {}
+    with edit_gates(net, edits):
+        recording = capture(
+            net,
+            TensorDataset(x, torch.tensor([0, 1, 1, 0])),
+            tmp_path / "r",
+            pooled_inputs=True,
+            progress=False,
+        )
+    assert [gate.name for gate in recording.gates] == ["", "#2", "#3"]
+    assert recording.pooled_inputs == [""]
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            recording.pooled_input(""), net.conv(x).mean((2, 3)), rtol=1e-5, atol=1e-6
+        )
+    with pytest.raises(InputError, match="no pooled input of '#2'"):
+        recording.pooled_input("#2")
 
 
 def test_a_network_and_a_data_set_of_the_users(tmp_path: Path) -> None:
@@ -169,6 +305,7 @@ def test_bad_arguments_are_refused_before_anything_runs(
         ({"batch_size": 0}, "batch size"),
         ({"grad_cam_layers": ["layer9"]}, "no layer 'layer9'"),
         ({"classes": ["a", "b"]}, "knows 10 classes, the data set 2"),
+        ({"moments": True, "pooled_inputs": True}, "moments hold no pooled inputs"),
     ):
         given = {"out": tmp_path / "new", **arguments}
         out = given.pop("out")
@@ -177,6 +314,65 @@ def test_bad_arguments_are_refused_before_anything_runs(
                 model, data.test, out, normalization=data.normalization, progress=False, **given
             )
     assert [p.name for p in tmp_path.iterdir()] == ["there"]
+
+
+def test_the_untrained_network_of_a_run(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in ("dark", "light"):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            for i in range(4):
+                pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{i}.png")
+    run = tmp_path / "runs" / "se"
+    run.mkdir(parents=True)
+    torch.manual_seed(5)
+    own = build_model(attention="se", width=16, reduction=4, num_classes=2)
+    save_model(own, run)
+    config = {
+        "data": f"folder:{tmp_path / 'images'}",
+        "data_root": "data",
+        "image_size": 16,
+        "validation_share": 0.5,
+        "seed": 5,
+        "classes": ["dark", "light"],
+        "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.3, 0.3, 0.3]},
+    }
+    write_json(run / "config.json", config)
+
+    state = torch.random.get_rng_state()
+    fresh = load_run(run, untrained=True)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.rand(3)  # other random numbers before it change nothing
+    again = load_run(run, untrained=True).model.state_dict()
+    for key, value in fresh.model.state_dict().items():
+        assert torch.equal(value, again[key])
+        assert value.shape == own.state_dict()[key].shape
+        if key.endswith("weight") and value.ndim > 1:
+            assert not torch.equal(value, own.state_dict()[key])
+    write_json(run / "config.json", {**config, "seed": 6})
+    other = load_run(run, untrained=True).model.conv1.weight
+    assert not torch.equal(other, fresh.model.conv1.weight)
+    write_json(run / "config.json", config)
+
+    assert main(["capture", str(run), "--untrained", "--pooled-inputs", "--device", "cpu"]) == 0
+    recording = Recording(run / "untrained" / "test")
+    assert recording.name == "se (untrained)"
+    assert recording.about["untrained"] is True
+    assert recording.about["weights_sha256"] is None
+    assert len(recording) == 8
+    assert recording.verify() == []
+    logits, gates = hooked(fresh.model, fresh.normalization.apply(fresh.images.images))
+    np.testing.assert_allclose(recording.logits, logits, rtol=1e-4, atol=1e-4)
+    for gate in recording.gates:
+        np.testing.assert_allclose(
+            recording.gate(gate.name), gates[gate.name][:, :, 0, 0], atol=1e-4
+        )
+    for folder in (tmp_path / "runs", run):  # it is not taken for the run
+        with pytest.raises(InputError, match="holds no recording"):
+            find_recordings(folder)
+    with pytest.raises(InputError, match="holds no recording"):
+        Recording(run)
 
 
 def test_a_run_is_captured_with_its_own_data(data: Data, tmp_path: Path) -> None:

@@ -146,6 +146,22 @@ def test_training_refuses_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--moments", "--pooled-inputs"], "--moments holds no --pooled-inputs"),
+        (
+            ["--model", "timm:resnet18", "--data", "digits", "--out", "out", "--untrained"],
+            "--untrained is of a run",
+        ),
+    ],
+)
+def test_options_of_capture_that_do_not_go_together(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, "capture", *arguments)
+
+
 def test_a_run_that_exists_is_not_overwritten(
     images: Path, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

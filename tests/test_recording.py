@@ -106,6 +106,44 @@ def test_round_trip(folder: Path) -> None:
     np.testing.assert_array_equal(recording.rows["loss"], rows["loss"])
 
 
+def test_pooled_inputs_come_back_or_say_that_they_were_not_recorded(
+    folder: Path, tmp_path: Path
+) -> None:
+    channel, spatial = (gate.name for gate in GATES)
+    arrays = make_arrays()
+    arrays[f"pooled/{spatial}"] = 100 * arrays[f"gate/{spatial}"] - 300  # no bounds
+    rows = make_rows(arrays)
+    given = {"gates": GATES, "classes": CLASSES, "grad_cam_layers": ["layer1"], "about": {}}
+    with RecordingWriter(tmp_path / "pooled", **given, pooled_inputs=[spatial]) as writer:
+        for piece in (slice(0, 5), slice(5, 8)):
+            writer.add_shard({key: value[piece] for key, value in arrays.items()}, rows[piece])
+    recording = Recording(tmp_path / "pooled")
+    assert recording.pooled_inputs == [spatial]
+    assert recording.verify() == []
+    found = recording.pooled_input(spatial)
+    np.testing.assert_array_equal(found, arrays[f"pooled/{spatial}"])
+    np.testing.assert_array_equal(recording.pooled_input(spatial, slice(4, 6)), found[4:6])
+    without = Recording(folder)
+    assert without.pooled_inputs == []
+    for one, name in ((recording, channel), (without, spatial)):
+        with pytest.raises(InputError, match=f"of '{name}'; capture with --pooled-inputs"):
+            one.pooled_input(name)
+    with pytest.raises(InputError, match="has no gate 'layer9'"):
+        recording.pooled_input("layer9")
+
+    arrays[f"pooled/{spatial}"][3, 0, 0] = np.nan
+    with RecordingWriter(tmp_path / "nan", **given, pooled_inputs=[spatial]) as writer:
+        writer.add_shard(arrays, rows)
+    (line,) = Recording(tmp_path / "nan").verify()
+    assert line.startswith(f"pooled/{spatial}: 1 values not finite")
+
+    with RecordingWriter(tmp_path / "short", **given, pooled_inputs=[channel]) as writer:
+        with pytest.raises(ValueError, match=f"needs pooled/{channel} in float32"):
+            writer.add_shard(arrays, rows)
+        arrays[f"pooled/{channel}"] = np.zeros((8, 6), np.float32)
+        writer.add_shard(arrays, rows)
+
+
 def test_probabilities_are_the_softmax(tmp_path: Path) -> None:
     arrays = make_arrays()
     arrays["logits"][0] = [1000, 999, -1000]  # exp of these overflows

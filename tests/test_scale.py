@@ -214,6 +214,7 @@ def test_what_was_begun_otherwise_is_refused(
     assert line == f"attnscope: {partial} was begun with precision fp32 instead of bf16{remedy}"
     assert "kind recording instead of moments" in refusal(capsys, *command, "--moments")
     assert "grad cam layers" in refusal(capsys, *command, "--grad-cam-layer", "layer3")
+    assert "with other pooled inputs;" in refusal(capsys, *command, "--pooled-inputs")
     assert "part test instead of train" in refusal(capsys, *command, "--part", "train")
 
     other = tmp_path / "other"

@@ -7,6 +7,7 @@ drawn independently, and their labels are the same.
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import special, stats
 
@@ -20,6 +21,7 @@ from attnscope.statistics import (
     permuted_channel_effects,
     state_sweep,
 )
+from attnscope.statistics.agreement import centre_map, score_intervals, score_maps
 
 RUNS = 400
 TEN = list("abcdefghij")
@@ -189,6 +191,29 @@ def test_the_interval_of_the_geometry(write_recording):
     truth = stats.spearmanr(*(1 - np.corrcoef(p)[pairs] for p in profiles)).statistic
     frame = compare_geometry(*recordings, resamples=200)
     expect_coverage(frame["low"], frame["high"], truth)
+
+
+def test_the_intervals_of_map_agreement():
+    """Of maps that all look at the middle, gates that follow their own Grad-CAM by half."""
+    middle = 2 * centre_map((4, 4))
+
+    def scores(images, seed):
+        rng = np.random.default_rng([9, seed])
+        own, noise = rng.normal(size=(2, images, 4, 4))
+        cam = middle + own
+        gate = middle + 0.5 * own + rng.uniform(0.5, 1, (images, 1, 1)) * noise
+        labels = np.arange(images) % 3
+        return score_maps(gate.astype(np.float32), cam.astype(np.float32), labels, seed), labels
+
+    truth = scores(30000, 400)[0].mean()
+    assert truth["null_spearman"] > 0.1
+    frames = [score_intervals(*scores(60, seed), 3, 200, seed) for seed in range(400)]
+    for row in (0, 1):  # all 60 images, and the 20 of a class
+        means = pd.concat([frame.loc[[row]] for frame in frames])
+        above = truth["spearman"] - truth["null_spearman"]
+        expect_coverage(means["spearman_low"], means["spearman_high"], truth["spearman"])
+        expect_coverage(means["iou_low"], means["iou_high"], truth["iou"])
+        expect_coverage(means["above_null_low"], means["above_null_high"], above)
 
 
 def test_the_interval_of_a_share_of_saturated_values(write_recording):

@@ -248,6 +248,7 @@ def test_a_grad_cam_of_zeros_is_not_scored(write_recording):
     for first, second in ((a, b), (b, a)):
         frame = compare_grad_cam(first, second)
         assert frame["scored"].tolist() == [3, 2, 1, 0]
+        assert frame["constant"].tolist() == [1, 0, 1, 0]
         assert frame["spearman"].isna().tolist() == [False, False, False, True]
 
 

@@ -12,8 +12,17 @@ from attnscope.statistics import (
     class_mean_grad_cam,
     class_mean_maps,
     map_agreement,
+    sampling,
 )
-from attnscope.statistics.agreement import derangement, rank_correlation, to_grid, top_overlap
+from attnscope.statistics.agreement import (
+    centre_map,
+    class_partners,
+    derangement,
+    rank_correlation,
+    to_grid,
+    top_overlap,
+)
+from attnscope.statistics.sampling import bootstrap_means
 
 MAP = "layer1.attention.spatial"  # 8 × 8, where Grad-CAM is 4 × 4
 SAME = "layer2.attention.spatial"  # 4 × 4 as well
@@ -103,6 +112,155 @@ def test_the_null_is_the_grad_cam_of_another_image(make_recording):
     assert all(partner != i for i, partner in enumerate(partners))
 
 
+def top(values, places):
+    """The highest pixels as a set."""
+    return set(np.argsort(-values)[:places])
+
+
+def test_the_second_null_is_another_image_of_the_same_class(make_recording):
+    recording = make_recording(count=20)
+    frame = map_agreement(recording, SAME)
+    maps = recording.spatial(SAME).reshape(20, -1)
+    cam = np.maximum(recording.grad_cam(), 0).reshape(20, -1)
+    partners = []
+    for i in range(20):
+        rho = [stats.spearmanr(maps[i], other).statistic for other in cam]
+        (partner,) = np.flatnonzero(np.isclose(rho, frame["same_class_spearman"][i]))
+        partners.append(partner)
+        a, b = top(maps[i], 3), top(cam[partner], 3)
+        assert frame["same_class_iou"][i] == pytest.approx(len(a & b) / len(a | b))
+    assert sorted(partners) == list(range(20))
+    assert all(partner != i for i, partner in enumerate(partners))
+    assert (recording.labels[partners] == recording.labels).all()
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (3, 6), (7, 5)])
+def test_the_third_null_is_a_gaussian_in_the_middle(write_recording, grid):
+    maps = np.random.default_rng(0).uniform(0.2, 0.8, (5, *grid))
+    recording = write_recording(labels=[0, 1, 2, 0, 1], gates={"s": maps}, grad_cam=maps)
+    frame = map_agreement(recording, "s")
+    sides = [
+        stats.norm.pdf(np.arange(n), loc=(n - 1) / 2, scale=n / 4) * np.sqrt(2 * np.pi) * n / 4
+        for n in grid
+    ]
+    gaussian = np.outer(*sides)
+    assert centre_map(grid) == pytest.approx(gaussian)
+    gaussian = gaussian.round(9)  # cells that are equally far tie
+    for i in range(5):
+        own = recording.spatial("s")[i].ravel()
+        expected = stats.spearmanr(own, gaussian.ravel()).statistic
+        assert frame["centre_spearman"][i] == pytest.approx(expected)
+        overlap = top_overlap(own[None], gaussian.reshape(1, -1).astype(np.float32))[0]
+        assert frame["centre_iou"][i] == pytest.approx(overlap)
+
+
+def test_cells_equally_far_from_the_middle_tie():
+    square = centre_map((10, 10))
+    assert square[5, 8] == square[7, 7] == square[2, 2]  # 1 + 49 = 25 + 25
+    assert (square == square[::-1]).all()
+    assert (square == square.T).all()
+    assert np.ptp(centre_map((2, 2))) == 0
+
+
+def test_planted_agreements_are_told_apart(write_recording):
+    """By class, by centre and by image: each null keeps what it should, and no more."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % 3
+    gaussian = np.tile(centre_map((4, 4)), (240, 1, 1))
+    of_class = rng.permuted(np.tile(np.arange(16.0), (3, 1)), axis=1).reshape(3, 4, 4)[labels]
+    cam = of_class / 16 + 0.01 * rng.random((240, 4, 4))
+    gates = {"centre": 0.1 + gaussian / 2, "class": 0.05 * of_class, "own": cam / 2}
+    frame = agreement_summary(
+        write_recording(labels=labels, gates=gates, grad_cam=cam), resamples=99
+    )
+    rows = frame[frame["class"] == "all"].set_index("gate")
+    assert rows.loc["centre", ["centre_spearman", "centre_iou"]].tolist() == pytest.approx([1, 1])
+    assert rows["centre_spearman"]["class"] < 0.6
+    for gate in ("class", "own"):
+        assert rows["same_class_spearman"][gate] > 0.95
+        assert rows["null_spearman"][gate] < 0.6
+        assert rows["above_null_low"][gate] > 0.2
+    # A map that is the same for all images agrees with each Grad-CAM as with its own.
+    assert rows["above_null_low"]["centre"] <= 0 <= rows["above_null_high"]["centre"]
+
+
+def test_the_only_scored_image_of_a_class_has_no_partner(write_recording):
+    rng = np.random.default_rng(0)
+    maps, cam = rng.random((2, 6, 4, 4)).astype(np.float16)
+    cam[4] = 0  # of the two dogs one is left
+    recording = write_recording(labels=[0, 0, 0, 1, 1, 2], gates={"s": maps}, grad_cam=cam)
+    frame = map_agreement(recording, "s")
+    assert frame["same_class_spearman"].isna().tolist() == 3 * [False] + 3 * [True]
+    assert frame["same_class_iou"].isna().tolist() == 3 * [False] + 3 * [True]
+    assert frame["centre_spearman"].isna().tolist() == 4 * [False] + [True, False]
+    summary = agreement_summary(recording).set_index("class")
+    assert summary["scored"].tolist() == [5, 3, 1, 1]
+    cats = frame["same_class_spearman"][:3].mean()
+    assert summary["same_class_spearman"].tolist() == pytest.approx(
+        [cats, cats, np.nan, np.nan], nan_ok=True
+    )
+    assert summary["above_null"].notna().all()
+    ends = ["spearman_low", "iou_high", "above_null_low", "above_null_high"]
+    assert (summary[ends].isna().all(axis=1) == [False, False, True, True]).all()
+    assert summary[ends].isna().any(axis=1).tolist() == [False, False, True, True]
+
+
+def test_a_grid_without_a_centre_has_no_centre_scores(write_recording):
+    maps = np.random.default_rng(0).random((4, 2, 2))
+    recording = write_recording(labels=[0, 1, 0, 1], gates={"s": maps}, grad_cam=maps)
+    frame = map_agreement(recording, "s")
+    assert frame["scored"].all()
+    assert frame[["centre_spearman", "centre_iou"]].isna().all(axis=None)
+    assert agreement_summary(recording)["centre_spearman"].isna().all()
+
+
+def test_partners_are_one_cycle_within_each_class():
+    labels = np.random.default_rng(0).integers(0, 4, 40)
+    labels[7] = 9  # alone
+    for seed in range(10):
+        partners = class_partners(labels, seed)
+        assert partners[7] == -1
+        for k in range(4):
+            members = np.flatnonzero(labels == k)
+            at, visited = members[0], set()
+            while at not in visited:
+                visited.add(at)
+                at = partners[at]
+            assert visited == set(members)
+    assert (class_partners(labels, 0) != class_partners(labels, 1)).any()
+
+
+def test_bootstrap_means_equal_a_loop_however_they_are_cut(monkeypatch):
+    values = np.random.default_rng(0).normal(size=(30, 3))
+    rng = np.random.default_rng(5)
+    expected = [values[rng.integers(0, 30, 30)].mean(0) for _ in range(40)]
+    for draws in (2**21, 100, 1):
+        monkeypatch.setattr(sampling, "_DRAWS", draws)
+        found = bootstrap_means(values, 40, np.random.default_rng(5))
+        assert found == pytest.approx(np.array(expected))
+
+
+def test_intervals_equal_scipys_bootstrap(make_recording):
+    recording = make_recording(count=150)
+    frame = agreement_summary(recording, seed=2, resamples=4000)
+    images = map_agreement(recording, MAP, seed=2)
+    images["above_null"] = images["spearman"] - images["null_spearman"]
+    for row, name in enumerate(["all", *recording.classes]):
+        own = images if name == "all" else images[images["class"] == name]
+        for column in ("spearman", "iou", "above_null"):
+            theirs = stats.bootstrap(
+                (own[column].to_numpy(),), np.mean, method="percentile", n_resamples=4000, rng=1
+            ).confidence_interval
+            mean, width = own[column].mean(), theirs.high - theirs.low
+            assert frame[column][row] == pytest.approx(mean)
+            assert frame[f"{column}_low"][row] == pytest.approx(theirs.low, abs=0.06 * width)
+            assert frame[f"{column}_high"][row] == pytest.approx(theirs.high, abs=0.06 * width)
+    again = agreement_summary(recording, seed=2, resamples=4000)
+    assert frame.equals(again)
+    with pytest.raises(InputError, match="resamples is needed, not 0; take 1000"):
+        agreement_summary(recording, resamples=0)
+
+
 def test_the_seed_chooses_the_null_and_nothing_else(make_recording):
     recording = make_recording()
     first, again, other = (map_agreement(recording, MAP, seed=seed) for seed in (0, 0, 1))
@@ -189,6 +347,7 @@ def test_agreement_summary_equals_groupby(make_recording):
     assert frame["depth"].tolist() == [2] * 4 + [4] * 4
     assert frame["class"].tolist() == ["all", *recording.classes] * 2
     columns = ["spearman", "iou", "null_spearman", "null_iou"]
+    columns += ["same_class_spearman", "same_class_iou", "centre_spearman", "centre_iou"]
     for gate in (MAP, SAME):
         images = map_agreement(recording, gate, "true", seed=3)
         rows = frame[frame["gate"] == gate].set_index("class")

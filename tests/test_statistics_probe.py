@@ -226,3 +226,63 @@ def test_too_few_classes_or_images(write_recording):
     ]  # the class of one is left out
     with pytest.raises(InputError, match="permutations"):
         linear_probe(write_recording("p", labels=[0, 1]), 0)
+
+
+def test_a_pooled_input_is_probed_as_it_is(write_recording):
+    labels, inputs = sigmoids(90, 2, 6)
+    inputs = 1000 * inputs - 50  # no logit of this could be taken
+    recording = write_recording(
+        labels=labels, gates={"g": np.full((90, 6), 0.5)}, pooled={"g": inputs}
+    )
+    recording.gates[0] = Gate("g", "channel", 6, None, "entmax", 0, 1, 1)  # without an inverse
+    row = linear_probe(recording, permutations=9, seed=3, of="pooled_input").loc[0]
+    halves = stratified_folds(labels, 2, np.random.default_rng(3))
+    fit, score = halves == 1, halves == 0
+    x = inputs.astype(np.float32).astype(float)
+    shrinkage = chosen(x[fit], labels[fit], 3, 4)
+    predictions = by_definition(x[fit], labels[fit], x[score], 3, shrinkage)
+    assert row["balanced_accuracy"] == pytest.approx(
+        balanced_accuracy_score(labels[score], predictions)
+    )
+    assert (row["shrinkage"], row["clipped"]) == (shrinkage, 0)
+
+
+def test_logits_as_a_pooled_input_give_the_probe_of_the_gate(write_recording):
+    labels, logits = sigmoids(60, 1)
+    gates = {"g": special.expit(logits)}
+    values = gate_logits(write_recording("gate", labels=labels, gates=gates), "g")[0]
+    recording = write_recording(labels=labels, gates=gates, pooled={"g": values})
+    assert linear_probe(recording, 19, of="pooled_input").equals(linear_probe(recording, 19))
+
+
+def test_a_gate_that_lost_what_it_got(write_recording):
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    maps = rng.normal(size=(120, 4, 5))
+    maps[:, 2, 3] += 4 * labels
+    recording = write_recording(
+        labels=labels, gates={"s": rng.uniform(0, 1, (120, 4, 5))}, pooled={"s": maps}
+    )
+    gate, given = linear_probe(recording, 99), linear_probe(recording, 99, of="pooled_input")
+    assert gate["p"][0] > 0.05
+    assert given["balanced_accuracy"][0] > 0.8 > gate["high"][0]
+    assert given["p"][0] == 1 / 100
+    assert list(given) == list(gate)
+
+
+def test_pooled_inputs_that_are_not_there(write_recording):
+    labels, logits = sigmoids(60, 1)
+    gates = {"own": special.expit(logits), "factor": special.expit(logits)}
+    some = write_recording("some", labels=labels, gates=gates, pooled={"own": logits})
+    frame = linear_probe(some, 9, of="pooled_input").set_index("gate")
+    assert frame.loc["own", "fitted"] == 30
+    assert frame.loc["factor", ["fitted", "scored", "clipped"]].tolist() == [0, 0, 0]
+    assert frame.loc["factor", ["balanced_accuracy", "low", "high", "null", "p"]].isna().all()
+    with pytest.raises(InputError, match="no pooled input of 'own'; capture with --pooled-inputs"):
+        linear_probe(write_recording("none", labels=labels, gates=gates), of="pooled_input")
+    with pytest.raises(InputError, match="'input' of a gate cannot be probed; take gate or pooled"):
+        linear_probe(some, of="input")
+    logits[3, 1] = np.inf
+    endless = write_recording("endless", labels=labels, gates=gates, pooled={"own": logits})
+    with pytest.raises(InputError, match="1 values of the pooled input of 'own' are not finite"):
+        linear_probe(endless, of="pooled_input")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from attnscope.distributed import Team
 from attnscope.errors import InputError
 from attnscope.files import read_json
 from attnscope.gate_info import Gate
-from attnscope.gates import find_gates, watch_gates
-from attnscope.models import load_model, load_weights
+from attnscope.gates import Edit, edit_gates, find_gates, watch_gates
+from attnscope.models import ModelConfig, build_model, load_model, load_weights
 from attnscope.moments import ClassSums, Moments, MomentsWriter
 from attnscope.recording import Recording, RecordingWriter
 from attnscope.shards import TARGETS
@@ -66,6 +67,7 @@ def capture(
     about: Mapping[str, Any] | None = None,
     progress: bool = True,
     moments: bool = False,
+    pooled_inputs: bool = False,
     shard_images: int = SHARD_IMAGES,
     team: Team = _ALONE,
 ) -> Recording | Moments:
@@ -90,6 +92,9 @@ def capture(
         about: what the recording tells of itself: name, source, part ...
         progress: whether to show a bar; of several processes the first one shows it.
         moments: record sums over the images of each class (`Moments`), and no single image.
+        pooled_inputs: record also what each gate multiplies, as its mean over the axes that the
+            gate has not (`Recording.pooled_input`). A gate that multiplies another gate, as in
+            ``x * (gc * gs)``, has none: the recording's ``pooled_inputs`` names those that have.
         shard_images: images a shard, rounded up to whole batches. One shard is held in memory.
         team: the processes that share the work, each with the same call, over one folder that all
             of them see. `attnscope.distributed.launched_team` tells which torchrun has started.
@@ -109,6 +114,8 @@ def capture(
         raise InputError(f"batch size is {batch_size}; it must be 1 or more")
     if shard_images < 1:
         raise InputError(f"a shard of {shard_images} images is none; it must be 1 or more")
+    if moments and pooled_inputs:
+        raise InputError("moments hold no pooled inputs of gates; leave one of the two out")
     count = len(dataset)  # type: ignore[arg-type]
     if not count:
         raise InputError("the data set is empty; there is nothing to record")
@@ -127,12 +134,22 @@ def capture(
         layers = list(grad_cam_layers if grad_cam_layers is not None else ())
         if grad_cam_layers is None:
             layers = [last_map_layer(model, sample.x)]
+        inputs: dict[str, Tensor] = {}
+        edits = _pooling_edits(gates, inputs) if pooled_inputs else {}
+        if pooled_inputs:  # which gates have any must be known before the first shard
+            with (
+                torch.no_grad(),
+                torch.random.fork_rng(devices=[]),
+                edit_gates(model, edits, gates),
+            ):
+                model(sample.x)
         writer = (MomentsWriter if moments else RecordingWriter)(
             folder,
             gates=gates,
             classes=names,
             grad_cam_layers=layers,
             about={**(about or {}), "precision": precision, "torch": torch.__version__},
+            pooled_inputs=[gate.name for gate in gates if gate.name in inputs],
             identity={
                 "network": f"{type(model).__module__}.{type(model).__qualname__}",
                 "weights": _hash_weights(model),
@@ -154,7 +171,13 @@ def capture(
             dynamic_ncols=True,
         )
         # One block for all batches: hooking every module anew for each of them costs a twentieth.
-        with bar, writer, head_graph(model, layers) as head, watch_gates(model, gates) as seen:
+        with (
+            bar,
+            writer,
+            head_graph(model, layers) as head,
+            watch_gates(model, gates) as seen,
+            edit_gates(model, edits, gates),
+        ):
             for index in own:
                 rows = range(index * size, min((index + 1) * size, count))
                 if writer.has(index):
@@ -163,10 +186,11 @@ def capture(
                 gathered: ClassSums | _Images = ClassSums(gates) if moments else _Images(len(rows))
                 tables = []
                 for batch in batches(dataset, rows, batch_size, normalization, device):
+                    inputs.clear()
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                         logits = model(batch.x)
                     _check_labels(batch.labels, logits.shape[1])
-                    arrays = _arrays(seen, logits)
+                    arrays = _arrays(seen, inputs, logits)
                     if not moments:
                         arrays["images"] = _thumbnails(batch.pictures)
                     for layer in layers:
@@ -193,13 +217,18 @@ class Subject:
     """What the recording will tell of itself."""
 
 
-def load_run(run: Path, part: str = "test", data_root: Path | None = None) -> Subject:
+def load_run(
+    run: Path, part: str = "test", data_root: Path | None = None, untrained: bool = False
+) -> Subject:
     """A run's network, and a part of the data that it was trained with.
 
     Args:
         run: a run folder whose training ended.
         part: ``train`` (without augmentation), ``validation`` or ``test``.
         data_root: where torchvision's sets lie now; default where they lay at the training.
+        untrained: the run's architecture with fresh random weights, neither trained nor pretrained,
+            instead of its network: the same ones for each call, from the run's seed. In eval mode
+            its BatchNorm changes nothing, so that features grow with the depth.
 
     Raises:
         InputError: the run cannot be used, or the data is no longer what the run was trained with.
@@ -220,23 +249,27 @@ def load_run(run: Path, part: str = "test", data_root: Path | None = None) -> Su
             skip_unreadable=config.get("skip_unreadable", False),
         )
         known, normalization = config["classes"], Normalization(**config["normalization"])
+        if untrained:
+            model = _with_fresh_weights(model, config["seed"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{run / 'config.json'} is no run's ({error}); train again") from None
     if data.classes != known:
         raise InputError(f"{config['data']} has other classes than the run {run} was trained with")
-    return Subject(
-        model,
-        getattr(data, part).center_crop(data.image_size),
-        normalization,
-        {
-            "name": run.resolve().name,
-            "source": config["data"],
-            "part": part,
-            "model": read_json(run / "model.json"),
-            "weights_sha256": _hash_file(run / "model.safetensors"),
-            "skipped": data.skipped,
-        },
-    )
+    about: dict[str, Any] = {
+        "name": run.resolve().name,
+        "source": config["data"],
+        "part": part,
+        "model": read_json(run / "model.json"),
+        "weights_sha256": _hash_file(run / "model.safetensors"),
+        "skipped": data.skipped,
+    }
+    if untrained:
+        about |= {
+            "name": f"{about['name']} (untrained)",
+            "untrained": True,
+            "weights_sha256": None,
+        }
+    return Subject(model, getattr(data, part).center_crop(data.image_size), normalization, about)
 
 
 def load_network(
@@ -324,6 +357,21 @@ def capture_run(
     )
     assert isinstance(recording, Recording)  # no moments were asked for
     return recording
+
+
+def _with_fresh_weights(model: nn.Module, seed: int) -> nn.Module:
+    """The same architecture as it is built, in eval mode; random numbers go on as if it were not.
+
+    The seed is made from the run's and a word: that of the run alone is the one with which the
+    run's own training began.
+    """
+    config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
+    digest = hashlib.sha256(f"untrained {seed}".encode()).digest()
+    with torch.random.fork_rng(devices=[]):
+        # Of the CPU's generator alone, which is the one that is forked; manual_seed is of all.
+        fresh = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+        torch.set_rng_state(fresh.get_state())
+        return build_model(**asdict(config)).eval()
 
 
 def _check_part(part: str) -> None:
@@ -457,8 +505,59 @@ def batches(
         start += len(x)
 
 
-def _arrays(seen: Mapping[str, Tensor], logits: Tensor) -> dict[str, NDArray[Any]]:
+def _pooling_edits(gates: Sequence[Gate], inputs: dict[str, Tensor]) -> dict[str, Edit]:
+    """Edits that leave every gate as it is, and put into ``inputs`` what it multiplies, pooled."""
+
+    def edit_of(known: Gate) -> Edit:
+        def keep(gate: Tensor, features: Tensor) -> Tensor:
+            # A gate that multiplies another gate is handed itself. Of several uses of one gate the
+            # first counts, as for the gate's values.
+            if features is not gate and known.name not in inputs:
+                inputs[known.name] = _pooled(features.detach(), gate.shape, known)
+            return gate
+
+        return keep
+
+    return {gate.name: edit_of(gate) for gate in gates}
+
+
+def _pooled(features: Tensor, shape: torch.Size, gate: Gate) -> Tensor:
+    """The mean of the features over the axes along which the gate does not vary.
+
+    Args:
+        features: in the shape in which they are multiplied.
+        shape: of the gate, which broadcasts to them.
+        gate: what the axes are.
+    """
+    layout = gate.layout
+    sizes = (1,) * (features.ndim - len(shape)) + tuple(shape)
+    order = [letter for letter in "NBCHWL" if letter in layout]
+    values = features.permute([layout.index(letter) for letter in order])
+    # One number for all channels is read as a channel gate (N, 1), and its input so as well.
+    over = [
+        axis
+        for axis, letter in enumerate(order)
+        if letter not in gate.axes or sizes[layout.index(letter)] == 1
+    ]
+    own = [
+        1 if axis in over else values.shape[axis]
+        for axis, letter in enumerate(order)
+        if letter in gate.axes
+    ]
+    if over:  # a sum over no axes would be one over all
+        # In single precision whatever the features are in; mean is slow in bfloat16 on a CPU.
+        total = values.sum(over, dtype=torch.float32)
+        values = total / math.prod(values.shape[axis] for axis in over)
+    return values.float().reshape(own)
+
+
+def _arrays(
+    seen: Mapping[str, Tensor], inputs: Mapping[str, Tensor], logits: Tensor
+) -> dict[str, NDArray[Any]]:
     arrays = {f"gate/{name}": _numpy(values.float()) for name, values in seen.items()}
+    for name, values in inputs.items():
+        # Where pixels stand in one row, the gate that was read has become a grid.
+        arrays[f"pooled/{name}"] = _numpy(values.reshape(seen[name].shape))
     return {**arrays, "logits": _numpy(logits.float())}
 
 

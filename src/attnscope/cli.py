@@ -202,6 +202,9 @@ class Capture:
     """Of --model: go on without images that cannot be read; they are named."""
     part: str = "test"
     """train, validation or test."""
+    untrained: bool = False
+    """The run's architecture with fresh random weights, as a control. The folder is then
+    RUN/untrained/PART, which figures and dashboard do not look into."""
     out: Path | None = None
     """The folder of the recording, which must not exist. Default: RUN/recordings/PART."""
     data_root: Path | None = None
@@ -216,7 +219,9 @@ class Capture:
     """fp32 or bf16 (autocast); float32 is stored either way."""
     moments: bool = False
     """Record sums over the images of each class, and no single image. The folder is then
-    RUN/moments/PART."""
+    RUN/moments/PART, or RUN/untrained/moments/PART."""
+    pooled_inputs: bool = False
+    """Record also what each gate multiplies, pooled to the gate's own axes by the mean."""
     shard_images: int = 2048
     """Images a shard, rounded up to whole batches: what is held in memory, what is kept when a
     capture is killed, and the least that a process of torchrun takes."""
@@ -231,10 +236,14 @@ class Capture:
                 raise InputError(f"--{option} is for --model; a run knows its own, leave it out")
         if self.model is not None and (self.data is None or self.out is None):
             raise InputError("--model needs --data (which images) and --out (the recording)")
+        if self.model is not None and self.untrained:
+            raise InputError("--untrained is of a run, whose architecture is known; leave it out")
         if (self.mean is None) != (self.std is None):
             raise InputError("--mean and --std belong together; give both or none")
         if self.std is not None and min(self.std) <= 0:
             raise InputError(f"--std {min(self.std):g} must be above 0")
+        if self.moments and self.pooled_inputs:
+            raise InputError("--moments holds no --pooled-inputs; leave one of the two out")
 
         from attnscope.distributed import launched_team
         from attnscope.files import refuse_existing
@@ -242,7 +251,8 @@ class Capture:
         team, out = launched_team(), self.out
         if out is None:
             assert self.run is not None  # --model needs --out
-            out = self.run / ("moments" if self.moments else "recordings") / self.part
+            kind = "moments" if self.moments else "" if self.untrained else "recordings"
+            out = self.run / ("untrained" if self.untrained else "") / kind / self.part
         if team.leads:
             refuse_existing(out)
 
@@ -251,7 +261,7 @@ class Capture:
         from attnscope.train import choose_device
 
         if self.run is not None:
-            subject = load_run(self.run, self.part, self.data_root)
+            subject = load_run(self.run, self.part, self.data_root, self.untrained)
         else:
             assert self.model is not None  # as is --data, as was checked
             assert self.data is not None
@@ -278,12 +288,19 @@ class Capture:
             precision=self.precision,
             about=subject.about,
             moments=self.moments,
+            pooled_inputs=self.pooled_inputs,
             shard_images=self.shard_images,
             team=team,
         )
         if team.leads:
             for line in subject.about["skipped"]:
                 print(f"skipped {line}", file=sys.stderr)
+            for gate in recording.gates if self.pooled_inputs else ():
+                if gate.name not in recording.pooled_inputs:
+                    print(
+                        f"no pooled input of {gate.name}: it multiplies another gate",
+                        file=sys.stderr,
+                    )
             print(
                 f"{len(recording)} images, {len(recording.gates)} gates, "
                 f"accuracy {recording.right.mean():.2%}: {recording.folder}"

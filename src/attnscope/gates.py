@@ -90,7 +90,7 @@ def edit_gates(
             same gate multiplies in another shape). The gate comes in the shape in which it
             multiplies, for example ``(N, C, 1, 1)``; what is returned must have that shape, or
             broadcast to it. Of a gate that multiplies another gate, as in ``x * (gc * gs)``,
-            ``features`` is that other gate. Gradients flow through. Blocks nest: the inner one
+            ``features`` is ``gate`` itself. Gradients flow through. Blocks nest: the inner one
             receives what the outer one returned.
         gates: of `find_gates`. Without them they are found on what the first forward gets.
 
@@ -169,7 +169,7 @@ class _Server(Tracer):
                 refuse_checkpoint(self.running)
                 key = site.name, edited.shape
                 if key not in listener.edited:
-                    new = listener.edits[site.name](edited, gate if other is None else other)
+                    new = listener.edits[site.name](edited, edited if other is None else other)
                     listener.edited[key] = _checked(new, edited, site.name)
                 edited = listener.edited[key]
             listener.fired.add(site.name)

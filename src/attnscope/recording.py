@@ -23,7 +23,8 @@ class RecordingWriter(ShardWriter):
 
     The arrays of a shard are ``gate/NAME`` (float32, ``(n, C)`` or ``(n, H, W)``),
     ``grad_cam/LAYER/predicted`` and ``.../true`` (float16, signed, ``(n, h, w)``), ``logits``
-    (float32, ``(n, K)``), and ``images`` (uint8, ``(n, H, W, 3)``).
+    (float32, ``(n, K)``), and ``images`` (uint8, ``(n, H, W, 3)``); where it was asked for also
+    ``pooled/NAME`` (float32, of the shape of ``gate/NAME``).
     """
 
     kind = "recording"
@@ -32,10 +33,11 @@ class RecordingWriter(ShardWriter):
         counts = {key: len(value) for key, value in arrays.items() if len(value) != len(rows)}
         if len(rows) == 0 or counts:
             raise ValueError(f"a shard of {len(rows)} rows cannot hold arrays of {counts}")
-        for gate in self._gates:
-            values = arrays.get(f"gate/{gate.name}")
+        needed = [f"gate/{gate.name}" for gate in self._gates]
+        for key in [*needed, *(f"pooled/{name}" for name in self._pooled_inputs)]:
+            values = arrays.get(key)
             if values is None or values.dtype != np.float32:
-                raise ValueError(f"a shard needs gate/{gate.name} in float32")
+                raise ValueError(f"a shard needs {key} in float32")
 
 
 class Recording(ShardReader):
@@ -70,6 +72,24 @@ class Recording(ShardReader):
         self._expect_kind(name, "spatial")
         return self.gate(name, rows)
 
+    def pooled_input(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
+        """What a gate multiplies, its mean over the axes that the gate has not; shaped as `gate`.
+
+        Of a channel gate the mean of each channel over the pixels, ``(N, C)``, which is all that an
+        SE or ECA gate is told of the image; of a spatial gate the mean over the channels, ``(N, H,
+        W)``. In units of the features.
+
+        Raises:
+            InputError: there is no such gate, or its pooled input was not recorded.
+        """
+        self.info(name)
+        if name not in self.pooled_inputs:
+            raise InputError(
+                f"{self.folder} has no pooled input of '{name}'; capture with --pooled-inputs, "
+                "which records it of each gate but those that multiply another gate"
+            )
+        return self._array(f"pooled/{name}", rows)
+
     def grad_cam(
         self, layer: str | None = None, target: str = "predicted", rows: slice = slice(None)
     ) -> NDArray[np.float32]:
@@ -91,6 +111,7 @@ class Recording(ShardReader):
     def _verify_values(self) -> list[str]:
         found = []
         keys = [f"gate/{gate.name}" for gate in self.gates]
+        keys += [f"pooled/{name}" for name in self.pooled_inputs]
         keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in TARGETS]
         bounds = {f"gate/{gate.name}": (gate.lo, gate.hi) for gate in self.gates}
         for key in [*keys, "logits", "images"]:

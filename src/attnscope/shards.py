@@ -21,7 +21,7 @@ import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -85,6 +85,7 @@ class ShardWriter(ABC):
         classes: list[str],
         grad_cam_layers: list[str],
         about: Mapping[str, Any],
+        pooled_inputs: Sequence[str] = (),
         identity: Mapping[str, Any] | None = None,
         rank: int = 0,
         processes: int = 1,
@@ -97,6 +98,7 @@ class ShardWriter(ABC):
             classes: their names.
             grad_cam_layers: paths of modules.
             about: what the folder tells of itself, of JSON values.
+            pooled_inputs: names of the gates of which what they multiply is written as well.
             identity: what else must be the same for a half-done folder to be gone on with, of JSON
                 values: weights, data, batch size ...
             rank: which of the processes that fill the folder this is.
@@ -108,12 +110,14 @@ class ShardWriter(ABC):
             "grad_cam_layers": grad_cam_layers,
             "about": dict(about),
         }
+        if pooled_inputs:  # without any, the plan stays that of a capture before there were any
+            self._header["pooled_inputs"] = list(pooled_inputs)
         plan = {"format": FORMAT, "kind": self.kind, **self._header, **(identity or {})}
         # What cannot be written is said before the work.
         self._plan_file = (json.dumps(plan, indent=2, allow_nan=False) + "\n").encode()
         self._plan: dict[str, Any] = json.loads(self._plan_file)
         self._id = hashlib.sha256(self._plan_file).hexdigest()
-        self._gates = gates
+        self._gates, self._pooled_inputs = gates, pooled_inputs
         self._rank, self._alone = rank, processes == 1
         self._folder = folder
         self._partial = folder.with_name(f".{folder.name}.partial")
@@ -412,6 +416,7 @@ class ShardReader(ABC):
             self.gates = [_gate(gate) for gate in _items(manifest["gates"], dict)]
             self.classes: list[str] = _items(manifest["classes"], str)
             self.grad_cam_layers: list[str] = _items(manifest["grad_cam_layers"], str)
+            self.pooled_inputs: list[str] = _items(manifest.get("pooled_inputs", []), str)
             self.about: dict[str, Any] = dict(manifest["about"])
             self._shards = [_shard(shard) for shard in _items(manifest["shards"], dict)]
             self._count = sum(shard.count for shard in self._shards)

@@ -6,42 +6,65 @@ Shared by what sets a gate beside Grad-CAM (``maps``) and one network beside ano
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
 from attnscope.statistics.profiles import class_moments
+from attnscope.statistics.sampling import bootstrap_means
 
 SCORES = ["spearman", "iou", "null_spearman", "null_iou"]
+CONTROLS = ["same_class_spearman", "same_class_iou", "centre_spearman", "centre_iou"]
+INTERVALS = ["spearman_low", "spearman_high", "iou_low", "iou_high"]
+INTERVALS += ["above_null", "above_null_low", "above_null_high"]
 
 
-def score_maps(first: NDArray[np.float32], second: NDArray[np.float32], seed: int) -> pd.DataFrame:
-    """Agreement of ``first[i]`` with ``second[i]``, and with ``second`` of another image.
+def score_maps(
+    first: NDArray[np.float32], second: NDArray[np.float32], labels: NDArray[np.int64], seed: int
+) -> pd.DataFrame:
+    """Agreement of ``first[i]`` with ``second[i]``, and with what knows nothing of image i.
 
     Args:
         first: ``(N, H, W)``
         second: ``(N, h, w)``; both are brought to the coarser grid by ``to_grid``.
-        seed: chooses the other image; never the same one, and one that can be scored as well.
+        labels: the true classes, ``(N,)``.
+        seed: chooses the other images; never the same one, and one that can be scored as well.
 
     Returns:
-        One row an image: spearman and iou; null_spearman and null_iou, the same against the other
-        image; scored. An image one of whose maps is constant at the coarser grid has no ranks: it
-        is not scored, and all is NaN. With one scored image alone the null is NaN.
+        One row an image: spearman and iou; null_spearman and null_iou, the same against ``second``
+        of another image; same_class_spearman and same_class_iou, against that of another image of
+        the same class; centre_spearman and centre_iou, of ``first`` against ``centre_map``; scored.
+        An image one of whose maps is constant at the coarser grid has no ranks: it is not scored,
+        and all is NaN. NaN as well are the null of one scored image alone, the same_class scores of
+        the only scored image of a class, and the centre scores on a grid without a centre.
     """
     grid = (min(first.shape[1], second.shape[1]), min(first.shape[2], second.shape[2]))
     a = to_grid(first, grid).reshape(len(first), -1)
     b = to_grid(second, grid).reshape(len(second), -1)
     scored = (a.max(1) > a.min(1)) & (b.max(1) > b.min(1))
     rows = np.flatnonzero(scored)
-    scores = np.full((len(a), 4), np.nan)
-    scores[rows, 0] = rank_correlation(a[rows], b[rows])
-    scores[rows, 1] = top_overlap(a[rows], b[rows])
-    if len(rows) >= 2:
-        others = rows[derangement(len(rows), seed)]
-        scores[rows, 2] = rank_correlation(a[rows], b[others])
-        scores[rows, 3] = top_overlap(a[rows], b[others])
-    return pd.DataFrame(scores, columns=SCORES).assign(scored=scored)
+    others = derangement(len(rows), seed) if len(rows) >= 2 else None
+    partners = class_partners(labels[rows], seed)
+    paired = np.flatnonzero(partners >= 0)
+    centre = centre_map(grid).reshape(1, -1)
+    scores = {name: np.full(len(a), np.nan) for name in (*SCORES, *CONTROLS)}
+    for measure, prepare, compare in (
+        ("spearman", _centred_ranks, _correlation),
+        ("iou", _top_places, _overlap),
+    ):
+        # Ranked once; every pairing is of the same ranks.
+        x, y = prepare(a[rows]), prepare(b[rows])
+        scores[measure][rows] = compare(x, y)
+        if others is not None:
+            scores[f"null_{measure}"][rows] = compare(x, y[others])
+        own = compare(x[paired], y[partners[paired]])
+        scores[f"same_class_{measure}"][rows[paired]] = own
+        if centre.max() > centre.min():
+            scores[f"centre_{measure}"][rows] = compare(x, prepare(centre))
+    return pd.DataFrame(scores).assign(scored=scored)
 
 
 def mean_scores(
@@ -50,19 +73,64 @@ def mean_scores(
     """Means of ``score_maps`` over the scored images: of all, then of each class.
 
     Returns:
-        class (``all`` first), the four scores (NaN where no image is scored), scored and constant
-        (images that are scored, and that are not).
+        class (``all`` first), the scores and controls (NaN where no image is scored; the same_class
+        scores over the images that have a partner), scored and constant (images that are scored,
+        and that are not).
     """
+    frame = pd.DataFrame({"class": ["all", *classes]})
     scored = scores["scored"].to_numpy()
-    values = scores[SCORES].to_numpy()[scored]
-    groups = class_moments(values, labels[scored], len(classes))
-    every = class_moments(values, np.zeros(len(values), np.int64), 1)
-    frame = pd.DataFrame(np.concatenate([every.mean, groups.mean]), columns=SCORES)
-    frame.insert(0, "class", ["all", *classes])
-    frame["scored"] = np.concatenate([every.count, groups.count])
+    paired = scores["same_class_spearman"].notna().to_numpy()
+    counts = []
+    for columns, members in (
+        (SCORES, scored),
+        (CONTROLS[:2], paired),
+        (CONTROLS[2:], scored),
+    ):
+        values = scores.loc[members, columns].to_numpy()
+        groups = class_moments(values, labels[members], len(classes))
+        every = class_moments(values, np.zeros(len(values), np.int64), 1)
+        frame[columns] = np.concatenate([every.mean, groups.mean])
+        counts.append(np.concatenate([every.count, groups.count]))
+    frame["scored"] = counts[0]
     images = [len(labels), *np.bincount(labels, minlength=len(classes))]
     frame["constant"] = np.array(images) - frame["scored"]
     return frame
+
+
+def score_intervals(
+    scores: pd.DataFrame, labels: NDArray[np.int64], classes: int, resamples: int, seed: int
+) -> pd.DataFrame:
+    """How far the means of ``mean_scores`` may lie from those over other images of the same kind.
+
+    The 95 % percentile bootstrap over the scored images (Efron 1979, Annals of Statistics 7): of
+    all, then of each class by itself.
+
+    Args:
+        scores: of ``score_maps``.
+        labels: the true classes, ``(N,)``.
+        classes: their number.
+        resamples: of the images.
+        seed: of the resamples.
+
+    Returns:
+        The rows of ``mean_scores``: spearman_low, spearman_high, iou_low, iou_high; above_null, the
+        mean of spearman - null_spearman, image by image, with above_null_low and above_null_high.
+        One scored image has no interval: NaN.
+    """
+    rng = np.random.default_rng([seed, 2])
+    scored = scores["scored"].to_numpy()
+    of_scored = scores[scored]
+    above = of_scored["spearman"] - of_scored["null_spearman"]
+    values = np.column_stack([of_scored["spearman"], of_scored["iou"], above])
+    groups = labels[scored]
+    rows = np.full((1 + classes, len(INTERVALS)), np.nan)
+    for row, members in enumerate([values, *(values[groups == k] for k in range(classes))]):
+        if len(members) >= 1:
+            rows[row, 4] = members[:, 2].mean()
+        if len(members) >= 2:
+            means = bootstrap_means(members, resamples, rng)
+            rows[row, [0, 2, 5]], rows[row, [1, 3, 6]] = np.percentile(means, [2.5, 97.5], axis=0)
+    return pd.DataFrame(rows, columns=INTERVALS)
 
 
 def to_grid(maps: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
@@ -92,21 +160,31 @@ def rank_correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[
 
     Ties share their mean rank, and rho is Pearson's correlation of the ranks.
     """
-    x, y = (stats.rankdata(values, axis=1) for values in (a, b))
-    x -= x.mean(1, keepdims=True)
-    y -= y.mean(1, keepdims=True)
+    return _correlation(_centred_ranks(a), _centred_ranks(b))
+
+
+def _centred_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    ranks: NDArray[np.float64] = stats.rankdata(values, axis=1)
+    ranks -= ranks.mean(1, keepdims=True)
+    return ranks
+
+
+def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     rho: NDArray[np.float64] = (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
     return rho
 
 
 def top_overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
     """Intersection over union of the highest 20 % of each row of ``a`` and of ``b``; ``(N, P)``."""
-    x, y = _top_places(a), _top_places(b)
+    return _overlap(_top_places(a), _top_places(b))
+
+
+def _overlap(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     overlap: NDArray[np.float64] = np.minimum(x, y).sum(1) / np.maximum(x, y).sum(1)
     return overlap
 
 
-def _top_places(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def _top_places(values: NDArray[Any]) -> NDArray[np.float64]:
     """Of each pixel the share that is among the top fifth, rounded, and one pixel at least.
 
     Pixels that tie for the last places share them: a cut by index would favour one corner, and one
@@ -119,6 +197,35 @@ def _top_places(values: NDArray[np.float32]) -> NDArray[np.float64]:
     share = (places - above.sum(1, keepdims=True)) / tied.sum(1, keepdims=True)
     places_taken: NDArray[np.float64] = above + share * tied
     return places_taken
+
+
+def centre_map(grid: tuple[int, int]) -> NDArray[np.float64]:
+    """A Gaussian in the middle of the grid, ``(H, W)``, its deviation a quarter of each side.
+
+    Its highest value would be 1, between the cells where a side is even. Up to two cells a side are
+    all equally far from the middle, and a grid of such sides is constant.
+    """
+    height, width = grid
+    # Of whole numbers, so that what is equally far from the middle is so to the last bit, and ties.
+    rows = (2 * np.arange(height) - height + 1) * width
+    columns = (2 * np.arange(width) - width + 1) * height
+    square = rows[:, None] ** 2 + columns[None] ** 2
+    gaussian: NDArray[np.float64] = np.exp(-2 * square / (height * width) ** 2)
+    return gaussian
+
+
+def class_partners(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Of each image another one of its class, each once; -1 for the only one of a class.
+
+    One random cycle within each class, as in ``derangement``.
+    """
+    rng = np.random.default_rng([seed, 1])
+    partners = np.full(len(labels), -1)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        if len(members) >= 2:
+            partners[members] = np.roll(members, 1)
+    return partners
 
 
 def derangement(count: int, seed: int) -> NDArray[np.int64]:

@@ -132,8 +132,9 @@ def compare_grad_cam(
 
     Returns:
         One row of ``all`` images, then one row a class: class, spearman, iou, null_spearman,
-        null_iou (means over the scored images; NaN where there are none), scored (their number; the
-        other images have a map that is constant, mostly zero after the ReLU).
+        null_iou (means over the scored images; NaN where there are none), scored (their number) and
+        constant (that of the other images, which have a map that is constant, mostly zero after the
+        ReLU).
 
     Raises:
         InputError: the recordings are not of the same images, one has no Grad-CAM, or the target is
@@ -141,8 +142,8 @@ def compare_grad_cam(
     """
     expect_same_images(a, b)
     map_a, map_b = (np.maximum(recording.grad_cam(target=target), 0) for recording in (a, b))
-    scores = score_maps(map_a, map_b, seed)
-    return mean_scores(scores, a.labels, a.classes)[["class", *SCORES, "scored"]]
+    scores = score_maps(map_a, map_b, a.labels, seed)
+    return mean_scores(scores, a.labels, a.classes)[["class", *SCORES, "scored", "constant"]]
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,8 +8,16 @@ from numpy.typing import NDArray
 
 from attnscope.moments import Moments
 from attnscope.recording import Recording
-from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
+from attnscope.statistics.agreement import (
+    CONTROLS,
+    INTERVALS,
+    SCORES,
+    mean_scores,
+    score_intervals,
+    score_maps,
+)
 from attnscope.statistics.profiles import class_moments
+from attnscope.statistics.sampling import expect_positive
 
 
 def class_mean_maps(recording: Recording | Moments, gate: str) -> NDArray[np.float64]:
@@ -62,47 +70,67 @@ def map_agreement(
 
     The null: the Grad-CAM of another image, never the same, drawn by ``seed`` among the scored. It
     keeps what all images share, such as a network's liking for the centre. Two maps that agree no
-    better than that say nothing of the image.
+    better than that say nothing of the image. Two more say what such an agreement may be: the
+    Grad-CAM of another image of the same true class keeps also what a class shares, and a Gaussian
+    in the middle of the grid, its standard deviation a quarter of each side, is "the centre", with
+    which the gate alone is compared.
 
     Returns:
         One row an image: row, class (the true one), spearman (-1 to 1), iou (0 to 1),
-        null_spearman, null_iou, scored. An image whose map is constant at the coarser grid, or
-        whose Grad-CAM is (mostly: all zero after the ReLU), has no ranks: scored is False, the
-        scores are NaN. With one scored image alone the null is NaN.
+        null_spearman, null_iou, same_class_spearman, same_class_iou, centre_spearman, centre_iou,
+        scored. An image whose map is constant at the coarser grid, or whose Grad-CAM is (mostly:
+        all zero after the ReLU), has no ranks: scored is False, the scores are NaN. NaN are also
+        the null of one scored image alone, the same_class scores of the only scored image of its
+        class, and the centre scores on a grid of at most two cells a side, which has no centre.
 
     Raises:
         InputError: there is no such spatial gate, no Grad-CAM was recorded, or the target is not
             known.
     """
     grad_cam = np.maximum(recording.grad_cam(target=target), 0)
-    frame = score_maps(recording.spatial(gate), grad_cam, seed)
+    frame = score_maps(recording.spatial(gate), grad_cam, recording.labels, seed)
     frame.insert(0, "row", np.arange(len(recording)))
     frame.insert(1, "class", np.array(recording.classes)[recording.labels])
     return frame
 
 
 def agreement_summary(
-    recording: Recording, target: str = "predicted", seed: int = 0
+    recording: Recording, target: str = "predicted", seed: int = 0, resamples: int = 1000
 ) -> pd.DataFrame:
-    """Means of ``map_agreement`` over the scored images, for every spatial gate.
+    """Means of ``map_agreement`` over the scored images, for every spatial gate, with intervals.
+
+    The intervals are the 95 % percentile bootstrap's over images (Efron 1979, Annals of Statistics
+    7), within the row's images, and of this network: another training is another matter.
+
+    Args:
+        recording: what to read.
+        target: ``predicted`` or ``true``, the class whose logit Grad-CAM explains.
+        seed: of the other images, and of the resamples.
+        resamples: of the images.
 
     Returns:
-        For each gate one row of ``all`` images and then one row a class: gate, depth, class,
-        spearman, iou, null_spearman, null_iou (means; NaN where no image is scored), scored and
-        constant (numbers of images that are scored, and that are not). A network without spatial
-        gates gives no row.
+        For each gate one row of ``all`` images and then one row a class: gate, depth, class; the
+        means spearman, iou, null_spearman, null_iou, same_class_spearman, same_class_iou,
+        centre_spearman, centre_iou (NaN where no image is scored; the same_class means over images
+        whose class has another scored one); spearman_low, spearman_high, iou_low, iou_high;
+        above_null, the mean of spearman - null_spearman image by image, with above_null_low and
+        above_null_high (NaN for one scored image); scored and constant (numbers of images that are
+        scored, and that are not). A network without spatial gates gives no row.
 
     Raises:
-        InputError: no Grad-CAM was recorded, or the target is not known.
+        InputError: no Grad-CAM was recorded, the target is not known, or resamples is below 1.
     """
+    expect_positive("resamples", resamples, 1000)
+    labels, classes = recording.labels, recording.classes
     frames = []
     for depth, gate in enumerate(recording.gates, start=1):
         if gate.kind != "spatial":
             continue
         scores = map_agreement(recording, gate.name, target, seed)
-        frame = mean_scores(scores, recording.labels, recording.classes)
-        frame.insert(0, "gate", gate.name)
-        frame.insert(1, "depth", depth)
-        frames.append(frame)
-    columns = ["gate", "depth", "class", *SCORES, "scored", "constant"]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+        frame = mean_scores(scores, labels, classes)
+        frame = frame.join(score_intervals(scores, labels, len(classes), resamples, seed))
+        frames.append(frame.assign(gate=gate.name, depth=depth))
+    columns = ["gate", "depth", "class", *SCORES, *CONTROLS, *INTERVALS, "scored", "constant"]
+    return (
+        pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+    )

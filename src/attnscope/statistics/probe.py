@@ -1,4 +1,4 @@
-"""Whether the class can be read from a gate: a linear probe of its logits."""
+"""Whether the class can be read from a gate: a linear probe of its logits, and its control."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _SHRINKAGES = (0.1, 0.01, 1e-3, 1e-4)
 can be told without a mistake would leave no covariance within."""
 _CELLS = 2**23
 """Scores that are held at a time."""
+_SOURCES = ("gate", "pooled_input")
 
 _Inverse = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 _LOGIT: _Inverse = special.logit
@@ -80,7 +81,9 @@ def gate_logits(recording: Recording, gate: str) -> tuple[NDArray[np.float32], i
     return inverse(np.clip(share, _EDGE, 1 - _EDGE)).astype(np.float32), clipped
 
 
-def linear_probe(recording: Recording, permutations: int = 200, seed: int = 0) -> pd.DataFrame:
+def linear_probe(
+    recording: Recording, permutations: int = 200, seed: int = 0, of: str = "gate"
+) -> pd.DataFrame:
     """How well the true class can be read from each gate's logits by a linear classifier.
 
     The images of each class are halved at random; the probe is fitted on one half and scored on the
@@ -94,36 +97,50 @@ def linear_probe(recording: Recording, permutations: int = 200, seed: int = 0) -
     would be better.
 
     The control is the same probe, fitted and scored on permuted labels. The null of p: the gate
-    knows nothing of the class.
+    knows nothing of the class. Two more controls are the same function on something else: with
+    ``of="pooled_input"`` how much could be read from what the gate got, on the same halves, and on
+    the recording of an untrained network how much is there without training.
 
     Args:
         recording: what to read; the logits of one gate are in memory at a time.
         permutations: of the labels, for the control; the least p is ``1 / (permutations + 1)``.
         seed: of the halves and the permutations.
+        of: ``gate``, or ``pooled_input``: `Recording.pooled_input` as it is, in units of the
+            features, without a logit; only the centring and scaling of the half that fits.
 
     Returns:
         One row a gate of any kind: gate, kind, depth, balanced_accuracy (0 to 1; chance is one over
         the number of classes), low, high (95 %), null (mean under permuted labels), null_low,
         null_high (2.5 and 97.5 % of it), p, fitted, scored (images), shrinkage (the share of the
-        unit matrix), clipped (values without a
-        finite logit). Classes of fewer than two images are left out; with fewer than two classes
-        all numbers but clipped are NaN and nothing is fitted. A constant gate is at chance.
+        unit matrix), clipped (values without a finite logit; 0 of pooled inputs). Classes of fewer
+        than two images are left out; with fewer than two classes all numbers but clipped are NaN
+        and nothing is fitted, nor is it for a gate that multiplies another gate and so has no
+        pooled input. A constant gate is at chance.
 
     Raises:
-        InputError: permutations is below 1, or the activation of a gate has no inverse here.
+        InputError: permutations is below 1, ``of`` is not known, the activation of a gate has no
+            inverse here, or pooled inputs were not recorded or are not finite.
     """
     expect_positive("permutations", permutations, 200)
+    if of not in _SOURCES:
+        raise InputError(f"'{of}' of a gate cannot be probed; take {' or '.join(_SOURCES)}")
     known, labels, _ = present_classes(recording.labels, at_least=2)
     halves = stratified_folds(labels, 2, np.random.default_rng(seed))
     rows = []
     for depth, gate in enumerate(recording.gates, start=1):
-        logits, clipped = gate_logits(recording, gate.name)
         row: dict[str, object] = {"gate": gate.name, "kind": gate.kind, "depth": depth}
-        row |= {"clipped": clipped, "fitted": 0, "scored": 0}
+        row |= {"clipped": 0, "fitted": 0, "scored": 0}
+        if of == "gate":
+            values, row["clipped"] = gate_logits(recording, gate.name)
+        elif gate.name in recording.pooled_inputs or not recording.pooled_inputs:
+            values = _finite_inputs(recording, gate.name)
+        else:  # this gate alone; where there is none at all, the recording has been refused
+            rows.append(row)
+            continue
         if len(known) >= 2:
             fit, score = halves == _FIT, halves == _SCORE
             accuracy, recalls, shrinkage = _permuted_accuracy(
-                logits[fit], labels[fit], logits[score], labels[score], permutations, seed
+                values[fit], labels[fit], values[score], labels[score], permutations, seed
             )
             low, high = mean_share_interval(recalls, np.bincount(labels[score]))
             null_low, null_high = np.percentile(accuracy[1:], [2.5, 97.5])
@@ -144,6 +161,19 @@ def linear_probe(recording: Recording, permutations: int = 200, seed: int = 0) -
     columns += ["null", "null_low", "null_high", "p", "fitted", "scored"]
     columns += ["shrinkage", "clipped"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _finite_inputs(recording: Recording, gate: str) -> NDArray[np.float32]:
+    """The pooled input of a gate, ``(N, U)``."""
+    inputs = recording.pooled_input(gate)
+    inputs = inputs.reshape(len(inputs), -1)
+    infinite = int((~np.isfinite(inputs)).sum())
+    if infinite:  # gates are bounded; what they multiply may overflow
+        raise InputError(
+            f"{infinite} values of the pooled input of '{gate}' are not finite; "
+            f"attnscope verify {recording.folder} lists them"
+        )
+    return inputs
 
 
 def mean_share_interval(

@@ -24,6 +24,8 @@ _LABELS = 2**24
 """Permuted labels that are held at a time."""
 _DENSE_CLASSES = 64
 """Up to so many classes a dense product is quicker than a sparse one."""
+_DRAWS = 2**21
+"""Images that are drawn at a time, for a bootstrap."""
 _TIE = 1e-6
 """A permuted value this little below the observed one, relative to it, ties with it: both are sums
 in single precision, whose last digits depend on the order."""
@@ -154,6 +156,25 @@ def permuted_labels(
 ) -> NDArray[np.int64]:
     """``draws`` random orders of the labels, ``(draws, N)``."""
     return rng.permuted(np.tile(labels, (draws, 1)), axis=1)
+
+
+def bootstrap_means(
+    values: NDArray[np.float64], resamples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Means over as many images, drawn with replacement: ``(n, V)`` to ``(resamples, V)``.
+
+    How often each image is drawn is multinomial; the means are those counts times the values.
+    """
+    images = len(values)
+    block = max(1, _DRAWS // images)
+    means = []
+    for begin in range(0, resamples, block):
+        size = min(block, resamples - begin)
+        # Drawn and counted: Generator.multinomial would draw a binomial number for each image.
+        drawn = rng.integers(0, images, (size, images)) + images * np.arange(size)[:, None]
+        count = np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images)
+        means.append(count.astype(np.float64) @ values / images)
+    return np.concatenate(means)
 
 
 def class_sums(
