@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from attnscope.cli import main
+from attnscope.outcomes import read_outcomes
 from attnscope.recording import Recording
 
 SMALL = ["--model", "resnet18", "--width", "16", "--reduction", "4", "--epochs", "1"]
@@ -89,6 +91,40 @@ def test_the_run_tells_how_it_was_made(runs: Path) -> None:
     assert result["steps"] == 1
     # bf16 at the end of the training and fp32 in the capture may differ in a close case.
     assert result["test"]["accuracy"] == pytest.approx(accuracy, abs=0.09)
+
+
+def test_interventions_and_their_page(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs / "se"
+    some = ["--experiments", "decode", "replace", "erase", "--images", "6"]
+    assert "experiment 'cut' is not known" in refused(
+        capsys, "intervene", run, "--experiments", "cut"
+    )
+    assert not (run / "interventions").exists()
+    assert main(["intervene", str(run), *some, "--batch-size", "4"]) == 0
+    assert "6 images scored, 8 gates" in capsys.readouterr().out
+    assert "exists already" in refused(capsys, "intervene", run, *some)
+    outcomes = read_outcomes(run / "interventions" / "test")
+    assert set(outcomes.tables) == {"decoding", "effects", "erasing_areas", "erasing_curves"}
+    # Eight gates and all at once, under seven edits, and the network as it is.
+    assert outcomes.replacement is not None
+    assert len(outcomes.replacement) == 6 * (9 * 7 + 1)
+    recorded = Recording(run)
+    own = outcomes.replacement[outcomes.replacement["edit"] == "own"]
+    assert (own["prediction"] == recorded.predictions[own["row"]]).all()
+    assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.index("Decodable and used") < page.index("Static gates") < page.index("Confusion")
+    about = run / "interventions" / "test" / "about.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "weights_sha256": "0"}))
+    assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert "Static gates" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+    shutil.rmtree(run / "interventions")
+    assert "make it with attnscope capture" in refused(
+        capsys, "intervene", run, "--part", "validation"
+    )
+    assert "is no run with a network" in refused(capsys, "intervene", tmp_path)
 
 
 def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

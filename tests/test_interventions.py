@@ -15,13 +15,24 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from attnscope import InputError, Recording, build_model, capture, edit_gates, find_gates
+from attnscope import InputError, Recording, build_model, capture, edit_gates, figures, find_gates
 from attnscope.gates import as_factor, watch_gates
-from attnscope.interventions import Bench, ablate_channels, erase, randomize_gates, replace_gates
+from attnscope.interventions import (
+    Bench,
+    ablate_channels,
+    erase,
+    intervene,
+    randomize_gates,
+    replace_gates,
+)
 from attnscope.interventions.replay import Tape
+from attnscope.outcomes import read_outcomes, write_outcomes
+from attnscope.pictures import USAGE, Unavailable, usage_of
+from attnscope.report import find_outcomes
 from attnscope.statistics import compare_gates
 from attnscope.statistics.effects import edit_contrast, margins, replacement_effects
 from attnscope.statistics.geometry import linear_cka
+from attnscope.statistics.usage import CONSTANT, UNUSED, USED
 
 CLASSES = 3
 
@@ -127,6 +138,47 @@ def test_the_contrast_of_swaps_tells_the_three_apart(tmp_path: Path) -> None:
     assert change["used"] == (1, pytest.approx(2 / 3))
     assert change["ignored"] == (0, 0)
     assert change["constant"] == (0, 0)
+
+
+def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
+    verdicts, captions = {}, {}
+    for mode in ("used", "ignored", "constant"):
+        bench = toy_bench(mode, tmp_path)
+        outcomes = intervene(bench, experiments=["decode", "replace"], progress=False)
+        assert set(outcomes.tables) == {"decoding", "effects"}
+        folder = tmp_path / f"{mode}-interventions"
+        write_outcomes(folder, outcomes)
+        again = read_outcomes(folder)
+        pd.testing.assert_frame_equal(
+            usage_of(again), usage_of(outcomes), check_exact=False, rtol=1e-12
+        )
+        verdicts[mode] = usage_of(again).loc[0, "verdict"]
+        with figures.style():
+            pictures = {name: make(bench.recording, again) for name, make in USAGE.items()}
+        captions[mode] = pictures["decodable_and_used"].caption
+        assert all(len(picture.figures) == 1 for picture in pictures.values())
+        assert find_outcomes(bench.recording) is not None
+    assert verdicts == {"used": USED, "ignored": UNUSED, "constant": CONSTANT}
+    assert "uses it at 1 of them" in captions["used"]
+    assert "costs 100.0 points more" in captions["used"]
+    assert "can be read from 1 of 1 gates" in captions["ignored"]
+    assert "No effect seen" in captions["ignored"]
+    assert "cannot be read from any of the 1 gates" in captions["constant"]
+    assert "No effect seen" in captions["constant"]
+
+
+def test_outcomes_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
+    bench = toy_bench("used", tmp_path)
+    assert find_outcomes(bench.recording) is None
+    with pytest.raises(InputError, match="make them with attnscope intervene"):
+        read_outcomes(tmp_path / "none")
+    outcomes = intervene(bench, experiments=["decode"], progress=False)
+    with pytest.raises(Unavailable, match="replaced no gate"):
+        usage_of(outcomes)
+    with pytest.raises(InputError, match="have no effects"):
+        outcomes.table("effects")
+    with pytest.raises(InputError, match="experiment 'cut' is not known"):
+        intervene(bench, experiments=["cut"])
 
 
 def test_means_and_donors_are_not_of_scored_images(tmp_path: Path) -> None:

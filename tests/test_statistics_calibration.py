@@ -22,6 +22,8 @@ from attnscope.statistics import (
     state_sweep,
 )
 from attnscope.statistics.agreement import centre_map, score_intervals, score_maps
+from attnscope.statistics.effects import bootstrap_interval, paired_accuracy_change
+from attnscope.statistics.seeds import paired_interval
 
 RUNS = 400
 TEN = list("abcdefghij")
@@ -261,3 +263,41 @@ def test_the_positions_of_errors(write_recording, pull):
             assert ((rows["low"] <= truth) & (truth <= rows["high"])).mean() >= 0.90
             continue
         expect_coverage(rows["low"], rows["high"], truth)
+
+
+@pytest.mark.parametrize(
+    ("before", "gain", "loss"), [(0.8, 0.0, 0.0), (0.9, 0.02, 0.06), (0.6, 0.2, 0.3)]
+)
+def test_interval_of_a_paired_change_in_accuracy(before, gain, loss):
+    """Of 300 images, of which shares ``gain`` and ``loss`` flip; also where none can."""
+    rng = np.random.default_rng(0)
+    low, high = [], []
+    for _ in range(600):
+        kind = rng.choice(4, 300, p=[before - loss, 1 - before - gain, gain, loss])
+        was, now = np.isin(kind, [0, 3]), np.isin(kind, [0, 2])
+        change, *ends = paired_accuracy_change(was, now)
+        assert change == pytest.approx(now.mean() - was.mean())
+        low.append(ends[0])
+        high.append(ends[1])
+    if gain == loss == 0:  # no image ever flips: the interval must not call that certain
+        assert max(low) < 0 < min(high)
+        return
+    expect_coverage(low, high, gain - loss)
+
+
+def test_interval_of_a_change_in_margin():
+    rng = np.random.default_rng(1)
+    values = rng.exponential(1, (600, 200)) - 1.3
+    ends = [bootstrap_interval(run[:, None], 400, i) for i, run in enumerate(values)]
+    low, high = np.array(ends)[:, :, 0].T
+    expect_coverage(low, high, -0.3)
+
+
+def test_over_seeds():
+    """Three pairs of trainings whose differences are drawn around nothing, and around something."""
+    rng = np.random.default_rng(2)
+    nothing = [paired_interval(rng.normal(0, 0.01, 3)) for _ in range(800)]
+    expect_false_positives([found["p"] for found in nothing])
+    something = [paired_interval(rng.normal(0.02, 0.01, 3)) for _ in range(800)]
+    low, high = ([found[end] for found in something] for end in ("low", "high"))
+    expect_coverage(low, high, 0.02)

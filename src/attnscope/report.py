@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from matplotlib.figure import Figure
 from attnscope import figures, statistics
 from attnscope.errors import InputError
 from attnscope.files import write_bytes
-from attnscope.pictures import COMPARISONS, FIGURES, Picture, Unavailable
+from attnscope.outcomes import Outcomes, outcomes_folder, read_outcomes
+from attnscope.pictures import COMPARISONS, FIGURES, USAGE, Picture, Unavailable
 from attnscope.pictures.common import (
     LEVEL,
     SEED,
@@ -93,6 +95,22 @@ def write_comparison(folder_a: Path, folder_b: Path, out: Path) -> list[Path]:
     return pictures
 
 
+def write_pictures(pictures: Mapping[str, Picture], out: Path) -> list[Path]:
+    """Writes pictures as PNG and PDF, each by its name.
+
+    Args:
+        pictures: by name; made inside ``figures.style()``.
+        out: where to.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with figures.style():
+        return [
+            file
+            for name, picture in pictures.items()
+            for file in _write_picture(picture, out, name)
+        ]
+
+
 def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Writes one HTML page about one or more runs, with every picture in it.
 
@@ -139,10 +157,15 @@ def render(figure: Figure, file_format: str, dpi: int) -> bytes:
 
 def _describe(recording: Recording) -> dict[str, Any]:
     pictures, left_out = [], []
-    for name, make in FIGURES.items():
+    makers: dict[str, Callable[[], Picture]] = {}
+    outcomes = find_outcomes(recording)
+    if outcomes is not None:  # what a reader asks first
+        makers |= {name: partial(make, recording, outcomes) for name, make in USAGE.items()}
+    makers |= {name: partial(make, recording) for name, make in FIGURES.items()}
+    for name, make in makers.items():
         with figures.style():
             try:
-                pictures.append(_embed(name, make(recording)))
+                pictures.append(_embed(name, make()))
             except Unavailable as reason:
                 _log.warning("%s left out: %s", name, reason)
                 left_out.append(f"{name}: {reason}")
@@ -162,6 +185,26 @@ def _describe(recording: Recording) -> dict[str, Any]:
         "pictures": pictures,
         "left_out": left_out,
     }
+
+
+def find_outcomes(recording: Recording) -> Outcomes | None:
+    """The interventions on the recorded network, if there are any; those on another are left out.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    folder = outcomes_folder(recording.folder)
+    if not folder.is_dir():
+        return None
+    outcomes = read_outcomes(folder)
+    if outcomes.about.get("weights_sha256") != recording.about.get("weights_sha256"):
+        _log.warning(
+            "%s left out: it is of other weights than %s; run attnscope intervene again",
+            folder,
+            recording.folder,
+        )
+        return None
+    return outcomes
 
 
 def _compare(a: Recording, b: Recording) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _SHOWN = 12  # images that two kinds of network disagree about
 
 
 def _decodable_and_used(recording: Recording, outcomes: Outcomes) -> Picture:
-    decoding, usage = outcomes.table("decoding"), _usage(outcomes)
+    decoding, usage = outcomes.table("decoding"), usage_of(outcomes)
     width = float(np.clip(2.5 + 0.42 * len(decoding), 6.5, 12))
     figure = Figure(figsize=(width, 7.6), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True)
@@ -52,7 +52,7 @@ def _decodable_and_used(recording: Recording, outcomes: Outcomes) -> Picture:
 
 
 def _static_gates(recording: Recording, outcomes: Outcomes) -> Picture:
-    effects, usage = outcomes.table("effects"), _usage(outcomes)
+    effects, usage = outcomes.table("effects"), usage_of(outcomes)
     mean = effects[effects["edit"] == "mean"]
     own = float((mean["accuracy"] - mean["change"]).iloc[0])
     p = usage.set_index("gate")["p_dynamic"]
@@ -154,7 +154,12 @@ def _disagreements(
     return figure
 
 
-def _usage(outcomes: Outcomes) -> pd.DataFrame:
+def usage_of(outcomes: Outcomes) -> pd.DataFrame:
+    """What `attnscope.statistics.gate_usage` says of them.
+
+    Raises:
+        Unavailable: no gate was replaced.
+    """
     if outcomes.replacement is None:
         raise Unavailable(
             f"the interventions on {outcomes.about.get('name')} replaced no gate; "

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from attnscope.errors import InputError
-from attnscope.statistics.sampling import expect_positive
+from attnscope.statistics.sampling import bootstrap_means, expect_positive
 
 OUTCOME_COLUMNS = ["target", "edit", "row", "label", "prediction", "margin"]
 OWN = "own"
 """The edit that leaves every gate as it is."""
-_RESAMPLES_AT_A_TIME = 2**22  # weights of images that are held
 
 
 def margins(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -64,20 +63,6 @@ def paired_accuracy_change(
     centre = up - down
     change = (gained - lost) / images
     return change, max(centre - half, -1.0), min(centre + half, 1.0)
-
-
-def bootstrap_means(
-    values: NDArray[np.float64], resamples: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Means over images drawn with replacement: ``(N, V)`` -> ``(resamples, V)``."""
-    images = len(values)
-    found = np.empty((resamples, values.shape[1]))
-    size = max(1, _RESAMPLES_AT_A_TIME // images)
-    for start in range(0, resamples, size):
-        stop = min(start + size, resamples)
-        weights = rng.multinomial(images, np.full(images, 1 / images), stop - start)
-        found[start:stop] = weights @ values / images
-    return found
 
 
 def bootstrap_interval(

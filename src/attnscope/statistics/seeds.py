@@ -60,7 +60,7 @@ def compare_seeds(
         if inside.any():
             of_a, of_b = right_a[:, inside].mean(1), right_b[:, inside].mean(1)
             row |= {"accuracy_a": of_a.mean(), "accuracy_b": of_b.mean()}
-            row |= _paired(of_b - of_a)
+            row |= paired_interval(of_b - of_a)
             per_image = (right_b - right_a)[:, inside].mean(0)
             low, high = bootstrap_interval(per_image[:, None], resamples, seed)
             row |= {"image_low": low[0], "image_high": high[0]}
@@ -122,7 +122,8 @@ def disagreements(a: Recording, b: Recording) -> pd.DataFrame:
     return frame.sort_values("certainty", ascending=False, kind="stable", ignore_index=True)
 
 
-def _paired(difference: NDArray[np.float64]) -> dict[str, float]:
+def paired_interval(difference: NDArray[np.float64]) -> dict[str, float]:
+    """Mean of paired differences, Student's t interval (95 %), and p of the paired t test."""
     mean, count = float(difference.mean()), len(difference)
     if count < 2:
         return {"difference": mean, "low": np.nan, "high": np.nan, "p": np.nan}

@@ -1,0 +1,121 @@
+"""Two kinds of network over several trainings, against scipy and by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from attnscope import figures
+from attnscope.errors import InputError
+from attnscope.pictures import seed_differences
+from attnscope.recording import Recording
+from attnscope.statistics import compare_seeds, disagreements
+from attnscope.statistics.seeds import seeds_sentence
+
+Make = Callable[..., Recording]
+
+
+@pytest.fixture
+def kinds(make_recording: Make) -> tuple[list[Recording], list[Recording]]:
+    """Three seeds of two kinds; the second is better."""
+    first = [make_recording(f"a{i}", seed=i, accuracy=0.5, count=90) for i in range(3)]
+    second = [make_recording(f"b{i}", seed=10 + i, accuracy=0.8, count=90) for i in range(3)]
+    return first, second
+
+
+def test_over_seeds_as_scipy(kinds: tuple[list[Recording], list[Recording]]) -> None:
+    found = compare_seeds(*kinds).set_index("class")
+    assert list(found.index) == ["all", "cat", "dog", "owl"]
+    assert (found["seeds"] == 3).all()
+    p = []
+    for k, name in enumerate(found.index):
+        of = [
+            np.array([r.right[(r.labels == k - 1) | (k == 0)].mean() for r in kind])
+            for kind in kinds
+        ]
+        test = stats.ttest_rel(of[1], of[0])
+        interval = test.confidence_interval(0.95)
+        row = found.loc[name]
+        assert row["difference"] == pytest.approx((of[1] - of[0]).mean())
+        assert row["accuracy_a"] == pytest.approx(of[0].mean())
+        assert row["p"] == pytest.approx(test.pvalue)
+        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+        assert row["image_low"] < row["difference"] < row["image_high"]
+        p.append(test.pvalue)
+    order = np.argsort(p[1:])
+    wanted = np.minimum(np.maximum.accumulate(np.array(p[1:])[order] * [3, 2, 1]), 1)
+    np.testing.assert_allclose(found["p_holm"].to_numpy()[1:][order], wanted)
+    assert found["p_holm"]["all"] == pytest.approx(p[0])
+
+
+def test_one_seed_says_nothing_of_another(
+    kinds: tuple[list[Recording], list[Recording]],
+) -> None:
+    found = compare_seeds(kinds[0][:1], kinds[1][:1])
+    assert found[["low", "high", "p", "p_holm"]].isna().all().all()
+    assert found["difference"].notna().all()
+    assert "One training of each says nothing" in seeds_sentence(found, "SE", "CBAM")
+
+
+def test_the_sentence_says_so_when_no_class_differs(make_recording: Make) -> None:
+    a = [make_recording(f"a{i}", seed=i) for i in range(2)]
+    found = compare_seeds(a, a)
+    assert (found["difference"] == 0).all()
+    assert found["p"].isna().all()  # no spread: nothing to hold a difference against
+    assert "No class differs" in seeds_sentence(found, "SE", "CBAM")
+
+
+def test_a_class_that_differs_is_named(make_recording: Make) -> None:
+    a = [make_recording(f"a{i}", seed=i, accuracy=0.0, count=90) for i in range(3)]
+    b = [make_recording(f"b{i}", seed=i, accuracy=1.0, count=90) for i in range(3)]
+    found = compare_seeds(a, b)
+    # All pairs differ by the same, 100 points, and a t test has no spread to say more with.
+    assert (found["difference"] == 1).all()
+    b[0] = make_recording("b9", seed=3, accuracy=0.9, count=90)
+    sentence = seeds_sentence(compare_seeds(a, b), "SE", "CBAM")
+    assert "of 3 classes" in sentence
+    assert "points" in sentence
+
+
+def test_numbers_and_images_must_match(make_recording: Make) -> None:
+    a, b = make_recording("a"), make_recording("b", seed=1)
+    with pytest.raises(InputError, match="1 against 2 recordings"):
+        compare_seeds([a], [a, b])
+    with pytest.raises(InputError, match="0 against 0"):
+        compare_seeds([], [])
+    with pytest.raises(InputError, match="not of the same images"):
+        compare_seeds([a], [make_recording("c", count=30)])
+
+
+def test_disagreements_against_a_loop(make_recording: Make) -> None:
+    a, b = make_recording("a", accuracy=0.6), make_recording("b", seed=1, accuracy=0.7)
+    found = disagreements(a, b)
+    wanted = []
+    for i in range(len(a)):
+        if a.right[i] != b.right[i]:
+            sure = min(special.softmax(r.logits[i].astype(float)).max() for r in (a, b))
+            wanted.append((sure, i, "a" if a.right[i] else "b"))
+    assert sorted(found["row"]) == sorted(i for _, i, _ in wanted)
+    of_row = {i: (sure, right) for sure, i, right in wanted}
+    for row in found.itertuples():
+        assert row.certainty == pytest.approx(of_row[row.row][0])
+        assert row.right == of_row[row.row][1]
+        assert row.label == a.classes[a.labels[row.row]]
+        assert row.prediction_b == b.classes[b.predictions[row.row]]
+    assert found["certainty"].is_monotonic_decreasing
+
+
+def test_the_picture_has_the_table_and_images(
+    kinds: tuple[list[Recording], list[Recording]],
+) -> None:
+    with figures.style():
+        picture = seed_differences(*kinds, ("SE", "CBAM"))
+        same = seed_differences(kinds[0], kinds[0], ("SE", "CBAM"))
+    assert len(picture.figures) == 2
+    assert len(same.figures) == 1  # no image tells a network from itself
+    assert "points of accuracy over 3 seeds" in picture.caption
+    titles = [ax.get_title(loc="center") for ax in picture.figures[1].axes]
+    assert sum(title.startswith("is ") for title in titles) == 12
