@@ -13,7 +13,7 @@ from attnscope.errors import InputError
 from attnscope.pictures import seed_differences
 from attnscope.recording import Recording
 from attnscope.statistics import compare_seeds, disagreements
-from attnscope.statistics.seeds import seeds_sentence
+from attnscope.statistics.seeds import paired_interval, seeds_sentence
 
 Make = Callable[..., Recording]
 
@@ -22,7 +22,7 @@ Make = Callable[..., Recording]
 def kinds(make_recording: Make) -> tuple[list[Recording], list[Recording]]:
     """Three seeds of two kinds; the second is better."""
     first = [make_recording(f"a{i}", seed=i, accuracy=0.5, count=90) for i in range(3)]
-    second = [make_recording(f"b{i}", seed=10 + i, accuracy=0.8, count=90) for i in range(3)]
+    second = [make_recording(f"b{i}", seed=20 + i, accuracy=0.8, count=90) for i in range(3)]
     return first, second
 
 
@@ -66,6 +66,8 @@ def test_the_sentence_says_so_when_no_class_differs(make_recording: Make) -> Non
     assert (found["difference"] == 0).all()
     assert found["p"].isna().all()  # no spread: nothing to hold a difference against
     assert "No class differs" in seeds_sentence(found, "SE", "CBAM")
+    # Nor where three equal differences differ in their last digits.
+    assert np.isnan(paired_interval(np.array([0.1 + 0.2, 0.3, 0.3]))["p"])
 
 
 def test_a_class_that_differs_is_named(make_recording: Make) -> None:

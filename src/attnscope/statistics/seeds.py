@@ -14,6 +14,8 @@ from attnscope.recording import Recording
 from attnscope.statistics.comparison import expect_same_images, holm
 from attnscope.statistics.effects import bootstrap_interval
 
+_ROUNDING = 1e-12
+
 
 def compare_seeds(
     a: Sequence[Recording], b: Sequence[Recording], resamples: int = 1000, seed: int = 0
@@ -129,7 +131,8 @@ def paired_interval(difference: NDArray[np.float64]) -> dict[str, float]:
         return {"difference": mean, "low": np.nan, "high": np.nan, "p": np.nan}
     error = difference.std(ddof=1) / np.sqrt(count)
     half = stats.t.ppf(0.975, count - 1) * error
-    p = 2 * stats.t.sf(abs(mean) / error, count - 1) if error > 0 else np.nan
+    # Differences are counts over counts: what is this small is rounding.
+    p = 2 * stats.t.sf(abs(mean) / error, count - 1) if error > _ROUNDING else np.nan
     return {"difference": mean, "low": mean - half, "high": mean + half, "p": float(p)}
 
 
