@@ -162,11 +162,9 @@ class _Losses:
         drawn = self._draws.mean(1)
         null_low, null_high = np.percentile(drawn, [2.5, 97.5])
         null = {"null": drawn.mean(), "null_low": null_low, "null_high": null_high}
-        found = []
+        found: list[dict[str, object]] = []
         for order in _ORDERS:
             change, low, high = paired_accuracy_change(own, self._right[order])
-            p = float(permutation_p(-drawn, np.asarray(-self._shift[order].mean())))
-            margin = _mean_and_interval(self._shift[order], "margin_", resamples, seed)
             found.append(
                 {
                     **about,
@@ -175,14 +173,22 @@ class _Losses:
                     "change": change,
                     "low": low,
                     "high": high,
-                    **margin,
+                    **_mean_and_interval(self._shift[order], "margin_", resamples, seed),
                     **null,
-                    "p": p,
+                    "p": float(permutation_p(-drawn, np.asarray(-self._shift[order].mean()))),
                 }
             )
-        change = _mean_and_interval(self._draws_right / len(self._draws) - own, "", resamples, seed)
-        margin = _mean_and_interval(self._draws.mean(0), "margin_", resamples, seed)
-        found.append({**about, "order": "random", "images": len(own), **change, **margin, **null})
+        accuracy = self._draws_right / len(self._draws) - own
+        found.append(
+            {
+                **about,
+                "order": "random",
+                "images": len(own),
+                **_mean_and_interval(accuracy, "", resamples, seed),
+                **_mean_and_interval(self._draws.mean(0), "margin_", resamples, seed),
+                **null,
+            }
+        )
         return found
 
 

@@ -131,11 +131,11 @@ def _disagreements(
         if panels > 1
     ]
     heat = []
-    for k, image in enumerate(shown.itertuples()):
+    for k, image in enumerate(shown.to_dict("records")):
         band, column = divmod(k, columns)
-        picture = a.image(int(image.row))
-        said = [drawn[name] for name in (image.prediction_a, image.prediction_b)]
-        title = f"is {shorten(drawn[image.label], 14)}\n" + "\n".join(
+        picture = a.image(int(image["row"]))
+        said = [drawn[name] for name in (image["prediction_a"], image["prediction_b"])]
+        title = f"is {shorten(drawn[image['label']], 14)}\n" + "\n".join(
             f"{shorten(name, 9)}: {shorten(word, 12)}"
             for name, word in zip(names, said, strict=True)
         )

@@ -114,7 +114,7 @@ def usage_sentence(usage: pd.DataFrame, classes: int) -> str:
     if reads.empty:
         text = f"The class cannot be read from any of the {gates} gates above chance."
     else:
-        best = reads.loc[reads["balanced_accuracy"].idxmax()]
+        best = reads.iloc[int(reads["balanced_accuracy"].to_numpy().argmax())]
         text = (
             f"The class can be read from {len(reads)} of {gates} gates, best from {best['gate']}: "
             f"balanced accuracy {best['balanced_accuracy']:.1%}, chance {1 / classes:.1%}."
@@ -127,7 +127,7 @@ def usage_sentence(usage: pd.DataFrame, classes: int) -> str:
             "within the intervals)."
         )
     else:
-        most = used.loc[used["class_value"].idxmax()]
+        most = used.iloc[int(used["class_value"].to_numpy().argmax())]
         text += (
             f" The network uses it at {len(used)} of them, most at {most['gate']}: a gate of "
             f"another class costs {100 * most['class_value']:.1f} points more than one of the same "
@@ -154,10 +154,10 @@ def static_sentence(effects: pd.DataFrame, usage: pd.DataFrame) -> str:
     if costly.empty:
         text = f"No effect seen: none of the {len(gates)} gates loses accuracy as its mean, alone."
     else:
-        most = costly["dynamic_value"].idxmax()
+        most = costly.iloc[int(costly["dynamic_value"].to_numpy().argmax())]
         text = (
             f"{free} of {len(gates)} gates can each be their mean without a loss that is seen; "
-            f"{most} loses most, {100 * costly.loc[most, 'dynamic_value']:.1f} points."
+            f"{most.name} loses most, {100 * most['dynamic_value']:.1f} points."
         )
     if "all" in mean.index:
         both = mean.loc["all"]
