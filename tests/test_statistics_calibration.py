@@ -2,9 +2,15 @@
 
 Where a statistic is of one gate, the gates of one recording are the data sets: their values are
 drawn independently, and their labels are the same.
+
+``analysis/calibration.py`` runs the same with more data sets, and writes down what it finds.
 """
 
 from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,8 +31,18 @@ from attnscope.statistics.agreement import centre_map, score_intervals, score_ma
 from attnscope.statistics.effects import bootstrap_interval, paired_accuracy_change
 from attnscope.statistics.seeds import paired_interval
 
-RUNS = 400
+TIMES = int(os.environ.get("ATTNSCOPE_CALIBRATION_TIMES", "1"))
+FOUND = os.environ.get("ATTNSCOPE_CALIBRATION_FOUND")  # where rates are written down, if at all
+RUNS = 400 * TIMES
 TEN = list("abcdefghij")
+
+
+def write_down(what, rate, runs):
+    if FOUND:
+        test = os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split(" ")[0]
+        line = {"test": test, "what": what, "rate": float(rate), "data_sets": runs}
+        with Path(FOUND).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
 
 
 def expect_false_positives(p, conservative=False):
@@ -35,6 +51,7 @@ def expect_false_positives(p, conservative=False):
     assert len(p) >= 200
     assert not np.isnan(p).any()
     found = (p <= 0.05).sum()
+    write_down("false positives", found / len(p), len(p))
     low, high = stats.binom.interval(0.95, len(p), 0.05)
     assert found <= high, f"{found} of {len(p)} are below 0.05, more than {high}"
     assert conservative or found >= low, f"{found} of {len(p)} are below 0.05, fewer than {low}"
@@ -44,12 +61,13 @@ def expect_coverage(low, high, truth):
     low, high = np.asarray(low, float), np.asarray(high, float)
     assert len(low) >= 200
     covered = ((low <= truth) & (truth <= high)).mean()
+    write_down("coverage", covered, len(low))
     assert 0.90 <= covered <= 0.99, f"the interval holds the truth in {covered:.1%}"
 
 
 def many(write_recording, make, labels, name="many", runs=RUNS, names=TEN, **rest):
     """One recording whose gates are ``runs`` data sets."""
-    gates = {f"g{i:03d}": make(np.random.default_rng(1000 + i)) for i in range(runs)}
+    gates = {f"g{i:05d}": make(np.random.default_rng(1000 + i)) for i in range(runs)}
     return write_recording(name, labels=labels, gates=gates, names=names, **rest)
 
 
@@ -84,7 +102,8 @@ def test_selectivity_without_effect(nothing):
 def test_the_f_test_without_effect_on_normal_values(write_recording):
     labels = np.repeat([0, 1, 2], [12, 8, 5])
     recording = write_recording(
-        labels=labels, gates={"g": 0.5 + 0.05 * np.random.default_rng(1).normal(size=(25, 2000))}
+        labels=labels,
+        gates={"g": 0.5 + 0.05 * np.random.default_rng(1).normal(size=(25, 2000 * TIMES))},
     )
     effects = channel_effects(recording, "g")
     expect_false_positives(effects["p"])
@@ -122,7 +141,7 @@ def test_geometry_of_unrelated_networks(write_recording, classes):
             ),
             labels,
             name=f"{n}",
-            runs=250,
+            runs=250 * TIMES,
             names=TEN[:classes],
         )
         for n in range(2)
@@ -134,7 +153,7 @@ def test_geometry_of_unrelated_networks(write_recording, classes):
 def test_the_interval_of_selectivity(write_recording):
     labels = np.arange(90) % 3
     means = np.array([0.2, 0.1, 0.3])  # (0.3 - 0.15) / (0.3 + 0.15)
-    values = np.random.default_rng(0).gamma(4, 1, (90, 600)) / 4 * means[labels][:, None]
+    values = np.random.default_rng(0).gamma(4, 1, (90, 600 * TIMES)) / 4 * means[labels][:, None]
     frame = class_selectivity(write_recording(labels=labels, gates={"g": values}), "g", 9)
     frame = frame[frame["best"] == "owl"]
     expect_coverage(frame["low"], frame["high"], 1 / 3)
@@ -185,7 +204,7 @@ def test_the_interval_of_the_geometry(write_recording):
             ),
             labels,
             name=f"{n}",
-            runs=200,
+            runs=200 * TIMES,
         )
         for n in range(2)
     ]
@@ -207,9 +226,9 @@ def test_the_intervals_of_map_agreement():
         labels = np.arange(images) % 3
         return score_maps(gate.astype(np.float32), cam.astype(np.float32), labels, seed), labels
 
-    truth = scores(30000, 400)[0].mean()
+    truth = scores(30000, 10**6)[0].mean()
     assert truth["null_spearman"] > 0.1
-    frames = [score_intervals(*scores(60, seed), 3, 200, seed) for seed in range(400)]
+    frames = [score_intervals(*scores(60, seed), 3, 200, seed) for seed in range(400 * TIMES)]
     for row in (0, 1):  # all 60 images, and the 20 of a class
         means = pd.concat([frame.loc[[row]] for frame in frames])
         above = truth["spearman"] - truth["null_spearman"]
@@ -243,7 +262,7 @@ def test_the_positions_of_errors(write_recording, pull):
         write_recording,
         lambda rng: middle + 0.06 * rng.normal(size=(count, 3)),
         labels,
-        runs=200,
+        runs=200 * TIMES,
         names=TEN[:4],
         logits=logits,
     )
@@ -272,7 +291,7 @@ def test_interval_of_a_paired_change_in_accuracy(before, gain, loss):
     """Of 300 images, of which shares ``gain`` and ``loss`` flip; also where none can."""
     rng = np.random.default_rng(0)
     low, high = [], []
-    for _ in range(600):
+    for _ in range(600 * TIMES):
         kind = rng.choice(4, 300, p=[before - loss, 1 - before - gain, gain, loss])
         was, now = np.isin(kind, [0, 3]), np.isin(kind, [0, 2])
         change, *ends = paired_accuracy_change(was, now)
@@ -287,7 +306,7 @@ def test_interval_of_a_paired_change_in_accuracy(before, gain, loss):
 
 def test_interval_of_a_change_in_margin():
     rng = np.random.default_rng(1)
-    values = rng.exponential(1, (600, 200)) - 1.3
+    values = rng.exponential(1, (600 * TIMES, 200)) - 1.3
     ends = [bootstrap_interval(run[:, None], 400, i) for i, run in enumerate(values)]
     low, high = np.array(ends)[:, :, 0].T
     expect_coverage(low, high, -0.3)
@@ -296,8 +315,8 @@ def test_interval_of_a_change_in_margin():
 def test_over_seeds():
     """Three pairs of trainings whose differences are drawn around nothing, and around something."""
     rng = np.random.default_rng(2)
-    nothing = [paired_interval(rng.normal(0, 0.01, 3)) for _ in range(800)]
+    nothing = [paired_interval(rng.normal(0, 0.01, 3)) for _ in range(800 * TIMES)]
     expect_false_positives([found["p"] for found in nothing])
-    something = [paired_interval(rng.normal(0.02, 0.01, 3)) for _ in range(800)]
+    something = [paired_interval(rng.normal(0.02, 0.01, 3)) for _ in range(800 * TIMES)]
     low, high = ([found[end] for found in something] for end in ("low", "high"))
     expect_coverage(low, high, 0.02)
