@@ -309,7 +309,11 @@ class Capture:
 
 @dataclass(frozen=True)
 class Intervene:
-    """Replace, swap, ablate and randomise a run's gates: what they know, and what is used of it."""
+    """Replace, swap, ablate and randomise a run's gates: what they know, and what is used of it.
+
+    Two controls of what they know are taken where they were captured: with --pooled-inputs, and the
+    --untrained network.
+    """
 
     run: _Run
     """A run folder with a recording of the part."""
@@ -366,7 +370,13 @@ class Intervene:
             batch_size=self.batch_size,
         )
         seeds = [Recording(run / "recordings" / self.part) for run in self.seed_runs]
-        outcomes = intervene(bench, seeds, experiments=self.experiments or EXPERIMENTS)
+        control = self.run / "untrained" / self.part
+        outcomes = intervene(
+            bench,
+            seeds,
+            untrained=Recording(control) if control.is_dir() else None,
+            experiments=self.experiments or EXPERIMENTS,
+        )
         write_outcomes(out, outcomes)
         if "effects" in outcomes.tables:
             table = outcomes.tables["effects"]

@@ -680,7 +680,14 @@ def draw_decoding(ax: Axes, decoding: pd.DataFrame, measure: str) -> Axes:
         linewidth=0.8,
         label="null: permuted labels, 95 %",
     )
-    _draw_intervals(ax, x, decoding, measure, f"{prefix}low", f"{prefix}high", 0)
+    if measure == "balanced_accuracy":
+        for column, form, label in (
+            ("input_accuracy", "v", "of what the gate got (pooled input)"),
+            ("untrained_accuracy", "^", "of the gate, untrained"),
+        ):
+            if decoding[column].notna().any():
+                ax.plot(x, decoding[column], form, color="#777777", markersize=4, label=label)
+    _draw_intervals(ax, x, decoding, measure, f"{prefix}low", f"{prefix}high", 0, "of the gate")
     ax.set_ylabel({"balanced_accuracy": "balanced accuracy"}.get(measure, "ω² of the class"))
     ax.set_ylim(min(0.0, float(np.nanmin([*low, 0]))), None)
     if measure == "balanced_accuracy":
@@ -783,7 +790,7 @@ def _draw_intervals(
     low: str,
     high: str,
     side: int,
-    label: str = "",
+    label: str,
     sure: pd.Series[Any] | None = None,
 ) -> None:
     """Marks with their intervals; where p is given, only those below 0.05 are filled."""
@@ -796,7 +803,7 @@ def _draw_intervals(
         elinewidth=1.2, capsize=2,
     )  # fmt: skip
     # The label is that of a filled mark, whether there is one or not.
-    ax.plot(x[full], middle[full], form, color=color, markersize=5, label=label or "with its 95 %")
+    ax.plot(x[full], middle[full], form, color=color, markersize=5, label=label)
     ax.plot(x[~full], middle[~full], form, color=color, markerfacecolor="white", markersize=5)
 
 

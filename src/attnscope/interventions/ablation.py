@@ -227,7 +227,9 @@ def _norms(tape: Tape, gate: Gate) -> Tensor:
     found: list[Tensor] = []
 
     def see(own: Tensor, features: Tensor) -> Tensor:
-        # A gate may lie over fewer axes than its layout names, never over more.
+        if features is own:  # it multiplies another gate, and there are no features to weigh it by
+            found.append(torch.ones(1))
+            return own
         axes = [axis for axis, letter in enumerate(gate.layout) if letter not in "NC"]
         norms = features.float().square().sum(axes).sqrt()
         order = [letter for letter in gate.layout if letter in "NC"]

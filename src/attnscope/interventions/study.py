@@ -24,6 +24,7 @@ def intervene(
     bench: Bench,
     seeds: Sequence[Recording] = (),
     *,
+    untrained: Recording | None = None,
     experiments: Sequence[str] = EXPERIMENTS,
     progress: bool = True,
 ) -> Outcomes:
@@ -32,6 +33,7 @@ def intervene(
     Args:
         bench: the network and its images.
         seeds: recordings of other trainings, for `randomize_gates`.
+        untrained: that of the network before any training, for `decode_gates`.
         experiments: of `EXPERIMENTS`. ``ablate`` is left out for a network without channel gates.
         progress: whether to show a bar for each.
 
@@ -46,7 +48,7 @@ def intervene(
     tables: dict[str, pd.DataFrame] = {}
     replacement = None
     if "decode" in experiments:
-        tables["decoding"] = decode_gates(bench.recording, seed=bench.seed)
+        tables["decoding"] = decode_gates(bench.recording, untrained, seed=bench.seed)
     if "replace" in experiments:
         replacement = replace_gates(bench, progress=progress)
         tables["effects"] = replacement_effects(replacement, seed=bench.seed)

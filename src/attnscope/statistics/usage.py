@@ -21,14 +21,24 @@ VERDICTS = (USED, UNUSED, IMAGE, NOTHING, CONSTANT)
 
 def decode_gates(
     recording: Recording,
+    untrained: Recording | None = None,
     probe_permutations: int = 200,
     permutations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """What each gate could tell about the class: the linear probe, and shares of variance.
 
+    Args:
+        recording: what to read; with pooled inputs, if they are to be a control.
+        untrained: that of the same network before any training, as another control.
+        probe_permutations: of the probe, which fits anew for each.
+        permutations: of the shares of variance.
+        seed: of halves and permutations.
+
     Returns:
-        The columns of `linear_probe`; of `between_class_variance` omega_squared, omega_low,
+        The columns of `linear_probe`; input_accuracy and untrained_accuracy, the balanced accuracy
+        of the same probe on the gate's pooled input, and on the gate of the untrained network, NaN
+        where that was not recorded; of `between_class_variance` omega_squared, omega_low,
         omega_high, omega_null_low, omega_null_high, omega_p; and constant: whether each unit of the
         gate has one value for all images.
 
@@ -40,6 +50,15 @@ def decode_gates(
     units = [recording.gate(gate.name, slice(0, 1)).size for gate in recording.gates]
     for column in ("low", "high", "null_low", "null_high", "p"):
         probe[f"omega_{column}"] = variance[column]
+    controls = {
+        "input_accuracy": linear_probe(recording, 1, seed, of="pooled_input")
+        if recording.pooled_inputs
+        else None,
+        "untrained_accuracy": None if untrained is None else linear_probe(untrained, 1, seed),
+    }
+    for column, control in controls.items():
+        known = {} if control is None else dict(control[["gate", "balanced_accuracy"]].to_numpy())
+        probe[column] = [known.get(gate, np.nan) for gate in probe["gate"]]
     probe["omega_squared"] = variance["omega_squared"]
     probe["constant"] = variance["constant"].to_numpy() == np.array(units)
     return probe
