@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from attnscope.attribution import head_graph, last_map_layer
-from attnscope.data import LabelledImages, Normalization, load_data
+from attnscope.data import Data, LabelledImages, Normalization, load_data
 from attnscope.distributed import Team
 from attnscope.errors import InputError
 from attnscope.files import read_json
@@ -208,6 +208,33 @@ def load_run(run: Path, part: str = "test", data_root: Path | None = None) -> Su
     if not run.is_dir():
         raise InputError(f"run {run} does not exist; make it with attnscope train")
     model = load_model(run)
+    data, normalization = load_run_data(run, data_root)
+    return Subject(
+        model,
+        getattr(data, part).center_crop(data.image_size),
+        normalization,
+        {
+            "name": run.resolve().name,
+            "source": data.source,
+            "part": part,
+            "model": read_json(run / "model.json"),
+            "weights_sha256": hash_file(run / "model.safetensors"),
+            "skipped": data.skipped,
+        },
+    )
+
+
+def load_run_data(run: Path, data_root: Path | None = None) -> tuple[Data, Normalization]:
+    """All parts of the data that a run was trained with, split as then, and its normalization.
+
+    Training images may be larger than the network gets them: crop their centres.
+
+    Args:
+        run, data_root: of `load_run`.
+
+    Raises:
+        InputError: as `load_run`.
+    """
     config = read_json(run / "config.json")
     try:
         data = load_data(
@@ -224,19 +251,7 @@ def load_run(run: Path, part: str = "test", data_root: Path | None = None) -> Su
         raise InputError(f"{run / 'config.json'} is no run's ({error}); train again") from None
     if data.classes != known:
         raise InputError(f"{config['data']} has other classes than the run {run} was trained with")
-    return Subject(
-        model,
-        getattr(data, part).center_crop(data.image_size),
-        normalization,
-        {
-            "name": run.resolve().name,
-            "source": config["data"],
-            "part": part,
-            "model": read_json(run / "model.json"),
-            "weights_sha256": _hash_file(run / "model.safetensors"),
-            "skipped": data.skipped,
-        },
-    )
+    return data, normalization
 
 
 def load_network(
@@ -286,7 +301,7 @@ def load_network(
             "source": source,
             "part": part,
             "model": {"name": name},
-            "weights_sha256": None if weights is None else _hash_file(weights),
+            "weights_sha256": None if weights is None else hash_file(weights),
             "skipped": data.skipped,
         },
     )
@@ -331,7 +346,8 @@ def _check_part(part: str) -> None:
         raise InputError(f"part '{part}' is not known; take one of {', '.join(_PARTS)}")
 
 
-def _hash_file(file: Path) -> str:
+def hash_file(file: Path) -> str:
+    """SHA-256 of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
