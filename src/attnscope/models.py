@@ -329,7 +329,7 @@ def make_static(model: nn.Module, forms: Mapping[str, str], values: Mapping[str,
         owner = model.get_submodule(place.path.rpartition(".")[0])
         owner.add_module("attention", GatesInTurn(left) if left else nn.Identity())
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
-    model.attnscope_config = replace(config, folded=dict(forms))
+    model.attnscope_config = replace(config, folded=dict(forms))  # type: ignore[assignment]
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
@@ -581,7 +581,7 @@ def _empty_values(
         for name in forms.keys() & place.gates.keys():
             shape = (1, 1 if name.endswith(".spatial") else place.channels, 1, 1)
             if forms[name] == "map" and f"{name}.values" in state:
-                shape = (1, 1, *state[f"{name}.values"].shape[2:])  # type: ignore[assignment]
+                shape = (1, 1, *state[f"{name}.values"].shape[2:])
             found[name] = torch.empty(shape, device="meta")
     return found
 
