@@ -300,6 +300,7 @@ def test_the_module_is_the_same_program_and_help_reads_well() -> None:
         "demo",
         "train",
         "capture",
+        "fold",
         "figures",
         "compare",
         "report",

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from attnscope.attribution import head_graph, last_map_layer
-from attnscope.data import LabelledImages, Normalization, load_data
+from attnscope.data import Data, LabelledImages, Normalization, load_data
 from attnscope.distributed import Team
 from attnscope.errors import InputError
 from attnscope.files import read_json
@@ -237,6 +237,36 @@ def load_run(
     if not run.is_dir():
         raise InputError(f"run {run} does not exist; make it with attnscope train")
     model = load_model(run)
+    data, normalization = load_run_data(run, data_root)
+    about: dict[str, Any] = {
+        "name": run.resolve().name,
+        "source": data.source,
+        "part": part,
+        "model": read_json(run / "model.json"),
+        "weights_sha256": hash_file(run / "model.safetensors"),
+        "skipped": data.skipped,
+    }
+    if untrained:
+        model = _with_fresh_weights(model, read_json(run / "config.json")["seed"])
+        about |= {
+            "name": f"{about['name']} (untrained)",
+            "untrained": True,
+            "weights_sha256": None,
+        }
+    return Subject(model, getattr(data, part).center_crop(data.image_size), normalization, about)
+
+
+def load_run_data(run: Path, data_root: Path | None = None) -> tuple[Data, Normalization]:
+    """All parts of the data that a run was trained with, split as then, and its normalization.
+
+    Training images may be larger than the network gets them: crop their centres.
+
+    Args:
+        run, data_root: of `load_run`.
+
+    Raises:
+        InputError: as `load_run`.
+    """
     config = read_json(run / "config.json")
     try:
         data = load_data(
@@ -249,27 +279,11 @@ def load_run(
             skip_unreadable=config.get("skip_unreadable", False),
         )
         known, normalization = config["classes"], Normalization(**config["normalization"])
-        if untrained:
-            model = _with_fresh_weights(model, config["seed"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{run / 'config.json'} is no run's ({error}); train again") from None
     if data.classes != known:
         raise InputError(f"{config['data']} has other classes than the run {run} was trained with")
-    about: dict[str, Any] = {
-        "name": run.resolve().name,
-        "source": config["data"],
-        "part": part,
-        "model": read_json(run / "model.json"),
-        "weights_sha256": _hash_file(run / "model.safetensors"),
-        "skipped": data.skipped,
-    }
-    if untrained:
-        about |= {
-            "name": f"{about['name']} (untrained)",
-            "untrained": True,
-            "weights_sha256": None,
-        }
-    return Subject(model, getattr(data, part).center_crop(data.image_size), normalization, about)
+    return data, normalization
 
 
 def load_network(
@@ -319,7 +333,7 @@ def load_network(
             "source": source,
             "part": part,
             "model": {"name": name},
-            "weights_sha256": None if weights is None else _hash_file(weights),
+            "weights_sha256": None if weights is None else hash_file(weights),
             "skipped": data.skipped,
         },
     )
@@ -363,15 +377,17 @@ def _with_fresh_weights(model: nn.Module, seed: int) -> nn.Module:
     """The same architecture as it is built, in eval mode; random numbers go on as if it were not.
 
     The seed is made from the run's and a word: that of the run alone is the one with which the
-    run's own training began.
+    run's own training began. Of a folded network it is the one with all its gates.
     """
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
+    arguments = asdict(config)
+    del arguments["folded"]
     digest = hashlib.sha256(f"untrained {seed}".encode()).digest()
     with torch.random.fork_rng(devices=[]):
         # Of the CPU's generator alone, which is the one that is forked; manual_seed is of all.
         fresh = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
         torch.set_rng_state(fresh.get_state())
-        return build_model(**asdict(config)).eval()
+        return build_model(**arguments).eval()
 
 
 def _check_part(part: str) -> None:
@@ -379,7 +395,8 @@ def _check_part(part: str) -> None:
         raise InputError(f"part '{part}' is not known; take one of {', '.join(_PARTS)}")
 
 
-def _hash_file(file: Path) -> str:
+def hash_file(file: Path) -> str:
+    """SHA-256 of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

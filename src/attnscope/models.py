@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -13,7 +14,14 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from attnscope.attention import ATTENTION_KINDS, build_attention, start_as_identity
+from attnscope.attention import (
+    ATTENTION_KINDS,
+    GatesInTurn,
+    StoredConstant,
+    StoredMap,
+    build_attention,
+    start_as_identity,
+)
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json, write_bytes, write_json
 
@@ -28,11 +36,14 @@ MODEL_NAMES = (*_RESNETS, "cnn")
 PLACEMENTS = ("block", "stage")
 STEMS = ("cifar", "imagenet")
 GATE_STARTS = ("half", "identity")
+STATIC_FORMS = ("norm", "constant", "map")
+"""What a static gate is: a factor within the weight and bias of the BatchNorm before it, a stored
+constant, or a stored map."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that is needed to build a network again: the arguments of `build_model`."""
+    """All that is needed to build a network again: the arguments of `build_model`, and `folded`."""
 
     name: str
     attention: str
@@ -47,6 +58,27 @@ class ModelConfig:
     """Channels of layer1; None for the cnn."""
     gate_start: str = "half"
     """``half`` or ``identity``; with identity, gates are between 0 and 2."""
+    folded: dict[str, str] = field(default_factory=dict)
+    """Names of the gates that are static -> one of `STATIC_FORMS`; see `attnscope.fold`."""
+
+
+@dataclass(frozen=True)
+class AttentionPlace:
+    """An attention module, and what it gates."""
+
+    path: str
+    module: nn.Module
+    channels: int
+    """Of the features that it gates."""
+    norm: nn.BatchNorm2d | None
+    """The BatchNorm whose weight and bias scale these features: directly before the module, or with
+    nothing between but ReLU and max-pooling, which commute with factors of 0 or more. None after a
+    stage, where a shortcut was added in between."""
+
+    @property
+    def gates(self) -> dict[str, nn.Module]:
+        """Name -> the submodule that makes the gate, in the order in which they act."""
+        return {f"{self.path}.{kind}": gate for kind, gate in self.module.named_children()}
 
 
 class _AttentionBasicBlock(BasicBlock):  # type: ignore[misc]  # torchvision has no types
@@ -252,11 +284,62 @@ def _build_resnet(
     return model
 
 
+def attention_places(model: nn.Module) -> list[AttentionPlace]:
+    """The attention modules of a network of `build_model` that have gates, in their order."""
+    found = []
+    for path, owner in model.named_modules():
+        module = dict(owner.named_children()).get("attention")
+        if module is None or isinstance(module, nn.Identity):
+            continue
+        after_stage = isinstance(owner, nn.Sequential)
+        block = list(owner.children())[-2] if after_stage else owner
+        # Of a residual block the last norm of its branch; that of the shortcut is in `downsample`.
+        name = "bn" if isinstance(block, _ConvBlock) else "bn2"
+        norm = block.get_submodule("bn3" if isinstance(block, Bottleneck) else name)
+        assert isinstance(norm, nn.BatchNorm2d)
+        found.append(
+            AttentionPlace(
+                f"{path}.attention", module, norm.num_features, None if after_stage else norm
+            )
+        )
+    return found
+
+
+def make_static(model: nn.Module, forms: Mapping[str, str], values: Mapping[str, Tensor]) -> None:
+    """Takes gates out of a network of `build_model`, or puts stored values in their place.
+
+    Args:
+        model: is changed in place, its config with it; the weights of BatchNorms are the caller's.
+        forms: name of each gate that becomes static -> one of `STATIC_FORMS`.
+        values: of those that are stored, in the shape in which they multiply: ``(1, C, 1, 1)``,
+            ``(1, 1, 1, 1)`` or, of a map, ``(1, 1, H, W)``.
+    """
+    for place in attention_places(model):
+        if not forms.keys() & place.gates.keys():
+            continue
+        left: dict[str, nn.Module] = {}
+        for name, gate in place.gates.items():
+            kind, form = name.rpartition(".")[2], forms.get(name)
+            if form is None:
+                left[kind] = gate
+            elif form == "constant":
+                left[kind] = StoredConstant(values[name])
+            elif form == "map":
+                left[kind] = StoredMap(values[name], name)
+        owner = model.get_submodule(place.path.rpartition(".")[0])
+        owner.add_module("attention", GatesInTurn(left) if left else nn.Identity())
+    config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
+    model.attnscope_config = replace(config, folded=dict(forms))  # type: ignore[assignment]
+
+
 def save_model(model: nn.Module, folder: Path) -> None:
     """Writes ``model.safetensors``, and ``model.json``: how to build the network again."""
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
     save_weights(model, folder / "model.safetensors")
-    write_json(folder / "model.json", asdict(config))
+    description = asdict(config)
+    if not config.folded:
+        del description["folded"]
+    write_json(folder / "model.json", description)
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
@@ -277,15 +360,20 @@ def load_model(folder: Path) -> nn.Module:
         raise InputError(f"{folder} holds no model.safetensors; is it a run whose training ended?")
     try:
         config = _read_config(read_json(folder / "model.json"))
+        arguments = asdict(config)
+        folded = arguments.pop("folded")
         # Without memory first: model.json could ask for any size, the weights tell the true one.
         with torch.device("meta"):
-            model = build_model(**asdict(config))
+            model = build_model(**arguments)
+        _check_forms(model, folded)
     except (TypeError, RuntimeError) as error:
         raise InputError(
             f"{folder / 'model.json'} does not describe a network ({first_line(error)}); "
             "copy it again from the run"
         ) from None
     state = _read_weights(weights)
+    if folded:
+        make_static(model, folded, _empty_values(model, folded, state))
     _check_fit(model, state, weights)
     model.to_empty(device="cpu")
     model.load_state_dict(state)
@@ -366,9 +454,14 @@ def read_pretrained(source: str, network: str) -> Pretrained:
     gate_start = None
     if any("attention" in name.split(".") for name in state):
         description = file.with_name("model.json")
-        gate_start = "half"
-        if description.is_file():
-            gate_start = read_json(description).get("gate_start", "half")
+        config = read_json(description) if description.is_file() else {}
+        gate_start = config.get("gate_start", "half")
+        if config.get("folded"):
+            # A gate that began anew would gate what is scaled already.
+            raise InputError(
+                f"weights {source} are of a folded network; take those of the run that it was "
+                "folded from"
+            )
     return Pretrained(source, state, gate_start)
 
 
@@ -455,11 +548,42 @@ def _shorten(names: list[str], shown: int = 4) -> str:
 def _read_config(value: Any) -> ModelConfig:
     """Raises a TypeError unless ``value`` has exactly the fields of ModelConfig, of their types."""
     config = ModelConfig(**value)
-    for name, kind in get_type_hints(ModelConfig).items():
-        field = getattr(config, name)
-        if not isinstance(field, kind) or isinstance(field, bool):
-            raise TypeError(f"{name} is {field!r:.40}")
+    kinds = get_type_hints(ModelConfig)
+    del kinds["folded"]
+    for name, kind in kinds.items():
+        given = getattr(config, name)
+        if not isinstance(given, kind) or isinstance(given, bool):
+            raise TypeError(f"{name} is {given!r:.40}")
+    if not isinstance(config.folded, dict):
+        raise TypeError(f"folded is {config.folded!r:.40}")
     return config
+
+
+def _check_forms(model: nn.Module, forms: Mapping[str, str]) -> None:
+    """Raises a TypeError unless each is a gate of the network, in a form that it can have."""
+    places = {name: place for place in attention_places(model) for name in place.gates}
+    for name, form in forms.items():
+        possible = list(STATIC_FORMS)
+        if not name.endswith(".spatial"):
+            possible.remove("map")
+        if name in places and places[name].norm is None:
+            possible.remove("norm")
+        if name not in places or form not in possible:
+            raise TypeError(f"folded says that {name:.60} is {form!r:.40}")
+
+
+def _empty_values(
+    model: nn.Module, forms: Mapping[str, str], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Stored values without memory. Of a map, only the weights know the height and the width."""
+    found = {}
+    for place in attention_places(model):
+        for name in forms.keys() & place.gates.keys():
+            shape = (1, 1 if name.endswith(".spatial") else place.channels, 1, 1)
+            if forms[name] == "map" and f"{name}.values" in state:
+                shape = (1, 1, *state[f"{name}.values"].shape[2:])
+            found[name] = torch.empty(shape, device="meta")
+    return found
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
