@@ -105,8 +105,11 @@ class Tape:
 
         Raises:
             InputError: the network does not give the same logits twice, or an edit cannot be used.
+            ValueError: these gates are no target, so that what they need was not kept.
         """
         names = frozenset(edits)
+        if names not in self._targets:
+            raise ValueError(f"{sorted(names)} is no target of this tape")
         if names not in self._skips:
             self._skips[names] = self._try(names)
         return self._run(edits, self._skips[names])
