@@ -1,12 +1,14 @@
 """What do the gates know, and is it used? python analysis/decodable_vs_used.py RUN...
 
-Runs of one kind of attention are taken as its seeds. Interventions are made where a run has none.
+Runs that differ in nothing but the seed are taken together. Interventions are made where a run has
+none.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +16,12 @@ import tyro
 
 from attnscope import figures, statistics
 from attnscope.errors import InputError
-from attnscope.files import new_folder, read_json, write_bytes
+from attnscope.files import new_folder, write_bytes
+from attnscope.outcomes import Outcomes
 from attnscope.pictures import USAGE, seed_differences, usage_of
 from attnscope.recording import Recording
 from attnscope.report import find_outcomes, write_pictures, write_report
+from attnscope.statistics.seeds import expect_pairs
 
 
 def main(
@@ -26,43 +30,51 @@ def main(
     """Tables (CSV), figures and one page.
 
     Args:
-        runs: with recordings of the test part.
+        runs: with recordings of the test part; each has a folder name of its own.
         out: a folder that must not exist.
     """
-    if not runs:
-        raise InputError("give one or more runs with recordings")
-    kinds: dict[str, list[Path]] = {}
-    for run in runs:
-        kinds.setdefault(read_json(run / "model.json")["attention"], []).append(run)
-    recordings = {run: Recording(run) for run in runs}
+    if not runs or len({run.name for run in runs}) < len(runs):
+        raise InputError("give one or more runs, each with a folder name of its own")
+    kinds = statistics.group_by_kind(list(map(Recording, runs)))
+    run_of = {r.folder: run for run in runs for r in [Recording(run)]}
+    pairs = list(combinations(kinds, 2))
+    for a, b in pairs:  # before the hours that interventions take
+        expect_pairs(kinds[a], kinds[b])
     with new_folder(out) as folder:
         pictures = {}
         for seeds in kinds.values():
-            for run in seeds if recordings[seeds[0]].gates else ():
-                outcomes = find_outcomes(recordings[run])
+            for recording in seeds if seeds[0].gates else ():
+                run = run_of[recording.folder]
+                outcomes = find_outcomes(recording)
                 if outcomes is None:
-                    others = [f"--seed-runs={other}" for other in seeds if other != run]
-                    command = [sys.executable, "-m", "attnscope", "intervene", str(run), *others]
-                    subprocess.run(command, check=True)
-                    outcomes = find_outcomes(recordings[run])
-                assert outcomes is not None  # they were made
+                    others = [run_of[other.folder] for other in seeds if other is not recording]
+                    outcomes = intervene(run, others, recording)
                 usage = usage_of(outcomes)
                 write_bytes(folder / f"{run.name}-usage.csv", usage.to_csv(index=False).encode())
                 with figures.style():
                     for name, make in USAGE.items():
-                        pictures[f"{run.name}-{name}"] = make(recordings[run], outcomes)
-        pairs = [(a, b) for i, a in enumerate(kinds) for b in list(kinds)[i + 1 :]]
+                        pictures[f"{run.name}-{name}"] = make(recording, outcomes)
         for a, b in pairs:
-            of_a, of_b = ([recordings[run] for run in kinds[kind]] for kind in (a, b))
-            table = statistics.compare_seeds(of_a, of_b)
+            table = statistics.compare_seeds(kinds[a], kinds[b])
             write_bytes(folder / f"{a}-{b}.csv", table.to_csv(index=False).encode())
             with figures.style():
-                pictures[f"{a}-{b}"] = seed_differences(of_a, of_b, (a.upper(), b.upper()))
+                pictures[f"{a}-{b}"] = seed_differences(kinds[a], kinds[b], (a, b))
         write_pictures(pictures, folder)
         write_report(list(runs), folder / "report.html")
-        for name, picture in pictures.items():
-            print(f"{name}: {picture.caption}")
+    for name, picture in pictures.items():
+        print(f"{name}: {picture.caption}")
     print(f"{out}: {len(pictures)} figures, tables, report.html")
+
+
+def intervene(run: Path, seeds: list[Path], recording: Recording) -> Outcomes:
+    """Runs the command, and reads what it wrote."""
+    command = [sys.executable, "-m", "attnscope", "intervene", str(run)]
+    if seeds:
+        command += ["--seed-runs", *map(str, seeds)]
+    subprocess.run(command, check=True)
+    outcomes = find_outcomes(recording)
+    assert outcomes is not None  # they were just written
+    return outcomes
 
 
 if __name__ == "__main__":

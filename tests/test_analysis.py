@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from attnscope.cli import main
+from attnscope.outcomes import Outcomes, outcomes_folder, write_outcomes
 from attnscope.recording import Recording
-from attnscope.statistics import compare_accuracy
+from attnscope.statistics import (
+    compare_accuracy,
+    compare_seeds,
+    decode_gates,
+    replacement_effects,
+)
 
 ANALYSIS = Path(__file__).parents[1] / "analysis"
 
@@ -65,3 +73,71 @@ def test_features_svm(tmp_path: Path) -> None:
     assert last.split("C = ")[1] == best.split("C = ")[1].split(":")[0]
     done = run("features_svm.py", "digits", "--weights", tmp_path / "none.pth")
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+
+
+def test_decodable_vs_used(make_recording: Callable[..., Recording], tmp_path: Path) -> None:
+    """Two kinds of two seeds each, whose interventions are there already."""
+    runs = []
+    for kind in ("se", "cbam"):
+        for seed in (1, 0):  # not in order: seeds find each other
+            recording = make_recording(f"{kind}-{seed}", seed=seed, spatial=kind == "cbam")
+            manifest = recording.folder / "manifest.json"
+            about = json.loads(manifest.read_text())
+            about["about"] |= {"model": {"attention": kind}, "seed": seed}
+            about["id"] = f"{kind}-{seed}"
+            manifest.write_text(json.dumps(about))
+            recording = Recording(recording.folder)
+            replacement = replaced(recording)
+            outcomes = Outcomes(
+                {"name": recording.name, "images": 20, "recording": recording.id},
+                replacement,
+                {
+                    "decoding": decode_gates(recording, probe_permutations=9, permutations=9),
+                    "effects": replacement_effects(replacement, resamples=9),
+                },
+            )
+            write_outcomes(outcomes_folder(recording.folder), outcomes)
+            runs.append(recording.folder.parents[1])
+    out = tmp_path / "out"
+    done = run("decodable_vs_used.py", *runs, "--out", out)
+    assert done.returncode == 0, done.stderr
+    seeds = [[Recording(runs[i]) for i in pair] for pair in ((1, 0), (3, 2))]
+    written = pd.read_csv(out / "se-cbam.csv")
+    pd.testing.assert_frame_equal(written, compare_seeds(*seeds), check_dtype=False)
+    assert (out / "cbam-0-decodable_and_used.png").is_file()
+    assert (out / "se-1-static_gates.pdf").is_file()
+    assert "over 2 seeds" in done.stdout
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.index("se and cbam, over seeds") < page.index("Decodable and used")
+    done = run("decodable_vs_used.py", *runs[:3], "--out", tmp_path / "other")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    assert "2 against 1 recordings" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def replaced(recording: Recording) -> pd.DataFrame:
+    """Outcomes of twenty images, drawn."""
+    rng = np.random.default_rng(0)
+    edits = [("", "own")]
+    edits += [
+        (gate.name, edit)
+        for gate in recording.gates
+        for edit in ("mean", "swap_same", "swap_other")
+    ]
+    labels = recording.labels[:20]
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "target": target,
+                    "edit": edit,
+                    "row": np.arange(20),
+                    "label": labels,
+                    "prediction": np.where(rng.random(20) < 0.8, labels, (labels + 1) % 3),
+                    "margin": rng.normal(size=20),
+                }
+            )
+            for target, edit in edits
+        ],
+        ignore_index=True,
+    )

@@ -16,10 +16,12 @@ import torch
 from PIL import Image
 
 from attnscope.cli import main
+from attnscope.files import read_json
 from attnscope.outcomes import read_outcomes
 from attnscope.recording import Recording
 
-SMALL = ["--model", "resnet18", "--width", "16", "--reduction", "4", "--epochs", "1"]
+PLAIN = ["--model", "resnet18", "--width", "16", "--epochs", "1"]
+SMALL = [*PLAIN, "--reduction", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,16 @@ def runs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main(["train", *given]) == 0
         assert main(["capture", str(out)]) == 0
     return root
+
+
+def make_gateless(runs: Path) -> Path:
+    """A run whose recording has the same images and no gates."""
+    run = runs / "none"
+    given = read_json(runs / "se" / "config.json")
+    options = ["--data", given["data"], "--attention", "none", "--out", str(run), *PLAIN]
+    assert main(["train", *options]) == 0
+    assert main(["capture", str(run)]) == 0
+    return run
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -117,14 +129,22 @@ def test_interventions_and_their_page(
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.index("Decodable and used") < page.index("Static gates") < page.index("Confusion")
     about = run / "interventions" / "test" / "about.json"
-    about.write_text(json.dumps({**json.loads(about.read_text()), "weights_sha256": "0"}))
+    about.write_text(json.dumps({**json.loads(about.read_text()), "recording": "0"}))
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
-    assert "Static gates" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<h3>Static gates" not in page
+    assert f"make them with attnscope intervene {run}" in page
     shutil.rmtree(run / "interventions")
     assert "make it with attnscope capture" in refused(
         capsys, "intervene", run, "--part", "validation"
     )
     assert "is no run with a network" in refused(capsys, "intervene", tmp_path)
+    assert "batch size is 0" in refused(capsys, "intervene", run, "--batch-size", "0")
+    # Another network's gates, before anything is run.
+    assert "has no gate layer1.0.attention.channel" in refused(
+        capsys, "intervene", run, "--seed-runs", make_gateless(runs), "--images", "6"
+    )
+    assert not (run / "interventions").exists()
 
 
 def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,7 +290,7 @@ def test_comparisons_need_two_runs_of_the_same_images(
 ) -> None:
     other = make_recording("other").folder
     out = tmp_path / "comparison"
-    assert "takes two runs, not 1" in refused(capsys, "compare", runs / "se", "--out", out)
+    assert "takes two runs or more, not 1" in refused(capsys, "compare", runs / "se", "--out", out)
     refused(capsys, "compare", runs / "se", other, "--out", out)
     assert "needs a run" in refused(capsys, "report")
     assert not out.exists()

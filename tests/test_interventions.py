@@ -25,14 +25,16 @@ from attnscope.interventions import (
     randomize_gates,
     replace_gates,
 )
-from attnscope.interventions.replay import Tape
-from attnscope.outcomes import read_outcomes, write_outcomes
+from attnscope.interventions.randomization import _drawn_anew, _modules_of
+from attnscope.interventions.replay import Tape, plan_of
+from attnscope.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.pictures import USAGE, Unavailable, usage_of
+from attnscope.pictures.usage import usage_sentence
 from attnscope.report import find_outcomes
-from attnscope.statistics import compare_gates
+from attnscope.statistics import compare_gates, gate_usage
 from attnscope.statistics.effects import edit_contrast, margins, replacement_effects
 from attnscope.statistics.geometry import linear_cka
-from attnscope.statistics.usage import CONSTANT, UNUSED, USED
+from attnscope.statistics.usage import CONSTANT, IMAGE, IMAGE_KNOWN, UNUSED, USED
 
 CLASSES = 3
 
@@ -159,12 +161,13 @@ def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
         assert all(len(picture.figures) == 1 for picture in pictures.values())
         assert find_outcomes(bench.recording) is not None
     assert verdicts == {"used": USED, "ignored": UNUSED, "constant": CONSTANT}
-    assert "uses it at 1 of them" in captions["used"]
-    assert "costs 100.0 points more" in captions["used"]
+    assert "It is used at 1, most at gate" in captions["used"]
+    assert "costs +100.0 points" in captions["used"]
     assert "can be read from 1 of 1 gates" in captions["ignored"]
-    assert "No effect seen" in captions["ignored"]
-    assert "cannot be read from any of the 1 gates" in captions["constant"]
-    assert "No effect seen" in captions["constant"]
+    assert "No effect of the class seen" in captions["ignored"]
+    assert "own seen to be better" in captions["ignored"]
+    assert "No linear probe reads the class from any of the 1 gates" in captions["constant"]
+    assert "No effect of the class seen" in captions["constant"]
 
 
 def test_outcomes_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
@@ -313,6 +316,38 @@ def test_a_shared_module_and_writing_in_place() -> None:
         assert torch.equal(tape.again(edits), whole)
 
 
+class Both(nn.Module):
+    """``x * (c * s)``, c made first: left out, it would come back as no gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 3, padding=1)
+        self.channel = nn.Sequential(nn.Linear(4, 4), nn.Sigmoid())
+        self.spatial = nn.Sequential(nn.Conv2d(4, 1, 3, padding=1), nn.Sigmoid())
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        x = x * (self.channel(x.mean((2, 3)))[:, :, None, None] * self.spatial(x))
+        return self.head(x.mean((2, 3)))
+
+
+def test_gates_that_multiply_each_other() -> None:
+    torch.manual_seed(3)
+    model = Both().eval()
+    x = torch.randn(4, 3, 8, 8)
+    gates = find_gates(model, x)
+    names = [gate.name for gate in gates]
+    assert sorted(names) == ["channel", "spatial"]
+    tape = Tape(model, gates, [[name] for name in names] + [names])
+    tape.forward(x)
+    for group in ([names[0]], [names[1]], names):
+        edits = {name: lambda g, f: g * 0.3 for name in group}
+        with torch.no_grad(), edit_gates(model, edits):
+            whole = model(x)
+        assert torch.equal(tape.again(edits), whole)
+
+
 def test_a_network_that_is_random_is_refused() -> None:
     class Noisy(Shared):
         def forward(self, x: Tensor) -> Tensor:
@@ -322,6 +357,8 @@ def test_a_network_that_is_random_is_refused() -> None:
     x = torch.randn(4, 3, 8, 8)
     tape = Tape(model, find_gates(model, x), [["squeeze"]])
     tape.forward(x)
+    with pytest.raises(ValueError, match="no target"):
+        tape.again({"squeeze#2": lambda g, f: g})
     with pytest.raises(InputError, match="the same logits twice"):
         tape.again({"squeeze": lambda g, f: g})
 
@@ -369,6 +406,68 @@ def test_classes_without_other_images_have_no_row(tmp_path: Path) -> None:
     counts = outcomes.groupby("edit", observed=True)["row"].count()
     assert counts["mean"] == counts["true"] == len(bench.scored)
     assert np.isnan(bench.class_mean_gates("gate")).sum() == 0
+
+
+def test_a_sample_has_of_each_class_its_share(tmp_path: Path) -> None:
+    images, labels = toy_images(400).tensors
+    labels = torch.where(torch.arange(400) < 320, 0, 1 + torch.arange(400) % 2)
+    model, data = Toy("used").eval(), TensorDataset(images, labels)
+    recording = capture(
+        model, data, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    bench = Bench(model, data, recording, images=200)
+    assert np.bincount(recording.labels[bench.scored]).tolist() == [160, 20, 20]
+    for count in (10, 50):
+        rows = bench.sample(count)
+        assert len(set(rows)) == count
+        assert set(rows) <= set(bench.scored)
+        found = np.bincount(recording.labels[rows], minlength=3)
+        np.testing.assert_allclose(found, np.array([0.8, 0.1, 0.1]) * count, atol=1)
+
+
+def test_verdicts_of_many_gates() -> None:
+    """Sixteen gates that know the class: no number of gates hides it."""
+    rng = np.random.default_rng(0)
+    gates = [f"g{i:02d}" for i in range(16)]
+    probe = pd.DataFrame(
+        {
+            "gate": gates, "kind": "channel", "depth": range(1, 17),
+            "balanced_accuracy": 0.9, "null": 0.1, "p": 1 / 201, "p_max": 1 / 201,
+            "constant": False,
+        }
+    )  # fmt: skip
+    probe.loc[3, ["p_max", "balanced_accuracy"]] = 0.7, 0.1
+    probe.loc[5, ["p_max", "balanced_accuracy"]] = 0.7, 0.1
+    rows = [("", "own", i, i % 10, i % 10, 1.0) for i in range(100)]
+    for gate in gates:
+        for edit in ("mean", "swap_same", "swap_other"):
+            for i in range(100):
+                wrong = i < 60 and (
+                    (gate in ("g00", "g03") and edit == "swap_other")
+                    or (gate in ("g01", "g05") and edit == "mean")
+                )
+                said = (i + 1) % 10 if wrong else i % 10
+                rows.append((gate, edit, i, i % 10, said, rng.normal()))
+    outcomes = pd.DataFrame(
+        rows, columns=["target", "edit", "row", "label", "prediction", "margin"]
+    )
+    verdicts = gate_usage(probe, outcomes).set_index("gate")["verdict"]
+    wanted = {"g00": USED, "g01": IMAGE_KNOWN, "g02": UNUSED, "g03": USED, "g05": IMAGE}
+    assert verdicts[list(wanted)].to_dict() == wanted
+    sentence = usage_sentence(gate_usage(probe, outcomes))
+    assert "read from 14 of 16 gates" in sentence
+    assert "It is used at 2" in sentence
+    assert "better than the mean at 2" in sentence
+    with pytest.raises(InputError, match="say nothing of the gate 'g99'"):
+        gate_usage(probe.assign(gate=[*gates[:-1], "g99"]), outcomes)
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
+    names = ["2", "0.1", "null", ""]
+    table = pd.DataFrame({"gate": names, "kind": "channel", "p": [0.1, np.nan, 1, 2]})
+    write_outcomes(tmp_path / "o", Outcomes({"name": "n"}, None, {"decoding": table}))
+    pd.testing.assert_frame_equal(read_outcomes(tmp_path / "o").table("decoding"), table)
 
 
 def test_effects_against_a_loop(make_outcomes: Callable[[], pd.DataFrame]) -> None:
@@ -465,13 +564,37 @@ def test_ablation_tells_whether_the_highest_gates_matter(tmp_path: Path, invert:
     assert few.loc["top gate", "margin_change"] == pytest.approx(np.mean(wanted), abs=1e-5)
     assert few.loc["random", "margin_change"] == pytest.approx(few.loc["random", "null"])
     assert np.isnan(few.loc["random", "p"])
-    if not invert:
+    if invert:  # the highest gates are worth least
+        assert few.loc["top gate", "p"] > 0.5
+    else:
         assert few.loc["top gate", "p"] == pytest.approx(1 / 61)
         assert few.loc["top gate", "margin_change"] < few.loc["top gate", "null_low"]
         assert few.loc["bottom gate", "p"] > 0.9
     # All channels are equally large, so that both rankings are one.
     for column in ("margin_change", "p"):
         assert few.loc["top gate", column] == few.loc["top gate x norm", column]
+
+
+def test_ablation_of_one_number_for_all_channels(tmp_path: Path) -> None:
+    class One(Toy):
+        def __init__(self) -> None:
+            super().__init__("used")
+            self.one = nn.Sequential(nn.Linear(3, 1), nn.Sigmoid())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * self.one(x.mean((2, 3)))[:, :, None, None])
+
+    torch.manual_seed(0)
+    model, images = One().eval(), toy_images(30)
+    recording = capture(
+        model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    assert recording.gate("one").shape == (30, 1)
+    bench = Bench(model, images, recording)
+    found = ablate_channels(bench, shares=(0.5,), draws=5, images=9, progress=False)
+    assert set(found["gate"]) == {"gate"}
+    assert set(found["channels"]) == {2}
 
 
 def test_ablation_by_gate_and_norm(tmp_path: Path) -> None:
@@ -593,6 +716,30 @@ def test_randomization_tells_what_was_learnt(tmp_path: Path) -> None:
     table = found.set_index(["gate", "randomized", "draw"])["similarity"]
     assert table["first", "seed", 0] == pytest.approx(1)
     assert (table["first"][["own", "upstream"]] < 0.999).all()
+    # What is drawn: the gate's own layer, and with what had run before nothing after it.
+    gate = recording.gates[0]
+    lenders = np.flatnonzero(bench.others)
+    for paths, drawn in (
+        (_modules_of(model, gate), {"first"}),
+        (
+            _modules_of(model, gate) | plan_of(model, images.tensors[0]).ran_before(gate),
+            {"first", "stem", "norm"},
+        ),
+    ):
+        other = _drawn_anew(bench, paths, lenders, 0)
+        assert other is not None
+        changed = {
+            name.split(".")[0]
+            for name, value in other.state_dict().items()
+            if not torch.equal(value, state[name])
+        }
+        assert changed == drawn
+    # Its BatchNorm knows the new features.
+    with torch.no_grad():
+        features = other.stem(images.tensors[0][lenders])
+    wanted = features.mean((0, 2, 3))
+    torch.testing.assert_close(other.norm.running_mean, wanted, atol=1e-3, rtol=1e-3)
+    assert _drawn_anew(bench, {"first.1"}, lenders, 0) is None  # a sigmoid has no parameters
     assert table["constant"].isna().all()  # a constant gate is like nothing, itself included
     assert len(found) == 2 * (2 * 2 + 1)
 

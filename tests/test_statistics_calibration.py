@@ -28,7 +28,7 @@ from attnscope.statistics import (
     state_sweep,
 )
 from attnscope.statistics.agreement import centre_map, score_intervals, score_maps
-from attnscope.statistics.effects import bootstrap_interval, paired_accuracy_change
+from attnscope.statistics.effects import bootstrap_interval, mcnemar, paired_accuracy_change
 from attnscope.statistics.seeds import paired_interval
 
 TIMES = int(os.environ.get("ATTNSCOPE_CALIBRATION_TIMES", "1"))
@@ -320,3 +320,29 @@ def test_over_seeds():
     something = [paired_interval(rng.normal(0.02, 0.01, 3)) for _ in range(800 * TIMES)]
     low, high = ([found[end] for found in something] for end in ("low", "high"))
     expect_coverage(low, high, 0.02)
+
+
+def test_the_probe_over_all_gates_without_effect(write_recording):
+    """Of four gates that know nothing, the least corrected p is below 0.05 in 5 %, or less."""
+    labels = np.repeat([0, 1], [30, 25])
+    least = []
+    for i in range(200 * TIMES):
+        rng = np.random.default_rng([3, i])
+        gates = {f"g{k}": special.expit(rng.normal(size=(55, 2))) for k in range(4)}
+        recording = write_recording(f"r{i}", labels=labels, gates=gates, names=TEN[:2])
+        least.append(linear_probe(recording, permutations=39)["p_max"].min())
+    expect_false_positives(least, conservative=True)
+
+
+def test_mcnemar_and_the_images_interval():
+    rng = np.random.default_rng(4)
+    p, low, high = [], [], []
+    for _ in range(600 * TIMES):
+        a, b = rng.random((2, 120)) < 0.7
+        p.append(mcnemar(a, b))
+        better = a | (rng.random(120) < 0.2)
+        ends = bootstrap_interval((better.astype(float) - a)[:, None], 400)
+        low.append(ends[0][0])
+        high.append(ends[1][0])
+    expect_false_positives(p, conservative=True)
+    expect_coverage(low, high, 0.3 * 0.2)

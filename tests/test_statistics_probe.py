@@ -80,7 +80,10 @@ def test_the_control_is_the_same_probe_on_permuted_labels(write_recording):
     rng, null = np.random.default_rng(4), []
     parts = stratified_folds(labels[fit], 2, rng)
     a, b = parts == 0, parts == 1
-    here, there = (rng.permuted(np.tile(labels[half], (20, 1)), axis=1) for half in (fit, score))
+    here, there = (
+        stream.permuted(np.tile(labels[half], (20, 1)), axis=1)
+        for half, stream in zip((fit, score), rng.spawn(2), strict=True)
+    )
     for i in range(1, 20):
         tried = [
             balanced_accuracy_score(
@@ -286,3 +289,21 @@ def test_pooled_inputs_that_are_not_there(write_recording):
     endless = write_recording("endless", labels=labels, gates=gates, pooled={"own": logits})
     with pytest.raises(InputError, match="1 values of the pooled input of 'own' are not finite"):
         linear_probe(endless, of="pooled_input")
+
+
+def test_the_p_over_all_gates(write_recording):
+    """Against the highest of all gates under each permutation; a gate alone keeps its p."""
+    gates = {f"g{i}": special.expit(sigmoids(90, 2.0 * i, seed=i)[1]) for i in range(3)}
+    labels = np.arange(90) % 3
+    alone = [
+        linear_probe(
+            write_recording(f"alone{i}", labels=labels, gates={name: values}), permutations=99
+        ).loc[0]
+        for i, (name, values) in enumerate(gates.items())
+    ]
+    both = linear_probe(write_recording("all", labels=labels, gates=gates), permutations=99)
+    assert [row["p"] for row in alone] == both["p"].tolist()
+    assert [row["p_max"] for row in alone] == both["p"].tolist()
+    assert (both["p_max"] >= both["p"]).all()
+    assert (both["p_max"] > both["p"]).any()
+    assert both["p_max"].iloc[2] == 0.01

@@ -10,10 +10,10 @@ from scipy import special, stats
 
 from attnscope import figures
 from attnscope.errors import InputError
-from attnscope.pictures import seed_differences
+from attnscope.pictures import seed_differences, seeds_sentence
 from attnscope.recording import Recording
 from attnscope.statistics import compare_seeds, disagreements
-from attnscope.statistics.seeds import paired_interval, seeds_sentence
+from attnscope.statistics.seeds import group_by_kind, paired_interval
 
 Make = Callable[..., Recording]
 
@@ -65,7 +65,9 @@ def test_the_sentence_says_so_when_no_class_differs(make_recording: Make) -> Non
     found = compare_seeds(a, a)
     assert (found["difference"] == 0).all()
     assert found["p"].isna().all()  # no spread: nothing to hold a difference against
-    assert "No class differs" in seeds_sentence(found, "SE", "CBAM")
+    sentence = seeds_sentence(found, "SE", "CBAM")
+    assert "the same in each pair" in sentence
+    assert "3 could not be tested" in sentence
     # Nor where three equal differences differ in their last digits.
     assert np.isnan(paired_interval(np.array([0.1 + 0.2, 0.3, 0.3]))["p"])
 
@@ -76,6 +78,8 @@ def test_a_class_that_differs_is_named(make_recording: Make) -> None:
     found = compare_seeds(a, b)
     # All pairs differ by the same, 100 points, and a t test has no spread to say more with.
     assert (found["difference"] == 1).all()
+    assert found[["low", "high", "p"]].isna().all().all()
+    assert "differ by the same" in seeds_sentence(found, "SE", "CBAM")
     b[0] = make_recording("b9", seed=3, accuracy=0.9, count=90)
     sentence = seeds_sentence(compare_seeds(a, b), "SE", "CBAM")
     assert "of 3 classes" in sentence
@@ -90,6 +94,24 @@ def test_numbers_and_images_must_match(make_recording: Make) -> None:
         compare_seeds([], [])
     with pytest.raises(InputError, match="not of the same images"):
         compare_seeds([a], [make_recording("c", count=30)])
+
+
+def test_seeds_of_one_kind_are_found_and_ordered(make_recording: Make) -> None:
+    made = [make_recording(f"r{i}") for i in range(5)]
+    about = [("se", 1), ("cbam", 0), ("se", 0), ("cbam", 1), ("none", 0)]
+    for recording, (attention, seed) in zip(made, about, strict=True):
+        recording.about |= {"model": {"attention": attention, "width": 16}, "seed": seed}
+    kinds = group_by_kind(made)
+    assert {name: [r.name for r in kind] for name, kind in kinds.items()} == {
+        "se": ["r2", "r0"], "cbam": ["r1", "r3"], "none": ["r4"],
+    }  # fmt: skip
+    made[0].about["model"] = {"attention": "se", "width": 32}
+    assert list(group_by_kind(made)) == ["r0", "r1", "r2", "r4"]
+    with pytest.raises(InputError, match=r"has seed 1, .* seed 0"):
+        compare_seeds([made[3]], [made[2]])
+    made[3].about["seed"] = 0
+    with pytest.raises(InputError, match="of one kind and seed"):
+        group_by_kind(made)
 
 
 def test_disagreements_against_a_loop(make_recording: Make) -> None:

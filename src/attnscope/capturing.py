@@ -242,12 +242,13 @@ def load_run(
         "name": run.resolve().name,
         "source": data.source,
         "part": part,
+        "seed": read_json(run / "config.json")["seed"],
         "model": read_json(run / "model.json"),
         "weights_sha256": hash_file(run / "model.safetensors"),
         "skipped": data.skipped,
     }
     if untrained:
-        model = _with_fresh_weights(model, read_json(run / "config.json")["seed"])
+        model = _with_fresh_weights(model, about["seed"])
         about |= {
             "name": f"{about['name']} (untrained)",
             "untrained": True,

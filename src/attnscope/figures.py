@@ -719,14 +719,17 @@ def draw_usage(ax: Axes, usage: pd.DataFrame) -> Axes:
     return _over_gates(ax, list(usage["gate"]))
 
 
-def draw_static_gates(ax: Axes, effects: pd.DataFrame, own: float, sure: Sequence[bool]) -> Axes:
+def draw_static_gates(
+    ax: Axes, effects: pd.DataFrame, own: float, sure: Sequence[bool], labels: Sequence[str]
+) -> Axes:
     """The accuracy that is kept when gates are their mean, with paired intervals.
 
     Args:
         ax: where.
         effects: of ``replacement_effects``, the rows of one edit.
         own: accuracy of the unedited network.
-        sure: for each row, whether the change counts as one.
+        sure: for each row, whether the change counts as a loss.
+        labels: for each row.
     """
     y = np.arange(len(effects))
     kept = effects["accuracy"].to_numpy(float)
@@ -743,7 +746,7 @@ def draw_static_gates(ax: Axes, effects: pd.DataFrame, own: float, sure: Sequenc
                 label="lost" if chosen else "no loss seen",
             )  # fmt: skip
     ax.set_ylim(len(effects) - 0.4, -0.6)
-    _label(ax.yaxis, short_names(list(effects["target"])))
+    _label(ax.yaxis, list(labels))
     ax.xaxis.set_major_formatter(_as_percent)
     ax.set_xlabel("accuracy kept")
     ax.grid(axis="x")
@@ -768,7 +771,8 @@ def draw_seed_differences(ax: Axes, frame: pd.DataFrame, names: tuple[str, str])
     )  # fmt: skip
     spread = [middle - frame["low"].to_numpy(float), frame["high"].to_numpy(float) - middle]
     sure = frame["p_holm"].to_numpy(float) < 0.05
-    for chosen, label in ((False, "95 % over seeds"), (True, "and p < 0.05 (Holm)")):
+    seeds = "95 % over seeds" if frame["seeds"].max() > 1 else "one training of each"
+    for chosen, label in ((False, seeds), (True, "95 % over seeds, and p < 0.05 (Holm)")):
         rows = sure == chosen
         if rows.any():
             ax.errorbar(

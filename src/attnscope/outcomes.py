@@ -1,7 +1,7 @@
 """The Outcomes: what interventions found out about one network, in files. No torch.
 
-A folder of small tables, each by itself complete: ``outcomes.parquet`` (one row an image and edit)
-and one CSV for each experiment; ``about.json`` says of which recording they are.
+A folder of small tables, each by itself complete: ``replacement.parquet`` (one row an image and
+edit) and one CSV for each experiment; ``about.json`` says of which recording they are.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ TABLES = (
 )
 """Names of the tables that are written as CSV, of which some may be missing."""
 
+_WORDS = ("gate", "target", "edit", "kind", "order", "randomized", "mode", "fill")
+"""Columns of text: a gate may be called 2, or null."""
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -49,8 +52,8 @@ class Outcomes:
         """
         if name not in self.tables:
             raise InputError(
-                f"the interventions on {self.about.get('name')} have no {name}; "
-                "run attnscope intervene without --experiments"
+                f"the interventions on {self.about.get('name')} have no {name}; remove their "
+                "folder and run attnscope intervene without --experiments"
             )
         return self.tables[name]
 
@@ -95,8 +98,17 @@ def read_outcomes(folder: Path) -> Outcomes:
             replacement = pd.read_parquet(folder / f"{REPLACEMENT}.parquet")
         for name in TABLES:
             if (folder / f"{name}.csv").is_file():
-                # An empty target is the unedited network, and no missing value.
-                tables[name] = pd.read_csv(folder / f"{name}.csv")
+                tables[name] = _read_table(folder / f"{name}.csv")
     except (ValueError, OSError) as error:
         raise InputError(f"{folder} cannot be read ({error}); intervene again") from None
     return Outcomes(about, replacement, tables)
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    columns = pd.read_csv(file, nrows=0).columns
+    return pd.read_csv(
+        file,
+        dtype={name: "str" for name in columns if name in _WORDS},
+        keep_default_na=False,
+        na_values={name: [""] for name in columns if name not in _WORDS},
+    )

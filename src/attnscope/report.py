@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files as package_files
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from attnscope import figures, statistics
 from attnscope.errors import InputError
 from attnscope.files import write_bytes
 from attnscope.outcomes import Outcomes, outcomes_folder, read_outcomes
-from attnscope.pictures import COMPARISONS, FIGURES, USAGE, Picture, Unavailable
+from attnscope.pictures import (
+    COMPARISONS,
+    FIGURES,
+    USAGE,
+    Picture,
+    Unavailable,
+    seed_differences,
+)
 from attnscope.pictures.common import (
     LEVEL,
     SEED,
@@ -115,7 +123,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Writes one HTML page about one or more runs, with every picture in it.
 
     Args:
-        folders: runs or recordings. Of several, the first is compared with each of the others.
+        folders: runs or recordings. Of several, the first is compared with each of the others; and
+            kinds of network of which there are several seeds with one another.
         out: the page.
 
     Raises:
@@ -127,6 +136,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     _tell_missing_characters(recordings)
     context = {
         "title": "Attention gates of " + ", ".join(r.name for r in recordings),
+        "kinds": _compare_kinds(recordings),
         "comparisons": [_compare(recordings[0], other) for other in recordings[1:]],
         "runs": [_describe(recording) for recording in recordings],
     }
@@ -159,6 +169,11 @@ def _describe(recording: Recording) -> dict[str, Any]:
     pictures, left_out = [], []
     makers: dict[str, Callable[[], Picture]] = {}
     outcomes = find_outcomes(recording)
+    if outcomes is None and recording.gates and run_folder(recording):
+        left_out.append(
+            "decodable_and_used and static_gates: there are no interventions on this recording; "
+            f"make them with attnscope intervene {run_folder(recording)}"
+        )
     if outcomes is not None:  # what a reader asks first
         makers |= {name: partial(make, recording, outcomes) for name, make in USAGE.items()}
     makers |= {name: partial(make, recording) for name, make in FIGURES.items()}
@@ -187,8 +202,27 @@ def _describe(recording: Recording) -> dict[str, Any]:
     }
 
 
+def _compare_kinds(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
+    """Each two kinds of network over their seeds; nothing where no kind has several."""
+    kinds = statistics.group_by_kind(recordings)
+    if max(map(len, kinds.values())) < 2:
+        return []
+    found = []
+    for a, b in combinations(kinds, 2):
+        about: dict[str, Any] = {"a": a, "b": b, "problem": "", "pictures": []}
+        try:
+            with figures.style():
+                picture = seed_differences(kinds[a], kinds[b], (a, b))
+                about["pictures"].append(_embed("seed_differences", picture))
+        except InputError as problem:  # the rest of the page is still true
+            _log.warning("no comparison of %s and %s over seeds: %s", a, b, problem)
+            about["problem"] = str(problem)
+        found.append(about)
+    return found
+
+
 def find_outcomes(recording: Recording) -> Outcomes | None:
-    """The interventions on the recorded network, if there are any; those on another are left out.
+    """The interventions on a recording, if there are any; those on an older one are left out.
 
     Raises:
         InputError: they cannot be read.
@@ -197,9 +231,9 @@ def find_outcomes(recording: Recording) -> Outcomes | None:
     if not folder.is_dir():
         return None
     outcomes = read_outcomes(folder)
-    if outcomes.about.get("weights_sha256") != recording.about.get("weights_sha256"):
+    if recording.id is None or outcomes.about.get("recording") != recording.id:
         _log.warning(
-            "%s left out: it is of other weights than %s; run attnscope intervene again",
+            "%s left out: it is not of %s as it is now; remove it and run attnscope intervene",
             folder,
             recording.folder,
         )

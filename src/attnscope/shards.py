@@ -420,7 +420,8 @@ class ShardReader(ABC):
             self.about: dict[str, Any] = dict(manifest["about"])
             self._shards = [_shard(shard) for shard in _items(manifest["shards"], dict)]
             self._count = sum(shard.count for shard in self._shards)
-            self._id = manifest.get("id")  # a recording of attnscope before it had one has none
+            self.id: str | None = manifest.get("id")
+            """SHA-256 of ``plan.json``; None of a recording of attnscope before it had one."""
             if not self._shards or self._count != manifest["count"]:
                 raise ValueError("the counts of its shards do not add up")
         except (KeyError, TypeError, ValueError) as error:
@@ -493,9 +494,9 @@ class ShardReader(ABC):
 
     def _verify_files(self) -> list[str]:
         found = []
-        if self._id is not None:
+        if self.id is not None:
             try:
-                if _sha256(self.folder / "plan.json") != self._id:
+                if _sha256(self.folder / "plan.json") != self.id:
                     found.append(
                         f"{self.folder / 'plan.json'} has changed since it was written (SHA-256)"
                     )
@@ -506,7 +507,7 @@ class ShardReader(ABC):
             if path.name not in known:
                 found.append(f"{path} is no shard of this recording")
         for index, shard in enumerate(self._shards):
-            if self._id is not None and not self._is_ours(index, shard):
+            if self.id is not None and not self._is_ours(index, shard):
                 found.append(
                     f"{self.folder / 'shards' / shard.name} is a shard of another recording"
                 )
@@ -527,7 +528,7 @@ class ShardReader(ABC):
         except InputError:
             return False
         return isinstance(value, dict) and (value.get("of"), value.get("index")) == (
-            self._id,
+            self.id,
             index,
         )
 

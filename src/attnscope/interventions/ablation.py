@@ -58,7 +58,7 @@ def ablate_channels(
     Args:
         bench: the network and its images.
         shares: of the channels, above 0 and at most 1; rounded, one channel at least.
-        draws: how often random channels are drawn, for each image anew.
+        draws: how often random channels are drawn, in each draw the same for all images.
         images: how many of the scored images are taken, since each draw runs the network again.
         resamples: of the bootstrap over images.
         progress: whether to show a bar.
@@ -70,15 +70,22 @@ def ablate_channels(
         logits); null, null_low, null_high: mean, 2.5 and 97.5 % over the draws of the mean margin
         change under random channels, and p: the share of draws that lose at least as much as this
         order, itself counted, whose null is that the ranking tells nothing of what a channel is
-        worth. Of ``random`` the changes are means over the draws: its accuracy has the interval of
-        the mean over images, by bootstrap.
+        worth. It is exact for a ranking that is the same for all images, conservative for one that
+        differs, and not corrected for the number of rows. Of ``random`` the changes are means over
+        the draws, with the interval of the mean over images, by bootstrap.
+
+    Gates with one value for all channels are left out: there is nothing to choose.
 
     Raises:
-        InputError: there is no channel gate, or a number is out of its range.
+        InputError: there is no other channel gate, or a number is out of its range.
     """
-    gates = [gate for gate in bench.gates if gate.kind == "channel"]
+    units = {g.name: bench.recording.gate(g.name, slice(0, 1)).size for g in bench.gates}
+    gates = [gate for gate in bench.gates if gate.kind == "channel" and units[gate.name] > 1]
     if not gates:
-        raise InputError(f"{bench.recording.folder} holds no channel gate")
+        raise InputError(
+            f"{bench.recording.folder} holds no channel gate of several values; there is nothing "
+            "to choose from"
+        )
     if not shares or not all(0 < share <= 1 for share in shares):
         raise InputError(f"shares are {tuple(shares)}; each must be above 0 and at most 1")
     if draws < 1 or images < 1:
@@ -92,6 +99,11 @@ def ablate_channels(
         bench.quiet(),
         tqdm(total=len(rows), unit="image", disable=not progress, dynamic_ncols=True) as bar,
     ):
+        # One set a draw, the same for all images: a ranking too chooses much the same for all.
+        sets = {
+            gate.name: np.stack([rng.permutation(units[gate.name]) for _ in range(draws)])
+            for gate in gates
+        }
         means = {gate.name: torch.from_numpy(bench.mean_gate(gate.name)) for gate in gates}
         for batch in bench.batches(rows):
             places = slice(start, start + len(batch.labels))
@@ -109,19 +121,19 @@ def ablate_channels(
                     mean = means[gate.name].to(bench.device)
                     for ranking, of_channel in score.items():
                         for end in ("top", "bottom"):
-                            mask = _choose(of_channel, count, end == "top")
+                            mask = _choose(of_channel, count, end == "top", rng)
                             new = _margins_without(tape, gate, mask, mean, labels)
                             found.add(f"{end} {ranking}", places, new - own_margin, new > 0)
                     for draw in range(draws):
-                        noise = torch.from_numpy(rng.random(values.shape))
-                        mask = _choose(noise, count, True)
+                        one = torch.from_numpy(sets[gate.name][draw] < count)
+                        mask = one.expand(values.shape)
                         new = _margins_without(tape, gate, mask, mean, labels)
                         found.add_draw(draw, places, new - own_margin, new > 0)
             bar.update(len(labels))
     table = []
     for gate in gates:
         for share in shares:
-            count = max(1, round(share * gate.channels))
+            count = max(1, round(share * units[gate.name]))
             table += losses[gate.name, share].rows(
                 {"gate": gate.name, "share": share, "channels": count},
                 own_right,
@@ -203,9 +215,13 @@ def _mean_and_interval(
     }
 
 
-def _choose(score: Tensor, count: int, highest: bool) -> Tensor:
-    """Of each image the ``count`` channels with the highest or lowest score: bool, ``(n, C)``."""
-    where = score.topk(count, dim=1, largest=highest).indices
+def _choose(score: Tensor, count: int, highest: bool, rng: np.random.Generator) -> Tensor:
+    """Of each image the ``count`` channels with the highest or lowest score: bool, ``(n, C)``.
+
+    Ties, as of saturated gates, are broken at random.
+    """
+    order = torch.from_numpy(rng.permutation(score.shape[1]))
+    where = order[score[:, order].argsort(dim=1, descending=highest, stable=True)[:, :count]]
     return torch.zeros(score.shape, dtype=torch.bool).scatter_(1, where, True)
 
 

@@ -17,7 +17,7 @@ from attnscope.data import LabelledImages, Normalization
 from attnscope.errors import InputError
 from attnscope.gate_info import Gate
 from attnscope.recording import Recording
-from attnscope.statistics.sampling import stratified_sample, stretches
+from attnscope.statistics.sampling import gate_rows, stratified_sample, stretches
 from attnscope.tracing import eval_mode
 
 _SAME_LOGITS = 0.01
@@ -67,6 +67,10 @@ class Bench:
     ) -> None:
         if images < 1:
             raise InputError(f"{images} images cannot be scored; take 1 or more, usually 1000")
+        if batch_size < 1:
+            raise InputError(f"batch size is {batch_size}; it must be 1 or more")
+        if seed < 0:
+            raise InputError(f"seed is {seed}; it must be 0 or more")
         if len(dataset) != len(recording):  # type: ignore[arg-type]
             raise InputError(
                 f"{recording.folder} is of {len(recording)} images, and the data has "
@@ -111,12 +115,13 @@ class Bench:
             return self.scored
         labels = self.recording.labels[self.scored]
         order = self.rng("fewer images").permutation(len(labels))
-        # The first of each class, then the second of each: any number of them is stratified.
-        turn = np.empty(len(labels), np.int64)
+        # Each class spread evenly over one row: of any beginning of it each class has its share.
+        place = np.empty(len(labels))
+        starts = self.rng("starts")
         for k in np.unique(labels):
             mine = order[labels[order] == k]
-            turn[mine] = np.arange(len(mine))
-        chosen = np.lexsort((self.rng("ties").random(len(labels)), turn))[:images]
+            place[mine] = (np.arange(len(mine)) + starts.random()) / len(mine)
+        chosen = np.argsort(place, kind="stable")[:images]
         found: NDArray[np.int64] = self.scored[np.sort(chosen)]
         return found
 
@@ -166,14 +171,7 @@ class Bench:
 
     def gates_of(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """A gate of some images, in any order: ``(n, C)``, ``(n, H, W)`` ..."""
-        first = self.recording.gate(name, slice(0, 1))
-        found = np.empty((len(rows), *first.shape[1:]), np.float32)
-        for stretch in stretches(len(self.recording)):
-            inside = np.flatnonzero((rows >= stretch.start) & (rows < stretch.stop))
-            if len(inside):
-                values = self.recording.gate(name, stretch)
-                found[inside] = values[rows[inside] - stretch.start]
-        return found
+        return gate_rows(self.recording, name, rows)
 
     def _expect_same(self) -> None:
         """Refuses a recording of other images or of another network."""

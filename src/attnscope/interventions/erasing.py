@@ -15,6 +15,7 @@ from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
 from attnscope.errors import InputError
+from attnscope.gate_info import Gate
 from attnscope.interventions.bench import Bench
 from attnscope.statistics.effects import bootstrap_interval
 
@@ -54,8 +55,9 @@ def erase(
 
     The orders: each spatial gate and the signed Grad-CAM of the predicted class, as recorded and
     brought to the image's size bilinearly; pixels at random; and from the centre outwards. Ties are
-    broken at random. What fills is the mean colour of images that are not scored, or the image
-    itself, blurred with a deviation of an eighth of its side.
+    broken at random. Tokens that are no square are left out. What fills is the mean colour of
+    images that are not scored, or the image itself, blurred with a deviation of an eighth of its
+    side.
 
     Args:
         bench: the network and its images.
@@ -138,13 +140,20 @@ def area(curve: NDArray[np.float64]) -> NDArray[np.float64]:
 def _recorded_maps(bench: Bench, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
     """Spatial gates and Grad-CAM of some images, ``(n, H, W)`` each at its own grid."""
     maps = {
-        gate.name: bench.gates_of(gate.name, rows) for gate in bench.gates if gate.kind == "spatial"
+        gate.name: bench.gates_of(gate.name, rows)
+        for gate in bench.gates
+        if gate.kind == "spatial" and not _is_row(gate)
     }
     if bench.recording.grad_cam_layers:
         layer = bench.recording.grad_cam_layers[-1]
         cams = [bench.recording.grad_cam(layer, rows=slice(row, row + 1)) for row in rows]
         maps["Grad-CAM"] = np.concatenate(cams)
     return maps
+
+
+def _is_row(gate: Gate) -> bool:
+    """Whether the pixels stand in one row of which nobody knows where in the image they lie."""
+    return "L" in gate.axes and gate.grid is not None and min(gate.grid) == 1
 
 
 def _mean_colour(bench: Bench) -> Tensor:

@@ -20,6 +20,7 @@ from attnscope.interventions.replay import plan_of
 from attnscope.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.geometry import gate_similarity
+from attnscope.statistics.sampling import gate_rows
 from attnscope.tracing import eval_mode
 
 _CALIBRATION = 256  # images on which BatchNorm is estimated again
@@ -40,8 +41,10 @@ def randomize_gates(
     are. The network itself is not touched.
 
     Layers are drawn as PyTorch draws them; parameters of modules that cannot draw their own change
-    places among themselves. BatchNorms that were drawn anew get their means and variances from
-    images that are not scored: with those of a new layer the next one would see other scales.
+    places among themselves. Parameters that a module holds beside its layers, while it still runs
+    when the gate is made, stay as they are. BatchNorms that were drawn anew get their means and
+    variances from images that are not scored: with those of a new layer the next one would see
+    other scales.
 
     Args:
         bench: the network and its images.
@@ -53,18 +56,15 @@ def randomize_gates(
     Returns:
         One row a gate, what was drawn and draw: gate, kind, depth, randomized (``own``,
         ``upstream``: own and upstream, or ``seed``: nothing, another training), draw, similarity
-        (of `attnscope.statistics.compare_gates`), images (that could be scored).
+        (of `attnscope.statistics.compare_gates`; NaN where there is no parameter to draw), images
+        (that could be scored).
 
     Raises:
         InputError: a number is below 1, or a recording is of other images or has not these gates.
     """
     if draws < 1 or images < 1:
         raise InputError(f"{draws} draws of {images} images; take 1 or more of each")
-    for other in seeds:
-        expect_same_images(bench.recording, other)
-        missing = [g.name for g in bench.gates if g.name not in {o.name for o in other.gates}]
-        if missing:
-            raise InputError(f"{other.folder} has no gate {missing[0]}; take another seed of it")
+    expect_seeds(bench, seeds)
     rows = bench.sample(images)
     before = {gate.name: bench.gates_of(gate.name, rows) for gate in bench.gates}
     lenders = np.sort(
@@ -77,12 +77,14 @@ def randomize_gates(
     with tqdm(total=total, unit="network", disable=not progress, dynamic_ncols=True) as bar:
         for depth, gate in enumerate(bench.gates, start=1):
             about = {"gate": gate.name, "kind": gate.kind, "depth": depth}
-            own = gate.name.partition("#")[0]
-            makers = {path for path, _ in bench.model.named_modules() if _is_in(path, own)}
+            makers = _modules_of(bench.model, gate)
             upstream = makers | plan.ran_before(gate)
             for randomized, paths in (("own", makers), ("upstream", upstream)):
                 for draw in range(draws):
                     model = _drawn_anew(bench, paths, lenders, draw)
+                    if model is None:  # nothing in them could be drawn
+                        found.append({**about, "randomized": randomized, "draw": draw})
+                        continue
                     after = _values(bench, model, gate, rows)
                     similarity, scored = gate_similarity(before[gate.name], after, gate.kind)
                     found.append(
@@ -96,7 +98,7 @@ def randomize_gates(
                     )
                     bar.update()
             for number, other in enumerate(seeds):
-                values = other.gate(gate.name)[rows]
+                values = gate_rows(other, gate.name, rows)
                 similarity, scored = gate_similarity(before[gate.name], values, gate.kind)
                 found.append(
                     {
@@ -107,35 +109,64 @@ def randomize_gates(
                         "images": scored,
                     }
                 )
-    return pd.DataFrame(found)
+    columns = ["gate", "kind", "depth", "randomized", "draw", "similarity", "images"]
+    return pd.DataFrame(found, columns=columns)
 
 
-def _is_in(path: str, module: str) -> bool:
-    """Whether a path is that of a module, or of one within it."""
-    return path == module or path.startswith(f"{module}.")
+def expect_seeds(bench: Bench, seeds: Sequence[Recording]) -> None:
+    """Refuses recordings that are no other trainings of the same network on the same images.
+
+    Raises:
+        InputError: one of them is not.
+    """
+    for other in seeds:
+        expect_same_images(bench.recording, other)
+        names = {gate.name for gate in other.gates}
+        missing = [gate.name for gate in bench.gates if gate.name not in names]
+        if missing:
+            raise InputError(f"{other.folder} has no gate {missing[0]}; take another seed of it")
+
+
+def _modules_of(model: nn.Module, gate: Gate) -> set[str]:
+    """Paths of the module after which a gate is called, and of all within it."""
+    own = gate.name.partition("#")[0]
+    # A gate that the network's own forward makes has no module of its own: all of them make it.
+    inside = f"{own}." if own else ""
+    return {
+        path
+        for path, _ in model.named_modules()
+        # A wrapper such as DataParallel is no part of a gate's name.
+        if path.removeprefix("module.") == own or path.removeprefix("module.").startswith(inside)
+    }
 
 
 def _drawn_anew(
     bench: Bench, paths: Iterable[str], lenders: NDArray[np.int64], draw: int
-) -> nn.Module:
-    """A copy of the network in which the parameters of some modules are drawn anew."""
-    model = copy.deepcopy(bench.model)
+) -> nn.Module | None:
+    """A copy of the network with the parameters of some modules drawn anew; None if none can be."""
+    model = copy.deepcopy(bench.model).cpu()
     modules = dict(model.named_modules())
-    norms = []
+    norms, drawn = [], False
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(int(bench.rng("parameters").integers(2**31)) + draw)
+        # Of the CPU's generator alone, which is the one that is forked; manual_seed is of all.
+        seed = int(bench.rng("parameters").integers(2**31)) + draw
+        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         for path in sorted(paths):
             module = modules[path]
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 norms.append(module)
             parameters = list(module.parameters(recurse=False))
+            drawn = drawn or bool(parameters)
             reset = getattr(module, "reset_parameters", None)
             if parameters and callable(reset):
                 reset()
                 continue
             for parameter in parameters:
-                order = torch.randperm(parameter.numel(), device="cpu").to(parameter.device)
+                order = torch.randperm(parameter.numel())
                 parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    if not drawn:
+        return None
+    model.to(bench.device)
     if norms:
         with eval_mode(model), torch.no_grad():
             for norm in norms:

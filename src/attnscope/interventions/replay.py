@@ -41,7 +41,7 @@ class _Ended:
     makes: frozenset[str]
     """Paths of the modules in which bounded activations ran within it."""
     keepable: bool
-    """Whether what it returned is made of tensors."""
+    """Whether what it returned is made of tensors, and none of them is a gate."""
 
 
 @dataclass
@@ -122,7 +122,13 @@ class Tape:
         """The calls that may be left out, which is none where that would change the logits."""
         same: dict[str, Edit] = {name: lambda gate, features: gate for name in names}
         for skip in (self._before(names), frozenset[_Call]()):
-            if torch.equal(self._run(same, skip), self.logits):
+            try:
+                logits = self._run(same, skip)
+            except InputError:  # a gate that no longer acts
+                if not skip:
+                    raise
+                continue
+            if torch.equal(logits, self.logits):
                 return skip
         raise InputError(
             "the network does not give the same logits twice for the same images; "
@@ -269,9 +275,10 @@ class Planner(Tracer):
         call = self._open.pop()
         call.inner[call.call[0]] += 1
         outer = tuple(each.call for each in self._open)
-        self.ended.append(
-            _Ended(call.call, outer, call.inner, frozenset(call.makes), _is_of_tensors(output))
-        )
+        # A gate that is given back would come without its mark, and with it whatever it becomes a
+        # part of, as in x * (gc * gs).
+        keepable = _is_of_tensors(output) and not any(map(self.mark_of, _tensors(output)))
+        self.ended.append(_Ended(call.call, outer, call.inner, frozenset(call.makes), keepable))
         if self._open:
             self._open[-1].inner.update(call.inner)
 
@@ -305,6 +312,14 @@ def _is_of_tensors(output: Any) -> bool:
     if isinstance(output, (list, tuple)):
         return type(output) in (list, tuple) and all(map(_is_of_tensors, output))
     return isinstance(output, Tensor)
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    else:
+        for part in output:
+            yield from _tensors(part)
 
 
 def _copy(output: Any) -> Any:

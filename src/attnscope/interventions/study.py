@@ -10,7 +10,7 @@ from attnscope.errors import InputError
 from attnscope.interventions.ablation import ablate_channels
 from attnscope.interventions.bench import Bench
 from attnscope.interventions.erasing import erase
-from attnscope.interventions.randomization import randomize_gates
+from attnscope.interventions.randomization import expect_seeds, randomize_gates
 from attnscope.interventions.replacement import replace_gates
 from attnscope.outcomes import Outcomes
 from attnscope.recording import Recording
@@ -45,6 +45,8 @@ def intervene(
         raise InputError(
             f"experiment '{unknown[0]}' is not known; take of {', '.join(EXPERIMENTS)}"
         )
+    if "randomize" in experiments:  # before the hours that the others take
+        expect_seeds(bench, seeds)
     tables: dict[str, pd.DataFrame] = {}
     replacement = None
     if "decode" in experiments:
@@ -63,12 +65,11 @@ def intervene(
     about = {
         "name": recording.name,
         "part": recording.about.get("part"),
-        "recording": recording.folder.name,
+        "recording": recording.id,
         "images": len(bench.scored),
         "of": len(recording),
         "classes": recording.classes,
         "seed": bench.seed,
         "experiments": list(experiments),
-        "weights_sha256": recording.about.get("weights_sha256"),
     }
     return Outcomes(about, replacement, tables)

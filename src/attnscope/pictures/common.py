@@ -148,3 +148,8 @@ def as_p_number(p: float) -> str:
     if not np.isfinite(p):
         return "no test"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def row_height(frame: pd.DataFrame) -> float:
+    """How high a panel must be, in inches, to have a line for each row."""
+    return max(1.6, (0.23 if len(frame) <= 40 else 0.13) * len(frame))

@@ -19,6 +19,7 @@ from attnscope.pictures.common import (
     has_grad_cam,
     highest,
     lowest,
+    row_height,
     two_names,
     with_drawn_names,
 )
@@ -29,7 +30,7 @@ def _per_class_accuracy(a: Recording, b: Recording) -> Picture:
     comparison = statistics.compare_accuracy(a, b)
     names = two_names(a, b)
     drawn = with_drawn_names(comparison, a)
-    figure = Figure(figsize=(9.5, 1.9 + _row_height(comparison)), layout="constrained")
+    figure = Figure(figsize=(9.5, 1.9 + row_height(comparison)), layout="constrained")
     left, right = figure.subplots(1, 2)
     figures.draw_per_class_accuracy(left, drawn, names)
     figures.draw_disagreements(right, drawn, names)
@@ -82,7 +83,7 @@ def _per_class_grad_cam(a: Recording, b: Recording) -> Picture:
         return Picture([figure], text)
     comparison = statistics.compare_grad_cam(a, b, "predicted", SEED)
     drawn = with_drawn_names(comparison, a)
-    figure = Figure(figsize=(9.5, 1.9 + _row_height(comparison)), layout="constrained")
+    figure = Figure(figsize=(9.5, 1.9 + row_height(comparison)), layout="constrained")
     axes = figure.subplots(1, 2)
     for ax, measure in zip(axes, ("spearman", "iou"), strict=True):
         figures.draw_per_class_grad_cam(ax, drawn, measure)
@@ -165,7 +166,3 @@ COMPARISONS: dict[str, Callable[[Recording, Recording], Picture]] = {
     "per_class_grad_cam": _per_class_grad_cam,
 }
 """What two recordings of the same images are compared by."""
-
-
-def _row_height(frame: pd.DataFrame) -> float:
-    return max(1.6, (0.23 if len(frame) <= 40 else 0.13) * len(frame))

@@ -3,75 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from attnscope import figures, statistics
+from attnscope.errors import InputError
 from attnscope.outcomes import Outcomes
 from attnscope.pictures.common import (
+    LEVEL,
     Picture,
     Unavailable,
+    as_p,
     as_percent,
+    as_points,
     class_names,
+    highest,
+    lowest,
+    row_height,
     shorten,
     title_of,
     with_drawn_names,
 )
 from attnscope.recording import Recording
-from attnscope.statistics.seeds import seeds_sentence
-from attnscope.statistics.usage import static_sentence, usage_sentence
+from attnscope.statistics.comparison import holm
+from attnscope.statistics.effects import OWN
+from attnscope.statistics.usage import USED
 
 _SHOWN = 12  # images that two kinds of network disagree about
 
 
 def _decodable_and_used(recording: Recording, outcomes: Outcomes) -> Picture:
-    decoding, usage = outcomes.table("decoding"), usage_of(outcomes)
-    width = float(np.clip(2.5 + 0.42 * len(decoding), 6.5, 12))
-    figure = Figure(figsize=(width, 7.6), layout="constrained")
+    usage = usage_of(outcomes)
+    decoding = outcomes.table("decoding")
+    width = float(np.clip(2.5 + 0.42 * len(decoding), 6.5, 14))
+    figure = Figure(figsize=(width, 8.2), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True)
     figures.draw_decoding(axes[0], decoding, "balanced_accuracy")
     axes[0].set_title("can the class be read from the gate? (linear probe)")
     figures.draw_decoding(axes[1], decoding, "omega_squared")
-    axes[1].set_title("how much of the gate's variance is between classes?")
-    shown = decoding[["gate"]].merge(usage, on="gate", how="left")
-    figures.draw_usage(axes[2], shown)
+    axes[1].set_title("how much of the gate's variance lies between the classes?")
+    figures.draw_usage(axes[2], usage)
     axes[2].set_title("what is lost without it? (filled: p < 0.05, McNemar, Holm)")
     axes[2].set_xlabel("gate, in the order in which they act")
     for ax in axes[:2]:
         ax.tick_params(labelbottom=False)
-    axes[0].legend(loc="best", fontsize=7)
-    axes[2].legend(loc="best", fontsize=7)
+    shown: dict[str, Any] = {}
+    for ax in (axes[0], axes[2]):  # the middle one has the same marks as the first
+        shown |= {
+            label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2, fontsize=7)
     figure.suptitle(f"Decodable and used: {title_of(recording)}")
-    caption = (
-        f"{usage_sentence(usage, len(recording.classes))} {outcomes.about['images']:,} images "
-        "scored; means and gates of other images come from the rest."
+    return Picture(
+        [figure],
+        f"{usage_sentence(usage)} {outcomes.about['images']:,} images scored; means and gates of "
+        "other images come from the rest.",
     )
-    return Picture([figure], caption)
 
 
 def _static_gates(recording: Recording, outcomes: Outcomes) -> Picture:
-    effects, usage = outcomes.table("effects"), usage_of(outcomes)
+    if outcomes.replacement is None:
+        raise _no_replacement(outcomes)
+    effects = outcomes.table("effects")
     mean = effects[effects["edit"] == "mean"]
+    if mean.empty:
+        raise Unavailable(f"no gate of {recording.name} was replaced by its mean")
+    contrast = statistics.edit_contrast(outcomes.replacement, "mean", OWN).set_index("target")
+    contrast = contrast.loc[list(mean["target"])]
+    corrected = holm(contrast["p"].to_numpy(float))
+    sure = (corrected < LEVEL) & (contrast["change"].to_numpy(float) > 0)
     own = float((mean["accuracy"] - mean["change"]).iloc[0])
-    p = usage.set_index("gate")["p_dynamic"]
-    # Blocks and all together are one test each; their interval says it.
-    sure = [
-        bool(p[target] < 0.05 if target in p.index else not low <= 0 <= high)
-        for target, low, high in zip(mean["target"], mean["low"], mean["high"], strict=True)
-    ]
-    height = 1.5 + 0.24 * len(mean)
-    figure = Figure(figsize=(7.5, height), layout="constrained")
-    ax = figures.draw_static_gates(figure.subplots(), mean, own, sure)
-    ax.legend(loc="best", fontsize=7)
+    targets = list(mean["target"])
+    # Each kind of target is shortened by itself: what they share stands in the others too.
+    blocks = [target for target in targets if target.startswith("block ")]
+    gates = [target for target in targets if target not in (*blocks, "all")]
+    paths = [block.removeprefix("block ") for block in blocks]
+    names = {"all": "all"} | dict(zip(gates, figures.short_names(gates), strict=True))
+    for block, short in zip(blocks, figures.short_names(paths), strict=True):
+        names[block] = f"block {short}"
+    labels = [names[target] for target in targets]
+    figure = Figure(figsize=(7.5, min(1.9 + 0.2 * len(mean), 14)), layout="constrained")
+    ax = figures.draw_static_gates(figure.subplots(), mean, own, list(sure), labels)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
     figure.suptitle(f"Gates as their mean: {title_of(recording)}")
-    caption = (
-        f"{static_sentence(effects, usage)} With its own gates the network is right in "
-        f"{as_percent(own)} of these {outcomes.about['images']:,} images; the line. Intervals are "
-        "paired, 95 %; single gates are filled where McNemar's p, Holm-corrected, is below 0.05."
+    return Picture(
+        [figure],
+        f"{static_sentence(mean, sure)} With its own gates the network is right in "
+        f"{as_percent(own)} of these {outcomes.about['images']:,} images: the line. Intervals are "
+        f"paired, 95 %; filled: less accurate, McNemar's p below {LEVEL} after Holm's correction "
+        "over all rows.",
     )
-    return Picture([figure], caption)
 
 
 USAGE: dict[str, Callable[[Recording, Outcomes], Picture]] = {
@@ -95,7 +120,7 @@ def seed_differences(
     """
     frame = statistics.compare_seeds(a, b)
     drawn = with_drawn_names(frame, a[0])
-    height = max(2.6, 0.24 * len(frame) + 1.2)
+    height = 1.2 + row_height(frame)
     pages = [Figure(figsize=(7.5, height), layout="constrained")]
     ax = figures.draw_seed_differences(pages[0].subplots(), drawn, names)
     pages[0].legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -106,7 +131,8 @@ def seed_differences(
         pages.append(_disagreements(a[0], b[0], different.head(_SHOWN), names))
         caption += (
             f" {len(different):,} of {len(a[0]):,} images are right in one network of the first "
-            f"seed alone; shown are the {min(_SHOWN, len(different))} of which both are most sure."
+            f"seed alone; shown are {min(_SHOWN, len(different))}, those first of which both are "
+            "most certain."
         )
     return Picture(pages, caption)
 
@@ -130,7 +156,7 @@ def _disagreements(
         for kind in (a, b)
         if panels > 1
     ]
-    heat = []
+    tops = [max(float(cams.max()), 1e-6) for cams in maps]
     for k, image in enumerate(shown.to_dict("records")):
         band, column = divmod(k, columns)
         picture = a.image(int(image["row"]))
@@ -144,13 +170,16 @@ def _disagreements(
         top.set_axis_on()
         for offset, cams in enumerate(maps, start=1):
             ax = axes[band * panels + offset, column]
-            # Two networks' Grad-CAM have no common unit: each is on the scale of its own images.
-            figures.draw_overlay(ax, picture, cams[k], low=0, high=max(float(cams.max()), 1e-6))
+            # Two networks' Grad-CAM have no common unit: each has a scale, which the title tells.
+            figures.draw_overlay(ax, picture, cams[k], low=0, high=tops[offset - 1])
             ax.set_axis_on()
             if column == 0:
                 ax.set_ylabel(shorten(names[offset - 1], 12), fontsize=7)
-            heat.append(ax)
-    figure.suptitle("Right in one network alone, and both are sure")
+    title = "Right in one network alone, those first of which both are most certain"
+    if tops:
+        scales = ", ".join(f"{name} 0 to {top:.3g}" for name, top in zip(names, tops, strict=True))
+        title += f"\nGrad-CAM of what each said, after its ReLU: {scales}"
+    figure.suptitle(title)
     return figure
 
 
@@ -158,11 +187,116 @@ def usage_of(outcomes: Outcomes) -> pd.DataFrame:
     """What `attnscope.statistics.gate_usage` says of them.
 
     Raises:
-        Unavailable: no gate was replaced.
+        Unavailable: what it needs was not made.
     """
     if outcomes.replacement is None:
-        raise Unavailable(
-            f"the interventions on {outcomes.about.get('name')} replaced no gate; "
-            "run attnscope intervene with replace"
+        raise _no_replacement(outcomes)
+    try:
+        return statistics.gate_usage(outcomes.table("decoding"), outcomes.replacement)
+    except InputError as reason:
+        raise Unavailable(str(reason)) from None
+
+
+def usage_sentence(usage: pd.DataFrame) -> str:
+    """What the table of `attnscope.statistics.gate_usage` says, also where nothing was seen."""
+    if usage.empty:
+        return "There is no gate to tell of."
+    reads = usage[usage["p_read"] < LEVEL]
+    used, count = usage[usage["verdict"] == USED], len(usage)
+    if reads.empty:
+        text = f"No linear probe reads the class from any of the {count} gates."
+    else:
+        best = highest(reads, "balanced_accuracy")
+        text = (
+            f"The class can be read from {len(reads)} of {count} gates, best from {best['gate']}: "
+            f"balanced accuracy {as_percent(best['balanced_accuracy'])}, under permuted labels "
+            f"{as_percent(best['chance'])}."
         )
-    return statistics.gate_usage(outcomes.table("decoding"), outcomes.replacement)
+    if used.empty:
+        text += (
+            " No effect of the class seen: at no gate does that of an image of another class cost "
+            "more than that of one of the same; the intervals reach up to "
+            f"{as_points(usage['class_high'].max())} points."
+        )
+    else:
+        most = highest(used, "class_value")
+        text += (
+            f" It is used at {len(used)}, most at {most['gate']}: the gate of an image of another "
+            f"class costs {as_points(most['class_value'])} points of accuracy against that of one "
+            f"of the same (95 % {as_points(most['class_low'])} to {as_points(most['class_high'])})."
+        )
+    own = usage[(usage["p_dynamic"] < LEVEL) & (usage["dynamic_value"] > 0)]
+    if own.empty:
+        return f"{text} At no gate is the image's own seen to be better than the mean."
+    most = highest(own, "dynamic_value")
+    return (
+        f"{text} The image's own gate is better than the mean at {len(own)}, most at "
+        f"{most['gate']}: {as_points(most['dynamic_value'])} points."
+    )
+
+
+def static_sentence(mean: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
+    """Which gates could be their mean, in words.
+
+    Args:
+        mean: the rows of `attnscope.statistics.replacement_effects` with the edit ``mean``.
+        lost: for each, whether it counts as a loss.
+    """
+    alone = ~mean["target"].str.startswith("block ").to_numpy() & (mean["target"] != "all")
+    gates, costly = mean[alone], mean[alone & lost]
+    if costly.empty:
+        text = f"No loss seen: none of the {len(gates)} gates, alone, is seen to need its images."
+    else:
+        most = lowest(costly, "change")
+        text = (
+            f"At {len(costly)} of {len(gates)} gates the mean alone costs accuracy, most at "
+            f"{most['target']}: {as_points(most['change'])} points; at the others no loss is seen."
+        )
+    together = mean[mean["target"] == "all"]
+    if len(together):
+        row = together.iloc[0]
+        text += (
+            f" All of them as their means: {as_points(row['change'])} points (95 % "
+            f"{as_points(row['low'])} to {as_points(row['high'])}), {as_percent(row['accuracy'])}."
+        )
+    return text
+
+
+def seeds_sentence(frame: pd.DataFrame, name_a: str, name_b: str) -> str:
+    """What `attnscope.statistics.compare_seeds` found, in words; also that no class differs."""
+    whole, classes = frame.iloc[0], frame.iloc[1:]
+    seeds = int(whole["seeds"])
+    text = (
+        f"{name_b} minus {name_a}: {as_points(whole['difference'])} points of accuracy over "
+        f"{seeds} seed{'' if seeds == 1 else 's'}"
+    )
+    if seeds < 2:
+        return f"{text}. One training of each says nothing of another one: no test over seeds."
+    if np.isnan(whole["p"]):
+        text += ", the same in each pair, so that there is nothing to test it against."
+    else:
+        text += (
+            f" (95 % {as_points(whole['low'])} to {as_points(whole['high'])}, {as_p(whole['p'])})."
+        )
+    tested = classes[classes["p_holm"].notna()]
+    differs = tested[tested["p_holm"] < LEVEL]
+    if differs.empty:
+        text += f" None of {len(tested)} classes is seen to differ (t test over seeds, Holm)."
+    else:
+        parts = [
+            f"{row['class']} ({as_points(row['difference'])})" for _, row in differs.iterrows()
+        ]
+        text += f" {len(differs)} of {len(tested)} classes differ: {', '.join(parts)}."
+    if len(tested) < len(classes):
+        text += (
+            f" {len(classes) - len(tested)} could not be tested: all pairs differ by the same, or "
+            "the class has no image."
+        )
+    return text
+
+
+def _no_replacement(outcomes: Outcomes) -> Unavailable:
+    return Unavailable(
+        f"the interventions on {outcomes.about.get('name')} replaced no gate; remove their folder "
+        "and run attnscope intervene without --experiments"
+    )

@@ -34,7 +34,7 @@ from attnscope.statistics.profiles import (
     gate_profiles,
     gate_state,
 )
-from attnscope.statistics.seeds import compare_seeds, disagreements
+from attnscope.statistics.seeds import compare_seeds, disagreements, group_by_kind
 from attnscope.statistics.selectivity import class_selectivity, permuted_channel_effects
 from attnscope.statistics.states import channel_states, image_states, state_sweep
 from attnscope.statistics.usage import decode_gates, gate_usage
@@ -70,6 +70,7 @@ __all__ = [
     "gate_profiles",
     "gate_state",
     "gate_usage",
+    "group_by_kind",
     "image_states",
     "linear_probe",
     "map_agreement",

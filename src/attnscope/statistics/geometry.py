@@ -16,7 +16,12 @@ from attnscope.recording import Recording
 from attnscope.statistics.agreement import rank_correlation
 from attnscope.statistics.comparison import expect_same_images, shared_channel_gates
 from attnscope.statistics.profiles import class_moments
-from attnscope.statistics.sampling import expect_positive, permutation_p, stratified_sample
+from attnscope.statistics.sampling import (
+    expect_positive,
+    gate_rows,
+    permutation_p,
+    stratified_sample,
+)
 
 _EXACT_UP_TO = 7
 """Classes whose 7! = 5,040 orders are counted instead of drawn."""
@@ -217,7 +222,7 @@ def compare_gates(a: Recording, b: Recording, images: int = 1000, seed: int = 0)
     found = []
     for gate in a.gates:
         if gate.name in names:
-            x, y = a.gate(gate.name)[rows], b.gate(gate.name)[rows]
+            x, y = (gate_rows(recording, gate.name, rows) for recording in (a, b))
             similarity, count = gate_similarity(x, y, gate.kind)
             found.append(
                 {"gate": gate.name, "kind": gate.kind, "similarity": similarity, "images": count}

@@ -111,11 +111,13 @@ def linear_probe(
     Returns:
         One row a gate of any kind: gate, kind, depth, balanced_accuracy (0 to 1; chance is one over
         the number of classes), low, high (95 %), null (mean under permuted labels), null_low,
-        null_high (2.5 and 97.5 % of it), p, fitted, scored (images), shrinkage (the share of the
-        unit matrix), clipped (values without a finite logit; 0 of pooled inputs). Classes of fewer
-        than two images are left out; with fewer than two classes all numbers but clipped are NaN
-        and nothing is fitted, nor is it for a gate that multiplies another gate and so has no
-        pooled input. A constant gate is at chance.
+        null_high (2.5 and 97.5 % of it), p, p_max (corrected over the gates: against the highest
+        accuracy of any gate under each permutation, Westfall and Young 1993, Resampling-Based
+        Multiple Testing), fitted, scored (images), shrinkage (the share of the unit matrix),
+        clipped (values without a finite logit; 0 of pooled inputs). Classes of fewer than two
+        images are left out; with fewer than two classes all numbers but clipped are NaN and nothing
+        is fitted, nor is it for a gate that multiplies another gate and so has no pooled input. A
+        constant gate is at chance.
 
     Raises:
         InputError: permutations is below 1, ``of`` is not known, the activation of a gate has no
@@ -127,6 +129,7 @@ def linear_probe(
     known, labels, _ = present_classes(recording.labels, at_least=2)
     halves = stratified_folds(labels, 2, np.random.default_rng(seed))
     rows = []
+    drawn: dict[int, NDArray[np.float64]] = {}  # by row: the accuracies, of the true labels first
     for depth, gate in enumerate(recording.gates, start=1):
         row: dict[str, object] = {"gate": gate.name, "kind": gate.kind, "depth": depth}
         row |= {"clipped": 0, "fitted": 0, "scored": 0}
@@ -144,6 +147,7 @@ def linear_probe(
             )
             low, high = mean_share_interval(recalls, np.bincount(labels[score]))
             null_low, null_high = np.percentile(accuracy[1:], [2.5, 97.5])
+            drawn[len(rows)] = accuracy
             row |= {
                 "balanced_accuracy": recalls.mean(),
                 "low": low,
@@ -158,8 +162,13 @@ def linear_probe(
             }
         rows.append(row)
     columns = ["gate", "kind", "depth", "balanced_accuracy", "low", "high"]
-    columns += ["null", "null_low", "null_high", "p", "fitted", "scored"]
+    columns += ["null", "null_low", "null_high", "p", "p_max", "fitted", "scored"]
     columns += ["shrinkage", "clipped"]
+    if drawn:
+        # The orders of the labels are the same for all gates.
+        highest = np.max([accuracy[1:] for accuracy in drawn.values()], axis=0)
+        for place, accuracy in drawn.items():
+            rows[place]["p_max"] = float(permutation_p(highest, accuracy[0]))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -211,6 +220,8 @@ def _permuted_accuracy(
     rng = np.random.default_rng(seed + 1)  # another stream than that of the halves
     parts = stratified_folds(fit_labels, 2, rng)
     learn, judge = np.flatnonzero(parts == 0), np.flatnonzero(parts == 1)
+    # A stream for each half: so the orders do not depend on how many are drawn at a time.
+    of_fit, of_score = rng.spawn(2)
     trial = _Rotated(fit[learn], fit[judge])
     whole = _Rotated(fit, score)
     draws = permutations + 1
@@ -219,8 +230,8 @@ def _permuted_accuracy(
     recalls, shrinkage = np.zeros(0), _SHRINKAGES[0]
     for begin in range(0, draws, block):
         size = min(block, draws - begin)
-        here = permuted_labels(fit_labels, size, rng)
-        there = permuted_labels(score_labels, size, rng)
+        here = permuted_labels(fit_labels, size, of_fit)
+        there = permuted_labels(score_labels, size, of_score)
         if begin == 0:
             here[0], there[0] = fit_labels, score_labels
         tried = [

@@ -89,6 +89,17 @@ def stretches(images: int) -> Iterator[slice]:
         yield slice(start, min(start + _STRETCH, images))
 
 
+def gate_rows(recording: Recording, gate: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """A gate of some images, in any order, read stretch by stretch: ``(n, C)``, ``(n, H, W)``."""
+    first = recording.gate(gate, slice(0, 1))
+    found = np.empty((len(rows), *first.shape[1:]), np.float32)
+    for stretch in stretches(len(recording)):
+        inside = np.flatnonzero((rows >= stretch.start) & (rows < stretch.stop))
+        if len(inside):
+            found[inside] = recording.gate(gate, stretch)[rows[inside] - stretch.start]
+    return found
+
+
 def present_classes(
     labels: NDArray[np.int64], at_least: int = 1
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

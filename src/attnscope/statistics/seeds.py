@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import stats
 
 from attnscope.errors import InputError
 from attnscope.recording import Recording
@@ -31,24 +32,20 @@ def compare_seeds(
 
     Args:
         a, b: recordings of the same images, as many of each.
-        resamples: of the bootstrap over images, within classes.
+        resamples: of the bootstrap over images, of all and of each class by itself.
         seed: of it.
 
     Returns:
         One row of ``all`` images, then one a class: class, count, seeds, accuracy_a, accuracy_b
         (means over seeds), difference (b minus a), low, high (95 %, over seeds; NaN with one), p,
         p_holm (over the classes; that of ``all`` is its p), image_low, image_high (95 %, over
-        images, given the seeds). Where all pairs differ by the same, p is NaN: there is no spread
-        to hold it against.
+        images, given the seeds). Where all pairs differ by the same, low, high and p are NaN: there
+        is no spread to hold a difference against.
 
     Raises:
-        InputError: the numbers of recordings differ, or they are not of the same images.
+        InputError: they are no pairs (`expect_pairs`), or not of the same images.
     """
-    if not a or len(a) != len(b):
-        raise InputError(
-            f"{len(a)} against {len(b)} recordings; give as many of one kind as of the other, "
-            "trained with the same seeds"
-        )
+    expect_pairs(a, b)
     for other in [*a[1:], *b]:
         expect_same_images(a[0], other)
     labels, classes = a[0].labels, a[0].classes
@@ -74,25 +71,63 @@ def compare_seeds(
     return frame
 
 
-def seeds_sentence(frame: pd.DataFrame, name_a: str, name_b: str, level: float = 0.05) -> str:
-    """What `compare_seeds` found, in words; also that no class differs."""
-    whole, classes = frame.iloc[0], frame.iloc[1:]
-    seeds = int(whole["seeds"])
-    sign = f"{100 * whole['difference']:+.2f}".replace("-", "−")
-    text = f"{name_b} minus {name_a}: {sign} points of accuracy over {seeds} "
-    text += "seed" if seeds == 1 else "seeds"
-    if seeds < 2:
-        return f"{text}. One training of each says nothing of another one: no test over seeds."
-    low, high = (f"{100 * whole[end]:+.2f}".replace("-", "−") for end in ("low", "high"))
-    text += f" (95 % {low} to {high})."
-    differs = classes[classes["p_holm"] < level]
-    if differs.empty:
-        return f"{text} No class differs (t test over seeds, Holm, p < {level})."
-    parts = [
-        f"{row['class']} ({100 * row['difference']:+.1f} points)".replace("-", "−")
-        for _, row in differs.iterrows()
-    ]
-    return f"{text} {len(differs)} of {len(classes)} classes: {', '.join(parts)}."
+def group_by_kind(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
+    """Recordings of trainings that differ in nothing but the seed, together.
+
+    Two belong together if they tell of the same network, source and part. Within a kind they are in
+    the order of their seeds, where those are known, else as given.
+
+    Returns:
+        Name of a kind -> its recordings. The name is that of the attention where that tells the
+        kinds apart, else what is known of the network.
+
+    Raises:
+        InputError: two of one kind have the same seed.
+    """
+    kinds: dict[str, list[Recording]] = {}
+    for recording in recordings:
+        about = recording.about
+        known = [about.get(key) for key in ("model", "source", "part")]
+        kinds.setdefault(json.dumps(known, sort_keys=True), []).append(recording)
+    attentions = [_attention(kind[0]) for kind in kinds.values()]
+    plain = None not in attentions and len(set(attentions)) == len(attentions)
+    named: dict[str, list[Recording]] = {}
+    for attention, kind in zip(attentions, kinds.values(), strict=True):
+        seeds = [recording.about.get("seed") for recording in kind]
+        if None not in seeds:
+            if len(set(seeds)) < len(seeds):
+                raise InputError(
+                    f"{' and '.join(str(r.folder) for r in kind)} are of one kind and seed; "
+                    "give each training once"
+                )
+            kind = sorted(kind, key=lambda recording: recording.about["seed"])
+        named[str(attention) if plain else kind[0].name] = kind
+    return named
+
+
+def _attention(recording: Recording) -> str | None:
+    model = recording.about.get("model")
+    return model.get("attention") if isinstance(model, dict) else None
+
+
+def expect_pairs(a: Sequence[Recording], b: Sequence[Recording]) -> None:
+    """Refuses trainings that are no pairs of one seed each.
+
+    Raises:
+        InputError: their numbers differ, or their seeds are known and do.
+    """
+    if not a or len(a) != len(b):
+        raise InputError(
+            f"{len(a)} against {len(b)} recordings; give as many of one kind as of the other, "
+            "trained with the same seeds"
+        )
+    for first, second in zip(a, b, strict=True):
+        seeds = first.about.get("seed"), second.about.get("seed")
+        if None not in seeds and seeds[0] != seeds[1]:
+            raise InputError(
+                f"{first.folder} has seed {seeds[0]}, {second.folder} seed {seeds[1]}; give "
+                "trainings of the same seeds"
+            )
 
 
 def disagreements(a: Recording, b: Recording) -> pd.DataFrame:
@@ -109,7 +144,7 @@ def disagreements(a: Recording, b: Recording) -> pd.DataFrame:
     expect_same_images(a, b)
     rows = np.flatnonzero(a.right != b.right)
     names = np.array(a.classes, dtype=object)
-    certainty = np.minimum(_confidence(a, rows), _confidence(b, rows))
+    certainty = np.minimum(*(recording.probabilities[rows].max(1) for recording in (a, b)))
     frame = pd.DataFrame(
         {
             "row": rows,
@@ -127,17 +162,11 @@ def disagreements(a: Recording, b: Recording) -> pd.DataFrame:
 def paired_interval(difference: NDArray[np.float64]) -> dict[str, float]:
     """Mean of paired differences, Student's t interval (95 %), and p of the paired t test."""
     mean, count = float(difference.mean()), len(difference)
-    if count < 2:
+    error = difference.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
+    # Differences are counts over counts: what is this small is rounding. Without any spread there
+    # is nothing to hold a difference against.
+    if not error > _ROUNDING:
         return {"difference": mean, "low": np.nan, "high": np.nan, "p": np.nan}
-    error = difference.std(ddof=1) / np.sqrt(count)
     half = stats.t.ppf(0.975, count - 1) * error
-    # Differences are counts over counts: what is this small is rounding.
-    p = 2 * stats.t.sf(abs(mean) / error, count - 1) if error > _ROUNDING else np.nan
+    p = 2 * stats.t.sf(abs(mean) / error, count - 1)
     return {"difference": mean, "low": mean - half, "high": mean + half, "p": float(p)}
-
-
-def _confidence(recording: Recording, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = special.softmax(
-        recording.logits[rows].astype(np.float64), axis=1
-    ).max(1)
-    return found

@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from attnscope.errors import InputError
 from attnscope.recording import Recording
 from attnscope.statistics.comparison import holm
 from attnscope.statistics.effects import OWN, edit_contrast
 from attnscope.statistics.probe import linear_probe
 from attnscope.statistics.variance import between_class_variance
 
-USED = "knows the class, and it is used"
+USED = "its class is used"
+IMAGE_KNOWN = "knows the class; the image's own gate is used, its class not seen to be"
 UNUSED = "knows the class, no use of it seen"
-IMAGE = "no class in it, but the image's own gate is used"
-NOTHING = "no class in it, no use of it seen"
+IMAGE = "no class seen in it, but the image's own gate is used"
+NOTHING = "no class seen in it, no use of it seen"
 CONSTANT = "constant"
-VERDICTS = (USED, UNUSED, IMAGE, NOTHING, CONSTANT)
+VERDICTS = (USED, IMAGE_KNOWN, UNUSED, IMAGE, NOTHING, CONSTANT)
 
 
 def decode_gates(
@@ -67,10 +69,11 @@ def decode_gates(
 def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
     """For each gate: can the class be read from it, and does the network use that?
 
-    Read: the linear probe beats permuted labels. Used: the accuracy with another image's gate
-    differs by whether that image is of the same class or of another (``class_value``, McNemar).
-    Both are Holm-corrected over the gates. Beside it ``dynamic_value``: accuracy with the image's
-    own gate above that with the data set's mean.
+    Read: the linear probe beats permuted labels (``p_max`` of `linear_probe`, corrected over the
+    gates). Used: with another image's gate the network is right more often if that image is of the
+    same class (``class_value``, exact McNemar, Holm over the gates). What is used is there, also
+    where no linear probe reads it. Beside it ``dynamic_value``: accuracy with the image's own gate
+    above that with the data set's mean, tested likewise.
 
     "No use seen" is not "no use": the intervals say how large one might still be. And a network may
     use a class in a gate by ways that no accuracy on these images shows; ``class_margin`` is finer.
@@ -81,16 +84,23 @@ def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.
         level: below it a corrected p counts.
 
     Returns:
-        One row a gate of both: gate, kind, depth, balanced_accuracy, p_read, class_value,
-        class_low, class_high, p_used, class_margin, class_margin_low, class_margin_high,
-        dynamic_value, dynamic_low, dynamic_high, p_dynamic, verdict (one of `VERDICTS`).
+        One row a gate: gate, kind, depth, balanced_accuracy, chance (the mean under permuted
+        labels), p_read, class_value, class_low, class_high, p_used, class_margin,
+        class_margin_low, class_margin_high, dynamic_value, dynamic_low, dynamic_high, p_dynamic,
+        verdict (one of `VERDICTS`).
 
     Raises:
-        InputError: the outcomes lack an edit or a column.
+        InputError: the outcomes lack an edit, a column or a gate.
     """
     swap = edit_contrast(outcomes, "swap_other", "swap_same").set_index("target")
     dynamic = edit_contrast(outcomes, "mean", OWN).set_index("target")
-    known = [gate for gate in decoding["gate"] if gate in swap.index and gate in dynamic.index]
+    known = list(decoding["gate"])
+    for gate in known:
+        if gate not in swap.index or gate not in dynamic.index:
+            raise InputError(
+                f"the outcomes say nothing of the gate '{gate}'; replace the gates of the network "
+                "that was decoded"
+            )
     read = decoding.set_index("gate").loc[known]
     swap, dynamic = swap.loc[known], dynamic.loc[known]
     frame = pd.DataFrame(
@@ -99,7 +109,8 @@ def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.
             "kind": read["kind"].to_numpy(),
             "depth": read["depth"].to_numpy(),
             "balanced_accuracy": read["balanced_accuracy"].to_numpy(),
-            "p_read": holm(read["p"].to_numpy(np.float64)),
+            "chance": read["null"].to_numpy(),
+            "p_read": read["p_max"].to_numpy(),
             "class_value": swap["change"].to_numpy(),
             "class_low": swap["low"].to_numpy(),
             "class_high": swap["high"].to_numpy(),
@@ -118,71 +129,8 @@ def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.
     used = (frame["p_used"].to_numpy() < level) & (frame["class_value"].to_numpy() > 0)
     own = (frame["p_dynamic"].to_numpy() < level) & (frame["dynamic_value"].to_numpy() > 0)
     frame["verdict"] = np.select(
-        [constant, reads & used, reads, own | used], [CONSTANT, USED, UNUSED, IMAGE], NOTHING
+        [constant, used, reads & own, reads, own],
+        [CONSTANT, USED, IMAGE_KNOWN, UNUSED, IMAGE],
+        NOTHING,
     )
     return frame
-
-
-def usage_sentence(usage: pd.DataFrame, classes: int) -> str:
-    """What the table says, in words: also where nothing was seen."""
-    if usage.empty:
-        return "There is no gate to tell of."
-    gates = len(usage)
-    reads = usage[usage["verdict"].isin([USED, UNUSED])]
-    used = usage[usage["verdict"] == USED]
-    if reads.empty:
-        text = f"The class cannot be read from any of the {gates} gates above chance."
-    else:
-        best = reads.iloc[int(reads["balanced_accuracy"].to_numpy().argmax())]
-        text = (
-            f"The class can be read from {len(reads)} of {gates} gates, best from {best['gate']}: "
-            f"balanced accuracy {best['balanced_accuracy']:.1%}, chance {1 / classes:.1%}."
-        )
-    if used.empty:
-        widest = usage["class_high"].max()
-        text += (
-            " No effect seen: with the gate of an image of another class the network is right as "
-            f"often as with that of one of the same class, at every gate (at most {widest:+.1%} "
-            "within the intervals)."
-        )
-    else:
-        most = used.iloc[int(used["class_value"].to_numpy().argmax())]
-        text += (
-            f" The network uses it at {len(used)} of them, most at {most['gate']}: a gate of "
-            f"another class costs {100 * most['class_value']:.1f} points more than one of the same "
-            f"(95 % {100 * most['class_low']:.1f} to {100 * most['class_high']:.1f})."
-        )
-        if len(used) < len(reads):
-            text += f" At the other {len(reads) - len(used)} no use was seen."
-    return text
-
-
-def static_sentence(effects: pd.DataFrame, usage: pd.DataFrame) -> str:
-    """Which gates could be their mean, in words.
-
-    Args:
-        effects: of `replacement_effects`, with the edit ``mean``.
-        usage: of `gate_usage`.
-    """
-    mean = effects[effects["edit"] == "mean"].set_index("target")
-    if mean.empty:
-        return "No gate was replaced by its mean."
-    gates = usage.set_index("gate")
-    costly = gates[(gates["p_dynamic"] < 0.05) & (gates["dynamic_value"] > 0)]
-    free = len(gates) - len(costly)
-    if costly.empty:
-        text = f"No effect seen: none of the {len(gates)} gates loses accuracy as its mean, alone."
-    else:
-        most = costly.iloc[int(costly["dynamic_value"].to_numpy().argmax())]
-        text = (
-            f"{free} of {len(gates)} gates can each be their mean without a loss that is seen; "
-            f"{most.name} loses most, {100 * most['dynamic_value']:.1f} points."
-        )
-    if "all" in mean.index:
-        both = mean.loc["all"]
-        text += (
-            f" All together as their means change accuracy by {100 * both['change']:+.1f} points "
-            f"(95 % {100 * both['low']:+.1f} to {100 * both['high']:+.1f}), to "
-            f"{both['accuracy']:.1%}."
-        )
-    return text.replace("-", "−")
