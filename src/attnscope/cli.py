@@ -467,9 +467,10 @@ class Compare:
         if len(self.runs) > 2:
             self._over_seeds()
             return
-        a, b = (Recording(run) for run in self.runs)
+        first, second = self.runs
+        a, b = Recording(first), Recording(second)
         comparison = compare_accuracy(a, b)
-        files = write_comparison(*self.runs, self.out)
+        files = write_comparison(first, second, self.out)
         print(comparison.to_string(index=False, float_format="{:.4g}".format))
         print(accuracy_sentence(comparison, a.name, b.name))
         _announce_files(files)
