@@ -162,7 +162,7 @@ def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
         assert find_outcomes(bench.recording) is not None
     assert verdicts == {"used": USED, "ignored": UNUSED, "constant": CONSTANT}
     assert "It is used at 1, most at gate" in captions["used"]
-    assert "costs +100.0 points" in captions["used"]
+    assert "costs 100.0 points" in captions["used"]
     assert "can be read from 1 of 1 gates" in captions["ignored"]
     assert "No effect of the class seen" in captions["ignored"]
     assert "own seen to be better" in captions["ignored"]

@@ -143,13 +143,17 @@ def missing_characters(texts: Sequence[str]) -> str:
 
 
 def short_names(gates: Sequence[str]) -> list[str]:
-    """Names of gates without the parts that all of them share at either end.
+    """Names of gates without the parts that all of them share.
 
-    ``layer1.0.attention.channel, layer1.1.attention.channel`` become ``layer1.0, layer1.1``.
+    ``layer1.0.attention.channel, layer1.1.attention.channel`` become ``layer1.0, layer1.1``. In
+    names of unlike length only what they share at either end is left out.
     """
     parts = [name.split(".") for name in dict.fromkeys(gates)]
     if len(parts) < 2:
         return list(gates)
+    if len({len(p) for p in parts}) == 1:
+        kept = [i for i, shared in enumerate(zip(*parts, strict=True)) if len(set(shared)) > 1]
+        return [".".join(name.split(".")[i] for i in kept) for name in gates]
     shortest = min(len(p) for p in parts)
     end = 0
     while end < shortest - 1 and len({p[-1 - end] for p in parts}) == 1:
@@ -714,8 +718,8 @@ def draw_usage(ax: Axes, usage: pd.DataFrame) -> Axes:
             ax, x + 0.22 * (2 * side - 1), usage, f"{column}_value", f"{column}_low",
             f"{column}_high", side, label, sure=usage["p_used" if side == 0 else "p_dynamic"],
         )  # fmt: skip
-    ax.set_ylabel("accuracy lost")
-    ax.yaxis.set_major_formatter(_as_percent)
+    ax.set_ylabel("accuracy lost, points")
+    ax.yaxis.set_major_formatter(_as_points)
     return _over_gates(ax, list(usage["gate"]))
 
 
@@ -781,8 +785,8 @@ def draw_seed_differences(ax: Axes, frame: pd.DataFrame, names: tuple[str, str])
                 markersize=5, elinewidth=1.2, capsize=2, label=label,
             )  # fmt: skip
     _rows(ax, list(frame["class"]))
-    ax.xaxis.set_major_formatter(_as_percent)
-    ax.set_xlabel(f"accuracy: {names[1]} minus {names[0]}")
+    ax.xaxis.set_major_formatter(_as_points)
+    ax.set_xlabel(f"accuracy: {names[1]} minus {names[0]}, points")
     return ax
 
 
@@ -936,6 +940,11 @@ def _measure_axis(axis: Axis, ax: Axes, measure: str) -> None:
 def _as_percent(share: float, position: float) -> str:
     """A tick label; what matplotlib calls a formatter function."""
     return f"{100 * share:.3g} %"
+
+
+def _as_points(difference: float, position: float) -> str:
+    """A tick label for a difference of two shares."""
+    return f"{100 * difference:.3g}".replace("-", "−")
 
 
 def _p_value(p: float) -> str:

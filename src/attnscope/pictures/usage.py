@@ -222,7 +222,7 @@ def usage_sentence(usage: pd.DataFrame) -> str:
         most = highest(used, "class_value")
         text += (
             f" It is used at {len(used)}, most at {most['gate']}: the gate of an image of another "
-            f"class costs {as_points(most['class_value'])} points of accuracy against that of one "
+            f"class costs {as_points(most['class_value']).lstrip('+')} points of accuracy against that of one "
             f"of the same (95 % {as_points(most['class_low'])} to {as_points(most['class_high'])})."
         )
     own = usage[(usage["p_dynamic"] < LEVEL) & (usage["dynamic_value"] > 0)]
@@ -231,7 +231,7 @@ def usage_sentence(usage: pd.DataFrame) -> str:
     most = highest(own, "dynamic_value")
     return (
         f"{text} The image's own gate is better than the mean at {len(own)}, most at "
-        f"{most['gate']}: {as_points(most['dynamic_value'])} points."
+        f"{most['gate']}: by {as_points(most['dynamic_value']).lstrip('+')} points."
     )
 
 
