@@ -317,6 +317,10 @@ def test_class_colors_are_distinct() -> None:
     [
         (["layer1.0.attention.channel", "layer1.1.attention.channel"], ["0", "1"]),
         (["layer1.0.attention.channel", "layer2.0.attention.channel"], ["layer1", "layer2"]),
+        (
+            ["layer1.0.attention.channel", "layer2.0.attention.spatial"],
+            ["layer1.channel", "layer2.spatial"],
+        ),
         (["a.gate", "a.gate#2"], ["gate", "gate#2"]),
         (["only.one.gate"], ["only.one.gate"]),
         (["gate", "b.gate"], ["gate", "b.gate"]),

@@ -222,8 +222,9 @@ def usage_sentence(usage: pd.DataFrame) -> str:
         most = highest(used, "class_value")
         text += (
             f" It is used at {len(used)}, most at {most['gate']}: the gate of an image of another "
-            f"class costs {as_points(most['class_value']).lstrip('+')} points of accuracy against that of one "
-            f"of the same (95 % {as_points(most['class_low'])} to {as_points(most['class_high'])})."
+            f"class costs {as_points(most['class_value']).lstrip('+')} points of accuracy against "
+            f"that of one of the same (95 % {as_points(most['class_low'])} to "
+            f"{as_points(most['class_high'])})."
         )
     own = usage[(usage["p_dynamic"] < LEVEL) & (usage["dynamic_value"] > 0)]
     if own.empty:
