@@ -160,3 +160,32 @@ def test_a_layer_that_is_not_there_or_no_map_is_named() -> None:
     with head_graph(model, ["fc"]), pytest.raises(InputError, match=r"fc returns \(5, 10\)"):
         model(images())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+class ChannelsLast(nn.Module):
+    """A stem whose maps are (N, C, H, W), and a body whose maps are (N, H, W, C)."""
+
+    def __init__(self, stem: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, 2, 1) if stem else nn.Identity()
+        self.turn = nn.Identity()
+        self.body = nn.Linear(12 if stem else 3, 20)
+        self.head = nn.Linear(20, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.turn(self.stem(x).permute(0, 2, 3, 1))
+        return self.head(self.body(x).mean((1, 2)))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 24)])
+def test_maps_with_channels_last_are_passed_over(size: tuple[int, int]) -> None:
+    assert last_map_layer(ChannelsLast(stem=True).eval(), torch.rand(2, 3, *size)) == "stem"
+
+
+def test_a_network_without_a_map_says_how_to_go_on() -> None:
+    class Flat(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((2, 3))
+
+    with pytest.raises(InputError, match="capture without it: --no-grad-cam"):
+        last_map_layer(Flat().eval(), torch.rand(2, 3, 8, 8))

@@ -402,3 +402,70 @@ def test_a_run_is_captured_with_its_own_data(data: Data, tmp_path: Path) -> None
         capture_run(run, part="all", progress=False)
     with pytest.raises(InputError, match="does not exist"):
         capture_run(tmp_path / "no-run", progress=False)
+
+
+def test_classes_of_several_words_and_of_none(tmp_path: Path) -> None:
+    """As torchvision's ImageNet has them; what is no name is refused before the pass."""
+    torch.manual_seed(0)
+    model = build_model("resnet18", attention="se", width=16, reduction=4, num_classes=2)
+    images = TensorDataset(torch.rand(4, 3, 16, 16), torch.arange(4) % 2)
+    images.classes = [("tench", "Tinca tinca"), "owl"]
+    recording = capture(model, images, tmp_path / "r", progress=False)
+    assert isinstance(recording, Recording)
+    assert recording.classes == ["tench, Tinca tinca", "owl"]
+    with pytest.raises(InputError, match=r"the class 0\.5 is no name"):
+        capture(model, images, tmp_path / "s", classes=[0.5, "owl"], progress=False)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([(Image.new("RGB", (8, 8)), 0)], "an image of the data set is Image"),
+        ([(torch.rand(1, 8, 8), 0)], r"an image of the data set is \(1, 8, 8\)"),
+        ([torch.rand(3, 8, 8)], "an item of the data set is Tensor"),
+        ([(torch.rand(3, 8, n), 0) for n in (8, 9)], r"are \(8, 8\) and \(8, 9\) pixels"),
+    ],
+)
+def test_items_that_are_no_images_are_named(
+    items: list[object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        capture(nn.Identity(), items, tmp_path / "r", classes=["a"], progress=False)  # type: ignore[arg-type]
+
+
+def test_logits_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    class Diverged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Sequential(nn.Linear(3, 3), nn.Sigmoid())
+
+        def forward(self, x: Tensor) -> Tensor:
+            gated = x * self.gate(x.mean((2, 3)))[:, :, None, None]
+            return gated.mean((2, 3)) / (x.amax((1, 2, 3)) < 0.9)[:, None]
+
+    images = 0.5 * torch.rand(6, 3, 8, 8)
+    images[4] = 1.0
+    data = TensorDataset(images, torch.zeros(6, dtype=torch.int64))
+    with pytest.raises(InputError, match="logits are not finite, first for 4;"):
+        capture(Diverged(), data, tmp_path / "r", grad_cam_layers=(), progress=False)
+
+
+def test_data_that_changed_is_refused_where_it_matters(tmp_path: Path) -> None:
+    """One more training image, and the split is another: training images would be validation."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "images"
+    for part, count in (("train", 12), ("test", 3)):
+        for name in ("a", "b"):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{i:02d}.png")
+    run = tmp_path / "run"
+    options = ["--attention", "se", "--width", "16", "--reduction", "4", "--epochs", "1"]
+    assert main(["train", "--data", f"folder:{root}", "--out", str(run), *options]) == 0
+    load_run(run, "validation")
+    Image.new("RGB", (16, 16)).save(root / "train" / "a" / "new.png")
+    with pytest.raises(InputError, match=r"train part of folder:.* \(22 images then, 2. now"):
+        load_run(run, "validation")
+    assert len(load_run(run, "test").images) == 6

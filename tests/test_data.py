@@ -700,3 +700,14 @@ def test_images_to_crop_from() -> None:
     for resize, size in ((20, 24), (40, None), (2000, 24)):
         with pytest.raises(InputError, match=f"resize {resize} must lie between the image size"):
             load_data(image_size=size, resize=resize)
+
+
+def test_a_name_that_is_no_utf8_is_told(root: Path) -> None:
+    """As of a Latin-1 system: it could be trained on, and no recording could name it."""
+    name = os.fsencode(min((root / "train").iterdir())) + b"/caf\xe9.png"
+    try:
+        with open(name, "wb") as stream:
+            Image.new("RGB", (8, 8)).save(stream, "PNG")
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    refused(lambda: load_data(f"folder:{root}"), "is not UTF-8", "rename the file")

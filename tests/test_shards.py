@@ -371,6 +371,29 @@ def test_verify_finds_a_plan_that_was_changed(tmp_path: Path) -> None:
     assert Recording(folder).verify() == [f"{plan} is missing (No such file or directory)"]
 
 
+def test_verify_holds_the_manifest_to_the_plan(tmp_path: Path) -> None:
+    """The plan's hash is kept, but the manifest is what is read."""
+    folder = write(tmp_path / "r")
+    (folder / "shards" / ".DS_Store").write_bytes(b"what systems leave behind")
+    assert Recording(folder).verify() == []
+    file = folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    for key, value in (("classes", manifest["classes"][::-1]), ("about", {"name": "other"})):
+        file.write_text(json.dumps({**manifest, key: value}))
+        assert Recording(folder).verify() == [f"{file} has other {key} than were captured"]
+
+
+def test_shards_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    to = writer(tmp_path / "r")
+    with to:
+        for name in ("100000", "00002", "10001", "99999"):
+            (to._shards / name).mkdir(parents=True)
+        assert [path.name for path in to._whole()] == ["00002", "10001", "99999", "100000"]
+        for path in to._whole():
+            path.rmdir()
+        add(to, 0)
+
+
 def test_a_recording_from_before_is_opened_and_verified(tmp_path: Path) -> None:
     """It has no kind, no identity and no plan."""
     folder = write(tmp_path / "r")

@@ -47,7 +47,7 @@ def by_definition(x, labels, y, classes, shrinkage):
     return np.einsum("nkc,cd,nkd->nk", d, np.linalg.inv(within), d).argmin(1)
 
 
-@pytest.mark.parametrize("channels", [3, 6, 40])
+@pytest.mark.parametrize("channels", [3, 6, 40, 120])  # also more than images
 def test_the_probe_is_discriminant_analysis(write_recording, channels):
     labels, logits = sigmoids(90, 2, channels)
     labels[:12] = 0  # classes of different sizes

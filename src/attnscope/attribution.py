@@ -90,6 +90,9 @@ def head_graph(model: nn.Module, layers: Sequence[str]) -> Iterator[HeadGraph]:
 def last_map_layer(model: nn.Module, images: Tensor) -> str:
     """The layer whose output is the last feature map larger than 1×1: Grad-CAM's usual place.
 
+    A map whose channels come last ``(N, H, W, C)`` is none that Grad-CAM can weigh: such an output
+    has the proportions of the images along other axes, and is passed over.
+
     Args:
         model: any network, in eval mode.
         images: a small sample as the network gets it, ``(N, 3, H, W)``.
@@ -100,9 +103,15 @@ def last_map_layer(model: nn.Module, images: Tensor) -> str:
     found = ""
     handles = []
 
+    high, wide = images.shape[-2:]
+
     def see(name: str, output: object) -> None:
         nonlocal found
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
+        if not isinstance(output, Tensor) or output.ndim != 4 or min(output.shape[2:]) == 1:
+            return
+        _, first, second, third = output.shape
+        channels_last = first * wide == second * high and second * wide != third * high
+        if not channels_last:
             found = name
 
     try:
@@ -119,5 +128,8 @@ def last_map_layer(model: nn.Module, images: Tensor) -> str:
         for handle in handles:
             handle.remove()
     if not found:
-        raise InputError("no layer of the network returns a map larger than 1×1 for Grad-CAM")
+        raise InputError(
+            "no layer of the network returns a map (N, C, H, W) larger than 1×1 for Grad-CAM; "
+            "capture without it: --no-grad-cam, or grad_cam_layers=()"
+        )
     return found

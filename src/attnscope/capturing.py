@@ -38,6 +38,7 @@ SHARD_IMAGES = 2048
 _ALONE = Team()
 _SAMPLE = 4  # images on which the gates are found
 _LARGEST_THUMBNAIL = 128  # pixels
+_LARGEST_CAM = torch.finfo(torch.float16).max
 _PARTS = ("train", "validation", "test")
 IN_UNIT_RANGE = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -119,7 +120,8 @@ def capture(
     count = len(dataset)  # type: ignore[arg-type]
     if not count:
         raise InputError("the data set is empty; there is nothing to record")
-    names: list[str] = list(classes if classes is not None else getattr(dataset, "classes", []))
+    given = classes if classes is not None else getattr(dataset, "classes", None) or []
+    names = [_class_name(name) for name in given]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     normalization = normalization or IN_UNIT_RANGE
     # Whole batches, so that what a batch holds does not depend on where a shard ends.
@@ -190,6 +192,7 @@ def capture(
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                         logits = model(batch.x)
                     _check_labels(batch.labels, logits.shape[1])
+                    _check_finite(logits, batch.paths)
                     arrays = _arrays(seen, inputs, logits)
                     if not moments:
                         arrays["images"] = _thumbnails(batch.pictures)
@@ -197,7 +200,9 @@ def capture(
                         targets = (logits.argmax(1), batch.labels.to(device))
                         for target, index_of in zip(TARGETS, targets, strict=True):
                             cam = head.grad_cam(layer, logits, index_of)
-                            arrays[f"grad_cam/{layer}/{target}"] = _numpy(cam.half())
+                            # Beyond what float16 holds a map would be infinite, and no map.
+                            cam = cam.clamp(-_LARGEST_CAM, _LARGEST_CAM).half()
+                            arrays[f"grad_cam/{layer}/{target}"] = _numpy(cam)
                     gathered.add(arrays, batch.labels.numpy())
                     tables.append(_rows(batch, logits.detach()))
                     bar.update(len(batch.labels))
@@ -238,6 +243,8 @@ def load_run(
         raise InputError(f"run {run} does not exist; make it with attnscope train")
     model = load_model(run)
     data, normalization = load_run_data(run, data_root)
+    if part != "test":
+        expect_parts(run, data)
     about: dict[str, Any] = {
         "name": run.resolve().name,
         "source": data.source,
@@ -285,6 +292,26 @@ def load_run_data(run: Path, data_root: Path | None = None) -> tuple[Data, Norma
     if data.classes != known:
         raise InputError(f"{config['data']} has other classes than the run {run} was trained with")
     return data, normalization
+
+
+def expect_parts(run: Path, data: Data) -> None:
+    """Refuses data whose training or validation part is not that of the run's training any more.
+
+    Then what was trained on may lie in the validation part, which chooses. Images of the test part
+    may be others: nothing was chosen on them.
+
+    Raises:
+        InputError: paths or labels differ. (Runs of attnscope before it kept them are not refused.)
+    """
+    known = read_json(run / "config.json").get("parts", {})
+    for name, was in known.items():
+        now = data.fingerprints()[name]
+        if name != "test" and now != was:
+            raise InputError(
+                f"the {name} part of {data.source} is not the one that {run} was trained with "
+                f"({was['images']} images then, {now['images']} now, or others among them); "
+                "restore the images, or train again"
+            )
 
 
 def load_network(
@@ -510,9 +537,8 @@ def batches(
     start = 0
     # A loader draws a number when it starts; not from the generator that all others draw from.
     own = torch.Generator()
-    for x, labels in DataLoader(Subset(dataset, rows), batch_size, generator=own):
-        if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != 3:
-            raise InputError("each item of the data set must be an image (3, H, W) and a label")
+    loader = DataLoader(Subset(dataset, rows), batch_size, generator=own, collate_fn=_collated)
+    for x, labels in loader:
         pictures = normalization.undo(x)
         if normalization is IN_UNIT_RANGE and not 0 <= x.min() <= x.max() <= 1:
             raise InputError(
@@ -569,6 +595,33 @@ def _pooled(features: Tensor, shape: torch.Size, gate: Gate) -> Tensor:
     return values.float().reshape(own)
 
 
+def _collated(items: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """Images and labels of one batch.
+
+    Raises:
+        InputError: an item is something else, or the images are of several sizes.
+    """
+    for item in items:
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise InputError(
+                f"an item of the data set is {type(item).__name__}; each must be an image "
+                "(3, H, W) and a label"
+            )
+        image = item[0]
+        if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3:
+            what = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise InputError(
+                f"an image of the data set is {what}; each item must be a tensor (3, H, W) and a "
+                "label: give the data set a transform"
+            )
+    sizes = sorted({tuple(image.shape[1:]) for image, _ in items})
+    if len(sizes) > 1:
+        raise InputError(
+            f"images of the data set are {sizes[0]} and {sizes[1]} pixels; resize them to one size"
+        )
+    return torch.stack([image for image, _ in items]), torch.tensor([int(y) for _, y in items])
+
+
 def _arrays(
     seen: Mapping[str, Tensor], inputs: Mapping[str, Tensor], logits: Tensor
 ) -> dict[str, NDArray[Any]]:
@@ -598,6 +651,25 @@ def _rows(batch: Batch, logits: Tensor) -> pd.DataFrame:
             "loss": _numpy(loss),
         }
     )
+
+
+def _class_name(name: object) -> str:
+    """A class as it is called; torchvision's ImageNet has several words for each."""
+    if isinstance(name, (tuple, list)) and all(isinstance(word, str) for word in name):
+        return ", ".join(name)
+    if isinstance(name, (str, int)):
+        return str(name)
+    raise InputError(f"the class {name!r:.60} is no name; give classes= as a list of text")
+
+
+def _check_finite(logits: Tensor, paths: Sequence[str]) -> None:
+    finite = torch.isfinite(logits).all(1)
+    if not finite.all():
+        first = paths[int(finite.logical_not().nonzero()[0])]
+        raise InputError(
+            f"the network's logits are not finite, first for {first}; capture in fp32, or take "
+            "weights of a training that did not diverge"
+        )
 
 
 def _check_labels(labels: Tensor, outputs: int) -> None:

@@ -18,6 +18,7 @@ from attnscope.files import DISK_ERRORS, write_json
 _Run = Annotated[Path, tyro.conf.Positional]
 _Name = Annotated[str, tyro.conf.Positional]
 _Runs = Annotated[tuple[Path, ...], tyro.conf.Positional]
+_SMALL = 96  # pixels up to which the cifar stem is affordable
 _DEMO_BATCH = 64  # twice the steps of the recipe's 128, which so few images need
 
 
@@ -211,6 +212,8 @@ class Capture:
     """Where cifar10 and cifar100 lie. Default: where they lay at the training, or data."""
     grad_cam_layer: tuple[str, ...] = ()
     """Paths of modules. Default: the one with the last map larger than 1×1."""
+    no_grad_cam: bool = False
+    """Record no Grad-CAM."""
     batch_size: int = 128
     """Images a forward."""
     device: str = "auto"
@@ -236,6 +239,8 @@ class Capture:
                 raise InputError(f"--{option} is for --model; a run knows its own, leave it out")
         if self.model is not None and (self.data is None or self.out is None):
             raise InputError("--model needs --data (which images) and --out (the recording)")
+        if self.no_grad_cam and self.grad_cam_layer:
+            raise InputError("--no-grad-cam and --grad-cam-layer contradict; leave one of them out")
         if self.model is not None and self.untrained:
             raise InputError("--untrained is of a run, whose architecture is known; leave it out")
         if (self.mean is None) != (self.std is None):
@@ -283,7 +288,7 @@ class Capture:
             subject.images,
             out,
             normalization=subject.normalization,
-            grad_cam_layers=self.grad_cam_layer or None,
+            grad_cam_layers=() if self.no_grad_cam else self.grad_cam_layer or None,
             batch_size=self.batch_size,
             precision=self.precision,
             about=subject.about,
@@ -356,6 +361,7 @@ class Intervene:
         from attnscope.capturing import load_run
         from attnscope.interventions import EXPERIMENTS, Bench, intervene
         from attnscope.recording import Recording
+        from attnscope.statistics.comparison import expect_same_images
         from attnscope.train import choose_device
 
         _verify(folder)
@@ -370,11 +376,15 @@ class Intervene:
             batch_size=self.batch_size,
         )
         seeds = [Recording(run / "recordings" / self.part) for run in self.seed_runs]
-        control = self.run / "untrained" / self.part
+        untrained, control = None, self.run / "untrained" / self.part
+        if control.is_dir():
+            _verify(control)
+            untrained = Recording(control)
+            expect_same_images(bench.recording, untrained)
         outcomes = intervene(
             bench,
             seeds,
-            untrained=Recording(control) if control.is_dir() else None,
+            untrained=untrained,
             experiments=self.experiments or EXPERIMENTS,
         )
         write_outcomes(out, outcomes)
@@ -716,6 +726,14 @@ def _train(options: Train) -> Path:
         name, num_classes=len(data.classes), **network, gate_start=gate_start or "half"
     )
     report = None if weights is None else start_from(model, weights)
+    small = name != "cnn" and network["stem"] in (None, "cifar")
+    if team.leads and small and data.image_size > _SMALL:
+        print(
+            f"images of {data.image_size} pixels, and a stem for small ones: a step takes "
+            f"{(data.image_size / 32) ** 2:.0f} times as long as at 32 pixels, and as much more "
+            "memory; --stem imagenet or --recipe finetune is for photographs",
+            file=sys.stderr,
+        )
     if team.leads:
         for line in data.skipped:
             print(f"skipped {line}", file=sys.stderr)

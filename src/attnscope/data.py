@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -102,6 +103,16 @@ class Data:
     """Whether a mirrored image keeps its class; not so for digits."""
     skipped: list[str]
     """Files that could not be read, each with the reason."""
+
+    def fingerprints(self) -> dict[str, dict[str, int | str]]:
+        """Of each part the number of its images, and a SHA-256 over their paths and labels."""
+        found: dict[str, dict[str, int | str]] = {}
+        for name in ("train", "validation", "test"):
+            part: LabelledImages = getattr(self, name)
+            digest = hashlib.sha256("\n".join(part.paths).encode())
+            digest.update(part.labels.numpy().tobytes())
+            found[name] = {"images": len(part), "sha256": digest.hexdigest()}
+        return found
 
     @property
     def classes(self) -> list[str]:
@@ -319,6 +330,12 @@ def _list_folder(root: Path, part: Path) -> list[tuple[str, Path]]:
                 continue
             if not Path(os.path.realpath(file)).is_relative_to(inside):
                 raise InputError(f"{file} leads outside {root}; replace the link by the file")
+            try:
+                str(file).encode()
+            except UnicodeEncodeError:
+                raise InputError(
+                    f"the name of {str(file)!a} is not UTF-8; rename the file"
+                ) from None
             found.append((folder.name, file))
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
@@ -36,6 +36,8 @@ MODEL_NAMES = (*_RESNETS, "cnn")
 PLACEMENTS = ("block", "stage")
 STEMS = ("cifar", "imagenet")
 GATE_STARTS = ("half", "identity")
+_FOLDED = "attnscope_folded"
+"""Key in the metadata of a folded network's weights."""
 STATIC_FORMS = ("norm", "constant", "map")
 """What a static gate is: a factor within the weight and bias of the BatchNorm before it, a stored
 constant, or a stored map."""
@@ -343,9 +345,11 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
-    """Writes the state dict as safetensors."""
+    """Writes the state dict as safetensors; of a folded network it says so in the file itself."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_bytes(file, save(state))
+    config = getattr(model, "attnscope_config", None)
+    folded = isinstance(config, ModelConfig) and bool(config.folded)
+    write_bytes(file, save(state, {_FOLDED: "yes"} if folded else None))
 
 
 def load_model(folder: Path) -> nn.Module:
@@ -456,12 +460,14 @@ def read_pretrained(source: str, network: str) -> Pretrained:
         description = file.with_name("model.json")
         config = read_json(description) if description.is_file() else {}
         gate_start = config.get("gate_start", "half")
-        if config.get("folded"):
-            # A gate that began anew would gate what is scaled already.
-            raise InputError(
-                f"weights {source} are of a folded network; take those of the run that it was "
-                "folded from"
-            )
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt") as stream:
+            if _FOLDED in (stream.metadata() or {}):
+                # A gate that began anew would gate what is scaled already.
+                raise InputError(
+                    f"weights {source} are of a folded network; take those of the run that it was "
+                    "folded from"
+                )
     return Pretrained(source, state, gate_start)
 
 

@@ -278,7 +278,7 @@ class Moments(ShardReader):
             for key in spreads:
                 sums += [f"{key}/{name}" for name in ("origin", "sum", "square")]
                 low, high = (self._piece(shard, f"{key}/{name}") for name in ("minimum", "maximum"))
-                margin = 1e-9 * (gate.hi - gate.lo)  # of the mean of values that are all a bound
+                margin = self._rounding(gate)
                 outside = ~((gate.lo - margin <= low) & (low <= high) & (high <= gate.hi + margin))
                 if outside.any():
                     found.append(f"{key}: {outside.sum()} ranges not in {gate.lo} to {gate.hi}")

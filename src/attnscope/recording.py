@@ -114,8 +114,10 @@ class Recording(ShardReader):
         keys += [f"pooled/{name}" for name in self.pooled_inputs]
         keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in TARGETS]
         bounds = {f"gate/{gate.name}": (gate.lo, gate.hi) for gate in self.gates}
+        margins = {f"gate/{gate.name}": self._rounding(gate) for gate in self.gates}
         for key in [*keys, "logits", "images"]:
             low, high = bounds.get(key, (-np.inf, np.inf))
+            margin = margins.get(key, 0.0)
             outside, shapes = 0, set()
             try:
                 for shard in self._shards:  # one at a time: the whole may not fit into memory
@@ -123,7 +125,8 @@ class Recording(ShardReader):
                     shapes.add(values.shape[1:])
                     if len(values) != shard.count:
                         raise InputError(f"shard {shard.name} has {len(values)} of {shard.count}")
-                    inside = (values >= low) & (values <= high) & np.isfinite(values)
+                    inside = (values >= low - margin) & (values <= high + margin)
+                    inside &= np.isfinite(values)
                     outside += int((~inside).sum())
             except InputError as error:
                 found.append(f"{key}: {error}")

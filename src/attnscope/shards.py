@@ -320,7 +320,9 @@ class ShardWriter(ABC):
     def _whole(self) -> list[Path]:
         if not self._shards.is_dir():
             return []
-        return sorted(path for path in self._shards.iterdir() if not path.name.startswith("."))
+        found = [path for path in self._shards.iterdir() if not path.name.startswith(".")]
+        # As numbers: from 100,000 shards on, names are longer.
+        return sorted(found, key=lambda path: (len(path.name), path.name))
 
     def _sweep(self) -> None:
         """Removes what a killed process had not finished."""
@@ -500,11 +502,14 @@ class ShardReader(ABC):
                     found.append(
                         f"{self.folder / 'plan.json'} has changed since it was written (SHA-256)"
                     )
+                else:
+                    found += self._differences_from_plan()
             except OSError as error:
                 found.append(f"{self.folder / 'plan.json'} is missing ({error.strerror})")
         known = {shard.name for shard in self._shards}
         for path in sorted((self.folder / "shards").iterdir()):
-            if path.name not in known:
+            # Hidden files are what systems leave behind.
+            if path.name not in known and not path.name.startswith("."):
                 found.append(f"{path} is no shard of this recording")
         for index, shard in enumerate(self._shards):
             if self.id is not None and not self._is_ours(index, shard):
@@ -521,6 +526,22 @@ class ShardReader(ABC):
                 except OSError as error:
                     found.append(f"{self._file(shard, name)} is missing ({error.strerror})")
         return found
+
+    def _differences_from_plan(self) -> list[str]:
+        """What the manifest, which is read, says otherwise than the plan, whose hash is kept."""
+        plan = read_json(self.folder / "plan.json")
+        manifest = read_json(self.folder / "manifest.json")
+        keys = ("format", "kind", "classes", "gates", "grad_cam_layers", "about", "pooled_inputs")
+        return [
+            f"{self.folder / 'manifest.json'} has other {key} than were captured"
+            for key in keys
+            if plan.get(key) != manifest.get(key)
+        ]
+
+    def _rounding(self, gate: Gate) -> float:
+        """How far a gate may lie beyond its bounds for the precision in which it multiplied."""
+        precision = 2.0**-7 if self.about.get("precision") == "bf16" else 1e-6
+        return precision * max(abs(gate.lo), abs(gate.hi))
 
     def _is_ours(self, index: int, shard: Shard) -> bool:
         try:

@@ -182,6 +182,7 @@ def train(
         "classes": data.classes,
         "normalization": asdict(data.normalization),
         "image_size": data.image_size,
+        "parts": data.fingerprints(),
     }
     resume = resume and _may_resume(out, settings)
     team.wait()  # nobody makes the folder before all have looked

@@ -199,7 +199,9 @@ def _summaries(
     found = []
     for drawn, count, without in zip(positions, counts, left, strict=True):
         usual = drawn[1:][~np.isnan(drawn[1:])]
-        low, high = np.percentile(usual, [2.5, 97.5]) if count > 1 and len(usual) else (np.nan,) * 2
+        # Draws without a position lie at no end: with many of them there is no interval.
+        whole = count > 1 and len(usual) >= 0.975 * len(drawn[1:])
+        low, high = np.percentile(usual, [2.5, 97.5]) if whole else (np.nan,) * 2
         found.append(
             {"position": drawn[0], "low": low, "high": high, "images": count, "unplaced": without}
         )

@@ -266,7 +266,13 @@ class _Rotated:
         if varying.any():
             mean, std = x.mean(0), x.std(0)
             x, y = (x - mean) / std, (y - mean) / std
-            self._roots, axes = np.linalg.eigh(x.T @ x / len(x))
+            if x.shape[1] > len(x):
+                # Pixels of a large map: no matrix of all pairs of them. What the images do not span
+                # holds no class mean, and so no part of any score.
+                _, singular, axes = np.linalg.svd(x, full_matrices=False)
+                self._roots, axes = singular**2 / len(x), axes.T
+            else:
+                self._roots, axes = np.linalg.eigh(x.T @ x / len(x))
             x, y = x @ axes, y @ axes
         self._fit, self._score = x.astype(np.float32), y.astype(np.float32)
 
