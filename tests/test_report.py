@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from attnscope import figures, report, statistics
 from attnscope.errors import InputError
-from attnscope.pictures import accuracy_sentence
+from attnscope.pictures import accuracy_sentence, network
 from attnscope.recording import Recording
 
 Make = Callable[..., Recording]
@@ -194,7 +194,7 @@ def test_channel_gates_share_scales_and_start_with_the_planted_channel(
 def test_many_gates_take_several_pages_on_one_scale(
     make_recording: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "_GATES_A_PAGE", 1)
+    monkeypatch.setattr(network, "_GATES_A_PAGE", 1)
     monkeypatch.setattr(report, "_CLASSES_A_PAGE", 2)
     recording = make_recording(count=12)
     for name, pages in (("channel_gates", 2), ("spatial_maps", 2)):
