@@ -195,7 +195,7 @@ def test_many_gates_take_several_pages_on_one_scale(
     make_recording: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "_GATES_A_PAGE", 1)
-    monkeypatch.setattr(report, "_CLASSES_A_PAGE", 2)
+    monkeypatch.setattr(network, "_CLASSES_A_PAGE", 2)
     recording = make_recording(count=12)
     for name, pages in (("channel_gates", 2), ("spatial_maps", 2)):
         picture = draw(name, recording)
