@@ -35,8 +35,9 @@ def main(
     """
     if not runs or len({run.name for run in runs}) < len(runs):
         raise InputError("give one or more runs, each with a folder name of its own")
-    kinds = statistics.group_by_kind(list(map(Recording, runs)))
-    run_of = {r.folder: run for run in runs for r in [Recording(run)]}
+    recordings = [Recording(run) for run in runs]
+    kinds = statistics.group_by_kind(recordings)
+    run_of = {r.folder: run for r, run in zip(recordings, runs, strict=True)}
     pairs = list(combinations(kinds, 2))
     for a, b in pairs:  # before the hours that interventions take
         expect_pairs(kinds[a], kinds[b])
