@@ -116,7 +116,8 @@ def test_interventions_and_their_page(
     assert not (run / "interventions").exists()
     assert main(["intervene", str(run), *some, "--batch-size", "4"]) == 0
     assert "6 images scored, 8 gates" in capsys.readouterr().out
-    assert "exists already" in refused(capsys, "intervene", run, *some)
+    assert "holds these experiments already" in refused(capsys, "intervene", run, *some)
+    assert "another seed" in refused(capsys, "intervene", run, "--images", "6", "--seed", "1")
     outcomes = read_outcomes(run / "interventions" / "test")
     assert set(outcomes.tables) == {"decoding", "effects", "erasing_areas", "erasing_curves"}
     # Eight gates and all at once, under seven edits, and the network as it is.
@@ -139,6 +140,9 @@ def test_interventions_and_their_page(
         capsys, "intervene", run, "--part", "validation"
     )
     assert "is no run with a network" in refused(capsys, "intervene", tmp_path)
+    (run / "interventions" / "test").mkdir(parents=True)
+    assert "holds no interventions" in refused(capsys, "intervene", run, *some)
+    shutil.rmtree(run / "interventions")
     assert "batch size is 0" in refused(capsys, "intervene", run, "--batch-size", "0")
     # Another network's gates, before anything is run.
     assert "has no gate layer1.0.attention.channel" in refused(

@@ -203,12 +203,26 @@ def test_map_agreement_sets_own_beside_null(ax: Axes, measure: str) -> None:
             "null_iou": [0.13, 0.12, 0.14, 0.16, 0.15, 0.17],
         }
     )
+    for k, name in enumerate(("same_class", "centre"), start=2):
+        for each in ("spearman", "iou"):
+            summary[f"{name}_{each}"] = summary[f"null_{each}"] * k
+    for each in ("spearman", "iou"):
+        summary[f"{each}_low"], summary[f"{each}_high"] = summary[each] - 0.1, summary[each] + 0.2
     figures.draw_map_agreement(ax, summary, measure)
     lines = {line.get_label(): line for line in ax.lines}
     own = next(line for name, line in lines.items() if "same image" in name)
-    null = next(line for name, line in lines.items() if name.startswith("null"))
     np.testing.assert_array_equal(own.get_ydata(), summary[measure][[0, 3]])
-    np.testing.assert_array_equal(null.get_ydata(), summary[f"null_{measure}"][[0, 3]])
+    for column, words in (
+        ("null", "another image"),
+        ("same_class", "of another image of the same class"),
+        ("centre", "Gaussian in the middle"),
+    ):
+        null = next(line for name, line in lines.items() if name.endswith(words))
+        np.testing.assert_array_equal(null.get_ydata(), summary[f"{column}_{measure}"][[0, 3]])
+    intervals = [path.vertices[:, 1] for path in ax.collections[1].get_paths()]
+    np.testing.assert_array_equal(
+        intervals, summary.loc[[0, 3], [f"{measure}_low", f"{measure}_high"]]
+    )
     np.testing.assert_array_equal(
         ax.collections[0].get_offsets()[:, 1], summary[measure][[1, 2, 4, 5]]
     )

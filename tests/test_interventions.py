@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,10 @@ from attnscope.interventions import (
     ablate_channels,
     erase,
     intervene,
+    intervene_in,
     randomize_gates,
     replace_gates,
+    study,
 )
 from attnscope.interventions.randomization import _drawn_anew, _modules_of
 from attnscope.interventions.replay import Tape, plan_of
@@ -168,6 +171,42 @@ def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
     assert "own seen to be better" in captions["ignored"]
     assert "No linear probe reads the class from any of the 1 gates" in captions["constant"]
     assert "No effect of the class seen" in captions["constant"]
+
+
+def test_what_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, folder = toy_bench("used", tmp_path), tmp_path / "out"
+    made: list[str] = []
+
+    def counted(*args: Any, **kwargs: Any) -> pd.DataFrame:
+        made.append("replace")
+        return replace_gates(*args, **kwargs)
+
+    def killed(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    wanted = ["replace", "decode", "erase"]
+    monkeypatch.setattr(study, "replace_gates", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "erase", killed)
+        with pytest.raises(KeyboardInterrupt):
+            intervene_in(folder, bench, experiments=wanted, progress=False)
+    kept = read_outcomes(folder)
+    assert kept.about["experiments"] == ["replace", "decode"]
+    assert set(kept.tables) == {"effects", "decoding"}
+    found = intervene_in(folder, bench, experiments=wanted, progress=False)
+    assert made == ["replace"]
+    assert found.about["experiments"] == wanted
+    whole = intervene(bench, experiments=wanted, progress=False)
+    assert found.about == whole.about
+    pd.testing.assert_frame_equal(found.replacement, whole.replacement)
+    assert set(found.tables) == set(whole.tables)
+    for name, table in whole.tables.items():
+        pd.testing.assert_frame_equal(found.tables[name], table, check_exact=False, rtol=1e-12)
+    with pytest.raises(InputError, match="holds these experiments already"):
+        intervene_in(folder, bench, experiments=["erase"], progress=False)
+    other = toy_bench("constant", tmp_path)
+    with pytest.raises(InputError, match="is of another recording"):
+        intervene_in(folder, other, experiments=["ablate"], progress=False)
 
 
 def test_outcomes_that_are_not_there_are_asked_for(tmp_path: Path) -> None:

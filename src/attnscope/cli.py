@@ -327,13 +327,14 @@ class Intervene:
     seed_runs: tuple[Path, ...] = ()
     """Runs of the same network with other seeds: the yardstick of the randomisation."""
     experiments: tuple[str, ...] = ()
-    """Some of decode, replace, ablate, erase and randomize. Default: all."""
+    """Some of decode, replace, ablate, erase and randomize. Default: all that were not made yet."""
     images: int = 1000
     """About how many are scored, of each class at most half; the others lend their gates."""
     seed: int = 0
     """Of all that is drawn."""
     out: Path | None = None
-    """A folder that must not exist. Default: RUN/interventions/PART."""
+    """Where they go, each as it ends; what lies there of the same images is kept. Default:
+    RUN/interventions/PART."""
     data_root: Path | None = None
     """Where cifar10 and cifar100 lie. Default: where they lay at the training."""
     batch_size: int = 64
@@ -342,14 +343,12 @@ class Intervene:
     """auto, cpu, cuda or cuda:N."""
 
     def __call__(self) -> None:
-        from attnscope.files import refuse_existing
-        from attnscope.outcomes import outcomes_folder, write_outcomes
+        from attnscope.outcomes import outcomes_folder
 
         if not (self.run / "model.safetensors").is_file():
             raise InputError(f"{self.run} is no run with a network; intervene needs one")
         folder = self.run / "recordings" / self.part
         out = outcomes_folder(folder) if self.out is None else self.out
-        refuse_existing(out)
         if not folder.is_dir():
             raise InputError(
                 f"{folder} does not exist; make it with attnscope capture {self.run} "
@@ -359,7 +358,7 @@ class Intervene:
         import torch
 
         from attnscope.capturing import load_run
-        from attnscope.interventions import EXPERIMENTS, Bench, intervene
+        from attnscope.interventions import EXPERIMENTS, Bench, intervene_in
         from attnscope.recording import Recording
         from attnscope.statistics.comparison import expect_same_images
         from attnscope.train import choose_device
@@ -381,13 +380,13 @@ class Intervene:
             _verify(control)
             untrained = Recording(control)
             expect_same_images(bench.recording, untrained)
-        outcomes = intervene(
+        outcomes = intervene_in(
+            out,
             bench,
             seeds,
             untrained=untrained,
             experiments=self.experiments or EXPERIMENTS,
         )
-        write_outcomes(out, outcomes)
         if "effects" in outcomes.tables:
             table = outcomes.tables["effects"]
             columns = ["target", "edit", "images", "change", "low", "high", "margin_change"]

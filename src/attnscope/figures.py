@@ -475,12 +475,12 @@ def draw_gate_state(ax: Axes, state: pd.DataFrame, *, high: float) -> Axes:
 
 
 def draw_map_agreement(ax: Axes, summary: pd.DataFrame, measure: str) -> Axes:
-    """Spatial gate against Grad-CAM over depth, beside the null of another image's Grad-CAM.
+    """Spatial gate against Grad-CAM over depth, beside what knows nothing of the image.
 
     Args:
         ax: where.
         summary: of ``agreement_summary``; of each gate the first row (all images) is the
-            large mark, each class a small one.
+            large mark, with its interval, each class a small one.
         measure: ``spearman`` or ``iou``.
     """
     gates = _unique(summary["gate"])
@@ -488,24 +488,29 @@ def draw_map_agreement(ax: Axes, summary: pd.DataFrame, measure: str) -> Axes:
     # By place, not by name: a class may be called "all".
     of_all = ~summary.duplicated("gate")
     whole, parts = summary[of_all], summary[~of_all]
-    sides = (
-        (measure, -0.14, NETWORK_COLORS[0], "o", "Grad-CAM of the same image (small: per class)"),
-        (f"null_{measure}", 0.14, _NULL_COLOR, "s", "null: Grad-CAM of another image"),
-    )
+    at = whole["gate"].map(place).to_numpy()
+    own, own_at = NETWORK_COLORS[0], at - 0.24
     faint = float(np.clip(5 * len(gates) / max(len(parts), 1), 0.1, 0.35))  # many are a cloud
-    for column, shift, color, marker, label in sides:
-        at = parts["gate"].map(place).to_numpy() + shift
-        ax.scatter(at, parts[column], s=9, color=color, alpha=faint, linewidths=0)
-        at = whole["gate"].map(place).to_numpy() + shift
+    small_at = parts["gate"].map(place).to_numpy() - 0.24
+    ax.scatter(small_at, parts[measure], s=9, color=own, alpha=faint, linewidths=0)
+    low, high = whole[f"{measure}_low"], whole[f"{measure}_high"]
+    ax.vlines(own_at, low, high, color=own, linewidth=1.6)
+    label = "Grad-CAM of the same image, 95 % interval (small: per class)"
+    ax.plot(own_at, whole[measure], "o", markersize=6.5, color=own, label=label)
+    for null, shift, marker, label in (
+        ("null", 0, "s", "null: Grad-CAM of another image"),
+        ("same_class", 0.16, "^", "null: of another image of the same class"),
+        ("centre", 0.32, "P", "null: a Gaussian in the middle"),
+    ):
         ax.plot(
-            at,
-            whole[column],
+            at + shift,
+            whole[f"{null}_{measure}"],
             marker=marker,
             linestyle="none",
-            markersize=6.5,
+            markersize=5.5,
             label=label,
-            markerfacecolor=color if marker == "o" else "white",
-            markeredgecolor=color,
+            markerfacecolor="white",
+            markeredgecolor=_NULL_COLOR,
         )
     _measure_axis(ax.yaxis, ax, measure)
     _label(ax.xaxis, short_names(gates))

@@ -139,9 +139,6 @@ class _Finder(Tracer):
         images = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
         self.images = None if images is None or images.ndim == 3 else images.shape[0]
 
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
     def bounds_of(self, tensor: Tensor) -> Bounds | None:
         if not self.is_static(tensor) or tensor.is_complex() or not tensor.numel():
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,8 @@ class Outcomes:
         """
         if name not in self.tables:
             raise InputError(
-                f"the interventions on {self.about.get('name')} have no {name}; remove their "
-                "folder and run attnscope intervene without --experiments"
+                f"the interventions on {self.about.get('name')} have no {name}; run attnscope "
+                "intervene without --experiments, which makes those that are missing"
             )
         return self.tables[name]
 
@@ -73,13 +73,27 @@ def write_outcomes(folder: Path, outcomes: Outcomes) -> None:
         InputError: the folder exists.
     """
     with new_folder(folder) as new:
-        write_json(new / "about.json", dict(outcomes.about))
-        if outcomes.replacement is not None:
-            buffer = io.BytesIO()
-            outcomes.replacement.to_parquet(buffer, index=False)
-            write_bytes(new / f"{REPLACEMENT}.parquet", buffer.getvalue())
-        for name, table in outcomes.tables.items():
-            write_bytes(new / f"{name}.csv", table.to_csv(index=False).encode())
+        _write(new, outcomes)
+
+
+def add_outcomes(folder: Path, outcomes: Outcomes) -> None:
+    """Puts them beside those that ``folder`` holds, which must be of the same images.
+
+    Their experiments count as made once all of their tables are there.
+    """
+    known = read_json(folder / "about.json").get("experiments", [])
+    new = [name for name in outcomes.about["experiments"] if name not in known]
+    _write(folder, replace(outcomes, about={**outcomes.about, "experiments": [*known, *new]}))
+
+
+def _write(folder: Path, outcomes: Outcomes) -> None:
+    if outcomes.replacement is not None:
+        buffer = io.BytesIO()
+        outcomes.replacement.to_parquet(buffer, index=False)
+        write_bytes(folder / f"{REPLACEMENT}.parquet", buffer.getvalue())
+    for name, table in outcomes.tables.items():
+        write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
+    write_json(folder / "about.json", dict(outcomes.about))
 
 
 def read_outcomes(folder: Path) -> Outcomes:

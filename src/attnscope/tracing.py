@@ -72,7 +72,6 @@ class Tracer(TorchFunctionMode):
         self.bare: set[str] = set()
         """Paths of the modules that have neither modules within them nor parameters."""
 
-    @abstractmethod
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The network is about to run on these arguments."""
 
@@ -80,7 +79,6 @@ class Tracer(TorchFunctionMode):
     def meet(self, product: Product) -> Tensor:
         """A gate is about to multiply; returns what is to multiply in its place."""
 
-    @abstractmethod
     def finish(self) -> None:
         """The network has run."""
 

@@ -77,7 +77,8 @@ def _agreement(run: Run) -> None:
     st.caption(
         "Does a spatial gate look where Grad-CAM does? Large marks are all images, small ones are "
         "classes. A gate that agrees no better than with another image's Grad-CAM (grey) knows "
-        "nothing of the image."
+        "nothing of the image; one that agrees better with a Gaussian in the middle may just be "
+        "looking there."
     )
     show_figure(*cached.figure(run, "map_agreement"))
     summary = cached.agreement_summary(run)
@@ -85,6 +86,8 @@ def _agreement(run: Run) -> None:
     numbers = {
         "spearman": "Spearman",
         "null_spearman": "Spearman, null",
+        "same_class_spearman": "Same class",
+        "centre_spearman": "Centre",
         "iou": "IoU",
         "null_iou": "IoU, null",
     }

@@ -10,7 +10,7 @@ from attnscope.interventions.bench import Bench
 from attnscope.interventions.erasing import Erasing, erase
 from attnscope.interventions.randomization import randomize_gates
 from attnscope.interventions.replacement import replace_gates
-from attnscope.interventions.study import EXPERIMENTS, intervene
+from attnscope.interventions.study import EXPERIMENTS, intervene, intervene_in
 
 __all__ = [
     "EXPERIMENTS",
@@ -19,6 +19,7 @@ __all__ = [
     "ablate_channels",
     "erase",
     "intervene",
+    "intervene_in",
     "randomize_gates",
     "replace_gates",
 ]

@@ -94,20 +94,26 @@ def erase(
         for batch in bench.batches(rows):
             places = slice(start, start + len(batch.labels))
             start = places.stop
-            target = bench.model(batch.x).argmax(1)
+            own = bench.model(batch.x).float()
+            target = own.argmax(1, keepdim=True)
             fills = {"mean": mean.expand_as(batch.x), "blur": _blurred(batch.x)}
+            # Nothing and everything filled are the same in every order.
+            whole = _chance(own, target)
+            empty = {fill: _chance(bench.model(other), target) for fill, other in fills.items()}
+            for (mode, fill, _), values in found.items():
+                ends = (whole, empty[fill]) if mode == "deletion" else (empty[fill], whole)
+                values[places, 0], values[places, -1] = ends
             for order in orders:
                 size = tuple(batch.x.shape[2:])
                 score = _score(order, maps, places, size, rng)
                 rank = _ranks(score, rng).to(bench.device)
-                for step, share in enumerate(shares):
+                for step, share in list(enumerate(shares))[1:-1]:
                     first = (rank < round(share * rank[0].numel()))[:, None]
                     for fill, other in fills.items():
                         for mode in MODES:
                             pixels = first if mode == "deletion" else ~first
-                            logits = bench.model(torch.where(pixels, other, batch.x)).float()
-                            chance = logits.softmax(1).gather(1, target[:, None])[:, 0]
-                            found[mode, fill, order][places, step] = chance.cpu().numpy()
+                            logits = bench.model(torch.where(pixels, other, batch.x))
+                            found[mode, fill, order][places, step] = _chance(logits, target)
             bar.update(len(batch.labels))
     curves, areas = [], []
     for (mode, fill, order), values in found.items():
@@ -154,6 +160,12 @@ def _recorded_maps(bench: Bench, rows: NDArray[np.int64]) -> dict[str, NDArray[n
 def _is_row(gate: Gate) -> bool:
     """Whether the pixels stand in one row of which nobody knows where in the image they lie."""
     return "L" in gate.axes and gate.grid is not None and min(gate.grid) == 1
+
+
+def _chance(logits: Tensor, target: Tensor) -> NDArray[np.float32]:
+    """The probability of each image's target ``(n, 1)``, given logits ``(n, K)``: ``(n,)``."""
+    chance: NDArray[np.float32] = logits.float().softmax(1).gather(1, target)[:, 0].cpu().numpy()
+    return chance
 
 
 def _mean_colour(bench: Bench) -> Tensor:

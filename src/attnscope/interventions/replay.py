@@ -239,15 +239,9 @@ class Planner(Tracer):
         self._open: list[_Open] = []
         self._counts: Counter[str] = Counter()
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Nothing is to be done: it sees one forward."""
-
     def meet(self, product: Product) -> Tensor:
         """Leaves every gate as it is."""
         return product.gate
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
 
     def note(
         self,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +15,7 @@ from attnscope.interventions.bench import Bench
 from attnscope.interventions.erasing import erase
 from attnscope.interventions.randomization import expect_seeds, randomize_gates
 from attnscope.interventions.replacement import replace_gates
-from attnscope.outcomes import Outcomes
+from attnscope.outcomes import Outcomes, add_outcomes, read_outcomes, write_outcomes
 from attnscope.recording import Recording
 from attnscope.statistics.effects import replacement_effects
 from attnscope.statistics.usage import decode_gates
@@ -40,13 +43,7 @@ def intervene(
     Raises:
         InputError: an experiment is not known, or as the experiments.
     """
-    unknown = [name for name in experiments if name not in EXPERIMENTS]
-    if unknown:
-        raise InputError(
-            f"experiment '{unknown[0]}' is not known; take of {', '.join(EXPERIMENTS)}"
-        )
-    if "randomize" in experiments:  # before the hours that the others take
-        expect_seeds(bench, seeds)
+    _expect(bench, seeds, experiments)
     tables: dict[str, pd.DataFrame] = {}
     replacement = None
     if "decode" in experiments:
@@ -61,8 +58,63 @@ def intervene(
         tables["erasing_areas"], tables["erasing_curves"] = erased.areas, erased.curves
     if "randomize" in experiments:
         tables["randomization"] = randomize_gates(bench, seeds, progress=progress)
+    about = {**_about(bench), "experiments": list(experiments)}
+    return Outcomes(about, replacement, tables)
+
+
+def intervene_in(
+    folder: Path,
+    bench: Bench,
+    seeds: Sequence[Recording] = (),
+    *,
+    untrained: Recording | None = None,
+    experiments: Sequence[str] = EXPERIMENTS,
+    progress: bool = True,
+) -> Outcomes:
+    """Runs experiments as `intervene` does, and writes each as soon as it ends.
+
+    Those that the folder holds already are not made again, so that what was interrupted goes on.
+
+    Args:
+        folder: of the outcomes; new, or of the same recording, images and seed.
+        bench: as for `intervene`, and so the rest.
+        seeds: as there.
+        untrained: as there.
+        experiments: as there.
+        progress: as there.
+
+    Returns:
+        All that the folder holds now.
+
+    Raises:
+        InputError: as `intervene`; or the folder holds something else, or all of them.
+    """
+    _expect(bench, seeds, experiments)
+    left = list(experiments)
+    if os.path.lexists(folder):
+        about, known = _about(bench), read_outcomes(folder).about
+        if any(known.get(key) != about[key] for key in _SAME):
+            raise InputError(
+                f"{folder} is of another recording, other images or another seed; take another "
+                "folder or remove it"
+            )
+        left = [name for name in left if name not in known.get("experiments", [])]
+        if not left:
+            raise InputError(f"{folder} holds these experiments already; remove it to repeat them")
+    for name in left:
+        outcomes = intervene(
+            bench, seeds, untrained=untrained, experiments=[name], progress=progress
+        )
+        (add_outcomes if os.path.lexists(folder) else write_outcomes)(folder, outcomes)
+    return read_outcomes(folder)
+
+
+_SAME = ("recording", "images", "seed")
+
+
+def _about(bench: Bench) -> dict[str, Any]:
     recording = bench.recording
-    about = {
+    return {
         "name": recording.name,
         "part": recording.about.get("part"),
         "recording": recording.id,
@@ -70,6 +122,15 @@ def intervene(
         "of": len(recording),
         "classes": recording.classes,
         "seed": bench.seed,
-        "experiments": list(experiments),
     }
-    return Outcomes(about, replacement, tables)
+
+
+def _expect(bench: Bench, seeds: Sequence[Recording], experiments: Sequence[str]) -> None:
+    """Refuses what would else be refused after the hours that the first experiments take."""
+    unknown = [name for name in experiments if name not in EXPERIMENTS]
+    if unknown:
+        raise InputError(
+            f"experiment '{unknown[0]}' is not known; take of {', '.join(EXPERIMENTS)}"
+        )
+    if "randomize" in experiments:
+        expect_seeds(bench, seeds)

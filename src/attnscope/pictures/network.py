@@ -423,13 +423,17 @@ def _map_agreement(recording: Recording) -> Picture:
         f"{row['iou']:.2f} (null {row['null_iou']:.2f})"
         for gate, row in whole.iterrows()
     ]
+    above = int((whole["above_null_low"] > 0).sum())
+    central = int((whole["centre_spearman"] > whole["spearman"]).sum())
     unscored = int(whole["constant"].sum())
     return Picture(
         [figure],
-        "Per image, at the coarser grid: large marks are means over all images, small ones over "
-        "those of a class; the null pairs a map with the Grad-CAM of another image. IoU is of the "
-        f"top 20 % of cells. {'; '.join(lines)}. {unscored:,} maps could not be scored because "
-        "they, or the Grad-CAM, are constant.",
+        f"{above} of {len(whole)} spatial gates agree more with the Grad-CAM of their own image "
+        "than with that of another one (the 95 % interval of the difference is above 0); "
+        f"{central} agree more with a Gaussian in the middle of the image than with it. Per image, "
+        "at the coarser grid: large marks are means over all images, small ones over those of a "
+        f"class. IoU is of the top 20 % of cells. {'; '.join(lines)}. {unscored:,} maps could not "
+        "be scored because they, or the Grad-CAM, are constant.",
     )
 
 

@@ -116,23 +116,14 @@ def replacement_effects(
         if edit == OWN:
             continue
         before = own.loc[group["row"]]
-        was = (before["prediction"] == before["label"]).to_numpy()
-        now = (group["prediction"] == group["label"]).to_numpy()
-        change, low, high = paired_accuracy_change(was, now)
-        shift = group["margin"].to_numpy(np.float64) - before["margin"].to_numpy(np.float64)
-        margin_low, margin_high = bootstrap_interval(shift[:, None], resamples, seed)
+        was, now = _right(before), _right(group)
         rows.append(
             {
                 "target": target,
                 "edit": edit,
                 "images": len(group),
                 "accuracy": now.mean(),
-                "change": change,
-                "low": low,
-                "high": high,
-                "margin_change": shift.mean(),
-                "margin_low": margin_low[0],
-                "margin_high": margin_high[0],
+                **_changes(before, group, resamples, seed),
                 "flips": (group["prediction"].to_numpy() != before["prediction"].to_numpy()).mean(),
                 "gained": int((now & ~was).sum()),
                 "lost": int((was & ~now).sum()),
@@ -181,24 +172,37 @@ def edit_contrast(
         if not len(shared):
             continue
         a, b = (part.loc[shared] for part in pair)
-        right_a, right_b = ((p["prediction"] == p["label"]).to_numpy() for p in (a, b))
-        change, low, high = paired_accuracy_change(right_a, right_b)
-        shift = b["margin"].to_numpy(np.float64) - a["margin"].to_numpy(np.float64)
-        margin_low, margin_high = bootstrap_interval(shift[:, None], resamples, seed)
         rows.append(
             {
                 "target": target,
                 "images": len(shared),
-                "change": change,
-                "low": low,
-                "high": high,
-                "margin_change": shift.mean(),
-                "margin_low": margin_low[0],
-                "margin_high": margin_high[0],
-                "p": mcnemar(right_a, right_b),
+                **_changes(a, b, resamples, seed),
+                "p": mcnemar(_right(a), _right(b)),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _changes(
+    before: pd.DataFrame, after: pd.DataFrame, resamples: int, seed: int
+) -> dict[str, float]:
+    """What changes in accuracy and margin between two outcomes of the same images, in one order."""
+    change, low, high = paired_accuracy_change(_right(before), _right(after))
+    shift = after["margin"].to_numpy(np.float64) - before["margin"].to_numpy(np.float64)
+    margin_low, margin_high = bootstrap_interval(shift[:, None], resamples, seed)
+    return {
+        "change": change,
+        "low": low,
+        "high": high,
+        "margin_change": float(shift.mean()),
+        "margin_low": margin_low[0],
+        "margin_high": margin_high[0],
+    }
+
+
+def _right(outcomes: pd.DataFrame) -> NDArray[np.bool_]:
+    right: NDArray[np.bool_] = (outcomes["prediction"] == outcomes["label"]).to_numpy()
+    return right
 
 
 def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> float:
