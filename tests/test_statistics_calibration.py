@@ -15,8 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import special, stats
+from torch import nn
+from torch.utils.data import TensorDataset
 
+from attnscope import capture
+from attnscope.interventions import Bench, ablate_channels, erase
 from attnscope.statistics import (
     between_class_variance,
     channel_effects,
@@ -346,3 +351,70 @@ def test_mcnemar_and_the_images_interval():
         high.append(ends[1][0])
     expect_false_positives(p, conservative=True)
     expect_coverage(low, high, 0.3 * 0.2)
+
+
+def noise(count, size):
+    rng = torch.Generator().manual_seed(5)
+    return TensorDataset(torch.rand(count, 3, *size, generator=rng), torch.arange(count) % 3)
+
+
+class Unrelated(nn.Module):
+    """Twelve channels whose part in the logits has nothing to do with their gates.
+
+    Of the ``same`` ranking for all images, with gates that move alike, or of another one for each.
+    """
+
+    def __init__(self, same):
+        super().__init__()
+        self.same, self.squash = same, nn.Hardsigmoid()
+        self.register_buffer("base", torch.linspace(-1.5, 1.5, 12) * same)
+        self.register_buffer("part", torch.ones(12, 3))
+
+    def forward(self, x):
+        channels = x.reshape(len(x), 12, 2, 2)
+        own = channels.mean((2, 3))
+        gate = self.squash(self.base + (own[:, :1] if self.same else own))
+        return ((channels * 0 + 1) * gate[:, :, None, None]).mean((2, 3)) @ self.part
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_ablation_where_the_ranking_tells_nothing(tmp_path, same):
+    model, images = Unrelated(same).eval(), noise(120, (4, 4))
+    names = dict(classes=TEN[:3], grad_cam_layers=(), progress=False)
+    recording = capture(model, images, tmp_path / "r", **names)
+    p = []
+    for i in range(200 * TIMES):
+        model.part.fill_(1)
+        bench = Bench(model, images, recording, images=30, seed=i)
+        model.part.copy_(torch.randn(12, 3, generator=torch.Generator().manual_seed(i)))
+        settings = dict(shares=(0.25,), draws=19, images=9, resamples=1, progress=False)
+        found = ablate_channels(bench, **settings).set_index("order")
+        p.append(found.loc["top gate", "p"])
+    expect_false_positives(p, conservative=not same)
+
+
+def test_the_interval_of_an_area_over_that_of_a_random_order(tmp_path):
+    """Where only the mean of all pixels counts, each order of the pixels of noise is a random one."""
+
+    class Brightness(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.squash = nn.Sigmoid()
+
+        def forward(self, x):
+            gated = x * self.squash(x.mean((2, 3), keepdim=True))
+            bright = 40 * (x.mean((1, 2, 3)) - 0.5) + 0 * gated.mean((1, 2, 3))
+            return torch.stack([-bright, bright, bright * 0 - 9], 1)
+
+    model, images = Brightness().eval(), noise(6000, (6, 6))
+    names = dict(classes=TEN[:3], grad_cam_layers=(), progress=False)
+    recording = capture(model, images, tmp_path / "r", **names)
+    ends = {"deletion": [], "insertion": []}
+    for i in range(200 * TIMES):
+        bench = Bench(model, images, recording, images=150, seed=i)
+        areas = erase(bench, steps=3, images=150, resamples=200, progress=False).areas
+        areas = areas[(areas["fill"] == "mean") & (areas["order"] == "centre")].set_index("mode")
+        for mode in ends:
+            ends[mode].append(tuple(areas.loc[mode, ["over_random_low", "over_random_high"]]))
+    for each in ends.values():
+        expect_coverage(*np.array(each).T, 0)
