@@ -20,7 +20,14 @@ from PIL import Image
 from torch import Tensor
 
 from attnscope import data as data_module
-from attnscope.data import Data, LabelledImages, Normalization, batches, load_data
+from attnscope.data import (
+    Data,
+    LabelledImages,
+    Normalization,
+    batches,
+    load_data,
+    load_test_part,
+)
 from attnscope.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -278,6 +285,37 @@ def root(tmp_path: Path) -> Path:
 
 def load(root: Path, **options: Any) -> Data:
     return load_data(f"folder:{root}", **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"image_size": 8, "resize": 10}, {"image_size": 16, "skip_unreadable": True}]
+)
+def test_the_test_part_alone(root: Path, options: dict[str, Any]) -> None:
+    whole = load(root, **options)
+    part, skipped = load_test_part(f"folder:{root}", **options)
+    assert torch.equal(part.images, whole.test.images)
+    assert torch.equal(part.labels, whole.test.labels)
+    assert (part.paths, part.classes, skipped) == (whole.test.paths, whole.classes, [])
+    if "image_size" in options:  # else its size is that of all images
+        (root / "train" / "ant" / "0.png").write_bytes(b"no picture")
+        part, skipped = load_test_part(f"folder:{root}", **options)
+        assert torch.equal(part.images, whole.test.images)
+        assert skipped == []
+    (root / "test" / "ant" / "0.png").write_bytes(b"no picture")
+    if options.get("skip_unreadable"):
+        part, skipped = load_test_part(f"folder:{root}", **options)
+        assert part.paths == whole.test.paths[1:]
+        assert len(skipped) == 1
+    else:
+        refused(lambda: load_test_part(f"folder:{root}", **options), "1 of 6 images")
+    refused(lambda: load_test_part("folders"), "data source 'folders' is not known")
+
+
+def test_the_test_part_of_digits() -> None:
+    part, skipped = load_test_part("digits", image_size=16)
+    whole = load_data("digits", image_size=16, seed=3)
+    assert torch.equal(part.images, whole.test.images)
+    assert (part.paths, skipped) == (whole.test.paths, [])
 
 
 def values(part: LabelledImages) -> list[int]:

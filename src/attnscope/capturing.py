@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from attnscope.attribution import head_graph, last_map_layer
-from attnscope.data import Data, LabelledImages, Normalization, load_data
+from attnscope.data import Data, LabelledImages, Normalization, load_data, load_test_part
 from attnscope.distributed import Team
 from attnscope.errors import InputError
 from attnscope.files import read_json
@@ -242,17 +243,20 @@ def load_run(
     if not run.is_dir():
         raise InputError(f"run {run} does not exist; make it with attnscope train")
     model = load_model(run)
-    data, normalization = load_run_data(run, data_root)
-    if part != "test":
+    if part == "test":
+        images, skipped, normalization = _load_run_test_part(run, data_root)
+    else:
+        data, normalization = load_run_data(run, data_root)
         expect_parts(run, data)
+        images, skipped = getattr(data, part).center_crop(data.image_size), data.skipped
     about: dict[str, Any] = {
         "name": run.resolve().name,
-        "source": data.source,
+        "source": read_json(run / "config.json")["data"],
         "part": part,
         "seed": read_json(run / "config.json")["seed"],
         "model": read_json(run / "model.json"),
         "weights_sha256": hash_file(run / "model.safetensors"),
-        "skipped": data.skipped,
+        "skipped": skipped,
     }
     if untrained:
         model = _with_fresh_weights(model, about["seed"])
@@ -261,7 +265,7 @@ def load_run(
             "untrained": True,
             "weights_sha256": None,
         }
-    return Subject(model, getattr(data, part).center_crop(data.image_size), normalization, about)
+    return Subject(model, images, normalization, about)
 
 
 def load_run_data(run: Path, data_root: Path | None = None) -> tuple[Data, Normalization]:
@@ -275,23 +279,49 @@ def load_run_data(run: Path, data_root: Path | None = None) -> tuple[Data, Norma
     Raises:
         InputError: as `load_run`.
     """
-    config = read_json(run / "config.json")
-    try:
+    with _config_of(run) as config:
         data = load_data(
-            config["data"],
-            data_root=data_root or Path(config["data_root"]),
-            image_size=config["image_size"],
-            resize=config.get("resize"),
+            **_source_of(config, data_root),
             validation_share=config["validation_share"],
             seed=config["seed"],
-            skip_unreadable=config.get("skip_unreadable", False),
         )
-        known, normalization = config["classes"], Normalization(**config["normalization"])
+        return data, _normalization_of(run, config, data.classes)
+
+
+def _load_run_test_part(
+    run: Path, data_root: Path | None
+) -> tuple[LabelledImages, list[str], Normalization]:
+    """As `load_run_data`, without reading the images of the other parts."""
+    with _config_of(run) as config:
+        images, skipped = load_test_part(**_source_of(config, data_root))
+        return images, skipped, _normalization_of(run, config, images.classes)
+
+
+@contextmanager
+def _config_of(run: Path) -> Iterator[dict[str, Any]]:
+    config = read_json(run / "config.json")
+    try:
+        yield config
     except (KeyError, TypeError) as error:
         raise InputError(f"{run / 'config.json'} is no run's ({error}); train again") from None
-    if data.classes != known:
+
+
+def _source_of(config: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
+    """What `load_data` and `load_test_part` take."""
+    return {
+        "source": config["data"],
+        "data_root": data_root or Path(config["data_root"]),
+        "image_size": config["image_size"],
+        "resize": config.get("resize"),
+        "skip_unreadable": config.get("skip_unreadable", False),
+    }
+
+
+def _normalization_of(run: Path, config: Mapping[str, Any], classes: list[str]) -> Normalization:
+    """That of the run, if the data has its classes."""
+    if classes != config["classes"]:
         raise InputError(f"{config['data']} has other classes than the run {run} was trained with")
-    return data, normalization
+    return Normalization(**config["normalization"])
 
 
 def expect_parts(run: Path, data: Data) -> None:
@@ -345,24 +375,29 @@ def load_network(
         raise InputError(f"{name} is built with random weights; give --weights FILE")
     # The network first: it is quick, and a wrong name shows at once.
     target = load_target(name)
-    data = load_data(
-        source, data_root=data_root, image_size=image_size, skip_unreadable=skip_unreadable
-    )
+    where = {"data_root": data_root, "image_size": image_size, "skip_unreadable": skip_unreadable}
+    normalization = normalization or target.normalization
+    if part == "test" and normalization is not None:
+        images, skipped = load_test_part(source, **where)  # type: ignore[arg-type]
+    else:
+        data = load_data(source, **where)  # type: ignore[arg-type]
+        images, skipped = getattr(data, part), data.skipped
+        normalization = normalization or data.normalization
     if of_a_library:
-        target = load_target(name, len(data.classes))
+        target = load_target(name, len(images.classes))
     if weights is not None:
         load_weights(target.model, weights)
     return Subject(
         target.model,
-        getattr(data, part),
-        normalization or target.normalization or data.normalization,
+        images,
+        normalization,
         {
             "name": name.rpartition(":")[2],
             "source": source,
             "part": part,
             "model": {"name": name},
             "weights_sha256": None if weights is None else hash_file(weights),
-            "skipped": data.skipped,
+            "skipped": skipped,
         },
     )
 

@@ -159,23 +159,9 @@ def load_data(
     """
     if not 0 < validation_share < 1:
         raise InputError(f"validation share {validation_share} must lie between 0 and 1")
-    if image_size is not None and not 8 <= image_size <= 1024:
-        raise InputError(f"image size {image_size} must lie between 8 and 1024 pixels")
-    if resize is not None and not (image_size is not None and image_size <= resize <= 1024):
-        raise InputError(f"resize {resize} must lie between the image size and 1024 pixels")
     if seed < 0:
         raise InputError(f"seed {seed} must be 0 or more")
-    name, _, path = source.partition(":")
-    skipped: list[str] = []
-    side = resize or image_size
-    if source == "digits":
-        parts = _digits(side or 32)
-    elif source in ("cifar10", "cifar100"):
-        parts = _cifar(source, data_root, side or 32, download)
-    elif name == "folder" and path:
-        parts, skipped = _folder(Path(path).expanduser(), side, skip_unreadable)
-    else:
-        raise InputError(f"data source '{source}' is not known; take one of {', '.join(SOURCES)}")
+    parts, skipped = _parts(source, data_root, image_size, resize, download, skip_unreadable)
     train, test = parts[0], parts[-1]
     if len(parts) == 3:
         validation = parts[1]
@@ -188,6 +174,62 @@ def load_data(
         validation, test = (part.center_crop(image_size) for part in (validation, test))
     normalization = _KNOWN_NORMALIZATIONS.get(source) or _measure_normalization(train.images)
     return Data(source, train, validation, test, normalization, source != "digits", skipped)
+
+
+def load_test_part(
+    source: str,
+    *,
+    data_root: Path = Path("data"),
+    image_size: int | None = None,
+    resize: int | None = None,
+    download: bool = True,
+    skip_unreadable: bool = False,
+) -> tuple[LabelledImages, list[str]]:
+    """The test part of `load_data`, and which of its files were skipped.
+
+    Of a folder the images of other parts are not read: they may be too many for the memory.
+
+    Args:
+        source: of `load_data`, as are all others.
+        data_root: as there.
+        image_size: as there.
+        resize: as there.
+        download: as there.
+        skip_unreadable: as there.
+
+    Raises:
+        InputError: as `load_data`.
+    """
+    parts, skipped = _parts(
+        source, data_root, image_size, resize, download, skip_unreadable, test_alone=True
+    )
+    test = parts[-1]
+    return test if image_size is None else test.center_crop(image_size), skipped
+
+
+def _parts(
+    source: str,
+    data_root: Path,
+    image_size: int | None,
+    resize: int | None,
+    download: bool,
+    skip_unreadable: bool,
+    test_alone: bool = False,
+) -> tuple[list[LabelledImages], list[str]]:
+    """The parts that a source has, the last of them for the test, and what was skipped."""
+    if image_size is not None and not 8 <= image_size <= 1024:
+        raise InputError(f"image size {image_size} must lie between 8 and 1024 pixels")
+    if resize is not None and not (image_size is not None and image_size <= resize <= 1024):
+        raise InputError(f"resize {resize} must lie between the image size and 1024 pixels")
+    name, _, path = source.partition(":")
+    side = resize or image_size
+    if source == "digits":
+        return _digits(side or 32), []
+    if source in ("cifar10", "cifar100"):
+        return _cifar(source, data_root, side or 32, download), []
+    if name == "folder" and path:
+        return _folder(Path(path).expanduser(), side, skip_unreadable, test_alone)
+    raise InputError(f"data source '{source}' is not known; take one of {', '.join(SOURCES)}")
 
 
 def batches(part: LabelledImages, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -255,7 +297,7 @@ def _cifar(name: str, root: Path, image_size: int, download: bool) -> list[Label
 
 
 def _folder(
-    root: Path, image_size: int | None, skip_unreadable: bool
+    root: Path, image_size: int | None, skip_unreadable: bool, test_alone: bool
 ) -> tuple[list[LabelledImages], list[str]]:
     if not root.is_dir():
         raise InputError(f"folder {root} does not exist; check the path after 'folder:'")
@@ -285,8 +327,11 @@ def _folder(
             raise InputError(f"{root / name} has the class {foreign[0]}, which train/ has not")
         if not listings[name]:
             raise InputError(f"{root / name} holds no image; it needs <class>/<image> files")
+    size = image_size or _common_size(root, [f for name in names for _, f in listings[name]])
+    names = names[-1:] if test_alone else names
     files = [file for name in names for _, file in listings[name]]
-    decoded, unreadable = _decode(root, files, image_size)
+    _check_memory(len(files), size)
+    decoded, unreadable = _attempt(root, files, lambda file: _read_image(file, size))
     if unreadable:
         shown = "; ".join(unreadable[:3]) + ("; ..." if len(unreadable) > 3 else "")
         if not skip_unreadable:
@@ -340,38 +385,37 @@ def _list_folder(root: Path, part: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _decode(
-    root: Path, files: list[Path], image_size: int | None
-) -> tuple[dict[Path, Tensor], list[str]]:
-    """Every readable file as uint8 ``(3, H, W)`` of one size; what could not be read, and why."""
+def _common_size(root: Path, files: list[Path]) -> int:
+    """The side of the images where all have one and it is small, else the default."""
+    sizes, _ = _attempt(root, files, _image_size)
+    if len(set(sizes.values())) == 1:
+        width, height = next(iter(sizes.values()))
+        if width == height and width <= _LARGEST_NATIVE:
+            return width
+    return _DEFAULT_RESIZE
 
-    def attempt(read: Callable[[Path], _Read]) -> tuple[dict[Path, _Read], list[str]]:
-        def one(file: Path) -> _Read | str:
-            try:
-                if not file.is_file():  # a link that leads nowhere; a pipe would block
-                    return f"{file.relative_to(root)} (no regular file)"
-                if not file.stat().st_size:
-                    return f"{file.relative_to(root)} (empty file)"
-                return read(file)
-            except Exception as error:  # Pillow's decoders raise what they like on broken files
-                reason = first_line(error).split(" '")[0].rstrip(":")
-                return f"{file.relative_to(root)} ({reason})"
 
-        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            results = dict(zip(files, pool.map(one, files), strict=True))
-        good = {f: r for f, r in results.items() if not isinstance(r, str)}
-        return good, [r for r in results.values() if isinstance(r, str)]
+def _attempt(
+    root: Path, files: list[Path], read: Callable[[Path], _Read]
+) -> tuple[dict[Path, _Read], list[str]]:
+    """What was read of every readable file; what could not be read, and why."""
 
-    if image_size is None:
-        sizes, _ = attempt(_image_size)
-        if len(set(sizes.values())) == 1:
-            width, height = next(iter(sizes.values()))
-            if width == height and width <= _LARGEST_NATIVE:
-                image_size = width
-        image_size = image_size or _DEFAULT_RESIZE
-    _check_memory(len(files), image_size)
-    return attempt(lambda file: _read_image(file, image_size))
+    def one(file: Path) -> _Read | str:
+        try:
+            if not file.is_file():  # a link that leads nowhere; a pipe would block
+                return f"{file.relative_to(root)} (no regular file)"
+            if not file.stat().st_size:
+                return f"{file.relative_to(root)} (empty file)"
+            return read(file)
+        except Exception as error:  # Pillow's decoders raise what they like on broken files
+            reason = first_line(error).split(" '")[0].rstrip(":")
+            return f"{file.relative_to(root)} ({reason})"
+
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        results = dict(zip(files, pool.map(one, files), strict=True))
+    good = {f: r for f, r in results.items() if not isinstance(r, str)}
+    return good, [r for r in results.values() if isinstance(r, str)]
 
 
 def _check_memory(count: int, image_size: int) -> None:
