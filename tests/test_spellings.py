@@ -751,3 +751,28 @@ def test_marks_pin_no_memory() -> None:
         model(images())
     alive.clear()
     find_gates(model, images())
+
+
+def test_a_parameter_that_comes_back_from_an_operation_stays_one() -> None:
+    """``to`` returns the tensor itself where nothing has to change, and the input has a part in it."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.scale = nn.Linear(3, 3), nn.Parameter(torch.rand(1, 3, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            gate = torch.sigmoid(self.fc(x.mean((2, 3))))[:, :, None, None]
+            gated = x * (gate * self.scale)
+            return gated + 0 * self.scale.to(x)
+
+    torch.manual_seed(0)
+    model, x = Scaled().eval(), torch.rand(2, 3, 4, 4)
+    found = find_gates(model, x)
+    wanted = torch.sigmoid(model.fc(x.mean((2, 3)))) * model.scale.flatten()
+    with torch.no_grad(), watch_gates(model, found) as seen:
+        for write in (False, True, False):
+            if write:
+                model.scale.mul_(1)
+            model(x)
+            torch.testing.assert_close(seen[found[0].name], wanted)

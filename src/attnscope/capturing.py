@@ -671,8 +671,8 @@ def _thumbnails(pictures: Tensor) -> NDArray[np.uint8]:
     """uint8 ``(n, 3, H, W)`` -> ``(n, h, w, 3)``, the longer side at most 128 pixels."""
     if max(pictures.shape[2:]) > _LARGEST_THUMBNAIL:
         scale = _LARGEST_THUMBNAIL / max(pictures.shape[2:])
-        small = F.interpolate(pictures.float(), scale_factor=scale, mode="bilinear", antialias=True)
-        pictures = small.round().clamp(0, 255).to(torch.uint8)
+        # As bytes, which is several times as fast as in float32.
+        pictures = F.interpolate(pictures, scale_factor=scale, mode="bilinear", antialias=True)
     return _numpy(pictures.permute(0, 2, 3, 1))
 
 

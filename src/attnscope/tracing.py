@@ -65,6 +65,9 @@ class Tracer(TorchFunctionMode):
         self._marks: MutableMapping[Tensor, Mark] = WeakTensorKeyDictionary()
         # What no input has a part in (parameters, constants, noise), with its version.
         self._static: MutableMapping[Tensor, int | None] = WeakTensorKeyDictionary()
+        # Of the network's own tensors the version when they were last put there. To put all of them
+        # there before each forward costs one part in a hundred of it.
+        self._known: dict[int, tuple[Tensor, int | None]] = {}
         self._running: list[str] = []
         self._calls: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
@@ -141,8 +144,7 @@ class Tracer(TorchFunctionMode):
             if is_root:
                 self._running.clear()
                 self._calls.clear()
-                for tensor in (*module.parameters(), *module.buffers()):
-                    self._static[tensor] = _version(tensor)
+                self._know(module)
                 self._paused = True  # what is done to get ready is no part of this forward
                 try:
                     self.begin(args, kwargs)
@@ -161,6 +163,15 @@ class Tracer(TorchFunctionMode):
 
         self._handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         self._handles.append(module.register_forward_hook(leave, always_call=True))
+
+    def _know(self, model: nn.Module) -> None:
+        """Parameters and buffers are static at the start of a forward, whatever was written."""
+        for tensor in (*model.parameters(), *model.buffers()):
+            version = _version(tensor)
+            known = self._known.get(id(tensor))
+            if known is None or known[1] != version or version is None:
+                self._known[id(tensor)] = tensor, version
+                self._static[tensor] = version
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -208,6 +219,7 @@ class Tracer(TorchFunctionMode):
                 self._static[output] = _version(output)
             else:
                 self._static.pop(output, None)
+                self._known.pop(id(output), None)
             if mark:
                 self._marks[output] = replace(mark, version=_version(output))
             else:
