@@ -15,7 +15,8 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from attnscope import InputError, Recording, capture, figures
+from attnscope import InputError, Recording, capture, figures, find_gates
+from attnscope.gates import watch_gates
 from attnscope.interventions import (
     Bench,
     ablate_channels,
@@ -26,7 +27,7 @@ from attnscope.interventions import (
     replace_gates,
     study,
 )
-from attnscope.interventions.randomization import _drawn_anew, _modules_of
+from attnscope.interventions.randomization import _drawn_anew, _modules_of, _up_to
 from attnscope.interventions.replay import plan_of
 from attnscope.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.pictures import USAGE, Unavailable, usage_of
@@ -588,7 +589,7 @@ def test_randomization_tells_what_was_learnt(tmp_path: Path) -> None:
             {"first", "stem", "norm"},
         ),
     ):
-        other = _drawn_anew(bench, paths, lenders, 0)
+        other = _drawn_anew(bench, gate, paths, lenders, 0)
         assert other is not None
         changed = {
             name.split(".")[0]
@@ -601,9 +602,44 @@ def test_randomization_tells_what_was_learnt(tmp_path: Path) -> None:
         features = other.stem(images.tensors[0][lenders])
     wanted = features.mean((0, 2, 3))
     torch.testing.assert_close(other.norm.running_mean, wanted, atol=1e-3, rtol=1e-3)
-    assert _drawn_anew(bench, {"first.1"}, lenders, 0) is None  # a sigmoid has no parameters
+    assert _drawn_anew(bench, gate, {"first.1"}, lenders, 0) is None  # a sigmoid has no parameters
     assert table["constant"].isna().all()  # a constant gate is like nothing, itself included
     assert len(found) == 2 * (2 * 2 + 1)
+
+
+def test_a_forward_as_far_as_a_gate() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Sequential(nn.Linear(3, 3), nn.Sigmoid())
+
+        def forward(self, x: Tensor, gated: bool = True) -> Tensor:
+            return x * self.gate(x.mean((2, 3)))[:, :, None, None] if gated else x + 1
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.calls = Block(), Block(), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.second(self.first(self.second(x, gated=False)))
+            self.calls += 1
+            return x.mean((2, 3))
+
+    torch.manual_seed(0)
+    model, x = Net().eval(), torch.rand(2, 3, 4, 4)
+    gates = find_gates(model, x)
+    with watch_gates(model, gates) as seen:
+        model(x)
+        wanted = dict(seen)
+    for gate in gates:
+        model.calls = 0
+        with _up_to(model, gate) as run:
+            for _ in range(2):
+                assert torch.equal(run(x), wanted[gate.name])
+        assert model.calls == 0
+    model(x)
+    assert model.calls == 1
 
 
 def test_cka_by_hand_and_its_invariances() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from attnscope.errors import InputError
@@ -81,7 +82,7 @@ def randomize_gates(
             upstream = makers | plan.ran_before(gate)
             for randomized, paths in (("own", makers), ("upstream", upstream)):
                 for draw in range(draws):
-                    model = _drawn_anew(bench, paths, lenders, draw)
+                    model = _drawn_anew(bench, gate, paths, lenders, draw)
                     if model is None:  # nothing in them could be drawn
                         found.append({**about, "randomized": randomized, "draw": draw})
                         continue
@@ -141,7 +142,7 @@ def _modules_of(model: nn.Module, gate: Gate) -> set[str]:
 
 
 def _drawn_anew(
-    bench: Bench, paths: Iterable[str], lenders: NDArray[np.int64], draw: int
+    bench: Bench, gate: Gate, paths: Iterable[str], lenders: NDArray[np.int64], draw: int
 ) -> nn.Module | None:
     """A copy of the network with the parameters of some modules drawn anew; None if none can be."""
     model = copy.deepcopy(bench.model).cpu()
@@ -168,22 +169,46 @@ def _drawn_anew(
         return None
     model.to(bench.device)
     if norms:
-        with eval_mode(model), torch.no_grad():
+        with eval_mode(model), torch.no_grad(), _up_to(model, gate) as run:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # a plain mean over the batches
                 norm.train()
             for batch in bench.batches(lenders):
-                model(batch.x)
+                run(batch.x)
     return model
 
 
 def _values(
     bench: Bench, model: nn.Module, gate: Gate, rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    found = []
-    with eval_mode(model), torch.no_grad(), watch_gates(model, [gate]) as seen:
-        for batch in bench.batches(rows):
-            model(batch.x)
-            found.append(seen[gate.name].float().cpu().numpy())
+    with eval_mode(model), torch.no_grad(), _up_to(model, gate) as run:
+        found = [run(batch.x).float().cpu().numpy() for batch in bench.batches(rows)]
     return np.concatenate(found)
+
+
+class _Acted(Exception):
+    """Ends a forward: the gate has multiplied, and what follows it is not looked at."""
+
+
+@contextmanager
+def _up_to(model: nn.Module, gate: Gate) -> Iterator[Callable[[Tensor], Tensor]]:
+    """A forward as far as the module in which the gate acts, which returns the gate."""
+    places = {path.removeprefix("module."): module for path, module in model.named_modules()}
+
+    def end(*_: object) -> None:
+        if gate.name in seen:  # a shared module runs before, too
+            raise _Acted
+
+    with watch_gates(model, [gate]) as seen:
+        handle = places.get(gate.applied_in, model).register_forward_hook(end)
+
+        def run(x: Tensor) -> Tensor:
+            with suppress(_Acted):
+                model(x)
+            return seen[gate.name]
+
+        try:
+            yield run
+        finally:
+            handle.remove()
