@@ -10,14 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from attnscope.cli import main
 from attnscope.outcomes import Outcomes, outcomes_folder, write_outcomes
 from attnscope.recording import Recording
 from attnscope.statistics import (
+    between_class_variance,
     compare_accuracy,
+    compare_gates,
     compare_seeds,
     decode_gates,
+    permuted_channel_effects,
     replacement_effects,
 )
 
@@ -141,3 +145,44 @@ def replaced(recording: Recording) -> pd.DataFrame:
         ],
         ignore_index=True,
     )
+
+
+def test_measures(make_recording: Callable[..., Recording], tmp_path: Path) -> None:
+    recordings = [
+        make_recording("a", count=60),
+        make_recording("b", spatial=False, count=60, seed=1),
+    ]
+    done = run(
+        "measures.py",
+        *(recording.folder for recording in recordings),
+        *("--out", tmp_path / "out", "--permutations", "9"),
+    )
+    assert done.returncode == 2  # both folders are called test
+    assert "a folder name of its own" in done.stderr
+    folders = [recording.folder.parents[1] for recording in recordings]
+    arguments = [*folders, "--out", tmp_path / "out", "--permutations", "9"]
+    done = run("measures.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    a, b = map(Recording, folders)
+    for name, recording in (("a", a), ("b", b)):
+        written = pd.read_csv(tmp_path / "out" / f"{name}-variance.csv")
+        pd.testing.assert_frame_equal(
+            written, between_class_variance(recording, 9), check_dtype=False, rtol=1e-5
+        )
+        channels = pd.read_csv(tmp_path / "out" / f"{name}-channels.csv")
+        summary = pd.read_csv(tmp_path / "out" / f"{name}-channels_summary.csv")
+        gates = recording.gates_of_kind("channel")
+        assert list(summary["gate"]) == [gate.name for gate in gates]
+        mine = channels[channels["gate"] == gates[0].name]
+        effects = permuted_channel_effects(recording, gates[0].name, 9)
+        np.testing.assert_allclose(mine["eta_squared"], effects["eta_squared"], rtol=1e-5)
+        np.testing.assert_allclose(mine["p_effect"], effects["p"])
+        assert summary["differs"][0] == (effects["p_max"] < 0.05).sum()
+        assert summary["largest_eta_squared"][0] == pytest.approx(mine["eta_squared"].max())
+    assert (tmp_path / "out" / "a-agreement.csv").is_file()
+    assert not (tmp_path / "out" / "b-agreement.csv").exists()
+    alike = pd.read_csv(tmp_path / "out" / "pairs_gates.csv")
+    wanted = compare_gates(a, b)
+    np.testing.assert_allclose(alike["similarity"], wanted["similarity"], rtol=1e-5)
+    done = run("measures.py", *arguments)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)

@@ -1,0 +1,115 @@
+"""All that recordings alone can tell, as tables: python analysis/measures.py RUN...
+
+docs/metrics.md says what each number is. What needs the network is of ``attnscope intervene``.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import tyro
+
+from attnscope import statistics
+from attnscope.errors import InputError
+from attnscope.files import new_folder, write_bytes
+from attnscope.recording import Recording
+
+
+def main(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    out: Path = Path("measures"),
+    permutations: int = 1000,
+) -> None:
+    """Tables (CSV) of each run, and of pairs of runs.
+
+    Args:
+        runs: with recordings of the same images; each has a folder name of its own.
+        out: a folder that must not exist.
+        permutations: orders of the labels, where a null is made of them.
+    """
+    if not runs or len({run.name for run in runs}) < len(runs):
+        raise InputError("give one or more runs, each with a folder name of its own")
+    recordings = {run.name: Recording(run) for run in runs}
+    with new_folder(out) as folder:
+        for name, recording in recordings.items():
+            for table, frame in of_one(recording, permutations).items():
+                write(folder / f"{name}-{table}.csv", frame)
+            print(f"{name}: measured")
+        for table, frame in of_pairs(recordings, permutations).items():
+            write(folder / f"{table}.csv", frame)
+    print(f"{out}: tables of {len(runs)} runs")
+
+
+def of_one(recording: Recording, permutations: int) -> dict[str, pd.DataFrame]:
+    """By name: classes, and where there are gates channels, variance, states and errors."""
+    classes = statistics.class_metrics(recording)
+    classes["calibration_error"] = statistics.calibration_error(recording)  # of all classes
+    found = {"classes": classes}
+    if not recording.gates:
+        return found
+    channels = []
+    for gate in recording.gates_of_kind("channel"):
+        selectivity = statistics.class_selectivity(recording, gate.name, permutations)
+        effects = statistics.permuted_channel_effects(recording, gate.name, permutations)
+        frame = selectivity.merge(
+            effects.drop(columns="constant"), on="channel", suffixes=("_selectivity", "_effect")
+        )
+        channels.append(frame.assign(gate=gate.name))
+    if channels:
+        found["channels"] = pd.concat(channels, ignore_index=True)
+        found["channels_summary"] = summary_of(found["channels"])
+    found["variance"] = statistics.between_class_variance(recording, permutations)
+    found["states"] = statistics.state_sweep(recording)
+    found["errors"] = statistics.error_position_summary(recording)
+    if recording.gates_of_kind("spatial") and recording.grad_cam_layers:
+        found["agreement"] = statistics.agreement_summary(recording)
+    return found
+
+
+def summary_of(channels: pd.DataFrame) -> pd.DataFrame:
+    """One row a gate: how many of its channels know the class, after correction over the gate."""
+    known = channels.assign(
+        selective=channels["p_max_selectivity"] < 0.05, differs=channels["p_max_effect"] < 0.05
+    )
+    return known.groupby("gate", sort=False, as_index=False).agg(
+        channels=("channel", "size"),
+        constant=("constant", "sum"),
+        selective=("selective", "sum"),
+        differs=("differs", "sum"),
+        median_selectivity=("selectivity", "median"),
+        largest_selectivity=("selectivity", "max"),
+        median_eta_squared=("eta_squared", "median"),
+        largest_eta_squared=("eta_squared", "max"),
+    )
+
+
+def of_pairs(recordings: dict[str, Recording], permutations: int) -> dict[str, pd.DataFrame]:
+    """By name: likeness of gates, and of the order of classes; of each pair that shares gates."""
+    alike, geometry = [], []
+    for (a, first), (b, second) in combinations(recordings.items(), 2):
+        shared = {gate.name for gate in first.gates} & {gate.name for gate in second.gates}
+        if not shared:
+            continue
+        alike.append(statistics.compare_gates(first, second).assign(first=a, second=b))
+        if any(gate.name in shared for gate in first.gates_of_kind("channel")):
+            frame = statistics.compare_geometry(first, second, permutations)
+            geometry.append(frame.assign(first=a, second=b))
+    tables = {"pairs_gates": alike, "pairs_geometry": geometry}
+    return {name: pd.concat(frames, ignore_index=True) for name, frames in tables.items() if frames}
+
+
+def write(file: Path, table: pd.DataFrame) -> None:
+    """As CSV."""
+    write_bytes(file, table.to_csv(index=False, float_format="%.6g").encode())
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(main)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
