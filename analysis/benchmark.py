@@ -277,7 +277,7 @@ def _other_grad_cams(
 
 
 def memory(images: tuple[int, ...] = (10_000, 50_000), moments: bool = False) -> None:
-    """Peak resident memory of a capture beyond the data set's own array, in MB.
+    """Peak resident memory of a capture beyond the data set's own array, in MiB.
 
     Each number of images gets a process of its own, since a peak is never forgotten: resnet18 with
     SE, the 7×7 stem and 16 channels, on random pictures of 32 pixels.
@@ -294,7 +294,7 @@ def memory(images: tuple[int, ...] = (10_000, 50_000), moments: bool = False) ->
     with tempfile.TemporaryDirectory() as folder:
         capture(model, part, Path(folder) / "recording", moments=moments, progress=False)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"{images[0]:7} images: {(peak - pixels.nbytes) / 2**20:.1f} MB", flush=True)
+    print(f"{images[0]:7} images: {(peak - pixels.nbytes) / 2**20:.1f} MiB", flush=True)
 
 
 def statistics_of_a_recording(

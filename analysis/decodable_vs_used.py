@@ -1,7 +1,7 @@
 """What do the gates know, and is it used? python analysis/decodable_vs_used.py RUN...
 
-Runs that differ in nothing but the seed are taken together. Interventions are made where a run has
-none.
+Runs that differ in nothing but the seed are taken together. Interventions are made where a run
+lacks some.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(
             for recording in seeds if seeds[0].gates else ():
                 run = run_of[recording.folder]
                 outcomes = find_outcomes(recording)
-                if outcomes is None:
+                if outcomes is None or outcomes.replacement is None or lacks(outcomes):
                     others = [run_of[other.folder] for other in seeds if other is not recording]
                     outcomes = intervene(run, others, recording)
                 usage = usage_of(outcomes)
@@ -65,6 +65,11 @@ def main(
     for name, picture in pictures.items():
         print(f"{name}: {picture.caption}")
     print(f"{out}: {len(pictures)} figures, tables, report.html")
+
+
+def lacks(outcomes: Outcomes) -> bool:
+    """Whether an interruption left out what the page is made of."""
+    return not {"decoding", "effects"} <= set(outcomes.tables)
 
 
 def intervene(run: Path, seeds: list[Path], recording: Recording) -> Outcomes:

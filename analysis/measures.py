@@ -1,6 +1,7 @@
-"""All that recordings alone can tell, as tables: python analysis/measures.py RUN...
+"""Most of what recordings alone can tell, as tables: python analysis/measures.py RUN...
 
-docs/metrics.md says what each number is. What needs the network is of ``attnscope intervene``.
+docs/metrics.md says what each number is. What a linear probe reads from each gate is decoding.csv
+of ``attnscope intervene``, beside all that needs the network.
 """
 
 from __future__ import annotations

@@ -91,6 +91,26 @@ def test_from_images_to_report(
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_test_image_that_broke_after_the_training(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "se", run)
+    shutil.rmtree(run / "recordings")
+    config = read_json(run / "config.json")
+    images = tmp_path / "images"
+    shutil.copytree(config["data"].removeprefix("folder:"), images)
+    (run / "config.json").write_text(json.dumps({**config, "data": f"folder:{images}"}))
+    (images / "test" / "dark" / "0.png").write_bytes(b"")
+    assert "go on without them with --skip-unreadable" in refused(capsys, "capture", run)
+    assert main(["capture", str(run), "--skip-unreadable"]) == 0
+    recording = Recording(run)
+    assert len(recording) == 11
+    assert recording.about["skipped"] == ["test/dark/0.png (empty file)"]
+    few = ["--experiments", "replace", "--images", "4"]
+    assert main(["intervene", str(run), *few]) == 0
+
+
 def test_the_run_tells_how_it_was_made(runs: Path) -> None:
     config = json.loads((runs / "cbam" / "config.json").read_text())
     assert config["classes"] == ["dark", "light"]
@@ -141,7 +161,7 @@ def test_interventions_and_their_page(
     )
     assert "is no run with a network" in refused(capsys, "intervene", tmp_path)
     (run / "interventions" / "test").mkdir(parents=True)
-    assert "holds no interventions" in refused(capsys, "intervene", run, *some)
+    assert "is no folder of interventions" in refused(capsys, "intervene", run, *some)
     shutil.rmtree(run / "interventions")
     assert "batch size is 0" in refused(capsys, "intervene", run, "--batch-size", "0")
     # Another network's gates, before anything is run.

@@ -208,6 +208,29 @@ def test_what_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         intervene_in(folder, other, experiments=["ablate"], progress=False)
 
 
+def test_what_was_made_with_other_controls_is_made_again(tmp_path: Path) -> None:
+    bench, folder = toy_bench("used", tmp_path), tmp_path / "out"
+    other = toy_bench("constant", tmp_path).recording
+    wanted = ["decode", "randomize"]
+    found = intervene_in(folder, bench, experiments=wanted, progress=False)
+    assert "seed" not in set(found.table("randomization")["randomized"])
+    assert found.table("decoding")["untrained_accuracy"].isna().all()
+    with pytest.raises(InputError, match="holds these experiments already"):
+        intervene_in(folder, bench, experiments=wanted, progress=False)
+    found = intervene_in(folder, bench, [other], experiments=wanted, progress=False)
+    assert "seed" in set(found.table("randomization")["randomized"])
+    assert found.about["experiments"] == wanted
+    assert found.about["controls"] == {"randomize": [other.id]}
+    with pytest.raises(InputError, match="holds these experiments already"):
+        intervene_in(folder, bench, [other], experiments=wanted, progress=False)
+    found = intervene_in(folder, bench, untrained=other, experiments=wanted, progress=False)
+    assert found.table("decoding")["untrained_accuracy"].notna().all()
+    assert found.about["controls"] == {"randomize": [other.id], "decode": [other.id]}
+    assert "seed" in set(found.table("randomization")["randomized"])  # it was not made again
+    with pytest.raises(InputError, match="is no folder of interventions"):
+        intervene_in(tmp_path, bench, progress=False)
+
+
 def test_outcomes_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     bench = toy_bench("used", tmp_path)
     assert find_outcomes(bench.recording) is None

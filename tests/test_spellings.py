@@ -776,3 +776,24 @@ def test_a_parameter_that_comes_back_from_an_operation_stays_one() -> None:
                 model.scale.mul_(1)
             model(x)
             torch.testing.assert_close(seen[found[0].name], wanted)
+
+
+def test_a_buffer_that_was_replaced_does_not_live_on() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+            self.register_buffer("seen", torch.zeros(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = self.seen + 1
+            return x * torch.sigmoid(self.fc(x.mean((2, 3))))[:, :, None, None]
+
+    torch.manual_seed(0)
+    model, x = Counts().eval(), torch.rand(2, 3, 4, 4)
+    old = []
+    with torch.no_grad(), watch_gates(model, find_gates(model, x)):
+        for _ in range(5):
+            model(x)
+            old.append(weakref.ref(model.seen))
+    assert [ref() is not None for ref in old] == [False] * 4 + [True]

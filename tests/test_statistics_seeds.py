@@ -112,6 +112,8 @@ def test_seeds_of_one_kind_are_found_and_ordered(make_recording: Make) -> None:
     made[3].about["seed"] = 0
     with pytest.raises(InputError, match="of one kind and seed"):
         group_by_kind(made)
+    made[3].about["training_sha256"] = "of more epochs"
+    assert [len(kind) for kind in group_by_kind(made).values()] == [1, 1, 1, 1, 1]
 
 
 def test_disagreements_against_a_loop(make_recording: Make) -> None:

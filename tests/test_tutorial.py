@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from attnscope.recording import Recording
+from attnscope.report import find_outcomes
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-own-network.md"
 
@@ -60,9 +61,13 @@ def test_three_commands(folder: Path) -> None:
 
 
 def test_ten_lines(folder: Path) -> None:
-    _, captured, edited = blocks("python")
+    _, captured, edited, intervened = blocks("python")
     assert len([line for line in captured.splitlines() if line]) <= 10
     check = "assert without.shape == (100, 10) and not torch.equal(without, model(images))\n"
-    shown = run([sys.executable, "-c", captured + edited + check], folder)
+    shown = run([sys.executable, "-c", captured + edited + check + intervened], folder)
     assert shown.startswith("2 channel [")
-    assert len(Recording(folder / "captured" / "again")) == 359
+    recording = Recording(folder / "captured" / "again")
+    assert len(recording) == 359
+    outcomes = find_outcomes(recording)
+    assert outcomes is not None
+    assert set(outcomes.tables) == {"decoding", "effects"}

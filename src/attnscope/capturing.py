@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -224,7 +225,11 @@ class Subject:
 
 
 def load_run(
-    run: Path, part: str = "test", data_root: Path | None = None, untrained: bool = False
+    run: Path,
+    part: str = "test",
+    data_root: Path | None = None,
+    untrained: bool = False,
+    skip_unreadable: bool = False,
 ) -> Subject:
     """A run's network, and a part of the data that it was trained with.
 
@@ -235,18 +240,20 @@ def load_run(
         untrained: the run's architecture with fresh random weights, neither trained nor pretrained,
             instead of its network: the same ones for each call, from the run's seed. In eval mode
             its BatchNorm changes nothing, so that features grow with the depth.
+        skip_unreadable: go on without files that cannot be read, also where the training did not.
 
     Raises:
-        InputError: the run cannot be used, or the data is no longer what the run was trained with.
+        InputError: the run cannot be used, or the data has other classes; also, for ``train`` and
+            ``validation``, where it is no longer what the run was trained with.
     """
     _check_part(part)
     if not run.is_dir():
         raise InputError(f"run {run} does not exist; make it with attnscope train")
     model = load_model(run)
     if part == "test":
-        images, skipped, normalization = _load_run_test_part(run, data_root)
+        images, skipped, normalization = _load_run_test_part(run, data_root, skip_unreadable)
     else:
-        data, normalization = load_run_data(run, data_root)
+        data, normalization = load_run_data(run, data_root, skip_unreadable)
         expect_parts(run, data)
         images, skipped = getattr(data, part).center_crop(data.image_size), data.skipped
     about: dict[str, Any] = {
@@ -256,6 +263,7 @@ def load_run(
         "seed": read_json(run / "config.json")["seed"],
         "model": read_json(run / "model.json"),
         "weights_sha256": hash_file(run / "model.safetensors"),
+        "training_sha256": _hash_training(read_json(run / "config.json")),
         "skipped": skipped,
     }
     if untrained:
@@ -264,24 +272,39 @@ def load_run(
             "name": f"{about['name']} (untrained)",
             "untrained": True,
             "weights_sha256": None,
+            "training_sha256": None,
         }
     return Subject(model, images, normalization, about)
 
 
-def load_run_data(run: Path, data_root: Path | None = None) -> tuple[Data, Normalization]:
+_SETTINGS = (
+    *("data", "image_size", "resize", "validation_share", "skip_unreadable"),
+    *("weights", "recipe", "epochs", "precision"),
+)
+
+
+def _hash_training(config: Mapping[str, Any]) -> str:
+    """The same for trainings that differ in nothing but the seed and the machine."""
+    settings = {key: config.get(key) for key in _SETTINGS}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def load_run_data(
+    run: Path, data_root: Path | None = None, skip_unreadable: bool = False
+) -> tuple[Data, Normalization]:
     """All parts of the data that a run was trained with, split as then, and its normalization.
 
     Training images may be larger than the network gets them: crop their centres.
 
     Args:
-        run, data_root: of `load_run`.
+        run, data_root, skip_unreadable: of `load_run`.
 
     Raises:
         InputError: as `load_run`.
     """
     with _config_of(run) as config:
         data = load_data(
-            **_source_of(config, data_root),
+            **_source_of(config, data_root, skip_unreadable),
             validation_share=config["validation_share"],
             seed=config["seed"],
         )
@@ -289,11 +312,11 @@ def load_run_data(run: Path, data_root: Path | None = None) -> tuple[Data, Norma
 
 
 def _load_run_test_part(
-    run: Path, data_root: Path | None
+    run: Path, data_root: Path | None, skip_unreadable: bool
 ) -> tuple[LabelledImages, list[str], Normalization]:
     """As `load_run_data`, without reading the images of the other parts."""
     with _config_of(run) as config:
-        images, skipped = load_test_part(**_source_of(config, data_root))
+        images, skipped = load_test_part(**_source_of(config, data_root, skip_unreadable))
         return images, skipped, _normalization_of(run, config, images.classes)
 
 
@@ -306,14 +329,16 @@ def _config_of(run: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{run / 'config.json'} is no run's ({error}); train again") from None
 
 
-def _source_of(config: Mapping[str, Any], data_root: Path | None) -> dict[str, Any]:
+def _source_of(
+    config: Mapping[str, Any], data_root: Path | None, skip_unreadable: bool
+) -> dict[str, Any]:
     """What `load_data` and `load_test_part` take."""
     return {
         "source": config["data"],
         "data_root": data_root or Path(config["data_root"]),
         "image_size": config["image_size"],
         "resize": config.get("resize"),
-        "skip_unreadable": config.get("skip_unreadable", False),
+        "skip_unreadable": skip_unreadable or config.get("skip_unreadable", False),
     }
 
 
@@ -669,6 +694,7 @@ def _arrays(
 
 def _thumbnails(pictures: Tensor) -> NDArray[np.uint8]:
     """uint8 ``(n, 3, H, W)`` -> ``(n, h, w, 3)``, the longer side at most 128 pixels."""
+    pictures = pictures.cpu()  # where bytes can be interpolated, and will have to be
     if max(pictures.shape[2:]) > _LARGEST_THUMBNAIL:
         scale = _LARGEST_THUMBNAIL / max(pictures.shape[2:])
         # As bytes, which is several times as fast as in float32.

@@ -31,7 +31,8 @@ class DataOptions:
     data_root: Path = Path("data")
     """Where cifar10 and cifar100 lie, or are downloaded to."""
     image_size: int | None = None
-    """Pixels. Default: the recipe's, or else 32, or a folder's own size."""
+    """Pixels. Default: the recipe's, or else 32; of a folder the images' own size where all are
+    squares of one size up to 96, else 224."""
     validation_share: float = 0.1
     """Share of the training part that becomes validation, where the source has none."""
     skip_unreadable: bool = False
@@ -193,14 +194,15 @@ class Capture:
     data: str | None = None
     """Of --model: digits, cifar10, cifar100, or folder:PATH with train/CLASS/ and test/CLASS/."""
     image_size: int | None = None
-    """Of --model, in pixels. Default: 32, or a folder's own size."""
+    """Of --model, in pixels. Default: 32; of a folder the images' own size where all are squares of
+    one size up to 96, else 224."""
     mean: tuple[float, float, float] | None = None
     """Of --model: what was subtracted from red, green and blue in 0 to 1. Default: timm's or
     torchvision's, else the mean of the training part."""
     std: tuple[float, float, float] | None = None
     """Of --model: by what the difference was divided."""
     skip_unreadable: bool = False
-    """Of --model: go on without images that cannot be read; they are named."""
+    """Go on without images that cannot be read; they are named."""
     part: str = "test"
     """train, validation or test."""
     untrained: bool = False
@@ -266,7 +268,9 @@ class Capture:
         from attnscope.train import choose_device
 
         if self.run is not None:
-            subject = load_run(self.run, self.part, self.data_root, self.untrained)
+            subject = load_run(
+                self.run, self.part, self.data_root, self.untrained, self.skip_unreadable
+            )
         else:
             assert self.model is not None  # as is --data, as was checked
             assert self.data is not None
@@ -364,11 +368,13 @@ class Intervene:
         from attnscope.train import choose_device
 
         _verify(folder)
-        subject = load_run(self.run, self.part, self.data_root)
+        recording = Recording(folder)
+        skip = bool(recording.about.get("skipped"))
+        subject = load_run(self.run, self.part, self.data_root, skip_unreadable=skip)
         bench = Bench(
             subject.model.to(choose_device(self.device)).to(memory_format=torch.channels_last),
             subject.images,
-            Recording(folder),
+            recording,
             normalization=subject.normalization,
             images=self.images,
             seed=self.seed,
@@ -440,12 +446,13 @@ class Fold:
 
 @dataclass(frozen=True)
 class Figures:
-    """Write every figure of a run, as PNG and PDF."""
+    """Write every figure of a recording, as PNG and PDF."""
 
     run: _Run
     """A run folder with a recording, or a recording."""
     out: Path | None = None
-    """Default: RUN/figures."""
+    """Default: RUN/figures, of another part than test RUN/figures/PART; of a recording without a
+    run, figures within it."""
 
     def __call__(self) -> None:
         from attnscope.report import write_figures
@@ -632,7 +639,10 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 is well, 2 is input that cannot be used, 130 is an interruption."""
+    """Runs a command; 0 is well, 2 is input that cannot be used, 130 is an interruption.
+
+    1 is what went wrong on the way: a full disk, a loss that is not finite, a pipe that closed.
+    """
     command = tyro.extras.subcommand_cli_from_dict(
         _COMMANDS,
         prog="attnscope",
@@ -783,7 +793,7 @@ def _load_arguments(images: DataOptions) -> dict[str, Any]:
 def _announce_run(run: Path) -> None:
     result = read_result(run)
     print(
-        f"test accuracy {result['test']['accuracy']:.2%} (last weights), "
+        f"test accuracy {result['test']['accuracy']:.2%} ({result['weights']} weights), "
         f"{result['seconds_per_step']:.2f} s a step: {run}"
     )
     print(f"Next: attnscope capture {run}")

@@ -81,9 +81,12 @@ def add_outcomes(folder: Path, outcomes: Outcomes) -> None:
 
     Their experiments count as made once all of their tables are there.
     """
-    known = read_json(folder / "about.json").get("experiments", [])
-    new = [name for name in outcomes.about["experiments"] if name not in known]
-    _write(folder, replace(outcomes, about={**outcomes.about, "experiments": [*known, *new]}))
+    known = read_json(folder / "about.json")
+    made = known.get("experiments", [])
+    new = [name for name in outcomes.about["experiments"] if name not in made]
+    controls = {**known.get("controls", {}), **outcomes.about.get("controls", {})}
+    about = {**outcomes.about, "experiments": [*made, *new], "controls": controls}
+    _write(folder, replace(outcomes, about=about))
 
 
 def _write(folder: Path, outcomes: Outcomes) -> None:

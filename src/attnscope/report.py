@@ -204,7 +204,11 @@ def _describe(recording: Recording) -> dict[str, Any]:
 
 def _compare_kinds(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
     """Each two kinds of network over their seeds; nothing where no kind has several."""
-    kinds = statistics.group_by_kind(recordings)
+    try:
+        kinds = statistics.group_by_kind(recordings)
+    except InputError as problem:
+        _log.warning("no comparison over seeds: %s", problem)
+        return []
     if max(map(len, kinds.values())) < 2:
         return []
     found = []

@@ -134,6 +134,7 @@ class Tracer(TorchFunctionMode):
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._known.clear()
         for handle in self._handles:
             handle.remove()
 
@@ -166,12 +167,14 @@ class Tracer(TorchFunctionMode):
 
     def _know(self, model: nn.Module) -> None:
         """Parameters and buffers are static at the start of a forward, whatever was written."""
+        known = {}  # a new one: a buffer that was replaced must not live on here
         for tensor in (*model.parameters(), *model.buffers()):
             version = _version(tensor)
-            known = self._known.get(id(tensor))
-            if known is None or known[1] != version or version is None:
-                self._known[id(tensor)] = tensor, version
+            old = self._known.get(id(tensor))
+            if old is None or old[1] != version or version is None:
                 self._static[tensor] = version
+            known[id(tensor)] = tensor, version
+        self._known = known
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -79,8 +79,8 @@ def ablate_channels(
     Raises:
         InputError: there is no other channel gate, or a number is out of its range.
     """
-    units = {g.name: bench.recording.gate(g.name, slice(0, 1)).size for g in bench.gates}
-    gates = [gate for gate in bench.gates if gate.kind == "channel" and units[gate.name] > 1]
+    units = gates_to_choose_in(bench)
+    gates = [gate for gate in bench.gates if gate.name in units]
     if not gates:
         raise InputError(
             f"{bench.recording.folder} holds no channel gate of several values; there is nothing "
@@ -141,6 +141,16 @@ def ablate_channels(
                 bench.seed,
             )
     return pd.DataFrame(table, columns=_COLUMNS)
+
+
+def gates_to_choose_in(bench: Bench) -> dict[str, int]:
+    """Names of the channel gates of several values, and how many values each has."""
+    sizes = {gate.name: bench.recording.gate(gate.name, slice(0, 1)).size for gate in bench.gates}
+    return {
+        gate.name: sizes[gate.name]
+        for gate in bench.gates
+        if gate.kind == "channel" and sizes[gate.name] > 1
+    }
 
 
 class _Losses:

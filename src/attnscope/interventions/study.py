@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from attnscope.errors import InputError
-from attnscope.interventions.ablation import ablate_channels
+from attnscope.interventions.ablation import ablate_channels, gates_to_choose_in
 from attnscope.interventions.bench import Bench
 from attnscope.interventions.erasing import erase
 from attnscope.interventions.randomization import expect_seeds, randomize_gates
@@ -37,7 +37,8 @@ def intervene(
         bench: the network and its images.
         seeds: recordings of other trainings, for `randomize_gates`.
         untrained: that of the network before any training, for `decode_gates`.
-        experiments: of `EXPERIMENTS`. ``ablate`` is left out for a network without channel gates.
+        experiments: of `EXPERIMENTS`. ``ablate`` is left out for a network without channel gates of
+            several values.
         progress: whether to show a bar for each.
 
     Raises:
@@ -51,14 +52,16 @@ def intervene(
     if "replace" in experiments:
         replacement = replace_gates(bench, progress=progress)
         tables["effects"] = replacement_effects(replacement, seed=bench.seed)
-    if "ablate" in experiments and any(gate.kind == "channel" for gate in bench.gates):
+    if "ablate" in experiments and gates_to_choose_in(bench):
         tables["ablation"] = ablate_channels(bench, progress=progress)
     if "erase" in experiments:
         erased = erase(bench, progress=progress)
         tables["erasing_areas"], tables["erasing_curves"] = erased.areas, erased.curves
     if "randomize" in experiments:
         tables["randomization"] = randomize_gates(bench, seeds, progress=progress)
-    about = {**_about(bench), "experiments": list(experiments)}
+    made = {name: _controls(name, seeds, untrained) for name in experiments}
+    controls = {name: ids for name, ids in made.items() if ids}
+    about = {**_about(bench), "experiments": list(experiments), "controls": controls}
     return Outcomes(about, replacement, tables)
 
 
@@ -73,7 +76,8 @@ def intervene_in(
 ) -> Outcomes:
     """Runs experiments as `intervene` does, and writes each as soon as it ends.
 
-    Those that the folder holds already are not made again, so that what was interrupted goes on.
+    Those that the folder holds already are not made again, so that what was interrupted goes on;
+    but for those that were made with other seeds, or another untrained network, than are given now.
 
     Args:
         folder: of the outcomes; new, or of the same recording, images and seed.
@@ -92,13 +96,21 @@ def intervene_in(
     _expect(bench, seeds, experiments)
     left = list(experiments)
     if os.path.lexists(folder):
+        if not (folder / "about.json").is_file():
+            raise InputError(
+                f"{folder} is no folder of interventions; take another with --out or remove it"
+            )
         about, known = _about(bench), read_outcomes(folder).about
         if any(known.get(key) != about[key] for key in _SAME):
             raise InputError(
                 f"{folder} is of another recording, other images or another seed; take another "
                 "folder or remove it"
             )
-        left = [name for name in left if name not in known.get("experiments", [])]
+        made, with_what = known.get("experiments", []), known.get("controls", {})
+        for name in experiments:
+            now = _controls(name, seeds, untrained)
+            if name in made and (not now or now == with_what.get(name)):
+                left.remove(name)
         if not left:
             raise InputError(f"{folder} holds these experiments already; remove it to repeat them")
     for name in left:
@@ -110,6 +122,15 @@ def intervene_in(
 
 
 _SAME = ("recording", "images", "seed")
+
+
+def _controls(
+    name: str, seeds: Sequence[Recording], untrained: Recording | None
+) -> list[str | None]:
+    """Which recordings beside the network's own an experiment takes."""
+    if name == "randomize":
+        return [recording.id for recording in seeds]
+    return [untrained.id] if name == "decode" and untrained is not None else []
 
 
 def _about(bench: Bench) -> dict[str, Any]:

@@ -68,7 +68,10 @@ def _decodable_and_used(recording: Recording, outcomes: Outcomes) -> Picture:
 def _static_gates(recording: Recording, outcomes: Outcomes) -> Picture:
     if outcomes.replacement is None:
         raise _no_replacement(outcomes)
-    effects = outcomes.table("effects")
+    try:
+        effects = outcomes.table("effects")
+    except InputError as reason:
+        raise Unavailable(str(reason)) from None
     mean = effects[effects["edit"] == "mean"]
     if mean.empty:
         raise Unavailable(f"no gate of {recording.name} was replaced by its mean")
@@ -298,6 +301,6 @@ def seeds_sentence(frame: pd.DataFrame, name_a: str, name_b: str) -> str:
 
 def _no_replacement(outcomes: Outcomes) -> Unavailable:
     return Unavailable(
-        f"the interventions on {outcomes.about.get('name')} replaced no gate; remove their folder "
-        "and run attnscope intervene without --experiments"
+        f"the interventions on {outcomes.about.get('name')} replaced no gate yet; run attnscope "
+        "intervene without --experiments, which makes those that are missing"
     )

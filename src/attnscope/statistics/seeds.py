@@ -71,11 +71,15 @@ def compare_seeds(
     return frame
 
 
+_OF_A_KIND = ("model", "source", "part", "training_sha256")
+
+
 def group_by_kind(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
     """Recordings of trainings that differ in nothing but the seed, together.
 
-    Two belong together if they tell of the same network, source and part. Within a kind they are in
-    the order of their seeds, where those are known, else as given.
+    Two belong together if they tell of the same network, source and part, and, where they know
+    them, of the same settings of the training (recipe, epochs, weights ...). Within a kind they are
+    in the order of their seeds, where those are known, else as given.
 
     Returns:
         Name of a kind -> its recordings. The name is that of the attention where that tells the
@@ -87,7 +91,7 @@ def group_by_kind(recordings: Sequence[Recording]) -> dict[str, list[Recording]]
     kinds: dict[str, list[Recording]] = {}
     for recording in recordings:
         about = recording.about
-        known = [about.get(key) for key in ("model", "source", "part")]
+        known = [about.get(key) for key in _OF_A_KIND]
         kinds.setdefault(json.dumps(known, sort_keys=True), []).append(recording)
     attentions = [_attention(kind[0]) for kind in kinds.values()]
     plain = None not in attentions and len(set(attentions)) == len(attentions)
