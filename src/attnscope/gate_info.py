@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 KINDS = ("channel", "spatial", "strip", "branch")
 """The kinds that are looked for unless others are asked for."""
@@ -47,6 +51,23 @@ class Gate:
     def midpoint(self) -> float:
         """The middle of the bounds; 0.5 for a sigmoid, which is where an untrained gate starts."""
         return (self.lo + self.hi) / 2
+
+    def image_means(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Each image's mean gate, over its channels or pixels.
+
+        Paths that share a softmax sum to one, so that the mean over all of them is the same for
+        every image: of these it is the mean of the first path.
+
+        Args:
+            values: of this gate, ``(N, ...)`` as they are read.
+
+        Returns:
+            ``(N,)``
+        """
+        if "B" in self.axes:
+            values = values.take(0, self.axes.index("B"))
+        means: NDArray[np.float64] = values.reshape(len(values), -1).mean(1, dtype=np.float64)
+        return means
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,7 @@ class ClassSums:
             sums["count"] += members.sum()
             for gate in self._gates:
                 values = arrays[f"gate/{gate.name}"][members].astype(np.float64)
-                image_means = values.reshape(len(values), -1).mean(1)
-                _add_spread(sums, f"image_mean/{gate.name}", image_means)
+                _add_spread(sums, f"image_mean/{gate.name}", gate.image_means(values))
                 key = f"gate/{gate.name}"
                 if gate.kind == "channel":
                     _add_spread(sums, key, values)
@@ -151,7 +150,7 @@ class Moments(ShardReader):
         return self._spread(f"gate/{gate}")
 
     def image_means(self, gate: str) -> Spread:
-        """The image's mean gate, over channels or pixels, over the images of each class, ``(K,)``.
+        """The image's mean gate (`Gate.image_means`), over the images of each class, ``(K,)``.
 
         Raises:
             InputError: there is no such gate.

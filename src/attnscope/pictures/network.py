@@ -202,7 +202,8 @@ def _gate_profiles(recording: Recording) -> Picture:
         frame = with_drawn_names(profiles[profiles["kind"] == kind], recording)
         for ax, centred in zip(column, (False, True), strict=True):
             figures.draw_gate_profiles(ax, frame, highlight=shown, centred=centred)
-        column[0].set_title(f"{kind} gates")
+        of_path = " (the first path's)" if kind == "branch" else ""
+        column[0].set_title(f"{kind} gates{of_path}")
         column[0].tick_params(labelbottom=False)
         column[1].set_xlabel("gate, in the order in which they act")
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -153,6 +153,8 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
 def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
     """The image's mean gate, over its channels or pixels, per gate and class.
 
+    Of paths that share a softmax, whose mean is the same for every image, that of the first path.
+
     Returns:
         One row a gate and class: gate, kind, depth, class, mean, std, low, high, count, with the
         meaning and the NaN of ``class_profiles``. A network without gates gives no row.
@@ -162,8 +164,7 @@ def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
         if isinstance(recording, Moments):
             moments = _moments_of(recording.image_means(gate.name))
         else:
-            values = recording.gate(gate.name)
-            image_means = values.reshape(len(values), -1).mean(1, dtype=np.float64)
+            image_means = gate.image_means(recording.gate(gate.name))
             moments = class_moments(image_means, recording.labels, len(recording.classes))
         low, high = moments.interval()
         frames.append(
