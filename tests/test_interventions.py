@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from attnscope import InputError, Recording, capture, figures, find_gates
+from attnscope import InputError, Recording, capture, edit_gates, figures, find_gates
 from attnscope.gates import watch_gates
 from attnscope.interventions import (
     Bench,
@@ -23,6 +23,7 @@ from attnscope.interventions import (
     erase,
     intervene,
     intervene_in,
+    randomization,
     randomize_gates,
     replace_gates,
     study,
@@ -33,7 +34,7 @@ from attnscope.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.pictures import USAGE, Unavailable, usage_of
 from attnscope.pictures.usage import usage_sentence
 from attnscope.report import find_outcomes
-from attnscope.statistics import compare_gates, gate_usage
+from attnscope.statistics import compare_gates, gate_usage, sampling
 from attnscope.statistics.effects import edit_contrast, margins, replacement_effects
 from attnscope.statistics.geometry import linear_cka
 from attnscope.statistics.usage import CONSTANT, IMAGE, IMAGE_KNOWN, UNUSED, USED
@@ -269,6 +270,9 @@ def test_bench_refuses_what_does_not_belong_together(tmp_path: Path) -> None:
         Bench(bench.model, TensorDataset(images, labels.roll(1)), bench.recording)
     with pytest.raises(InputError, match="another network"):
         Bench(Toy("ignored").eval(), toy_images(), bench.recording)
+    bench.recording.about["precision"] = "bf16"
+    with pytest.raises(InputError, match="was captured in bf16; capture with --precision fp32"):
+        Bench(bench.model, toy_images(), bench.recording)
     with pytest.raises(InputError, match="edit 'men' is not known"):
         replace_gates(bench, edits=["men"])
     with pytest.raises(InputError, match="0 images"):
@@ -292,6 +296,49 @@ def test_classes_without_other_images_have_no_row(tmp_path: Path) -> None:
     counts = outcomes.groupby("edit", observed=True)["row"].count()
     assert counts["mean"] == counts["true"] == len(bench.scored)
     assert np.isnan(bench.class_mean_gates("gate")).sum() == 0
+
+
+def test_the_mean_of_the_predicted_class_is_not_that_of_the_true_one(tmp_path: Path) -> None:
+    """A network that is always wrong, in one way: it takes each class for the next one."""
+
+    class Shifted(Toy):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).roll(1, dims=1)
+
+    model, images = Shifted("used").eval(), toy_images()
+    recording = capture(
+        model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    bench = Bench(model, images, recording, images=30)
+    found = replace_gates(bench, edits=["predicted", "true"], progress=False)
+    means = bench.class_mean_gates("gate")
+    for edit, ahead in (("predicted", 1), ("true", 0)):
+        rows = found[found["edit"] == edit]
+        labels = rows["label"].to_numpy()
+        gates = torch.from_numpy(means[(labels + ahead) % CLASSES])
+        x = images.tensors[0][rows["row"].tolist()]
+        edits = {"gate": lambda g, f, gates=gates: gates[:, :, None, None]}
+        with torch.no_grad(), edit_gates(model, edits):
+            wanted = margins(model(x).numpy(), labels)
+        np.testing.assert_allclose(rows["margin"], wanted, atol=1e-5)
+
+
+def test_gates_of_rows_in_any_order_over_many_stretches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = toy_bench("used", tmp_path)
+    monkeypatch.setattr(sampling, "_STRETCH", 16)
+    rows = np.random.default_rng(0).permutation(90)[:40]
+    whole = bench.recording.gate("gate")
+    np.testing.assert_array_equal(bench.gates_of("gate", rows), whole[rows])
+    np.testing.assert_allclose(bench.mean_gate("gate"), whole[bench.others].mean(0), rtol=1e-6)
+
+
+def test_never_more_than_half_of_a_class_is_scored() -> None:
+    labels = np.repeat([0, 1, 2], [3, 7, 1])
+    rows = sampling.stratified_sample(labels, 100, np.random.default_rng(0))
+    assert np.bincount(labels[rows], minlength=3).tolist() == [1, 3, 0]
 
 
 def test_a_sample_has_of_each_class_its_share(tmp_path: Path) -> None:
@@ -558,13 +605,18 @@ def test_deletion_and_insertion(tmp_path: Path, looks: slice, right: bool) -> No
         assert curves["deletion", "mean", name, 1 / 16] == pytest.approx(end, abs=1e-6)
     else:
         assert insertion["over_random_high"] < 0 < deletion["over_random_low"]
+    for (mode, fill, _), row in areas.iterrows():
+        beside = areas.loc[(mode, fill, "random"), "area"]
+        assert row["over_random"] == pytest.approx(row["area"] - beside, abs=1e-9)
     # The area is the trapezoidal rule's.
     one = found.curves.query("mode == 'deletion' and fill == 'mean' and order == @name")
     wanted = np.trapezoid(one["probability"], one["share"])
     assert deletion["area"] == pytest.approx(wanted, abs=1e-9)
 
 
-def test_randomization_tells_what_was_learnt(tmp_path: Path) -> None:
+def test_randomization_tells_what_was_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A gate whose module passes on what comes in, after a layer that makes what it reads."""
 
     class Net(nn.Module):
@@ -593,19 +645,28 @@ def test_randomization_tells_what_was_learnt(tmp_path: Path) -> None:
     )
     assert isinstance(recording, Recording)
     bench = Bench(model, images, recording)
+    drawn: list[set[str]] = []
+
+    def noted(bench: Bench, gate: Any, paths: set[str], *rest: Any) -> nn.Module | None:
+        drawn.append(paths)
+        return _drawn_anew(bench, gate, paths, *rest)
+
+    monkeypatch.setattr(randomization, "_drawn_anew", noted)
     torch.manual_seed(5)
     found = randomize_gates(bench, [recording], draws=2, progress=False)
     following = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(following, torch.rand(1))  # nobody else's random numbers are touched
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    assert ["stem" in paths for paths in drawn[:4]] == [False, False, True, True]
+    assert all("first.0" in paths for paths in drawn[:4])
     table = found.set_index(["gate", "randomized", "draw"])["similarity"]
     assert table["first", "seed", 0] == pytest.approx(1)
     assert (table["first"][["own", "upstream"]] < 0.999).all()
     # What is drawn: the gate's own layer, and with what had run before nothing after it.
     gate = recording.gates[0]
     lenders = np.flatnonzero(bench.others)
-    for paths, drawn in (
+    for paths, wanted_names in (
         (_modules_of(model, gate), {"first"}),
         (
             _modules_of(model, gate) | plan_of(model, images.tensors[0]).ran_before(gate),
@@ -619,7 +680,7 @@ def test_randomization_tells_what_was_learnt(tmp_path: Path) -> None:
             for name, value in other.state_dict().items()
             if not torch.equal(value, state[name])
         }
-        assert changed == drawn
+        assert changed == wanted_names
     # Its BatchNorm knows the new features.
     with torch.no_grad():
         features = other.stem(images.tensors[0][lenders])

