@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode_stack
 
 from attnscope.errors import InputError
-from attnscope.gates import edit_gates, find_gates, watch_gates
+from attnscope.gates import as_factor, edit_gates, find_gates, watch_gates
 from attnscope.models import build_model
 
 NETWORKS = [
@@ -541,3 +541,31 @@ def test_names_drop_the_wrapper() -> None:
     model = build("resnet18", "se", "stage").eval()
     wrapped = nn.DataParallel(model)  # without a GPU it calls its module
     assert find_gates(wrapped, images()) == find_gates(model, images())
+
+
+def test_a_spatial_gate_over_tokens_as_a_factor() -> None:
+    """It is read as a grid, and multiplies as a row of tokens."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.look = nn.Conv2d(3, 6, 2, 2), nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.patch(x).flatten(2).transpose(1, 2)
+            return (tokens * torch.sigmoid(self.look(tokens))).mean(1)
+
+    torch.manual_seed(0)
+    model, x = Tokens().eval(), torch.rand(3, 3, 8, 8)
+    (gate,) = find_gates(model, x)
+    assert (gate.kind, gate.layout) == ("spatial", "NLC")
+    own: list[Tensor] = []
+
+    def see(value: Tensor, features: Tensor) -> Tensor:
+        own.append(value)
+        return value
+
+    with torch.no_grad(), watch_gates(model, [gate]) as seen, edit_gates(model, {gate.name: see}):
+        model(x)
+    assert seen[gate.name].shape == (3, 4, 4)
+    assert torch.equal(as_factor(seen[gate.name], gate), own[0])
