@@ -47,7 +47,7 @@ def main(
             for recording in seeds if seeds[0].gates else ():
                 run = run_of[recording.folder]
                 outcomes = find_outcomes(recording)
-                if outcomes is None or outcomes.replacement is None or lacks(outcomes):
+                if outcomes is None or is_cut_short(outcomes):
                     others = [run_of[other.folder] for other in seeds if other is not recording]
                     outcomes = intervene(run, others, recording)
                 usage = usage_of(outcomes)
@@ -67,9 +67,9 @@ def main(
     print(f"{out}: {len(pictures)} figures, tables, report.html")
 
 
-def lacks(outcomes: Outcomes) -> bool:
+def is_cut_short(outcomes: Outcomes) -> bool:
     """Whether an interruption left out what the page is made of."""
-    return not {"decoding", "effects"} <= set(outcomes.tables)
+    return outcomes.replacement is None or not {"decoding", "effects"} <= set(outcomes.tables)
 
 
 def intervene(run: Path, seeds: list[Path], recording: Recording) -> Outcomes:

@@ -256,14 +256,15 @@ def load_run(
         data, normalization = load_run_data(run, data_root, skip_unreadable)
         expect_parts(run, data)
         images, skipped = getattr(data, part).center_crop(data.image_size), data.skipped
+    config = read_json(run / "config.json")
     about: dict[str, Any] = {
         "name": run.resolve().name,
-        "source": read_json(run / "config.json")["data"],
+        "source": config["data"],
         "part": part,
-        "seed": read_json(run / "config.json")["seed"],
+        "seed": config["seed"],
         "model": read_json(run / "model.json"),
         "weights_sha256": hash_file(run / "model.safetensors"),
-        "training_sha256": _hash_training(read_json(run / "config.json")),
+        "training_sha256": _hash_training(config),
         "skipped": skipped,
     }
     if untrained:
