@@ -18,7 +18,7 @@ from attnscope import figures, statistics
 from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
 from attnscope.outcomes import Outcomes
-from attnscope.pictures import USAGE, seed_differences, usage_of
+from attnscope.pictures import USAGE, seed_differences, seed_usage, usage_of
 from attnscope.recording import Recording
 from attnscope.report import find_outcomes, write_pictures, write_report
 from attnscope.statistics.seeds import expect_pairs
@@ -43,7 +43,8 @@ def main(
         expect_pairs(kinds[a], kinds[b])
     with new_folder(out) as folder:
         pictures = {}
-        for seeds in kinds.values():
+        for kind, seeds in kinds.items():
+            usages = []
             for recording in seeds if seeds[0].gates else ():
                 run = run_of[recording.folder]
                 outcomes = find_outcomes(recording)
@@ -51,10 +52,17 @@ def main(
                     others = [run_of[other.folder] for other in seeds if other is not recording]
                     outcomes = intervene(run, others, recording)
                 usage = usage_of(outcomes)
+                usages.append(usage)
                 write_bytes(folder / f"{run.name}-usage.csv", usage.to_csv(index=False).encode())
                 with figures.style():
                     for name, make in USAGE.items():
                         pictures[f"{run.name}-{name}"] = make(recording, outcomes)
+            if len(usages) > 1:
+                name = f"{kind}-usage_over_seeds"
+                table = statistics.usage_over_seeds(usages)
+                write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
+                with figures.style():
+                    pictures[name] = seed_usage(usages, kind)
         for a, b in pairs:
             table = statistics.compare_seeds(kinds[a], kinds[b])
             write_bytes(folder / f"{a}-{b}.csv", table.to_csv(index=False).encode())

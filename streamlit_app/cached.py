@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from attnscope import figures, pictures, report, statistics
 from attnscope.errors import InputError
+from attnscope.outcomes import Outcomes, outcomes_folder
 from attnscope.recording import Recording, find_recordings
 
 
@@ -192,6 +193,47 @@ def compare_grad_cam(a: Run, b: Run) -> pd.DataFrame:
     return statistics.compare_grad_cam(a.recording, b.recording)
 
 
+# ---------------------------------------------------------------------------------- interventions
+
+
+@dataclass(frozen=True)
+class Intervened:
+    """What interventions found out about the network of a recording."""
+
+    run: Run
+    key: str
+    """That of the run, and the SHA-256 of ``about.json``, written after every experiment."""
+    outcomes: Outcomes
+
+
+def interventions(run: Run) -> Intervened | None:
+    """Those on a recording as it is now; None where there are none below the folder.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    about = (outcomes_folder(run.recording.folder) / "about.json").resolve()
+    if not about.is_relative_to(folder().resolve()) or not about.is_file():
+        return None
+    outcomes = report.find_outcomes(run.recording)
+    key = f"{run.key} {hashlib.sha256(about.read_bytes()).hexdigest()}"
+    return None if outcomes is None else Intervened(run, key, outcomes)
+
+
+def _made_key(made: Intervened) -> str:
+    return made.key
+
+
+@st.cache_data(show_spinner="Computing", max_entries=20, hash_funcs={Intervened: _made_key})
+def gate_usage(made: Intervened) -> pd.DataFrame:
+    """``statistics.gate_usage``
+
+    Raises:
+        Unavailable: an experiment that it needs was not made.
+    """
+    return pictures.usage_of(made.outcomes)
+
+
 # --------------------------------------------------------------------------------------- pictures
 
 GRAD_CAM = "Grad-CAM"
@@ -231,20 +273,25 @@ def picture(run: Run, row: int, source: str, low: float, high: float) -> bytes:
 def figure(run: Run, name: str) -> tuple[list[bytes], str]:
     """A figure of ``pictures.FIGURES`` as PNG, with its caption (plain text, not markdown)."""
     with figures.style():
-        picture = pictures.FIGURES[name](run.recording)
-        return [
-            report.render(page, "png", layouts.DPI) for page in picture.figures
-        ], picture.caption
+        return _rendered(pictures.FIGURES[name](run.recording))
+
+
+@st.cache_data(show_spinner="Drawing", max_entries=20, hash_funcs={Intervened: _made_key})
+def usage_figure(made: Intervened, name: str) -> tuple[list[bytes], str]:
+    """A figure of ``pictures.USAGE`` as PNG, with its caption (plain text, not markdown)."""
+    with figures.style():
+        return _rendered(pictures.USAGE[name](made.run.recording, made.outcomes))
 
 
 @_draw
 def comparison(a: Run, b: Run, name: str) -> tuple[list[bytes], str]:
     """A figure of ``pictures.COMPARISONS`` as PNG, with its caption (plain text, not markdown)."""
     with figures.style():
-        picture = pictures.COMPARISONS[name](a.recording, b.recording)
-        return [
-            report.render(page, "png", layouts.DPI) for page in picture.figures
-        ], picture.caption
+        return _rendered(pictures.COMPARISONS[name](a.recording, b.recording))
+
+
+def _rendered(picture: pictures.Picture) -> tuple[list[bytes], str]:
+    return [report.render(page, "png", layouts.DPI) for page in picture.figures], picture.caption
 
 
 @_draw

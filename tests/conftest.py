@@ -18,7 +18,10 @@ import pytest
 from numpy.typing import ArrayLike
 
 from attnscope.gate_info import Gate
+from attnscope.outcomes import Outcomes, outcomes_folder, write_outcomes
 from attnscope.recording import Recording, RecordingWriter
+from attnscope.statistics.effects import replacement_effects
+from attnscope.statistics.usage import decode_gates
 
 CLASSES = ["cat", "dog", "owl"]
 
@@ -93,6 +96,41 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
         return Recording(folder)
 
     return make
+
+
+@pytest.fixture
+def add_interventions() -> Callable[..., Path]:
+    """Writes interventions beside a recording, as if its network had been run.
+
+    Each edit leaves every image as it was, but for the swaps of the first gate: with the gate of
+    another class every image is wrong.
+    """
+
+    def add(recording: Recording) -> Path:
+        labels, images = recording.labels, len(recording)
+        own = {"row": np.arange(images), "label": labels, "prediction": recording.predictions}
+        margin = np.where(recording.right, 1.0, -1.0)
+        names = [gate.name for gate in recording.gates]
+        frames = [pd.DataFrame({"target": "", "edit": "own", **own, "margin": margin})]
+        for target in [*names, "all"]:
+            for edit in ("mean", "swap_same", "swap_other"):
+                after = {"target": target, "edit": edit, **own, "margin": margin}
+                if edit == "swap_other" and target == names[0]:
+                    wrong = (labels + 1) % len(recording.classes)
+                    after |= {"prediction": wrong, "margin": -np.ones(images)}
+                frames.append(pd.DataFrame(after))
+        replacement = pd.concat(frames, ignore_index=True)
+        about = {"name": recording.name, "recording": recording.id, "images": images, "seed": 0}
+        tables = {
+            "decoding": decode_gates(recording, probe_permutations=40, permutations=40),
+            "effects": replacement_effects(replacement, 50),
+        }
+        outcomes = Outcomes({**about, "experiments": ["decode", "replace"]}, replacement, tables)
+        folder = outcomes_folder(recording.folder)
+        write_outcomes(folder, outcomes)
+        return folder
+
+    return add
 
 
 @pytest.fixture

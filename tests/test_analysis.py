@@ -13,16 +13,14 @@ import pandas as pd
 import pytest
 
 from attnscope.cli import main
-from attnscope.outcomes import Outcomes, outcomes_folder, write_outcomes
 from attnscope.recording import Recording
 from attnscope.statistics import (
     between_class_variance,
     compare_accuracy,
     compare_gates,
     compare_seeds,
-    decode_gates,
     permuted_channel_effects,
-    replacement_effects,
+    usage_over_seeds,
 )
 
 ANALYSIS = Path(__file__).parents[1] / "analysis"
@@ -79,7 +77,11 @@ def test_features_svm(tmp_path: Path) -> None:
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
 
 
-def test_decodable_vs_used(make_recording: Callable[..., Recording], tmp_path: Path) -> None:
+def test_decodable_vs_used(
+    make_recording: Callable[..., Recording],
+    add_interventions: Callable[[Recording], Path],
+    tmp_path: Path,
+) -> None:
     """Two kinds of two seeds each, whose interventions are there already."""
     runs = []
     for kind in ("se", "cbam"):
@@ -91,16 +93,7 @@ def test_decodable_vs_used(make_recording: Callable[..., Recording], tmp_path: P
             about["id"] = f"{kind}-{seed}"
             manifest.write_text(json.dumps(about))
             recording = Recording(recording.folder)
-            replacement = replaced(recording)
-            outcomes = Outcomes(
-                {"name": recording.name, "images": 20, "recording": recording.id},
-                replacement,
-                {
-                    "decoding": decode_gates(recording, probe_permutations=9, permutations=9),
-                    "effects": replacement_effects(replacement, resamples=9),
-                },
-            )
-            write_outcomes(outcomes_folder(recording.folder), outcomes)
+            add_interventions(recording)
             runs.append(recording.folder.parents[1])
     out = tmp_path / "out"
     done = run("decodable_vs_used.py", *runs, "--out", out)
@@ -110,41 +103,20 @@ def test_decodable_vs_used(make_recording: Callable[..., Recording], tmp_path: P
     pd.testing.assert_frame_equal(written, compare_seeds(*seeds), check_dtype=False)
     assert (out / "cbam-0-decodable_and_used.png").is_file()
     assert (out / "se-1-static_gates.pdf").is_file()
+    over_seeds = pd.read_csv(out / "cbam-usage_over_seeds.csv")
+    each = [pd.read_csv(out / f"cbam-{seed}-usage.csv") for seed in (0, 1)]
+    pd.testing.assert_frame_equal(over_seeds, usage_over_seeds(each), check_dtype=False)
+    assert (out / "cbam-usage_over_seeds.png").is_file()
+    assert "cbam, 2 trainings: " in done.stdout
     assert "over 2 seeds" in done.stdout
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert page.index("se and cbam, over seeds") < page.index("Decodable and used")
+    order = ["cbam, over its trainings", "se and cbam, over seeds", "Decodable and used"]
+    places = [page.index(heading) for heading in order]
+    assert places == sorted(places)
     done = run("decodable_vs_used.py", *runs[:3], "--out", tmp_path / "other")
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
     assert "2 against 1 recordings" in done.stderr
     assert not (tmp_path / "other").exists()
-
-
-def replaced(recording: Recording) -> pd.DataFrame:
-    """Outcomes of twenty images, drawn."""
-    rng = np.random.default_rng(0)
-    edits = [("", "own")]
-    edits += [
-        (gate.name, edit)
-        for gate in recording.gates
-        for edit in ("mean", "swap_same", "swap_other")
-    ]
-    labels = recording.labels[:20]
-    return pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "target": target,
-                    "edit": edit,
-                    "row": np.arange(20),
-                    "label": labels,
-                    "prediction": np.where(rng.random(20) < 0.8, labels, (labels + 1) % 3),
-                    "margin": rng.normal(size=20),
-                }
-            )
-            for target, edit in edits
-        ],
-        ignore_index=True,
-    )
 
 
 def test_measures(make_recording: Callable[..., Recording], tmp_path: Path) -> None:

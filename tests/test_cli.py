@@ -164,8 +164,8 @@ def test_interventions_and_their_page(
     assert "is no folder of interventions" in refused(capsys, "intervene", run, *some)
     shutil.rmtree(run / "interventions")
     assert "batch size is 0" in refused(capsys, "intervene", run, "--batch-size", "0")
-    # Another network's gates, before anything is run.
-    assert "has no gate layer1.0.attention.channel" in refused(
+    # Another kind of network, before anything is run.
+    assert "is of another network or training than" in refused(
         capsys, "intervene", run, "--seed-runs", make_gateless(runs), "--images", "6"
     )
     assert not (run / "interventions").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -159,6 +160,50 @@ def test_a_network_without_spatial_gates_is_told_so(
     app = open_page(folder, "maps", "se/test")
     assert "no spatial gate" in app.info[0].value
     assert len(app.image) == 1, "Grad-CAM alone is shown"
+
+
+def test_interventions_are_shown_with_a_verdict_on_each_gate(
+    folder: Path, open_page: Callable[..., AppTest], add_interventions: Callable[..., Path]
+) -> None:
+    recording = Recording(folder / "cbam")
+    asked = open_page(folder, "usage")
+    well(asked)
+    assert "no interventions on this recording" in asked.info[0].value
+    assert asked.code[0].value == f"attnscope intervene {folder / 'cbam'}"
+    made = add_interventions(recording)
+    app = open_page(folder, "usage")
+    well(app)
+    assert len(app.image) == 2
+    shown = app.dataframe[0].value.set_index("Gate")
+    assert list(shown.index) == [gate.name for gate in recording.gates]
+    assert shown["Verdict"].iloc[0] == "its class is used"
+    assert shown["Verdict"].iloc[3] == "no class seen in it, no use of it seen"
+    right = 100 * (recording.labels == recording.predictions).mean()
+    assert shown["Class, points"].iloc[0].startswith(f"{right:+.2f} (")
+    assert not shown["Class, margin"].iloc[0].startswith("+0.00")
+    assert shown["Own gate, points"].iloc[0].startswith("+0.00 (")
+    assert "It is used at 1, most at layer1.attention.channel" in texts(app)
+    # What is added later is seen at the next click.
+    (made / "ablation.csv").write_text("gate,share,p\nlayer1.attention.channel,0.1,0.5\n")
+    about = json.loads((made / "about.json").read_text())
+    (made / "about.json").write_text(json.dumps({**about, "experiments": ["ablate"]}))
+    app.run()
+    assert len(app.dataframe) == 2
+    assert app.dataframe[1].value["p"].iloc[0] == 0.5
+    # Of another recording than the one that is there now: not shown as if it were of this one.
+    (made / "about.json").write_text(json.dumps({**about, "recording": "another"}))
+    app.run()
+    assert "no interventions on this recording" in app.info[0].value
+
+
+def test_interventions_outside_the_folder_are_not_opened(
+    folder: Path, open_page: Callable[..., AppTest], add_interventions: Callable[..., Path]
+) -> None:
+    add_interventions(Recording(folder / "cbam"))
+    inside = folder / "cbam" / "recordings"  # the interventions lie beside it
+    app = open_page(inside, "usage")
+    well(app)
+    assert "no interventions on this recording" in app.info[0].value
 
 
 def test_one_image_can_be_asked_for(folder: Path, open_page: Callable[..., AppTest]) -> None:

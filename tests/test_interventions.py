@@ -28,16 +28,25 @@ from attnscope.interventions import (
     replace_gates,
     study,
 )
-from attnscope.interventions.randomization import _drawn_anew, _modules_of, _up_to
+from attnscope.interventions.randomization import _drawn_anew, _modules_of, _up_to, expect_seeds
 from attnscope.interventions.replay import plan_of
 from attnscope.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.pictures import USAGE, Unavailable, usage_of
-from attnscope.pictures.usage import usage_sentence
+from attnscope.pictures.usage import static_sentence, usage_sentence
 from attnscope.report import find_outcomes
 from attnscope.statistics import compare_gates, gate_usage, sampling
 from attnscope.statistics.effects import edit_contrast, margins, replacement_effects
 from attnscope.statistics.geometry import linear_cka
-from attnscope.statistics.usage import CONSTANT, IMAGE, IMAGE_KNOWN, UNUSED, USED
+from attnscope.statistics.usage import (
+    CONSTANT,
+    HARMS,
+    MEAN,
+    MEAN_KNOWN,
+    MOVES,
+    NOTHING,
+    UNUSED,
+    USED,
+)
 
 CLASSES = 3
 
@@ -167,10 +176,12 @@ def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
     assert "It is used at 1, most at gate" in captions["used"]
     assert "costs 100.0 points" in captions["used"]
     assert "can be read from 1 of 1 gates" in captions["ignored"]
-    assert "No effect of the class seen" in captions["ignored"]
+    assert "No use of it in accuracy seen" in captions["ignored"]
+    assert "Nor is it seen to move the margins" in captions["ignored"]
+    assert "It moves the margins at 1" in captions["used"]
     assert "own seen to be better" in captions["ignored"]
-    assert "No linear probe reads the class from any of the 1 gates" in captions["constant"]
-    assert "No effect of the class seen" in captions["constant"]
+    assert "No linear probe is seen to read the class from any of the 1" in captions["constant"]
+    assert "No use of it in accuracy seen" in captions["constant"]
 
 
 def test_what_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,25 +383,29 @@ def test_verdicts_of_many_gates() -> None:
     )  # fmt: skip
     probe.loc[3, ["p_max", "balanced_accuracy"]] = 0.7, 0.1
     probe.loc[5, ["p_max", "balanced_accuracy"]] = 0.7, 0.1
+    probe.loc[8, ["p_max", "balanced_accuracy"]] = 0.7, 0.1
+    wrong = {
+        "swap_other": ("g00", "g03"), "swap_same": ("g06",), "mean": ("g01", "g05"),
+    }  # fmt: skip
     rows = [("", "own", i, i % 10, i % 10, 1.0) for i in range(100)]
     for gate in gates:
         for edit in ("mean", "swap_same", "swap_other"):
             for i in range(100):
-                wrong = i < 60 and (
-                    (gate in ("g00", "g03") and edit == "swap_other")
-                    or (gate in ("g01", "g05") and edit == "mean")
-                )
-                said = (i + 1) % 10 if wrong else i % 10
-                rows.append((gate, edit, i, i % 10, said, rng.normal()))
+                said = (i + 1) % 10 if i < 60 and gate in wrong[edit] else i % 10
+                moved = 2 * (gate == "g07" and edit == "swap_other")
+                rows.append((gate, edit, i, i % 10, said, rng.normal() - moved))
     outcomes = pd.DataFrame(
         rows, columns=["target", "edit", "row", "label", "prediction", "margin"]
     )
     verdicts = gate_usage(probe, outcomes).set_index("gate")["verdict"]
-    wanted = {"g00": USED, "g01": IMAGE_KNOWN, "g02": UNUSED, "g03": USED, "g05": IMAGE}
+    wanted = {"g00": USED, "g01": MEAN_KNOWN, "g02": UNUSED, "g03": USED, "g05": MEAN}
+    wanted |= {"g06": HARMS, "g07": MOVES, "g08": NOTHING}
     assert verdicts[list(wanted)].to_dict() == wanted
     sentence = usage_sentence(gate_usage(probe, outcomes))
-    assert "read from 14 of 16 gates" in sentence
+    assert "read from 13 of 16 gates" in sentence
     assert "It is used at 2" in sentence
+    assert "At 1 the gate of another class does better, most at g06: by 60.0 points" in sentence
+    assert "It moves the margins at 1, most at g07: by +" in sentence
     assert "better than the mean at 2" in sentence
     with pytest.raises(InputError, match="say nothing of the gate 'g99'"):
         gate_usage(probe.assign(gate=[*gates[:-1], "g99"]), outcomes)
@@ -653,7 +668,9 @@ def test_randomization_tells_what_was_learnt(
 
     monkeypatch.setattr(randomization, "_drawn_anew", noted)
     torch.manual_seed(5)
-    found = randomize_gates(bench, [recording], draws=2, progress=False)
+    seed = Recording(recording.folder)
+    seed.id = "of another training"
+    found = randomize_gates(bench, [seed], draws=2, progress=False)
     following = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(following, torch.rand(1))  # nobody else's random numbers are touched
@@ -689,6 +706,60 @@ def test_randomization_tells_what_was_learnt(
     assert _drawn_anew(bench, gate, {"first.1"}, lenders, 0) is None  # a sigmoid has no parameters
     assert table["constant"].isna().all()  # a constant gate is like nothing, itself included
     assert len(found) == 2 * (2 * 2 + 1)
+
+
+def test_seeds_are_other_trainings_of_the_same_network(tmp_path: Path) -> None:
+    bench = toy_bench("used", tmp_path)
+    with pytest.raises(InputError, match="is the network itself"):
+        randomize_gates(bench, [bench.recording], progress=False)
+    other = Recording(bench.recording.folder)
+    other.id = "of another training"
+    bench.recording.about["model"] = {"width": 16}
+    expect_seeds(bench, [other])  # what is not known cannot differ
+    other.about["model"] = {"width": 32}
+    with pytest.raises(InputError, match="is of another network or training"):
+        expect_seeds(bench, [other])
+
+
+def test_norms_of_pooled_features_are_estimated_on_several_images(tmp_path: Path) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Sigmoid())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * self.gate(x.mean((2, 3)))[:, :, None, None]).mean((2, 3))
+
+    torch.manual_seed(0)
+    model, images = Net().eval(), toy_images(60)
+    recording = capture(
+        model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    bench = Bench(model, images, recording, batch_size=29)  # thirty lenders: one is left over
+    assert bench.others.sum() == 30
+    found = randomize_gates(bench, draws=1, progress=False)
+    assert found["similarity"].notna().all()
+
+
+def test_which_gates_could_be_their_mean_in_words() -> None:
+    targets = ["a", "b", "block x", "block y", "all"]
+    mean = pd.DataFrame(
+        {
+            "target": targets, "change": [-0.01, 0.0, -0.02, -0.3, -0.4],
+            "low": -0.5, "high": 0.1, "accuracy": 0.5,
+        }
+    )  # fmt: skip
+    said = static_sentence(mean, np.array([False, False, False, True, True]))
+    assert said == (
+        "No gate alone is seen to need its images: none of 2. Of 2 blocks with all their gates as "
+        "means 1 is seen to lose; the lowest is block y, −30.0 points. All gates as their means: "
+        "−40.0 points (95 % −50.0 to +10.0), 50.0 %: a loss."
+    )
+    said = static_sentence(mean, np.array([True, False, False, False, False]))
+    assert "At 1 of 2 gates the mean alone costs accuracy, most at a: −1.0 points" in said
+    assert "means none is seen to lose" in said
+    assert said.endswith("50.0 %: no loss seen.")
 
 
 def test_a_forward_as_far_as_a_gate() -> None:

@@ -86,6 +86,20 @@ def test_every_name_gives_png_and_pdf(make_recording: Make) -> None:
         assert file.read_bytes().startswith(start)
 
 
+def test_figures_of_interventions_come_first(
+    make_recording: Make,
+    add_interventions: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    recording = make_recording(count=30)
+    add_interventions(recording)
+    files = report.write_figures(recording.folder, tmp_path / "out")
+    names = ["decodable_and_used", "static_gates", "confusion_matrix"]
+    assert files == [tmp_path / "out" / f"{n}.{e}" for n in names for e in ("png", "pdf")]
+
+
 def test_figures_are_the_same_bytes_again(
     make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

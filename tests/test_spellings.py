@@ -149,7 +149,9 @@ SPELLINGS = {
     "interpolate": Spelling(lambda net, y: y * F.interpolate(channel(net, y), size=y.shape[2:])),
     "times ones": Spelling(lambda net, y: y * (torch.ones_like(y) * channel(net, y))),
     "written out before": Spelling(
-        lambda net, y: y * torch.sigmoid(column(logits(net, y)).expand_as(y))
+        lambda net, y: y * torch.sigmoid(column(logits(net, y)).expand_as(y)),
+        # A sigmoid rounds otherwise in a vector than by itself: so this is taken from the same one.
+        lambda net, y: torch.sigmoid(column(logits(net, y)).expand_as(y))[:, :, 0, 0],
     ),
     "one MLP twice": Spelling(
         lambda net, y: y * column(torch.sigmoid(net.fc(y.mean((2, 3))) + net.fc(y.amax((2, 3))))),

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import special, stats
 
 from attnscope import figures
 from attnscope.errors import InputError
 from attnscope.pictures import seed_differences, seeds_sentence
+from attnscope.pictures.usage import seed_usage_sentence
 from attnscope.recording import Recording
-from attnscope.statistics import compare_seeds, disagreements
+from attnscope.statistics import compare_seeds, disagreements, usage_over_seeds
 from attnscope.statistics.seeds import group_by_kind, paired_interval
 
 Make = Callable[..., Recording]
@@ -81,9 +83,10 @@ def test_a_class_that_differs_is_named(make_recording: Make) -> None:
     assert found[["low", "high", "p"]].isna().all().all()
     assert "differ by the same" in seeds_sentence(found, "SE", "CBAM")
     b[0] = make_recording("b9", seed=3, accuracy=0.9, count=90)
-    sentence = seeds_sentence(compare_seeds(a, b), "SE", "CBAM")
-    assert "of 3 classes" in sentence
-    assert "points" in sentence
+    table = compare_seeds(a, b)
+    table["p_holm"] = [np.nan, 0.5, 0.01, 0.7]
+    sentence = seeds_sentence(table, "SE", "CBAM")
+    assert f" 1 of 3 classes differ: dog ({100 * table.loc[2, 'difference']:+.1f})." in sentence
 
 
 def test_numbers_and_images_must_match(make_recording: Make) -> None:
@@ -107,6 +110,10 @@ def test_seeds_of_one_kind_are_found_and_ordered(make_recording: Make) -> None:
     }  # fmt: skip
     made[0].about["model"] = {"attention": "se", "width": 32}
     assert list(group_by_kind(made)) == ["r0", "r1", "r2", "r4"]
+    made[4].about["name"] = "r0"
+    with pytest.raises(InputError, match="are both called r0"):
+        group_by_kind(made)
+    made[4].about["name"] = "r4"
     with pytest.raises(InputError, match=r"has seed 1, .* seed 0"):
         compare_seeds([made[3]], [made[2]])
     made[3].about["seed"] = 0
@@ -145,3 +152,91 @@ def test_the_picture_has_the_table_and_images(
     assert "points of accuracy over 3 seeds" in picture.caption
     titles = [ax.get_title(loc="center") for ax in picture.figures[1].axes]
     assert sum(title.startswith("is ") for title in titles) == 12
+
+
+def usage(class_value: list[float], dynamic_value: list[float], p: float = 0.5) -> pd.DataFrame:
+    """One training's `gate_usage` of two gates, as far as it is summed up."""
+    return pd.DataFrame(
+        {
+            "gate": ["early", "late"],
+            "kind": "channel",
+            "depth": [1, 2],
+            "balanced_accuracy": [0.2, 0.6],
+            "chance": 0.1,
+            "p_read": [0.04, 0.001],
+            "class_value": class_value,
+            "p_used": p,
+            "class_margin": [0.1, 0.2],
+            "p_margin": [0.5, 0.01],
+            "dynamic_value": dynamic_value,
+            "p_dynamic": p,
+            "dynamic_margin": [0.3, 0.0],
+            "margin_std": 2.0,
+        }
+    )
+
+
+def test_usage_over_seeds_as_scipy() -> None:
+    values = np.array([[0.01, 0.30], [-0.01, 0.32], [0.02, 0.29]])
+    tables = [usage(list(row), [-0.02 * k, 0.0]) for k, row in enumerate(values)]
+    frame = usage_over_seeds(tables)
+    test = stats.ttest_1samp(values, 0)
+    interval = test.confidence_interval(0.95)
+    np.testing.assert_allclose(frame["class_value"], values.mean(0))
+    np.testing.assert_allclose(frame["class_low"], interval.low)
+    np.testing.assert_allclose(frame["class_high"], interval.high)
+    smaller, larger = test.pvalue[1], test.pvalue[0]
+    np.testing.assert_allclose(frame["p_used"], [max(larger, 2 * smaller), 2 * smaller])
+    # The second gate has the same value in every training: there is nothing to hold it against.
+    assert frame["dynamic_value"].tolist() == pytest.approx([-0.02, 0])
+    assert frame["dynamic_low"].isna().tolist() == [False, True]
+    assert frame["seeds"].eq(3).all()
+    assert frame["reads"].eq(3).all()
+    assert frame["balanced_accuracy"].tolist() == pytest.approx([0.2, 0.6])
+    assert frame["uses"].eq(0).all()
+    assert frame["moves"].tolist() == [0, 3]
+    assert frame["p_margin"].isna().all()
+    said = seed_usage_sentence(frame, "se")
+    assert "Nor is it seen to move the margins." in said
+    assert "At 1 all trainings give the same number, and nothing can be tested." in said
+    assert "read from 2 of 2 gates in every training, best from late" in said
+    assert "Its class is used at 1, most at late: +30.3 points" in said
+    assert "At no gate is the image's own seen to be better" in said
+    moved = [table.assign(class_margin=[0, -0.1 - k / 999]) for k, table in enumerate(tables)]
+    said = seed_usage_sentence(usage_over_seeds(moved), "se")
+    assert "It moves the margins at 1, most at late: by −0.1 logits, 5.1 % of" in said
+
+
+def test_usage_over_seeds_counts_what_single_trainings_say() -> None:
+    tables = [usage([0.1, -0.1], [0, 0.1], p=p) for p in (0.01, 0.2, 0.04)]
+    frame = usage_over_seeds(tables)
+    assert frame["uses"].tolist() == [2, 0]
+    assert frame["harms"].tolist() == [0, 2]
+    assert frame["needs_own"].tolist() == [0, 2]
+    assert usage_over_seeds(tables, level=0.02)["uses"].tolist() == [1, 0]
+
+
+def test_one_training_says_nothing_of_another_ones_gates() -> None:
+    frame = usage_over_seeds([usage([0.1, 0.2], [0, 0], p=0.001)])
+    assert frame[["class_low", "p_used", "p_dynamic"]].isna().all(axis=None)
+    assert "no test over trainings" in seed_usage_sentence(frame, "se")
+    with pytest.raises(InputError, match="give one table"):
+        usage_over_seeds([])
+    other = usage([0, 0], [0, 0]).assign(gate=["early", "other"])
+    with pytest.raises(InputError, match="have other gates"):
+        usage_over_seeds([usage([0, 0], [0, 0]), other])
+
+
+def test_no_use_over_seeds_is_said_with_how_far_intervals_reach() -> None:
+    tables = [usage([0.01 * k, -0.01 * k], [0.0, 0.0]) for k in (1, -1, 0.5)]
+    frame = usage_over_seeds(tables)
+    said = seed_usage_sentence(frame, "cbam")
+    reach = f"{100 * frame['class_high'].max():+.1f}"
+    assert f"used over the trainings; intervals reach up to {reach} points." in said
+    assert "better than the mean over the trainings. At 2 all" in said
+    worse = usage_over_seeds(
+        [table.assign(class_value=[0, -0.2 - k / 999]) for k, table in enumerate(tables)]
+    )
+    assert "Its class does harm at 1, most at late: −20.1 points" in seed_usage_sentence(worse, "x")
+    everything = usage_over_seeds([t.assign(p_read=1.0) for t in tables])
+    assert "from none of the 2 gates" in seed_usage_sentence(everything, "cbam")

@@ -333,7 +333,8 @@ class Intervene:
     experiments: tuple[str, ...] = ()
     """Some of decode, replace, ablate, erase and randomize. Default: all that were not made yet."""
     images: int = 1000
-    """About how many are scored, of each class at most half; the others lend their gates."""
+    """About how many are scored, of each class at most half; the others lend their gates. Ablate
+    takes a tenth of them, erase a fifth, randomize half, but at least 50, 100 and 250."""
     seed: int = 0
     """Of all that is drawn."""
     out: Path | None = None
@@ -446,7 +447,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Figures:
-    """Write every figure of a recording, as PNG and PDF."""
+    """Write every figure of a recording, and of interventions on it, as PNG and PDF."""
 
     run: _Run
     """A run folder with a recording, or a recording."""

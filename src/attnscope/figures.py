@@ -698,7 +698,7 @@ def draw_decoding(ax: Axes, decoding: pd.DataFrame, measure: str) -> Axes:
                 ax.plot(x, decoding[column], form, color="#777777", markersize=4, label=label)
     _draw_intervals(ax, x, decoding, measure, f"{prefix}low", f"{prefix}high", 0, "of the gate")
     ax.set_ylabel({"balanced_accuracy": "balanced accuracy"}.get(measure, "ω² of the class"))
-    ax.set_ylim(min(0.0, float(np.nanmin([*low, 0]))), None)
+    ax.set_ylim(float(np.nanmin([*low, *decoding[f"{prefix}low"], 0])), None)
     if measure == "balanced_accuracy":
         ax.yaxis.set_major_formatter(_as_percent)
     return _over_gates(ax, list(decoding["gate"]))
@@ -726,6 +726,62 @@ def draw_usage(ax: Axes, usage: pd.DataFrame) -> Axes:
     ax.set_ylabel("accuracy lost, points")
     ax.yaxis.set_major_formatter(_as_points)
     return _over_gates(ax, list(usage["gate"]))
+
+
+def draw_margins_moved(ax: Axes, usage: pd.DataFrame) -> Axes:
+    """As ``draw_usage``, in units of the logits: finer than what changes which class is named.
+
+    Args:
+        ax: where.
+        usage: of ``gate_usage`` or ``usage_over_seeds``.
+    """
+    x = np.arange(len(usage))
+    ax.axhline(0, color=_INK, linewidth=0.8)
+    for side, (name, p) in enumerate(
+        (("class_margin", "p_margin"), ("dynamic_margin", "p_dynamic_margin"))
+    ):
+        ends = f"{name}_low", f"{name}_high"
+        at = x + 0.22 * (2 * side - 1)
+        _draw_intervals(ax, at, usage, name, *ends, side, "", sure=usage[p])
+    ax.set_ylabel("margin lost, logits")
+    return _over_gates(ax, list(usage["gate"]))
+
+
+def draw_reading_over_seeds(ax: Axes, frame: pd.DataFrame) -> Axes:
+    """How well the class can be read from each gate, mean over trainings, above chance.
+
+    Args:
+        ax: where.
+        frame: of ``usage_over_seeds``.
+    """
+    x = np.arange(len(frame))
+    ax.hlines(
+        frame["chance"], x - 0.4, x + 0.4, color=_NULL_COLOR, linewidth=1.5, label="chance"
+    )  # fmt: skip
+    _draw_intervals(
+        ax, x, frame, "balanced_accuracy", "balanced_low", "balanced_high", 0, "of the gate"
+    )
+    ax.set_ylabel("balanced accuracy")
+    ax.set_ylim(0, None)
+    ax.yaxis.set_major_formatter(_as_percent)
+    return _over_gates(ax, list(frame["gate"]))
+
+
+def draw_trainings(ax: Axes, usages: Sequence[pd.DataFrame], columns: Sequence[str]) -> Axes:
+    """Each training's own number beside the mean over them.
+
+    Args:
+        ax: where ``draw_reading_over_seeds`` or ``draw_usage`` has drawn.
+        usages: of ``gate_usage``, one a training.
+        columns: one, or the two that ``draw_usage`` draws.
+    """
+    for k, column in enumerate(columns):
+        shift = 0.22 * (2 * k - 1) if len(columns) == 2 else 0.0
+        for usage in usages:
+            x = np.arange(len(usage)) + shift + 0.09
+            label = "each training" if k == 0 and usage is usages[0] else None
+            ax.plot(x, usage[column], ".", color="#777777", markersize=3.5, label=label)
+    return ax
 
 
 def draw_static_gates(
@@ -816,7 +872,7 @@ def _draw_intervals(
         elinewidth=1.2, capsize=2,
     )  # fmt: skip
     # The label is that of a filled mark, whether there is one or not.
-    ax.plot(x[full], middle[full], form, color=color, markersize=5, label=label)
+    ax.plot(x[full], middle[full], form, color=color, markersize=5, label=label or None)
     ax.plot(x[~full], middle[~full], form, color=color, markerfacecolor="white", markersize=5)
 
 

@@ -26,6 +26,8 @@ from attnscope.pictures import (
     Picture,
     Unavailable,
     seed_differences,
+    seed_usage,
+    usage_of,
 )
 from attnscope.pictures.common import (
     LEVEL,
@@ -49,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 def write_figures(folder: Path, out: Path | None = None) -> list[Path]:
-    """Writes every figure of a recording as PNG and PDF.
+    """Writes every figure of a recording, and of its interventions, as PNG and PDF.
 
     Args:
         folder: a run (its test part is taken) or a recording.
@@ -70,10 +72,10 @@ def write_figures(folder: Path, out: Path | None = None) -> list[Path]:
     _tell_missing_characters([recording])
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, make in FIGURES.items():
+    for name, make in makers(recording).items():
         with figures.style():
             try:
-                picture = make(recording)
+                picture = make()
             except Unavailable as reason:
                 _log.warning("%s left out: %s", name, reason)
                 continue
@@ -134,9 +136,11 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         raise InputError("a report needs at least one run; give its folder")
     recordings = [Recording(folder) for folder in folders]
     _tell_missing_characters(recordings)
+    kinds = _kinds(recordings)
     context = {
         "title": "Attention gates of " + ", ".join(r.name for r in recordings),
-        "kinds": _compare_kinds(recordings),
+        "seeds": _use_in_kinds(kinds),
+        "kinds": _compare_kinds(kinds),
         "comparisons": [_compare(recordings[0], other) for other in recordings[1:]],
         "runs": [_describe(recording) for recording in recordings],
     }
@@ -156,6 +160,21 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     return out
 
 
+def makers(recording: Recording) -> dict[str, Callable[[], Picture]]:
+    """What makes each picture of a recording, by name; those of its interventions first, if any.
+
+    Each is called inside ``figures.style()``, and may raise `Unavailable`.
+
+    Raises:
+        InputError: there are interventions, and they cannot be read.
+    """
+    found: dict[str, Callable[[], Picture]] = {}
+    outcomes = find_outcomes(recording)
+    if outcomes is not None:  # what a reader asks first
+        found |= {name: partial(make, recording, outcomes) for name, make in USAGE.items()}
+    return found | {name: partial(make, recording) for name, make in FIGURES.items()}
+
+
 def render(figure: Figure, file_format: str, dpi: int) -> bytes:
     """The figure as the bytes of a ``png`` or ``pdf`` file; call it inside ``figures.style()``."""
     # Without dates and versions the same numbers give the same bytes.
@@ -167,17 +186,13 @@ def render(figure: Figure, file_format: str, dpi: int) -> bytes:
 
 def _describe(recording: Recording) -> dict[str, Any]:
     pictures, left_out = [], []
-    makers: dict[str, Callable[[], Picture]] = {}
-    outcomes = find_outcomes(recording)
-    if outcomes is None and recording.gates and run_folder(recording):
+    wanted = makers(recording)
+    if not wanted.keys() & USAGE.keys() and recording.gates and run_folder(recording):
         left_out.append(
             "decodable_and_used and static_gates: there are no interventions on this recording; "
             f"make them with attnscope intervene {run_folder(recording)}"
         )
-    if outcomes is not None:  # what a reader asks first
-        makers |= {name: partial(make, recording, outcomes) for name, make in USAGE.items()}
-    makers |= {name: partial(make, recording) for name, make in FIGURES.items()}
-    for name, make in makers.items():
+    for name, make in wanted.items():
         with figures.style():
             try:
                 pictures.append(_embed(name, make()))
@@ -202,15 +217,18 @@ def _describe(recording: Recording) -> dict[str, Any]:
     }
 
 
-def _compare_kinds(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
-    """Each two kinds of network over their seeds; nothing where no kind has several."""
+def _kinds(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
+    """Kinds of network; nothing where no kind has several seeds."""
     try:
         kinds = statistics.group_by_kind(recordings)
     except InputError as problem:
         _log.warning("no comparison over seeds: %s", problem)
-        return []
-    if max(map(len, kinds.values())) < 2:
-        return []
+        return {}
+    return kinds if max(map(len, kinds.values())) > 1 else {}
+
+
+def _compare_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, Any]]:
+    """Each two kinds of network over their seeds."""
     found = []
     for a, b in combinations(kinds, 2):
         about: dict[str, Any] = {"a": a, "b": b, "problem": "", "pictures": []}
@@ -222,6 +240,22 @@ def _compare_kinds(recordings: Sequence[Recording]) -> list[dict[str, Any]]:
             _log.warning("no comparison of %s and %s over seeds: %s", a, b, problem)
             about["problem"] = str(problem)
         found.append(about)
+    return found
+
+
+def _use_in_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, Any]]:
+    """What is used over the seeds, of each kind of which all seeds were intervened on."""
+    found = []
+    for kind, seeds in kinds.items():
+        outcomes = [find_outcomes(recording) for recording in seeds]
+        if len(seeds) < 2 or None in outcomes:
+            continue
+        try:
+            with figures.style():
+                picture = seed_usage([usage_of(each) for each in outcomes if each], kind)
+                found.append({"kind": kind, "pictures": [_embed("usage_over_seeds", picture)]})
+        except InputError as problem:  # an experiment is missing; each run's part says so
+            _log.warning("usage_over_seeds of %s left out: %s", kind, problem)
     return found
 
 

@@ -69,10 +69,12 @@ def ablate_channels(
         change, low, high (of accuracy), margin_change, margin_low, margin_high (in units of the
         logits); null, null_low, null_high: mean, 2.5 and 97.5 % over the draws of the mean margin
         change under random channels, and p: the share of draws that lose at least as much as this
-        order, itself counted, whose null is that the ranking tells nothing of what a channel is
-        worth. It is exact for a ranking that is the same for all images, conservative for one that
-        differs, and not corrected for the number of rows. Of ``random`` the changes are means over
-        the draws, with the interval of the mean over images, by bootstrap.
+        order, itself counted, whose null is that these channels are a random set, the same for all
+        images. It is exact for a ranking that is the same for all images. One that differs also
+        chooses which way gates are moved: the highest gates of an image are mostly above their mean
+        and are lowered by it, the lowest are raised, random ones both; a small p is then no sign
+        that a channel is worth more. Not corrected for the number of rows. Of ``random`` the
+        changes are means over the draws, with the interval of the mean over images, by bootstrap.
 
     Gates with one value for all channels are left out: there is nothing to choose.
 

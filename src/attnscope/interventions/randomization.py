@@ -122,6 +122,18 @@ def expect_seeds(bench: Bench, seeds: Sequence[Recording]) -> None:
     """
     for other in seeds:
         expect_same_images(bench.recording, other)
+        if other.id is not None and other.id == bench.recording.id:
+            raise InputError(f"{other.folder} is the network itself; give its other seeds alone")
+        kinds = [
+            [recording.about.get(key) for key in ("model", "training_sha256")]
+            for recording in (bench.recording, other)
+        ]
+        for mine, its in zip(*kinds, strict=True):
+            if None not in (mine, its) and mine != its:
+                raise InputError(
+                    f"{other.folder} is of another network or training than "
+                    f"{bench.recording.folder}; seeds differ in nothing but the seed"
+                )
         names = {gate.name for gate in other.gates}
         missing = [gate.name for gate in bench.gates if gate.name not in names]
         if missing:
@@ -175,7 +187,8 @@ def _drawn_anew(
                 norm.momentum = None  # a plain mean over the batches
                 norm.train()
             for batch in bench.batches(lenders):
-                run(batch.x)
+                if len(batch.x) > 1:  # of one image a BatchNorm after pooling has no variance
+                    run(batch.x)
     return model
 
 

@@ -22,6 +22,10 @@ from attnscope.statistics.usage import decode_gates
 
 EXPERIMENTS = ("decode", "replace", "ablate", "erase", "randomize")
 
+_TAKES = {"ablate": (10, 50), "erase": (5, 100), "randomize": (2, 250)}
+"""Experiments that run the network many times an image take one of so many scored images, but at
+least so many, if there are."""
+
 
 def intervene(
     bench: Bench,
@@ -32,6 +36,9 @@ def intervene(
     progress: bool = True,
 ) -> Outcomes:
     """Runs experiments on one network, each with its usual settings.
+
+    Of the images that the bench scores, ``ablate`` takes a tenth, ``erase`` a fifth and
+    ``randomize`` half, but not less than 50, 100 and 250, where there are as many.
 
     Args:
         bench: the network and its images.
@@ -45,6 +52,7 @@ def intervene(
         InputError: an experiment is not known, or as the experiments.
     """
     _expect(bench, seeds, experiments)
+    takes = {name: max(least, len(bench.scored) // n) for name, (n, least) in _TAKES.items()}
     tables: dict[str, pd.DataFrame] = {}
     replacement = None
     if "decode" in experiments:
@@ -53,12 +61,14 @@ def intervene(
         replacement = replace_gates(bench, progress=progress)
         tables["effects"] = replacement_effects(replacement, seed=bench.seed)
     if "ablate" in experiments and gates_to_choose_in(bench):
-        tables["ablation"] = ablate_channels(bench, progress=progress)
+        tables["ablation"] = ablate_channels(bench, images=takes["ablate"], progress=progress)
     if "erase" in experiments:
-        erased = erase(bench, progress=progress)
+        erased = erase(bench, images=takes["erase"], progress=progress)
         tables["erasing_areas"], tables["erasing_curves"] = erased.areas, erased.curves
     if "randomize" in experiments:
-        tables["randomization"] = randomize_gates(bench, seeds, progress=progress)
+        tables["randomization"] = randomize_gates(
+            bench, seeds, images=takes["randomize"], progress=progress
+        )
     made = {name: _controls(name, seeds, untrained) for name in experiments}
     controls = {name: ids for name, ids in made.items() if ids}
     about = {**_about(bench), "experiments": list(experiments), "controls": controls}

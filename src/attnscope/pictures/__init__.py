@@ -7,7 +7,7 @@
 from attnscope.pictures.common import Picture, Unavailable
 from attnscope.pictures.comparison import COMPARISONS, accuracy_sentence
 from attnscope.pictures.network import FIGURES
-from attnscope.pictures.usage import USAGE, seed_differences, seeds_sentence, usage_of
+from attnscope.pictures.usage import USAGE, seed_differences, seed_usage, seeds_sentence, usage_of
 
 __all__ = [
     "COMPARISONS",
@@ -17,6 +17,7 @@ __all__ = [
     "Unavailable",
     "accuracy_sentence",
     "seed_differences",
+    "seed_usage",
     "seeds_sentence",
     "usage_of",
 ]

@@ -31,7 +31,6 @@ from attnscope.pictures.common import (
 from attnscope.recording import Recording
 from attnscope.statistics.comparison import holm
 from attnscope.statistics.effects import OWN
-from attnscope.statistics.usage import USED
 
 _SHOWN = 12  # images that two kinds of network disagree about
 
@@ -40,16 +39,21 @@ def _decodable_and_used(recording: Recording, outcomes: Outcomes) -> Picture:
     usage = usage_of(outcomes)
     decoding = outcomes.table("decoding")
     width = float(np.clip(2.5 + 0.42 * len(decoding), 6.5, 14))
-    figure = Figure(figsize=(width, 8.2), layout="constrained")
-    axes = figure.subplots(3, 1, sharex=True)
+    figure = Figure(figsize=(width, 10.2), layout="constrained")
+    axes = figure.subplots(4, 1, sharex=True)
     figures.draw_decoding(axes[0], decoding, "balanced_accuracy")
     axes[0].set_title("can the class be read from the gate? (linear probe)")
     figures.draw_decoding(axes[1], decoding, "omega_squared")
     axes[1].set_title("how much of the gate's variance lies between the classes?")
     figures.draw_usage(axes[2], usage)
     axes[2].set_title("what is lost without it? (filled: p < 0.05, McNemar, Holm)")
-    axes[2].set_xlabel("gate, in the order in which they act")
-    for ax in axes[:2]:
+    figures.draw_margins_moved(axes[3], usage)
+    axes[3].set_title(
+        "and in the margins, of which the standard deviation is "
+        f"{usage['margin_std'].max():.3g} (filled: p < 0.05, t, Holm)"
+    )
+    axes[3].set_xlabel("gate, in the order in which they act")
+    for ax in axes[:3]:
         ax.tick_params(labelbottom=False)
     shown: dict[str, Any] = {}
     for ax in (axes[0], axes[2]):  # the middle one has the same marks as the first
@@ -77,13 +81,18 @@ def _static_gates(recording: Recording, outcomes: Outcomes) -> Picture:
         raise Unavailable(f"no gate of {recording.name} was replaced by its mean")
     contrast = statistics.edit_contrast(outcomes.replacement, "mean", OWN).set_index("target")
     contrast = contrast.loc[list(mean["target"])]
-    corrected = holm(contrast["p"].to_numpy(float))
+    targets = list(mean["target"])
+    # Gates are one question, blocks another, and all together a third: as in `gate_usage`, what a
+    # gate is found to be does not hang on how many blocks there are.
+    what = np.array([_kind_of(target) for target in targets])
+    corrected = np.ones(len(mean))
+    for kind in set(what):
+        corrected[what == kind] = holm(contrast["p"].to_numpy(float)[what == kind])
     sure = (corrected < LEVEL) & (contrast["change"].to_numpy(float) > 0)
     own = float((mean["accuracy"] - mean["change"]).iloc[0])
-    targets = list(mean["target"])
     # Each kind of target is shortened by itself: what they share stands in the others too.
-    blocks = [target for target in targets if target.startswith("block ")]
-    gates = [target for target in targets if target not in (*blocks, "all")]
+    blocks = [target for target in targets if _kind_of(target) == "block"]
+    gates = [target for target in targets if _kind_of(target) == "gate"]
     paths = [block.removeprefix("block ") for block in blocks]
     names = {"all": "all"} | dict(zip(gates, figures.short_names(gates), strict=True))
     for block, short in zip(blocks, figures.short_names(paths), strict=True):
@@ -98,8 +107,15 @@ def _static_gates(recording: Recording, outcomes: Outcomes) -> Picture:
         f"{static_sentence(mean, sure)} With its own gates the network is right in "
         f"{as_percent(own)} of these {outcomes.about['images']:,} images: the line. Intervals are "
         f"paired, 95 %; filled: less accurate, McNemar's p below {LEVEL} after Holm's correction "
-        "over all rows.",
+        "over the gates, and over the blocks.",
     )
+
+
+def _kind_of(target: str) -> str:
+    """``gate``, ``block`` or ``all``."""
+    if target == "all":
+        return target
+    return "block" if target.startswith("block ") else "gate"
 
 
 USAGE: dict[str, Callable[[Recording, Outcomes], Picture]] = {
@@ -138,6 +154,45 @@ def seed_differences(
             "most certain."
         )
     return Picture(pages, caption)
+
+
+def seed_usage(usages: Sequence[pd.DataFrame], name: str) -> Picture:
+    """What the gates of one kind of network know and what is used of it, over its trainings.
+
+    Args:
+        usages: of `usage_of`, one a training.
+        name: of the kind.
+
+    Raises:
+        InputError: as `attnscope.statistics.usage_over_seeds`.
+    """
+    frame = statistics.usage_over_seeds(usages)
+    width = float(np.clip(2.5 + 0.42 * len(frame), 6.5, 14))
+    figure = Figure(figsize=(width, 8.2), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True)
+    figures.draw_reading_over_seeds(axes[0], frame)
+    figures.draw_trainings(axes[0], usages, ["balanced_accuracy"])
+    axes[0].set_title("can the class be read from the gate? (linear probe)")
+    figures.draw_usage(axes[1], frame)
+    figures.draw_trainings(axes[1], usages, ["class_value", "dynamic_value"])
+    axes[1].set_title("what is lost without it? (filled: p < 0.05 over trainings, Holm)")
+    figures.draw_margins_moved(axes[2], frame)
+    figures.draw_trainings(axes[2], usages, ["class_margin", "dynamic_margin"])
+    axes[2].set_title(
+        "and in the margins, of which the standard deviation is "
+        f"{frame['margin_std'].max():.3g} (filled: p < 0.05, as above)"
+    )
+    axes[2].set_xlabel("gate, in the order in which they act")
+    for ax in axes[:2]:
+        ax.tick_params(labelbottom=False)
+    shown: dict[str, Any] = {}
+    for ax in axes:
+        shown |= {
+            label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2, fontsize=7)
+    figure.suptitle(f"Decodable and used over {len(usages)} trainings: {shorten(name, 40)}")
+    return Picture([figure], seed_usage_sentence(frame, name))
 
 
 def _disagreements(
@@ -204,10 +259,11 @@ def usage_sentence(usage: pd.DataFrame) -> str:
     """What the table of `attnscope.statistics.gate_usage` says, also where nothing was seen."""
     if usage.empty:
         return "There is no gate to tell of."
-    reads = usage[usage["p_read"] < LEVEL]
-    used, count = usage[usage["verdict"] == USED], len(usage)
-    if reads.empty:
-        text = f"No linear probe reads the class from any of the {count} gates."
+    reads, count = usage[usage["p_read"] < LEVEL], len(usage)
+    if usage["p_read"].isna().all():
+        text = "No linear probe could be fitted: too few images, or classes."
+    elif reads.empty:
+        text = f"No linear probe is seen to read the class from any of the {count} gates."
     else:
         best = highest(reads, "balanced_accuracy")
         text = (
@@ -215,13 +271,15 @@ def usage_sentence(usage: pd.DataFrame) -> str:
             f"balanced accuracy {as_percent(best['balanced_accuracy'])}, under permuted labels "
             f"{as_percent(best['chance'])}."
         )
-    if used.empty:
+    acts = usage[usage["p_used"] < LEVEL]
+    used, harms = acts[acts["class_value"] > 0], acts[acts["class_value"] < 0]
+    if acts.empty:
         text += (
-            " No effect of the class seen: at no gate does that of an image of another class cost "
-            "more than that of one of the same; the intervals reach up to "
+            " No use of it in accuracy seen: at no gate is the gate of an image of another class "
+            "seen to cost more than that of one of the same; the intervals reach up to "
             f"{as_points(usage['class_high'].max())} points."
         )
-    else:
+    if len(used):
         most = highest(used, "class_value")
         text += (
             f" It is used at {len(used)}, most at {most['gate']}: the gate of an image of another "
@@ -229,6 +287,13 @@ def usage_sentence(usage: pd.DataFrame) -> str:
             f"that of one of the same (95 % {as_points(most['class_low'])} to "
             f"{as_points(most['class_high'])})."
         )
+    if len(harms):
+        most = lowest(harms, "class_value")
+        text += (
+            f" At {len(harms)} the gate of another class does better, most at {most['gate']}: by "
+            f"{as_points(-most['class_value']).lstrip('+')} points."
+        )
+    text += _margins_sentence(usage)
     own = usage[(usage["p_dynamic"] < LEVEL) & (usage["dynamic_value"] > 0)]
     if own.empty:
         return f"{text} At no gate is the image's own seen to be better than the mean."
@@ -239,6 +304,69 @@ def usage_sentence(usage: pd.DataFrame) -> str:
     )
 
 
+def _margins_sentence(usage: pd.DataFrame) -> str:
+    """What the class in the gates does to the margins."""
+    moved = usage[usage["p_margin"] < LEVEL]
+    if moved.empty:
+        return " Nor is it seen to move the margins."
+    most = moved.iloc[int(moved["class_margin"].abs().to_numpy().argmax())]
+    by = f"{most['class_margin']:+.2g}".replace("-", "\N{MINUS SIGN}")
+    text = f" It moves the margins at {len(moved)}, most at {most['gate']}: by {by} logits"
+    if most["margin_std"] > 0:
+        share = abs(most["class_margin"]) / most["margin_std"]
+        text += f", {as_percent(share)} of their standard deviation"
+    return f"{text}."
+
+
+def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
+    """What the table of `attnscope.statistics.usage_over_seeds` says, also where nothing is seen.
+
+    Args:
+        frame: of at least one gate.
+        name: of the kind of network.
+    """
+    seeds, count = int(frame["seeds"].iloc[0]), len(frame)
+    always = frame[frame["reads"] == seeds]
+    text = f"{name}, {seeds} training{'' if seeds == 1 else 's'}: "
+    if always.empty:
+        text += f"from none of the {count} gates can the class be read in every training."
+    else:
+        best = highest(always, "balanced_accuracy")
+        text += (
+            f"the class can be read from {len(always)} of {count} gates in every training, best "
+            f"from {best['gate']}: balanced accuracy {as_percent(best['balanced_accuracy'])}."
+        )
+    if seeds < 2:
+        return f"{text} One training says nothing of another one: no test over trainings."
+    for value, low, high, p, single, yes, no, harm in (
+        ("class_value", "class_low", "class_high", "p_used", "uses",
+         "Its class is used at", "At no gate is its class seen to be used over the trainings",
+         "Its class does harm at"),
+        ("dynamic_value", "dynamic_low", "dynamic_high", "p_dynamic", "needs_own",
+         "The image's own gate is better than the mean at",
+         "At no gate is the image's own seen to be better than the mean over the trainings",
+         "The mean is better than the image's own gate at"),
+    ):  # fmt: skip
+        for sign, words in ((1, yes), (-1, harm)):
+            seen = frame[(frame[p] < LEVEL) & (sign * frame[value] > 0)]
+            if len(seen):
+                most = highest(seen, value) if sign > 0 else lowest(seen, value)
+                text += (
+                    f" {words} {len(seen)}, most at {most['gate']}: {as_points(most[value])} "
+                    f"points (95 % {as_points(most[low])} to {as_points(most[high])})."
+                )
+            elif sign > 0:
+                largest = frame[high].max()
+                reach = f"; intervals reach up to {as_points(largest)} points"
+                text += f" {no}{'' if np.isnan(largest) else reach}."
+        same = int(frame[p].isna().sum())
+        if same:
+            text += f" At {same} all trainings give the same number, and nothing can be tested."
+        alone = int((frame[single] > 0).sum())
+        text += f" By its own test at least one training sees it at {alone}."
+    return text + _margins_sentence(frame)
+
+
 def static_sentence(mean: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
     """Which gates could be their mean, in words.
 
@@ -246,22 +374,33 @@ def static_sentence(mean: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
         mean: the rows of `attnscope.statistics.replacement_effects` with the edit ``mean``.
         lost: for each, whether it counts as a loss.
     """
-    alone = ~mean["target"].str.startswith("block ").to_numpy() & (mean["target"] != "all")
-    gates, costly = mean[alone], mean[alone & lost]
+    kinds = np.array([_kind_of(target) for target in mean["target"]])
+    gates, costly = mean[kinds == "gate"], mean[(kinds == "gate") & lost]
     if costly.empty:
-        text = f"No loss seen: none of the {len(gates)} gates, alone, is seen to need its images."
+        text = f"No gate alone is seen to need its images: none of {len(gates)}."
     else:
         most = lowest(costly, "change")
         text = (
             f"At {len(costly)} of {len(gates)} gates the mean alone costs accuracy, most at "
             f"{most['target']}: {as_points(most['change'])} points; at the others no loss is seen."
         )
-    together = mean[mean["target"] == "all"]
+    blocks = mean[kinds == "block"]
+    if len(blocks):
+        worst = lowest(blocks, "change")
+        costly = int((lost & (kinds == "block")).sum())
+        text += (
+            f" Of {len(blocks)} blocks with all their gates as means {costly or 'none'} "
+            f"{'is' if costly < 2 else 'are'} seen to lose; the lowest is {worst['target']}, "
+            f"{as_points(worst['change'])} points."
+        )
+    together = mean[kinds == "all"]
     if len(together):
         row = together.iloc[0]
+        seen = "a loss" if lost[kinds == "all"][0] else "no loss seen"
         text += (
-            f" All of them as their means: {as_points(row['change'])} points (95 % "
-            f"{as_points(row['low'])} to {as_points(row['high'])}), {as_percent(row['accuracy'])}."
+            f" All gates as their means: {as_points(row['change'])} points (95 % "
+            f"{as_points(row['low'])} to {as_points(row['high'])}), {as_percent(row['accuracy'])}: "
+            f"{seen}."
         )
     return text
 

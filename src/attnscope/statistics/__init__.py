@@ -37,7 +37,7 @@ from attnscope.statistics.profiles import (
 from attnscope.statistics.seeds import compare_seeds, disagreements, group_by_kind
 from attnscope.statistics.selectivity import class_selectivity, permuted_channel_effects
 from attnscope.statistics.states import channel_states, image_states, state_sweep
-from attnscope.statistics.usage import decode_gates, gate_usage
+from attnscope.statistics.usage import decode_gates, gate_usage, usage_over_seeds
 from attnscope.statistics.variance import between_class_variance
 
 __all__ = [
@@ -78,4 +78,5 @@ __all__ = [
     "permuted_channel_effects",
     "replacement_effects",
     "state_sweep",
+    "usage_over_seeds",
 ]

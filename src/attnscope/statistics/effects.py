@@ -151,7 +151,8 @@ def edit_contrast(
         One row a target that has both: target, images, change, low, high (accuracy of the second
         minus that of the first), margin_change, margin_low, margin_high, p: exact McNemar, two-
         sided, the null being that an image that one edit alone gets right is as likely one's as the
-        other's.
+        other's; p_margin: Student's paired t test of the margins, two-sided, the null being that
+        they are the same in the mean. NaN with fewer than two images.
 
     Raises:
         InputError: there is no such edit, or columns are missing.
@@ -178,6 +179,7 @@ def edit_contrast(
                 "images": len(shared),
                 **_changes(a, b, resamples, seed),
                 "p": mcnemar(_right(a), _right(b)),
+                "p_margin": paired_t(a["margin"].to_numpy(), b["margin"].to_numpy()),
             }
         )
     return pd.DataFrame(rows)
@@ -211,6 +213,16 @@ def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> float:
     if only_a + only_b == 0:
         return 1.0
     return float(stats.binomtest(only_a, only_a + only_b).pvalue)
+
+
+def paired_t(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+    """Student's paired t test, two-sided; 1 where nothing differs, NaN with fewer than two."""
+    shift = np.asarray(second, np.float64) - np.asarray(first, np.float64)
+    if len(shift) < 2:
+        return np.nan
+    if not shift.std():  # scipy has no t for what does not vary
+        return float(shift[0] == 0)
+    return float(stats.ttest_1samp(shift, 0).pvalue)
 
 
 def _own(outcomes: pd.DataFrame) -> pd.DataFrame:

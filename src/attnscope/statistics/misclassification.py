@@ -89,7 +89,8 @@ def error_position_summary(
     The null of the differences is 0: the gate of a misclassified image does not lie nearer to the
     predicted class than to any other, or than that of an image that was just not misclassified. The
     interval is the percentile bootstrap's over images (Efron 1979, Annals of Statistics 7), the
-    class means as given; the runner-ups are drawn within each pair.
+    class means as given; the runner-ups are drawn within each pair, and that of their own position
+    knows that they make the mean of their class.
 
     Args:
         recording: what to read; one gate is in memory at a time.
@@ -178,22 +179,23 @@ def _summaries(
     both = placed & ~np.isnan(third).any(1)
     pairs = recording.labels[wrong] * len(recording.classes) + predicted
     matched, controls = _runner_ups(recording, lines, np.where(placed, pairs, -1))
+    classes = len(recording.classes)
     rng = np.random.default_rng(seed + 1)  # another stream than that of the folds
-    # Each draw gives sums of along and length, (1 + resamples, 2 or 4), the found ones first.
+    # Each draw gives sums of along and length, (1 + resamples, 2 to 5), the found ones first.
     sums = {
         "predicted": _drawn_sums(toward[placed], resamples, rng),
         "third": _drawn_sums(np.hstack([toward, third])[both], resamples, rng),
-        "runner_up": _drawn_pairs(toward, pairs, matched, controls, resamples, rng),
+        "runner_up": _drawn_pairs(toward, pairs, matched, controls, classes, resamples, rng),
     }
     with_third, with_runner = sums["third"], sums["runner_up"]
     positions = [
         _ratio(sums["predicted"][:, 0], sums["predicted"][:, 1]),
         _ratio(with_third[:, 2], with_third[:, 3]),
-        _ratio(with_runner[:, 2], with_runner[:, 3]),
+        _ratio(with_runner[:, 4], with_runner[:, 3]),
         _ratio(with_third[:, 0], with_third[:, 1]) - _ratio(with_third[:, 2], with_third[:, 3]),
         _ratio(with_runner[:, 0], with_runner[:, 1]) - _ratio(with_runner[:, 2], with_runner[:, 3]),
     ]
-    several = sum(len(rows) for rows in controls.values())
+    several = sum(len(controls[pair]) for pair in np.unique(pairs[matched]))
     counts = [int(placed.sum()), int(both.sum()), several, int(both.sum()), int(matched.sum())]
     left = [len(wrong) - n for n in (counts[0], counts[1], counts[4], counts[3], counts[4])]
     found = []
@@ -214,7 +216,9 @@ def _runner_ups(
     """Which misclassified images have correct ones of the same true class and runner-up.
 
     Returns:
-        ``(number misclassified,)``, and by pair the ``(n, 2)`` sums of those correct images.
+        ``(number misclassified,)``; and by pair of true class and runner-up, the correct images:
+        how far along each lies toward every class, and the length toward its runner-up,
+        ``(n, K + 1)``.
     """
     classes = len(recording.classes)
     if classes < 2:
@@ -224,13 +228,11 @@ def _runner_ups(
     logits[np.arange(len(right)), recording.predictions[right]] = -np.inf
     runner = logits.argmax(1)
     own = recording.labels[right] * classes + runner
-    values = np.stack([lines.along[right, runner], lines.length[right, runner]], 1)
-    usable = ~np.isnan(values).any(1)
-    controls = {
-        int(pair): values[usable & (own == pair)]
-        for pair in np.unique(pairs[pairs >= 0])
-        if (usable & (own == pair)).any()
-    }
+    along, length = lines.along[right], lines.length[right, runner]
+    usable = ~np.isnan(along[np.arange(len(right)), runner] + length)
+    # Toward another class than its runner-up an image only helps to say how the class moves.
+    values = np.hstack([np.nan_to_num(along), length[:, None]])
+    controls = {int(pair): values[usable & (own == pair)] for pair in np.unique(own[usable])}
     return np.isin(pairs, list(controls)), controls
 
 
@@ -251,21 +253,34 @@ def _drawn_pairs(
     pairs: NDArray[np.int64],
     matched: NDArray[np.bool_],
     controls: dict[int, NDArray[np.float64]],
+    classes: int,
     resamples: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Sums of the matched misclassified images and of their controls, ``(1 + resamples, 4)``.
+    """Sums of the matched misclassified images and of their controls, ``(1 + resamples, 5)``.
 
     A pair's controls weigh as many images as the draw has misclassified ones of that pair.
+
+    Returns:
+        Along and length of the misclassified images, then those of the controls; and the controls'
+        along as it is where the mean of their class is drawn with them.
     """
-    known = list(controls)
+    known = [int(pair) for pair in np.unique(pairs[matched])]
     which = np.searchsorted(known, pairs[matched]) if known else np.zeros(0, np.int64)
     indicator = np.eye(len(known))[which]
     drawn = _drawn_sums(np.hstack([toward[matched], indicator]), resamples, rng)
-    sums = np.zeros((resamples + 1, 2))
-    for j, pair in enumerate(known):
-        means = _drawn_sums(controls[pair], resamples, rng) / len(controls[pair])
-        sums += drawn[:, 2 + j][:, None] * means
+    sums = np.zeros((resamples + 1, 3))
+    for own in sorted({pair // classes for pair in known}):
+        mine = {pair: rows for pair, rows in controls.items() if pair // classes == own}
+        draws = {pair: _drawn_sums(rows, resamples, rng) for pair, rows in mine.items()}
+        # The mean from which the positions are measured is made of these very images: where they
+        # are drawn far out it goes with them. In differences to misclassified images that cancels.
+        whole = np.sum(list(draws.values()), axis=0) / sum(map(len, mine.values()))
+        moved = whole - whole[0]
+        for pair in sorted(mine.keys() & set(known)):
+            mean, runner = draws[pair] / len(mine[pair]), pair % classes
+            columns = [mean[:, runner], mean[:, -1], mean[:, runner] - moved[:, runner]]
+            sums += drawn[:, 2 + known.index(pair)][:, None] * np.stack(columns, 1)
     return np.hstack([drawn[:, :2], sums])
 
 

@@ -86,7 +86,7 @@ def group_by_kind(recordings: Sequence[Recording]) -> dict[str, list[Recording]]
         kinds apart, else what is known of the network.
 
     Raises:
-        InputError: two of one kind have the same seed.
+        InputError: two of one kind have the same seed, or two kinds the same name.
     """
     kinds: dict[str, list[Recording]] = {}
     for recording in recordings:
@@ -105,7 +105,13 @@ def group_by_kind(recordings: Sequence[Recording]) -> dict[str, list[Recording]]
                     "give each training once"
                 )
             kind = sorted(kind, key=lambda recording: recording.about["seed"])
-        named[str(attention) if plain else kind[0].name] = kind
+        name = str(attention) if plain else kind[0].name
+        if name in named:
+            raise InputError(
+                f"{named[name][0].folder} and {kind[0].folder} are of two kinds and are both "
+                f"called {name}; give one of their runs another folder name"
+            )
+        named[name] = kind
     return named
 
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from attnscope.errors import InputError
 from attnscope.recording import Recording
 from attnscope.statistics.comparison import holm
 from attnscope.statistics.effects import OWN, edit_contrast
 from attnscope.statistics.probe import linear_probe
+from attnscope.statistics.seeds import paired_interval
 from attnscope.statistics.variance import between_class_variance
 
 USED = "its class is used"
-IMAGE_KNOWN = "knows the class; the image's own gate is used, its class not seen to be"
+HARMS = "its class acts, and costs accuracy"
+MEAN_KNOWN = "knows the class; its mean does worse, its class not seen to change accuracy"
+MOVES = "its class moves the margins, accuracy not seen to change"
 UNUSED = "knows the class, no use of it seen"
-IMAGE = "no class seen in it, but the image's own gate is used"
+MEAN = "no class seen in it, but its mean does worse"
 NOTHING = "no class seen in it, no use of it seen"
 CONSTANT = "constant"
-VERDICTS = (USED, IMAGE_KNOWN, UNUSED, IMAGE, NOTHING, CONSTANT)
+VERDICTS = (USED, HARMS, MEAN_KNOWN, MOVES, UNUSED, MEAN, NOTHING, CONSTANT)
 
 
 def decode_gates(
@@ -39,10 +45,11 @@ def decode_gates(
 
     Returns:
         The columns of `linear_probe`; input_accuracy and untrained_accuracy, the balanced accuracy
-        of the same probe on the gate's pooled input, and on the gate of the untrained network, NaN
-        where that was not recorded; of `between_class_variance` omega_squared, omega_low,
-        omega_high, omega_null_low, omega_null_high, omega_p; and constant: whether each unit of the
-        gate has one value for all images.
+        of the same probe on the gate's pooled input, and on the gate of the untrained network, and
+        untrained_clipped, its share of clipped values, NaN where that was not recorded; of
+        `between_class_variance` omega_squared, omega_low, omega_high, omega_null_low,
+        omega_null_high, omega_p; and constant: whether each unit of the gate has one value for all
+        images.
 
     Raises:
         InputError: as those two.
@@ -59,11 +66,17 @@ def decode_gates(
         "untrained_accuracy": None if untrained is None else linear_probe(untrained, 1, seed),
     }
     for column, control in controls.items():
-        known = {} if control is None else dict(control[["gate", "balanced_accuracy"]].to_numpy())
-        probe[column] = [known.get(gate, np.nan) for gate in probe["gate"]]
+        probe[column] = _of_gates(control, "balanced_accuracy", probe)
+    probe["untrained_clipped"] = _of_gates(controls["untrained_accuracy"], "clipped", probe)
     probe["omega_squared"] = variance["omega_squared"]
     probe["constant"] = variance["constant"].to_numpy() == np.array(units)
     return probe
+
+
+def _of_gates(control: pd.DataFrame | None, column: str, probe: pd.DataFrame) -> list[float]:
+    """A column of another probe, gate by gate; NaN for a gate that it lacks."""
+    known = {} if control is None else dict(control[["gate", column]].to_numpy())
+    return [known.get(gate, np.nan) for gate in probe["gate"]]
 
 
 def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
@@ -71,12 +84,14 @@ def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.
 
     Read: the linear probe beats permuted labels (``p_max`` of `linear_probe`, corrected over the
     gates). Used: with another image's gate the network is right more often if that image is of the
-    same class (``class_value``, exact McNemar, Holm over the gates). What is used is there, also
-    where no linear probe reads it. Beside it ``dynamic_value``: accuracy with the image's own gate
-    above that with the data set's mean, tested likewise.
+    same class (``class_value``, exact McNemar, Holm over the gates); where it is right less often,
+    the class acts and does harm. Finer: whether the class of the other image moves the margins
+    (``class_margin``, paired t, Holm over the gates), by however little: ``margin_std`` is what to
+    hold it against. What is used is there, also where no linear probe reads it. Beside them
+    ``dynamic_value``: accuracy with the image's own gate above that with the data set's mean,
+    tested as ``class_value``.
 
-    "No use seen" is not "no use": the intervals say how large one might still be. And a network may
-    use a class in a gate by ways that no accuracy on these images shows; ``class_margin`` is finer.
+    "No use seen" is not "no use": the intervals say how large one might still be.
 
     Args:
         decoding: of `decode_gates`.
@@ -86,8 +101,10 @@ def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.
     Returns:
         One row a gate: gate, kind, depth, balanced_accuracy, chance (the mean under permuted
         labels), p_read, class_value, class_low, class_high, p_used, class_margin,
-        class_margin_low, class_margin_high, dynamic_value, dynamic_low, dynamic_high, p_dynamic,
-        verdict (one of `VERDICTS`).
+        class_margin_low, class_margin_high, p_margin, dynamic_value, dynamic_low, dynamic_high,
+        p_dynamic, dynamic_margin, dynamic_margin_low, dynamic_margin_high, p_dynamic_margin,
+        margin_std (standard deviation over the images of the unedited network's margins, the same
+        for all gates), verdict (one of `VERDICTS`).
 
     Raises:
         InputError: the outcomes lack an edit, a column or a gate.
@@ -118,19 +135,91 @@ def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.
             "class_margin": swap["margin_change"].to_numpy(),
             "class_margin_low": swap["margin_low"].to_numpy(),
             "class_margin_high": swap["margin_high"].to_numpy(),
+            "p_margin": holm(swap["p_margin"].to_numpy(np.float64)),
             "dynamic_value": dynamic["change"].to_numpy(),
             "dynamic_low": dynamic["low"].to_numpy(),
             "dynamic_high": dynamic["high"].to_numpy(),
             "p_dynamic": holm(dynamic["p"].to_numpy(np.float64)),
+            "dynamic_margin": dynamic["margin_change"].to_numpy(),
+            "dynamic_margin_low": dynamic["margin_low"].to_numpy(),
+            "dynamic_margin_high": dynamic["margin_high"].to_numpy(),
+            "p_dynamic_margin": holm(dynamic["p_margin"].to_numpy(np.float64)),
+            "margin_std": outcomes.loc[outcomes["edit"] == OWN, "margin"].std(),
         }
     )
     constant = read["constant"].to_numpy(bool)
     reads = frame["p_read"].to_numpy() < level
-    used = (frame["p_used"].to_numpy() < level) & (frame["class_value"].to_numpy() > 0)
+    acts, value = frame["p_used"].to_numpy() < level, frame["class_value"].to_numpy()
+    moves = frame["p_margin"].to_numpy() < level
     own = (frame["p_dynamic"].to_numpy() < level) & (frame["dynamic_value"].to_numpy() > 0)
     frame["verdict"] = np.select(
-        [constant, used, reads & own, reads, own],
-        [CONSTANT, USED, IMAGE_KNOWN, UNUSED, IMAGE],
+        [constant, acts & (value > 0), acts, (reads | moves) & own, moves, reads, own],
+        [CONSTANT, USED, HARMS, MEAN_KNOWN, MOVES, UNUSED, MEAN],
         NOTHING,
     )
+    return frame
+
+
+def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = 0.05) -> pd.DataFrame:
+    """What `gate_usage` says of several trainings of one kind of network, gate by gate.
+
+    What is sampled is the training: each number is the mean over the trainings, its interval
+    Student's t (95 %), p that of the t test whose null is a mean of 0, as in `compare_seeds`. An
+    effect that every training has, in another strength each, is seen so; one of a single training
+    is not, and is counted beside it. All of them are given the images that were scored and the
+    other images whose gates were lent, which are the same for trainings on the same data.
+
+    Args:
+        usages: of `gate_usage`, one a training.
+        level: below it a corrected p of one training counts.
+
+    Returns:
+        One row a gate: gate, kind, depth, seeds (how many trainings), balanced_accuracy,
+        balanced_low, balanced_high, chance; class_value, class_low, class_high, p_used;
+        class_margin, class_margin_low, class_margin_high, p_margin; dynamic_value, dynamic_low,
+        dynamic_high, p_dynamic; dynamic_margin, dynamic_margin_low, dynamic_margin_high,
+        p_dynamic_margin (each p Holm-corrected over the gates); margin_std (mean over the
+        trainings); reads, uses,
+        harms, moves, needs_own: in how many trainings, each by its own test, the class is read, is
+        used, does harm, moves the margins, and the image's own gate is better than the mean. Where
+        all trainings give the same number, its interval and p are NaN, as with one training.
+
+    Raises:
+        InputError: there is none, or they are of other gates.
+    """
+    if not usages:
+        raise InputError("there is no training to sum up; give one table of gate_usage or more")
+    first = usages[0]
+    for other in usages[1:]:
+        if list(other["gate"]) != list(first["gate"]):
+            raise InputError(
+                "the trainings have other gates; sum up trainings of one kind of network"
+            )
+    frame = first[["gate", "kind", "depth"]].reset_index(drop=True)
+    frame["seeds"] = len(usages)
+
+    def stack(column: str) -> NDArray[np.float64]:
+        return np.stack([usage[column].to_numpy(np.float64) for usage in usages])
+
+    for name, column, p in (
+        ("balanced", "balanced_accuracy", ""),
+        ("class", "class_value", "p_used"),
+        ("class_margin", "class_margin", "p_margin"),
+        ("dynamic", "dynamic_value", "p_dynamic"),
+        ("dynamic_margin", "dynamic_margin", "p_dynamic_margin"),
+    ):
+        found = [paired_interval(values) for values in stack(column).T]
+        frame[column] = [each["difference"] for each in found]
+        for end in ("low", "high"):
+            frame[f"{name}_{end}"] = [each[end] for each in found]
+        if p:
+            frame[p] = holm(np.array([each["p"] for each in found]))
+    for column in ("chance", "margin_std"):
+        frame[column] = stack(column).mean(0)
+    acts, value = stack("p_used") < level, stack("class_value")
+    frame["reads"] = (stack("p_read") < level).sum(0)
+    frame["uses"] = (acts & (value > 0)).sum(0)
+    frame["harms"] = (acts & (value < 0)).sum(0)
+    frame["moves"] = (stack("p_margin") < level).sum(0)
+    frame["needs_own"] = ((stack("p_dynamic") < level) & (stack("dynamic_value") > 0)).sum(0)
     return frame
