@@ -17,8 +17,8 @@ import tyro
 from attnscope import figures, statistics
 from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
-from attnscope.outcomes import Outcomes
-from attnscope.pictures import USAGE, seed_differences, seed_usage, usage_of
+from attnscope.outcomes import Outcomes, outcomes_folder
+from attnscope.pictures import USAGE, seed_differences, seed_usage, usage_of, usages_of
 from attnscope.recording import Recording
 from attnscope.report import find_outcomes, write_pictures, write_report
 from attnscope.statistics.seeds import expect_pairs
@@ -41,10 +41,14 @@ def main(
     pairs = list(combinations(kinds, 2))
     for a, b in pairs:  # before the hours that interventions take
         expect_pairs(kinds[a], kinds[b])
+    for recording in recordings:
+        older = outcomes_folder(recording.folder)
+        if recording.gates and older.exists() and find_outcomes(recording) is None:
+            raise InputError(f"{older} is of another recording; remove it to make it again")
     with new_folder(out) as folder:
         pictures = {}
         for kind, seeds in kinds.items():
-            usages = []
+            made = []
             for recording in seeds if seeds[0].gates else ():
                 run = run_of[recording.folder]
                 outcomes = find_outcomes(recording)
@@ -52,12 +56,13 @@ def main(
                     others = [run_of[other.folder] for other in seeds if other is not recording]
                     outcomes = intervene(run, others, recording)
                 usage = usage_of(outcomes)
-                usages.append(usage)
+                made.append(outcomes)
                 write_bytes(folder / f"{run.name}-usage.csv", usage.to_csv(index=False).encode())
                 with figures.style():
                     for name, make in USAGE.items():
                         pictures[f"{run.name}-{name}"] = make(recording, outcomes)
-            if len(usages) > 1:
+            if len(made) > 1:
+                usages = usages_of(seeds, made)
                 name = f"{kind}-usage_over_seeds"
                 table = statistics.usage_over_seeds(usages)
                 write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())

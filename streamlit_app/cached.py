@@ -202,7 +202,7 @@ class Intervened:
 
     run: Run
     key: str
-    """That of the run, and the SHA-256 of ``about.json``, written after every experiment."""
+    """That of the run, and a SHA-256 of when each file was last written."""
     outcomes: Outcomes
 
 
@@ -215,8 +215,10 @@ def interventions(run: Run) -> Intervened | None:
     about = (outcomes_folder(run.recording.folder) / "about.json").resolve()
     if not about.is_relative_to(folder().resolve()) or not about.is_file():
         return None
+    # Before they are read: what is written in between is then read again.
+    files = sorted((file.name, file.stat().st_mtime_ns) for file in about.parent.iterdir())
+    key = f"{run.key} {hashlib.sha256(repr(files).encode()).hexdigest()}"
     outcomes = report.find_outcomes(run.recording)
-    key = f"{run.key} {hashlib.sha256(about.read_bytes()).hexdigest()}"
     return None if outcomes is None else Intervened(run, key, outcomes)
 
 

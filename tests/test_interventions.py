@@ -177,8 +177,8 @@ def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
     assert "costs 100.0 points" in captions["used"]
     assert "can be read from 1 of 1 gates" in captions["ignored"]
     assert "No use of it in accuracy seen" in captions["ignored"]
-    assert "Nor is it seen to move the margins" in captions["ignored"]
-    assert "It moves the margins at 1" in captions["used"]
+    assert "in the gates is not seen to move the margins" in captions["ignored"]
+    assert "The class in the gates moves the margins at 1" in captions["used"]
     assert "own seen to be better" in captions["ignored"]
     assert "No linear probe is seen to read the class from any of the 1" in captions["constant"]
     assert "No use of it in accuracy seen" in captions["constant"]
@@ -405,7 +405,7 @@ def test_verdicts_of_many_gates() -> None:
     assert "read from 13 of 16 gates" in sentence
     assert "It is used at 2" in sentence
     assert "At 1 the gate of another class does better, most at g06: by 60.0 points" in sentence
-    assert "It moves the margins at 1, most at g07: by +" in sentence
+    assert "in the gates moves the margins at 1, most at g07: by +" in sentence
     assert "better than the mean at 2" in sentence
     with pytest.raises(InputError, match="say nothing of the gate 'g99'"):
         gate_usage(probe.assign(gate=[*gates[:-1], "g99"]), outcomes)
@@ -719,6 +719,15 @@ def test_seeds_are_other_trainings_of_the_same_network(tmp_path: Path) -> None:
     other.about["model"] = {"width": 32}
     with pytest.raises(InputError, match="is of another network or training"):
         expect_seeds(bench, [other])
+    other.about["model"] = {"width": 16}
+    # The same weights captured again, in other batches.
+    bench.recording.about["weights_sha256"] = other.about["weights_sha256"] = "abc"
+    with pytest.raises(InputError, match="is the network itself"):
+        expect_seeds(bench, [other])
+    other.about["weights_sha256"] = "def"
+    other.gates = []
+    with pytest.raises(InputError, match="has no gate gate; take another seed"):
+        expect_seeds(bench, [other])
 
 
 def test_norms_of_pooled_features_are_estimated_on_several_images(tmp_path: Path) -> None:
@@ -740,6 +749,13 @@ def test_norms_of_pooled_features_are_estimated_on_several_images(tmp_path: Path
     assert bench.others.sum() == 30
     found = randomize_gates(bench, draws=1, progress=False)
     assert found["similarity"].notna().all()
+    one = Bench(model, images, recording, batch_size=1)
+    drawn = _drawn_anew(one, one.gates[0], {"gate.1"}, np.flatnonzero(one.others), 0)
+    assert drawn is not None
+    assert (drawn.get_submodule("gate.1").running_var < 0.5).all()  # as at the start it were 1
+    one.others[:] = False
+    with pytest.raises(InputError, match="has 0 images that are not scored"):
+        randomize_gates(one, draws=1, progress=False)
 
 
 def test_which_gates_could_be_their_mean_in_words() -> None:

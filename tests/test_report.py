@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from safetensors.numpy import save_file
 
 from attnscope import figures, report, statistics
 from attnscope.errors import InputError
-from attnscope.pictures import accuracy_sentence, network
+from attnscope.outcomes import read_outcomes
+from attnscope.pictures import accuracy_sentence, network, usages_of
+from attnscope.pictures.common import intervene_command
 from attnscope.recording import Recording
 
 Make = Callable[..., Recording]
@@ -98,6 +101,47 @@ def test_figures_of_interventions_come_first(
     files = report.write_figures(recording.folder, tmp_path / "out")
     names = ["decodable_and_used", "static_gates", "confusion_matrix"]
     assert files == [tmp_path / "out" / f"{n}.{e}" for n in names for e in ("png", "pdf")]
+
+
+def test_interventions_that_cannot_be_read_cost_no_other_figure(
+    make_recording: Make,
+    add_interventions: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    recording = make_recording(count=30)
+    (add_interventions(recording) / "about.json").unlink()
+    files = report.write_figures(recording.folder, tmp_path / "out")
+    assert [file.name for file in files] == ["confusion_matrix.png", "confusion_matrix.pdf"]
+    assert "figures of interventions left out" in caplog.text
+    page = report.write_report([recording.folder], tmp_path / "page.html")
+    assert "Confusion" in page.read_text(encoding="utf-8")
+
+
+def test_the_command_for_interventions_names_the_part(make_recording: Make, tmp_path: Path) -> None:
+    recording = make_recording(count=30)
+    for folder, command in (
+        ("my run/recordings/test", f"attnscope intervene '{tmp_path}/my run'"),
+        ("run/recordings/validation", f"attnscope intervene {tmp_path}/run --part validation"),
+        ("copied", None),
+    ):
+        recording.folder = tmp_path / folder
+        assert intervene_command(recording) == command
+
+
+def test_trainings_scored_on_other_images_are_not_pooled(
+    make_recording: Make, add_interventions: Callable[..., Path]
+) -> None:
+    recordings = [make_recording(name, count=30) for name in ("a", "b")]
+    made = [read_outcomes(add_interventions(recording)) for recording in recordings]
+    assert len(usages_of(recordings, made)) == 2
+    other = replace(made[1], about={**made[1].about, "seed": 1})
+    with pytest.raises(InputError, match="on b have seed 1, those on a 0; make them with the same"):
+        usages_of(recordings, [made[0], other])
+    with pytest.raises(InputError, match="images"):
+        usages_of([recordings[0], make_recording("c", count=33)], made)
 
 
 def test_figures_are_the_same_bytes_again(

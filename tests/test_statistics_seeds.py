@@ -197,14 +197,17 @@ def test_usage_over_seeds_as_scipy() -> None:
     assert frame["moves"].tolist() == [0, 3]
     assert frame["p_margin"].isna().all()
     said = seed_usage_sentence(frame, "se")
-    assert "Nor is it seen to move the margins." in said
+    assert "Whether the class in the gates moves the margins could not be tested." in said
+    assert "sees its class used at 0. At no gate" in said
+    assert "sees the image's own better at 0. Whether" in said
+    assert said.endswith("By its own test at least one training sees them moved at 1.")
     assert "At 1 all trainings give the same number, and nothing can be tested." in said
     assert "read from 2 of 2 gates in every training, best from late" in said
     assert "Its class is used at 1, most at late: +30.3 points" in said
     assert "At no gate is the image's own seen to be better" in said
     moved = [table.assign(class_margin=[0, -0.1 - k / 999]) for k, table in enumerate(tables)]
     said = seed_usage_sentence(usage_over_seeds(moved), "se")
-    assert "It moves the margins at 1, most at late: by −0.1 logits, 5.1 % of" in said
+    assert "in the gates moves the margins at 1, most at late: by −0.1 logits, 5.1 % of" in said
 
 
 def test_usage_over_seeds_counts_what_single_trainings_say() -> None:
@@ -237,6 +240,9 @@ def test_no_use_over_seeds_is_said_with_how_far_intervals_reach() -> None:
     worse = usage_over_seeds(
         [table.assign(class_value=[0, -0.2 - k / 999]) for k, table in enumerate(tables)]
     )
-    assert "Its class does harm at 1, most at late: −20.1 points" in seed_usage_sentence(worse, "x")
+    said = seed_usage_sentence(worse, "x")
+    assert "Its class does harm at 1, most at late: −20.1 points" in said
+    said = seed_usage_sentence(usage_over_seeds([usage([0.1, -0.1], [0, 0], p=0.01)] * 2), "x")
+    assert "sees its class used at 1, and doing harm at 1." in said
     everything = usage_over_seeds([t.assign(p_read=1.0) for t in tables])
     assert "from none of the 2 gates" in seed_usage_sentence(everything, "cbam")

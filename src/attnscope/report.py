@@ -27,7 +27,7 @@ from attnscope.pictures import (
     Unavailable,
     seed_differences,
     seed_usage,
-    usage_of,
+    usages_of,
 )
 from attnscope.pictures.common import (
     LEVEL,
@@ -38,6 +38,7 @@ from attnscope.pictures.common import (
     as_points,
     gate_counts,
     has_grad_cam,
+    intervene_command,
     run_folder,
     two_names,
 )
@@ -163,13 +164,15 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 def makers(recording: Recording) -> dict[str, Callable[[], Picture]]:
     """What makes each picture of a recording, by name; those of its interventions first, if any.
 
-    Each is called inside ``figures.style()``, and may raise `Unavailable`.
-
-    Raises:
-        InputError: there are interventions, and they cannot be read.
+    Each is called inside ``figures.style()``, and may raise `Unavailable`. Interventions that
+    cannot be read are left out, with a warning.
     """
     found: dict[str, Callable[[], Picture]] = {}
-    outcomes = find_outcomes(recording)
+    try:
+        outcomes = find_outcomes(recording)
+    except InputError as problem:  # what the recording alone shows is still true
+        _log.warning("figures of interventions left out: %s", problem)
+        outcomes = None
     if outcomes is not None:  # what a reader asks first
         found |= {name: partial(make, recording, outcomes) for name, make in USAGE.items()}
     return found | {name: partial(make, recording) for name, make in FIGURES.items()}
@@ -187,10 +190,11 @@ def render(figure: Figure, file_format: str, dpi: int) -> bytes:
 def _describe(recording: Recording) -> dict[str, Any]:
     pictures, left_out = [], []
     wanted = makers(recording)
-    if not wanted.keys() & USAGE.keys() and recording.gates and run_folder(recording):
+    command = intervene_command(recording)
+    if not wanted.keys() & USAGE.keys() and recording.gates and command:
         left_out.append(
-            "decodable_and_used and static_gates: there are no interventions on this recording; "
-            f"make them with attnscope intervene {run_folder(recording)}"
+            "decodable_and_used and static_gates: there are no interventions on this recording as "
+            f"it is now; make them with {command}"
         )
     for name, make in wanted.items():
         with figures.style():
@@ -247,14 +251,14 @@ def _use_in_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, An
     """What is used over the seeds, of each kind of which all seeds were intervened on."""
     found = []
     for kind, seeds in kinds.items():
-        outcomes = [find_outcomes(recording) for recording in seeds]
-        if len(seeds) < 2 or None in outcomes:
-            continue
         try:
+            outcomes = [made for made in map(find_outcomes, seeds) if made is not None]
+            if len(seeds) < 2 or len(outcomes) < len(seeds):
+                continue
             with figures.style():
-                picture = seed_usage([usage_of(each) for each in outcomes if each], kind)
+                picture = seed_usage(usages_of(seeds, outcomes), kind)
                 found.append({"kind": kind, "pictures": [_embed("usage_over_seeds", picture)]})
-        except InputError as problem:  # an experiment is missing; each run's part says so
+        except InputError as problem:  # each run's part says what is missing
             _log.warning("usage_over_seeds of %s left out: %s", kind, problem)
     return found
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import cached
 import pandas as pd
 import streamlit as st
@@ -11,7 +9,7 @@ from cached import Intervened
 from widgets import chosen_run, literal, part, show_figure, table_height
 
 from attnscope.pictures import USAGE, Unavailable
-from attnscope.pictures.common import run_folder
+from attnscope.pictures.common import intervene_command
 
 _FURTHER = {
     "ablation": "Some channels as their mean, against random ones",
@@ -94,14 +92,15 @@ if not run.recording.gates:
     st.stop()
 made = cached.interventions(run)
 if made is None:
-    place = run_folder(run.recording)
-    how = "the command below" if place else "attnscope.interventions, from Python"
+    command = intervene_command(run.recording)
+    how = "the command below" if command else "attnscope.interventions, from Python"
     st.info(
-        "There are no interventions on this recording as it is now. They run the network again, "
+        "There are no interventions on this recording as it is now in the folder that is served. "
+        "They run the network again, "
         f"which takes minutes; make them with {how}, and come back."
     )
-    if place:
-        st.code(f"attnscope intervene {shlex.quote(str(place))}", language="sh")
+    if command:
+        st.code(command, language="sh")
     st.stop()
 for name in USAGE:
     _figure(made, name)

@@ -104,10 +104,16 @@ class Bench:
         """A generator for one purpose: what is drawn for one thing does not move another."""
         return np.random.default_rng([self.seed, *purpose.encode()])
 
-    def batches(self, rows: Sequence[int] | NDArray[np.int64]) -> Iterator[Batch]:
-        """The images of some rows of the recording, as the network gets them."""
+    def batches(
+        self, rows: Sequence[int] | NDArray[np.int64], at_least: int = 1
+    ) -> Iterator[Batch]:
+        """The images of some rows of the recording, as the network gets them.
+
+        Batches but the last one are not smaller than ``at_least``, whatever the batch size is.
+        """
         wanted = rows if isinstance(rows, range) else [int(row) for row in rows]
-        yield from batches(self._dataset, wanted, self.batch_size, self._normalization, self.device)
+        size = max(self.batch_size, at_least)
+        yield from batches(self._dataset, wanted, size, self._normalization, self.device)
 
     def sample(self, images: int) -> NDArray[np.int64]:
         """About so many of the scored rows, of each class its share, sorted."""

@@ -61,13 +61,19 @@ def randomize_gates(
         (that could be scored).
 
     Raises:
-        InputError: a number is below 1, or a recording is of other images or has not these gates.
+        InputError: a number is below 1, a recording is of other images or has not these gates, or
+            fewer than two images are not scored.
     """
     if draws < 1 or images < 1:
         raise InputError(f"{draws} draws of {images} images; take 1 or more of each")
     expect_seeds(bench, seeds)
     rows = bench.sample(images)
     before = {gate.name: bench.gates_of(gate.name, rows) for gate in bench.gates}
+    if bench.others.sum() < 2:
+        raise InputError(
+            f"{bench.recording.folder} has {bench.others.sum()} images that are not scored, and "
+            "BatchNorms are estimated on two or more; take fewer with --images"
+        )
     lenders = np.sort(
         bench.rng("calibration").permutation(np.flatnonzero(bench.others))[:_CALIBRATION]
     )
@@ -122,7 +128,9 @@ def expect_seeds(bench: Bench, seeds: Sequence[Recording]) -> None:
     """
     for other in seeds:
         expect_same_images(bench.recording, other)
-        if other.id is not None and other.id == bench.recording.id:
+        if _is_same(bench.recording.id, other.id) or _is_same(
+            *(recording.about.get("weights_sha256") for recording in (bench.recording, other))
+        ):
             raise InputError(f"{other.folder} is the network itself; give its other seeds alone")
         kinds = [
             [recording.about.get(key) for key in ("model", "training_sha256")]
@@ -138,6 +146,11 @@ def expect_seeds(bench: Bench, seeds: Sequence[Recording]) -> None:
         missing = [gate.name for gate in bench.gates if gate.name not in names]
         if missing:
             raise InputError(f"{other.folder} has no gate {missing[0]}; take another seed of it")
+
+
+def _is_same(mine: object, its: object) -> bool:
+    """Whether both are known and the same."""
+    return mine is not None and mine == its
 
 
 def _modules_of(model: nn.Module, gate: Gate) -> set[str]:
@@ -186,7 +199,7 @@ def _drawn_anew(
                 norm.reset_running_stats()
                 norm.momentum = None  # a plain mean over the batches
                 norm.train()
-            for batch in bench.batches(lenders):
+            for batch in bench.batches(lenders, at_least=2):
                 if len(batch.x) > 1:  # of one image a BatchNorm after pooling has no variance
                     run(batch.x)
     return model

@@ -7,7 +7,14 @@
 from attnscope.pictures.common import Picture, Unavailable
 from attnscope.pictures.comparison import COMPARISONS, accuracy_sentence
 from attnscope.pictures.network import FIGURES
-from attnscope.pictures.usage import USAGE, seed_differences, seed_usage, seeds_sentence, usage_of
+from attnscope.pictures.usage import (
+    USAGE,
+    seed_differences,
+    seed_usage,
+    seeds_sentence,
+    usage_of,
+    usages_of,
+)
 
 __all__ = [
     "COMPARISONS",
@@ -20,4 +27,5 @@ __all__ = [
     "seed_usage",
     "seeds_sentence",
     "usage_of",
+    "usages_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ def run_folder(recording: Recording) -> Path | None:
     """The run in which a recording lies, or None."""
     folder = recording.folder.resolve()
     return folder.parent.parent if folder.parent.name == "recordings" else None
+
+
+def intervene_command(recording: Recording) -> str | None:
+    """What makes the interventions on a recording, for a shell; None if it lies in no run."""
+    run, part = run_folder(recording), recording.folder.resolve().name
+    if run is None:
+        return None
+    more = "" if part == "test" else f" --part {shlex.quote(part)}"
+    return f"attnscope intervene {shlex.quote(str(run))}{more}"
 
 
 def note_picture(recording: Recording, heading: str, text: str) -> Picture:

@@ -29,7 +29,7 @@ from attnscope.pictures.common import (
     with_drawn_names,
 )
 from attnscope.recording import Recording
-from attnscope.statistics.comparison import holm
+from attnscope.statistics.comparison import expect_same_images, holm
 from attnscope.statistics.effects import OWN
 
 _SHOWN = 12  # images that two kinds of network disagree about
@@ -255,6 +255,24 @@ def usage_of(outcomes: Outcomes) -> pd.DataFrame:
         raise Unavailable(str(reason)) from None
 
 
+def usages_of(recordings: Sequence[Recording], outcomes: Sequence[Outcomes]) -> list[pd.DataFrame]:
+    """`usage_of` of several trainings, whose numbers are to be summed up.
+
+    Raises:
+        InputError: they were scored on other images; or as `usage_of`.
+    """
+    for recording, made in zip(recordings, outcomes, strict=True):
+        expect_same_images(recordings[0], recording)
+        for what in ("images", "seed"):
+            if made.about[what] != outcomes[0].about[what]:
+                raise InputError(
+                    f"the interventions on {recording.name} have {what} {made.about[what]}, those "
+                    f"on {recordings[0].name} {outcomes[0].about[what]}; make them with the same "
+                    "--images and --seed"
+                )
+    return [usage_of(made) for made in outcomes]
+
+
 def usage_sentence(usage: pd.DataFrame) -> str:
     """What the table of `attnscope.statistics.gate_usage` says, also where nothing was seen."""
     if usage.empty:
@@ -306,12 +324,17 @@ def usage_sentence(usage: pd.DataFrame) -> str:
 
 def _margins_sentence(usage: pd.DataFrame) -> str:
     """What the class in the gates does to the margins."""
+    if usage["p_margin"].isna().all():
+        return " Whether the class in the gates moves the margins could not be tested."
     moved = usage[usage["p_margin"] < LEVEL]
     if moved.empty:
-        return " Nor is it seen to move the margins."
+        return " The class in the gates is not seen to move the margins."
     most = moved.iloc[int(moved["class_margin"].abs().to_numpy().argmax())]
     by = f"{most['class_margin']:+.2g}".replace("-", "\N{MINUS SIGN}")
-    text = f" It moves the margins at {len(moved)}, most at {most['gate']}: by {by} logits"
+    text = (
+        f" The class in the gates moves the margins at {len(moved)}, most at {most['gate']}: by "
+        f"{by} logits"
+    )
     if most["margin_std"] > 0:
         share = abs(most["class_margin"]) / most["margin_std"]
         text += f", {as_percent(share)} of their standard deviation"
@@ -338,11 +361,15 @@ def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
         )
     if seeds < 2:
         return f"{text} One training says nothing of another one: no test over trainings."
-    for value, low, high, p, single, yes, no, harm in (
-        ("class_value", "class_low", "class_high", "p_used", "uses",
+    harmed = int((frame["harms"] > 0).sum())
+    for value, low, high, p, alone, yes, no, harm in (
+        ("class_value", "class_low", "class_high", "p_used",
+         f"its class used at {(frame['uses'] > 0).sum()}"
+         + (f", and doing harm at {harmed}" if harmed else ""),
          "Its class is used at", "At no gate is its class seen to be used over the trainings",
          "Its class does harm at"),
-        ("dynamic_value", "dynamic_low", "dynamic_high", "p_dynamic", "needs_own",
+        ("dynamic_value", "dynamic_low", "dynamic_high", "p_dynamic",
+         f"the image's own better at {(frame['needs_own'] > 0).sum()}",
          "The image's own gate is better than the mean at",
          "At no gate is the image's own seen to be better than the mean over the trainings",
          "The mean is better than the image's own gate at"),
@@ -362,9 +389,12 @@ def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
         same = int(frame[p].isna().sum())
         if same:
             text += f" At {same} all trainings give the same number, and nothing can be tested."
-        alone = int((frame[single] > 0).sum())
-        text += f" By its own test at least one training sees it at {alone}."
-    return text + _margins_sentence(frame)
+        text += f" By its own test at least one training sees {alone}."
+    moves = (frame["moves"] > 0).sum()
+    return (
+        f"{text}{_margins_sentence(frame)} By its own test at least one training sees them moved "
+        f"at {moves}."
+    )
 
 
 def static_sentence(mean: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
