@@ -12,13 +12,21 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import tyro
 
 from attnscope import figures, statistics
 from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
 from attnscope.outcomes import Outcomes, outcomes_folder
-from attnscope.pictures import USAGE, seed_differences, seed_usage, usage_of, usages_of
+from attnscope.pictures import (
+    USAGE,
+    joint_of,
+    seed_differences,
+    seed_usage,
+    usage_of,
+    usages_of,
+)
 from attnscope.recording import Recording
 from attnscope.report import find_outcomes, write_pictures, write_report
 from attnscope.statistics.seeds import expect_pairs
@@ -48,26 +56,27 @@ def main(
     with new_folder(out) as folder:
         pictures = {}
         for kind, seeds in kinds.items():
-            made = []
+            made, tables = [], []
             for recording in seeds if seeds[0].gates else ():
                 run = run_of[recording.folder]
                 outcomes = find_outcomes(recording)
                 if outcomes is None or is_cut_short(outcomes):
                     others = [run_of[other.folder] for other in seeds if other is not recording]
                     outcomes = intervene(run, others, recording)
-                usage = usage_of(outcomes)
                 made.append(outcomes)
+                usage = pd.concat([usage_of(outcomes), joint_of(outcomes)], ignore_index=True)
+                tables.append(usage)
                 write_bytes(folder / f"{run.name}-usage.csv", usage.to_csv(index=False).encode())
                 with figures.style():
                     for name, make in USAGE.items():
                         pictures[f"{run.name}-{name}"] = make(recording, outcomes)
             if len(made) > 1:
-                usages = usages_of(seeds, made)
+                usages, joints = usages_of(seeds, made), [joint_of(each) for each in made]
                 name = f"{kind}-usage_over_seeds"
-                table = statistics.usage_over_seeds(usages)
+                table = statistics.usage_over_seeds(tables)
                 write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
                 with figures.style():
-                    pictures[name] = seed_usage(usages, kind)
+                    pictures[name] = seed_usage(usages, joints, kind)
         for a, b in pairs:
             table = statistics.compare_seeds(kinds[a], kinds[b])
             write_bytes(folder / f"{a}-{b}.csv", table.to_csv(index=False).encode())

@@ -1,4 +1,4 @@
-"""Most of what recordings alone can tell, as tables: python analysis/measures.py RUN...
+"""What recordings alone can tell, as tables: python analysis/measures.py RUN...
 
 docs/metrics.md says what each number is. What a linear probe reads from each gate is decoding.csv
 of ``attnscope intervene``, beside all that needs the network.
@@ -46,29 +46,46 @@ def main(
 
 
 def of_one(recording: Recording, permutations: int) -> dict[str, pd.DataFrame]:
-    """By name: classes, and where there are gates channels, variance, states and errors."""
+    """By name: classes, and where there are gates, what each of them does."""
     classes = statistics.class_metrics(recording)
     classes["calibration_error"] = statistics.calibration_error(recording)  # of all classes
     found = {"classes": classes}
     if not recording.gates:
         return found
-    channels = []
+    of_gates: dict[str, list[pd.DataFrame]] = {}
     for gate in recording.gates_of_kind("channel"):
-        selectivity = statistics.class_selectivity(recording, gate.name, permutations)
-        effects = statistics.permuted_channel_effects(recording, gate.name, permutations)
-        frame = selectivity.merge(
-            effects.drop(columns="constant"), on="channel", suffixes=("_selectivity", "_effect")
-        )
-        channels.append(frame.assign(gate=gate.name))
-    if channels:
-        found["channels"] = pd.concat(channels, ignore_index=True)
+        for name, frame in of_channels(recording, gate.name, permutations).items():
+            frame.insert(0, "gate", gate.name)
+            of_gates.setdefault(name, []).append(frame)
+    found |= {name: pd.concat(frames, ignore_index=True) for name, frames in of_gates.items()}
+    if of_gates:
         found["channels_summary"] = summary_of(found["channels"])
+    found["gate_profiles"] = statistics.gate_profiles(recording)
     found["variance"] = statistics.between_class_variance(recording, permutations)
     found["states"] = statistics.state_sweep(recording)
     found["errors"] = statistics.error_position_summary(recording)
     if recording.gates_of_kind("spatial") and recording.grad_cam_layers:
         found["agreement"] = statistics.agreement_summary(recording)
     return found
+
+
+def of_channels(recording: Recording, gate: str, permutations: int) -> dict[str, pd.DataFrame]:
+    """Of one channel gate, by name: its profile, its channels, their states, and its classes."""
+    selectivity = statistics.class_selectivity(recording, gate, permutations)
+    permuted = statistics.permuted_channel_effects(recording, gate, permutations)
+    effects = statistics.channel_effects(recording, gate)
+    channels = selectivity.merge(
+        permuted[["channel", "p", "p_max"]], on="channel", suffixes=("_selectivity", "_effect")
+    ).merge(effects[["channel", "f", "p_by", "eta_squared", "omega_squared"]], on="channel")
+    distances = statistics.class_distances(recording, gate).rename_axis(index="class")
+    return {
+        "profiles": statistics.class_profiles(recording, gate),
+        "channels": channels,
+        "channel_states": statistics.channel_states(recording, gate),
+        "class_distances": distances.reset_index().melt(
+            "class", var_name="other", value_name="distance"
+        ),
+    }
 
 
 def summary_of(channels: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,8 @@ from attnscope.cli import main
 from attnscope.recording import Recording
 from attnscope.statistics import (
     between_class_variance,
+    channel_effects,
+    class_distances,
     compare_accuracy,
     compare_gates,
     compare_seeds,
@@ -149,6 +151,16 @@ def test_measures(make_recording: Callable[..., Recording], tmp_path: Path) -> N
         effects = permuted_channel_effects(recording, gates[0].name, 9)
         np.testing.assert_allclose(mine["eta_squared"], effects["eta_squared"], rtol=1e-5)
         np.testing.assert_allclose(mine["p_effect"], effects["p"])
+        plain = channel_effects(recording, gates[0].name)
+        np.testing.assert_allclose(mine["p_by"], plain["p_by"], rtol=1e-5)
+        np.testing.assert_allclose(mine["omega_squared"], plain["omega_squared"], rtol=1e-5)
+        distances = pd.read_csv(tmp_path / "out" / f"{name}-class_distances.csv")
+        first = distances[distances["gate"] == gates[0].name]
+        wide = first.pivot_table(index="class", columns="other", values="distance", sort=False)
+        wanted = class_distances(recording, gates[0].name)
+        np.testing.assert_allclose(wide, wanted, rtol=1e-5, atol=1e-12)
+        for table in ("profiles", "gate_profiles", "channel_states", "states", "errors"):
+            assert (tmp_path / "out" / f"{name}-{table}.csv").is_file()
         assert summary["differs"][0] == (effects["p_max"] < 0.05).sum()
         assert summary["largest_eta_squared"][0] == pytest.approx(mine["eta_squared"].max())
     assert (tmp_path / "out" / "a-agreement.csv").is_file()

@@ -315,6 +315,54 @@ def test_per_class_grad_cam(ax: Axes) -> None:
     assert lines["null: another image"] == [0.1, 0.0]
 
 
+def agreement_rows(spearman: list[float]) -> pd.DataFrame:
+    own = np.array(spearman)
+    return pd.DataFrame(
+        {
+            "class": ["all", "cat", "dog"],
+            "spearman": own,
+            "spearman_low": own - 0.1,
+            "spearman_high": own + 0.3,
+            "null_spearman": own / 10,
+        }
+    )
+
+
+def test_per_class_agreement_of_two_networks(ax: Axes) -> None:
+    # The dog has one image in the second network, and no interval; none in the first.
+    a, b = agreement_rows([0.5, 0.4, np.nan]), agreement_rows([0.2, 0.1, 0.3])
+    b.loc[2, ["spearman_low", "spearman_high"]] = np.nan
+    figures.draw_per_class_agreement(ax, (a, b), ("SE", "CBAM"))
+    lines = {line.get_label(): line for line in ax.lines}
+    for name, frame, color in zip(("SE", "CBAM"), (a, b), figures.NETWORK_COLORS, strict=True):
+        own = lines[f"{name}, 95 % interval"]
+        null = lines[f"{name}, null: Grad-CAM of another image"]
+        np.testing.assert_array_equal(own.get_xdata(), frame["spearman"])
+        np.testing.assert_array_equal(null.get_xdata(), frame["null_spearman"])
+        assert own.get_color() == color
+        assert null.get_color() not in figures.NETWORK_COLORS
+        assert null.get_markerfacecolor() == "white"
+        np.testing.assert_array_equal(own.get_ydata(), null.get_ydata())
+    ends = [[path.vertices[:, 0] for path in bars.get_paths()] for bars in ax.collections]
+    np.testing.assert_allclose(ends[0][:2], [[0.4, 0.8], [0.3, 0.7]])
+    np.testing.assert_allclose(ends[1], [[0.1, 0.5], [0.0, 0.4], [0.3, 0.3]])
+    # The first network is above the second within the line of the class, and none touches another.
+    above, below = (lines[f"{name}, 95 % interval"].get_ydata() for name in ("SE", "CBAM"))
+    assert np.all(above < below)
+    assert np.all(below[:-1] < above[1:])
+    assert labels(ax.get_yticklabels()) == ["all", "cat", "dog"]
+    assert ax.get_xlabel() == "Spearman correlation"
+
+
+def test_per_class_agreement_of_one_network_keeps_its_colour(ax: Axes) -> None:
+    figures.draw_per_class_agreement(ax, (None, agreement_rows([0.2, 0.1, 0.3])), ("SE", "CBAM"))
+    words = ax.get_legend_handles_labels()[1]
+    assert words == ["CBAM, 95 % interval", "CBAM, null: Grad-CAM of another image"]
+    own = next(line for line in ax.lines if line.get_label() == words[0])
+    assert own.get_color() == figures.NETWORK_COLORS[1]
+    assert list(own.get_ydata()) == [0, 1, 2]
+
+
 def test_note_is_text_without_axes(ax: Axes) -> None:
     figures.draw_note(ax, "SE has no spatial gates")
     assert labels(ax.texts) == ["SE has no spatial gates"]

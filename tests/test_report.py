@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
 from matplotlib.figure import Figure
 from safetensors.numpy import save_file
+from scipy import special, stats
 
 from attnscope import figures, report, statistics
 from attnscope.errors import InputError
 from attnscope.outcomes import read_outcomes
-from attnscope.pictures import accuracy_sentence, network, usages_of
+from attnscope.pictures import accuracy_sentence, network, seed_differences, usage, usages_of
 from attnscope.pictures.common import intervene_command
 from attnscope.recording import Recording
 
@@ -449,6 +451,213 @@ def test_networks_without_a_shared_gate_say_so(write_recording: Make) -> None:
     assert "No Grad-CAM was recorded for a and b" in draw("per_class_grad_cam", a, b).caption
 
 
+def right_in(recording: Recording) -> np.ndarray:
+    """What a network gets right, from what was written, without the package's own statistics."""
+    return recording.logits.argmax(1) == recording.rows["label"].to_numpy()
+
+
+def certain_first(a: Recording, b: Recording, rows: np.ndarray) -> np.ndarray:
+    sure = [special.softmax(r.logits[rows].astype(float), axis=1).max(1) for r in (a, b)]
+    return rows[np.argsort(-np.minimum(*sure), kind="stable")]
+
+
+def test_disagreements_are_counted_and_shown(make_recording: Make) -> None:
+    a = make_recording("se", spatial=False, accuracy=0.9)
+    b = make_recording("cbam", seed=1, accuracy=0.5)
+    picture = draw("disagreements", a, b)
+    only_a = np.flatnonzero(right_in(a) & ~right_in(b))
+    only_b = np.flatnonzero(right_in(b) & ~right_in(a))
+    assert len(only_a) > 6 > len(only_b) > 0  # a full band, and one that is not
+    assert picture.caption.startswith(
+        f"Of 60 images se alone gets {len(only_a)} right, cbam alone {len(only_b)}. Shown are 6 "
+        f"and {len(only_b)}, those first of which both networks are most certain. "
+    )
+    wanted = [certain_first(a, b, only_a)[:6], certain_first(a, b, only_b)]
+    figure = picture.figures[0]
+    axes = np.array([ax for ax in figure.axes if ax.get_label() != "<colorbar>"]).reshape(2, 4, 6)
+    headings = [[ax.get_ylabel() for ax in band[:, 0]] for band in axes]
+    of_maps = ["Grad-CAM\nse", "Grad-CAM\ncbam", "last spatial gate\ncbam"]
+    assert headings == [["only se\nis right", *of_maps], ["only cbam\nis right", *of_maps]]
+    limits: list[set] = [set(), set(), set()]
+    for band, rows, wrong in zip(axes, wanted, (b, a), strict=True):
+        for column, i in zip(band.T, rows, strict=False):
+            image, *heats = (ax.images[-1] for ax in column)
+            one = slice(i, i + 1)
+            np.testing.assert_array_equal(image.get_array(), a.image(i))
+            assert column[0].get_title("center") == (
+                f"is {a.classes[a.labels[i]]}\ntaken for {a.classes[wrong.logits[i].argmax()]}"
+            )
+            for heat, recording in zip(heats, (a, b), strict=False):
+                cam = np.maximum(recording.grad_cam(rows=one)[0], 0)
+                np.testing.assert_array_equal(heat.get_array(), cam)
+            gate = b.spatial("layer2.attention.spatial", one)[0]
+            np.testing.assert_array_equal(heats[2].get_array(), gate)
+            assert heats[2].get_interpolation() == "nearest"
+            for found, heat in zip(limits, heats, strict=True):
+                found.add(heat.get_clim())
+        for ax in band[:, len(rows) :].ravel():
+            assert not ax.axison
+            assert not ax.images
+    rows = np.concatenate(wanted)
+    tops = [np.maximum(r.grad_cam()[rows], 0).max() for r in (a, b)]
+    assert limits == [{(0, tops[0])}, {(0, tops[1])}, {(0, 1)}]
+    assert f"se from 0 to {tops[0]:.3g}; cbam from 0 to {tops[1]:.3g}." in picture.caption
+    shown = b.spatial("layer2.attention.spatial")[rows]
+    assert (
+        f"layer2.attention.spatial of cbam, bounds 0 to 1, here {shown.min():.3g} to "
+        f"{shown.max():.3g}."
+    ) in picture.caption
+    note = "se has no spatial gates (its gates: 2 channel)."
+    assert picture.caption.endswith(note)
+    assert note in words(figure)
+
+
+def test_no_disagreement_is_called_none(make_recording: Make) -> None:
+    a, b = make_recording("a", accuracy=2), make_recording("b", accuracy=2, seed=1)
+    picture = draw("disagreements", a, b)
+    said = "Of 60 images none is right in one network alone: a and b are right in the same 60."
+    assert picture.caption == words(picture.figures[0]).strip() == said
+    worse = make_recording("worse", accuracy=0, seed=2)
+    one_way = draw("disagreements", a, worse)
+    assert "a alone gets 60 right, worse alone none. Shown are 6 and none," in one_way.caption
+    headings = [ax.get_ylabel() for ax in one_way.figures[0].axes]
+    assert "only a\nis right" in headings
+    assert "only worse\nis right" not in headings
+
+
+def test_disagreements_without_grad_cam_say_so(
+    write_recording: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = write_recording("a", labels=[0, 1, 2], predictions=[0, 1, 0])
+    b = write_recording("b", labels=[0, 1, 2], predictions=[0, 2, 2], grad_cam=-np.ones((3, 2, 2)))
+    monkeypatch.setattr(Recording, "image", lambda self, i: np.zeros((4, 4, 3), np.uint8))
+    picture = draw("disagreements", a, b)
+    for said in ("No Grad-CAM was recorded for a.", "a has no gates at all.", "b has no gates at"):
+        assert said in words(picture.figures[0])
+        assert said in picture.caption
+    assert "Shown are 1 and 1" in picture.caption
+    # One row of Grad-CAM, b's, which is nowhere above 0 and says so in both of its images.
+    heats = maps(picture.figures[0], "viridis")
+    assert len([i for i in heats if i.get_array().shape == (2, 2)]) == 2
+    assert words(picture.figures[0]).count("nowhere above 0") == 2
+    assert not maps(picture.figures[0], "cividis")
+
+
+def test_seed_differences_show_the_same_disagreements(make_recording: Make) -> None:
+    a, b = make_recording("a", accuracy=0.8), make_recording("b", seed=1, accuracy=0.5)
+    with figures.style():
+        over_seeds = seed_differences([a], [b], ("a", "b"))
+    alone = draw("disagreements", a, b)
+    assert over_seeds.caption.endswith(f"What follows is of the first seed. {alone.caption}")
+    assert len(over_seeds.figures) == 2
+    pairs = zip(over_seeds.figures[1].axes, alone.figures[0].axes, strict=True)
+    for mine, theirs in pairs:
+        assert mine.get_title("center") == theirs.get_title("center")
+        for one, other in zip(mine.images, theirs.images, strict=True):
+            np.testing.assert_array_equal(one.get_array(), other.get_array())
+    assert not hasattr(usage, "_disagreements")
+
+
+def planted(write_recording: Make, name: str, seed: int = 0) -> Recording:
+    """Cats' last spatial gate is their Grad-CAM with noise, dogs' knows nothing, owls' is flat."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(90) % 3
+    cams = rng.uniform(0.1, 1, (90, 4, 4)).astype(np.float16)
+    last = rng.uniform(0, 1, (90, 4, 4))
+    cats = labels == 0
+    last[cats] = 0.5 * cams[cats] + 0.5 * last[cats]
+    last[labels == 2] = 0.5
+    gates = {"one.spatial": rng.uniform(0, 1, (90, 4, 4)), "two.spatial": last}
+    return write_recording(name, labels=labels, gates=gates, grad_cam=cams)
+
+
+def test_agreement_per_class_as_scipy(write_recording: Make) -> None:
+    rng = np.random.default_rng(7)
+    labels = np.arange(90) % 3
+    se = write_recording(
+        "se", labels=labels, gates={"one.channel": rng.random((90, 4))},
+        grad_cam=rng.random((90, 4, 4)),
+    )  # fmt: skip
+    cbam = planted(write_recording, "cbam")
+    picture = draw("per_class_agreement", se, cbam)
+    ax = picture.figures[0].axes[0]
+    lines = {line.get_label(): line for line in ax.lines}
+    own, null = (
+        lines[f"cbam, {text}"] for text in ("95 % interval", "null: Grad-CAM of another image")
+    )
+    assert not any("se," in label for label in lines)
+    assert own.get_color() == figures.NETWORK_COLORS[1]
+    gate, cam = cbam.spatial("two.spatial"), cbam.grad_cam()
+    rho = np.array(
+        [
+            stats.spearmanr(gate[i].ravel(), cam[i].ravel())[0] if labels[i] < 2 else np.nan
+            for i in range(90)
+        ]
+    )
+    groups = [labels < 2, labels == 0, labels == 1]
+    means = [rho[inside].mean() for inside in groups]
+    np.testing.assert_allclose(own.get_xdata(), [*means, np.nan], atol=1e-12)
+    # Intervals as the central limit has them, which the bootstrap is near to.
+    half = [1.96 * rho[inside].std(ddof=1) / np.sqrt(inside.sum()) for inside in groups]
+    ends = np.array([path.vertices[:, 0] for path in ax.collections[0].get_paths()[:3]])
+    np.testing.assert_allclose(
+        ends, np.transpose([means, means]) + np.outer(half, [-1, 1]), atol=0.03
+    )
+    scores = statistics.map_agreement(cbam, "two.spatial")
+    nulls = [scores["null_spearman"][inside].mean() for inside in groups]
+    np.testing.assert_allclose(null.get_xdata(), [*nulls, np.nan], atol=1e-12)
+    assert abs(nulls[0]) < 0.1 < means[0]
+    above = 0
+    for inside in groups[1:]:
+        difference = (rho - scores["null_spearman"])[inside]
+        above += difference.mean() > 1.96 * difference.std(ddof=1) / np.sqrt(inside.sum())
+    assert above == 1
+    assert "cbam, two.spatial: Spearman " in picture.caption
+    assert f"{means[0]:.3f} over 60 images" in picture.caption
+    assert "Of 2 classes 1 is above that null and none below it" in picture.caption
+    assert f"highest cat ({means[1]:.3f})" in picture.caption
+    assert f"lowest is dog ({means[2]:.3f})".replace("-", "−") in picture.caption
+    assert "Not scored, since gate or Grad-CAM is constant: 30." in picture.caption
+    for said in (picture.caption, words(picture.figures[0])):
+        assert "se has no spatial gates (its gates: 1 channel)." in said
+    assert "cbam: two.spatial, its last spatial gate" in words(picture.figures[0])
+    assert "is not tested" not in picture.caption  # there is but one
+
+
+def test_agreement_per_class_of_two_networks_with_spatial_gates(write_recording: Make) -> None:
+    a, b = planted(write_recording, "first"), planted(write_recording, "second", seed=1)
+    picture = draw("per_class_agreement", a, b)
+    lines = {line.get_label(): line for line in picture.figures[0].axes[0].lines}
+    for recording in (a, b):
+        summary = statistics.agreement_summary(recording)
+        summary = summary[summary["gate"] == "two.spatial"]
+        drawn = lines[f"{recording.name}, 95 % interval"]
+        np.testing.assert_array_equal(drawn.get_xdata(), summary["spearman"])
+    assert "Whether the networks differ in this is not tested." in picture.caption
+    assert picture.caption.index("first, two.spatial") < picture.caption.index("second, two.spat")
+
+
+def test_agreement_per_class_of_nothing_says_why(write_recording: Make) -> None:
+    labels = np.arange(6) % 3
+    flat = write_recording(
+        "flat", labels=labels, gates={"x.spatial": np.full((6, 2, 2), 0.5)},
+        grad_cam=np.random.default_rng(0).random((6, 2, 2)),
+    )  # fmt: skip
+    bare = write_recording("bare", labels=labels)
+    picture = draw("per_class_agreement", flat, bare)
+    for said in (
+        "flat: none of 6 images could be scored, since x.spatial or the Grad-CAM is constant",
+        "bare has no gates at all.",
+        "No Grad-CAM was recorded for bare.",
+    ):
+        assert said in picture.caption
+        assert said in " ".join(words(picture.figures[0]).split())
+    other = write_recording("other", labels=labels[::-1])
+    for name in ("per_class_agreement", "disagreements"):
+        with pytest.raises(InputError, match="not of the same images"):
+            draw(name, bare, other)
+
+
 class Page(HTMLParser):
     """What a page would load, and how its tables and pictures stand."""
 
@@ -480,9 +689,8 @@ def test_report_is_one_file_that_asks_for_nothing(make_recording: Make, tmp_path
     assert not {"script", "iframe", "object", "embed", "link"} & set(page.tags)
     pictures = 2 * len(report.FIGURES) - len(IN_A_RUN_ONLY) + len(report.COMPARISONS)
     assert page.tags.count("img") == pictures == len([alt for alt in page.alts if alt])
-    assert (
-        draw("per_class_accuracy", a, b).caption.replace("'", "&#39;").replace("<", "&lt;") in text
-    )
+    for name in report.COMPARISONS:
+        assert str(escape(draw(name, a, b).caption)) in text
     assert "made by the test" in text  # the source
     assert "Left out: training_curves" in text
     assert [p.name for p in out.parent.iterdir()] == ["report.html"]

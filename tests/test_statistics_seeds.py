@@ -246,3 +246,21 @@ def test_no_use_over_seeds_is_said_with_how_far_intervals_reach() -> None:
     assert "sees its class used at 1, and doing harm at 1." in said
     everything = usage_over_seeds([t.assign(p_read=1.0) for t in tables])
     assert "from none of the 2 gates" in seed_usage_sentence(everything, "cbam")
+
+
+def test_gates_together_over_seeds_are_corrected_by_themselves() -> None:
+    rng = np.random.default_rng(3)
+    of_gates = ["depth", "balanced_accuracy", "chance", "p_read"]
+    tables = []
+    for _ in range(3):
+        table = usage([0, 0], [0, 0])
+        joint = table.assign(gate=["block x", "all"], kind=["block", "all"]).drop(columns=of_gates)
+        table = pd.concat([table, joint], ignore_index=True)
+        tables.append(table.assign(class_value=[0.01, 0.02, 0.1, 0.3] + 0.02 * rng.random(4)))
+    frame = usage_over_seeds(tables)
+    plain = stats.ttest_1samp(np.stack([table["class_value"] for table in tables]), 0).pvalue
+    np.testing.assert_allclose(frame["p_used"][2:], plain[2:])
+    np.testing.assert_allclose(frame["p_used"][:2].min(), 2 * plain[:2].min())
+    alone = usage_over_seeds([table[2:].drop(columns=of_gates) for table in tables])
+    np.testing.assert_allclose(alone["p_used"], plain[2:])
+    assert "reads" not in alone

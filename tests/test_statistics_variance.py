@@ -7,7 +7,14 @@ import pytest
 from scipy.spatial.distance import pdist, squareform
 
 from attnscope.errors import InputError
-from attnscope.statistics import between_class_variance, channel_effects, sampling
+from attnscope.statistics import (
+    between_class_variance,
+    channel_effects,
+    class_selectivity,
+    linear_probe,
+    permuted_channel_effects,
+    sampling,
+)
 
 TEN = list("abcdefghij")
 
@@ -133,3 +140,20 @@ def test_channels_of_a_tiny_spread_are_not_lost(write_recording):
     row = between_class_variance(write_recording(labels=labels, gates={"g": values}), 99).loc[0]
     assert row["eta_squared"] > 0.99
     assert row["p"] == 1 / 100
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(write_recording, wrong):
+    """NaN is above and below nothing: it would have the least p there is."""
+    labels = np.arange(60) % 3
+    values = np.random.default_rng(0).random((60, 4))
+    values[7, 2] = wrong
+    recording = write_recording(labels=labels, gates={"g": values})
+    for measure in (
+        lambda: between_class_variance(recording, 9),
+        lambda: permuted_channel_effects(recording, "g", 9),
+        lambda: class_selectivity(recording, "g", 9),
+        lambda: linear_probe(recording, 9),
+    ):
+        with pytest.raises(InputError, match="1 values of 'g' are not finite; attnscope verify"):
+            measure()

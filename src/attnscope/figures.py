@@ -664,6 +664,43 @@ def draw_per_class_grad_cam(ax: Axes, comparison: pd.DataFrame, measure: str) ->
     return ax
 
 
+def draw_per_class_agreement(
+    ax: Axes, summaries: Sequence[pd.DataFrame | None], names: tuple[str, str]
+) -> Axes:
+    """Agreement of a spatial gate with Grad-CAM per class, of one network or of two.
+
+    Args:
+        ax: where.
+        summaries: of ``agreement_summary`` the rows of one gate, of each network; the first row is
+            all images together. None for a network that has none.
+        names: of the two networks.
+    """
+    there = [(side, summary) for side, summary in enumerate(summaries) if summary is not None]
+    classes: list[str] = []
+    for side, summary in there:
+        classes = list(summary["class"])
+        y = np.arange(len(classes)) + (0.18 * (2 * side - 1) if len(there) == 2 else 0.0)
+        own = summary["spearman"].to_numpy(float)
+        ends = (summary[f"spearman_{end}"].to_numpy(float) for end in ("low", "high"))
+        spread = np.abs(np.nan_to_num(np.array([end - own for end in ends])))
+        color, form = NETWORK_COLORS[side], "os"[side]
+        ax.errorbar(own, y, xerr=spread, fmt="none", ecolor=color, elinewidth=1.2)
+        ax.plot(own, y, form, color=color, markersize=4.5, label=f"{names[side]}, 95 % interval")
+        ax.plot(
+            summary["null_spearman"].to_numpy(float),
+            y,
+            form,
+            color=_NULL_COLOR,
+            markerfacecolor="white",
+            markersize=4,
+            zorder=1.9,  # behind the intervals, which it may lie on
+            label=f"{names[side]}, null: Grad-CAM of another image",
+        )
+    _rows(ax, classes)
+    _measure_axis(ax.xaxis, ax, "spearman")
+    return ax
+
+
 # ------------------------------------------------------------------------------ decodable and used
 
 
@@ -690,12 +727,18 @@ def draw_decoding(ax: Axes, decoding: pd.DataFrame, measure: str) -> Axes:
         label="null: permuted labels, 95 %",
     )
     if measure == "balanced_accuracy":
-        for column, form, label in (
-            ("input_accuracy", "v", "of what the gate got (pooled input)"),
-            ("untrained_accuracy", "^", "of the gate, untrained"),
+        # Beside the gate's own mark, so that all intervals are seen.
+        for name, form, shift, label in (
+            ("input", "v", 0.2, "of what the gate got (pooled input)"),
+            ("untrained", "^", -0.2, "of the gate, untrained"),
         ):
-            if decoding[column].notna().any():
-                ax.plot(x, decoding[column], form, color="#777777", markersize=4, label=label)
+            value = decoding[f"{name}_accuracy"]
+            if value.notna().any():
+                spread = [value - decoding[f"{name}_low"], decoding[f"{name}_high"] - value]
+                ax.errorbar(
+                    x + shift, value, yerr=np.maximum(np.nan_to_num(spread), 0), fmt=form,
+                    color="#777777", markersize=4, elinewidth=0.8, label=label,
+                )  # fmt: skip
     _draw_intervals(ax, x, decoding, measure, f"{prefix}low", f"{prefix}high", 0, "of the gate")
     ax.set_ylabel({"balanced_accuracy": "balanced accuracy"}.get(measure, "ω² of the class"))
     ax.set_ylim(float(np.nanmin([*low, *decoding[f"{prefix}low"], 0])), None)
@@ -726,6 +769,12 @@ def draw_usage(ax: Axes, usage: pd.DataFrame) -> Axes:
     ax.set_ylabel("accuracy lost, points")
     ax.yaxis.set_major_formatter(_as_points)
     return _over_gates(ax, list(usage["gate"]))
+
+
+def draw_border(ax: Axes, after: int) -> Axes:
+    """A line after so many gates, where those that are replaced together begin."""
+    ax.axvline(after - 0.5, color=_INK, linewidth=0.6, linestyle=":")
+    return ax
 
 
 def draw_margins_moved(ax: Axes, usage: pd.DataFrame) -> Axes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files as package_files
 from itertools import combinations
@@ -25,8 +25,10 @@ from attnscope.pictures import (
     USAGE,
     Picture,
     Unavailable,
+    joint_of,
     seed_differences,
     seed_usage,
+    usage_of,
     usages_of,
 )
 from attnscope.pictures.common import (
@@ -218,7 +220,18 @@ def _describe(recording: Recording) -> dict[str, Any]:
         "metrics": statistics.class_metrics(recording).to_dict("records"),
         "pictures": pictures,
         "left_out": left_out,
+        "verdicts": _verdicts(recording) if wanted.keys() & USAGE.keys() else [],
     }
+
+
+def _verdicts(recording: Recording) -> list[dict[Hashable, Any]]:
+    """What became of each gate, in words; nothing where an experiment is missing."""
+    outcomes = find_outcomes(recording)
+    assert outcomes is not None  # there are figures of them
+    try:
+        return usage_of(outcomes)[["gate", "kind", "verdict"]].to_dict("records")
+    except Unavailable:  # the figures have said so
+        return []
 
 
 def _kinds(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
@@ -256,7 +269,8 @@ def _use_in_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, An
             if len(seeds) < 2 or len(outcomes) < len(seeds):
                 continue
             with figures.style():
-                picture = seed_usage(usages_of(seeds, outcomes), kind)
+                usages = usages_of(seeds, outcomes)
+                picture = seed_usage(usages, [joint_of(made) for made in outcomes], kind)
                 found.append({"kind": kind, "pictures": [_embed("usage_over_seeds", picture)]})
         except InputError as problem:  # each run's part says what is missing
             _log.warning("usage_over_seeds of %s left out: %s", kind, problem)

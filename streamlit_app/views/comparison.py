@@ -106,6 +106,14 @@ def _grad_cam(a: Run, b: Run) -> None:
         "Grad-CAM, which is what chance and habit give."
     )
     show_figure(*cached.comparison(a, b, "per_class_grad_cam"))
+    if a.recording.grad_cam_layers and b.recording.grad_cam_layers:  # else the figure says so
+        _grad_cam_table(a, b)
+    st.subheader("Spatial gate and Grad-CAM", anchor=False)
+    st.caption("Does a network's last spatial gate look where its own Grad-CAM does?")
+    show_figure(*cached.comparison(a, b, "per_class_agreement"))
+
+
+def _grad_cam_table(a: Run, b: Run) -> None:
     numbers = {
         "spearman": "Spearman",
         "null_spearman": "Spearman, null",
@@ -125,9 +133,15 @@ def _grad_cam(a: Run, b: Run) -> None:
     )
 
 
-@part
 def _images(a: Run, b: Run) -> None:
     cached.compare_accuracy(a, b)  # refuses two recordings of different images
+    _chosen_images(a, b)
+    st.subheader("Right in one network alone", anchor=False)
+    show_figure(*cached.comparison(a, b, "disagreements"))
+
+
+@part
+def _chosen_images(a: Run, b: Run) -> None:
     left, right = st.columns([1, 2])
     names = a.recording.classes
     only = left.selectbox(

@@ -35,7 +35,7 @@ class Erasing:
     over the images)."""
     areas: pd.DataFrame
     """One row a mode, fill and order: mode, fill, order, images, area, low, high, over_random,
-    over_random_low, over_random_high."""
+    over_random_low, over_random_high, over_centre, over_centre_low, over_centre_high."""
 
 
 def erase(
@@ -68,7 +68,8 @@ def erase(
 
     Returns:
         Curves, and areas with 95 % intervals: of their mean over images, and of the paired
-        difference to the random order of the same images (``over_random``).
+        differences to the same images in random order (``over_random``) and from the centre
+        outwards (``over_centre``), all of the same bootstrap draws.
 
     Raises:
         InputError: a number is below 1.
@@ -120,8 +121,9 @@ def erase(
         about = {"mode": mode, "fill": fill, "order": order}
         curves.append(pd.DataFrame({**about, "share": shares, "probability": values.mean(0)}))
         own = area(values)
-        over = own - area(found[mode, fill, "random"])
-        low, high = bootstrap_interval(np.stack([own, over], 1), resamples, bench.seed)
+        over_random, over_centre = (own - area(found[mode, fill, control]) for control in CONTROLS)
+        every = np.stack([own, over_random, over_centre], 1)
+        low, high = bootstrap_interval(every, resamples, bench.seed)
         areas.append(
             {
                 **about,
@@ -129,9 +131,12 @@ def erase(
                 "area": own.mean(),
                 "low": low[0],
                 "high": high[0],
-                "over_random": over.mean(),
+                "over_random": over_random.mean(),
                 "over_random_low": low[1],
                 "over_random_high": high[1],
+                "over_centre": over_centre.mean(),
+                "over_centre_low": low[2],
+                "over_centre_high": high[2],
             }
         )
     return Erasing(pd.concat(curves, ignore_index=True), pd.DataFrame(areas))

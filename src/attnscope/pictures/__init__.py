@@ -9,6 +9,7 @@ from attnscope.pictures.comparison import COMPARISONS, accuracy_sentence
 from attnscope.pictures.network import FIGURES
 from attnscope.pictures.usage import (
     USAGE,
+    joint_of,
     seed_differences,
     seed_usage,
     seeds_sentence,
@@ -23,6 +24,7 @@ __all__ = [
     "Picture",
     "Unavailable",
     "accuracy_sentence",
+    "joint_of",
     "seed_differences",
     "seed_usage",
     "seeds_sentence",

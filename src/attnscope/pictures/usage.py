@@ -20,7 +20,6 @@ from attnscope.pictures.common import (
     as_p,
     as_percent,
     as_points,
-    class_names,
     highest,
     lowest,
     row_height,
@@ -28,26 +27,29 @@ from attnscope.pictures.common import (
     title_of,
     with_drawn_names,
 )
+from attnscope.pictures.comparison import disagreements
 from attnscope.recording import Recording
 from attnscope.statistics.comparison import expect_same_images, holm
 from attnscope.statistics.effects import OWN
-
-_SHOWN = 12  # images that two kinds of network disagree about
+from attnscope.statistics.usage import CONSTANT, target_kind
 
 
 def _decodable_and_used(recording: Recording, outcomes: Outcomes) -> Picture:
-    usage = usage_of(outcomes)
+    usage, joint = usage_of(outcomes), joint_of(outcomes)
     decoding = outcomes.table("decoding")
-    width = float(np.clip(2.5 + 0.42 * len(decoding), 6.5, 14))
+    drawn = _with_joint(usage, joint)
+    width = float(np.clip(2.5 + 0.42 * len(drawn), 6.5, 14))
     figure = Figure(figsize=(width, 10.2), layout="constrained")
     axes = figure.subplots(4, 1, sharex=True)
     figures.draw_decoding(axes[0], decoding, "balanced_accuracy")
     axes[0].set_title("can the class be read from the gate? (linear probe)")
     figures.draw_decoding(axes[1], decoding, "omega_squared")
     axes[1].set_title("how much of the gate's variance lies between the classes?")
-    figures.draw_usage(axes[2], usage)
+    figures.draw_usage(axes[2], drawn)
     axes[2].set_title("what is lost without it? (filled: p < 0.05, McNemar, Holm)")
-    figures.draw_margins_moved(axes[3], usage)
+    figures.draw_margins_moved(axes[3], drawn)
+    for ax in axes[2:]:
+        figures.draw_border(ax, len(usage))
     axes[3].set_title(
         "and in the margins, of which the standard deviation is "
         f"{usage['margin_std'].max():.3g} (filled: p < 0.05, t, Holm)"
@@ -64,9 +66,26 @@ def _decodable_and_used(recording: Recording, outcomes: Outcomes) -> Picture:
     figure.suptitle(f"Decodable and used: {title_of(recording)}")
     return Picture(
         [figure],
-        f"{usage_sentence(usage)} {outcomes.about['images']:,} images scored; means and gates of "
-        "other images come from the rest.",
+        f"{usage_sentence(usage)}{joint_sentence(joint)} {outcomes.about['images']:,} images "
+        "scored; means and gates of other images come from the rest.",
     )
+
+
+def _with_joint(usage: pd.DataFrame, joint: pd.DataFrame) -> pd.DataFrame:
+    """One frame of gates and of gates together, under names that can be drawn."""
+    drawn = pd.concat([usage, joint], ignore_index=True) if len(joint) else usage
+    return drawn.assign(gate=_short_targets(list(drawn["gate"])))
+
+
+def _short_targets(targets: list[str]) -> list[str]:
+    """Each kind of target is shortened by itself: what they share stands in the others too."""
+    blocks = [target for target in targets if target_kind(target) == "block"]
+    gates = [target for target in targets if target_kind(target) == "gate"]
+    paths = [block.removeprefix("block ") for block in blocks]
+    names = {"all": "all"} | dict(zip(gates, figures.short_names(gates), strict=True))
+    for block, short in zip(blocks, figures.short_names(paths), strict=True):
+        names[block] = f"block {short}"
+    return [names[target] for target in targets]
 
 
 def _static_gates(recording: Recording, outcomes: Outcomes) -> Picture:
@@ -84,20 +103,13 @@ def _static_gates(recording: Recording, outcomes: Outcomes) -> Picture:
     targets = list(mean["target"])
     # Gates are one question, blocks another, and all together a third: as in `gate_usage`, what a
     # gate is found to be does not hang on how many blocks there are.
-    what = np.array([_kind_of(target) for target in targets])
+    what = np.array([target_kind(target) for target in targets])
     corrected = np.ones(len(mean))
     for kind in set(what):
         corrected[what == kind] = holm(contrast["p"].to_numpy(float)[what == kind])
     sure = (corrected < LEVEL) & (contrast["change"].to_numpy(float) > 0)
     own = float((mean["accuracy"] - mean["change"]).iloc[0])
-    # Each kind of target is shortened by itself: what they share stands in the others too.
-    blocks = [target for target in targets if _kind_of(target) == "block"]
-    gates = [target for target in targets if _kind_of(target) == "gate"]
-    paths = [block.removeprefix("block ") for block in blocks]
-    names = {"all": "all"} | dict(zip(gates, figures.short_names(gates), strict=True))
-    for block, short in zip(blocks, figures.short_names(paths), strict=True):
-        names[block] = f"block {short}"
-    labels = [names[target] for target in targets]
+    labels = _short_targets(targets)
     figure = Figure(figsize=(7.5, min(1.9 + 0.2 * len(mean), 14)), layout="constrained")
     ax = figures.draw_static_gates(figure.subplots(), mean, own, list(sure), labels)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
@@ -109,13 +121,6 @@ def _static_gates(recording: Recording, outcomes: Outcomes) -> Picture:
         f"paired, 95 %; filled: less accurate, McNemar's p below {LEVEL} after Holm's correction "
         "over the gates, and over the blocks.",
     )
-
-
-def _kind_of(target: str) -> str:
-    """``gate``, ``block`` or ``all``."""
-    if target == "all":
-        return target
-    return "block" if target.startswith("block ") else "gate"
 
 
 USAGE: dict[str, Callable[[Recording, Outcomes], Picture]] = {
@@ -144,40 +149,41 @@ def seed_differences(
     ax = figures.draw_seed_differences(pages[0].subplots(), drawn, names)
     pages[0].legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     pages[0].suptitle(f"Accuracy per class: {names[1]} minus {names[0]}")
-    different = statistics.disagreements(a[0], b[0])
-    caption = seeds_sentence(frame, *names)
-    if len(different):
-        pages.append(_disagreements(a[0], b[0], different.head(_SHOWN), names))
-        caption += (
-            f" {len(different):,} of {len(a[0]):,} images are right in one network of the first "
-            f"seed alone; shown are {min(_SHOWN, len(different))}, those first of which both are "
-            "most certain."
-        )
+    alone = disagreements(a[0], b[0], names)
+    pages += alone.figures
+    caption = f"{seeds_sentence(frame, *names)} What follows is of the first seed. {alone.caption}"
     return Picture(pages, caption)
 
 
-def seed_usage(usages: Sequence[pd.DataFrame], name: str) -> Picture:
+def seed_usage(
+    usages: Sequence[pd.DataFrame], joints: Sequence[pd.DataFrame], name: str
+) -> Picture:
     """What the gates of one kind of network know and what is used of it, over its trainings.
 
     Args:
         usages: of `usage_of`, one a training.
+        joints: of `joint_of`, likewise.
         name: of the kind.
 
     Raises:
         InputError: as `attnscope.statistics.usage_over_seeds`.
     """
-    frame = statistics.usage_over_seeds(usages)
-    width = float(np.clip(2.5 + 0.42 * len(frame), 6.5, 14))
+    frame, joint = statistics.usage_over_seeds(usages), statistics.usage_over_seeds(joints)
+    drawn = _with_joint(frame, joint)
+    trainings = [_with_joint(*each) for each in zip(usages, joints, strict=True)]
+    width = float(np.clip(2.5 + 0.42 * len(drawn), 6.5, 14))
     figure = Figure(figsize=(width, 8.2), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True)
     figures.draw_reading_over_seeds(axes[0], frame)
     figures.draw_trainings(axes[0], usages, ["balanced_accuracy"])
     axes[0].set_title("can the class be read from the gate? (linear probe)")
-    figures.draw_usage(axes[1], frame)
-    figures.draw_trainings(axes[1], usages, ["class_value", "dynamic_value"])
+    figures.draw_usage(axes[1], drawn)
+    figures.draw_trainings(axes[1], trainings, ["class_value", "dynamic_value"])
     axes[1].set_title("what is lost without it? (filled: p < 0.05 over trainings, Holm)")
-    figures.draw_margins_moved(axes[2], frame)
-    figures.draw_trainings(axes[2], usages, ["class_margin", "dynamic_margin"])
+    figures.draw_margins_moved(axes[2], drawn)
+    figures.draw_trainings(axes[2], trainings, ["class_margin", "dynamic_margin"])
+    for ax in axes[1:]:
+        figures.draw_border(ax, len(frame))
     axes[2].set_title(
         "and in the margins, of which the standard deviation is "
         f"{frame['margin_std'].max():.3g} (filled: p < 0.05, as above)"
@@ -192,53 +198,7 @@ def seed_usage(usages: Sequence[pd.DataFrame], name: str) -> Picture:
         }
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2, fontsize=7)
     figure.suptitle(f"Decodable and used over {len(usages)} trainings: {shorten(name, 40)}")
-    return Picture([figure], seed_usage_sentence(frame, name))
-
-
-def _disagreements(
-    a: Recording, b: Recording, shown: pd.DataFrame, names: tuple[str, str]
-) -> Figure:
-    """Images, what each network said, and each network's Grad-CAM."""
-    drawn = dict(zip(a.classes, class_names(a), strict=True))
-    panels = 1 + 2 * bool(a.grad_cam_layers and b.grad_cam_layers)
-    columns = 6
-    bands = -(-len(shown) // columns)
-    figure = Figure(figsize=(9.5, 0.6 + bands * (0.55 + 1.25 * panels)), layout="compressed")
-    axes = figure.subplots(bands * panels, columns, squeeze=False)
-    for ax in axes.ravel():
-        ax.set_axis_off()
-    maps = [
-        np.concatenate(
-            [np.maximum(kind.grad_cam(rows=slice(row, row + 1)), 0) for row in shown["row"]]
-        )
-        for kind in (a, b)
-        if panels > 1
-    ]
-    tops = [max(float(cams.max()), 1e-6) for cams in maps]
-    for k, image in enumerate(shown.to_dict("records")):
-        band, column = divmod(k, columns)
-        picture = a.image(int(image["row"]))
-        said = [drawn[name] for name in (image["prediction_a"], image["prediction_b"])]
-        title = f"is {shorten(drawn[image['label']], 14)}\n" + "\n".join(
-            f"{shorten(name, 9)}: {shorten(word, 12)}"
-            for name, word in zip(names, said, strict=True)
-        )
-        top = axes[band * panels, column]
-        figures.draw_image(top, picture, title)
-        top.set_axis_on()
-        for offset, cams in enumerate(maps, start=1):
-            ax = axes[band * panels + offset, column]
-            # Two networks' Grad-CAM have no common unit: each has a scale, which the title tells.
-            figures.draw_overlay(ax, picture, cams[k], low=0, high=tops[offset - 1])
-            ax.set_axis_on()
-            if column == 0:
-                ax.set_ylabel(shorten(names[offset - 1], 12), fontsize=7)
-    title = "Right in one network alone, those first of which both are most certain"
-    if tops:
-        scales = ", ".join(f"{name} 0 to {top:.3g}" for name, top in zip(names, tops, strict=True))
-        title += f"\nGrad-CAM of what each said, after its ReLU: {scales}"
-    figure.suptitle(title)
-    return figure
+    return Picture([figure], seed_usage_sentence(frame, name) + joint_sentence(joint))
 
 
 def usage_of(outcomes: Outcomes) -> pd.DataFrame:
@@ -251,6 +211,20 @@ def usage_of(outcomes: Outcomes) -> pd.DataFrame:
         raise _no_replacement(outcomes)
     try:
         return statistics.gate_usage(outcomes.table("decoding"), outcomes.replacement)
+    except InputError as reason:
+        raise Unavailable(str(reason)) from None
+
+
+def joint_of(outcomes: Outcomes) -> pd.DataFrame:
+    """What `attnscope.statistics.joint_usage` says of them.
+
+    Raises:
+        Unavailable: what it needs was not made.
+    """
+    if outcomes.replacement is None:
+        raise _no_replacement(outcomes)
+    try:
+        return statistics.joint_usage(outcomes.replacement)
     except InputError as reason:
         raise Unavailable(str(reason)) from None
 
@@ -289,6 +263,9 @@ def usage_sentence(usage: pd.DataFrame) -> str:
             f"balanced accuracy {as_percent(best['balanced_accuracy'])}, under permuted labels "
             f"{as_percent(best['chance'])}."
         )
+    constant = int((usage["verdict"] == CONSTANT).sum())
+    if constant:
+        text += f" {constant} of {count} gates {'is' if constant == 1 else 'are'} constant."
     acts = usage[usage["p_used"] < LEVEL]
     used, harms = acts[acts["class_value"] > 0], acts[acts["class_value"] < 0]
     if acts.empty:
@@ -320,6 +297,37 @@ def usage_sentence(usage: pd.DataFrame) -> str:
         f"{text} The image's own gate is better than the mean at {len(own)}, most at "
         f"{most['gate']}: by {as_points(most['dynamic_value']).lstrip('+')} points."
     )
+
+
+def joint_sentence(joint: pd.DataFrame) -> str:
+    """What gates together do, of `attnscope.statistics.joint_usage`, or of it over seeds.
+
+    Begins with a space; empty where there is one gate alone.
+    """
+    text = ""
+    blocks, together = joint[joint["kind"] == "block"], joint[joint["kind"] == "all"]
+    if len(blocks):
+        used = blocks[(blocks["p_used"] < LEVEL) & (blocks["class_value"] > 0)]
+        text += (
+            f" With all gates of a block at once the class is used at {len(used) or 'none'} of "
+            f"{len(blocks)} block{'' if len(blocks) == 1 else 's'}"
+        )
+        if len(used):
+            most = highest(used, "class_value")
+            text += f", most at {most['gate']}: {as_points(most['class_value'])} points"
+        text += "."
+    if len(together):
+        row = together.iloc[0]
+        what = "could not be tested"
+        if not np.isnan(row["p_used"]):
+            kept = "is used" if row["class_value"] > 0 else "does harm"
+            what = kept if row["p_used"] < LEVEL else "is not seen to be used"
+        text += (
+            f" With all gates of the network at once the class {what}: "
+            f"{as_points(row['class_value'])} points "
+            f"(95 % {as_points(row['class_low'])} to {as_points(row['class_high'])})."
+        )
+    return text
 
 
 def _margins_sentence(usage: pd.DataFrame) -> str:
@@ -404,7 +412,7 @@ def static_sentence(mean: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
         mean: the rows of `attnscope.statistics.replacement_effects` with the edit ``mean``.
         lost: for each, whether it counts as a loss.
     """
-    kinds = np.array([_kind_of(target) for target in mean["target"]])
+    kinds = np.array([target_kind(target) for target in mean["target"]])
     gates, costly = mean[kinds == "gate"], mean[(kinds == "gate") & lost]
     if costly.empty:
         text = f"No gate alone is seen to need its images: none of {len(gates)}."

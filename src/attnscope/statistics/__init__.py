@@ -37,7 +37,7 @@ from attnscope.statistics.profiles import (
 from attnscope.statistics.seeds import compare_seeds, disagreements, group_by_kind
 from attnscope.statistics.selectivity import class_selectivity, permuted_channel_effects
 from attnscope.statistics.states import channel_states, image_states, state_sweep
-from attnscope.statistics.usage import decode_gates, gate_usage, usage_over_seeds
+from attnscope.statistics.usage import decode_gates, gate_usage, joint_usage, usage_over_seeds
 from attnscope.statistics.variance import between_class_variance
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "gate_usage",
     "group_by_kind",
     "image_states",
+    "joint_usage",
     "linear_probe",
     "map_agreement",
     "misclassified",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from attnscope.errors import InputError
+from attnscope.statistics.probe import mean_share_interval
 from attnscope.statistics.sampling import bootstrap_means, expect_positive
 
 OUTCOME_COLUMNS = ["target", "edit", "row", "label", "prediction", "margin"]
@@ -105,7 +106,8 @@ def replacement_effects(
         One row a target and edit: target, edit, images, accuracy (under the edit), change, low,
         high (of accuracy, -1 to 1, with `paired_accuracy_change`), margin_change, margin_low,
         margin_high (in units of the logits, bootstrap), flips (share of images whose prediction
-        changes, 0 to 1), gained, lost (images that become right, and wrong).
+        changes, 0 to 1), flips_low, flips_high (95 %, Wilson 1927, JASA 22), gained, lost (images
+        that become right, and wrong).
 
     Raises:
         InputError: columns are missing, or an image has no outcome of its own gates.
@@ -117,6 +119,9 @@ def replacement_effects(
             continue
         before = own.loc[group["row"]]
         was, now = _right(before), _right(group)
+        flips = np.mean(group["prediction"].to_numpy() != before["prediction"].to_numpy())
+        # Of one share alone the interval of a mean of shares is Wilson's.
+        flips_low, flips_high = mean_share_interval(np.array([flips]), np.array([len(group)]))
         rows.append(
             {
                 "target": target,
@@ -124,7 +129,9 @@ def replacement_effects(
                 "images": len(group),
                 "accuracy": now.mean(),
                 **_changes(before, group, resamples, seed),
-                "flips": (group["prediction"].to_numpy() != before["prediction"].to_numpy()).mean(),
+                "flips": flips,
+                "flips_low": flips_low,
+                "flips_high": flips_high,
                 "gained": int((now & ~was).sum()),
                 "lost": int((was & ~now).sum()),
             }

@@ -13,6 +13,7 @@ from attnscope.errors import InputError
 from attnscope.recording import Recording
 from attnscope.statistics.sampling import (
     class_sums,
+    expect_finite,
     expect_positive,
     permutation_p,
     permuted_labels,
@@ -66,7 +67,8 @@ def gate_logits(recording: Recording, gate: str) -> tuple[NDArray[np.float32], i
         were so clipped.
 
     Raises:
-        InputError: there is no such gate, or its activation has no inverse here.
+        InputError: there is no such gate, its activation has no inverse here, or a value is not
+            finite.
     """
     about = recording.info(gate)
     inverse = _INVERSES.get(about.activation)
@@ -76,6 +78,7 @@ def gate_logits(recording: Recording, gate: str) -> tuple[NDArray[np.float32], i
             f"probe a gate of {', '.join(_INVERSES)}"
         )
     values = recording.gate(gate).astype(np.float64)
+    expect_finite(values, f"'{gate}'", recording)
     share = (values.reshape(len(values), -1) - about.lo) / (about.hi - about.lo)
     clipped = int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
     return inverse(np.clip(share, _EDGE, 1 - _EDGE)).astype(np.float32), clipped
@@ -176,12 +179,8 @@ def _finite_inputs(recording: Recording, gate: str) -> NDArray[np.float32]:
     """The pooled input of a gate, ``(N, U)``."""
     inputs = recording.pooled_input(gate)
     inputs = inputs.reshape(len(inputs), -1)
-    infinite = int((~np.isfinite(inputs)).sum())
-    if infinite:  # gates are bounded; what they multiply may overflow
-        raise InputError(
-            f"{infinite} values of the pooled input of '{gate}' are not finite; "
-            f"attnscope verify {recording.folder} lists them"
-        )
+    # Gates are bounded; what they multiply may overflow.
+    expect_finite(inputs, f"the pooled input of '{gate}'", recording)
     return inputs
 
 

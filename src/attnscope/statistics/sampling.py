@@ -42,7 +42,7 @@ class StandardizedGate:
         """Goes once over the images.
 
         Raises:
-            InputError: there is no such gate.
+            InputError: there is no such gate, or a value of it is not finite.
         """
         self._recording, self._gate = recording, gate
         origin: NDArray[np.float64] | None = None
@@ -51,6 +51,7 @@ class StandardizedGate:
                 origin = values[0].copy()
                 total, square = np.zeros_like(origin), np.zeros_like(origin)
                 low, high = origin.copy(), origin.copy()
+            expect_finite(values, f"'{gate}'", recording)
             np.minimum(low, values.min(0), out=low)
             np.maximum(high, values.max(0), out=high)
             values -= origin
@@ -81,6 +82,20 @@ class StandardizedGate:
             values /= scale
             values[:, self.constant] = 0
             yield rows, values.astype(np.float32)
+
+
+def expect_finite(values: NDArray[np.floating], what: str, recording: Recording) -> None:
+    """Refuses NaN, which is above and below nothing, so that its rank would look like the first.
+
+    Raises:
+        InputError: a value is NaN or infinite.
+    """
+    wrong = int((~np.isfinite(values)).sum())
+    if wrong:
+        raise InputError(
+            f"{wrong} values of {what} are not finite; attnscope verify {recording.folder} lists "
+            "them"
+        )
 
 
 def stretches(images: int) -> Iterator[slice]:

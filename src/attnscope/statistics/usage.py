@@ -45,7 +45,8 @@ def decode_gates(
 
     Returns:
         The columns of `linear_probe`; input_accuracy and untrained_accuracy, the balanced accuracy
-        of the same probe on the gate's pooled input, and on the gate of the untrained network, and
+        of the same probe on the gate's pooled input, and on the gate of the untrained network, with
+        input_low, input_high, untrained_low, untrained_high (95 %, as the probe's), and
         untrained_clipped, its share of clipped values, NaN where that was not recorded; of
         `between_class_variance` omega_squared, omega_low, omega_high, omega_null_low,
         omega_null_high, omega_p; and constant: whether each unit of the gate has one value for all
@@ -60,14 +61,15 @@ def decode_gates(
     for column in ("low", "high", "null_low", "null_high", "p"):
         probe[f"omega_{column}"] = variance[column]
     controls = {
-        "input_accuracy": linear_probe(recording, 1, seed, of="pooled_input")
+        "input": linear_probe(recording, 1, seed, of="pooled_input")
         if recording.pooled_inputs
         else None,
-        "untrained_accuracy": None if untrained is None else linear_probe(untrained, 1, seed),
+        "untrained": None if untrained is None else linear_probe(untrained, 1, seed),
     }
-    for column, control in controls.items():
-        probe[column] = _of_gates(control, "balanced_accuracy", probe)
-    probe["untrained_clipped"] = _of_gates(controls["untrained_accuracy"], "clipped", probe)
+    for name, control in controls.items():
+        for end, column in (("accuracy", "balanced_accuracy"), ("low", "low"), ("high", "high")):
+            probe[f"{name}_{end}"] = _of_gates(control, column, probe)
+    probe["untrained_clipped"] = _of_gates(controls["untrained"], "clipped", probe)
     probe["omega_squared"] = variance["omega_squared"]
     probe["constant"] = variance["constant"].to_numpy() == np.array(units)
     return probe
@@ -109,17 +111,15 @@ def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.
     Raises:
         InputError: the outcomes lack an edit, a column or a gate.
     """
-    swap = edit_contrast(outcomes, "swap_other", "swap_same").set_index("target")
-    dynamic = edit_contrast(outcomes, "mean", OWN).set_index("target")
     known = list(decoding["gate"])
+    used = _used(outcomes)
     for gate in known:
-        if gate not in swap.index or gate not in dynamic.index:
+        if gate not in used.index:
             raise InputError(
                 f"the outcomes say nothing of the gate '{gate}'; replace the gates of the network "
                 "that was decoded"
             )
     read = decoding.set_index("gate").loc[known]
-    swap, dynamic = swap.loc[known], dynamic.loc[known]
     frame = pd.DataFrame(
         {
             "gate": known,
@@ -128,25 +128,8 @@ def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.
             "balanced_accuracy": read["balanced_accuracy"].to_numpy(),
             "chance": read["null"].to_numpy(),
             "p_read": read["p_max"].to_numpy(),
-            "class_value": swap["change"].to_numpy(),
-            "class_low": swap["low"].to_numpy(),
-            "class_high": swap["high"].to_numpy(),
-            "p_used": holm(swap["p"].to_numpy(np.float64)),
-            "class_margin": swap["margin_change"].to_numpy(),
-            "class_margin_low": swap["margin_low"].to_numpy(),
-            "class_margin_high": swap["margin_high"].to_numpy(),
-            "p_margin": holm(swap["p_margin"].to_numpy(np.float64)),
-            "dynamic_value": dynamic["change"].to_numpy(),
-            "dynamic_low": dynamic["low"].to_numpy(),
-            "dynamic_high": dynamic["high"].to_numpy(),
-            "p_dynamic": holm(dynamic["p"].to_numpy(np.float64)),
-            "dynamic_margin": dynamic["margin_change"].to_numpy(),
-            "dynamic_margin_low": dynamic["margin_low"].to_numpy(),
-            "dynamic_margin_high": dynamic["margin_high"].to_numpy(),
-            "p_dynamic_margin": holm(dynamic["p_margin"].to_numpy(np.float64)),
-            "margin_std": outcomes.loc[outcomes["edit"] == OWN, "margin"].std(),
         }
-    )
+    ).join(_corrected(used.loc[known]).reset_index(drop=True))
     constant = read["constant"].to_numpy(bool)
     reads = frame["p_read"].to_numpy() < level
     acts, value = frame["p_used"].to_numpy() < level, frame["class_value"].to_numpy()
@@ -160,6 +143,67 @@ def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.
     return frame
 
 
+def joint_usage(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """As `gate_usage`, of gates that are replaced together: those of a block, and all of them.
+
+    Gates that stand in for each other show nothing one by one: what one lost another still tells.
+    Every gate of a target is that of the same other image.
+
+    Args:
+        outcomes: of `attnscope.interventions.replace_gates`.
+
+    Returns:
+        One row a target of several gates: gate (``block PATH`` or ``all``), kind (``block`` or
+        ``all``), then the columns of `gate_usage` from class_value to margin_std. Holm's correction
+        is over the blocks; ``all`` is one question of its own. No row for a network of one gate.
+
+    Raises:
+        InputError: the outcomes lack an edit or a column.
+    """
+    used = _used(outcomes)
+    kinds = pd.Series([target_kind(str(target)) for target in used.index], used.index)
+    parts = [
+        _corrected(used[kinds == kind]).assign(kind=kind)
+        for kind in ("block", "all")
+        if (kinds == kind).any()
+    ]
+    if not parts:
+        return pd.DataFrame(columns=["gate", "kind", *used.columns])
+    frame = pd.concat(parts).rename_axis("gate").reset_index()
+    return frame[["gate", "kind", *used.columns]]
+
+
+def target_kind(target: str) -> str:
+    """What a target of `attnscope.interventions.replace_gates` is: gate, block or all."""
+    if target == "all":
+        return target
+    return "block" if target.startswith("block ") else "gate"
+
+
+def _used(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """What the class in each target, and its dependence on the image, are worth; p as they are."""
+    swap = edit_contrast(outcomes, "swap_other", "swap_same").set_index("target")
+    dynamic = edit_contrast(outcomes, "mean", OWN).set_index("target")
+    both = swap.index.intersection(dynamic.index, sort=False)
+    swap, dynamic = swap.loc[both], dynamic.loc[both]
+    frame = pd.DataFrame(index=both)
+    for name, p, contrast in (("class", "used", swap), ("dynamic", "dynamic", dynamic)):
+        frame[f"{name}_value"] = contrast["change"]
+        frame[f"{name}_low"], frame[f"{name}_high"] = contrast["low"], contrast["high"]
+        frame[f"p_{p}"] = contrast["p"]
+        for column, end in (("", "change"), ("_low", "low"), ("_high", "high")):
+            frame[f"{name}_margin{column}"] = contrast[f"margin_{end}"]
+        frame["p_margin" if name == "class" else "p_dynamic_margin"] = contrast["p_margin"]
+    frame["margin_std"] = outcomes.loc[outcomes["edit"] == OWN, "margin"].std()
+    return frame
+
+
+def _corrected(used: pd.DataFrame) -> pd.DataFrame:
+    """With Holm's correction over the rows, column by column."""
+    ps = [column for column in map(str, used) if column.startswith("p_")]
+    return used.assign(**{p: holm(used[p].to_numpy(np.float64)) for p in ps})
+
+
 def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = 0.05) -> pd.DataFrame:
     """What `gate_usage` says of several trainings of one kind of network, gate by gate.
 
@@ -170,7 +214,8 @@ def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = 0.05) -> pd.
     other images whose gates were lent, which are the same for trainings on the same data.
 
     Args:
-        usages: of `gate_usage`, one a training.
+        usages: of `gate_usage`, one a training; or of `joint_usage`, and then what is read and how
+            deep is not there; or both in one frame.
         level: below it a corrected p of one training counts.
 
     Returns:
@@ -178,11 +223,11 @@ def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = 0.05) -> pd.
         balanced_low, balanced_high, chance; class_value, class_low, class_high, p_used;
         class_margin, class_margin_low, class_margin_high, p_margin; dynamic_value, dynamic_low,
         dynamic_high, p_dynamic; dynamic_margin, dynamic_margin_low, dynamic_margin_high,
-        p_dynamic_margin (each p Holm-corrected over the gates); margin_std (mean over the
-        trainings); reads, uses,
-        harms, moves, needs_own: in how many trainings, each by its own test, the class is read, is
-        used, does harm, moves the margins, and the image's own gate is better than the mean. Where
-        all trainings give the same number, its interval and p are NaN, as with one training.
+        p_dynamic_margin (each p Holm-corrected over the gates, or over the blocks; that of ``all``
+        as it is); margin_std (mean over the trainings); reads, uses, harms, moves, needs_own: in
+        how many trainings, each by its own test, the class is read, is used, does harm, moves the
+        margins, and the image's own gate is better than the mean. Where all trainings give the same
+        number, its interval and p are NaN, as with one training.
 
     Raises:
         InputError: there is none, or they are of other gates.
@@ -195,8 +240,9 @@ def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = 0.05) -> pd.
             raise InputError(
                 "the trainings have other gates; sum up trainings of one kind of network"
             )
-    frame = first[["gate", "kind", "depth"]].reset_index(drop=True)
+    frame = first[[c for c in ("gate", "kind", "depth") if c in first]].reset_index(drop=True)
     frame["seeds"] = len(usages)
+    together = frame["kind"].where(frame["kind"].isin(("block", "all")), "gate").to_numpy()
 
     def stack(column: str) -> NDArray[np.float64]:
         return np.stack([usage[column].to_numpy(np.float64) for usage in usages])
@@ -208,16 +254,23 @@ def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = 0.05) -> pd.
         ("dynamic", "dynamic_value", "p_dynamic"),
         ("dynamic_margin", "dynamic_margin", "p_dynamic_margin"),
     ):
+        if column not in first:
+            continue
         found = [paired_interval(values) for values in stack(column).T]
         frame[column] = [each["difference"] for each in found]
         for end in ("low", "high"):
             frame[f"{name}_{end}"] = [each[end] for each in found]
         if p:
-            frame[p] = holm(np.array([each["p"] for each in found]))
+            corrected = np.array([each["p"] for each in found])
+            for kind in set(together):
+                corrected[together == kind] = holm(corrected[together == kind])
+            frame[p] = corrected
     for column in ("chance", "margin_std"):
-        frame[column] = stack(column).mean(0)
+        if column in first:
+            frame[column] = stack(column).mean(0)
     acts, value = stack("p_used") < level, stack("class_value")
-    frame["reads"] = (stack("p_read") < level).sum(0)
+    if "p_read" in first:
+        frame["reads"] = (stack("p_read") < level).sum(0)
     frame["uses"] = (acts & (value > 0)).sum(0)
     frame["harms"] = (acts & (value < 0)).sum(0)
     frame["moves"] = (stack("p_margin") < level).sum(0)
