@@ -20,7 +20,6 @@ from attnscope.gates import watch_gates
 from attnscope.interventions import (
     Bench,
     ablate_channels,
-    erase,
     intervene,
     intervene_in,
     randomization,
@@ -35,7 +34,12 @@ from attnscope.pictures import USAGE, Unavailable, usage_of
 from attnscope.pictures.usage import static_sentence, usage_sentence
 from attnscope.report import find_outcomes
 from attnscope.statistics import compare_gates, gate_usage, sampling
-from attnscope.statistics.effects import edit_contrast, margins, replacement_effects
+from attnscope.statistics.effects import (
+    edit_contrast,
+    margins,
+    paired_accuracy_change,
+    replacement_effects,
+)
 from attnscope.statistics.geometry import linear_cka
 from attnscope.statistics.usage import (
     CONSTANT,
@@ -455,6 +459,62 @@ def make_outcomes() -> Callable[[], pd.DataFrame]:
     return make
 
 
+def test_the_interval_of_flips_is_wilsons(make_outcomes: Callable[[], pd.DataFrame]) -> None:
+    outcomes = make_outcomes()
+    own = outcomes[outcomes["edit"] == "own"]
+    still = own.assign(target="a", edit="still")  # an edit after which no image says another class
+    found = replacement_effects(pd.concat([outcomes, still])).set_index(["target", "edit"])
+    said = own["prediction"].to_numpy()
+    for (target, edit), row in found.drop(("a", "still")).iterrows():
+        part = outcomes[(outcomes["target"] == target) & (outcomes["edit"] == edit)]
+        flips = sum(a != b for a, b in zip(part["prediction"], said, strict=True))
+        assert 0 < flips < 40
+        wanted = stats.binomtest(flips, 40).proportion_ci(0.95, method="wilson")
+        assert (row["flips_low"], row["flips_high"]) == pytest.approx((wanted.low, wanted.high))
+    # By hand: without a flip the upper end is z² / (n + z²), z² = 3.8414588.
+    ends = tuple(found.loc[("a", "still"), ["flips", "flips_low", "flips_high"]])
+    assert ends == pytest.approx((0, 0, 3.8414588 / 43.8414588), abs=1e-8)
+
+
+def test_the_interval_of_a_paired_change_by_hand() -> None:
+    """98 images: 50 right twice, 30 wrong twice, 4 gained, 14 lost; one is added to each flip.
+
+    With 5 and 15 of 100 the change is -0.1 and its variance (0.05 + 0.15 - 0.1²) / 100 = 0.0019,
+    whose root 0.04358899 times 1.95996398 is 0.08543285.
+    """
+    counts = [50, 30, 4, 14]
+    before = np.repeat([True, False, False, True], counts)
+    after = np.repeat([True, False, True, False], counts)
+    wanted = (-10 / 98, -0.18543285, -0.01456715)
+    assert paired_accuracy_change(before, after) == pytest.approx(wanted, abs=1e-8)
+    # Of one image, lost: 1/3 - 2/3 ± 1.95996398 √((1 - 1/9) / 3), no further than -1.
+    found = paired_accuracy_change(np.array([True]), np.array([False]))
+    assert found == pytest.approx((-1, -1, -1 / 3 + 1.95996398 * np.sqrt(8 / 27)), abs=1e-8)
+    assert np.isnan(paired_accuracy_change(before[:0], after[:0])).all()
+
+
+def test_the_p_of_a_contrast_is_scipys(make_outcomes: Callable[[], pd.DataFrame]) -> None:
+    """On the images that both edits have, in whatever order they come."""
+    outcomes = make_outcomes()
+    lacks = (outcomes["edit"] == "neutral") & (outcomes["row"] % 8 == 5)
+    mixed = outcomes[~lacks].sample(frac=1, random_state=0)
+    said = {(o.edit, o.row): o for o in outcomes[outcomes["target"] != "all"].itertuples()}
+    for first, second in (("neutral", "mean"), ("mean", "own")):
+        rows = [row for row in range(40) if "neutral" not in (first, second) or row % 8 != 5]
+        pairs = [(said[first, row], said[second, row]) for row in rows]
+        right = [(a.prediction == a.label, b.prediction == b.label) for a, b in pairs]
+        alone = right.count((True, False)), right.count((False, True))
+        found = edit_contrast(mixed, first, second).set_index("target").loc["a"]
+        assert found["images"] == len(rows)
+        assert found["p"] == pytest.approx(stats.binomtest(alone[1], sum(alone), 0.5).pvalue)
+        margin = np.array([(a.margin, b.margin) for a, b in pairs])
+        assert found["p_margin"] == pytest.approx(
+            stats.ttest_rel(margin[:, 1], margin[:, 0]).pvalue
+        )
+        assert found["change"] == pytest.approx((alone[1] - alone[0]) / len(rows))
+        assert found["margin_change"] == pytest.approx((margin[:, 1] - margin[:, 0]).mean())
+
+
 def test_margins_by_hand() -> None:
     logits = np.array([[1.0, 3.0, 2.0], [4.0, 0.0, 4.0], [0.0, -1.0, -5.0]])
     assert margins(logits, np.array([1, 0, 2])).tolist() == [1.0, 0.0, -5.0]
@@ -566,67 +626,6 @@ def test_ablation_by_gate_and_norm(tmp_path: Path) -> None:
         found.loc["top gate x norm", "margin_change"] < 5 * found.loc["top gate", "margin_change"]
     )
     assert found.loc["top gate x norm", "p"] == pytest.approx(1 / 41)
-
-
-class Corner(nn.Module):
-    """The logit of class 1 is the brightness of the upper left corner; the gate looks there."""
-
-    def __init__(self, rows: slice) -> None:
-        super().__init__()
-        self.rows = rows
-        self.squash = nn.Sigmoid()
-        self.body = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        bias = torch.full(x.shape[2:], -4.0)
-        bias[self.rows, self.rows] = 4.0
-        gate = self.squash(bias - 0.01 * x.mean(1, keepdim=True))
-        gated = self.body(x.mean(1, keepdim=True).repeat(1, 2, 1, 1) * gate)
-        light = (x[:, :, :4, :4].mean((1, 2, 3)) + 0 * gated.mean((1, 2, 3))) * 8 - 4
-        return torch.stack([-light, light], 1)
-
-
-@pytest.mark.parametrize(("looks", "right"), [(slice(0, 4), True), (slice(12, 16), False)])
-def test_deletion_and_insertion(tmp_path: Path, looks: slice, right: bool) -> None:
-    rng = torch.Generator().manual_seed(0)
-    images = 0.2 * torch.rand(40, 3, 16, 16, generator=rng)
-    labels = torch.arange(40) % 2
-    images[labels == 1, :, :4, :4] += 0.8
-    model = Corner(looks).eval()
-    data = TensorDataset(images, labels)
-    recording = capture(
-        model, data, tmp_path / "r", classes=["no", "yes"], grad_cam_layers=(), progress=False
-    )
-    assert isinstance(recording, Recording)
-    bench = Bench(model, data, recording, images=20)
-    found = erase(bench, steps=16, images=20, progress=False)
-    name = recording.gates[0].name
-    assert recording.gates[0].kind == "spatial"
-    assert set(found.curves["order"]) == {name, "random", "centre"}
-    areas = found.areas.set_index(["mode", "fill", "order"])
-    curves = found.curves.set_index(["mode", "fill", "order", "share"])["probability"]
-    # Nothing deleted and all inserted is the image; all deleted is nothing inserted.
-    for fill in ("mean", "blur"):
-        for order in (name, "random"):
-            whole = curves["deletion", fill, order, 0.0]
-            assert curves["insertion", fill, order, 1.0] == pytest.approx(whole)
-            none = curves["deletion", fill, order, 1.0]
-            assert curves["insertion", fill, order, 0.0] == pytest.approx(none)
-    deletion, insertion = (areas.loc[mode, "mean", name] for mode in ("deletion", "insertion"))
-    if right:
-        assert deletion["over_random_high"] < 0 < insertion["over_random_low"]
-        # One sixteenth of the pixels are the corner.
-        end = curves["deletion", "mean", name, 1.0]
-        assert curves["deletion", "mean", name, 1 / 16] == pytest.approx(end, abs=1e-6)
-    else:
-        assert insertion["over_random_high"] < 0 < deletion["over_random_low"]
-    for (mode, fill, _), row in areas.iterrows():
-        beside = areas.loc[(mode, fill, "random"), "area"]
-        assert row["over_random"] == pytest.approx(row["area"] - beside, abs=1e-9)
-    # The area is the trapezoidal rule's.
-    one = found.curves.query("mode == 'deletion' and fill == 'mean' and order == @name")
-    wanted = np.trapezoid(one["probability"], one["share"])
-    assert deletion["area"] == pytest.approx(wanted, abs=1e-9)
 
 
 def test_randomization_tells_what_was_learnt(

@@ -1,0 +1,322 @@
+"""Deletion and insertion: by hand, pixel by pixel, and against torchcam's."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from attnscope import InputError, Recording, capture
+from attnscope.interventions import Bench, erase
+from attnscope.interventions.erasing import _ranks
+
+
+def bench_of(
+    model: nn.Module,
+    data: TensorDataset,
+    folder: Path,
+    layers: Sequence[str] = (),
+    **options: int,
+) -> Bench:
+    """A bench on a recording made for it; ``layers`` are those of Grad-CAM."""
+    recording = capture(
+        model.eval(), data, folder / "r", grad_cam_layers=layers, batch_size=7, progress=False
+    )
+    assert isinstance(recording, Recording)
+    return Bench(model, data, recording, **options)
+
+
+class Corner(nn.Module):
+    """The logit of class 1 is the brightness of the upper left corner; the gate looks there."""
+
+    def __init__(self, rows: slice) -> None:
+        super().__init__()
+        self.rows = rows
+        self.squash = nn.Sigmoid()
+        self.body = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.full(x.shape[2:], -4.0)
+        bias[self.rows, self.rows] = 4.0
+        gate = self.squash(bias - 0.01 * x.mean(1, keepdim=True))
+        gated = self.body(x.mean(1, keepdim=True).repeat(1, 2, 1, 1) * gate)
+        light = (x[:, :, :4, :4].mean((1, 2, 3)) + 0 * gated.mean((1, 2, 3))) * 8 - 4
+        return torch.stack([-light, light], 1)
+
+
+def corner_images() -> TensorDataset:
+    rng = torch.Generator().manual_seed(0)
+    images = 0.2 * torch.rand(40, 3, 16, 16, generator=rng)
+    labels = torch.arange(40) % 2
+    images[labels == 1, :, :4, :4] += 0.8
+    return TensorDataset(images, labels)
+
+
+@pytest.mark.parametrize(("looks", "right"), [(slice(0, 4), True), (slice(12, 16), False)])
+def test_deletion_and_insertion(tmp_path: Path, looks: slice, right: bool) -> None:
+    bench = bench_of(Corner(looks), corner_images(), tmp_path, images=20)
+    recording = bench.recording
+    found = erase(bench, steps=16, images=20, progress=False)
+    name = recording.gates[0].name
+    assert recording.gates[0].kind == "spatial"
+    assert set(found.curves["order"]) == {name, "random", "centre"}
+    areas = found.areas.set_index(["mode", "fill", "order"])
+    curves = found.curves.set_index(["mode", "fill", "order", "share"])["probability"]
+    # Nothing deleted and all inserted is the image; all deleted is nothing inserted.
+    for fill in ("mean", "blur"):
+        for order in (name, "random"):
+            whole = curves["deletion", fill, order, 0.0]
+            assert curves["insertion", fill, order, 1.0] == pytest.approx(whole)
+            none = curves["deletion", fill, order, 1.0]
+            assert curves["insertion", fill, order, 0.0] == pytest.approx(none)
+    deletion, insertion = (areas.loc[mode, "mean", name] for mode in ("deletion", "insertion"))
+    if right:
+        assert deletion["over_random_high"] < 0 < insertion["over_random_low"]
+        # One sixteenth of the pixels are the corner.
+        end = curves["deletion", "mean", name, 1.0]
+        assert curves["deletion", "mean", name, 1 / 16] == pytest.approx(end, abs=1e-6)
+    else:
+        assert insertion["over_random_high"] < 0 < deletion["over_random_low"]
+    for (mode, fill, _), row in areas.iterrows():
+        beside = areas.loc[(mode, fill, "random"), "area"]
+        assert row["over_random"] == pytest.approx(row["area"] - beside, abs=1e-9)
+    # The area is the trapezoidal rule's.
+    one = found.curves.query("mode == 'deletion' and fill == 'mean' and order == @name")
+    wanted = np.trapezoid(one["probability"], one["share"])
+    assert deletion["area"] == pytest.approx(wanted, abs=1e-9)
+
+
+class Bright(nn.Module):
+    """Class 1 where an image is bright, class 0 where it is dark; the gate opens where it is bright.
+
+    What the gate lets through grows with the light of a pixel, and Grad-CAM weighs it by one number
+    for all pixels, above 0 for class 1 and below for class 0. So the order of the gate is the
+    brightest pixel first, and that of Grad-CAM is the same for class 1 and the reverse for class 0.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.squash = nn.Sigmoid()
+        self.body = nn.Identity()
+        place = torch.rand(size, generator=torch.Generator().manual_seed(1))
+        self.register_buffer("place", place / place.mean())
+
+    def light(self, x: Tensor) -> Tensor:
+        return (x * torch.tensor([0.5, 0.3, 0.2])[:, None, None]).sum(1, keepdim=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.light(self.body(x * self.squash(4 * self.light(x))))
+        bright = 6 * ((self.place * seen).mean((1, 2, 3)) - 0.35)
+        return torch.stack([-bright, bright], 1)
+
+
+def blurred_by_hand(image: NDArray[np.float32]) -> NDArray[np.float64]:
+    """An image of 8 × 12: the deviation is one pixel, and three of them are looked at each way."""
+    weights = np.exp(-(np.arange(-3, 4) ** 2) / 2)
+    mirrored = np.pad(image.astype(np.float64), ((0, 0), (3, 3), (3, 3)), mode="reflect")
+    blurred = np.zeros(image.shape)
+    for row, column in itertools.product(range(8), range(12)):
+        for down, right in itertools.product(range(7), range(7)):
+            weight = weights[down] * weights[right] / weights.sum() ** 2
+            blurred[:, row, column] += weight * mirrored[:, row + down, column + right]
+    return blurred
+
+
+def curve_by_hand(
+    model: nn.Module,
+    image: Tensor,
+    fill: Tensor,
+    order: list[tuple[int, int]],
+    mode: str,
+    steps: int,
+) -> list[float]:
+    """One image, one pixel after the other."""
+    start, end = (image, fill) if mode == "deletion" else (fill, image)
+    target = int(model(image[None]).argmax())
+    curve = []
+    for step in range(steps + 1):
+        made = start.clone()
+        for row, column in order[: step * len(order) // steps]:
+            made[:, row, column] = end[:, row, column]
+        curve.append(float(model(made[None]).softmax(1)[0, target]))
+    return curve
+
+
+def test_deletion_and_insertion_pixel_by_pixel(tmp_path: Path) -> None:
+    """Both fills, Grad-CAM, a gate and the centre: curves, areas and intervals.
+
+    Six steps of 16 pixels: those of one distance from the centre come in fours, whose order among
+    themselves is then of no matter.
+    """
+    size, steps, resamples = (8, 12), 6, 300
+    rng = torch.Generator().manual_seed(0)
+    bright = torch.arange(24) % 2
+    level = torch.stack([torch.randperm(96, generator=rng).reshape(size) for _ in bright])
+    images = ((level + 1) / 98 + bright[:, None, None])[:, None] / 2
+    images = images * torch.tensor([1, 0.8, 0.6])[:, None, None]
+    labels = torch.where(torch.arange(24) % 3 == 0, 1 - bright, bright)  # a third is wrong
+    model, data = Bright(size), TensorDataset(images, labels)
+    bench = bench_of(model, data, tmp_path, ["body"], images=10, seed=3, batch_size=4)
+    assert (bench.recording.predictions == bright.numpy()).all()
+    found = erase(bench, steps=steps, images=9, resamples=resamples, progress=False)
+
+    rows = bench.sample(9)
+    assert len(rows) == 9
+    assert {0, 1} == set(bright[rows].tolist())
+    colour = images[bench.others].mean((0, 2, 3))
+    gate = bench.gates[0].name
+    pixels = list(itertools.product(range(8), range(12)))
+    drawn = np.random.default_rng(3).integers(0, 9, (resamples, 9))
+    curves = found.curves.set_index(["mode", "fill", "order"])
+    areas = found.areas.set_index(["mode", "fill", "order"])
+    for mode, fill in itertools.product(("deletion", "insertion"), ("mean", "blur")):
+        each: dict[str, list[list[float]]] = {gate: [], "Grad-CAM": [], "centre": []}
+        for row in rows:
+            image = images[row]
+            filled = colour[:, None, None].expand(3, *size)
+            if fill == "blur":
+                filled = torch.from_numpy(blurred_by_hand(image.numpy())).float()
+            light = model.light(image[None])[0, 0]
+            sign = 1 if bright[row] else -1
+            scores = {
+                gate: [float(light[p]) for p in pixels],
+                "Grad-CAM": [sign * float(light[p]) for p in pixels],
+                "centre": [-(((r - 3.5) / 8) ** 2) - ((c - 5.5) / 12) ** 2 for r, c in pixels],
+            }
+            for name, score in scores.items():
+                order = [pixels[i] for i in sorted(range(96), key=lambda i, s=score: -s[i])]
+                each[name].append(curve_by_hand(model, image, filled, order, mode, steps))
+        own = {name: np.trapezoid(curve, dx=1 / steps) for name, curve in each.items()}
+        for name in each:
+            wanted = np.mean(each[name], 0)
+            curve = curves.loc[(mode, fill, name), "probability"]
+            np.testing.assert_allclose(curve, wanted, atol=1e-6)
+            # The same images are drawn for an area and for what it is above another.
+            over = own[name] - own["centre"]
+            for column, values in (("area", own[name]), ("over_centre", over)):
+                low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
+                prefix = "" if column == "area" else f"{column}_"
+                told = areas.loc[(mode, fill, name), [column, f"{prefix}low", f"{prefix}high"]]
+                np.testing.assert_allclose(
+                    told.astype(float), [values.mean(), low, high], atol=1e-6
+                )
+        # Random pixels nobody can foretell; but from either side their difference is the same.
+        centre, chance = (areas.loc[(mode, fill, order)] for order in ("centre", "random"))
+        there = centre[["over_random", "over_random_low", "over_random_high"]].astype(float)
+        back = chance[["over_centre", "over_centre_high", "over_centre_low"]].astype(float)
+        np.testing.assert_allclose(there, -back.to_numpy(), atol=1e-12)
+        assert there["over_random_low"] < there["over_random_high"]
+        for column in ("over_random", "over_random_low", "over_random_high"):
+            assert chance[column] == 0
+
+
+class Half(nn.Module):
+    """A spatial gate on a grid of half the image's side, whose values are all different."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 4, stride=2, padding=1)
+        self.look = nn.Sequential(nn.Conv2d(6, 1, 3, padding=1), nn.Sigmoid())
+        self.head = nn.Linear(6, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        return 100 * self.head((x * self.look(x)).mean((2, 3)))
+
+
+class Recorded:
+    """What torchcam takes for an extractor: the maps of some images are given, ``(n, h, w)``."""
+
+    def __init__(self, model: nn.Module, maps: Tensor) -> None:
+        self.model, self.maps = model, maps
+
+    def __call__(self, class_idx: Any, scores: Any) -> list[Tensor]:
+        return [self.maps]
+
+    def fuse_cams(self, cams: list[Tensor]) -> Tensor:
+        return cams[0]
+
+    def _hooks_off(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+def test_areas_are_those_of_torchcam(tmp_path: Path) -> None:
+    from torchcam.metrics import DeletionInsertionMetric
+
+    torch.manual_seed(0)
+    # Patches rather than noise, so that it matters which pixels go first.
+    patches = torch.rand(30, 3, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    images = 0.9 * patches + 0.1 * torch.rand(30, 3, 16, 16)
+    data = TensorDataset(images, torch.arange(30) % 3)
+    bench = bench_of(Half(), data, tmp_path, images=12, batch_size=5)
+    assert bench.gates[0].grid == (8, 8)
+    areas = erase(bench, steps=8, images=12, resamples=1, progress=False).areas
+    areas = areas[areas["fill"] == "mean"].set_index(["mode", "order"])["area"]
+    rows, name = bench.scored, bench.gates[0].name
+    maps = torch.from_numpy(bench.recording.gate(name)[rows]).double()
+    pixels = F.interpolate(maps[:, None], (16, 16), mode="bilinear").flatten(1)
+    assert all(len(image.unique()) == 256 for image in pixels)  # ties would be broken otherwise
+    metric = DeletionInsertionMetric(
+        Recorded(bench.model, maps),
+        partial(torch.softmax, dim=1),
+        steps=8,
+        baseline=images[bench.others].mean((0, 2, 3))[:, None, None],
+    )
+    metric.update(images[rows])
+    theirs = metric.summary()
+    for mode in ("deletion", "insertion"):
+        assert areas[mode, name] == pytest.approx(theirs[f"{mode}_auc"], abs=1e-6)
+        # Another order would be seen.
+        assert abs(areas[mode, name] - areas[mode, "random"]) > 0.01
+
+
+def test_ties_are_broken_at_random() -> None:
+    constant = np.full((2, 6, 5), 0.25)
+    first, again, other = (_ranks(constant, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    for ranks in (*first, *other):
+        assert sorted(ranks.flatten().tolist()) == list(range(30))
+    for a, b in itertools.combinations([*first, *other], 2):
+        assert not torch.equal(a, b)
+    # Each pixel has each place equally often: the mean of 2,000 is within 5 of its deviations,
+    # √((30² - 1) / 12 / 2,000) = 0.19, of the middle one.
+    many = _ranks(np.zeros((2000, 6, 5)), np.random.default_rng(2)).double()
+    assert (many.mean(0) - 14.5).abs().max() < 5 * 0.194
+    # Where a few pixels tie they alone change places.
+    half = np.where(np.arange(30).reshape(1, 6, 5) % 2, 0.75, 0.25)
+    for seed in (0, 1):
+        ranks = _ranks(half, np.random.default_rng(seed)).flatten()
+        assert set(ranks[1::2].tolist()) == set(range(15))
+        assert ranks[1::2].tolist() != sorted(ranks[1::2].tolist())
+
+
+def test_a_constant_map_is_a_random_order(tmp_path: Path) -> None:
+    """No gradient reaches the layer: its Grad-CAM is 0 everywhere, and no sooner in the corner."""
+    bench = bench_of(Corner(slice(0, 4)), corner_images(), tmp_path, ["body"], images=20)
+    assert not bench.recording.grad_cam("body").any()
+    areas = erase(bench, steps=16, images=20, progress=False).areas
+    areas = areas[areas["fill"] == "mean"].set_index(["mode", "order"])
+    for mode in ("deletion", "insertion"):
+        found, looks = (areas.loc[(mode, order)] for order in ("Grad-CAM", bench.gates[0].name))
+        assert found["over_random_low"] < 0 < found["over_random_high"]
+        assert found["over_random"] != 0  # it is drawn by itself
+        assert abs(found["over_random"]) < abs(looks["over_random"]) / 5
+
+
+def test_erasing_nothing_is_refused(tmp_path: Path) -> None:
+    bench = bench_of(Corner(slice(0, 4)), corner_images(), tmp_path)
+    with pytest.raises(InputError, match="0 steps of 200 images; take 1 or more of each"):
+        erase(bench, steps=0)
+    with pytest.raises(InputError, match="10 steps of 0 images"):
+        erase(bench, images=0)
