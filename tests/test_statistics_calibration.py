@@ -223,7 +223,7 @@ def test_geometry_of_unrelated_networks(write_recording, classes):
 
 @pytest.mark.parametrize("classes", [5, 7, 8, 10])
 def test_class_order_of_unrelated_networks(write_recording, classes):
-    """Up to seven classes all orders are counted, and p is what it says; above it is approximated.
+    """Up to seven classes all orders are counted, with more some are drawn.
 
     Of five classes only 2 of the 120 orders are alike enough for p of 0.05, which is 1.7 %.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -149,12 +150,19 @@ def test_no_common_channel_gate_is_said(write_recording):
 def test_class_order_equals_scipy(make_recording):
     a, b = (make_recording(name, count=200, seed=i, names=TEN) for i, name in enumerate("ab"))
     frame = compare_class_order(a, b)
-    distances = compare_profiles(a, b)
+    distances, rng = compare_profiles(a, b), np.random.default_rng(0)
     assert frame["gate"].tolist() == GATES
     for _, row in frame.iterrows():
         of_gate = distances[distances["gate"] == row["gate"]]
         expected = stats.spearmanr(of_gate["distance_a"], of_gate["distance_b"])
-        assert (row["spearman"], row["p"]) == pytest.approx(tuple(expected))
+        assert row["spearman"] == pytest.approx(expected.statistic)
+        ranks = [stats.rankdata(of_gate[f"distance_{end}"]) for end in "ab"]
+        orders = rng.permuted(np.tile(ranks[1], (20_000, 1)), axis=1)
+        drawn = (orders - 5.5) @ (ranks[0] - 5.5) / 82.5  # the rho of ten ranks without ties
+        beyond = [(sign * (drawn - expected.statistic) >= -1e-9).mean() for sign in (1, -1)]
+        assert row["p"] == pytest.approx(min(1, 2 * min(beyond)), abs=0.03)
+    pd.testing.assert_frame_equal(frame, compare_class_order(a, b))
+    assert (compare_class_order(a, b, seed=1)["p"] != frame["p"]).any()
 
 
 def test_class_order_shows_a_planted_order(make_recording):
