@@ -46,6 +46,7 @@ def test_what_no_gate_shows_alone_shows_in_all_of_them() -> None:
         " With all gates of a block at once the class is used at 1 of 2 blocks, most at block x: "
         "+20.0 points. With all gates of the network at once the class is used: +30.0 points (95 % "
     )
+    assert said.endswith("), the margins by +0.6 logits.")
 
 
 def test_what_gates_together_do_not_show_is_said() -> None:

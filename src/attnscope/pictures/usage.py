@@ -325,9 +325,15 @@ def joint_sentence(joint: pd.DataFrame) -> str:
         text += (
             f" With all gates of the network at once the class {what}: "
             f"{as_points(row['class_value'])} points "
-            f"(95 % {as_points(row['class_low'])} to {as_points(row['class_high'])})."
+            f"(95 % {as_points(row['class_low'])} to {as_points(row['class_high'])})"
         )
+        moved = row["p_margin"] < LEVEL
+        text += f", the margins by {_logits(row['class_margin'])} logits." if moved else "."
     return text
+
+
+def _logits(value: float) -> str:
+    return f"{value:+.2g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _margins_sentence(usage: pd.DataFrame) -> str:
@@ -338,7 +344,7 @@ def _margins_sentence(usage: pd.DataFrame) -> str:
     if moved.empty:
         return " The class in the gates is not seen to move the margins."
     most = moved.iloc[int(moved["class_margin"].abs().to_numpy().argmax())]
-    by = f"{most['class_margin']:+.2g}".replace("-", "\N{MINUS SIGN}")
+    by = _logits(most["class_margin"])
     text = (
         f" The class in the gates moves the margins at {len(moved)}, most at {most['gate']}: by "
         f"{by} logits"
