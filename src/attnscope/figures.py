@@ -741,7 +741,10 @@ def draw_decoding(ax: Axes, decoding: pd.DataFrame, measure: str) -> Axes:
                 )  # fmt: skip
     _draw_intervals(ax, x, decoding, measure, f"{prefix}low", f"{prefix}high", 0, "of the gate")
     ax.set_ylabel({"balanced_accuracy": "balanced accuracy"}.get(measure, "ω² of the class"))
-    ax.set_ylim(float(np.nanmin([*low, *decoding[f"{prefix}low"], 0])), None)
+    lowest = float(np.nanmin([*low, *decoding[f"{prefix}low"], 0]))
+    # A band around 0 would lie under the frame.
+    room = 0.03 * ax.get_ylim()[1] if lowest < 0 else 0
+    ax.set_ylim(lowest - room, None)
     if measure == "balanced_accuracy":
         ax.yaxis.set_major_formatter(_as_percent)
     return _over_gates(ax, list(decoding["gate"]))

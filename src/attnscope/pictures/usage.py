@@ -207,12 +207,7 @@ def usage_of(outcomes: Outcomes) -> pd.DataFrame:
     Raises:
         Unavailable: what it needs was not made.
     """
-    if outcomes.replacement is None:
-        raise _no_replacement(outcomes)
-    try:
-        return statistics.gate_usage(outcomes.table("decoding"), outcomes.replacement)
-    except InputError as reason:
-        raise Unavailable(str(reason)) from None
+    return _told(outcomes, lambda made: statistics.gate_usage(outcomes.table("decoding"), made))
 
 
 def joint_of(outcomes: Outcomes) -> pd.DataFrame:
@@ -221,10 +216,14 @@ def joint_of(outcomes: Outcomes) -> pd.DataFrame:
     Raises:
         Unavailable: what it needs was not made.
     """
+    return _told(outcomes, statistics.joint_usage)
+
+
+def _told(outcomes: Outcomes, tell: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
     if outcomes.replacement is None:
         raise _no_replacement(outcomes)
     try:
-        return statistics.joint_usage(outcomes.replacement)
+        return tell(outcomes.replacement)
     except InputError as reason:
         raise Unavailable(str(reason)) from None
 
