@@ -19,6 +19,7 @@ from attnscope import InputError, Recording, capture, edit_gates, figures, find_
 from attnscope.gates import watch_gates
 from attnscope.interventions import (
     Bench,
+    Erasing,
     ablate_channels,
     intervene,
     intervene_in,
@@ -245,6 +246,32 @@ def test_what_was_made_with_other_controls_is_made_again(tmp_path: Path) -> None
     assert "seed" in set(found.table("randomization")["randomized"])  # it was not made again
     with pytest.raises(InputError, match="is no folder of interventions"):
         intervene_in(tmp_path, bench, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("scored", "taken"), [(1000, (100, 200, 500)), (400, (50, 100, 250)), (3000, (300, 600, 1500))]
+)
+def test_how_many_images_each_experiment_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scored: int, taken: tuple[int, int, int]
+) -> None:
+    bench = toy_bench("used", tmp_path)
+    bench.scored = np.arange(scored)
+    asked: dict[str, int] = {}
+
+    def remember(name: str, answer: Any) -> Callable[..., Any]:
+        def experiment(*_: Any, images: int, **__: Any) -> Any:
+            asked[name] = images
+            return answer
+
+        return experiment
+
+    table = pd.DataFrame()
+    monkeypatch.setattr(study, "ablate_channels", remember("ablate", table))
+    monkeypatch.setattr(study, "erase", remember("erase", Erasing(table, table)))
+    monkeypatch.setattr(study, "randomize_gates", remember("randomize", table))
+    experiments = ["ablate", "erase", "randomize"]
+    study.intervene(bench, experiments=experiments, progress=False)
+    assert asked == dict(zip(experiments, taken, strict=True))
 
 
 def test_outcomes_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
