@@ -44,21 +44,24 @@ def test_what_no_gate_shows_alone_shows_in_all_of_them() -> None:
     said = joint_sentence(joint_usage(made))
     assert said.startswith(
         " With all gates of a block at once the class is used at 1 of 2 blocks, most at block x: "
-        "+20.0 points. With all gates of the network at once the class is used: +30.0 points (95 % "
+        "+20.0 points. With all gates of the network at once the class is used: those of another "
+        "class cost +30.0 points (95 % "
     )
-    assert said.endswith("), the margins by +0.6 logits.")
+    assert said.endswith(") and +0.6 logits of margin against those of the same class.")
 
 
 def test_what_gates_together_do_not_show_is_said() -> None:
     said = joint_sentence(joint_usage(outcomes({"a": 0, "b": 0, "block x": 0, "all": 1})))
     assert " With all gates of a block at once the class is used at none of 1 block." in said
     assert (
-        "With all gates of the network at once the class is not seen to be used: +1.0 points"
-        in said
+        "With all gates of the network at once the class is not seen to be used: those of another "
+        "class cost +1.0 points" in said
     )
     worse = outcomes({"a": 0, "all": 30})
     worse["edit"] = worse["edit"].replace({"swap_same": "swap_other", "swap_other": "swap_same"})
-    assert "at once the class does harm: \N{MINUS SIGN}30.0" in joint_sentence(joint_usage(worse))
+    assert "at once the class does harm: those of another class cost \N{MINUS SIGN}30.0" in (
+        joint_sentence(joint_usage(worse))
+    )
 
 
 def test_controls_of_decoding_have_the_probes_intervals(

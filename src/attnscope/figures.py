@@ -27,7 +27,7 @@ from matplotlib.axis import Axis, XAxis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 GATE_MAP = "cividis"
@@ -864,7 +864,8 @@ def draw_static_gates(
             )  # fmt: skip
     ax.set_ylim(len(effects) - 0.4, -0.6)
     _label(ax.yaxis, list(labels))
-    ax.xaxis.set_major_formatter(_as_percent)
+    # As many digits as tell the ticks apart: what is lost may be tenths of a point.
+    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     ax.set_xlabel("accuracy kept")
     ax.grid(axis="x")
     ax.set_axisbelow(True)

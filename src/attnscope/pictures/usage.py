@@ -322,12 +322,14 @@ def joint_sentence(joint: pd.DataFrame) -> str:
             kept = "is used" if row["class_value"] > 0 else "does harm"
             what = kept if row["p_used"] < LEVEL else "is not seen to be used"
         text += (
-            f" With all gates of the network at once the class {what}: "
+            f" With all gates of the network at once the class {what}: those of another class cost "
             f"{as_points(row['class_value'])} points "
             f"(95 % {as_points(row['class_low'])} to {as_points(row['class_high'])})"
         )
         moved = row["p_margin"] < LEVEL
-        text += f", the margins by {_logits(row['class_margin'])} logits." if moved else "."
+        if moved:
+            text += f" and {_logits(row['class_margin'])} logits of margin"
+        text += " against those of the same class."
     return text
 
 
