@@ -145,9 +145,10 @@ def test_false_discoveries_without_effect(write_recording):
 
 
 def test_shares_of_variance_without_effect(nothing):
-    # Of 99 permutations 2.5 and 97.5 % would lie so far inside that 6.9 % are outside; of 999, 5.2 %.
     frame = between_class_variance(nothing, permutations=999)
     expect_false_positives(frame["p"])
+    # Of so few permutations interpolated percentiles would leave 9.8 % outside.
+    frame = between_class_variance(nothing, permutations=39)
     outside = (frame["omega_squared"] < frame["null_low"]) | (
         frame["omega_squared"] > frame["null_high"]
     )
@@ -500,7 +501,8 @@ def test_use_over_seeds_of_gates_that_change_nothing():
         draws[:, :2] = draws[:, :2].round(3)  # accuracies, of a thousand images
         usages = [table.assign(**dict(zip(tests, draw, strict=True))) for draw in draws]
         frame = usage_over_seeds(usages)
-        assert frame["p_used"][0] < 0.05
+        # Found, or not tested: accuracies are rounded, and three may be the same number.
+        assert not frame["p_used"][0] >= 0.05
         for p, values in least.items():
             others = frame[p].iloc[1:] if p == "p_used" else frame[p]
             values.append(others.min())  # NaN, which is no test, where all trainings say the same

@@ -17,7 +17,7 @@ from attnscope.gates import as_factor
 from attnscope.interventions.bench import Bench
 from attnscope.interventions.replay import Tape
 from attnscope.statistics.effects import bootstrap_interval, margins, paired_accuracy_change
-from attnscope.statistics.sampling import permutation_p
+from attnscope.statistics.sampling import null_band, permutation_p
 
 RANKINGS = ("gate", "gate x norm")
 """By the image's own gate, and by that times the L2 norm of the channel that it multiplies."""
@@ -184,7 +184,7 @@ class _Losses:
         self, about: dict[str, object], own: NDArray[np.bool_], resamples: int, seed: int
     ) -> list[dict[str, object]]:
         drawn = self._draws.mean(1)
-        null_low, null_high = np.percentile(drawn, [2.5, 97.5])
+        null_low, null_high = null_band(drawn)
         null = {"null": drawn.mean(), "null_low": null_low, "null_high": null_high}
         found: list[dict[str, object]] = []
         for order in _ORDERS:

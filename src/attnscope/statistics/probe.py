@@ -15,6 +15,7 @@ from attnscope.statistics.sampling import (
     class_sums,
     expect_finite,
     expect_positive,
+    null_band,
     permutation_p,
     permuted_labels,
     present_classes,
@@ -149,7 +150,7 @@ def linear_probe(
                 values[fit], labels[fit], values[score], labels[score], permutations, seed
             )
             low, high = mean_share_interval(recalls, np.bincount(labels[score]))
-            null_low, null_high = np.percentile(accuracy[1:], [2.5, 97.5])
+            null_low, null_high = null_band(accuracy[1:])
             drawn[len(rows)] = accuracy
             row |= {
                 "balanced_accuracy": recalls.mean(),

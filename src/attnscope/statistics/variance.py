@@ -11,6 +11,7 @@ from attnscope.recording import Recording
 from attnscope.statistics.sampling import (
     StandardizedGate,
     expect_positive,
+    null_band,
     permutation_p,
     permuted_class_sums,
     present_classes,
@@ -80,7 +81,7 @@ def _share(
     # MSW / SST, which is all that omega² needs beside eta².
     noise = (1 - eta) / within
     omega = (eta - between * noise) / (1 + noise)
-    null_low, null_high = np.percentile(omega[1:], [2.5, 97.5])
+    null_low, null_high = null_band(omega[1:])
     # omega² is, but for 1 / N, 1 - (1 - eta²) (N - 1) / (N - K).
     error = _standard_error(values, labels, means, count) * (images - 1) / within
     half = stats.t.ppf(0.975, within) * error
