@@ -376,15 +376,15 @@ def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
         )
     if seeds < 2:
         return f"{text} One training says nothing of another one: no test over trainings."
-    harmed = int((frame["harms"] > 0).sum())
+    harmed = bool((frame["harms"] > 0).any())
     for value, low, high, p, alone, yes, no, harm in (
         ("class_value", "class_low", "class_high", "p_used",
-         f"its class used at {(frame['uses'] > 0).sum()}"
-         + (f", and doing harm at {harmed}" if harmed else ""),
+         _by_own_test("its class used", frame["uses"])
+         + (_by_own_test("its class doing harm", frame["harms"]) if harmed else ""),
          "Its class is used at", "At no gate is its class seen to be used over the trainings",
          "Its class does harm at"),
         ("dynamic_value", "dynamic_low", "dynamic_high", "p_dynamic",
-         f"the image's own better at {(frame['needs_own'] > 0).sum()}",
+         _by_own_test("the image's own better", frame["needs_own"]),
          "The image's own gate is better than the mean at",
          "At no gate is the image's own seen to be better than the mean over the trainings",
          "The mean is better than the image's own gate at"),
@@ -404,12 +404,16 @@ def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
         same = int(frame[p].isna().sum())
         if same:
             text += f" At {same} all trainings give the same number, and nothing can be tested."
-        text += f" By its own test at least one training sees {alone}."
-    moves = (frame["moves"] > 0).sum()
-    return (
-        f"{text}{_margins_sentence(frame)} By its own test at least one training sees them moved "
-        f"at {moves}."
-    )
+        text += alone
+    return f"{text}{_margins_sentence(frame)}{_by_own_test('them moved', frame['moves'])}"
+
+
+def _by_own_test(what: str, trainings: pd.Series[int]) -> str:
+    """At how many gates some training sees it without the others; begins with a space."""
+    gates = int((trainings > 0).sum())
+    if not gates:
+        return f" By its own test no training sees {what}."
+    return f" By its own test at least one training sees {what} at {gates}."
 
 
 def static_sentence(mean: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
