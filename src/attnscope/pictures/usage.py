@@ -113,6 +113,7 @@ def _static_gates(recording: Recording, outcomes: Outcomes) -> Picture:
     figure = Figure(figsize=(7.5, min(1.9 + 0.2 * len(mean), 14)), layout="constrained")
     ax = figures.draw_static_gates(figure.subplots(), mean, own, list(sure), labels)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
+    ax.set_xlabel(f"accuracy kept, of {outcomes.about['images']:,} images that are scored")
     figure.suptitle(f"Gates as their mean: {title_of(recording)}")
     return Picture(
         [figure],
