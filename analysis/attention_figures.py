@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from attnscope.errors import InputError
-from attnscope.recording import Recording, find_recordings
+from attnscope.recording.recording import Recording, find_recordings
 from attnscope.report import write_figures
 
 

@@ -29,13 +29,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from attnscope.attribution import last_map_layer
-from attnscope.capturing import capture
-from attnscope.data import Data, LabelledImages, Normalization
-from attnscope.gate_info import Gate
-from attnscope.models import build_model
-from attnscope.recipes import get_recipe
-from attnscope.recording import Recording, RecordingWriter
+from attnscope.capturing.attribution import last_map_layer
+from attnscope.capturing.capture import capture
+from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.load import Data
+from attnscope.kinds import Gate
+from attnscope.networks.build import build_model
+from attnscope.networks.targets import load_target
+from attnscope.recording.recording import Recording, RecordingWriter
 from attnscope.statistics import (
     between_class_variance,
     class_selectivity,
@@ -43,9 +44,9 @@ from attnscope.statistics import (
     permuted_channel_effects,
     state_sweep,
 )
-from attnscope.targets import load_target
-from attnscope.train import choose_device
-from attnscope.train import train as run_training
+from attnscope.training.devices import choose_device
+from attnscope.training.recipes import get_recipe
+from attnscope.training.train import train as run_training
 
 
 def interleave(variants: Mapping[str, Callable[[], None]], images: int, rounds: int) -> None:

@@ -18,16 +18,9 @@ import tyro
 from attnscope import figures, statistics
 from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
-from attnscope.outcomes import Outcomes, outcomes_folder
-from attnscope.pictures import (
-    USAGE,
-    joint_of,
-    seed_differences,
-    seed_usage,
-    usage_of,
-    usages_of,
-)
-from attnscope.recording import Recording
+from attnscope.pictures import USAGE, joint_of, seed_differences, seed_usage, usage_of, usages_of
+from attnscope.recording.outcomes import Outcomes, outcomes_folder
+from attnscope.recording.recording import Recording
 from attnscope.report import find_outcomes, write_pictures, write_report
 from attnscope.statistics.seeds import expect_pairs
 

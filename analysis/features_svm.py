@@ -20,11 +20,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from torch import nn
 
-from attnscope.data import LabelledImages, batches, load_data
+from attnscope.data.images import LabelledImages, batches
+from attnscope.data.load import load_data
 from attnscope.errors import InputError
 from attnscope.files import read_json
-from attnscope.models import build_model, load_model, read_pretrained, start_from
-from attnscope.train import choose_device
+from attnscope.networks.build import build_model
+from attnscope.networks.pretrained import read_pretrained, start_from
+from attnscope.networks.weights import load_model
+from attnscope.training.devices import choose_device
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 

@@ -17,7 +17,7 @@ import tyro
 from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 
 
 def main(

@@ -12,7 +12,7 @@ from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import write_bytes
 from attnscope.pictures import accuracy_sentence
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 from attnscope.report import write_comparison, write_report
 
 

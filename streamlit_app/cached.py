@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from attnscope import figures, pictures, report, statistics
 from attnscope.errors import InputError
-from attnscope.outcomes import Outcomes, outcomes_folder
-from attnscope.recording import Recording, find_recordings
+from attnscope.recording.outcomes import Outcomes, outcomes_folder
+from attnscope.recording.recording import Recording, find_recordings
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 from numpy.typing import ArrayLike
 
-from attnscope.gate_info import Gate
-from attnscope.outcomes import Outcomes, outcomes_folder, write_outcomes
-from attnscope.recording import Recording, RecordingWriter
+from attnscope.kinds import Gate
+from attnscope.recording.outcomes import Outcomes, outcomes_folder, write_outcomes
+from attnscope.recording.recording import Recording, RecordingWriter
 from attnscope.statistics.effects import replacement_effects
 from attnscope.statistics.usage import decode_gates
 

@@ -18,27 +18,22 @@ NAMES = [file.relative_to(PACKAGE).as_posix() for file in FILES]
 ENTRANCES = {"__init__", "__main__"}  # they hand on, and have no row
 
 
-def read_table() -> dict[str, set[str] | None]:
-    """Module -> what it may import from the package; None is all of it."""
+def read_table() -> dict[str, bool]:
+    """Folder or module -> whether it does without torch, in the order of the page."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = page.split("## Modules")[1].split("\n## ")[0]
-    rows: dict[str, set[str] | None] = {}
+    rows: dict[str, bool] = {}
     for line in section.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if not line.startswith("| `"):
-            continue
-        assert len(cells) == 3, f"a row of three cells is expected: {line}"
-        names = re.findall(r"`([\w/]+)`", cells[0])
-        allowed: set[str] | None = set(re.findall(r"\w+", cells[2]))
-        if cells[2] == "nothing":
-            allowed = set()
-        elif cells[2].startswith("all"):
-            allowed = None
-        rows.update({name.rstrip("/"): allowed for name in names})
+        if line.startswith("| `"):
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            assert len(cells) == 3, f"a row of three cells is expected: {line}"
+            assert cells[2] in ("yes", "no"), line
+            rows[cells[0].strip("`/")] = cells[2] == "yes"
     return rows
 
 
 TABLE = read_table()
+ORDER = list(TABLE)
 
 
 def module_of(file: Path) -> str:
@@ -85,37 +80,16 @@ def packages(file: Path) -> set[str]:
     return {name.split(".")[0] for name, _ in imports(file)}
 
 
-def test_the_table_is_read() -> None:
-    assert TABLE["errors"] == set()
-    assert TABLE["models"] == {"attention", "errors", "files"}
-    assert TABLE["cli"] is None
-    assert TABLE["streamlit_app"] is None
-    assert len(TABLE) >= 17
-
-
-def test_a_row_names_modules_that_have_rows() -> None:
-    for module, allowed in TABLE.items():
-        assert (allowed or set()) <= set(TABLE), module
-
-
-def test_the_table_has_no_circle() -> None:
-    """Imports run one way: leaf by leaf, all rows can be taken away."""
-    left = {module: set(allowed) for module, allowed in TABLE.items() if allowed is not None}
-    while left:
-        leaves = [module for module, allowed in left.items() if not allowed & set(left)]
-        assert leaves, f"a circle among {sorted(left)}"
-        for leaf in leaves:
-            del left[leaf]
+def test_the_table_has_a_row_for_each_folder_and_module() -> None:
+    assert set(TABLE) == {module_of(file) for file in FILES} - ENTRANCES
+    assert TABLE["statistics"]
+    assert not TABLE["gates"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_a_module_imports_what_its_row_allows(file: Path) -> None:
+def test_imports_run_one_way(file: Path) -> None:
     module = module_of(file)
     if module in ENTRANCES:
-        return
-    assert module in TABLE, f"{module} has no row in docs/architecture.md"
-    allowed = TABLE[module]
-    if allowed is None:
         return
     # Its version is the only thing that a module may want from the package itself.
     own = own_imports(file) - {module}
@@ -125,7 +99,25 @@ def test_a_module_imports_what_its_row_allows(file: Path) -> None:
             "attnscope.__version__"
         }
         own.discard("__init__")
-    assert own <= allowed, f"{module} imports {sorted(own - allowed)}"
+    above = ORDER[: ORDER.index(module)]
+    assert own <= set(above), f"{module} imports {sorted(own - set(above))}, which is not above it"
+
+
+def test_no_module_imports_one_that_imports_it() -> None:
+    names = {".".join(f.relative_to(PACKAGE).with_suffix("").parts): f for f in FILES}
+    left: dict[str, set[str]] = {}
+    for name, file in names.items():
+        if name.split(".")[-1] in ENTRANCES:
+            continue
+        found = {n.removeprefix("attnscope.") for n, _ in imports(file) if n.startswith("attns")}
+        # `attnscope.kinds.Gate` is the module kinds, `attnscope.data.load` the module data.load.
+        found |= {n.rpartition(".")[0] for n in found}
+        left[name] = (found & set(names)) - {name}
+    while left:
+        leaves = [module for module, wanted in left.items() if not wanted & set(left)]
+        assert leaves, f"a circle among {sorted(left)}"
+        for leaf in leaves:
+            del left[leaf]
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
@@ -133,33 +125,26 @@ def test_a_library_has_its_place(file: Path) -> None:
     module = module_of(file)
     places = {
         "matplotlib": {"figures", "pictures", "report"},
-        "captum": {"attribution"},
-        "streamlit": {"serve", "cli"},
+        "captum": {"capturing"},
+        "streamlit": {"serve", "commands"},
     }
     for library, allowed in places.items():
         assert library not in packages(file) or module in allowed, f"{module} imports {library}"
-    without_torch = {
-        *("errors", "files", "gate_info", "recipes", "shards", "recording"),
-        *("moments", "statistics"),
-        *("figures", "pictures", "report", "serve"),
-    }
-    if module in without_torch:
+    if TABLE.get(module) and module != "commands":  # these import it when they run
         assert not packages(file) & {"torch", "torchvision"}, f"{module} imports torch"
-    if module in {"statistics"}:
-        assert "matplotlib" not in packages(file)
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
 def test_what_is_imported_late(file: Path) -> None:
     """The commands and the package itself start quickly: nothing heavy before it is needed."""
-    if module_of(file) not in {"cli", *ENTRANCES}:
+    if module_of(file) not in {"commands", *ENTRANCES}:
         return
     early = {name.split(".")[0] for name, early in imports(file) if early}
     heavy = {"torch", "torchvision", "captum", "matplotlib", "pandas", "scipy", "sklearn"}
     assert not early & heavy
     own = {name for name, at_once in imports(file) if at_once and name.startswith("attnscope.")}
-    light = {"errors", "recipes", "cli", "files", "gate_info", "serve", "__version__"}
-    if module_of(file) != "__init__" or "TYPE_CHECKING" not in file.read_text(encoding="utf-8"):
+    light = {"errors", "lazy", "layout", "files", "registry", "commands", "serve", "__version__"}
+    if "TYPE_CHECKING" not in file.read_text(encoding="utf-8"):
         assert {name.split(".")[1] for name in own} <= light
 
 

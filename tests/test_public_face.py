@@ -26,10 +26,10 @@ print(len(attnscope.__all__))
 def test_reading_a_recording_and_asking_for_help_bring_in_no_torch() -> None:
     code = """
 import sys
-import attnscope, attnscope.statistics, attnscope.report, attnscope.cli
+import attnscope, attnscope.statistics, attnscope.report, attnscope.commands.main
 from attnscope import Recording
 try:
-    attnscope.cli.main(["train", "--help"])
+    attnscope.commands.main.main(["train", "--help"])
 except SystemExit:
     pass
 print("torch" in sys.modules)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 from attnscope.report import find_outcomes
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-own-network.md"

@@ -2,6 +2,6 @@
 
 import sys
 
-from attnscope.cli import main
+from attnscope.commands.main import main
 
 sys.exit(main())

@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from attnscope import figures, statistics
 from attnscope.errors import InputError
 from attnscope.files import write_bytes
-from attnscope.outcomes import Outcomes, outcomes_folder, read_outcomes
 from attnscope.pictures import (
     COMPARISONS,
     FIGURES,
@@ -44,7 +43,8 @@ from attnscope.pictures.common import (
     run_folder,
     two_names,
 )
-from attnscope.recording import Recording
+from attnscope.recording.outcomes import Outcomes, outcomes_folder, read_outcomes
+from attnscope.recording.recording import Recording
 
 DPI = 170
 """Of the PNG files."""

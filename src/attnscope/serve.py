@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from attnscope.errors import InputError
-from attnscope.recording import find_recordings
+from attnscope.recording.recording import find_recordings
 
 _THEME = {
     "base": "light",

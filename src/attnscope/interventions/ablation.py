@@ -12,10 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attnscope.errors import InputError
-from attnscope.gate_info import Gate
-from attnscope.gates import as_factor
+from attnscope.gates.hooks import as_factor
 from attnscope.interventions.bench import Bench
 from attnscope.interventions.replay import Tape
+from attnscope.kinds import Gate
 from attnscope.statistics.effects import bootstrap_interval, margins, paired_accuracy_change
 from attnscope.statistics.sampling import null_band, permutation_p
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from attnscope.capturing import IN_UNIT_RANGE, Batch, batches
-from attnscope.data import LabelledImages, Normalization
+from attnscope.capturing.batching import IN_UNIT_RANGE, Batch, batches
+from attnscope.data.images import LabelledImages, Normalization
 from attnscope.errors import InputError
-from attnscope.gate_info import Gate
-from attnscope.recording import Recording
+from attnscope.gates.modes import eval_mode
+from attnscope.kinds import Gate
+from attnscope.recording.recording import Recording
 from attnscope.statistics.sampling import gate_rows, stratified_sample, stretches
-from attnscope.tracing import eval_mode
 
 _SAME_LOGITS = 0.01
 """How far logits may lie from the recorded ones, relative to the largest: another batch size or

@@ -15,8 +15,8 @@ from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
 from attnscope.errors import InputError
-from attnscope.gate_info import Gate
 from attnscope.interventions.bench import Bench
+from attnscope.kinds import Gate
 from attnscope.statistics.effects import bootstrap_interval
 
 MODES = ("deletion", "insertion")

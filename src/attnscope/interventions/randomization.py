@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from attnscope.errors import InputError
-from attnscope.gate_info import Gate
-from attnscope.gates import watch_gates
+from attnscope.gates.hooks import watch_gates
+from attnscope.gates.modes import eval_mode
 from attnscope.interventions.bench import Bench
 from attnscope.interventions.replay import plan_of
-from attnscope.recording import Recording
+from attnscope.kinds import Gate
+from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.geometry import gate_similarity
 from attnscope.statistics.sampling import gate_rows
-from attnscope.tracing import eval_mode
 
 _CALIBRATION = 256  # images on which BatchNorm is estimated again
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from attnscope.errors import InputError
-from attnscope.gate_info import Gate
-from attnscope.gates import Edit, as_factor
+from attnscope.gates.hooks import Edit, as_factor
 from attnscope.interventions.bench import Bench, Target
 from attnscope.interventions.replay import Tape
+from attnscope.kinds import Gate
 from attnscope.statistics.effects import OUTCOME_COLUMNS, OWN, margins
 
 REPLACEMENTS = ("neutral", "mean", "predicted", "true", "random", "swap_same", "swap_other")

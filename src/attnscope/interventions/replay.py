@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from attnscope.errors import InputError
-from attnscope.gate_info import Gate
-from attnscope.gates import Edit, edit_gates, watch_gates
-from attnscope.marks import Mark
-from attnscope.tracing import Product, Tracer
+from attnscope.gates.hooks import Edit, edit_gates, watch_gates
+from attnscope.gates.ops import Mark
+from attnscope.gates.tracer import Product, Tracer
+from attnscope.kinds import Gate
 
 _Call = tuple[str, int]
 """Path of a module, and which of its calls in one forward, from 0."""

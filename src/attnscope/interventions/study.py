@@ -15,8 +15,8 @@ from attnscope.interventions.bench import Bench
 from attnscope.interventions.erasing import erase
 from attnscope.interventions.randomization import expect_seeds, randomize_gates
 from attnscope.interventions.replacement import replace_gates
-from attnscope.outcomes import Outcomes, add_outcomes, read_outcomes, write_outcomes
-from attnscope.recording import Recording
+from attnscope.recording.outcomes import Outcomes, add_outcomes, read_outcomes, write_outcomes
+from attnscope.recording.recording import Recording
 from attnscope.statistics.effects import replacement_effects
 from attnscope.statistics.usage import decode_gates
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from attnscope import figures
 from attnscope.errors import InputError
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 
 SEED = 0
 """Of every choice of images."""

@@ -30,7 +30,7 @@ from attnscope.pictures.common import (
     two_names,
     with_drawn_names,
 )
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
 
 _ALONE = 6  # images shown of those that one network alone gets right, for each network

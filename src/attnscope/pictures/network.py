@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from attnscope import figures, statistics
 from attnscope.errors import InputError
 from attnscope.files import read_json
-from attnscope.gate_info import Gate
+from attnscope.kinds import Gate
 from attnscope.pictures.common import (
     LEVEL,
     SEED,
@@ -38,7 +38,7 @@ from attnscope.pictures.common import (
     title_of,
     with_drawn_names,
 )
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 
 _GATES_A_PAGE = 8
 _CLASSES_A_PAGE = 20

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from attnscope import figures, statistics
 from attnscope.errors import InputError
-from attnscope.outcomes import Outcomes
 from attnscope.pictures.common import (
     LEVEL,
     Picture,
@@ -28,7 +27,8 @@ from attnscope.pictures.common import (
     with_drawn_names,
 )
 from attnscope.pictures.comparison import disagreements
-from attnscope.recording import Recording
+from attnscope.recording.outcomes import Outcomes
+from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images, holm
 from attnscope.statistics.effects import OWN
 from attnscope.statistics.usage import CONSTANT, target_kind

@@ -28,12 +28,7 @@ from attnscope.statistics.predictions import (
     misclassified,
 )
 from attnscope.statistics.probe import gate_logits, linear_probe
-from attnscope.statistics.profiles import (
-    channel_effects,
-    class_profiles,
-    gate_profiles,
-    gate_state,
-)
+from attnscope.statistics.profiles import channel_effects, class_profiles, gate_profiles, gate_state
 from attnscope.statistics.seeds import compare_seeds, disagreements, group_by_kind
 from attnscope.statistics.selectivity import class_selectivity, permuted_channel_effects
 from attnscope.statistics.states import channel_states, image_states, state_sweep

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from attnscope.errors import InputError
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
 from attnscope.statistics.effects import mcnemar
 from attnscope.statistics.profiles import class_moments

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from attnscope.moments import Moments
-from attnscope.recording import Recording
+from attnscope.recording.moments import Moments
+from attnscope.recording.recording import Recording
 from attnscope.statistics.agreement import rank_correlation
 from attnscope.statistics.comparison import expect_same_images, shared_channel_gates
 from attnscope.statistics.profiles import class_moments

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from attnscope.moments import Moments
-from attnscope.recording import Recording
+from attnscope.recording.moments import Moments
+from attnscope.recording.recording import Recording
 from attnscope.statistics.agreement import (
     CONTROLS,
     INTERVALS,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 from attnscope.statistics.sampling import expect_positive, stratified_folds
 
 _FOLDS = 5

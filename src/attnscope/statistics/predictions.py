@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 
 
 def confusion_matrix(recording: Recording) -> pd.DataFrame:

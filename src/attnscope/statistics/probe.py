@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from attnscope.errors import InputError
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 from attnscope.statistics.sampling import (
     class_sums,
     expect_finite,

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from attnscope.moments import Moments, Spread
-from attnscope.recording import Recording
+from attnscope.recording.moments import Moments, Spread
+from attnscope.recording.recording import Recording
 
 SATURATED = 0.01
 """A value is saturated within this share of the gate's range from one of its bounds."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from attnscope.errors import InputError
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 
 _STRETCH = 1024
 """Images that are read at a time."""

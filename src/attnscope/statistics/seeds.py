@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from attnscope.errors import InputError
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images, holm
 from attnscope.statistics.effects import bootstrap_interval
 

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.sampling import stretches
 

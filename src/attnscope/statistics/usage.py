@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import holm
 from attnscope.statistics.effects import OWN, edit_contrast
 from attnscope.statistics.probe import linear_probe

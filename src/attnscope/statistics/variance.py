@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from attnscope.recording import Recording
+from attnscope.recording.recording import Recording
 from attnscope.statistics.sampling import (
     StandardizedGate,
     expect_positive,

@@ -1,0 +1,90 @@
+"""``attnscope demo``"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attnscope.commands.options import ModelOptions, read_result
+from attnscope.commands.train import Train, run_training
+from attnscope.files import write_json
+
+_DEMO_BATCH = 64  # twice the steps of the recipe's 128, which so few images need
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train SE and CBAM on scikit-learn's digits, capture, compare and report: no download."""
+
+    out: Path = Path("runs/demo")
+    """A folder that must not exist."""
+    width: int = 32
+    """Channels of layer1 of the two ResNet18."""
+    epochs: int = 6
+    """Of each training."""
+    seed: int = 0
+    """Of everything."""
+
+    def __call__(self) -> None:
+        from attnscope.capturing.subjects import capture_run
+        from attnscope.files import new_folder
+
+        summary: dict[str, Any] = {}
+        with new_folder(self.out) as folder:
+            runs = []
+            for attention in ("se", "cbam"):
+                run = folder / attention
+                runs.append(run)
+                print(f"ResNet18 with {attention.upper()} on digits", file=sys.stderr)
+                network = ModelOptions(attention=attention, width=self.width)
+                run_training(
+                    Train(
+                        network=network,
+                        epochs=self.epochs,
+                        batch_size=_DEMO_BATCH,
+                        seed=self.seed,
+                        out=run,
+                    )
+                )
+                recording = capture_run(run)
+                result = read_result(run)
+                summary[attention] = {
+                    "test_accuracy": float(recording.right.mean()),
+                    "test_images": len(recording),
+                    "train_images": result["train_images"],
+                    "gates": len(recording.gates),
+                    "parameters": result["parameters"],
+                    "steps": result["steps"],
+                    "seconds_per_step": result["seconds_per_step"],
+                }
+            se, cbam = map(str, runs)
+            _run_side_by_side(
+                ["figures", se],
+                ["figures", cbam],
+                ["compare", se, cbam, "--out", str(folder / "comparison")],
+                ["report", se, cbam, "--out", str(folder / "report.html")],
+            )
+            write_json(folder / "summary.json", summary)
+        for attention, values in summary.items():
+            print(
+                f"{attention.upper()}: {values['test_accuracy']:.1%} of {values['test_images']} "
+                f"test images, {values['seconds_per_step']:.2f} s a step"
+            )
+        print(f"Report:    {self.out / 'report.html'}")
+        print(f"Figures:   {self.out / 'cbam' / 'figures'}")
+        print(f"Dashboard: attnscope dashboard {self.out}")
+
+
+def _run_side_by_side(*commands: list[str]) -> None:
+    """Runs commands of this program at once: drawing keeps one core busy, and there are more."""
+    running = [
+        subprocess.Popen([sys.executable, "-m", "attnscope", *command], stdout=subprocess.DEVNULL)
+        for command in commands
+    ]
+    codes = [process.wait() for process in running]
+    for command, code in zip(commands, codes, strict=True):
+        if code:
+            raise RuntimeError(f"attnscope {' '.join(command)} ended with {code}")

@@ -1,0 +1,45 @@
+"""``attnscope summary``"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import tyro
+
+from attnscope.commands.options import ModelOptions, NameArgument
+from attnscope.errors import InputError
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Layers, shapes, parameters and multiply-adds of a network, and the shapes at its gates."""
+
+    target: NameArgument = "resnet18"
+    """A run folder, or resnet18, resnet34, resnet50, resnet101, resnet152 or cnn."""
+    network: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    num_classes: int = 10
+    """Of a network that is no run."""
+    image_size: int | None = None
+    """Pixels. Default: the run's, or else 32."""
+
+    def __call__(self) -> None:
+        from attnscope.files import read_json
+        from attnscope.networks.build import build_model
+        from attnscope.networks.summary import summarize
+        from attnscope.networks.weights import load_model
+
+        if Path(self.target).is_dir():
+            model = load_model(Path(self.target))
+            size = self.image_size or read_json(Path(self.target) / "config.json")["image_size"]
+        else:
+            network = asdict(self.network)
+            if network.pop("model") is not None:
+                raise InputError(f"two networks are named; leave --model out, or {self.target}")
+            network["attention"] = network["attention"] or "cbam"
+            network["gate_start"] = network["gate_start"] or "half"
+            model = build_model(self.target, num_classes=self.num_classes, **network)
+            size = self.image_size or 32
+        if size < 8:
+            raise InputError(f"image size is {size}; it must be 8 or more")
+        print(summarize(model, size))

@@ -1,0 +1,1 @@
+"""Labeled images: sources, splits, normalization and augmentation."""

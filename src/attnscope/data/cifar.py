@@ -1,0 +1,55 @@
+"""CIFAR-10 and CIFAR-100, as torchvision downloads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from attnscope.data.images import LabelledImages, check_memory, resize_images
+from attnscope.errors import InputError, first_line
+
+
+def load_cifar(name: str, root: Path, image_size: int, download: bool) -> list[LabelledImages]:
+    """CIFAR-10 or CIFAR-100: the training split and the test split.
+
+    Raises:
+        InputError: it lies nowhere, and cannot be downloaded.
+    """
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    check_memory(60_000, image_size)
+    # torchvision unpickles these files, but only where their MD5 is that of the published ones.
+    source = CIFAR10 if name == "cifar10" else CIFAR100
+    try:
+        datasets = [source(root, train) for train in (True, False)]
+    except Exception as error:  # RuntimeError says that files are missing or changed
+        if not download:
+            raise InputError(
+                f"{name} does not lie whole under {root} ({first_line(error)}); "
+                "set --data-root to where it lies, or download it there"
+            ) from None
+        missing = not root.exists()
+        try:
+            datasets = [source(root, train, download=True) for train in (True, False)]
+        except Exception as error:  # URLError, OSError: whatever a download meets
+            if missing and root.is_dir() and not any(root.iterdir()):
+                root.rmdir()  # torchvision makes it before it has anything to put there
+            raise InputError(
+                f"{name} is neither under {root} nor could it be downloaded "
+                f"({first_line(error)}); set --data-root to where it lies"
+            ) from None
+    parts = []
+    for part, dataset in zip(("train", "test"), datasets, strict=True):
+        images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
+        if image_size != 32:
+            images = resize_images(images, image_size)
+        parts.append(
+            LabelledImages(
+                images.contiguous(),
+                torch.tensor(dataset.targets),
+                [f"{part}/{i}" for i in range(len(images))],
+                list(dataset.classes),
+            )
+        )
+    return parts

@@ -1,0 +1,27 @@
+"""scikit-learn's 1,797 handwritten digits."""
+
+from __future__ import annotations
+
+import torch
+
+from attnscope.data.images import LabelledImages, check_memory, resize_images
+from attnscope.data.splits import stratified_split
+
+
+def load_digits_split(image_size: int) -> list[LabelledImages]:
+    """The training split and the test split, resized to ``image_size`` pixels."""
+    from sklearn.datasets import load_digits  # slow to import, and only this source needs it
+
+    check_memory(1797, image_size)
+    digits = load_digits()
+    small = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)  # 8×8, values 0 to 16
+    images = resize_images(small, image_size).expand(-1, 3, -1, -1).contiguous()
+    whole = LabelledImages(
+        images,
+        torch.from_numpy(digits.target).long(),
+        [f"digits/{i}" for i in range(len(images))],
+        [str(c) for c in digits.target_names],
+    )
+    # The test part is the same for every seed, so that runs of several seeds can be compared.
+    kept, test = stratified_split(digits.target, whole.classes, 0.2, seed=0)
+    return [whole[kept], whole[test]]

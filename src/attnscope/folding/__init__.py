@@ -1,0 +1,1 @@
+"""Replace gates by constants."""

@@ -1,0 +1,1 @@
+"""Networks: ours, with attention; and those of others, by name."""

@@ -1,0 +1,113 @@
+"""torchvision's ResNets with attention, a free width and a stem for small images."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from attnscope.networks.attention import build_attention
+
+RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int]]] = {
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+    "resnet101": (Bottleneck, [3, 4, 23, 3]),
+    "resnet152": (Bottleneck, [3, 8, 36, 3]),
+}
+
+
+class _AttentionBasicBlock(BasicBlock):  # type: ignore[misc]  # torchvision has no types
+    """torchvision's block with ``attention`` on the residual branch, before the addition."""
+
+    attention: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
+        out = self.attention(self.bn2(self.conv2(out)))
+        out = self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return out
+
+
+class _AttentionBottleneck(Bottleneck):  # type: ignore[misc]
+    """torchvision's bottleneck with ``attention`` on the residual branch, before the addition."""
+
+    attention: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.attention(self.bn3(self.conv3(out)))
+        out = self.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return out
+
+
+class _ResNet(ResNet):  # type: ignore[misc]
+    """torchvision's ResNet with a free width and the 3×3 stem that small images need."""
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: list[int],
+        *,
+        num_classes: int,
+        width: int,
+        stem: str,
+    ) -> None:
+        self.width = width  # _make_layer, called by ResNet.__init__, needs it
+        super().__init__(block, layers, num_classes=num_classes)
+        if stem == "cifar":
+            self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+            self.maxpool = nn.Identity()
+        elif width != 64:
+            self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.bn1 = nn.BatchNorm2d(width)
+        self.fc = nn.Linear(8 * width * block.expansion, num_classes)
+
+    def _make_layer(
+        self,
+        block: type[BasicBlock | Bottleneck],
+        planes: int,
+        blocks: int,
+        stride: int = 1,
+        dilate: bool = False,
+    ) -> nn.Sequential:
+        if planes == 64:  # layer1, the first that ResNet.__init__ makes, follows the stem
+            self.inplanes = self.width
+        layer: nn.Sequential = super()._make_layer(
+            block, planes * self.width // 64, blocks, stride, dilate
+        )
+        return layer
+
+
+def build_resnet(
+    name: str,
+    attention: str,
+    placement: str,
+    stem: str,
+    num_classes: int,
+    reduction: int,
+    kernel_size: int,
+    width: int,
+) -> _ResNet:
+    """A ResNet of torchvision with attention in each block or after each stage."""
+    block, layers = RESNETS[name]
+    in_blocks = attention != "none" and placement == "block"
+    if in_blocks:
+        block = _AttentionBasicBlock if block is BasicBlock else _AttentionBottleneck
+    model = _ResNet(block, layers, num_classes=num_classes, width=width, stem=stem)
+    if attention == "none":
+        return model
+    for number in range(4):
+        stage = getattr(model, f"layer{number + 1}")
+        for parent in stage if in_blocks else [stage]:
+            parent.add_module(
+                "attention",
+                build_attention(
+                    attention,
+                    width * 2**number * block.expansion,
+                    reduction=reduction,
+                    kernel_size=kernel_size,
+                ),
+            )
+    return model

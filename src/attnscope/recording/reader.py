@@ -1,0 +1,290 @@
+"""Open a folder of shards: its rows, its logits, what is known of its gates; and verify it."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from attnscope.errors import InputError, first_line
+from attnscope.files import read_json
+from attnscope.kinds import Gate
+from attnscope.recording.format import (
+    FORMAT,
+    ROW_COLUMNS,
+    TARGETS,
+    Shard,
+    parse_gate,
+    parse_items,
+    parse_shard,
+    sha256_of,
+)
+
+_HOLDS = {
+    "recording": "a recording of every image; open it with attnscope.Recording",
+    "moments": "moments, sums over the images of each class, and no single image; open it with "
+    "attnscope.Moments, or capture without --moments",
+}
+
+
+class ShardReader(ABC):
+    """What a capture left in a folder: its rows and logits, and what is known of its gates."""
+
+    kind: ClassVar[str]
+    _place: ClassVar[str]
+    """The folder of a run that holds what is of this kind."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Opens what was captured, or in a run folder what was captured of the test part.
+
+        Raises:
+            InputError: there is nothing, it is cut off, it is of another kind or format, or one of
+                its files lies outside its folder.
+        """
+        folder = Path(folder)
+        if not (folder / "manifest.json").is_file() and (folder / self._place / "test").is_dir():
+            folder = folder / self._place / "test"
+        if not (folder / "manifest.json").is_file():
+            raise InputError(
+                f"{folder} holds no {self.kind} (no manifest.json); make one with attnscope capture"
+            )
+        manifest = read_json(folder / "manifest.json")
+        if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
+            raise InputError(
+                f"{folder} is of format {manifest['format']}, this attnscope reads {FORMAT}; "
+                "capture again"
+            )
+        if isinstance(manifest, dict) and manifest.get("kind", "recording") != self.kind:
+            holds = _HOLDS.get(str(manifest.get("kind", "recording")), "something else")
+            raise InputError(f"{folder} holds {holds}")
+        try:
+            self.gates = [parse_gate(gate) for gate in parse_items(manifest["gates"], dict)]
+            self.classes: list[str] = parse_items(manifest["classes"], str)
+            self.grad_cam_layers: list[str] = parse_items(manifest["grad_cam_layers"], str)
+            self.pooled_inputs: list[str] = parse_items(manifest.get("pooled_inputs", []), str)
+            self.about: dict[str, Any] = dict(manifest["about"])
+            self._shards = [parse_shard(shard) for shard in parse_items(manifest["shards"], dict)]
+            self._count = sum(shard.count for shard in self._shards)
+            self.id: str | None = manifest.get("id")
+            """SHA-256 of ``plan.json``; None of a recording of attnscope before it had one."""
+            if not self._shards or self._count != manifest["count"]:
+                raise ValueError("the counts of its shards do not add up")
+        except InputError as error:  # a kind of gate that is not registered here
+            raise InputError(f"{folder} cannot be opened: {error}") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{folder / 'manifest.json'} is no manifest of a recording "
+                f"({first_line(error)}); capture again"
+            ) from None
+        self.folder = folder
+        tables = [self._read_rows(shard) for shard in self._shards]
+        self.rows: pd.DataFrame = pd.concat(tables, ignore_index=True)
+        """One row an image: path, label, prediction, loss."""
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def name(self) -> str:
+        """What figures call the network: the run's name, else the folder's."""
+        return str(self.about.get("name") or self.folder.resolve().name)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """True classes, ``(N,)``, indices into ``classes``."""
+        return self.rows["label"].to_numpy()
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """Predicted classes, ``(N,)``."""
+        return self.rows["prediction"].to_numpy()
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each prediction is the true class, ``(N,)``; its mean is the accuracy."""
+        right: NDArray[np.bool_] = self.predictions == self.labels
+        return right
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """``(N, K)``"""
+        return self._array("logits")
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Softmax of the logits, ``(N, K)``."""
+        logits = self.logits.astype(np.float64)
+        exp = np.exp(logits - logits.max(1, keepdims=True))
+        result: NDArray[np.float64] = exp / exp.sum(1, keepdims=True)
+        return result
+
+    def info(self, gate: str) -> Gate:
+        """What is known of the gate of that name.
+
+        Raises:
+            InputError: there is none.
+        """
+        for known in self.gates:
+            if known.name == gate:
+                return known
+        names = ", ".join(g.name for g in self.gates) or "none at all"
+        raise InputError(f"{self.folder} has no gate '{gate}'; it has {names}")
+
+    def gates_of_kind(self, kind: str) -> list[Gate]:
+        """The gates of one kind, in the order in which they act."""
+        return [gate for gate in self.gates if gate.kind == kind]
+
+    def verify(self) -> list[str]:
+        """What is wrong with the files, one line each: hashes, counts, ranges. Empty is well."""
+        # Ranges of damaged files say nothing more.
+        return self._verify_files() or [*self._verify_values(), *self._verify_rows()]
+
+    def _verify_files(self) -> list[str]:
+        found = []
+        if self.id is not None:
+            try:
+                if sha256_of(self.folder / "plan.json") != self.id:
+                    found.append(
+                        f"{self.folder / 'plan.json'} has changed since it was written (SHA-256)"
+                    )
+                else:
+                    found += self._differences_from_plan()
+            except OSError as error:
+                found.append(f"{self.folder / 'plan.json'} is missing ({error.strerror})")
+        known = {shard.name for shard in self._shards}
+        for path in sorted((self.folder / "shards").iterdir()):
+            # Hidden files are what systems leave behind.
+            if path.name not in known and not path.name.startswith("."):
+                found.append(f"{path} is no shard of this recording")
+        for index, shard in enumerate(self._shards):
+            if self.id is not None and not self._is_ours(index, shard):
+                found.append(
+                    f"{self.folder / 'shards' / shard.name} is a shard of another recording"
+                )
+                continue
+            for name, expected in shard.sha256.items():
+                try:
+                    if sha256_of(self._file(shard, name)) != expected:
+                        found.append(
+                            f"{self._file(shard, name)} has changed since it was written (SHA-256)"
+                        )
+                except OSError as error:
+                    found.append(f"{self._file(shard, name)} is missing ({error.strerror})")
+        return found
+
+    def _differences_from_plan(self) -> list[str]:
+        """What the manifest, which is read, says otherwise than the plan, whose hash is kept."""
+        plan = read_json(self.folder / "plan.json")
+        manifest = read_json(self.folder / "manifest.json")
+        keys = ("format", "kind", "classes", "gates", "grad_cam_layers", "about", "pooled_inputs")
+        return [
+            f"{self.folder / 'manifest.json'} has other {key} than were captured"
+            for key in keys
+            if plan.get(key) != manifest.get(key)
+        ]
+
+    def _rounding(self, gate: Gate) -> float:
+        """How far a gate may lie beyond its bounds for the precision in which it multiplied."""
+        precision = 2.0**-7 if self.about.get("precision") == "bf16" else 1e-6
+        return precision * max(abs(gate.lo), abs(gate.hi))
+
+    def _is_ours(self, index: int, shard: Shard) -> bool:
+        try:
+            value = read_json(self._file(shard, "shard.json"))
+        except InputError:
+            return False
+        return isinstance(value, dict) and (value.get("of"), value.get("index")) == (
+            self.id,
+            index,
+        )
+
+    @abstractmethod
+    def _verify_values(self) -> list[str]:
+        """What is wrong with the arrays, one line each."""
+
+    def _verify_rows(self) -> list[str]:
+        found = []
+        for column in ("label", "prediction"):
+            foreign = int((~self.rows[column].between(0, len(self.classes) - 1)).sum())
+            if foreign:
+                found.append(f"{foreign} values of the column {column} are no class")
+        return found
+
+    def _expect_kind(self, name: str, kind: str) -> None:
+        found = self.info(name).kind
+        if found != kind:
+            raise InputError(f"gate '{name}' is of kind {found}, not {kind}")
+
+    def _expect_grad_cam(self, layer: str | None, target: str) -> str:
+        """The layer that is meant (default: the last one), if it was recorded."""
+        if target not in TARGETS:
+            raise InputError(
+                f"Grad-CAM target '{target}' is not known; take {' or '.join(TARGETS)}"
+            )
+        if layer is None and self.grad_cam_layers:
+            layer = self.grad_cam_layers[-1]
+        if layer not in self.grad_cam_layers:
+            known = ", ".join(self.grad_cam_layers) or "none"
+            raise InputError(f"{self.folder} has no Grad-CAM of '{layer}'; it has {known}")
+        return layer
+
+    def _file(self, shard: Shard, name: str) -> Path:
+        file = self.folder / "shards" / shard.name / name
+        if not file.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError(f"{file} leads outside the recording; replace the link by the file")
+        return file
+
+    def _read_rows(self, shard: Shard) -> pd.DataFrame:
+        file = self._file(shard, "rows.parquet")
+        try:
+            rows = pd.read_parquet(file)[list(ROW_COLUMNS)].astype(ROW_COLUMNS)
+            if len(rows) != shard.count:
+                raise ValueError(f"{len(rows)} rows instead of {shard.count}")
+        except Exception as error:  # pyarrow raises OSError, ArrowInvalid and others
+            raise InputError(
+                f"{file} cannot be read ({first_line(error)}); capture again"
+            ) from None
+        return rows
+
+    def _array(self, key: str, rows: slice = slice(None)) -> NDArray[Any]:
+        """Rows of an array that has one for each image."""
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            raise ValueError("rows of a recording are read in steps of 1")
+        pieces: list[NDArray[Any]] = []
+        first = 0
+        for shard in self._shards:
+            low, high = max(start - first, 0), min(stop - first, shard.count)
+            first += shard.count
+            if low < high:
+                pieces.append(self._piece(shard, key, slice(low, high)))
+        if not pieces:  # no row was asked for: the shape of an image and the type are known still
+            return self._piece(self._shards[0], key, slice(0, 0))
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _piece(self, shard: Shard, key: str, rows: slice = slice(None)) -> NDArray[Any]:
+        """Rows of one shard's array, whatever a row of it is."""
+        file = self._file(shard, "arrays.safetensors")
+        try:
+            with safe_open(file, framework="numpy") as arrays:
+                piece: NDArray[Any] = arrays.get_slice(key)[rows.start : rows.stop]
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{file} cannot be read ({first_line(error)}); capture again"
+            ) from None
+        return piece
+
+
+def captured_kind(folder: Path) -> str:
+    """``moments`` where the manifest says so; else ``recording``, also where there is none."""
+    for place in (folder, folder / "recordings" / "test"):
+        if (place / "manifest.json").is_file():
+            manifest = read_json(place / "manifest.json")
+            return str(manifest.get("kind")) if isinstance(manifest, dict) else "recording"
+    return "recording"

@@ -1,0 +1,167 @@
+"""The Recording: what one network did on one data set, in files that need no torch to be read.
+
+A recording is a folder with ``manifest.json`` and immutable shards ``shards/00000`` and so on. Each
+shard holds ``arrays.safetensors`` and ``rows.parquet``; the manifest holds their SHA-256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from attnscope.errors import InputError
+from attnscope.recording.format import TARGETS
+from attnscope.recording.reader import ShardReader
+from attnscope.recording.writer import ShardWriter
+
+
+class RecordingWriter(ShardWriter):
+    """Writes a recording.
+
+    The arrays of a shard are ``gate/NAME`` (float32, ``(n, C)`` or ``(n, H, W)``),
+    ``grad_cam/LAYER/predicted`` and ``.../true`` (float16, signed, ``(n, h, w)``), ``logits``
+    (float32, ``(n, K)``), and ``images`` (uint8, ``(n, H, W, 3)``); where it was asked for also
+    ``pooled/NAME`` (float32, of the shape of ``gate/NAME``).
+    """
+
+    kind = "recording"
+
+    def _check(self, arrays: Mapping[str, NDArray[Any]], rows: pd.DataFrame) -> None:
+        counts = {key: len(value) for key, value in arrays.items() if len(value) != len(rows)}
+        if len(rows) == 0 or counts:
+            raise ValueError(f"a shard of {len(rows)} rows cannot hold arrays of {counts}")
+        needed = [f"gate/{gate.name}" for gate in self._gates]
+        for key in [*needed, *(f"pooled/{name}" for name in self._pooled_inputs)]:
+            values = arrays.get(key)
+            if values is None or values.dtype != np.float32:
+                raise ValueError(f"a shard needs {key} in float32")
+
+
+class Recording(ShardReader):
+    """What one network did on one data set.
+
+    Arrays come from memory-mapped files; each call reads what it returns and nothing else.
+    """
+
+    kind = "recording"
+    _place = "recordings"
+
+    def gate(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
+        """A gate of any kind: ``(N, C)`` for a channel gate, ``(N, H, W)`` for a spatial one."""
+        self.info(name)
+        return self._array(f"gate/{name}", rows)
+
+    def channel(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
+        """A channel gate, ``(N, C)``.
+
+        Raises:
+            InputError: there is no such gate, or it is of another kind.
+        """
+        self._expect_kind(name, "channel")
+        return self.gate(name, rows)
+
+    def spatial(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
+        """A spatial gate, ``(N, H, W)``.
+
+        Raises:
+            InputError: there is no such gate, or it is of another kind.
+        """
+        self._expect_kind(name, "spatial")
+        return self.gate(name, rows)
+
+    def pooled_input(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
+        """What a gate multiplies, its mean over the axes that the gate has not; shaped as `gate`.
+
+        Of a channel gate the mean of each channel over the pixels, ``(N, C)``, which is all that an
+        SE or ECA gate is told of the image; of a spatial gate the mean over the channels, ``(N, H,
+        W)``. In units of the features.
+
+        Raises:
+            InputError: there is no such gate, or its pooled input was not recorded.
+        """
+        self.info(name)
+        if name not in self.pooled_inputs:
+            raise InputError(
+                f"{self.folder} has no pooled input of '{name}'; capture with --pooled-inputs, "
+                "which records it of each gate but those that multiply another gate"
+            )
+        return self._array(f"pooled/{name}", rows)
+
+    def grad_cam(
+        self, layer: str | None = None, target: str = "predicted", rows: slice = slice(None)
+    ) -> NDArray[np.float32]:
+        """Signed Grad-CAM before its ReLU, ``(N, h, w)``, of the layer (default: the last one).
+
+        Raises:
+            InputError: the layer or the target was not recorded.
+        """
+        layer = self._expect_grad_cam(layer, target)
+        return self._array(f"grad_cam/{layer}/{target}", rows).astype(np.float32)
+
+    def image(self, i: int) -> NDArray[np.uint8]:
+        """The picture of image ``i``, ``(H, W, 3)``."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"image {i} of {len(self)}")
+        picture: NDArray[np.uint8] = self._array("images", slice(i, i + 1))[0]
+        return picture
+
+    def _verify_values(self) -> list[str]:
+        found = []
+        keys = [f"gate/{gate.name}" for gate in self.gates]
+        keys += [f"pooled/{name}" for name in self.pooled_inputs]
+        keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in TARGETS]
+        bounds = {f"gate/{gate.name}": (gate.lo, gate.hi) for gate in self.gates}
+        margins = {f"gate/{gate.name}": self._rounding(gate) for gate in self.gates}
+        for key in [*keys, "logits", "images"]:
+            low, high = bounds.get(key, (-np.inf, np.inf))
+            margin = margins.get(key, 0.0)
+            outside, shapes = 0, set()
+            try:
+                for shard in self._shards:  # one at a time: the whole may not fit into memory
+                    values = self._piece(shard, key)
+                    shapes.add(values.shape[1:])
+                    if len(values) != shard.count:
+                        raise InputError(f"shard {shard.name} has {len(values)} of {shard.count}")
+                    inside = (values >= low - margin) & (values <= high + margin)
+                    inside &= np.isfinite(values)
+                    outside += int((~inside).sum())
+            except InputError as error:
+                found.append(f"{key}: {error}")
+                continue
+            if len(shapes) > 1:
+                found.append(f"{key}: shards of different shapes")
+            if outside:
+                found.append(f"{key}: {outside} values not finite or not in {low} to {high}")
+        return found
+
+
+def find_recordings(folder: Path) -> list[Path]:
+    """Folders of the recordings in a folder of runs, a run or a recording, sorted; none is opened.
+
+    Raises:
+        InputError: there is none, or one lies behind a link that leads outside.
+    """
+    if not folder.is_dir():
+        raise InputError(f"folder {folder} does not exist; check the path")
+    found = sorted(
+        file.parent
+        for pattern in (
+            "manifest.json",
+            "*/manifest.json",
+            "recordings/*/manifest.json",
+            "*/recordings/*/manifest.json",
+        )
+        for file in folder.glob(pattern)
+        if not file.parent.name.startswith(".")  # left by a capture that was killed
+    )
+    if not found:
+        raise InputError(f"{folder} holds no recording; make one with attnscope capture RUN")
+    for path in found:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{path} leads outside {folder}; open the folder where it lies")
+    return found

@@ -1,0 +1,67 @@
+"""What a training writes while it runs: tables, TensorBoard and some training images."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch.utils.tensorboard import SummaryWriter
+
+from attnscope.data.augmentation import augment
+from attnscope.data.load import Data
+from attnscope.files import write_bytes
+from attnscope.training.processes import Team
+from attnscope.training.randomness import derive_seed, derived_generator
+from attnscope.training.recipes import Recipe
+
+_SHOWN_IMAGES = 32  # training images kept in the run for the figure
+
+
+def save_training_images(data: Data, recipe: Recipe, seed: int, file: Path) -> None:
+    """Some training images as the network gets them, un-normalised, for the figure of that name."""
+    rows = np.sort(derived_generator("shown", seed).permutation(len(data.train))[:_SHOWN_IMAGES])
+    chosen = data.train[rows]
+    x = augment(
+        chosen.images,
+        data.normalization,
+        recipe.augmentation,
+        torch.Generator().manual_seed(derive_seed("shown", seed)),
+        size=data.image_size,
+        may_flip=data.may_flip,
+    )
+    shown = data.normalization.undo(x).contiguous()
+    write_bytes(file, save({"images": shown, "labels": chosen.labels.contiguous()}))
+
+
+@contextmanager
+def open_board(folder: Path, step: int, team: Team) -> Iterator[SummaryWriter | None]:
+    """TensorBoard's writer, of the process that leads; what lies behind ``step`` is dropped."""
+    if not team.leads:
+        yield None
+        return
+    with SummaryWriter(str(folder), purge_step=step + 1 if step else None) as board:
+        yield board
+
+
+def read_rows(file: Path) -> list[dict[str, float]]:
+    """The rows of a CSV file of numbers."""
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [
+            {name: int(v) if name in ("step", "epoch") else float(v) for name, v in row.items()}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def write_rows(file: Path, rows: list[dict[str, float]]) -> None:
+    """Write rows of numbers as a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(file, text.getvalue().encode())

@@ -1,0 +1,467 @@
+"""The one training loop, for every network, source and recipe; CPU and GPU, one device or many."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import lr_scheduler
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from attnscope.data.augmentation import augment
+from attnscope.data.images import LabelledImages
+from attnscope.data.load import Data
+from attnscope.files import write_json
+from attnscope.networks.cnn import SmallCNN
+from attnscope.networks.weights import save_model, save_weights
+from attnscope.training.checkpoint import load_checkpoint, read_state, save_checkpoint
+from attnscope.training.devices import autocast_block, place_images
+from attnscope.training.evaluation import Evaluation, evaluate
+from attnscope.training.freezing import train_only, training_mode
+from attnscope.training.logs import open_board, read_rows, save_training_images, write_rows
+from attnscope.training.optimization import begins_anew, build_optimizer, build_schedule
+from attnscope.training.processes import Team
+from attnscope.training.randomness import derive_seed, derived_generator
+from attnscope.training.recipes import Phase, Recipe
+
+_REPORT_STEPS = 20  # steps between two looks at what the device computed
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training ended with; written to the run folder as ``result.json``."""
+
+    epochs: int
+    steps: int
+    seconds: float
+    """Of the training steps alone: neither evaluation nor loading."""
+    seconds_per_step: float
+    train_images: int
+    validation: Evaluation
+    test: Evaluation
+    """Of the weights that were kept. The test part chose nothing."""
+    weights: str
+    """Which weights these are: of the ``last`` step, or the ``best`` on validation."""
+    best_epoch: int
+    """After which validation accuracy was highest; the first of several."""
+    device: str
+    devices: int
+    precision: str
+    parameters: int
+
+
+@dataclass
+class _Position:
+    """How far a training came: what a checkpoint holds beside the tensors, all JSON values."""
+
+    step: int = 0
+    phase: int = 0
+    """The phase of the last step; the next may begin another."""
+    seconds: float = 0.0
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    """One row for each whole epoch."""
+    # Of the epoch that runs, over its images so far:
+    seen: int = 0
+    loss_sum: float = 0.0
+    right: float = 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        """Counted from 1; 0 before the first has ended."""
+        accuracies = [row["validation_accuracy"] for row in self.metrics]
+        return accuracies.index(max(accuracies)) + 1 if accuracies else 0
+
+
+class TrainingLoop:
+    """The state of one training, and what is done at each of its turns."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        recipe: Recipe,
+        out: Path,
+        seed: int,
+        sizes: list[int],
+        epochs: int,
+        device: torch.device,
+        autocast: bool,
+        compiled: bool,
+        team: Team,
+    ) -> None:
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.data, self.recipe, self.out, self.seed = data, recipe, out, seed
+        self.sizes, self.epochs = sizes, epochs
+        self.steps = epochs * len(sizes)
+        self.device, self.autocast, self.team = device, autocast, team
+        # What the caller has frozen stays so in every phase.
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.callable: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+        self.images = place_images(data.train.images, device)
+        self.labels = data.train.labels.to(device)
+        self.position = _Position()
+        self.history: list[dict[str, float]] = []  # rows of steps.csv
+        self.checkpoint = out / "checkpoint.safetensors"
+        self.saved_at, self.saved_step = time.perf_counter(), 0
+
+    # --- beginnings -------------------------------------------------------------------------------
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """At the start, or where the checkpoint says."""
+        found = self.checkpoint.exists()
+        if found:
+            # The optimizer is built for the phase, and the phase is known from the state.
+            state = read_state(self.checkpoint)
+            self.position = _Position(**state["position"])
+            self.begin_phase()
+            load_checkpoint(self.checkpoint, self.model, self.optimizer)
+            if self.schedule is not None:
+                self.schedule.load_state_dict(state["schedule"])
+            self.saved_step = self.position.step
+            if (self.out / "steps.csv").exists():
+                rows = read_rows(self.out / "steps.csv")
+                self.history = [row for row in rows if row["step"] <= self.position.step]
+        self.team.wait()  # until all have read what the first will write anew
+        if not found:
+            if self.team.leads:
+                write_json(self.out / "config.json", settings)
+                images = self.out / "training_images.safetensors"
+                save_training_images(self.data, self.recipe, self.seed, images)
+            self.begin_phase()
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that holds."""
+        return self.recipe.phases[self.position.phase]
+
+    def begin_phase(self) -> None:
+        """Freezes, thaws, and builds the optimizer of the phase that holds."""
+        phases, number = self.recipe.phases, self.position.phase
+        # A phase that changes neither goes on with the optimizer of one before it.
+        while number and not begins_anew(phases[number - 1], phases[number]):
+            number -= 1
+        first = phases[number]
+        self.train_only(first.trains)
+        rate = self.recipe.learning_rate if first.learning_rate is None else first.learning_rate
+        self.optimizer = build_optimizer(self.model, self.recipe, rate)
+        self.schedule = build_schedule(self.optimizer, self.recipe, self.steps)
+        self.network = self.callable
+        if self.team.size > 1:
+            self.network = DistributedDataParallel(self.callable)
+
+    def train_only(self, parts: tuple[str, ...]) -> None:
+        """Of what the caller lets be trained."""
+        train_only(self.model, parts)
+        wanted = set(map(id, self.trained))
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in wanted)
+
+    def phase_number(self, step: int) -> int:
+        """Of the phase that holds at a step."""
+        end = 0.0
+        for number, phase in enumerate(self.recipe.phases):
+            end += phase.share
+            if step / self.steps < end - 1e-9:
+                return number
+        return len(self.recipe.phases) - 1
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    def run(self, progress: bool, checkpoint_seconds: float) -> None:
+        """From the position to the last step."""
+        at = self.position
+        with (
+            open_board(self.out / "tensorboard", at.step, self.team) as board,
+            _stop_signal() as stopped,
+            tqdm(
+                total=self.steps,
+                initial=at.step,
+                unit="step",
+                disable=not (progress and self.team.leads),
+                dynamic_ncols=True,
+            ) as bar,
+        ):
+            for epoch in range(len(at.metrics), self.epochs):
+                bar.set_description(f"epoch {epoch + 1}/{self.epochs}")
+                training_mode(self.model)
+                # Sums stay on the device: reading them every step would make a GPU wait for us.
+                sums = torch.tensor([at.loss_sum, at.right], device=self.device)
+                if not self.team.leads:
+                    sums.zero_()  # what was before is counted once
+                bad_steps = torch.zeros((), device=self.device)  # since the loss was not finite
+                order = torch.from_numpy(
+                    derived_generator("order", self.seed, epoch).permutation(len(self.data.train))
+                )
+                rates: list[float] = []  # since the last look
+                began = time.perf_counter()
+                for rows in torch.split(order, self.sizes)[at.step - epoch * len(self.sizes) :]:
+                    self.turn_phase()
+                    rates.append(self.optimizer.param_groups[0]["lr"])
+                    of_step = self.step(rows, epoch, board)
+                    at.step += 1
+                    at.seen += len(rows)
+                    sums += of_step
+                    bad_steps += ~torch.isfinite(sums[0])  # a sum stays infinite or NaN
+                    bar.update()
+                    ended = at.seen == len(order)
+                    logs = at.step % self.recipe.log_steps == 0
+                    looks = ended or logs or at.step % _REPORT_STEPS == 0
+                    # In a team all stop together, at a step at which all look.
+                    if not (looks or (stopped and self.team.size == 1)):
+                        continue
+                    flags = torch.stack([bad_steps, bad_steps.new_tensor(float(bool(stopped)))])
+                    not_finite, stops = map(int, self.team.largest(flags).tolist())
+                    if not_finite:
+                        raise FloatingPointError(
+                            f"the loss is not finite at step {at.step - not_finite + 1} of "
+                            f"{self.steps} (learning rate {rates[-not_finite]:.3g}); "
+                            f"{self.last_checkpoint()}"
+                        )
+                    at.loss_sum, at.right = self.team.total(sums).tolist()
+                    now = time.perf_counter()
+                    at.seconds, began = at.seconds + now - began, now
+                    if logs:
+                        self.log(board, epoch, len(rows), of_step, rates[-1])
+                    bar.set_postfix(
+                        loss=f"{at.loss_sum / at.seen:.3f}", accuracy=f"{at.right / at.seen:.3f}"
+                    )
+                    del rates[:-1]
+                    if ended:
+                        self.end_epoch(epoch, board, rates[-1])
+                    elif stops or now - self.saved_at >= checkpoint_seconds:
+                        self.save_state()
+                        began = time.perf_counter()
+                    if stops:
+                        raise KeyboardInterrupt(
+                            f"stopped; {self.last_checkpoint()}: the same command with --resume "
+                            "goes on"
+                        )
+
+    def turn_phase(self) -> None:
+        """To the phase of the step that comes."""
+        before, number = self.phase, self.phase_number(self.position.step)
+        if number == self.position.phase:
+            return
+        self.position.phase = number
+        if begins_anew(before, self.phase):
+            self.begin_phase()
+            training_mode(self.model)
+
+    def step(self, rows: Tensor, epoch: int, board: SummaryWriter | None) -> Tensor:
+        """One step of the optimizer on images ``rows``; sums of loss and of right predictions."""
+        step, recipe = self.position.step, self.recipe
+        pieces = torch.tensor_split(rows, recipe.accumulate * self.team.size)
+        first = self.team.rank * recipe.accumulate
+        mine = range(first, first + recipe.accumulate)
+        sums = torch.zeros(2, device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for number in mine:
+            piece = pieces[number]
+            start = sum(map(len, pieces[:number]))
+            x = self.prepare(piece, epoch, step, len(rows), slice(start, start + len(piece)))
+            y = self.labels[piece.to(self.device)]
+            torch.manual_seed(derive_seed("dropout", self.seed, step, number))
+            network = self.network
+            # Gradients travel once a step, with the last piece.
+            with (
+                network.no_sync()
+                if isinstance(network, DistributedDataParallel) and number != mine[-1]
+                else nullcontext()
+            ):
+                with autocast_block(self.device, self.autocast):
+                    logits = network(x)
+                loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
+                # Gradients are averaged over the images of the step, whoever saw them.
+                share = len(piece) / len(rows) * self.team.size
+                torch.autograd.backward(loss * share)
+            right = (logits.detach().argmax(1) == y).sum()
+            sums += torch.stack([loss.detach() * len(piece), right])
+        every = recipe.histogram_steps
+        if board is not None and every and (step + 1) % every == 0:
+            for name, parameter in self.model.named_parameters():
+                board.add_histogram(f"weights/{name}", parameter, step + 1)
+                if parameter.grad is not None:
+                    board.add_histogram(f"gradients/{name}", parameter.grad, step + 1)
+        self.optimizer.step()
+        plateau = isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau)
+        if self.schedule is not None and not plateau:  # that one asks for a loss, once an epoch
+            self.schedule.step()
+        return sums
+
+    def prepare(self, rows: Tensor, epoch: int, step: int, total: int, part: slice) -> Tensor:
+        """Images as the network gets them at a step: ``part`` of its ``total`` images."""
+        images = self.images[rows.to(self.images.device)].to(self.device)
+        generator = torch.Generator().manual_seed(derive_seed("augment", self.seed, epoch, step))
+        x = augment(
+            images,
+            self.data.normalization,
+            self.recipe.augmentation,
+            generator,
+            size=self.data.image_size,
+            may_flip=self.data.may_flip,
+            total=total,
+            rows=part,
+        )
+        # Smaller images first; not for those that are small, nor where the network takes one size.
+        if self.phase.scale != 1 and x.shape[-1] >= 32 and not isinstance(self.model, SmallCNN):
+            side = round(x.shape[-1] * self.phase.scale / 8) * 8  # as the network's strides want
+            x = F.interpolate(x, size=side, mode="bilinear", antialias=True)
+            x = x.contiguous(memory_format=torch.channels_last)
+        return x
+
+    def log(
+        self,
+        board: SummaryWriter | None,
+        epoch: int,
+        images: int,
+        sums: Tensor,
+        rate: float,
+    ) -> None:
+        """One row of ``steps.csv``, and the same for TensorBoard."""
+        loss, accuracy = (self.team.total(sums) / images).tolist()
+        row = {
+            "step": self.position.step,
+            "epoch": epoch + 1,
+            "loss": loss,
+            "accuracy": accuracy,
+            "learning_rate": rate,
+        }
+        self.history.append(row)
+        if board is not None:
+            for name in ("loss", "accuracy", "learning_rate"):
+                board.add_scalar(f"batch/{name}", row[name], self.position.step)
+
+    def end_epoch(self, epoch: int, board: SummaryWriter | None, rate: float) -> None:
+        """Validation, what follows from it, and what is written."""
+        at, count = self.position, len(self.data.train)
+        self.team.follow_buffers(self.model)
+        validation = self.evaluate(self.data.validation)
+        if not math.isfinite(validation.loss):
+            raise FloatingPointError(
+                f"the validation loss is not finite after step {at.step}; {self.last_checkpoint()}"
+            )
+        before = at.metrics[-1]["seconds"] if at.metrics else 0.0
+        row = {
+            "epoch": epoch + 1,
+            "step": at.step,
+            "train_loss": at.loss_sum / count,
+            "train_accuracy": at.right / count,
+            "validation_loss": validation.loss,
+            "validation_accuracy": validation.accuracy,
+            "learning_rate": rate,
+            "images_per_second": count / (at.seconds - before),
+            "seconds": at.seconds,
+        }
+        at.metrics.append(row)
+        at.seen, at.loss_sum, at.right = 0, 0.0, 0.0
+        if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
+            self.schedule.step(validation.loss)
+        if self.team.leads:
+            if at.best_epoch == epoch + 1:
+                save_weights(self.model, self.out / "best.safetensors")
+            write_rows(self.out / "metrics.csv", at.metrics)
+        if board is not None:
+            for name in ("loss", "accuracy"):
+                board.add_scalar(f"train/{name}", row[f"train_{name}"], at.step)
+                board.add_scalar(f"validation/{name}", row[f"validation_{name}"], at.step)
+            board.flush()
+        self.save_state()
+
+    # --- endings ----------------------------------------------------------------------------------
+
+    def finish(self) -> TrainResult:
+        """The weights that are kept, tested; and the run folder as it stays."""
+        at, best = self.position, self.out / "best.safetensors"
+        kept = self.recipe.keeps
+        if kept == "best":
+            if self.team.leads:
+                save_weights(self.model, self.out / "last.safetensors")
+            self.team.wait()
+            self.model.load_state_dict(load_file(best, device=str(self.device)))
+        row = at.metrics[at.best_epoch - 1 if kept == "best" else -1]
+        self.train_only(("all",))
+        result = TrainResult(
+            epochs=self.epochs,
+            steps=self.steps,
+            seconds=at.seconds,
+            seconds_per_step=at.seconds / self.steps,
+            train_images=len(self.data.train),
+            validation=Evaluation(row["validation_loss"], row["validation_accuracy"]),
+            test=self.evaluate(self.data.test),
+            weights=kept,
+            best_epoch=at.best_epoch,
+            device=str(self.device),
+            devices=self.team.size,
+            precision="bf16" if self.autocast else "fp32",
+            parameters=sum(p.numel() for p in self.trained),
+        )
+        if self.team.leads:
+            save_model(self.model, self.out)
+            write_json(self.out / "result.json", asdict(result))
+            self.checkpoint.unlink()
+            if kept == "best":
+                best.unlink()  # it is model.safetensors now
+        self.team.wait()
+        return result
+
+    def evaluate(self, part: LabelledImages) -> Evaluation:
+        """By all processes together."""
+        return evaluate(
+            self.model, part, self.data.normalization, self.device, self.autocast, self.team
+        )
+
+    def save_state(self) -> None:
+        """The checkpoint; the one before stays until this one is whole."""
+        if self.team.leads:
+            if self.history:
+                write_rows(self.out / "steps.csv", self.history)
+            state = {
+                "position": asdict(self.position),
+                "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            }
+            save_checkpoint(self.checkpoint, self.model, self.optimizer, state)
+        self.saved_at, self.saved_step = time.perf_counter(), self.position.step
+
+    def last_checkpoint(self) -> str:
+        """In words."""
+        if not self.saved_step:
+            return "there is no checkpoint yet"
+        return f"the last checkpoint, {self.checkpoint}, is of step {self.saved_step}"
+
+
+@contextmanager
+def _stop_signal() -> Iterator[list[int]]:
+    """A list that fills when SIGINT or SIGTERM comes; a second one acts at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread hears of signals
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def hear(number: int, _: object) -> None:
+        received.append(number)
+        restore()
+
+    for number in before:
+        signal.signal(number, hear)
+    try:
+        yield received
+    finally:
+        restore()

@@ -1,0 +1,168 @@
+"""Check the settings of a training, then run it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from attnscope import __version__
+from attnscope.data.load import Data
+from attnscope.errors import InputError
+from attnscope.files import read_json, refuse_existing
+from attnscope.gates.modes import eval_mode
+from attnscope.training.devices import choose_device, choose_precision
+from attnscope.training.freezing import check_parts
+from attnscope.training.loop import TrainingLoop, TrainResult
+from attnscope.training.optimization import step_sizes
+from attnscope.training.processes import current_team
+from attnscope.training.recipes import Recipe
+
+
+def train(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    out: Path,
+    *,
+    epochs: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    compiled: bool = False,
+    config: dict[str, Any] | None = None,
+    progress: bool = True,
+    resume: bool = False,
+    checkpoint_seconds: float = 120,
+) -> TrainResult:
+    """Trains ``model`` and writes a run folder.
+
+    All randomness derives from the seed and the place in the training, so that a resumed training
+    ends where an uninterrupted one does: on a CPU in fp32, with as many threads, bit for bit.
+
+    In a process group of torch.distributed each process takes its part of every step; the first
+    writes. Running statistics of norms are those of the first.
+
+    Args:
+        model: of `attnscope.build_model`; moved to the device, trained in place.
+        data: train, validation and test part. Validation chooses what the recipe lets it choose
+            (the learning rate on a plateau, the best weights); the test part is evaluated once,
+            after the last step, with the weights that are kept.
+        recipe: what is done.
+        out: the run folder, which must not exist.
+        epochs: instead of the recipe's; its phases and milestones scale in proportion.
+        seed: of order, augmentation and dropout. (The initial weights are the caller's.)
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``fp32`` or ``bf16`` (autocast; the weights stay float32).
+        compiled: train with torch.compile.
+        config: what else belongs into the run's ``config.json``.
+        progress: show a bar on the standard error.
+        resume: go on from the last checkpoint in ``out``; from the start where there is none.
+        checkpoint_seconds: how often ``checkpoint.safetensors`` is written, at least; it is also
+            written after each epoch. It is removed when the training has ended.
+
+    Raises:
+        InputError: an argument cannot be used; nothing was written, and ``model`` is as it was.
+        FloatingPointError: the loss is not finite; the message says at which step it became so. The
+            run folder stays, with its settings, the metrics of the epochs before and the last good
+            checkpoint, and without weights.
+        KeyboardInterrupt: after SIGINT or SIGTERM, and after a checkpoint was written.
+        OSError: the disk is full, or the like; the last checkpoint is whole.
+    """
+    epochs = recipe.epochs if epochs is None else epochs
+    if epochs < 1:
+        raise InputError(f"epochs is {epochs}; it must be 1 or more")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; it must be 0 or more")
+    where = choose_device(device)
+    autocast = choose_precision(precision, where)
+    team = current_team()
+    _check_model(model, data)
+    for phase in recipe.phases:
+        check_parts(model, phase.trains)
+    sizes = step_sizes(len(data.train), recipe.batch_size, recipe.accumulate * team.size)
+    settings = {
+        **(config or {}),
+        "attnscope": __version__,
+        "torch": torch.__version__,
+        "recipe": asdict(recipe),
+        "epochs": epochs,
+        "seed": seed,
+        "device": str(where),
+        "devices": team.size,
+        "precision": "bf16" if autocast else "fp32",
+        "classes": data.classes,
+        "normalization": asdict(data.normalization),
+        "image_size": data.image_size,
+        "parts": data.fingerprints(),
+    }
+    resume = resume and _may_resume(out, settings)
+    team.wait()  # nobody makes the folder before all have looked
+    if not resume:
+        refuse_existing(out)
+    team.wait()
+    if not resume and team.leads:
+        try:
+            out.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(
+                f"{out} cannot be made ({error.strerror}); take another folder"
+            ) from None
+    # Nothing was changed up to here; from here on, input is no reason to fail.
+    training = TrainingLoop(
+        model, data, recipe, out, seed, sizes, epochs, where, autocast, compiled, team
+    )
+    training.begin(settings)
+    try:
+        training.run(progress, checkpoint_seconds)
+        return training.finish()
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}; {training.last_checkpoint()}: make room and go on with --resume",
+            error.filename or str(out),
+        ) from error
+
+
+def _may_resume(out: Path, settings: dict[str, Any]) -> bool:
+    """Whether there is a training in ``out`` to go on with.
+
+    Raises:
+        InputError: it has ended, is no training, or had other settings.
+    """
+    if not out.exists():
+        return False
+    if (out / "result.json").exists():
+        raise InputError(f"{out} has ended; train in another folder with --out")
+    if not (out / "config.json").exists():
+        raise InputError(f"{out} is no training that was interrupted; take another folder")
+    was = read_json(out / "config.json")
+    now = json.loads(json.dumps(settings))
+    # Where it goes on may be another machine.
+    for name in sorted((was.keys() | now.keys()) - {"attnscope", "torch", "device", "data_root"}):
+        if was.get(name) != now.get(name):
+            raise InputError(
+                f"{out} was started with another {name} ({was.get(name)!r:.60}, and now "
+                f"{now.get(name)!r:.60}); resume with the options of its start"
+            )
+    return True
+
+
+def _check_model(model: nn.Module, data: Data) -> None:
+    """Raises an InputError unless the network takes the images and has a logit for each class.
+
+    One image passes the network where it is; nothing of it stays.
+    """
+    device = next(model.parameters()).device
+    image = data.train[:1].center_crop(data.image_size).images.to(device)
+    with eval_mode(model), torch.inference_mode():
+        logits = model(data.normalization.apply(image))
+    if logits.shape != (1, len(data.classes)):
+        raise InputError(
+            f"the network has {logits.shape[-1]} outputs and {data.source} has "
+            f"{len(data.classes)} classes; build it with num_classes={len(data.classes)}"
+        )

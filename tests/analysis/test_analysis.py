@@ -1,0 +1,172 @@
+"""The studies run as scripts, on recordings made by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from attnscope.commands.main import main
+from attnscope.recording.recording import Recording
+from attnscope.statistics import (
+    between_class_variance,
+    channel_effects,
+    class_distances,
+    compare_accuracy,
+    compare_gates,
+    compare_seeds,
+    permuted_channel_effects,
+    usage_over_seeds,
+)
+
+ANALYSIS = Path(__file__).parents[2] / "analysis"
+
+
+def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ANALYSIS / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_attention_figures_of_every_run(
+    make_recording: Callable[..., Recording], tmp_path: Path
+) -> None:
+    make_recording("a")
+    make_recording("b", spatial=False)
+    done = run("attention_figures.py", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    for name in ("a", "b"):
+        assert (tmp_path / "out" / name / "recordings" / "test" / "channel_gates.png").is_file()
+    done = run("attention_figures.py", tmp_path / "nothing")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+
+
+def test_se_vs_cbam(make_recording: Callable[..., Recording], tmp_path: Path) -> None:
+    a = make_recording("se", spatial=False, accuracy=0.9, count=90)
+    b = make_recording("cbam", accuracy=0.3, seed=1, count=90)
+    out = tmp_path / "out"
+    done = run("se_vs_cbam.py", a.folder, b.folder, "--out", out)
+    assert done.returncode == 0, done.stderr
+    written = pd.read_csv(out / "accuracy.csv")
+    pd.testing.assert_frame_equal(written, compare_accuracy(a, b), check_dtype=False)
+    assert (out / "report.html").is_file()
+    assert (out / "per_class_grad_cam.pdf").is_file()
+    done = run("se_vs_cbam.py", a.folder, b.folder, "--out", out)
+    assert done.returncode == 2
+    assert "exists already" in done.stderr
+
+
+def test_features_svm(tmp_path: Path) -> None:
+    """A trained network's features tell digits apart; an untrained file of weights does worse."""
+    options = ["--data", "digits", "--attention", "none", "--width", "16", "--epochs", "2"]
+    options += ["--device", "cpu", "--batch-size", "64", "--out", str(tmp_path / "run")]
+    assert main(["train", *options]) == 0
+    done = run("features_svm.py", "digits", "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    *tried, last = done.stdout.splitlines()
+    assert len(tried) == 4
+    assert all("validation accuracy" in line for line in tried)
+    accuracy = float(last.split("accuracy ")[1].split("%")[0])
+    assert accuracy > 80, last
+    best = max(tried, key=lambda line: float(line.split("accuracy ")[1].rstrip("%")))
+    assert last.split("C = ")[1] == best.split("C = ")[1].split(":")[0]
+    done = run("features_svm.py", "digits", "--weights", tmp_path / "none.pth")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+
+
+def test_decodable_vs_used(
+    make_recording: Callable[..., Recording],
+    add_interventions: Callable[[Recording], Path],
+    tmp_path: Path,
+) -> None:
+    """Two kinds of two seeds each, whose interventions are there already."""
+    runs = []
+    for kind in ("se", "cbam"):
+        for seed in (1, 0):  # not in order: seeds find each other
+            recording = make_recording(f"{kind}-{seed}", seed=seed, spatial=kind == "cbam")
+            manifest = recording.folder / "manifest.json"
+            about = json.loads(manifest.read_text())
+            about["about"] |= {"model": {"attention": kind}, "seed": seed}
+            about["id"] = f"{kind}-{seed}"
+            manifest.write_text(json.dumps(about))
+            recording = Recording(recording.folder)
+            add_interventions(recording)
+            runs.append(recording.folder.parents[1])
+    out = tmp_path / "out"
+    done = run("decodable_vs_used.py", *runs, "--out", out)
+    assert done.returncode == 0, done.stderr
+    seeds = [[Recording(runs[i]) for i in pair] for pair in ((1, 0), (3, 2))]
+    written = pd.read_csv(out / "se-cbam.csv")
+    pd.testing.assert_frame_equal(written, compare_seeds(*seeds), check_dtype=False)
+    assert (out / "cbam-0-decodable_and_used.png").is_file()
+    assert (out / "se-1-static_gates.pdf").is_file()
+    over_seeds = pd.read_csv(out / "cbam-usage_over_seeds.csv")
+    each = [pd.read_csv(out / f"cbam-{seed}-usage.csv") for seed in (0, 1)]
+    pd.testing.assert_frame_equal(over_seeds, usage_over_seeds(each), check_dtype=False)
+    assert (out / "cbam-usage_over_seeds.png").is_file()
+    assert "cbam, 2 trainings: " in done.stdout
+    assert "over 2 seeds" in done.stdout
+    page = (out / "report.html").read_text(encoding="utf-8")
+    order = ["cbam, over its trainings", "se and cbam, over seeds", "Decodable and used"]
+    places = [page.index(heading) for heading in order]
+    assert places == sorted(places)
+    done = run("decodable_vs_used.py", *runs[:3], "--out", tmp_path / "other")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    assert "2 against 1 recordings" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_measures(make_recording: Callable[..., Recording], tmp_path: Path) -> None:
+    recordings = [
+        make_recording("a", count=60),
+        make_recording("b", spatial=False, count=60, seed=1),
+    ]
+    done = run(
+        "measures.py",
+        *(recording.folder for recording in recordings),
+        *("--out", tmp_path / "out", "--permutations", "9"),
+    )
+    assert done.returncode == 2  # both folders are called test
+    assert "a folder name of its own" in done.stderr
+    folders = [recording.folder.parents[1] for recording in recordings]
+    arguments = [*folders, "--out", tmp_path / "out", "--permutations", "9"]
+    done = run("measures.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    a, b = map(Recording, folders)
+    for name, recording in (("a", a), ("b", b)):
+        written = pd.read_csv(tmp_path / "out" / f"{name}-variance.csv")
+        pd.testing.assert_frame_equal(
+            written, between_class_variance(recording, 9), check_dtype=False, rtol=1e-5
+        )
+        channels = pd.read_csv(tmp_path / "out" / f"{name}-channels.csv")
+        summary = pd.read_csv(tmp_path / "out" / f"{name}-channels_summary.csv")
+        gates = recording.gates_of_kind("channel")
+        assert list(summary["gate"]) == [gate.name for gate in gates]
+        mine = channels[channels["gate"] == gates[0].name]
+        effects = permuted_channel_effects(recording, gates[0].name, 9)
+        np.testing.assert_allclose(mine["eta_squared"], effects["eta_squared"], rtol=1e-5)
+        np.testing.assert_allclose(mine["p_effect"], effects["p"])
+        plain = channel_effects(recording, gates[0].name)
+        np.testing.assert_allclose(mine["p_by"], plain["p_by"], rtol=1e-5)
+        np.testing.assert_allclose(mine["omega_squared"], plain["omega_squared"], rtol=1e-5)
+        distances = pd.read_csv(tmp_path / "out" / f"{name}-class_distances.csv")
+        first = distances[distances["gate"] == gates[0].name]
+        wide = first.pivot_table(index="class", columns="other", values="distance", sort=False)
+        wanted = class_distances(recording, gates[0].name)
+        np.testing.assert_allclose(wide, wanted, rtol=1e-5, atol=1e-12)
+        for table in ("profiles", "gate_profiles", "channel_states", "states", "errors"):
+            assert (tmp_path / "out" / f"{name}-{table}.csv").is_file()
+        assert summary["differs"][0] == (effects["p_max"] < 0.05).sum()
+        assert summary["largest_eta_squared"][0] == pytest.approx(mine["eta_squared"].max())
+    assert (tmp_path / "out" / "a-agreement.csv").is_file()
+    assert not (tmp_path / "out" / "b-agreement.csv").exists()
+    alike = pd.read_csv(tmp_path / "out" / "pairs_gates.csv")
+    wanted = compare_gates(a, b)
+    np.testing.assert_allclose(alike["similarity"], wanted["similarity"], rtol=1e-5)
+    done = run("measures.py", *arguments)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)

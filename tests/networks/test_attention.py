@@ -1,0 +1,283 @@
+"""SE, ECA and CBAM against the formulas of their papers, written out, and against timm's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from timm.layers import EcaModule
+from timm.layers.cbam import ChannelAttn, SpatialAttn
+from torch import Tensor, nn
+
+from attnscope.errors import InputError
+from attnscope.networks.attention import ATTENTION_KINDS, _mean_and_max, build_attention
+
+KINDS = ("se", "eca", "cbam")
+Layout = Callable[[Tensor], Tensor]
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def part_of_larger(x: Tensor) -> Tensor:
+    """The same values in a tensor that is contiguous in no layout."""
+    larger = torch.full((x.shape[0], x.shape[1] * 2, x.shape[2], x.shape[3] * 2), 9.0).to(x)
+    larger[:, ::2, :, ::2] = x
+    return larger[:, ::2, :, ::2]
+
+
+LAYOUTS = {"contiguous": torch.clone, "channels_last": channels_last, "strided": part_of_larger}
+
+
+def features(shape: tuple[int, ...], *, ties: bool, dtype: torch.dtype = torch.float32) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return (x.round().relu() if ties else x).to(dtype)
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Weights large enough that the gates are far from one half."""
+    generator = torch.Generator().manual_seed(4)
+    for parameter in module.parameters():
+        with torch.no_grad():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.7)
+    return module
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return 1 / (1 + torch.exp(-x))
+
+
+def first_max(x: Tensor, axis: int) -> Tensor:
+    """The largest value along ``axis``, taken (and sent its gradient) at its first place."""
+    place = torch.from_numpy(np.argmax(x.detach().numpy(), axis))
+    return torch.gather(x, axis, place.unsqueeze(axis)).squeeze(axis)
+
+
+def plain_se(x: Tensor, p: dict[str, Tensor]) -> Tensor:
+    s = x.sum((2, 3)) / (x.shape[2] * x.shape[3])
+    hidden = torch.clamp(s @ p["channel.reduce.weight"].T + p["channel.reduce.bias"], min=0)
+    gate = sigmoid(hidden @ p["channel.expand.weight"].T + p["channel.expand.bias"])
+    return x * gate[:, :, None, None]
+
+
+def plain_eca(x: Tensor, p: dict[str, Tensor]) -> Tensor:
+    means = x.sum((2, 3)) / (x.shape[2] * x.shape[3])
+    kernel = p["channel.conv.weight"].flatten()
+    half, count = len(kernel) // 2, x.shape[1]
+    logits = []
+    for c in range(count):
+        terms = [
+            kernel[k] * means[:, c + k - half]
+            for k in range(len(kernel))
+            if 0 <= c + k - half < count
+        ]
+        logits.append(torch.stack(terms).sum(0))
+    return x * sigmoid(torch.stack(logits, 1))[:, :, None, None]
+
+
+def plain_cbam(x: Tensor, p: dict[str, Tensor]) -> Tensor:
+    def mlp(v: Tensor) -> Tensor:
+        hidden = torch.clamp(v @ p["channel.reduce.weight"].T, min=0)
+        return hidden @ p["channel.expand.weight"].T
+
+    pixels = x.reshape(x.shape[0], x.shape[1], -1)
+    channel = sigmoid(mlp(pixels.sum(2) / pixels.shape[2]) + mlp(first_max(pixels, 2)))
+    x = x * channel[:, :, None, None]
+    maps = torch.stack([x.sum(1) / x.shape[1], first_max(x, 1)], 1)
+    kernel = p["spatial.conv.weight"]
+    size = kernel.shape[-1]
+    height, width = maps.shape[2:]
+    padded = torch.zeros(len(x), 2, height + size - 1, width + size - 1, dtype=x.dtype)
+    padded[:, :, size // 2 : size // 2 + height, size // 2 : size // 2 + width] = maps
+    logits = sum(
+        (
+            kernel[0, m, i, j] * padded[:, m, i : i + height, j : j + width]
+            for m in range(2)
+            for i in range(size)
+            for j in range(size)
+        ),
+        torch.zeros(()),
+    )
+    return x * sigmoid(logits)[:, None]
+
+
+PLAIN = {"se": plain_se, "eca": plain_eca, "cbam": plain_cbam}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(3, 32, 5, 6), (2, 16, 1, 1), (1, 16, 8, 1)])
+def test_values_and_gradients_are_those_of_the_formula(
+    kind: str, layout: str, shape: tuple[int, ...]
+) -> None:
+    module = randomised(build_attention(kind, shape[1], reduction=4, kernel_size=3))
+    x = LAYOUTS[layout](features(shape, ties=False)).detach().requires_grad_()
+    assert x.is_contiguous() or layout != "contiguous"
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(8))
+    out = module(x)
+    (out * weight).sum().backward()
+
+    # The formula runs in float64, so that its own rounding is no part of the difference.
+    x64 = x.detach().double().contiguous().requires_grad_()
+    p64 = {n: p.detach().double().requires_grad_() for n, p in module.named_parameters()}
+    expected = PLAIN[kind](x64, p64)
+    (expected * weight.double()).sum().backward()
+
+    assert x.grad is not None
+    assert x64.grad is not None
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(x.grad.double(), x64.grad, rtol=1e-5, atol=1e-5)
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        torch.testing.assert_close(
+            parameter.grad.double(), p64[name].grad, rtol=1e-5, atol=1e-5, msg=name
+        )
+
+
+@pytest.mark.parametrize("over", ["pixels", "channels"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_first_of_several_largest_values_gets_the_gradient(layout: str, over: str) -> None:
+    """As after a ReLU, where whole maps are zero. Row after row, whatever the layout."""
+    x = LAYOUTS[layout](features((3, 16, 5, 6), ties=True)).detach().requires_grad_()
+    expected_x = x.detach().double().contiguous().requires_grad_()
+    flat = expected_x.flatten(2)
+    axis = 2 if over == "pixels" else 1
+    expected = torch.stack([flat.mean(axis), first_max(flat, axis)])
+    found = torch.stack(_mean_and_max(x, over)).flatten(2)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(8))
+    (found * weight).sum().backward()
+    (expected * weight.double()).sum().backward()
+    assert x.grad is not None
+    assert expected_x.grad is not None
+    torch.testing.assert_close(x.grad.double(), expected_x.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_gradients_of_cbam_are_right_in_double_precision(layout: str) -> None:
+    module = randomised(build_attention("cbam", 4, reduction=2, kernel_size=3)).double()
+    x = LAYOUTS[layout](features((1, 4, 2, 3), ties=False, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(module, (x,))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_layout_is_kept(kind: str) -> None:
+    module = build_attention(kind, 16)
+    x = channels_last(features((2, 16, 4, 4), ties=False)).requires_grad_()
+    out = module(x)
+    out.sum().backward()
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert x.grad is not None
+    assert x.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_features_may_be_overwritten_afterwards(kind: str) -> None:
+    """What an in-place ReLU before the backward would do to the module's input."""
+    module = build_attention(kind, 16)
+    x = features((2, 16, 4, 4), ties=False).requires_grad_()
+    gate = module.get_submodule("channel")(x * 1)
+    gate.sum().backward()
+    expected = x.grad
+    x.grad = None
+    overwritten = x * 1
+    gate = module.get_submodule("channel")(overwritten)
+    overwritten.zero_()
+    gate.sum().backward()
+    torch.testing.assert_close(x.grad, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_is_near_float32(kind: str) -> None:
+    module = randomised(build_attention(kind, 32, reduction=8))
+    x = channels_last(features((4, 32, 8, 8), ties=False)).requires_grad_()
+    expected = module(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(x)
+    torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05)
+    found.float().sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_gate_is_read_by_a_plain_hook(kind: str) -> None:
+    module = build_attention(kind, 16)
+    seen: dict[str, Tensor] = {}
+    for name, child in module.named_children():
+        child.register_forward_hook(lambda _m, _x, y, name=name: seen.update({name: y.detach()}))
+    x = features((2, 16, 5, 6), ties=False)
+    with torch.no_grad():
+        out = module(x)
+    shapes = {name: tuple(gate.shape) for name, gate in seen.items()}
+    assert shapes["channel"] == (2, 16, 1, 1)
+    assert shapes.get("spatial", (2, 1, 5, 6)) == (2, 1, 5, 6)
+    assert set(shapes) == ({"channel", "spatial"} if kind == "cbam" else {"channel"})
+    product = x
+    for name in ("channel", "spatial"):  # in the order in which they act
+        product = product * seen.get(name, torch.ones(()))
+    assert torch.equal(out, product)
+    for gate in seen.values():
+        assert ((gate > 0) & (gate < 1)).all()
+
+
+@pytest.mark.parametrize("channels", [8, 16, 64, 100, 128, 256, 512, 2048])
+def test_eca_equals_timm(channels: int) -> None:
+    ours, theirs = build_attention("eca", channels), EcaModule(channels)
+    ours.load_state_dict({f"channel.{n}": p for n, p in theirs.state_dict().items()})
+    x = features((2, channels, 4, 4), ties=False)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
+
+
+def test_the_kernel_of_eca_is_the_nearest_odd_number() -> None:
+    for channels in (*range(2, 40), 64, 127, 128, 129, 255, 256, 2047, 2048, 4096):
+        wanted = math.log2(channels) / 2 + 0.5
+        size = build_attention("eca", channels).get_parameter("channel.conv.weight").shape[-1]
+        assert size % 2 == 1
+        assert abs(size - wanted) <= 1 + 1e-9, channels
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_cbam_equals_timm(layout: str) -> None:
+    """timm puts a BatchNorm after the spatial convolution; fresh and in eval mode it is nothing."""
+    ours = randomised(build_attention("cbam", 32, reduction=16, kernel_size=7))
+    channel, spatial = ChannelAttn(32, rd_ratio=1 / 16), SpatialAttn(7)
+    spatial.eval()
+    spatial.conv.bn.eps = 0.0
+    p = dict(ours.named_parameters())
+    with torch.no_grad():
+        channel.fc1.weight.copy_(p["channel.reduce.weight"][:, :, None, None])
+        channel.fc2.weight.copy_(p["channel.expand.weight"][:, :, None, None])
+        spatial.conv.conv.weight.copy_(p["spatial.conv.weight"])
+    x = LAYOUTS[layout](features((2, 32, 6, 6), ties=False))
+    torch.testing.assert_close(ours(x), spatial(channel(x)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    # se: 64·4 + 4 and 4·64 + 64; eca: 3; cbam: 2·64·4 and 2·7·7
+    [("se", 580), ("eca", 3), ("cbam", 610)],
+)
+def test_parameters(kind: str, expected: int) -> None:
+    assert sum(p.numel() for p in build_attention(kind, 64).parameters()) == expected
+
+
+def test_bad_arguments_are_one_line() -> None:
+    assert ("none", *KINDS) == ATTENTION_KINDS
+    for kind in ("none", "SE", ""):
+        with pytest.raises(
+            InputError, match=f"^attention module '{kind}' is not known; take one of se, eca, cbam$"
+        ):
+            build_attention(kind, 16)
+    for kind in ("se", "cbam"):
+        for reduction in (17, 0, -1):
+            expected = f"^reduction {reduction} leaves no hidden channel of 16; take 1 to 16$"
+            with pytest.raises(InputError, match=expected):
+                build_attention(kind, 16, reduction=reduction)
+    for size in (0, 6, -1):
+        with pytest.raises(InputError, match=f"^kernel_size is {size}; it must be odd"):
+            build_attention("cbam", 16, kernel_size=size)

@@ -1,0 +1,353 @@
+"""Moments say of a class what two passes over its images say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from attnscope.errors import InputError
+from attnscope.kinds import Gate
+from attnscope.recording.moments import ClassSums, Moments, MomentsWriter
+from attnscope.recording.recording import Recording
+from attnscope.statistics import (
+    class_distances,
+    class_mean_grad_cam,
+    class_mean_maps,
+    class_profiles,
+    gate_profiles,
+)
+
+GATES = [
+    Gate("a", "channel", 9, None, "sigmoid", 0.0, 1.0, 1.0),
+    Gate("b", "spatial", 9, (4, 3), "sigmoid", 0.0, 2.0, 1.0),
+    Gate("c", "strip", 5, None, "sigmoid", 0.0, 1.0, 1.0),
+    Gate("d", "branch", 6, None, "softmax", 0.0, 1.0, 1.0, axes="NBC"),
+    Gate("e", "channel", 3, None, "tanh", -1.0, 1.0, 1.0),
+]
+COUNT, CLASSES = 240, ["no image", "one image", "half", "rest"]
+
+
+def test_the_mean_gate_of_paths_is_that_of_the_first() -> None:
+    """Over all paths of a softmax it would be the same for every image."""
+    shares = np.random.default_rng(0).random((5, 2, 6))
+    shares /= shares.sum(1, keepdims=True)
+    branch = GATES[3]
+    np.testing.assert_allclose(branch.image_means(shares), [row[0].mean() for row in shares])
+    beside = Gate("f", "branch", 6, None, "softmax", 0.0, 1.0, 1.0, axes="NC")
+    np.testing.assert_allclose(beside.image_means(shares[:, 1]), [row[1].mean() for row in shares])
+
+
+def make() -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+    """Gates of every kind; the channels of ``a`` are those over which sums of squares lose most."""
+    rng = np.random.default_rng(3)
+    labels = rng.choice([2, 3], COUNT)
+    labels[77] = 1
+    a = rng.random((COUNT, 9), np.float32)
+    a[:, 1] = 0.3  # constant, and no power of two
+    a[:, 2] = rng.random(COUNT) * 1e-12  # always closed
+    a[:, 3] = 1 - rng.integers(0, 2, COUNT) * np.float32(2**-24)  # always open
+    a[:, 4] = np.where(rng.random(COUNT) < 0.02, np.float32(0.3), np.nextafter(np.float32(0.3), 1))
+    a[:, 5] = np.where(labels == 2, 1e-20, 0.9)  # closed for one class, open for the other
+    a[:, 6] = 0.5 + (rng.random(COUNT) - 0.5) * 1e-6  # stuck
+    a[:, 7], a[:, 8] = 0, 1
+    arrays: dict[str, NDArray[Any]] = {
+        "gate/a": a,
+        "gate/b": rng.random((COUNT, 4, 3), np.float32) * 2,
+        "gate/c": rng.random((COUNT, 5, 4, 1), np.float32),
+        "gate/d": rng.random((COUNT, 2, 6), np.float32),
+        "gate/e": rng.random((COUNT, 3), np.float32) * 2 - 1,
+        "logits": rng.normal(size=(COUNT, 4)).astype(np.float32),
+    }
+    for target in ("predicted", "true"):
+        arrays[f"grad_cam/last/{target}"] = rng.normal(size=(COUNT, 2, 3)).astype(np.float16)
+    return arrays, labels
+
+
+def write(folder: Path, ends: tuple[int, ...], order: tuple[int, ...], batch: int = 16) -> Moments:
+    arrays, labels = make()
+    starts = [0, *ends]
+    with MomentsWriter(
+        folder, gates=GATES, classes=CLASSES, grad_cam_layers=["last"], about={"name": "toy"}
+    ) as to:
+        for index in order:
+            sums, last = ClassSums(GATES), [*ends, COUNT][index]
+            for start in range(starts[index], last, batch):
+                rows = slice(start, min(start + batch, last))
+                sums.add({key: value[rows] for key, value in arrays.items()}, labels[rows])
+            rows = slice(starts[index], last)
+            table = pd.DataFrame(
+                {
+                    "path": [str(i) for i in range(rows.start, rows.stop)],
+                    "label": labels[rows],
+                    "prediction": arrays["logits"][rows].argmax(1),
+                    "loss": 0.5,
+                }
+            )
+            to.add_shard(sums.arrays(), table, index)
+    return Moments(folder)
+
+
+@pytest.fixture(
+    params=[((), (0,)), ((50, 128), (0, 1, 2)), ((78, 79, 239), (3, 1, 0, 2))],
+    ids=["one shard", "three", "four, in disorder"],
+)
+def moments(request: pytest.FixtureRequest, tmp_path: Path) -> Moments:
+    return write(tmp_path / "moments", *request.param)
+
+
+def two_pass(values: NDArray[Any], labels: NDArray[np.int64], k: int) -> dict[str, NDArray[Any]]:
+    values = values[labels == k].astype(np.float64)
+    mean = values.sum(0) / len(values)
+    return {
+        "mean": mean,
+        "std": np.sqrt(((values - mean) ** 2).sum(0) / (len(values) - 1)),
+        "minimum": values.min(0),
+        "maximum": values.max(0),
+    }
+
+
+def test_channels_are_those_of_two_passes(moments: Moments) -> None:
+    arrays, labels = make()
+    assert list(moments.counts) == [(labels == k).sum() for k in range(4)]
+    for name in ("a", "e"):
+        found = moments.channels(name)
+        for k in (2, 3):
+            for part, wanted in two_pass(arrays[f"gate/{name}"], labels, k).items():
+                np.testing.assert_allclose(
+                    getattr(found, part)[k], wanted, rtol=0, atol=1e-9, err_msg=part
+                )
+    # And where the values are tiny, within a share of them.
+    closed = two_pass(arrays["gate/a"][:, 2], labels, 3)
+    assert moments.channels("a").std[3, 2] == pytest.approx(closed["std"], rel=1e-9)
+    assert (moments.channels("a").std[2:, [1, 5, 7, 8]] == 0).all()
+
+
+def test_a_class_of_no_and_of_one_image(moments: Moments) -> None:
+    arrays, _ = make()
+    for spread in (moments.channels("a"), moments.image_means("b")):
+        for part in (spread.mean, spread.std, spread.minimum, spread.maximum):
+            assert np.isnan(part[0]).all()
+        assert np.isnan(spread.std[1]).all()
+    np.testing.assert_array_equal(moments.channels("a").mean[1], arrays["gate/a"][77])
+    assert np.isnan(moments.mean_gate("b")[0]).all()
+    assert np.isnan(moments.mean_grad_cam()[0]).all()
+    assert moments.tails("a").low[0].sum() == 0
+
+
+def test_image_means_and_mean_gates_of_every_kind(moments: Moments) -> None:
+    arrays, labels = make()
+    for gate in GATES:
+        values = arrays[f"gate/{gate.name}"].astype(np.float64)
+        # Of the two paths of d the first.
+        means = np.array([(image[0] if gate.name == "d" else image).mean() for image in values])
+        found = moments.image_means(gate.name)
+        assert found.mean.shape == (4,)
+        for k in (2, 3):
+            for part, wanted in two_pass(means, labels, k).items():
+                assert getattr(found, part)[k] == pytest.approx(wanted, abs=1e-12)
+            np.testing.assert_allclose(
+                moments.mean_gate(gate.name)[k], values[labels == k].mean(0), rtol=0, atol=1e-12
+            )
+
+
+def test_tails_are_counted(moments: Moments) -> None:
+    arrays, labels = make()
+    for gate in GATES:
+        values = arrays[f"gate/{gate.name}"]
+        found = moments.tails(gate.name)
+        for k in range(4):
+            low, middle, high = 0, 0, 0
+            for image in values[labels == k].astype(np.float64):
+                if gate.kind != "channel":
+                    image = image.reshape(-1)
+                a = image - gate.lo <= 0.02
+                b = abs(image - (gate.lo + gate.hi) / 2) <= 0.02
+                c = gate.hi - image <= 0.02
+                low = low + (a if gate.kind == "channel" else a.sum())
+                middle = middle + (b if gate.kind == "channel" else b.sum())
+                high = high + (c if gate.kind == "channel" else c.sum())
+            for part, wanted in ((found.low, low), (found.middle, middle), (found.high, high)):
+                assert part.dtype == np.int64
+                np.testing.assert_array_equal(part[k], wanted)
+    assert moments.tails("b").high.sum() > 0
+    assert moments.tails("e").middle.shape == (4, 3)
+
+
+def test_grad_cam_after_the_relu(moments: Moments) -> None:
+    arrays, labels = make()
+    for target in ("predicted", "true"):
+        cams = arrays[f"grad_cam/last/{target}"].astype(np.float64)
+        found = moments.mean_grad_cam("last", target)
+        for k in (1, 2, 3):
+            wanted = [np.where(cam > 0, cam, 0) for cam in cams[labels == k]]
+            np.testing.assert_allclose(found[k], sum(wanted) / len(wanted), rtol=1e-12)
+        np.testing.assert_array_equal(class_mean_grad_cam(moments, target), found)
+    with pytest.raises(InputError, match="no Grad-CAM of 'first'; it has last"):
+        moments.mean_grad_cam("first")
+
+
+def test_the_order_of_arrival_changes_no_bit(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", (50, 128), (0, 1, 2))
+    b = write(tmp_path / "b", (50, 128), (2, 0, 1))
+    for gate in GATES:
+        for part in ("mean", "std"):
+            x, y = (getattr(m.image_means(gate.name), part) for m in (a, b))
+            np.testing.assert_array_equal(x, y)
+    assert (a.folder / "manifest.json").read_bytes() == (b.folder / "manifest.json").read_bytes()
+
+
+def test_rows_and_logits_are_kept(moments: Moments) -> None:
+    arrays, labels = make()
+    np.testing.assert_array_equal(moments.logits, arrays["logits"])
+    np.testing.assert_array_equal(moments.labels, labels)
+    np.testing.assert_array_equal(moments.predictions, arrays["logits"].argmax(1))
+    assert moments.rows["path"].tolist() == [str(i) for i in range(COUNT)]
+    assert (len(moments), moments.name) == (COUNT, "toy")
+
+
+def test_statistics_take_moments(
+    moments: Moments, write_recording: Callable[..., Recording]
+) -> None:
+    """They give the same frames as of a recording."""
+    arrays, labels = make()
+    gates = {name: arrays[f"gate/{name}"] for name in ("a", "b")}
+    recording = write_recording(labels=labels, gates=gates, names=CLASSES, bounds=(0, 2))
+    pd.testing.assert_frame_equal(
+        class_profiles(moments, "a"), class_profiles(recording, "a"), rtol=0, atol=1e-9
+    )
+    pd.testing.assert_frame_equal(
+        class_distances(moments, "a"), class_distances(recording, "a"), rtol=0, atol=1e-9
+    )
+    found = gate_profiles(moments)
+    wanted = gate_profiles(recording)
+    found = found[found["gate"].isin(["a", "b"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, wanted, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        class_mean_maps(moments, "b"), class_mean_maps(recording, "b"), rtol=0, atol=1e-9
+    )
+    for function, gate, kind in ((class_profiles, "b", "spatial"), (class_mean_maps, "a", "chan")):
+        with pytest.raises(InputError, match=f"gate '{gate}' is of kind {kind}"):
+            function(moments, gate)
+
+
+def test_each_kind_says_what_it_is(
+    moments: Moments, make_recording: Callable[..., Recording]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        Recording(moments.folder)
+    assert str(caught.value) == (
+        f"{moments.folder} holds moments, sums over the images of each class, and no single image; "
+        "open it with attnscope.Moments, or capture without --moments"
+    )
+    recording = make_recording()
+    with pytest.raises(InputError) as caught:
+        Moments(recording.folder)
+    assert str(caught.value) == (
+        f"{recording.folder} holds a recording of every image; open it with attnscope.Recording"
+    )
+    with pytest.raises(InputError, match="holds no moments"):
+        Moments(recording.folder.parents[1])
+
+
+def test_moments_of_a_run(moments: Moments, tmp_path: Path) -> None:
+    shutil.copytree(moments.folder, tmp_path / "run" / "moments" / "test")
+    assert len(Moments(tmp_path / "run")) == COUNT
+
+
+def damage(folder: Path, key: str, change: Callable[[NDArray[Any]], Any]) -> Moments:
+    """Changes one array, and makes all hashes agree with it."""
+    import hashlib
+
+    file = folder / "shards/00000/arrays.safetensors"
+    arrays = load_file(file)
+    arrays[key] = np.ascontiguousarray(change(arrays[key]))
+    save_file(arrays, file)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    manifest["shards"][0]["sha256"]["arrays.safetensors"] = digest
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return Moments(folder)
+
+
+def planted(value: float) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    def change(array: NDArray[Any]) -> NDArray[Any]:
+        array.reshape(-1)[0] = value
+        return array
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "line"),
+    [
+        ("gate/a/maximum", planted(1.5), "gate/a: 1 ranges not in 0.0 to 1.0"),
+        ("gate/a/minimum", planted(-0.5), "gate/a: 1 ranges not in 0.0 to 1.0"),
+        ("image_mean/b/maximum", planted(2.5), "image_mean/b: 1 ranges not in 0.0 to 2.0"),
+        ("gate/a/square", planted(np.nan), "gate/a/square: 1 values not finite"),
+        ("gate/b/sum", planted(np.inf), "gate/b/sum: 1 values not finite"),
+        ("grad_cam/last/true/sum", planted(np.nan), "grad_cam/last/true/sum: 1 values not finite"),
+        ("logits", planted(np.nan), "logits: 1 values not finite"),
+        ("gate/a/low", planted(999), "gate/a/low: more values than images"),
+        ("gate/b/low", planted(-1), "gate/b/low: a count below zero"),
+        ("count", planted(3), "its counts are not those of its rows"),
+        ("classes", planted(0), "its counts are not those of its rows"),
+        ("gate/b/sum", lambda a: a[:1], "gate/b/sum: another number of rows than of classes"),
+        ("logits", lambda a: a[:1], "another number of logits than of rows"),
+    ],
+)
+def test_verify_checks_counts_and_ranges(
+    tmp_path: Path, key: str, change: Callable[[NDArray[Any]], Any], line: str
+) -> None:
+    folder = write(tmp_path / "m", (50, 128), (0, 1, 2)).folder
+    assert Moments(folder).verify() == []
+    assert damage(folder, key, change).verify() == [f"shard 00000: {line}"]
+
+
+def test_verify_finds_a_flipped_byte_and_a_foreign_shard(tmp_path: Path) -> None:
+    moments = write(tmp_path / "m", (50, 128), (0, 1, 2))
+    file = moments.folder / "shards/00001/arrays.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert moments.verify() == [f"{file} has changed since it was written (SHA-256)"]
+    extra = moments.folder / "shards/00003"
+    shutil.copytree(moments.folder / "shards/00000", extra)
+    assert moments.verify()[0] == f"{extra} is no shard of this recording"
+
+
+def test_sums_of_other_images_are_refused(tmp_path: Path) -> None:
+    arrays, labels = make()
+    sums = ClassSums(GATES)
+    sums.add({key: value[:5] for key, value in arrays.items()}, labels[:5])
+    table = pd.DataFrame({"path": ["0"] * 4, "label": 2, "prediction": 0, "loss": 0.0})
+    with pytest.raises(ValueError, match="4 rows cannot hold sums of 5 images"):
+        with MomentsWriter(
+            tmp_path / "m", gates=GATES, classes=CLASSES, grad_cam_layers=["last"], about={}
+        ) as to:
+            to.add_shard(sums.arrays(), table)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_opening_needs_no_torch(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", (), (0,)).folder
+    script = (
+        "import sys\n"
+        "from attnscope import Moments\n"
+        "m = Moments(sys.argv[1]); assert m.verify() == []; m.channels('a')\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

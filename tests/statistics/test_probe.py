@@ -1,0 +1,309 @@
+"""The linear probe, against discriminant analysis written out, scikit-learn and planted effects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special, stats
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import balanced_accuracy_score
+
+from attnscope.errors import InputError
+from attnscope.kinds import Gate
+from attnscope.recording.recording import Recording
+from attnscope.statistics import gate_logits, linear_probe, probe, sampling
+from attnscope.statistics.probe import mean_share_interval
+from attnscope.statistics.sampling import stratified_folds
+
+
+def sigmoids(count, effect, channels=6, seed=0, classes=3):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    logits = rng.normal(size=(count, channels)) @ rng.normal(size=(channels, channels))
+    logits[:, : classes - 1] += effect * np.eye(classes)[labels][:, : classes - 1]
+    return labels, logits
+
+
+def chosen(x, labels, classes, seed):
+    """The shrinkage that does best from one part of the fitting half to the other."""
+    rng = np.random.default_rng(seed)
+    parts = stratified_folds(labels, 2, rng)
+    a, b = parts == 0, parts == 1
+    quality = {}
+    for shrinkage in (0.1, 0.01, 1e-3, 1e-4):
+        right = by_definition(x[a], labels[a], x[b], classes, shrinkage) == labels[b]
+        quality[shrinkage] = np.mean([right[labels[b] == k].mean() for k in range(classes)])
+    return max(quality, key=quality.get)  # the first of those that are best
+
+
+def by_definition(x, labels, y, classes, shrinkage):
+    """Predictions of discriminant analysis with a shrunk covariance, from its definition."""
+    mean, std = x.mean(0), x.std(0)
+    x, y = (x - mean) / std, (y - mean) / std
+    means = np.stack([x[labels == k].mean(0) for k in range(classes)])
+    offset = x - means[labels]
+    within = (1 - shrinkage) * offset.T @ offset / len(x) + shrinkage * np.eye(x.shape[1])
+    d = y[:, None] - means[None]
+    return np.einsum("nkc,cd,nkd->nk", d, np.linalg.inv(within), d).argmin(1)
+
+
+@pytest.mark.parametrize("channels", [3, 6, 40, 120])  # also more than images
+def test_the_probe_is_discriminant_analysis(write_recording, channels):
+    labels, logits = sigmoids(90, 2, channels)
+    labels[:12] = 0  # classes of different sizes
+    recording = write_recording(labels=labels, gates={"g": special.expit(logits)})
+    row = linear_probe(recording, permutations=9, seed=3).loc[0]
+    halves = stratified_folds(labels, 2, np.random.default_rng(3))
+    x = gate_logits(recording, "g")[0].astype(float)
+    fit, score = halves == 1, halves == 0
+    shrinkage = chosen(x[fit], labels[fit], 3, 4)
+    assert row["shrinkage"] == shrinkage
+    predictions = by_definition(x[fit], labels[fit], x[score], 3, shrinkage)
+    expected = balanced_accuracy_score(labels[score], predictions)
+    assert row["balanced_accuracy"] == pytest.approx(expected)
+    assert (row["fitted"], row["scored"]) == (fit.sum(), score.sum())
+    right = [(predictions[labels[score] == k] == k).sum() for k in range(3)]
+    assert row["low"] < expected < row["high"]
+    interval = mean_share_interval(
+        np.array(right) / np.bincount(labels[score]), np.bincount(labels[score])
+    )
+    assert (row["low"], row["high"]) == pytest.approx(interval)
+
+
+def test_the_control_is_the_same_probe_on_permuted_labels(write_recording):
+    labels, logits = sigmoids(60, 1)
+    recording = write_recording(labels=labels, gates={"g": special.expit(logits)})
+    row = linear_probe(recording, permutations=19, seed=3).loc[0]
+    halves = stratified_folds(labels, 2, np.random.default_rng(3))
+    x = gate_logits(recording, "g")[0].astype(float)
+    fit, score = halves == 1, halves == 0
+    rng, null = np.random.default_rng(4), []
+    parts = stratified_folds(labels[fit], 2, rng)
+    a, b = parts == 0, parts == 1
+    here, there = (
+        stream.permuted(np.tile(labels[half], (20, 1)), axis=1)
+        for half, stream in zip((fit, score), rng.spawn(2), strict=True)
+    )
+    for i in range(1, 20):
+        tried = [
+            balanced_accuracy_score(
+                here[i][b], by_definition(x[fit][a], here[i][a], x[fit][b], 3, s)
+            )
+            for s in (0.1, 0.01, 1e-3, 1e-4)
+        ]
+        best = (0.1, 0.01, 1e-3, 1e-4)[int(np.argmax(np.round(tried, 9)))]
+        null.append(
+            balanced_accuracy_score(there[i], by_definition(x[fit], here[i], x[score], 3, best))
+        )
+    assert row["null"] == pytest.approx(np.mean(null))
+    assert (row["null_low"], row["null_high"]) == pytest.approx(
+        tuple(np.quantile(null, [0.025, 0.975], method="weibull"))
+    )
+    assert row["p"] == pytest.approx(
+        (1 + (np.array(null) >= row["balanced_accuracy"] - 1e-9).sum()) / 20
+    )
+
+
+def test_it_is_near_scikit_learns(write_recording):
+    labels, logits = sigmoids(600, 2, 12, classes=10)
+    recording = write_recording(
+        labels=labels, gates={"g": special.expit(logits)}, names=list("abcdefghij")
+    )
+    row = linear_probe(recording, permutations=9).loc[0]
+    halves = stratified_folds(labels, 2, np.random.default_rng(0))
+    model = LinearDiscriminantAnalysis().fit(logits[halves == 1], labels[halves == 1])
+    theirs = balanced_accuracy_score(labels[halves == 0], model.predict(logits[halves == 0]))
+    assert row["balanced_accuracy"] == pytest.approx(theirs, abs=0.02)
+
+
+def test_classes_in_a_line_are_told_apart(write_recording):
+    # Regression on indicators would never predict the middle class.
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    recording = write_recording(
+        labels=labels, gates={"g": special.expit(labels[:, None] + 0.1 * rng.normal(size=(300, 1)))}
+    )
+    row = linear_probe(recording, permutations=99).loc[0]
+    assert row["balanced_accuracy"] == 1
+    assert row["high"] == 1
+    assert 0.95 < row["low"] < 1  # not a point
+    assert row["p"] == 1 / 100
+    assert row["null"] == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_a_gate_that_knows_nothing_and_one_that_is_constant(write_recording):
+    labels, logits = sigmoids(120, 0)
+    gates = {"none": special.expit(logits), "constant": np.full((120, 4), 0.5)}
+    frame = linear_probe(write_recording(labels=labels, gates=gates), permutations=99).set_index(
+        "gate"
+    )
+    assert frame["p"]["none"] > 0.05
+    assert (
+        frame["null_low"]["none"]
+        <= frame["balanced_accuracy"]["none"]
+        <= frame["null_high"]["none"]
+    )
+    assert frame["balanced_accuracy"]["constant"] == pytest.approx(1 / 3)
+    assert frame["p"]["constant"] == 1
+
+
+def test_how_the_work_is_cut_changes_nothing(write_recording, monkeypatch):
+    labels, logits = sigmoids(60, 1)
+    recording = write_recording(labels=labels, gates={"g": special.expit(logits)})
+    expected = linear_probe(recording, permutations=19)
+    monkeypatch.setattr(sampling, "_DENSE_CLASSES", 2)
+    assert linear_probe(recording, permutations=19).equals(expected)
+    monkeypatch.setattr(probe, "_CELLS", 1)
+    assert linear_probe(recording, permutations=19)["balanced_accuracy"].equals(
+        expected["balanced_accuracy"]
+    )
+
+
+def test_more_channels_than_images(write_recording):
+    labels, logits = sigmoids(40, 4, 100)
+    row = linear_probe(
+        write_recording(labels=labels, gates={"g": special.expit(logits / 10)}), 9
+    ).loc[0]
+    assert 0 <= row["balanced_accuracy"] <= 1
+
+
+def test_logits_and_what_is_clipped(write_recording):
+    values = np.array([[0.5, 0.0, 1.0], [special.expit(2), 1e-9, 0.25]])
+    logits, clipped = gate_logits(write_recording(labels=[0, 1], gates={"g": values}), "g")
+    edge = special.logit(2.0**-24)
+    expected = [[0, edge, -edge], [2, edge, np.log(1 / 3)]]
+    assert logits == pytest.approx(np.array(expected), abs=1e-5)
+    assert clipped == 3
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("activation", "bounds", "values", "expected"),
+    [
+        ("tanh", (-1, 1), np.tanh([-1.0, 0.5, 2.0]), 2 * np.array([-1, 0.5, 2])),
+        ("sigmoid", (0, 2), 2 * special.expit([-1.0, 0.5, 2.0]), [-1, 0.5, 2]),
+        ("hardsigmoid", (0, 1), [0.25, 0.5, 0.75], [0.25, 0.5, 0.75]),
+        ("relu6", (0, 6), [1.5, 3.0, 4.5], [0.25, 0.5, 0.75]),
+        ("softmax", (0, 1), [0.2, 0.5, 0.3], np.log([0.2, 0.5, 0.3])),
+        ("erf", (-1, 1), special.erf([-1.0, 0.5, 1.0]), [-1, 0.5, 1]),
+        ("softsign", (-1, 1), [-0.5, 0.5, 0.75], [-1, 1, 3]),
+    ],
+)
+def test_each_activation_has_its_inverse(
+    tmp_path, write_recording, activation, bounds, values, expected
+):
+    recording = write_recording(labels=[0], gates={"g": np.array(values)[None]}, bounds=bounds)
+    recording.gates[0] = Gate("g", "channel", 3, None, activation, *bounds, 1)
+    assert gate_logits(recording, "g")[0][0] == pytest.approx(np.array(expected), abs=1e-5)
+
+
+def test_an_activation_that_is_not_known_is_refused(write_recording):
+    recording: Recording = write_recording(labels=[0, 0, 1, 1], gates={"g": [[0.5]] * 4})
+    recording.gates[0] = Gate("g", "channel", 1, None, "entmax", 0, 1, 1)
+    with pytest.raises(
+        InputError, match="gate 'g' is made by entmax, whose inverse is not known; probe"
+    ):
+        linear_probe(recording)
+
+
+def test_the_interval_of_one_share_is_wilsons():
+    for right, count in [(0, 20), (7, 20), (20, 20), (1, 1)]:
+        expected = stats.binomtest(right, count).proportion_ci(method="wilson")
+        found = mean_share_interval(np.array([right / count]), np.array([count]))
+        assert found == pytest.approx((expected.low, expected.high))
+
+
+def test_too_few_classes_or_images(write_recording):
+    for labels in ([0, 1, 2], [1, 1, 1]):
+        frame = linear_probe(
+            write_recording(f"r{labels}", labels=labels, gates={"g": [[0.1], [0.2], [0.4]]}), 9
+        )
+        assert frame[["balanced_accuracy", "low", "high", "null", "p"]].isna().all(axis=None)
+        assert frame[["fitted", "scored", "clipped"]].eq(0).all(axis=None)
+    alone = linear_probe(
+        write_recording("a", labels=[0, 0, 1, 1, 2], gates={"g": np.arange(5)[:, None] / 8 + 0.1}),
+        9,
+    )
+    assert alone[["fitted", "scored"]].to_numpy().tolist() == [
+        [2, 2]
+    ]  # the class of one is left out
+    with pytest.raises(InputError, match="permutations"):
+        linear_probe(write_recording("p", labels=[0, 1]), 0)
+
+
+def test_a_pooled_input_is_probed_as_it_is(write_recording):
+    labels, inputs = sigmoids(90, 2, 6)
+    inputs = 1000 * inputs - 50  # no logit of this could be taken
+    recording = write_recording(
+        labels=labels, gates={"g": np.full((90, 6), 0.5)}, pooled={"g": inputs}
+    )
+    recording.gates[0] = Gate("g", "channel", 6, None, "entmax", 0, 1, 1)  # without an inverse
+    row = linear_probe(recording, permutations=9, seed=3, of="pooled_input").loc[0]
+    halves = stratified_folds(labels, 2, np.random.default_rng(3))
+    fit, score = halves == 1, halves == 0
+    x = inputs.astype(np.float32).astype(float)
+    shrinkage = chosen(x[fit], labels[fit], 3, 4)
+    predictions = by_definition(x[fit], labels[fit], x[score], 3, shrinkage)
+    assert row["balanced_accuracy"] == pytest.approx(
+        balanced_accuracy_score(labels[score], predictions)
+    )
+    assert (row["shrinkage"], row["clipped"]) == (shrinkage, 0)
+
+
+def test_logits_as_a_pooled_input_give_the_probe_of_the_gate(write_recording):
+    labels, logits = sigmoids(60, 1)
+    gates = {"g": special.expit(logits)}
+    values = gate_logits(write_recording("gate", labels=labels, gates=gates), "g")[0]
+    recording = write_recording(labels=labels, gates=gates, pooled={"g": values})
+    assert linear_probe(recording, 19, of="pooled_input").equals(linear_probe(recording, 19))
+
+
+def test_a_gate_that_lost_what_it_got(write_recording):
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    maps = rng.normal(size=(120, 4, 5))
+    maps[:, 2, 3] += 4 * labels
+    recording = write_recording(
+        labels=labels, gates={"s": rng.uniform(0, 1, (120, 4, 5))}, pooled={"s": maps}
+    )
+    gate, given = linear_probe(recording, 99), linear_probe(recording, 99, of="pooled_input")
+    assert gate["p"][0] > 0.05
+    assert given["balanced_accuracy"][0] > 0.8 > gate["high"][0]
+    assert given["p"][0] == 1 / 100
+    assert list(given) == list(gate)
+
+
+def test_pooled_inputs_that_are_not_there(write_recording):
+    labels, logits = sigmoids(60, 1)
+    gates = {"own": special.expit(logits), "factor": special.expit(logits)}
+    some = write_recording("some", labels=labels, gates=gates, pooled={"own": logits})
+    frame = linear_probe(some, 9, of="pooled_input").set_index("gate")
+    assert frame.loc["own", "fitted"] == 30
+    assert frame.loc["factor", ["fitted", "scored", "clipped"]].tolist() == [0, 0, 0]
+    assert frame.loc["factor", ["balanced_accuracy", "low", "high", "null", "p"]].isna().all()
+    with pytest.raises(InputError, match="no pooled input of 'own'; capture with --pooled-inputs"):
+        linear_probe(write_recording("none", labels=labels, gates=gates), of="pooled_input")
+    with pytest.raises(InputError, match="'input' of a gate cannot be probed; take gate or pooled"):
+        linear_probe(some, of="input")
+    logits[3, 1] = np.inf
+    endless = write_recording("endless", labels=labels, gates=gates, pooled={"own": logits})
+    with pytest.raises(InputError, match="1 values of the pooled input of 'own' are not finite"):
+        linear_probe(endless, of="pooled_input")
+
+
+def test_the_p_over_all_gates(write_recording):
+    """Against the highest of all gates under each permutation; a gate alone keeps its p."""
+    gates = {f"g{i}": special.expit(sigmoids(90, 2.0 * i, seed=i)[1]) for i in range(3)}
+    labels = np.arange(90) % 3
+    alone = [
+        linear_probe(
+            write_recording(f"alone{i}", labels=labels, gates={name: values}), permutations=99
+        ).loc[0]
+        for i, (name, values) in enumerate(gates.items())
+    ]
+    both = linear_probe(write_recording("all", labels=labels, gates=gates), permutations=99)
+    assert [row["p"] for row in alone] == both["p"].tolist()
+    assert [row["p_max"] for row in alone] == both["p"].tolist()
+    assert (both["p_max"] >= both["p"]).all()
+    assert (both["p_max"] > both["p"]).any()
+    assert both["p_max"].iloc[2] == 0.01

@@ -1,0 +1,393 @@
+"""Every page of the dashboard, without a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from attnscope import statistics
+from attnscope.errors import InputError
+from attnscope.recording.recording import Recording
+from attnscope.serve import serve
+
+APP = Path(__file__).parents[2] / "streamlit_app" / "app.py"
+PAGES = sorted(file.stem for file in (APP.parent / "views").glob("*.py"))
+VIEWS = {
+    "channels": ["One gate", "Over depth"],
+    "maps": ["Images", "Class means", "Agreement with Grad-CAM"],
+    "comparison": ["Accuracy", "Gates", "Grad-CAM", "Images"],
+}
+MARKUP = ["<script>alert(1)</script>", "*a* [b](http://c) $d$ `e` :smile: ``", "_f_ -> # | g\n- h"]
+
+Maker = Callable[..., Recording]
+
+
+@pytest.fixture
+def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
+    def run(folder: Path, page: str = "overview", recording: str | None = None) -> AppTest:
+        monkeypatch.setattr(sys, "argv", [str(APP), str(folder)])
+        app = AppTest.from_file(str(APP), default_timeout=120)
+        if recording is not None:
+            app.query_params["run"] = recording
+        app.run()
+        return app.switch_page(f"views/{page}.py").run() if page != "overview" else app
+
+    return run
+
+
+@pytest.fixture
+def folder(make_recording: Maker, tmp_path: Path) -> Path:
+    make_recording("cbam")
+    make_recording("se", spatial=False, seed=1, accuracy=0.6)
+    return tmp_path
+
+
+def well(app: AppTest) -> None:
+    assert [error.message for error in app.exception] == []
+    assert [error.value for error in app.error] == []
+
+
+def texts(app: AppTest) -> str:
+    return "\n".join(text.value for text in app.text)
+
+
+def views(app: AppTest) -> list[str]:
+    for group in app.get("button_group"):
+        if group.label == "View":
+            return list(group.options)
+    return []
+
+
+def choose_view(app: AppTest, view: str) -> AppTest:
+    next(g for g in app.get("button_group") if g.label == "View").set_value(view)
+    return app.run()
+
+
+@pytest.mark.parametrize("recording", ["cbam/test", "se/test"])
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_and_view_opens(
+    page: str, recording: str, folder: Path, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page(folder, page, recording)
+    well(app)
+    assert app.sidebar.selectbox(key="run").value == recording
+    expected = VIEWS.get(page, [])
+    if page == "maps" and recording.startswith("se"):
+        expected = expected[:2]
+    assert views(app) == expected
+    for view in expected:
+        well(choose_view(app, view))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_with_markup_are_shown_as_they_are(
+    page: str, make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    make_recording("*bold* `tick`", names=MARKUP)
+    make_recording("<b>other</b>", names=MARKUP, seed=1)
+    app = open_page(tmp_path, page)
+    well(app)
+    if page == "confusion":
+        app.selectbox(key="true").set_value(MARKUP[1])
+        app.selectbox(key="predicted").set_value(MARKUP[1]).run()
+        well(app)
+        assert MARKUP[1] in texts(app)
+        assert f"``` {MARKUP[1]} ```" in "".join(m.value for m in app.markdown)
+    for view in views(app):
+        well(choose_view(app, view))
+    assert not any(element.allow_html for element in app.markdown)
+    for element in (*app.markdown, *app.caption, *app.info, *app.warning, *app.error):
+        beside_code = re.sub(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", "", element.value)
+        for name in (*MARKUP, "*bold*", "<b>"):
+            assert " ".join(name.split()) not in beside_code
+
+
+def test_literal_fences_every_text(open_page: Callable[..., AppTest], folder: Path) -> None:
+    open_page(folder)  # puts the app's folder on the path, as Streamlit does
+    literal = sys.modules["widgets"].literal
+    assert literal("cat") == "`cat`"
+    assert literal("a`b") == "``a`b``"
+    assert literal("`a``") == "``` `a`` ```"
+    assert literal("a\n\n# b") == "`a # b`"
+    assert literal("") == "` `"
+
+
+def test_overview_shows_the_statistics(folder: Path, open_page: Callable[..., AppTest]) -> None:
+    app, recording = open_page(folder), Recording(folder / "cbam")
+    shown = {metric.label: metric.value for metric in app.metric}
+    right = (recording.labels == recording.predictions).mean()
+    assert shown["Accuracy"] == f"{100 * right:.2f} %"
+    assert shown["Images"] == "60"
+    assert shown["Gates"] == "4"
+    error = statistics.calibration_error(recording)
+    assert shown["Calibration error"] == f"{100 * error:.2f} %"
+    metrics = statistics.class_metrics(recording)
+    metrics[["precision", "recall", "f1"]] *= 100
+    pd.testing.assert_frame_equal(app.dataframe[0].value, metrics)
+
+
+def test_channels_show_the_statistics(folder: Path, open_page: Callable[..., AppTest]) -> None:
+    app, recording = open_page(folder, "channels"), Recording(folder / "cbam")
+    gate = "layer1.attention.channel"
+    effects = statistics.channel_effects(recording, gate)
+    shown = app.dataframe[0].value
+    assert shown["channel"].iloc[0] == 0, "the planted effect comes first"
+    pd.testing.assert_frame_equal(shown.sort_values("channel"), effects, check_like=True)
+    assert "Channel 0" in [heading.value for heading in app.subheader]
+    profiles = statistics.class_profiles(recording, gate)
+    pd.testing.assert_frame_equal(app.dataframe[1].value, profiles)
+    state = statistics.gate_state(recording).set_index("gate").loc[gate]
+    assert app.metric[3].value == f"{100 * state['constant']:.2f} %" == "12.50 %"
+    app.selectbox(key="gate").set_value("layer2.attention.channel").run()
+    well(app)
+    assert len(app.dataframe[0].value) == 16
+
+
+def test_a_network_without_spatial_gates_is_told_so(
+    folder: Path, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page(folder, "maps", "se/test")
+    assert "no spatial gate" in app.info[0].value
+    assert len(app.image) == 1, "Grad-CAM alone is shown"
+
+
+def test_interventions_are_shown_with_a_verdict_on_each_gate(
+    folder: Path, open_page: Callable[..., AppTest], add_interventions: Callable[..., Path]
+) -> None:
+    recording = Recording(folder / "cbam")
+    asked = open_page(folder, "usage")
+    well(asked)
+    assert "no interventions on this recording" in asked.info[0].value
+    assert asked.code[0].value == f"attnscope intervene {folder / 'cbam'}"
+    made = add_interventions(recording)
+    app = open_page(folder, "usage")
+    well(app)
+    assert len(app.image) == 2
+    shown = app.dataframe[0].value.set_index("Gate")
+    assert list(shown.index) == [gate.name for gate in recording.gates]
+    assert shown["Verdict"].iloc[0] == "its class is used"
+    assert shown["Verdict"].iloc[3] == "no class seen in it, no use of it seen"
+    right = 100 * (recording.labels == recording.predictions).mean()
+    assert shown["Class, points"].iloc[0].startswith(f"{right:+.2f} (")
+    assert not shown["Class, margin"].iloc[0].startswith("+0.00")
+    assert shown["Own gate, points"].iloc[0].startswith("+0.00 (")
+    assert "It is used at 1, most at layer1.attention.channel" in texts(app)
+    # What is added later is seen at the next click.
+    (made / "ablation.csv").write_text("gate,share,p\nlayer1.attention.channel,0.1,0.5\n")
+    about = json.loads((made / "about.json").read_text())
+    (made / "about.json").write_text(json.dumps({**about, "experiments": ["ablate"]}))
+    app.run()
+    assert len(app.dataframe) == 2
+    assert app.dataframe[1].value["p"].iloc[0] == 0.5
+    # Of another recording than the one that is there now: not shown as if it were of this one.
+    (made / "about.json").write_text(json.dumps({**about, "recording": "another"}))
+    app.run()
+    assert "no interventions on this recording" in app.info[0].value
+
+
+def test_interventions_outside_the_folder_are_not_opened(
+    folder: Path, open_page: Callable[..., AppTest], add_interventions: Callable[..., Path]
+) -> None:
+    add_interventions(Recording(folder / "cbam"))
+    inside = folder / "cbam" / "recordings"  # the interventions lie beside it
+    app = open_page(inside, "usage")
+    well(app)
+    assert "no interventions on this recording" in app.info[0].value
+
+
+def test_one_image_can_be_asked_for(folder: Path, open_page: Callable[..., AppTest]) -> None:
+    app, recording = open_page(folder, "maps"), Recording(folder / "cbam")
+    app.number_input(key="image").set_value(17).run()
+    well(app)
+    assert app.text[0].value == recording.rows["path"][17]
+
+
+@pytest.mark.parametrize("source", ["picture", "Grad-CAM", "layer1.attention.spatial"])
+def test_a_cell_of_the_confusion_matrix_opens_its_images(
+    source: str, folder: Path, open_page: Callable[..., AppTest]
+) -> None:
+    app, recording = open_page(folder, "confusion"), Recording(folder / "cbam")
+    assert not app.image
+    app.selectbox(key="true").set_value("cat")
+    app.selectbox(key="predicted").set_value("dog")
+    app.selectbox(key="show").set_value(source)
+    app.run()
+    well(app)
+    rows = np.flatnonzero((recording.labels == 0) & (recording.predictions == 1))
+    assert len(rows) == statistics.confusion_matrix(recording).loc["cat", "dog"] > 1
+    assert app.subheader[0].value == f"{len(rows)} images"
+    assert len(app.image) == len(rows)
+    confidence = recording.probabilities.max(1)
+    rows = sorted(rows, key=lambda row: -confidence[row])
+    captions = [
+        f"cat → dog\nconfidence {confidence[row]:.3f}\n{recording.rows['path'][row]}"
+        for row in rows
+    ]
+    assert [text.value for text in app.text] == captions
+
+
+def test_misclassified_images_come_by_confidence_and_in_pages(
+    make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    recording = make_recording("poor", accuracy=0.2)
+    wrong = statistics.misclassified(recording)
+    app = open_page(tmp_path, "mistakes")
+    well(app)
+    assert app.subheader[0].value == f"{len(wrong)} of {len(wrong)} misclassified images"
+    assert len(wrong) > 20
+    paths = [text.value.splitlines()[-1] for text in app.text]
+    assert paths == wrong["path"].tolist()[:20]
+
+
+def test_comparison_says_that_no_class_differs(
+    folder: Path, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page(folder, "comparison", "cbam/test")
+    well(app)
+    expected = statistics.compare_accuracy(Recording(folder / "cbam"), Recording(folder / "se"))
+    shown = app.dataframe[0].value
+    np.testing.assert_allclose(shown["p_holm"], expected["p_holm"])
+    np.testing.assert_allclose(shown["accuracy_b"], 100 * expected["accuracy_b"])
+    assert expected["p_holm"].iloc[1:].min() > 0.05
+    assert app.info[0].value.startswith("No class differs")
+
+
+def test_comparison_names_the_classes_that_differ(
+    make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    make_recording("good", accuracy=1.0)
+    make_recording("poor", accuracy=0.0)
+    app = open_page(tmp_path, "comparison")
+    well(app)
+    assert "`cat`, `dog`, `owl`" in app.warning[0].value
+
+
+@pytest.mark.parametrize("view", VIEWS["comparison"])
+def test_recordings_of_different_images_are_refused_in_one_line(
+    view: str, make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    make_recording("a")
+    make_recording("b", count=30)
+    app = choose_view(open_page(tmp_path, "comparison"), view)
+    assert [error.message for error in app.exception] == []
+    assert len(app.error) == 1
+    assert "not of the same images" in app.error[0].value
+
+
+def test_one_recording_alone_cannot_be_compared(
+    make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    make_recording("alone")
+    app = open_page(tmp_path, "comparison")
+    well(app)
+    assert "takes two" in app.info[0].value
+
+
+def test_a_folder_without_recordings_is_one_line(
+    tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page(tmp_path)
+    assert [error.message for error in app.exception] == []
+    assert "holds no recording" in app.error[0].value
+
+
+def test_a_damaged_recording_is_named_and_hides_no_other(
+    folder: Path, open_page: Callable[..., AppTest]
+) -> None:
+    (folder / "se/recordings/test/manifest.json").write_text("{")
+    app = open_page(folder)
+    well(app)
+    assert app.sidebar.selectbox(key="run").options == ["cbam/test"]
+    assert "se/recordings/test/manifest.json" in app.sidebar.warning[0].value
+
+
+def test_arrays_that_vanish_are_one_line(folder: Path, open_page: Callable[..., AppTest]) -> None:
+    for file in folder.glob("cbam/recordings/test/shards/*/arrays.safetensors"):
+        file.unlink()
+    app = open_page(folder, "channels")
+    assert [error.message for error in app.exception] == []
+    assert "cannot be read" in app.error[0].value
+
+
+def test_a_run_that_was_captured_again_is_seen(
+    make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    make_recording("again", accuracy=0.0)
+    app = open_page(tmp_path)
+    assert app.metric[0].value == "0.00 %"
+    shutil.rmtree(tmp_path / "again")
+    make_recording("again", accuracy=1.0)
+    assert app.run().metric[0].value == "100.00 %"
+
+
+@pytest.mark.parametrize("label", ["../outside/test", "/etc", "inside/../../outside/test"])
+def test_a_url_opens_nothing_outside_the_folder(
+    label: str, make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    make_recording("outside")
+    make_recording("here/inside")
+    app = open_page(tmp_path / "here", recording=label)
+    well(app)
+    assert app.sidebar.selectbox(key="run").value == "inside/test"
+    assert app.sidebar.selectbox(key="run").options == ["inside/test"]
+
+
+def test_the_pages_need_no_torch(folder: Path, tmp_path: Path) -> None:
+    program = f"""
+import sys
+from streamlit.testing.v1 import AppTest
+sys.argv = ["app.py", {str(folder)!r}]
+app = AppTest.from_file({str(APP)!r}, default_timeout=120).run()
+for page in {PAGES!r}:
+    app.switch_page(f"views/{{page}}.py").run()
+    assert not app.exception, app.exception
+print("torch" in sys.modules, "matplotlib.pyplot" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_another_recording_forgets_classes_that_it_has_not(
+    make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    make_recording("a")
+    make_recording("b", names=["x", "y"])
+    app = open_page(tmp_path, "confusion", "a/test")
+    app.selectbox(key="true").set_value("owl").run()
+    app.selectbox(key="show").set_value("layer1.attention.spatial").run()
+    app.sidebar.selectbox(key="run").set_value("b/test").run()
+    well(app)
+    assert app.selectbox(key="true").value is None
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+def test_serve_refuses_a_port_that_does_not_exist(port: int, folder: Path) -> None:
+    with pytest.raises(InputError, match=f"port {port} .* 1 to 65535"):
+        serve(folder, port)
+
+
+def test_serve_refuses_a_port_that_is_taken(folder: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port} .* take another with --port"):
+            serve(folder, port)
+
+
+def test_serve_refuses_a_folder_without_recordings(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no recording"):
+        serve(tmp_path)
