@@ -385,7 +385,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
         if key == "about" and isinstance(there, dict) and isinstance(here, dict):
             words.extend(_differences(there, here))
             continue
-        what = key.removesuffix("sha256_of").replace("_", " ")
+        what = key.removesuffix("_sha256").replace("_", " ")
         short = (isinstance(value, (int, float, str)) for value in (there, here))
         if all(short) and max(len(str(there)), len(str(here))) < 40:
             words.append(f"{what} {there} instead of {here}")
