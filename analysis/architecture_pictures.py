@@ -34,7 +34,7 @@ _STEPS = (
     (
         "attribution of the same forward",
         "Grad-CAM (n, h, w), signed",
-        "capturing/attribution.py",
+        "attribution/",
         "gradients after one layer",
     ),
     ("shard", "arrays.safetensors, rows.parquet", "recording/writer.py", "whole or not there"),

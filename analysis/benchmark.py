@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from attnscope.capturing.attribution import last_map_layer
+from attnscope.attribution import last_map_layer
 from attnscope.capturing.capture import capture
 from attnscope.data.images import LabelledImages, Normalization
 from attnscope.data.load import Data

@@ -125,7 +125,7 @@ def test_a_library_has_its_place(file: Path) -> None:
     module = module_of(file)
     places = {
         "matplotlib": {"figures", "pictures", "report"},
-        "captum": {"capturing"},
+        "captum": {"attribution"},
         "streamlit": {"serve", "commands"},
     }
     for library, allowed in places.items():

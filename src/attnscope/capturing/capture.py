@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from attnscope.attribution import head_graph, last_map_layer
 from attnscope.capturing.arrays import ShardArrays, gate_arrays, image_rows
-from attnscope.capturing.attribution import head_graph, last_map_layer
 from attnscope.capturing.batching import (
     IN_UNIT_RANGE,
     SAMPLE_IMAGES,
@@ -123,7 +123,7 @@ def capture(
             raise InputError(f"the network knows {outputs} classes, the data set {len(names)}")
         layers = list(grad_cam_layers if grad_cam_layers is not None else ())
         if grad_cam_layers is None:
-            layers = [last_map_layer(model, sample.x)]
+            layers = [last_map_layer(model, sample.x, gates)]
         inputs: dict[str, Tensor] = {}
         edits = pooling_edits(gates, inputs) if pooled_inputs else {}
         if pooled_inputs:  # which gates have any must be known before the first shard

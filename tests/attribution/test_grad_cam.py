@@ -7,7 +7,7 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from attnscope.capturing.attribution import head_graph, last_map_layer
+from attnscope.attribution import head_graph, last_map_layer
 from attnscope.errors import InputError
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import watch_gates

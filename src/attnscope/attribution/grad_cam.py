@@ -9,6 +9,7 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
+from attnscope.attribution.methods import GRAD_CAM, Attribution, register_attribution
 from attnscope.errors import InputError
 
 
@@ -87,49 +88,16 @@ def head_graph(model: nn.Module, layers: Sequence[str]) -> Iterator[HeadGraph]:
             head.outputs.clear()
 
 
-def last_map_layer(model: nn.Module, images: Tensor) -> str:
-    """The layer whose output is the last feature map larger than 1×1: Grad-CAM's usual place.
+def _explain(model: nn.Module, images: Tensor, target: Tensor, layer: str) -> Tensor:
+    with head_graph(model, [layer]) as head:
+        return head.grad_cam(layer, model(images), target)
 
-    A map whose channels come last ``(N, H, W, C)`` is none that Grad-CAM can weigh: such an output
-    has the proportions of the images along other axes, and is passed over.
 
-    Args:
-        model: any network, in eval mode.
-        images: a small sample as the network gets it, ``(N, 3, H, W)``.
-
-    Raises:
-        InputError: no layer returns such a map.
-    """
-    found = ""
-    handles = []
-
-    high, wide = images.shape[-2:]
-
-    def see(name: str, output: object) -> None:
-        nonlocal found
-        if not isinstance(output, Tensor) or output.ndim != 4 or min(output.shape[2:]) == 1:
-            return
-        _, first, second, third = output.shape
-        channels_last = first * wide == second * high and second * wide != third * high
-        if not channels_last:
-            found = name
-
-    try:
-        for name, module in model.named_modules():
-            if name:
-                handles.append(
-                    module.register_forward_hook(
-                        lambda module, args, output, name=name: see(name, output)
-                    )
-                )
-        with torch.no_grad():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not found:
-        raise InputError(
-            "no layer of the network returns a map (N, C, H, W) larger than 1×1 for Grad-CAM; "
-            "capture without it: --no-grad-cam, or grad_cam_layers=()"
-        )
-    return found
+register_attribution(
+    Attribution(
+        GRAD_CAM,
+        "Grad-CAM of a layer, from the forward that gives everything else and one backward pass",
+        "layer",
+        _explain,
+    )
+)

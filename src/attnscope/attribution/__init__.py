@@ -1,0 +1,29 @@
+"""What made the network decide as it did: attribution methods, by Captum.
+
+An attribution has three parts: the method (`ATTRIBUTIONS`), the layer (or the input), and the
+target, the class that is explained: ``predicted`` or ``true``.
+"""
+
+# Each of these registers its methods.
+from attnscope.attribution import integrated_gradients as _integrated_gradients  # noqa: F401
+from attnscope.attribution import occlusion as _occlusion  # noqa: F401
+from attnscope.attribution.grad_cam import HeadGraph, head_graph
+from attnscope.attribution.layers import last_map_layer
+from attnscope.attribution.methods import (
+    ATTRIBUTIONS,
+    GRAD_CAM,
+    Attribution,
+    Explain,
+    register_attribution,
+)
+
+__all__ = [
+    "ATTRIBUTIONS",
+    "GRAD_CAM",
+    "Attribution",
+    "Explain",
+    "HeadGraph",
+    "head_graph",
+    "last_map_layer",
+    "register_attribution",
+]
