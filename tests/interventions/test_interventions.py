@@ -35,13 +35,9 @@ from attnscope.pictures.usage import static_sentence, usage_sentence
 from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.report import find_outcomes
 from attnscope.statistics import compare_gates, gate_usage, sampling
-from attnscope.statistics.effects import (
-    edit_contrast,
-    margins,
-    paired_accuracy_change,
-    replacement_effects,
-)
+from attnscope.statistics.effects import edit_contrast, margins, replacement_effects
 from attnscope.statistics.geometry import linear_cka
+from attnscope.statistics.inference import paired_accuracy_change
 from attnscope.statistics.usage import (
     CONSTANT,
     HARMS,

@@ -40,14 +40,13 @@ from attnscope.statistics import (
     usage_over_seeds,
 )
 from attnscope.statistics.agreement import centre_map, score_intervals, score_maps
-from attnscope.statistics.effects import (
-    bootstrap_interval,
+from attnscope.statistics.inference import (
     mcnemar,
     paired_accuracy_change,
+    paired_interval,
     paired_t,
 )
-from attnscope.statistics.sampling import permutation_p
-from attnscope.statistics.seeds import paired_interval
+from attnscope.statistics.resampling import bootstrap_interval, permutation_p
 
 TIMES = int(os.environ.get("ATTNSCOPE_CALIBRATION_TIMES", "1"))
 FOUND = os.environ.get("ATTNSCOPE_CALIBRATION_FOUND")  # where rates are written down, if at all

@@ -22,7 +22,7 @@ from attnscope.kinds import Gate
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.geometry import gate_similarity
-from attnscope.statistics.sampling import gate_rows
+from attnscope.statistics.reading import gate_rows
 
 _CALIBRATION = 256  # images on which BatchNorm is estimated again
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
-from attnscope.statistics.effects import mcnemar
+from attnscope.statistics.inference import holm, mcnemar
 from attnscope.statistics.profiles import class_moments
-
-_ORDERS = 9_999
-"""Of classes, drawn where there are more; the 7! = 5,040 of seven classes are all counted."""
+from attnscope.statistics.resampling import order_test
 
 
 def compare_accuracy(a: Recording, b: Recording) -> pd.DataFrame:
@@ -120,7 +117,7 @@ def compare_class_order(a: Recording, b: Recording, seed: int = 0) -> pd.DataFra
     rows = []
     for name, distances in compare_profiles(a, b).groupby("gate", sort=False):
         of_gate = distances.dropna()
-        rho, p = _order_similarity(
+        rho, p = order_test(
             of_gate["distance_a"].to_numpy(), of_gate["distance_b"].to_numpy(), seed
         )
         rows.append({"gate": name, "spearman": rho, "p": p})
@@ -152,16 +149,6 @@ def compare_grad_cam(
     return mean_scores(scores, a.labels, a.classes)[["class", *SCORES, "scored", "constant"]]
 
 
-def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Holm's (1979) adjusted p-values; NaN stays NaN and is no test."""
-    adjusted = np.full(p.shape, np.nan)
-    tests = np.flatnonzero(~np.isnan(p))
-    order = tests[np.argsort(p[tests], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted
-
-
 def _profile_distances(recording: Recording, gate: str) -> NDArray[np.float64]:
     values = recording.channel(gate)
     profiles = class_moments(values, recording.labels, len(recording.classes)).mean
@@ -170,24 +157,6 @@ def _profile_distances(recording: Recording, gate: str) -> NDArray[np.float64]:
     offset = profiles[known] - profiles[known].mean(0)
     distances[known] = np.sqrt((offset**2).mean(1))
     return distances
-
-
-def _order_similarity(
-    x: NDArray[np.float64], y: NDArray[np.float64], seed: int
-) -> tuple[float, float]:
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return np.nan, np.nan
-    ranks = stats.zscore(stats.rankdata(y))
-    # The t distribution is too ready: of eight classes it calls 5.8 % of all orders p < 0.05.
-    found = stats.permutation_test(
-        (stats.zscore(stats.rankdata(x)),),
-        lambda order, axis: (order * ranks).mean(axis),
-        permutation_type="pairings",
-        vectorized=True,
-        n_resamples=_ORDERS,
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.statistic), float(found.pvalue)
 
 
 def shared_channel_gates(a: Recording, b: Recording) -> list[str]:

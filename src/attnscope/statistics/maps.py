@@ -17,7 +17,7 @@ from attnscope.statistics.agreement import (
     score_maps,
 )
 from attnscope.statistics.profiles import class_moments
-from attnscope.statistics.sampling import expect_positive
+from attnscope.statistics.resampling import expect_positive
 
 
 def class_mean_maps(recording: Recording | Moments, gate: str) -> NDArray[np.float64]:

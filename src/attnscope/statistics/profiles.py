@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from attnscope.recording.moments import Moments, Spread
 from attnscope.recording.recording import Recording
+from attnscope.statistics.inference import benjamini_yekutieli, f_test, mean_interval
 
 SATURATED = 0.01
 """A value is saturated within this share of the gate's range from one of its bounds."""
@@ -32,12 +32,7 @@ class ClassMoments:
 
     def interval(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The 95 % interval of the mean, ``mean ± t(0.975, n - 1) std / √n``; NaN where std is."""
-        count = self.count.reshape(-1, *[1] * (self.mean.ndim - 1))
-        # Where there are too few images for an interval, std is NaN already; the floors only keep
-        # the arithmetic from warning.
-        quantile = stats.t.ppf(0.975, np.maximum(count - 1, 1))
-        half = quantile * self.std / np.sqrt(np.maximum(count, 1))
-        return self.mean - half, self.mean + half
+        return mean_interval(self.mean, self.std, self.count)
 
 
 def class_moments(values: NDArray[Any], labels: NDArray[np.int64], classes: int) -> ClassMoments:
@@ -133,8 +128,8 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
             divide="ignore"
         ):  # msw is 0 for a channel that varies between classes only
             f[varying] = ssb / between / msw
-        p[varying] = stats.f.sf(f[varying], between, within)
-        p_by[varying] = stats.false_discovery_control(p[varying], method="by")
+        p[varying] = f_test(f[varying], between, within)
+        p_by[varying] = benjamini_yekutieli(p[varying])
         eta[varying] = ssb / (ssb + ssw)
         omega[varying] = (ssb - between * msw) / (ssb + ssw + msw)
     return pd.DataFrame(

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import stats
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
-from attnscope.statistics.comparison import expect_same_images, holm
-from attnscope.statistics.effects import bootstrap_interval
-
-_ROUNDING = 1e-12
+from attnscope.statistics.comparison import expect_same_images
+from attnscope.statistics.inference import holm, paired_interval
+from attnscope.statistics.resampling import bootstrap_interval
 
 
 def compare_seeds(
@@ -167,16 +164,3 @@ def disagreements(a: Recording, b: Recording) -> pd.DataFrame:
         }
     )
     return frame.sort_values("certainty", ascending=False, kind="stable", ignore_index=True)
-
-
-def paired_interval(difference: NDArray[np.float64]) -> dict[str, float]:
-    """Mean of paired differences, Student's t interval (95 %), and p of the paired t test."""
-    mean, count = float(difference.mean()), len(difference)
-    error = difference.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
-    # Differences are counts over counts: what is this small is rounding. Without any spread there
-    # is nothing to hold a difference against.
-    if not error > _ROUNDING:
-        return {"difference": mean, "low": np.nan, "high": np.nan, "p": np.nan}
-    half = stats.t.ppf(0.975, count - 1) * error
-    p = 2 * stats.t.sf(abs(mean) / error, count - 1)
-    return {"difference": mean, "low": mean - half, "high": mean + half, "p": float(p)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from attnscope.recording.recording import Recording
-from attnscope.statistics.sampling import (
-    StandardizedGate,
+from attnscope.statistics.inference import t_interval
+from attnscope.statistics.reading import StandardizedGate
+from attnscope.statistics.resampling import (
     expect_positive,
     permutation_p,
     permuted_class_sums,
@@ -197,8 +197,8 @@ def _with_interval(
     # Where nothing varies there are no degrees of freedom, and the interval is a point.
     ratio = (parts**2 / np.maximum(degrees, 1)[:, None]).sum(0)
     freedom = variance**2 / np.where(ratio > 0, ratio, 1)
-    half = stats.t.ppf(0.975, np.maximum(freedom, 1)) * np.sqrt(variance)
-    return index, np.maximum(index - half, -1), np.minimum(index + half, 1)
+    low, high = t_interval(index, np.sqrt(variance), np.maximum(freedom, 1))
+    return index, np.maximum(low, -1), np.minimum(high, 1)
 
 
 def _permuted_index(

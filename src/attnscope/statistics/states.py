@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.statistics.profiles import class_moments
-from attnscope.statistics.sampling import stretches
+from attnscope.statistics.reading import stretches
 
 THRESHOLDS = (0.001, 0.01, 0.05, 0.1)
 """Shares of the gate's range within which a value counts as at a bound, neutral or at its start."""
