@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError
+from attnscope.kinds import PER_CHANNEL
 from attnscope.recording.recording import Recording
 from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
 from attnscope.statistics.inference import holm, mcnemar
@@ -165,8 +166,8 @@ def shared_channel_gates(a: Recording, b: Recording) -> list[str]:
     Raises:
         InputError: there is none.
     """
-    names_b = {gate.name for gate in b.gates_of_kind("channel")}
-    shared = [gate.name for gate in a.gates_of_kind("channel") if gate.name in names_b]
+    names_b = {gate.name for gate in b.gates_with(PER_CHANNEL)}
+    shared = [gate.name for gate in a.gates_with(PER_CHANNEL) if gate.name in names_b]
     if not shared:
         raise InputError(
             f"{a.folder} and {b.folder} have no channel gate of the same name; "

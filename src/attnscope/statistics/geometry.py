@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnscope.kinds import MAP, Gate
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images, shared_channel_gates
@@ -188,21 +189,23 @@ def compare_gates(a: Recording, b: Recording, images: int = 1000, seed: int = 0)
     for gate in a.gates:
         if gate.name in names:
             x, y = (gate_rows(recording, gate.name, rows) for recording in (a, b))
-            similarity, count = gate_similarity(x, y, gate.kind)
+            similarity, count = gate_similarity(x, y, gate)
             found.append(
                 {"gate": gate.name, "kind": gate.kind, "similarity": similarity, "images": count}
             )
     return pd.DataFrame(found, columns=["gate", "kind", "similarity", "images"])
 
 
-def gate_similarity(x: NDArray[np.float32], y: NDArray[np.float32], kind: str) -> tuple[float, int]:
+def gate_similarity(
+    x: NDArray[np.float32], y: NDArray[np.float32], gate: Gate
+) -> tuple[float, int]:
     """That of `compare_gates` for the values of one gate, and how many images were scored.
 
     Args:
         x, y: ``(n, C)`` and ``(n, D)``, or ``(n, H, W)``, of the same images.
-        kind: of the gate.
+        gate: whose values they are; those of a map on one grid are compared as maps.
     """
-    if kind == "spatial" and x.shape == y.shape:
+    if gate.has(MAP) and x.shape == y.shape:
         first, second = (values.reshape(len(values), -1) for values in (x, y))
         scored = (first.max(1) > first.min(1)) & (second.max(1) > second.min(1))
         if not scored.any():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnscope.kinds import MAP
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.statistics.agreement import (
@@ -124,7 +125,7 @@ def agreement_summary(
     labels, classes = recording.labels, recording.classes
     frames = []
     for depth, gate in enumerate(recording.gates, start=1):
-        if gate.kind != "spatial":
+        if not gate.has(MAP):
             continue
         scores = map_agreement(recording, gate.name, target, seed)
         frame = mean_scores(scores, labels, classes)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnscope.kinds import MAP
 from attnscope.recording.moments import Moments, Spread
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import benjamini_yekutieli, f_test, mean_interval
@@ -202,7 +203,7 @@ def gate_state(recording: Recording) -> pd.DataFrame:
         values = recording.gate(gate.name)
         values = values.reshape(len(values), -1)
         margin = SATURATED * (gate.hi - gate.lo)
-        axis = 1 if gate.kind == "spatial" else 0
+        axis = 1 if gate.has(MAP) else 0
         rows.append(
             {
                 "gate": gate.name,
