@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -16,9 +18,15 @@ def confusion_matrix(recording: Recording) -> pd.DataFrame:
     Returns:
         ``K × K``, both axes in the order of ``recording.classes``, whether a class occurs or not.
     """
+    from sklearn import metrics  # here, since it takes a second to import
+
     classes = recording.classes
-    cells = recording.labels * len(classes) + recording.predictions
-    counts = np.bincount(cells, minlength=len(classes) ** 2).reshape(len(classes), -1)
+    with warnings.catch_warnings():
+        # That one class is known and no other is what the recording says.
+        warnings.filterwarnings("ignore", "A single label was found", UserWarning)
+        counts = metrics.confusion_matrix(
+            recording.labels, recording.predictions, labels=range(len(classes))
+        )
     return pd.DataFrame(
         counts,
         index=pd.Index(classes, name="true"),
@@ -34,15 +42,22 @@ def class_metrics(recording: Recording) -> pd.DataFrame:
         would be 0 / 0 is NaN: the precision of a class that is never predicted, the recall of one
         without images.
     """
-    counts = confusion_matrix(recording).to_numpy()
-    right, support, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    from sklearn import metrics  # here, since it takes a second to import
+
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        recording.labels,
+        recording.predictions,
+        labels=range(len(recording.classes)),
+        zero_division=np.nan,
+    )
     return pd.DataFrame(
         {
             "class": recording.classes,
-            "precision": _ratio(right, predicted),
-            "recall": _ratio(right, support),
-            "f1": _ratio(2 * right, support + predicted),
-            "support": support,
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            # Where no image is right, scikit-learn counts in floating point.
+            "support": support.astype(np.int64),
         }
     )
 
