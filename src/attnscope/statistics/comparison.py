@@ -12,9 +12,14 @@ from attnscope.recording.recording import Recording
 from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
 from attnscope.statistics.inference import holm, mcnemar
 from attnscope.statistics.profiles import class_moments
+from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import order_test
 
 
+@statistic(
+    "Accuracies of two networks, and whether they differ (McNemar).",
+    takes=("recording", "recording"),
+)
 def compare_accuracy(a: Recording, b: Recording) -> pd.DataFrame:
     """Accuracies of two networks on the same images, and whether they differ.
 
@@ -61,6 +66,10 @@ def compare_accuracy(a: Recording, b: Recording) -> pd.DataFrame:
     return frame
 
 
+@statistic(
+    "How far each class's profile lies from the mean profile, in two networks.",
+    takes=("recording", "recording"),
+)
 def compare_profiles(a: Recording, b: Recording) -> pd.DataFrame:
     """How far each class's profile lies from the mean profile, in the channel gates both have.
 
@@ -94,6 +103,10 @@ def compare_profiles(a: Recording, b: Recording) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+@statistic(
+    "How similarly two networks order the classes by those distances.",
+    takes=("recording", "recording"),
+)
 def compare_class_order(a: Recording, b: Recording, seed: int = 0) -> pd.DataFrame:
     """How similarly two networks order the classes by the distances of ``compare_profiles``.
 
@@ -125,6 +138,9 @@ def compare_class_order(a: Recording, b: Recording, seed: int = 0) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+@statistic(
+    "How alike the Grad-CAM of two networks is, image by image.", takes=("recording", "recording")
+)
 def compare_grad_cam(
     a: Recording, b: Recording, target: str = "predicted", seed: int = 0
 ) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from attnscope.statistics.inference import (
     paired_accuracy_change,
     paired_t,
 )
+from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import bootstrap_interval
 
 OUTCOME_COLUMNS = ["target", "edit", "row", "label", "prediction", "margin"]
@@ -43,6 +44,7 @@ def margins(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[
     return found
 
 
+@statistic("What each edit of each gate changes.", takes=("outcomes",))
 def replacement_effects(
     outcomes: pd.DataFrame, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -91,6 +93,7 @@ def replacement_effects(
     return pd.DataFrame(rows)
 
 
+@statistic("Two edits of each gate against each other.", takes=("outcomes", "edit", "edit"))
 def edit_contrast(
     outcomes: pd.DataFrame, first: str, second: str, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from attnscope.kinds import MAP, Gate
+from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images, shared_channel_gates
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.ranks import rank_correlation, standard_ranks
 from attnscope.statistics.reading import gate_rows
+from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
     centered_interval,
     expect_positive,
@@ -26,6 +27,11 @@ _CELLS = 2**22
 """Resampled class means that are held at a time."""
 
 
+@statistic(
+    "How unlike a gate's profiles of two classes are.",
+    takes=("recording", "gate"),
+    trait=PER_CHANNEL,
+)
 def class_distances(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     """How unlike a channel gate's profiles of two classes are: 1 less Pearson's correlation.
 
@@ -53,6 +59,7 @@ def class_distances(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     )
 
 
+@statistic("Whether two networks find the same classes alike.", takes=("recording", "recording"))
 def compare_geometry(
     a: Recording, b: Recording, permutations: int = 1000, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -159,6 +166,9 @@ def _interval(
     return max(low, -1.0), min(high, 1.0)
 
 
+@statistic(
+    "How alike the gates of two networks are on the same images.", takes=("recording", "recording")
+)
 def compare_gates(a: Recording, b: Recording, images: int = 1000, seed: int = 0) -> pd.DataFrame:
     """How alike what two networks' gates say of the same images is, gate by gate.
 

@@ -18,9 +18,13 @@ from attnscope.statistics.agreement import (
     score_maps,
 )
 from attnscope.statistics.profiles import class_moments
+from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import expect_positive
 
 
+@statistic(
+    "The mean map of a gate over the images of each class.", takes=("recording", "gate"), trait=MAP
+)
 def class_mean_maps(recording: Recording | Moments, gate: str) -> NDArray[np.float64]:
     """The mean map of a spatial gate over the images of each class.
 
@@ -36,6 +40,7 @@ def class_mean_maps(recording: Recording | Moments, gate: str) -> NDArray[np.flo
     return class_moments(maps, recording.labels, len(recording.classes)).mean
 
 
+@statistic("The mean Grad-CAM over the images of each class.")
 def class_mean_grad_cam(
     recording: Recording | Moments, target: str = "predicted"
 ) -> NDArray[np.float64]:
@@ -59,6 +64,11 @@ def class_mean_grad_cam(
     return class_moments(maps, recording.labels, len(recording.classes)).mean
 
 
+@statistic(
+    "Whether a gate and Grad-CAM look at the same place, image by image.",
+    takes=("recording", "gate"),
+    trait=MAP,
+)
 def map_agreement(
     recording: Recording, gate: str, target: str = "predicted", seed: int = 0
 ) -> pd.DataFrame:
@@ -95,6 +105,7 @@ def map_agreement(
     return frame
 
 
+@statistic("Whether gates and Grad-CAM look at the same place, with intervals.")
 def agreement_summary(
     recording: Recording, target: str = "predicted", seed: int = 0, resamples: int = 1000
 ) -> pd.DataFrame:

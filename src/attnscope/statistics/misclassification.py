@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import ENDS
+from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
     bootstrap_sums,
     expect_positive,
@@ -34,6 +35,10 @@ class _Projections:
     """Squared length of that line, unbiased; can be below 0 for means that do not differ."""
 
 
+@statistic(
+    "Where the gate of each misclassified image lies between two class means.",
+    takes=("recording", "gate"),
+)
 def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFrame:
     """Of each misclassified image, where its gate lies between two class means.
 
@@ -72,6 +77,7 @@ def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFr
     )
 
 
+@statistic("Where misclassified images lie between two class means, with intervals.")
 def error_position_summary(
     recording: Recording, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
+from attnscope.statistics.registry import statistic
 
 
+@statistic("Counts of images by true and predicted class.")
 def confusion_matrix(recording: Recording) -> pd.DataFrame:
     """Counts of images; the index is the true class, the columns are the predicted one.
 
@@ -34,6 +36,7 @@ def confusion_matrix(recording: Recording) -> pd.DataFrame:
     )
 
 
+@statistic("Precision, recall and F1 of each class.")
 def class_metrics(recording: Recording) -> pd.DataFrame:
     """Precision ``TP / (TP + FP)``, recall ``TP / (TP + FN)`` and ``F1 = 2 TP / (2 TP + FP + FN)``.
 
@@ -62,6 +65,7 @@ def class_metrics(recording: Recording) -> pd.DataFrame:
     )
 
 
+@statistic("Confidence against accuracy, in bins.")
 def calibration(recording: Recording, bins: int = 15) -> pd.DataFrame:
     """Confidence against accuracy, in ``bins`` bins of one width (Guo et al. 2017, ICML).
 
@@ -93,6 +97,7 @@ def calibration(recording: Recording, bins: int = 15) -> pd.DataFrame:
     )
 
 
+@statistic("The expected calibration error.")
 def calibration_error(recording: Recording) -> float:
     """The expected calibration error, 0 to 1 (Guo et al. 2017, ICML, equation 3).
 
@@ -105,6 +110,7 @@ def calibration_error(recording: Recording) -> float:
     return float((gap * table["count"]).sum() / len(recording))
 
 
+@statistic("Misclassified images, the most confident first.")
 def misclassified(recording: Recording) -> pd.DataFrame:
     """The images whose predicted class is not the true one, the most confident first.
 

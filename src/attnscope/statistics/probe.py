@@ -13,6 +13,7 @@ from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import mean_share_interval
 from attnscope.statistics.reading import expect_finite
+from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
     class_sums,
     expect_positive,
@@ -57,6 +58,7 @@ _INVERSES: Mapping[str, _Inverse] = {
 }
 
 
+@statistic("What went into a gate's activation.", takes=("recording", "gate"))
 def gate_logits(recording: Recording, gate: str) -> tuple[NDArray[np.float32], int]:
     """What went into a gate's activation, as far as its values say.
 
@@ -86,6 +88,7 @@ def gate_logits(recording: Recording, gate: str) -> tuple[NDArray[np.float32], i
     return inverse(np.clip(share, _EDGE, 1 - _EDGE)).astype(np.float32), clipped
 
 
+@statistic("How well the class can be read from each gate by a linear classifier.")
 def linear_probe(
     recording: Recording, permutations: int = 200, seed: int = 0, of: str = "gate"
 ) -> pd.DataFrame:

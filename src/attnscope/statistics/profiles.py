@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from attnscope.kinds import MAP
+from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.recording.moments import Moments, Spread
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import benjamini_yekutieli, f_test, mean_interval
+from attnscope.statistics.registry import statistic
 
 SATURATED = 0.01
 """A value is saturated within this share of the gate's range from one of its bounds."""
@@ -55,6 +56,11 @@ def _moments_of(spread: Spread) -> ClassMoments:
     return ClassMoments(spread.count, spread.mean, spread.std)
 
 
+@statistic(
+    "The mean of every channel over the images of each class.",
+    takes=("recording", "gate"),
+    trait=PER_CHANNEL,
+)
 def class_profiles(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     """The mean of every channel of a gate over the images of each class.
 
@@ -88,6 +94,11 @@ def class_profiles(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     )
 
 
+@statistic(
+    "How much of each channel's variance lies between the classes (F test).",
+    takes=("recording", "gate"),
+    trait=PER_CHANNEL,
+)
 def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
     """How much of each channel's variance lies between the classes: one-way analysis of variance.
 
@@ -146,6 +157,7 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
     )
 
 
+@statistic("The image's mean gate, per gate and class.")
 def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
     """The image's mean gate, over its channels or pixels, per gate and class.
 
@@ -182,6 +194,7 @@ def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
+@statistic("Which shares of a gate's values are saturated, stuck or constant.")
 def gate_state(recording: Recording) -> pd.DataFrame:
     """Which shares of a gate's raw values are saturated or stuck, and what of it is constant.
 

@@ -12,9 +12,11 @@ from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.inference import holm, paired_interval
+from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import bootstrap_interval
 
 
+@statistic("Accuracies of two kinds of network over seeds.", takes=("recordings", "recordings"))
 def compare_seeds(
     a: Sequence[Recording], b: Sequence[Recording], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -137,6 +139,7 @@ def expect_pairs(a: Sequence[Recording], b: Sequence[Recording]) -> None:
             )
 
 
+@statistic("Images that one of two networks alone gets right.", takes=("recording", "recording"))
 def disagreements(a: Recording, b: Recording) -> pd.DataFrame:
     """Images that one network alone gets right, the most certain ones first.
 

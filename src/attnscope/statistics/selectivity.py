@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnscope.kinds import PER_CHANNEL
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import t_interval
 from attnscope.statistics.reading import StandardizedGate
+from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
     expect_positive,
     permutation_p,
@@ -22,6 +24,11 @@ _NOTHING = 1e-6
 """Means this small, in standard deviations of the channel, are rounded zeros."""
 
 
+@statistic(
+    "For which class each channel opens, and how selectively.",
+    takes=("recording", "gate"),
+    trait=PER_CHANNEL,
+)
 def class_selectivity(
     recording: Recording, gate: str, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -95,6 +102,11 @@ def class_selectivity(
     )
 
 
+@statistic(
+    "How much of each channel's variance lies between the classes (permutations).",
+    takes=("recording", "gate"),
+    trait=PER_CHANNEL,
+)
 def permuted_channel_effects(
     recording: Recording, gate: str, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:

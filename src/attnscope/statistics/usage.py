@@ -13,6 +13,7 @@ from attnscope.recording.recording import Recording
 from attnscope.statistics.effects import OWN, edit_contrast
 from attnscope.statistics.inference import LEVEL, holm, paired_interval, significant
 from attnscope.statistics.probe import linear_probe
+from attnscope.statistics.registry import statistic
 from attnscope.statistics.variance import between_class_variance
 
 USED = "its class is used"
@@ -26,6 +27,7 @@ CONSTANT = "constant"
 VERDICTS = (USED, HARMS, MEAN_KNOWN, MOVES, UNUSED, MEAN, NOTHING, CONSTANT)
 
 
+@statistic("What each gate could tell about the class.")
 def decode_gates(
     recording: Recording,
     untrained: Recording | None = None,
@@ -80,6 +82,10 @@ def _of_gates(control: pd.DataFrame | None, column: str, probe: pd.DataFrame) ->
     return [known.get(gate, np.nan) for gate in probe["gate"]]
 
 
+@statistic(
+    "What each gate tells about the class, beside what the network uses of it.",
+    takes=("decoding", "outcomes"),
+)
 def gate_usage(
     decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = LEVEL
 ) -> pd.DataFrame:
@@ -145,6 +151,7 @@ def gate_usage(
     return frame
 
 
+@statistic("What the network uses of gates that are replaced together.", takes=("outcomes",))
 def joint_usage(outcomes: pd.DataFrame) -> pd.DataFrame:
     """As `gate_usage`, of gates that are replaced together: those of a block, and all of them.
 
@@ -206,6 +213,7 @@ def _corrected(used: pd.DataFrame) -> pd.DataFrame:
     return used.assign(**{p: holm(used[p].to_numpy(np.float64)) for p in ps})
 
 
+@statistic("What the network uses of its gates, over seeds.", takes=("usages",))
 def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = LEVEL) -> pd.DataFrame:
     """What `gate_usage` says of several trainings of one kind of network, gate by gate.
 

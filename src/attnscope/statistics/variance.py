@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import t_interval
 from attnscope.statistics.reading import StandardizedGate
+from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
     expect_positive,
     null_band,
@@ -21,6 +22,7 @@ _COLUMNS = ["gate", "kind", "depth", "eta_squared", "omega_squared", "low", "hig
 _NULL = ["null_low", "null_high", "p", "constant"]
 
 
+@statistic("The share of each gate's variance that lies between the classes.")
 def between_class_variance(
     recording: Recording, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
