@@ -4,7 +4,7 @@ What is significant is decided here as well. scipy does the arithmetic where it 
 is our own: Holm's correction and the interval of a mean share, which scipy lacks; Bonett and
 Price's interval, which statsmodels lacks too; and `paired_interval`, whose last digits scipy's
 ``ttest_1samp`` rounds otherwise than every version before. The tests hold all of it against
-statsmodels. Permutations and bootstrap are in ``resampling``.
+statsmodels. What permutations and bootstraps give is in ``resampling``.
 """
 
 from __future__ import annotations
