@@ -1,6 +1,6 @@
 """Are the tests wrong as often as they say? python analysis/calibration.py --times 10.
 
-Runs the simulations of tests/test_statistics_calibration.py with more data sets each, and prints
+Runs the simulations of tests/statistics/calibration with more data sets each, and prints
 what they find as the table of docs/metrics.md.
 """
 
@@ -17,7 +17,7 @@ import tyro
 
 from attnscope.files import write_bytes
 
-TESTS = Path(__file__).parents[1] / "tests" / "test_statistics_calibration.py"
+TESTS = Path(__file__).parents[1] / "tests" / "statistics" / "calibration"
 
 
 def main(times: int = 10, out: Path = Path("calibration.csv")) -> None:

@@ -32,7 +32,7 @@ from attnscope.networks.build import build_model
 from attnscope.networks.pretrained import read_pretrained
 from attnscope.networks.weights import load_model, save_model
 from attnscope.recording.recording import Recording
-from attnscope.statistics.effects import paired_accuracy_change
+from attnscope.statistics.inference import paired_accuracy_change
 
 Means = dict[str, Tensor]
 UNIT = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

@@ -34,14 +34,10 @@ from attnscope.pictures import USAGE, Unavailable, usage_of
 from attnscope.pictures.usage import static_sentence, usage_sentence
 from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.report import find_outcomes
-from attnscope.statistics import compare_gates, gate_usage, sampling
-from attnscope.statistics.effects import (
-    edit_contrast,
-    margins,
-    paired_accuracy_change,
-    replacement_effects,
-)
+from attnscope.statistics import compare_gates, gate_usage, reading, resampling
+from attnscope.statistics.effects import edit_contrast, margins, replacement_effects
 from attnscope.statistics.geometry import linear_cka
+from attnscope.statistics.inference import paired_accuracy_change
 from attnscope.statistics.usage import (
     CONSTANT,
     HARMS,
@@ -370,7 +366,7 @@ def test_gates_of_rows_in_any_order_over_many_stretches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = toy_bench("used", tmp_path)
-    monkeypatch.setattr(sampling, "_STRETCH", 16)
+    monkeypatch.setattr(reading, "_STRETCH", 16)
     rows = np.random.default_rng(0).permutation(90)[:40]
     whole = bench.recording.gate("gate")
     np.testing.assert_array_equal(bench.gates_of("gate", rows), whole[rows])
@@ -379,7 +375,7 @@ def test_gates_of_rows_in_any_order_over_many_stretches(
 
 def test_never_more_than_half_of_a_class_is_scored() -> None:
     labels = np.repeat([0, 1, 2], [3, 7, 1])
-    rows = sampling.stratified_sample(labels, 100, np.random.default_rng(0))
+    rows = resampling.stratified_sample(labels, 100, np.random.default_rng(0))
     assert np.bincount(labels[rows], minlength=3).tolist() == [1, 3, 0]
 
 

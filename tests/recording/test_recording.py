@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from attnscope.errors import InputError
-from attnscope.kinds import Gate
+from attnscope.kinds import HAS_NEUTRAL, MAP, Gate
 from attnscope.recording.recording import Recording, RecordingWriter, find_recordings
 
 GATES = [
@@ -229,6 +229,8 @@ def test_what_was_not_recorded_is_named(folder: Path) -> None:
     with pytest.raises(InputError, match="target 'all' is not known; take predicted or true"):
         recording.grad_cam(target="all")
     assert [g.name for g in recording.gates_of_kind("spatial")] == ["layer1.attention.spatial"]
+    assert [g.name for g in recording.gates_with(MAP)] == ["layer1.attention.spatial"]
+    assert recording.gates_with(HAS_NEUTRAL) == GATES
     assert recording.gates_of_kind("branch") == []
 
 

@@ -16,7 +16,7 @@ from attnscope.statistics import (
     compare_grad_cam,
     compare_profiles,
 )
-from attnscope.statistics.comparison import holm
+from attnscope.statistics.inference import holm
 
 GATES = ["layer1.attention.channel", "layer2.attention.channel"]
 TEN = list("abcdefghij")
@@ -84,20 +84,6 @@ def test_a_class_without_images_is_no_test(write_recording):
     assert frame.loc["owl", "count"] == 0
     assert frame.loc["owl", ["accuracy_a", "accuracy_b", "difference", "p", "p_holm"]].isna().all()
     assert frame.loc["cat", "p_holm"] == pytest.approx(2 * 2 / 2**6)  # of two tests, not three
-
-
-@pytest.mark.parametrize(
-    ("p", "adjusted"),
-    [
-        # Times 4, 3, 2, 1 in order, never below the one before.
-        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
-        ([0.02, np.nan, 0.02], [0.04, np.nan, 0.04]),
-        ([0.6, 0.9], [1, 1]),
-        ([], []),
-    ],
-)
-def test_holm_by_hand(p, adjusted):
-    assert holm(np.array(p, float)) == pytest.approx(adjusted, nan_ok=True)
 
 
 def test_compare_profiles_equals_a_loop(pair):

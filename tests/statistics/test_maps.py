@@ -12,37 +12,12 @@ from attnscope.statistics import (
     class_mean_grad_cam,
     class_mean_maps,
     map_agreement,
-    sampling,
 )
-from attnscope.statistics.agreement import (
-    centre_map,
-    class_partners,
-    derangement,
-    rank_correlation,
-    to_grid,
-    top_overlap,
-)
-from attnscope.statistics.sampling import bootstrap_means
+from attnscope.statistics.agreement import centre_map, top_overlap
+from tests.statistics.test_agreement import pooled
 
 MAP = "layer1.attention.spatial"  # 8 × 8, where Grad-CAM is 4 × 4
 SAME = "layer2.attention.spatial"  # 4 × 4 as well
-
-
-def pooled(image, rows, columns):
-    """Adaptive average pooling as PyTorch defines it, cell by cell."""
-    height, width = image.shape
-    return np.array(
-        [
-            [
-                image[
-                    i * height // rows : -(-(i + 1) * height // rows),
-                    j * width // columns : -(-(j + 1) * width // columns),
-                ].mean(dtype=float)
-                for j in range(columns)
-            ]
-            for i in range(rows)
-        ]
-    )
 
 
 def test_class_mean_maps_equal_a_loop(make_recording):
@@ -154,14 +129,6 @@ def test_the_third_null_is_a_gaussian_in_the_middle(write_recording, grid):
         assert frame["centre_iou"][i] == pytest.approx(overlap)
 
 
-def test_cells_equally_far_from_the_middle_tie():
-    square = centre_map((10, 10))
-    assert square[5, 8] == square[7, 7] == square[2, 2]  # 1 + 49 = 25 + 25
-    assert (square == square[::-1]).all()
-    assert (square == square.T).all()
-    assert np.ptp(centre_map((2, 2))) == 0
-
-
 def test_planted_agreements_are_told_apart(write_recording):
     """By class, by centre and by image: each null keeps what it should, and no more."""
     rng = np.random.default_rng(0)
@@ -212,32 +179,6 @@ def test_a_grid_without_a_centre_has_no_centre_scores(write_recording):
     assert frame["scored"].all()
     assert frame[["centre_spearman", "centre_iou"]].isna().all(axis=None)
     assert agreement_summary(recording)["centre_spearman"].isna().all()
-
-
-def test_partners_are_one_cycle_within_each_class():
-    labels = np.random.default_rng(0).integers(0, 4, 40)
-    labels[7] = 9  # alone
-    for seed in range(10):
-        partners = class_partners(labels, seed)
-        assert partners[7] == -1
-        for k in range(4):
-            members = np.flatnonzero(labels == k)
-            at, visited = members[0], set()
-            while at not in visited:
-                visited.add(at)
-                at = partners[at]
-            assert visited == set(members)
-    assert (class_partners(labels, 0) != class_partners(labels, 1)).any()
-
-
-def test_bootstrap_means_equal_a_loop_however_they_are_cut(monkeypatch):
-    values = np.random.default_rng(0).normal(size=(30, 3))
-    rng = np.random.default_rng(5)
-    expected = [values[rng.integers(0, 30, 30)].mean(0) for _ in range(40)]
-    for draws in (2**21, 100, 1):
-        monkeypatch.setattr(sampling, "_DRAWS", draws)
-        found = bootstrap_means(values, 40, np.random.default_rng(5))
-        assert found == pytest.approx(np.array(expected))
 
 
 def test_intervals_equal_scipys_bootstrap(make_recording):
@@ -370,56 +311,3 @@ def test_what_does_not_exist(make_recording, write_recording):
     without = agreement_summary(make_recording("se", spatial=False))
     assert len(without) == 0
     assert list(without)[:3] == ["gate", "depth", "class"]
-
-
-@pytest.mark.parametrize("grid", [(4, 4), (2, 7), (3, 5), (1, 1), (8, 7)])
-def test_to_grid_is_adaptive_average_pooling(grid):
-    maps = np.random.default_rng(0).random((3, 8, 7)).astype(np.float32)
-    for image, small in zip(maps, to_grid(maps, grid), strict=True):
-        assert small == pytest.approx(pooled(image, *grid))
-
-
-def test_a_constant_map_stays_constant_to_the_last_bit():
-    constants = np.random.default_rng(0).random((500, 1, 1)).astype(np.float32)
-    small = to_grid(np.tile(constants, (1, 7, 11)), (3, 4))
-    assert (small == constants).all()
-
-
-def test_rank_correlation_with_ties_equals_scipy():
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(0, 5, (2, 50, 16)).astype(np.float32)
-    expected = [stats.spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)]
-    assert rank_correlation(a, b) == pytest.approx(expected)
-
-
-def test_pixels_that_tie_share_the_last_places():
-    # Of ten pixels two are on top. In b one is, and the nine others share the second place.
-    a = np.array([[9, 8, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32)
-    b = np.array([[9, 0, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32)
-    assert top_overlap(a, a) == top_overlap(b, b) == 1
-    shared = 1 + 1 / 9
-    assert top_overlap(a, b) == pytest.approx(shared / (4 - shared))
-    # No corner is preferred.
-    assert top_overlap(a[:, ::-1], b[:, ::-1]) == pytest.approx(top_overlap(a, b))
-
-
-@pytest.mark.parametrize(("pixels", "top"), [(2, 1), (4, 1), (16, 3), (49, 10), (64, 13)])
-def test_the_top_is_a_fifth_rounded_and_one_at_least(pixels, top):
-    # The top of the one is the bottom of the other, but for the pixel that is on top of both.
-    a = np.arange(pixels, dtype=np.float32)[None]
-    b = -a
-    b[0, -1] = 1
-    assert top_overlap(a, b) == pytest.approx(1 / (2 * top - 1))
-
-
-@pytest.mark.parametrize("count", [2, 3, 50])
-def test_a_derangement_moves_everything(count):
-    for seed in range(20):
-        order = derangement(count, seed)
-        assert sorted(order) == list(range(count))
-        assert (order != np.arange(count)).all()
-
-
-def test_a_derangement_prefers_no_partner():
-    partners = [derangement(4, seed)[0] for seed in range(600)]
-    assert stats.chisquare(np.bincount(partners)[1:]).pvalue > 0.01

@@ -7,7 +7,7 @@ import pytest
 
 from attnscope.errors import InputError
 from attnscope.statistics import error_position_summary, error_positions
-from attnscope.statistics.sampling import stratified_folds
+from attnscope.statistics.resampling import stratified_folds
 
 GATE = "layer1.attention.channel"
 TOWARD = ["predicted", "third", "runner_up", "predicted - third", "predicted - runner_up"]

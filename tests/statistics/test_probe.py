@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import special
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import balanced_accuracy_score
 
 from attnscope.errors import InputError
 from attnscope.kinds import Gate
 from attnscope.recording.recording import Recording
-from attnscope.statistics import gate_logits, linear_probe, probe, sampling
-from attnscope.statistics.probe import mean_share_interval
-from attnscope.statistics.sampling import stratified_folds
+from attnscope.statistics import gate_logits, linear_probe, probe, resampling
+from attnscope.statistics.inference import mean_share_interval
+from attnscope.statistics.resampling import stratified_folds
 
 
 def sigmoids(count, effect, channels=6, seed=0, classes=3):
@@ -151,7 +151,7 @@ def test_how_the_work_is_cut_changes_nothing(write_recording, monkeypatch):
     labels, logits = sigmoids(60, 1)
     recording = write_recording(labels=labels, gates={"g": special.expit(logits)})
     expected = linear_probe(recording, permutations=19)
-    monkeypatch.setattr(sampling, "_DENSE_CLASSES", 2)
+    monkeypatch.setattr(resampling, "_DENSE_CLASSES", 2)
     assert linear_probe(recording, permutations=19).equals(expected)
     monkeypatch.setattr(probe, "_CELLS", 1)
     assert linear_probe(recording, permutations=19)["balanced_accuracy"].equals(
@@ -204,13 +204,6 @@ def test_an_activation_that_is_not_known_is_refused(write_recording):
         InputError, match="gate 'g' is made by entmax, whose inverse is not known; probe"
     ):
         linear_probe(recording)
-
-
-def test_the_interval_of_one_share_is_wilsons():
-    for right, count in [(0, 20), (7, 20), (20, 20), (1, 1)]:
-        expected = stats.binomtest(right, count).proportion_ci(method="wilson")
-        found = mean_share_interval(np.array([right / count]), np.array([count]))
-        assert found == pytest.approx((expected.low, expected.high))
 
 
 def test_too_few_classes_or_images(write_recording):

@@ -15,7 +15,8 @@ from attnscope.pictures import seed_differences, seeds_sentence
 from attnscope.pictures.usage import seed_usage_sentence
 from attnscope.recording.recording import Recording
 from attnscope.statistics import compare_seeds, disagreements, usage_over_seeds
-from attnscope.statistics.seeds import group_by_kind, paired_interval
+from attnscope.statistics.inference import paired_interval
+from attnscope.statistics.seeds import group_by_kind
 
 Make = Callable[..., Recording]
 

@@ -11,9 +11,10 @@ from attnscope.statistics import (
     channel_effects,
     class_selectivity,
     permuted_channel_effects,
-    sampling,
+    reading,
+    resampling,
 )
-from attnscope.statistics.sampling import stratified_folds
+from attnscope.statistics.resampling import stratified_folds
 
 GATE = "layer1.attention.channel"
 TEN = list("abcdefghij")
@@ -157,13 +158,13 @@ def test_the_planted_channel_is_found_and_the_constant_one_named(make_recording,
 def test_how_the_work_is_cut_changes_nothing(uneven, function, monkeypatch):
     expected = function(uneven, "g", permutations=30)
     assert expected.equals(function(uneven, "g", permutations=30))
-    monkeypatch.setattr(sampling, "_STRETCH", 7)
-    monkeypatch.setattr(sampling, "_DENSE_CLASSES", 2)
+    monkeypatch.setattr(reading, "_STRETCH", 7)
+    monkeypatch.setattr(resampling, "_DENSE_CLASSES", 2)
     found = function(uneven, "g", permutations=30)
     assert found.drop(columns="best", errors="ignore").to_numpy(float) == pytest.approx(
         expected.drop(columns="best", errors="ignore").to_numpy(float), rel=1e-4, abs=1e-6
     )
-    monkeypatch.setattr(sampling, "_CELLS", 1)  # one permutation at a time
+    monkeypatch.setattr(resampling, "_CELLS", 1)  # one permutation at a time
     assert function(uneven, "g", permutations=30)["p"].notna().all()
 
 

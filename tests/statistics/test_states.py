@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from attnscope.errors import InputError
-from attnscope.statistics import channel_states, gate_state, image_states, sampling, state_sweep
+from attnscope.statistics import channel_states, gate_state, image_states, reading, state_sweep
 
 CHANNEL = [
     [0.005, 0.995, 0.51, 0.3, 0.0],
@@ -70,7 +70,7 @@ def test_the_sweep_is_the_mean_over_images_with_its_interval(make_recording, mon
             assert row["constant"] == channels["constant"].mean()
             assert row["dead"] == channels["dead"].mean()
             assert row["stuck"] == pytest.approx(channels["stuck"].mean())
-    monkeypatch.setattr(sampling, "_STRETCH", 7)
+    monkeypatch.setattr(reading, "_STRETCH", 7)
     assert state_sweep(recording, [0, 0.1]).equals(frame)
 
 

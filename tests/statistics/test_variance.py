@@ -13,7 +13,8 @@ from attnscope.statistics import (
     class_selectivity,
     linear_probe,
     permuted_channel_effects,
-    sampling,
+    reading,
+    resampling,
 )
 
 TEN = list("abcdefghij")
@@ -28,13 +29,6 @@ def squares(values, labels):
         for k in np.unique(labels)
     )
     return sst - ssw, ssw
-
-
-@pytest.mark.parametrize(("count", "band"), [(19, (1, 19)), (39, (1, 39)), (199, (5, 195))])
-def test_the_band_of_a_null_by_hand(count, band):
-    """One value more that chance gives is below rank 5 of 199 in 5 of 200 cases: 2.5 %."""
-    drawn = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
-    assert sampling.null_band(drawn) == pytest.approx(band)
 
 
 def test_shares_equal_those_from_pairwise_distances(make_recording):
@@ -109,8 +103,8 @@ def test_the_standard_error_is_that_of_a_jackknife(write_recording):
 def test_how_the_work_is_cut_changes_nothing(make_recording, monkeypatch):
     recording = make_recording()
     expected = between_class_variance(recording, 50)
-    monkeypatch.setattr(sampling, "_STRETCH", 7)
-    monkeypatch.setattr(sampling, "_DENSE_CLASSES", 2)
+    monkeypatch.setattr(reading, "_STRETCH", 7)
+    monkeypatch.setattr(resampling, "_DENSE_CLASSES", 2)
     columns = ["eta_squared", "omega_squared", "low", "high", "null_low", "null_high", "p"]
     found = between_class_variance(recording, 50)
     assert found[columns].to_numpy() == pytest.approx(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnscope.folding.search import Trial
-from attnscope.statistics.effects import paired_accuracy_change
+from attnscope.statistics.inference import paired_accuracy_change
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PairedAccuracy:
 
     @classmethod
     def of(cls, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> PairedAccuracy:
-        """Of the same images, with `attnscope.statistics.effects.paired_accuracy_change`."""
+        """Of the same images, with `attnscope.statistics.inference.paired_accuracy_change`."""
         change, low, high = (100 * value for value in paired_accuracy_change(before, after))
         # 0 - x, since -0.0 would be printed as such.
         losses = 0 - change, 0 - high, 0 - low

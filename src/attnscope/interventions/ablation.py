@@ -16,8 +16,9 @@ from attnscope.gates.hooks import as_factor
 from attnscope.interventions.bench import Bench
 from attnscope.interventions.replay import Tape
 from attnscope.kinds import Gate
-from attnscope.statistics.effects import bootstrap_interval, margins, paired_accuracy_change
-from attnscope.statistics.sampling import null_band, permutation_p
+from attnscope.statistics.effects import margins
+from attnscope.statistics.inference import paired_accuracy_change
+from attnscope.statistics.resampling import bootstrap_interval, null_band, permutation_p
 
 RANKINGS = ("gate", "gate x norm")
 """By the image's own gate, and by that times the L2 norm of the channel that it multiplies."""

@@ -18,7 +18,8 @@ from attnscope.errors import InputError
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.recording.recording import Recording
-from attnscope.statistics.sampling import gate_rows, stratified_sample, stretches
+from attnscope.statistics.reading import gate_rows, stretches
+from attnscope.statistics.resampling import stratified_sample
 
 _SAME_LOGITS = 0.01
 """How far logits may lie from the recorded ones, relative to the largest: another batch size or

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from attnscope.errors import InputError
 from attnscope.interventions.bench import Bench
 from attnscope.kinds import Gate
-from attnscope.statistics.effects import bootstrap_interval
+from attnscope.statistics.resampling import bootstrap_interval
 
 MODES = ("deletion", "insertion")
 FILLS = ("mean", "blur")

@@ -22,7 +22,7 @@ from attnscope.kinds import Gate
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.geometry import gate_similarity
-from attnscope.statistics.sampling import gate_rows
+from attnscope.statistics.reading import gate_rows
 
 _CALIBRATION = 256  # images on which BatchNorm is estimated again
 
@@ -93,7 +93,7 @@ def randomize_gates(
                         found.append({**about, "randomized": randomized, "draw": draw})
                         continue
                     after = _values(bench, model, gate, rows)
-                    similarity, scored = gate_similarity(before[gate.name], after, gate.kind)
+                    similarity, scored = gate_similarity(before[gate.name], after, gate)
                     found.append(
                         {
                             **about,
@@ -106,7 +106,7 @@ def randomize_gates(
                     bar.update()
             for number, other in enumerate(seeds):
                 values = gate_rows(other, gate.name, rows)
-                similarity, scored = gate_similarity(before[gate.name], values, gate.kind)
+                similarity, scored = gate_similarity(before[gate.name], values, gate)
                 found.append(
                     {
                         **about,

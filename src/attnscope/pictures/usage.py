@@ -29,8 +29,9 @@ from attnscope.pictures.common import (
 from attnscope.pictures.comparison import disagreements
 from attnscope.recording.outcomes import Outcomes
 from attnscope.recording.recording import Recording
-from attnscope.statistics.comparison import expect_same_images, holm
+from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.effects import OWN
+from attnscope.statistics.inference import holm
 from attnscope.statistics.usage import CONSTANT, target_kind
 
 

@@ -140,6 +140,10 @@ class ShardReader(ABC):
         """The gates of one kind, in the order in which they act."""
         return [gate for gate in self.gates if gate.kind == kind]
 
+    def gates_with(self, trait: str) -> list[Gate]:
+        """The gates whose kind has a trait of `attnscope.kinds`, in the order in which they act."""
+        return [gate for gate in self.gates if gate.has(trait)]
+
     def verify(self) -> list[str]:
         """What is wrong with the files, one line each: hashes, counts, ranges. Empty is well."""
         # Ranges of damaged files say nothing more.

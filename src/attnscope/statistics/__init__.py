@@ -3,6 +3,8 @@
 The image is the sampling unit. Classes are named and are the true ones; channels are numbers; gates
 come in the order in which they act, and ``depth`` is a gate's place in that order, from 1.
 ``docs/metrics.md`` gives the formula, the unit, the source and the null of each number.
+
+`STATISTICS` has all of them by name, those of other packages too; `statistic` adds one.
 """
 
 from attnscope.statistics.comparison import (
@@ -29,6 +31,7 @@ from attnscope.statistics.predictions import (
 )
 from attnscope.statistics.probe import gate_logits, linear_probe
 from attnscope.statistics.profiles import channel_effects, class_profiles, gate_profiles, gate_state
+from attnscope.statistics.registry import STATISTICS, statistic
 from attnscope.statistics.seeds import compare_seeds, disagreements, group_by_kind
 from attnscope.statistics.selectivity import class_selectivity, permuted_channel_effects
 from attnscope.statistics.states import channel_states, image_states, state_sweep
@@ -36,6 +39,7 @@ from attnscope.statistics.usage import decode_gates, gate_usage, joint_usage, us
 from attnscope.statistics.variance import between_class_variance
 
 __all__ = [
+    "STATISTICS",
     "agreement_summary",
     "between_class_variance",
     "calibration",
@@ -74,5 +78,6 @@ __all__ = [
     "permuted_channel_effects",
     "replacement_effects",
     "state_sweep",
+    "statistic",
     "usage_over_seeds",
 ]

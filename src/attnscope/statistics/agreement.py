@@ -11,10 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from attnscope.statistics.profiles import class_moments
-from attnscope.statistics.sampling import bootstrap_means
+from attnscope.statistics.ranks import centered_ranks, correlation
+from attnscope.statistics.resampling import (
+    bootstrap_means,
+    class_partners,
+    derangement,
+    percentile_interval,
+)
 
 SCORES = ["spearman", "iou", "null_spearman", "null_iou"]
 CONTROLS = ["same_class_spearman", "same_class_iou", "centre_spearman", "centre_iou"]
@@ -52,7 +57,7 @@ def score_maps(
     centre = centre_map(grid).reshape(1, -1)
     scores = {name: np.full(len(a), np.nan) for name in (*SCORES, *CONTROLS)}
     for measure, prepare, compare in (
-        ("spearman", _centred_ranks, _correlation),
+        ("spearman", centered_ranks, correlation),
         ("iou", _top_places, _overlap),
     ):
         # Ranked once; every pairing is of the same ranks.
@@ -129,7 +134,7 @@ def score_intervals(
             rows[row, 4] = members[:, 2].mean()
         if len(members) >= 2:
             means = bootstrap_means(members, resamples, rng)
-            rows[row, [0, 2, 5]], rows[row, [1, 3, 6]] = np.percentile(means, [2.5, 97.5], axis=0)
+            rows[row, [0, 2, 5]], rows[row, [1, 3, 6]] = percentile_interval(means)
     return pd.DataFrame(rows, columns=INTERVALS)
 
 
@@ -153,25 +158,6 @@ def _area_weights(old: int, new: int) -> NDArray[np.float64]:
         start, stop = i * old // new, -(-(i + 1) * old // new)
         weights[i, start:stop] = 1 / (stop - start)
     return weights
-
-
-def rank_correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Spearman's rho of each row of ``a`` with the row of ``b``; ``(N, P)``, no row constant.
-
-    Ties share their mean rank, and rho is Pearson's correlation of the ranks.
-    """
-    return _correlation(_centred_ranks(a), _centred_ranks(b))
-
-
-def _centred_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    ranks: NDArray[np.float64] = stats.rankdata(values, axis=1)
-    ranks -= ranks.mean(1, keepdims=True)
-    return ranks
-
-
-def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    rho: NDArray[np.float64] = (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
-    return rho
 
 
 def top_overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -212,28 +198,3 @@ def centre_map(grid: tuple[int, int]) -> NDArray[np.float64]:
     square = rows[:, None] ** 2 + columns[None] ** 2
     gaussian: NDArray[np.float64] = np.exp(-2 * square / (height * width) ** 2)
     return gaussian
-
-
-def class_partners(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Of each image another one of its class, each once; -1 for the only one of a class.
-
-    One random cycle within each class, as in ``derangement``.
-    """
-    rng = np.random.default_rng([seed, 1])
-    partners = np.full(len(labels), -1)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        if len(members) >= 2:
-            partners[members] = np.roll(members, 1)
-    return partners
-
-
-def derangement(count: int, seed: int) -> NDArray[np.int64]:
-    """A random order of 0 to ``count - 1``, at least two, in which none keeps its place.
-
-    It is one cycle through all: uniform among the cycles, and free of rejected draws.
-    """
-    cycle = np.random.default_rng(seed).permutation(count)
-    successor = np.empty(count, np.int64)
-    successor[cycle] = np.roll(cycle, 1)
-    return successor

@@ -5,18 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from attnscope.errors import InputError
+from attnscope.kinds import PER_CHANNEL
 from attnscope.recording.recording import Recording
 from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
-from attnscope.statistics.effects import mcnemar
+from attnscope.statistics.inference import holm, mcnemar
 from attnscope.statistics.profiles import class_moments
+from attnscope.statistics.registry import statistic
+from attnscope.statistics.resampling import order_test
 
-_ORDERS = 9_999
-"""Of classes, drawn where there are more; the 7! = 5,040 of seven classes are all counted."""
 
-
+@statistic(
+    "Accuracies of two networks, and whether they differ (McNemar).",
+    takes=("recording", "recording"),
+)
 def compare_accuracy(a: Recording, b: Recording) -> pd.DataFrame:
     """Accuracies of two networks on the same images, and whether they differ.
 
@@ -63,6 +66,10 @@ def compare_accuracy(a: Recording, b: Recording) -> pd.DataFrame:
     return frame
 
 
+@statistic(
+    "How far each class's profile lies from the mean profile, in two networks.",
+    takes=("recording", "recording"),
+)
 def compare_profiles(a: Recording, b: Recording) -> pd.DataFrame:
     """How far each class's profile lies from the mean profile, in the channel gates both have.
 
@@ -96,6 +103,10 @@ def compare_profiles(a: Recording, b: Recording) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+@statistic(
+    "How similarly two networks order the classes by those distances.",
+    takes=("recording", "recording"),
+)
 def compare_class_order(a: Recording, b: Recording, seed: int = 0) -> pd.DataFrame:
     """How similarly two networks order the classes by the distances of ``compare_profiles``.
 
@@ -120,13 +131,16 @@ def compare_class_order(a: Recording, b: Recording, seed: int = 0) -> pd.DataFra
     rows = []
     for name, distances in compare_profiles(a, b).groupby("gate", sort=False):
         of_gate = distances.dropna()
-        rho, p = _order_similarity(
+        rho, p = order_test(
             of_gate["distance_a"].to_numpy(), of_gate["distance_b"].to_numpy(), seed
         )
         rows.append({"gate": name, "spearman": rho, "p": p})
     return pd.DataFrame(rows)
 
 
+@statistic(
+    "How alike the Grad-CAM of two networks is, image by image.", takes=("recording", "recording")
+)
 def compare_grad_cam(
     a: Recording, b: Recording, target: str = "predicted", seed: int = 0
 ) -> pd.DataFrame:
@@ -152,16 +166,6 @@ def compare_grad_cam(
     return mean_scores(scores, a.labels, a.classes)[["class", *SCORES, "scored", "constant"]]
 
 
-def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Holm's (1979) adjusted p-values; NaN stays NaN and is no test."""
-    adjusted = np.full(p.shape, np.nan)
-    tests = np.flatnonzero(~np.isnan(p))
-    order = tests[np.argsort(p[tests], kind="stable")]
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted
-
-
 def _profile_distances(recording: Recording, gate: str) -> NDArray[np.float64]:
     values = recording.channel(gate)
     profiles = class_moments(values, recording.labels, len(recording.classes)).mean
@@ -172,32 +176,14 @@ def _profile_distances(recording: Recording, gate: str) -> NDArray[np.float64]:
     return distances
 
 
-def _order_similarity(
-    x: NDArray[np.float64], y: NDArray[np.float64], seed: int
-) -> tuple[float, float]:
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return np.nan, np.nan
-    ranks = stats.zscore(stats.rankdata(y))
-    # The t distribution is too ready: of eight classes it calls 5.8 % of all orders p < 0.05.
-    found = stats.permutation_test(
-        (stats.zscore(stats.rankdata(x)),),
-        lambda order, axis: (order * ranks).mean(axis),
-        permutation_type="pairings",
-        vectorized=True,
-        n_resamples=_ORDERS,
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.statistic), float(found.pvalue)
-
-
 def shared_channel_gates(a: Recording, b: Recording) -> list[str]:
     """Names of the channel gates that both networks have, in the order of the first.
 
     Raises:
         InputError: there is none.
     """
-    names_b = {gate.name for gate in b.gates_of_kind("channel")}
-    shared = [gate.name for gate in a.gates_of_kind("channel") if gate.name in names_b]
+    names_b = {gate.name for gate in b.gates_with(PER_CHANNEL)}
+    shared = [gate.name for gate in a.gates_with(PER_CHANNEL) if gate.name in names_b]
     if not shared:
         raise InputError(
             f"{a.folder} and {b.folder} have no channel gate of the same name; "

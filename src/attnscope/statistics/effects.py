@@ -9,11 +9,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from attnscope.errors import InputError
-from attnscope.statistics.probe import mean_share_interval
-from attnscope.statistics.sampling import bootstrap_means, expect_positive
+from attnscope.statistics.inference import (
+    mcnemar,
+    mean_share_interval,
+    paired_accuracy_change,
+    paired_t,
+)
+from attnscope.statistics.registry import statistic
+from attnscope.statistics.resampling import bootstrap_interval
 
 OUTCOME_COLUMNS = ["target", "edit", "row", "label", "prediction", "margin"]
 OWN = "own"
@@ -39,58 +44,7 @@ def margins(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[
     return found
 
 
-def paired_accuracy_change(
-    before: NDArray[np.bool_], after: NDArray[np.bool_]
-) -> tuple[float, float, float]:
-    """How much accuracy changes on the same images, with a 95 % interval.
-
-    The interval is Bonett and Price's (2012, British Journal of Mathematical and Statistical
-    Psychology 65), Wald's with one image added to each kind of flip. A bootstrap would be a point
-    where no image flips, as if none ever could.
-
-    Args:
-        before, after: ``(N,)``, whether each image is right.
-
-    Returns:
-        The change in accuracy (-1 to 1), low, high. NaN without images.
-    """
-    images = len(before)
-    if not images:
-        return np.nan, np.nan, np.nan
-    gained = int((after & ~before).sum())
-    lost = int((before & ~after).sum())
-    up, down = (gained + 1) / (images + 2), (lost + 1) / (images + 2)
-    half = stats.norm.ppf(0.975) * np.sqrt((up + down - (up - down) ** 2) / (images + 2))
-    centre = up - down
-    change = (gained - lost) / images
-    return change, max(centre - half, -1.0), min(centre + half, 1.0)
-
-
-def bootstrap_interval(
-    values: NDArray[np.float64], resamples: int = 1000, seed: int = 0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95 % percentile interval of the means over images (Efron 1979, Annals of Statistics 7).
-
-    Args:
-        values: ``(N, V)``, V values of each image, resampled together.
-        resamples: how many.
-        seed: of the draws.
-
-    Returns:
-        low and high, ``(V,)``. NaN with fewer than two images.
-
-    Raises:
-        InputError: resamples is below 1.
-    """
-    expect_positive("resamples", resamples, 1000)
-    if len(values) < 2:
-        nothing = np.full(values.shape[1], np.nan)
-        return nothing, nothing.copy()
-    drawn = bootstrap_means(values, resamples, np.random.default_rng(seed))
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    return low, high
-
-
+@statistic("What each edit of each gate changes.", takes=("outcomes",))
 def replacement_effects(
     outcomes: pd.DataFrame, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -139,6 +93,7 @@ def replacement_effects(
     return pd.DataFrame(rows)
 
 
+@statistic("Two edits of each gate against each other.", takes=("outcomes", "edit", "edit"))
 def edit_contrast(
     outcomes: pd.DataFrame, first: str, second: str, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -212,24 +167,6 @@ def _changes(
 def _right(outcomes: pd.DataFrame) -> NDArray[np.bool_]:
     right: NDArray[np.bool_] = (outcomes["prediction"] == outcomes["label"]).to_numpy()
     return right
-
-
-def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> float:
-    """Exact McNemar test (1947, Psychometrika 12), two-sided; 1 where no image tells them apart."""
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    if only_a + only_b == 0:
-        return 1.0
-    return float(stats.binomtest(only_a, only_a + only_b).pvalue)
-
-
-def paired_t(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Student's paired t test, two-sided; 1 where nothing differs, NaN with fewer than two."""
-    shift = np.asarray(second, np.float64) - np.asarray(first, np.float64)
-    if len(shift) < 2:
-        return np.nan
-    if not shift.std():  # scipy has no t for what does not vary
-        return float(shift[0] == 0)
-    return float(stats.ttest_1samp(shift, 0).pvalue)
 
 
 def _own(outcomes: pd.DataFrame) -> pd.DataFrame:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
+from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
-from attnscope.statistics.agreement import rank_correlation
 from attnscope.statistics.comparison import expect_same_images, shared_channel_gates
 from attnscope.statistics.profiles import class_moments
-from attnscope.statistics.sampling import (
+from attnscope.statistics.ranks import rank_correlation, standard_ranks
+from attnscope.statistics.reading import gate_rows
+from attnscope.statistics.registry import statistic
+from attnscope.statistics.resampling import (
+    centered_interval,
     expect_positive,
-    gate_rows,
-    permutation_p,
+    mantel,
     stratified_sample,
 )
 
-_EXACT_UP_TO = 7
-"""Classes whose 7! = 5,040 orders are counted instead of drawn."""
-_QUANTILE = float(stats.norm.ppf(0.975))
 _CELLS = 2**22
 """Resampled class means that are held at a time."""
 
 
+@statistic(
+    "How unlike a gate's profiles of two classes are.",
+    takes=("recording", "gate"),
+    trait=PER_CHANNEL,
+)
 def class_distances(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     """How unlike a channel gate's profiles of two classes are: 1 less Pearson's correlation.
 
@@ -57,6 +59,7 @@ def class_distances(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     )
 
 
+@statistic("Whether two networks find the same classes alike.", takes=("recording", "recording"))
 def compare_geometry(
     a: Recording, b: Recording, permutations: int = 1000, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -106,7 +109,7 @@ def compare_geometry(
         pairs = np.triu_indices(len(known), 1)
         x, y = (found[np.ix_(known, known)] for found in (first, second))
         if len(known) >= 3 and np.ptp(x[pairs]) > 0 and np.ptp(y[pairs]) > 0:
-            rho, p = _mantel(x, y, permutations, seed)
+            rho, p = mantel(x, y, permutations, seed)
             low, high = _interval(a, b, name, known, rho, resamples, seed)
             row |= {"spearman": rho, "low": low, "high": high, "p": p}
         rows.append(row)
@@ -124,28 +127,6 @@ def _distances(means: NDArray[np.float64]) -> NDArray[np.float64]:
     own = np.arange(means.shape[-2])
     distances[..., own, own] = np.where(np.isnan(unit[..., 0]), np.nan, 0)
     return distances
-
-
-def _mantel(
-    x: NDArray[np.float64], y: NDArray[np.float64], permutations: int, seed: int
-) -> tuple[float, float]:
-    """Spearman's rho of the pairs, and its two-sided p over orders of the classes of y."""
-    classes = len(x)
-    rows, columns = np.triu_indices(classes, 1)
-    ranks = _standard_ranks(x[rows, columns][None])[0]
-    # An order of the classes moves the distances of y and leaves their ranks what they are.
-    moved = np.zeros((classes, classes))
-    moved[rows, columns] = moved[columns, rows] = _standard_ranks(y[rows, columns][None])[0]
-    rho = float(ranks @ moved[rows, columns])
-    orders: Iterator[NDArray[np.int64]]
-    if classes <= _EXACT_UP_TO:
-        orders = map(np.array, itertools.permutations(range(classes)))
-        found = np.abs([ranks @ moved[order[rows], order[columns]] for order in orders])
-        return rho, float((found >= abs(rho) - 1e-9).mean())
-    rng = np.random.default_rng(seed)
-    orders = (rng.permutation(classes) for _ in range(permutations))
-    drawn = np.array([ranks @ moved[order[rows], order[columns]] for order in orders])
-    return rho, float(permutation_p(np.abs(drawn), np.array(abs(rho))))
 
 
 def _interval(
@@ -178,21 +159,16 @@ def _interval(
                 drawn = (weight - 1) @ offset / count
                 # A resample spreads about the mean by (n - 1) / n of what the sample does.
                 mean[:, k] = middle + offset.mean(0) + drawn * math.sqrt(count / (count - 1))
-        x, y = (_standard_ranks(_distances(mean)[:, *pairs]) for mean in means)
+        x, y = (standard_ranks(_distances(mean)[:, *pairs]) for mean in means)
         found.append((x * y).sum(1))
     drawn = np.concatenate(found)
-    middle, half = 2 * rho - float(np.nanmean(drawn)), _QUANTILE * float(np.nanstd(drawn))
-    return max(middle - half, -1.0), min(middle + half, 1.0)
+    low, high = centered_interval(rho, drawn)
+    return max(low, -1.0), min(high, 1.0)
 
 
-def _standard_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks along the last axis with mean 0 and length 1; ties share theirs, NaN where all tie."""
-    ranks: NDArray[np.float64] = stats.rankdata(values, axis=-1).astype(np.float64)
-    ranks -= ranks.mean(-1, keepdims=True)
-    length = np.sqrt((ranks**2).sum(-1, keepdims=True))
-    return ranks / np.where(length > 0, length, np.nan)
-
-
+@statistic(
+    "How alike the gates of two networks are on the same images.", takes=("recording", "recording")
+)
 def compare_gates(a: Recording, b: Recording, images: int = 1000, seed: int = 0) -> pd.DataFrame:
     """How alike what two networks' gates say of the same images is, gate by gate.
 
@@ -223,21 +199,23 @@ def compare_gates(a: Recording, b: Recording, images: int = 1000, seed: int = 0)
     for gate in a.gates:
         if gate.name in names:
             x, y = (gate_rows(recording, gate.name, rows) for recording in (a, b))
-            similarity, count = gate_similarity(x, y, gate.kind)
+            similarity, count = gate_similarity(x, y, gate)
             found.append(
                 {"gate": gate.name, "kind": gate.kind, "similarity": similarity, "images": count}
             )
     return pd.DataFrame(found, columns=["gate", "kind", "similarity", "images"])
 
 
-def gate_similarity(x: NDArray[np.float32], y: NDArray[np.float32], kind: str) -> tuple[float, int]:
+def gate_similarity(
+    x: NDArray[np.float32], y: NDArray[np.float32], gate: Gate
+) -> tuple[float, int]:
     """That of `compare_gates` for the values of one gate, and how many images were scored.
 
     Args:
         x, y: ``(n, C)`` and ``(n, D)``, or ``(n, H, W)``, of the same images.
-        kind: of the gate.
+        gate: whose values they are; those of a map on one grid are compared as maps.
     """
-    if kind == "spatial" and x.shape == y.shape:
+    if gate.has(MAP) and x.shape == y.shape:
         first, second = (values.reshape(len(values), -1) for values in (x, y))
         scored = (first.max(1) > first.min(1)) & (second.max(1) > second.min(1))
         if not scored.any():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnscope.kinds import MAP
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.statistics.agreement import (
@@ -17,9 +18,13 @@ from attnscope.statistics.agreement import (
     score_maps,
 )
 from attnscope.statistics.profiles import class_moments
-from attnscope.statistics.sampling import expect_positive
+from attnscope.statistics.registry import statistic
+from attnscope.statistics.resampling import expect_positive
 
 
+@statistic(
+    "The mean map of a gate over the images of each class.", takes=("recording", "gate"), trait=MAP
+)
 def class_mean_maps(recording: Recording | Moments, gate: str) -> NDArray[np.float64]:
     """The mean map of a spatial gate over the images of each class.
 
@@ -35,6 +40,7 @@ def class_mean_maps(recording: Recording | Moments, gate: str) -> NDArray[np.flo
     return class_moments(maps, recording.labels, len(recording.classes)).mean
 
 
+@statistic("The mean Grad-CAM over the images of each class.")
 def class_mean_grad_cam(
     recording: Recording | Moments, target: str = "predicted"
 ) -> NDArray[np.float64]:
@@ -58,6 +64,11 @@ def class_mean_grad_cam(
     return class_moments(maps, recording.labels, len(recording.classes)).mean
 
 
+@statistic(
+    "Whether a gate and Grad-CAM look at the same place, image by image.",
+    takes=("recording", "gate"),
+    trait=MAP,
+)
 def map_agreement(
     recording: Recording, gate: str, target: str = "predicted", seed: int = 0
 ) -> pd.DataFrame:
@@ -94,6 +105,7 @@ def map_agreement(
     return frame
 
 
+@statistic("Whether gates and Grad-CAM look at the same place, with intervals.")
 def agreement_summary(
     recording: Recording, target: str = "predicted", seed: int = 0, resamples: int = 1000
 ) -> pd.DataFrame:
@@ -124,7 +136,7 @@ def agreement_summary(
     labels, classes = recording.labels, recording.classes
     frames = []
     for depth, gate in enumerate(recording.gates, start=1):
-        if gate.kind != "spatial":
+        if not gate.has(MAP):
             continue
         scores = map_agreement(recording, gate.name, target, seed)
         frame = mean_scores(scores, labels, classes)

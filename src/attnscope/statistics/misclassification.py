@@ -9,11 +9,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.recording.recording import Recording
-from attnscope.statistics.sampling import expect_positive, stratified_folds
+from attnscope.statistics.inference import ENDS
+from attnscope.statistics.registry import statistic
+from attnscope.statistics.resampling import (
+    bootstrap_sums,
+    expect_positive,
+    percentile_interval,
+    stratified_folds,
+)
 
 _FOLDS = 5
-_CELLS = 2**22
-"""Draws of images that are held at a time."""
 _PLACES = ("predicted", "third", "runner_up", "predicted - third", "predicted - runner_up")
 
 
@@ -30,6 +35,10 @@ class _Projections:
     """Squared length of that line, unbiased; can be below 0 for means that do not differ."""
 
 
+@statistic(
+    "Where the gate of each misclassified image lies between two class means.",
+    takes=("recording", "gate"),
+)
 def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFrame:
     """Of each misclassified image, where its gate lies between two class means.
 
@@ -68,6 +77,7 @@ def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFr
     )
 
 
+@statistic("Where misclassified images lie between two class means, with intervals.")
 def error_position_summary(
     recording: Recording, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -183,8 +193,8 @@ def _summaries(
     rng = np.random.default_rng(seed + 1)  # another stream than that of the folds
     # Each draw gives sums of along and length, (1 + resamples, 2 to 5), the found ones first.
     sums = {
-        "predicted": _drawn_sums(toward[placed], resamples, rng),
-        "third": _drawn_sums(np.hstack([toward, third])[both], resamples, rng),
+        "predicted": bootstrap_sums(toward[placed], resamples, rng),
+        "third": bootstrap_sums(np.hstack([toward, third])[both], resamples, rng),
         "runner_up": _drawn_pairs(toward, pairs, matched, controls, classes, resamples, rng),
     }
     with_third, with_runner = sums["third"], sums["runner_up"]
@@ -202,8 +212,8 @@ def _summaries(
     for drawn, count, without in zip(positions, counts, left, strict=True):
         usual = drawn[1:][~np.isnan(drawn[1:])]
         # Draws without a position lie at no end: with many of them there is no interval.
-        whole = count > 1 and len(usual) >= 0.975 * len(drawn[1:])
-        low, high = np.percentile(usual, [2.5, 97.5]) if whole else (np.nan,) * 2
+        whole = count > 1 and len(usual) >= ENDS[1] * len(drawn[1:])
+        low, high = percentile_interval(usual) if whole else (np.nan, np.nan)
         found.append(
             {"position": drawn[0], "low": low, "high": high, "images": count, "unplaced": without}
         )
@@ -236,18 +246,6 @@ def _runner_ups(
     return np.isin(pairs, list(controls)), controls
 
 
-def _drawn_sums(
-    values: NDArray[np.float64], resamples: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Sums over the images ``(n, V)`` as they are and resampled, ``(1 + resamples, V)``."""
-    sums = [values.sum(0)[None]]
-    block = max(1, _CELLS // max(values.size, 1))
-    for begin in range(0, resamples, block):
-        size = (min(block, resamples - begin), len(values))
-        sums.append(values[rng.integers(0, max(len(values), 1), size)].sum(1))
-    return np.concatenate(sums)
-
-
 def _drawn_pairs(
     toward: NDArray[np.float64],
     pairs: NDArray[np.int64],
@@ -268,11 +266,11 @@ def _drawn_pairs(
     known = [int(pair) for pair in np.unique(pairs[matched])]
     which = np.searchsorted(known, pairs[matched]) if known else np.zeros(0, np.int64)
     indicator = np.eye(len(known))[which]
-    drawn = _drawn_sums(np.hstack([toward[matched], indicator]), resamples, rng)
+    drawn = bootstrap_sums(np.hstack([toward[matched], indicator]), resamples, rng)
     sums = np.zeros((resamples + 1, 3))
     for own in sorted({pair // classes for pair in known}):
         mine = {pair: rows for pair, rows in controls.items() if pair // classes == own}
-        draws = {pair: _drawn_sums(rows, resamples, rng) for pair, rows in mine.items()}
+        draws = {pair: bootstrap_sums(rows, resamples, rng) for pair, rows in mine.items()}
         # The mean from which the positions are measured is made of these very images: where they
         # are drawn far out it goes with them. In differences to misclassified images that cancels.
         whole = np.sum(list(draws.values()), axis=0) / sum(map(len, mine.values()))

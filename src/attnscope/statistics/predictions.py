@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
+from attnscope.statistics.registry import statistic
 
 
+@statistic("Counts of images by true and predicted class.")
 def confusion_matrix(recording: Recording) -> pd.DataFrame:
     """Counts of images; the index is the true class, the columns are the predicted one.
 
     Returns:
         ``K × K``, both axes in the order of ``recording.classes``, whether a class occurs or not.
     """
+    from sklearn import metrics  # here, since it takes a second to import
+
     classes = recording.classes
-    cells = recording.labels * len(classes) + recording.predictions
-    counts = np.bincount(cells, minlength=len(classes) ** 2).reshape(len(classes), -1)
+    with warnings.catch_warnings():
+        # That one class is known and no other is what the recording says.
+        warnings.filterwarnings("ignore", "A single label was found", UserWarning)
+        counts = metrics.confusion_matrix(
+            recording.labels, recording.predictions, labels=range(len(classes))
+        )
     return pd.DataFrame(
         counts,
         index=pd.Index(classes, name="true"),
@@ -26,6 +36,7 @@ def confusion_matrix(recording: Recording) -> pd.DataFrame:
     )
 
 
+@statistic("Precision, recall and F1 of each class.")
 def class_metrics(recording: Recording) -> pd.DataFrame:
     """Precision ``TP / (TP + FP)``, recall ``TP / (TP + FN)`` and ``F1 = 2 TP / (2 TP + FP + FN)``.
 
@@ -34,19 +45,27 @@ def class_metrics(recording: Recording) -> pd.DataFrame:
         would be 0 / 0 is NaN: the precision of a class that is never predicted, the recall of one
         without images.
     """
-    counts = confusion_matrix(recording).to_numpy()
-    right, support, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    from sklearn import metrics  # here, since it takes a second to import
+
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        recording.labels,
+        recording.predictions,
+        labels=range(len(recording.classes)),
+        zero_division=np.nan,
+    )
     return pd.DataFrame(
         {
             "class": recording.classes,
-            "precision": _ratio(right, predicted),
-            "recall": _ratio(right, support),
-            "f1": _ratio(2 * right, support + predicted),
-            "support": support,
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            # Where no image is right, scikit-learn counts in floating point.
+            "support": support.astype(np.int64),
         }
     )
 
 
+@statistic("Confidence against accuracy, in bins.")
 def calibration(recording: Recording, bins: int = 15) -> pd.DataFrame:
     """Confidence against accuracy, in ``bins`` bins of one width (Guo et al. 2017, ICML).
 
@@ -78,6 +97,7 @@ def calibration(recording: Recording, bins: int = 15) -> pd.DataFrame:
     )
 
 
+@statistic("The expected calibration error.")
 def calibration_error(recording: Recording) -> float:
     """The expected calibration error, 0 to 1 (Guo et al. 2017, ICML, equation 3).
 
@@ -90,6 +110,7 @@ def calibration_error(recording: Recording) -> float:
     return float((gap * table["count"]).sum() / len(recording))
 
 
+@statistic("Misclassified images, the most confident first.")
 def misclassified(recording: Recording) -> pd.DataFrame:
     """The images whose predicted class is not the true one, the most confident first.
 

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
-from attnscope.statistics.sampling import (
+from attnscope.statistics.inference import mean_share_interval
+from attnscope.statistics.reading import expect_finite
+from attnscope.statistics.registry import statistic
+from attnscope.statistics.resampling import (
     class_sums,
-    expect_finite,
     expect_positive,
     null_band,
     permutation_p,
@@ -56,6 +58,7 @@ _INVERSES: Mapping[str, _Inverse] = {
 }
 
 
+@statistic("What went into a gate's activation.", takes=("recording", "gate"))
 def gate_logits(recording: Recording, gate: str) -> tuple[NDArray[np.float32], int]:
     """What went into a gate's activation, as far as its values say.
 
@@ -85,6 +88,7 @@ def gate_logits(recording: Recording, gate: str) -> tuple[NDArray[np.float32], i
     return inverse(np.clip(share, _EDGE, 1 - _EDGE)).astype(np.float32), clipped
 
 
+@statistic("How well the class can be read from each gate by a linear classifier.")
 def linear_probe(
     recording: Recording, permutations: int = 200, seed: int = 0, of: str = "gate"
 ) -> pd.DataFrame:
@@ -183,24 +187,6 @@ def _finite_inputs(recording: Recording, gate: str) -> NDArray[np.float32]:
     # Gates are bounded; what they multiply may overflow.
     expect_finite(inputs, f"the pooled input of '{gate}'", recording)
     return inputs
-
-
-def mean_share_interval(
-    shares: NDArray[np.float64], count: NDArray[np.int64]
-) -> tuple[float, float]:
-    """The 95 % interval of the mean of K independent shares, ``(K,)``, each of ``count`` images.
-
-    Each share's Wilson interval says how far it may lie below and above; those distances add in
-    squares (Zou and Donner 2008). Unlike a bootstrap it is no point where all shares are 0 or 1.
-    """
-    z = float(stats.norm.ppf(0.975))
-    spread = z * np.sqrt(shares * (1 - shares) / count + (z / (2 * count)) ** 2)
-    middle, scale = shares + z**2 / (2 * count), 1 + z**2 / count
-    below = shares - (middle - spread) / scale
-    above = (middle + spread) / scale - shares
-    mean = float(shares.mean())
-    sides = [float(np.sqrt((side**2).sum())) / len(shares) for side in (below, above)]
-    return max(mean - sides[0], 0.0), min(mean + sides[1], 1.0)
 
 
 def _permuted_accuracy(

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
+from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.recording.moments import Moments, Spread
 from attnscope.recording.recording import Recording
+from attnscope.statistics.inference import benjamini_yekutieli, f_test, mean_interval
+from attnscope.statistics.registry import statistic
 
 SATURATED = 0.01
 """A value is saturated within this share of the gate's range from one of its bounds."""
@@ -32,12 +34,7 @@ class ClassMoments:
 
     def interval(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The 95 % interval of the mean, ``mean ± t(0.975, n - 1) std / √n``; NaN where std is."""
-        count = self.count.reshape(-1, *[1] * (self.mean.ndim - 1))
-        # Where there are too few images for an interval, std is NaN already; the floors only keep
-        # the arithmetic from warning.
-        quantile = stats.t.ppf(0.975, np.maximum(count - 1, 1))
-        half = quantile * self.std / np.sqrt(np.maximum(count, 1))
-        return self.mean - half, self.mean + half
+        return mean_interval(self.mean, self.std, self.count)
 
 
 def class_moments(values: NDArray[Any], labels: NDArray[np.int64], classes: int) -> ClassMoments:
@@ -59,6 +56,11 @@ def _moments_of(spread: Spread) -> ClassMoments:
     return ClassMoments(spread.count, spread.mean, spread.std)
 
 
+@statistic(
+    "The mean of every channel over the images of each class.",
+    takes=("recording", "gate"),
+    trait=PER_CHANNEL,
+)
 def class_profiles(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     """The mean of every channel of a gate over the images of each class.
 
@@ -92,6 +94,11 @@ def class_profiles(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     )
 
 
+@statistic(
+    "How much of each channel's variance lies between the classes (F test).",
+    takes=("recording", "gate"),
+    trait=PER_CHANNEL,
+)
 def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
     """How much of each channel's variance lies between the classes: one-way analysis of variance.
 
@@ -133,8 +140,8 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
             divide="ignore"
         ):  # msw is 0 for a channel that varies between classes only
             f[varying] = ssb / between / msw
-        p[varying] = stats.f.sf(f[varying], between, within)
-        p_by[varying] = stats.false_discovery_control(p[varying], method="by")
+        p[varying] = f_test(f[varying], between, within)
+        p_by[varying] = benjamini_yekutieli(p[varying])
         eta[varying] = ssb / (ssb + ssw)
         omega[varying] = (ssb - between * msw) / (ssb + ssw + msw)
     return pd.DataFrame(
@@ -150,6 +157,7 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
     )
 
 
+@statistic("The image's mean gate, per gate and class.")
 def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
     """The image's mean gate, over its channels or pixels, per gate and class.
 
@@ -186,6 +194,7 @@ def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
+@statistic("Which shares of a gate's values are saturated, stuck or constant.")
 def gate_state(recording: Recording) -> pd.DataFrame:
     """Which shares of a gate's raw values are saturated or stuck, and what of it is constant.
 
@@ -207,7 +216,7 @@ def gate_state(recording: Recording) -> pd.DataFrame:
         values = recording.gate(gate.name)
         values = values.reshape(len(values), -1)
         margin = SATURATED * (gate.hi - gate.lo)
-        axis = 1 if gate.kind == "spatial" else 0
+        axis = 1 if gate.has(MAP) else 0
         rows.append(
             {
                 "gate": gate.name,

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import stats
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
-from attnscope.statistics.comparison import expect_same_images, holm
-from attnscope.statistics.effects import bootstrap_interval
+from attnscope.statistics.comparison import expect_same_images
+from attnscope.statistics.inference import holm, paired_interval
+from attnscope.statistics.registry import statistic
+from attnscope.statistics.resampling import bootstrap_interval
 
-_ROUNDING = 1e-12
 
-
+@statistic("Accuracies of two kinds of network over seeds.", takes=("recordings", "recordings"))
 def compare_seeds(
     a: Sequence[Recording], b: Sequence[Recording], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -140,6 +139,7 @@ def expect_pairs(a: Sequence[Recording], b: Sequence[Recording]) -> None:
             )
 
 
+@statistic("Images that one of two networks alone gets right.", takes=("recording", "recording"))
 def disagreements(a: Recording, b: Recording) -> pd.DataFrame:
     """Images that one network alone gets right, the most certain ones first.
 
@@ -167,16 +167,3 @@ def disagreements(a: Recording, b: Recording) -> pd.DataFrame:
         }
     )
     return frame.sort_values("certainty", ascending=False, kind="stable", ignore_index=True)
-
-
-def paired_interval(difference: NDArray[np.float64]) -> dict[str, float]:
-    """Mean of paired differences, Student's t interval (95 %), and p of the paired t test."""
-    mean, count = float(difference.mean()), len(difference)
-    error = difference.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
-    # Differences are counts over counts: what is this small is rounding. Without any spread there
-    # is nothing to hold a difference against.
-    if not error > _ROUNDING:
-        return {"difference": mean, "low": np.nan, "high": np.nan, "p": np.nan}
-    half = stats.t.ppf(0.975, count - 1) * error
-    p = 2 * stats.t.sf(abs(mean) / error, count - 1)
-    return {"difference": mean, "low": mean - half, "high": mean + half, "p": float(p)}

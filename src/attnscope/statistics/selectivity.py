@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
+from attnscope.kinds import PER_CHANNEL
 from attnscope.recording.recording import Recording
-from attnscope.statistics.sampling import (
-    StandardizedGate,
+from attnscope.statistics.inference import t_interval
+from attnscope.statistics.reading import StandardizedGate
+from attnscope.statistics.registry import statistic
+from attnscope.statistics.resampling import (
     expect_positive,
     permutation_p,
     permuted_class_sums,
@@ -22,6 +24,11 @@ _NOTHING = 1e-6
 """Means this small, in standard deviations of the channel, are rounded zeros."""
 
 
+@statistic(
+    "For which class each channel opens, and how selectively.",
+    takes=("recording", "gate"),
+    trait=PER_CHANNEL,
+)
 def class_selectivity(
     recording: Recording, gate: str, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -95,6 +102,11 @@ def class_selectivity(
     )
 
 
+@statistic(
+    "How much of each channel's variance lies between the classes (permutations).",
+    takes=("recording", "gate"),
+    trait=PER_CHANNEL,
+)
 def permuted_channel_effects(
     recording: Recording, gate: str, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -197,8 +209,8 @@ def _with_interval(
     # Where nothing varies there are no degrees of freedom, and the interval is a point.
     ratio = (parts**2 / np.maximum(degrees, 1)[:, None]).sum(0)
     freedom = variance**2 / np.where(ratio > 0, ratio, 1)
-    half = stats.t.ppf(0.975, np.maximum(freedom, 1)) * np.sqrt(variance)
-    return index, np.maximum(index - half, -1), np.minimum(index + half, 1)
+    low, high = t_interval(index, np.sqrt(variance), np.maximum(freedom, 1))
+    return index, np.maximum(low, -1), np.minimum(high, 1)
 
 
 def _permuted_index(

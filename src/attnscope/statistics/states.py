@@ -15,9 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError
+from attnscope.kinds import PER_CHANNEL
 from attnscope.recording.recording import Recording
 from attnscope.statistics.profiles import class_moments
-from attnscope.statistics.sampling import stretches
+from attnscope.statistics.reading import stretches
+from attnscope.statistics.registry import statistic
 
 THRESHOLDS = (0.001, 0.01, 0.05, 0.1)
 """Shares of the gate's range within which a value counts as at a bound, neutral or at its start."""
@@ -36,6 +38,7 @@ class _Tally:
     """``(U,)``: largest less smallest value, as a share of the gate's range."""
 
 
+@statistic("The states of each gate over thresholds.")
 def state_sweep(recording: Recording, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
     """The states of each gate at each threshold t, a share of the gate's range.
 
@@ -78,6 +81,9 @@ def state_sweep(recording: Recording, thresholds: Sequence[float] = THRESHOLDS) 
     return pd.concat(frames, ignore_index=True)[columns] if frames else empty
 
 
+@statistic(
+    "The states of each channel over thresholds.", takes=("recording", "gate"), trait=PER_CHANNEL
+)
 def channel_states(
     recording: Recording, gate: str, thresholds: Sequence[float] = THRESHOLDS
 ) -> pd.DataFrame:
@@ -108,6 +114,7 @@ def channel_states(
     return frame
 
 
+@statistic("The states of a gate in each image over thresholds.", takes=("recording", "gate"))
 def image_states(
     recording: Recording, gate: str, thresholds: Sequence[float] = THRESHOLDS
 ) -> pd.DataFrame:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
-from attnscope.statistics.comparison import holm
 from attnscope.statistics.effects import OWN, edit_contrast
+from attnscope.statistics.inference import LEVEL, holm, paired_interval, significant
 from attnscope.statistics.probe import linear_probe
-from attnscope.statistics.seeds import paired_interval
+from attnscope.statistics.registry import statistic
 from attnscope.statistics.variance import between_class_variance
 
 USED = "its class is used"
@@ -27,6 +27,7 @@ CONSTANT = "constant"
 VERDICTS = (USED, HARMS, MEAN_KNOWN, MOVES, UNUSED, MEAN, NOTHING, CONSTANT)
 
 
+@statistic("What each gate could tell about the class.")
 def decode_gates(
     recording: Recording,
     untrained: Recording | None = None,
@@ -81,7 +82,13 @@ def _of_gates(control: pd.DataFrame | None, column: str, probe: pd.DataFrame) ->
     return [known.get(gate, np.nan) for gate in probe["gate"]]
 
 
-def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
+@statistic(
+    "What each gate tells about the class, beside what the network uses of it.",
+    takes=("decoding", "outcomes"),
+)
+def gate_usage(
+    decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = LEVEL
+) -> pd.DataFrame:
     """For each gate: can the class be read from it, and does the network use that?
 
     Read: the linear probe beats permuted labels (``p_max`` of `linear_probe`, corrected over the
@@ -131,10 +138,11 @@ def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.
         }
     ).join(_corrected(used.loc[known]).reset_index(drop=True))
     constant = read["constant"].to_numpy(bool)
-    reads = frame["p_read"].to_numpy() < level
-    acts, value = frame["p_used"].to_numpy() < level, frame["class_value"].to_numpy()
-    moves = frame["p_margin"].to_numpy() < level
-    own = (frame["p_dynamic"].to_numpy() < level) & (frame["dynamic_value"].to_numpy() > 0)
+    reads, acts, moves, own = (
+        significant(frame[p], level) for p in ("p_read", "p_used", "p_margin", "p_dynamic")
+    )
+    value = frame["class_value"].to_numpy()
+    own &= frame["dynamic_value"].to_numpy() > 0
     frame["verdict"] = np.select(
         [constant, acts & (value > 0), acts, (reads | moves) & own, moves, reads, own],
         [CONSTANT, USED, HARMS, MEAN_KNOWN, MOVES, UNUSED, MEAN],
@@ -143,6 +151,7 @@ def gate_usage(decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = 0.
     return frame
 
 
+@statistic("What the network uses of gates that are replaced together.", takes=("outcomes",))
 def joint_usage(outcomes: pd.DataFrame) -> pd.DataFrame:
     """As `gate_usage`, of gates that are replaced together: those of a block, and all of them.
 
@@ -204,7 +213,8 @@ def _corrected(used: pd.DataFrame) -> pd.DataFrame:
     return used.assign(**{p: holm(used[p].to_numpy(np.float64)) for p in ps})
 
 
-def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = 0.05) -> pd.DataFrame:
+@statistic("What the network uses of its gates, over seeds.", takes=("usages",))
+def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = LEVEL) -> pd.DataFrame:
     """What `gate_usage` says of several trainings of one kind of network, gate by gate.
 
     What is sampled is the training: each number is the mean over the trainings, its interval
@@ -268,11 +278,12 @@ def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = 0.05) -> pd.
     for column in ("chance", "margin_std"):
         if column in first:
             frame[column] = stack(column).mean(0)
-    acts, value = stack("p_used") < level, stack("class_value")
+    acts, value = significant(stack("p_used"), level), stack("class_value")
     if "p_read" in first:
-        frame["reads"] = (stack("p_read") < level).sum(0)
+        frame["reads"] = significant(stack("p_read"), level).sum(0)
     frame["uses"] = (acts & (value > 0)).sum(0)
     frame["harms"] = (acts & (value < 0)).sum(0)
-    frame["moves"] = (stack("p_margin") < level).sum(0)
-    frame["needs_own"] = ((stack("p_dynamic") < level) & (stack("dynamic_value") > 0)).sum(0)
+    frame["moves"] = significant(stack("p_margin"), level).sum(0)
+    own = significant(stack("p_dynamic"), level) & (stack("dynamic_value") > 0)
+    frame["needs_own"] = own.sum(0)
     return frame

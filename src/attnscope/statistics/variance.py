@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from attnscope.recording.recording import Recording
-from attnscope.statistics.sampling import (
-    StandardizedGate,
+from attnscope.statistics.inference import t_interval
+from attnscope.statistics.reading import StandardizedGate
+from attnscope.statistics.registry import statistic
+from attnscope.statistics.resampling import (
     expect_positive,
     null_band,
     permutation_p,
@@ -21,6 +22,7 @@ _COLUMNS = ["gate", "kind", "depth", "eta_squared", "omega_squared", "low", "hig
 _NULL = ["null_low", "null_high", "p", "constant"]
 
 
+@statistic("The share of each gate's variance that lies between the classes.")
 def between_class_variance(
     recording: Recording, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
@@ -84,12 +86,12 @@ def _share(
     null_low, null_high = null_band(omega[1:])
     # omega² is, but for 1 / N, 1 - (1 - eta²) (N - 1) / (N - K).
     error = _standard_error(values, labels, means, count) * (images - 1) / within
-    half = stats.t.ppf(0.975, within) * error
+    low, high = t_interval(omega[0], error, within)
     return {
         "eta_squared": eta[0],
         "omega_squared": omega[0],
-        "low": omega[0] - half,
-        "high": min(omega[0] + half, 1.0),
+        "low": float(low),
+        "high": min(float(high), 1.0),
         "null_low": null_low,
         "null_high": null_high,
         "p": float(permutation_p(eta[1:], eta[0])),

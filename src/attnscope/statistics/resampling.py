@@ -1,23 +1,25 @@
-"""How images are drawn: stretches that fit into memory, folds, labels that are permuted.
+"""What is drawn at random, and what is made of the draws: permutations, bootstrap, folds, samples.
 
 The null of most statistics here is that the gate knows nothing of the class: then each order of the
 labels was as likely as the one found. All that a permutation changes are the sums over the images
-of each class, and those of many permutations are one product of matrices.
+of each class, and those of many permutations are one product of matrices, which is why scipy's
+``permutation_test`` and ``bootstrap``, one call a draw, do neither.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import sparse, stats
 
 from attnscope.errors import InputError
-from attnscope.recording.recording import Recording
+from attnscope.statistics.inference import ENDS, normal_interval
+from attnscope.statistics.ranks import standard_ranks
+from attnscope.statistics.reading import StandardizedGate
 
-_STRETCH = 1024
-"""Images that are read at a time."""
 _CELLS = 2**23
 """Class sums that are held at a time, 64 MiB in double precision."""
 _LABELS = 2**24
@@ -25,94 +27,16 @@ _LABELS = 2**24
 _DENSE_CLASSES = 64
 """Up to so many classes a dense product is quicker than a sparse one."""
 _DRAWS = 2**21
-"""Images that are drawn at a time, for a bootstrap."""
+"""Images that are drawn at a time, for bootstrapped means."""
+_SUMMED = 2**22
+"""Values that are drawn at a time, for bootstrapped sums."""
+_EXACT_UP_TO = 7
+"""Classes whose 7! = 5,040 orders are counted instead of drawn."""
+_ORDERS = 9_999
+"""Orders that are drawn of a longer list."""
 _TIE = 1e-6
 """A permuted value this little below the observed one, relative to it, ties with it: both are sums
 in single precision, whose last digits depend on the order."""
-
-
-class StandardizedGate:
-    """The values of one gate, read stretch by stretch, each unit with mean 0 and deviation 1.
-
-    A unit is a channel of a channel gate, a pixel of a spatial one. Standardised, sums over images
-    can be taken in single precision whatever the unit's own scale is.
-    """
-
-    def __init__(self, recording: Recording, gate: str) -> None:
-        """Goes once over the images.
-
-        Raises:
-            InputError: there is no such gate, or a value of it is not finite.
-        """
-        self._recording, self._gate = recording, gate
-        origin: NDArray[np.float64] | None = None
-        for _, values in self._raw():
-            if origin is None:
-                origin = values[0].copy()
-                total, square = np.zeros_like(origin), np.zeros_like(origin)
-                low, high = origin.copy(), origin.copy()
-            expect_finite(values, f"'{gate}'", recording)
-            np.minimum(low, values.min(0), out=low)
-            np.maximum(high, values.max(0), out=high)
-            values -= origin
-            total += values.sum(0)
-            square += (values**2).sum(0)
-        assert origin is not None  # no recording is without images
-        count = len(recording)
-        self.mean: NDArray[np.float64] = origin + total / count
-        """``(U,)``, in units of the gate."""
-        self.constant: NDArray[np.bool_] = low == high
-        """``(U,)``: the same for all images, to the last bit. Standardised it is 0."""
-        self.minimum: NDArray[np.float64] = low
-        """``(U,)``"""
-        variance = np.where(self.constant, 0.0, np.maximum(square - total**2 / count, 0) / count)
-        self.std: NDArray[np.float64] = np.sqrt(variance)
-        """``(U,)``, with N below the sum; 0 for a constant unit."""
-
-    def _raw(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        for rows in stretches(len(self._recording)):
-            values = self._recording.gate(self._gate, rows)
-            yield rows, values.reshape(len(values), -1).astype(np.float64)
-
-    def read(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Rows and their values, ``(n, U)``."""
-        scale = np.where(self.std > 0, self.std, 1)
-        for rows, values in self._raw():
-            values -= self.mean
-            values /= scale
-            values[:, self.constant] = 0
-            yield rows, values.astype(np.float32)
-
-
-def expect_finite(values: NDArray[np.floating], what: str, recording: Recording) -> None:
-    """Refuses NaN, which is above and below nothing, so that its rank would look like the first.
-
-    Raises:
-        InputError: a value is NaN or infinite.
-    """
-    wrong = int((~np.isfinite(values)).sum())
-    if wrong:
-        raise InputError(
-            f"{wrong} values of {what} are not finite; attnscope verify {recording.folder} lists "
-            "them"
-        )
-
-
-def stretches(images: int) -> Iterator[slice]:
-    """The rows of a recording in pieces that fit into memory."""
-    for start in range(0, images, _STRETCH):
-        yield slice(start, min(start + _STRETCH, images))
-
-
-def gate_rows(recording: Recording, gate: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """A gate of some images, in any order, read stretch by stretch: ``(n, C)``, ``(n, H, W)``."""
-    first = recording.gate(gate, slice(0, 1))
-    found = np.empty((len(rows), *first.shape[1:]), np.float32)
-    for stretch in stretches(len(recording)):
-        inside = np.flatnonzero((rows >= stretch.start) & (rows < stretch.stop))
-        if len(inside):
-            found[inside] = recording.gate(gate, stretch)[rows[inside] - stretch.start]
-    return found
 
 
 def present_classes(
@@ -304,5 +228,155 @@ def null_band(permuted: NDArray[np.float64]) -> tuple[float, float]:
     Args:
         permuted: ``(B,)``
     """
-    low, high = np.quantile(permuted, [0.025, 0.975], method="weibull")
+    low, high = np.quantile(permuted, ENDS, method="weibull")
     return float(low), float(high)
+
+
+def bootstrap_interval(
+    values: NDArray[np.float64], resamples: int = 1000, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """95 % percentile interval of the means over images (Efron 1979, Annals of Statistics 7).
+
+    Args:
+        values: ``(N, V)``, V values of each image, resampled together.
+        resamples: how many.
+        seed: of the draws.
+
+    Returns:
+        low and high, ``(V,)``. NaN with fewer than two images.
+
+    Raises:
+        InputError: resamples is below 1.
+    """
+    expect_positive("resamples", resamples, 1000)
+    if len(values) < 2:
+        nothing = np.full(values.shape[1], np.nan)
+        return nothing, nothing.copy()
+    return percentile_interval(bootstrap_means(values, resamples, np.random.default_rng(seed)))
+
+
+def bootstrap_sums(
+    values: NDArray[np.float64], resamples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Sums over the images ``(n, V)`` as they are and resampled, ``(1 + resamples, V)``."""
+    sums = [values.sum(0)[None]]
+    block = max(1, _SUMMED // max(values.size, 1))
+    for begin in range(0, resamples, block):
+        size = (min(block, resamples - begin), len(values))
+        sums.append(values[rng.integers(0, max(len(values), 1), size)].sum(1))
+    return np.concatenate(sums)
+
+
+def percentile_interval(
+    drawn: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """95 % percentile interval of resampled values (Efron 1979, Annals of Statistics 7).
+
+    Args:
+        drawn: ``(B, ...)``, one for each resample, none NaN.
+
+    Returns:
+        low and high, ``(...)``.
+    """
+    low, high = np.quantile(drawn, ENDS, axis=0)
+    return low, high
+
+
+def centered_interval(found: float, drawn: NDArray[np.float64]) -> tuple[float, float]:
+    """95 % normal interval of a bootstrap whose resamples are biased.
+
+    What the resamples lie off the found value is taken away once, and their deviation put about
+    what is left (Davison and Hinkley 1997, Bootstrap Methods and Their Application, 5.2.1).
+
+    Args:
+        found: the value on the images as they are.
+        drawn: ``(B,)``, that on each resample; NaN where it has none.
+    """
+    return normal_interval(2 * found - float(np.nanmean(drawn)), float(np.nanstd(drawn)))
+
+
+def mantel(
+    x: NDArray[np.float64], y: NDArray[np.float64], permutations: int, seed: int
+) -> tuple[float, float]:
+    """Mantel's test (1967, Cancer Research 27) of two matrices of distances between classes.
+
+    Args:
+        x, y: ``(K, K)``, symmetric; neither with the same distance for all pairs.
+        permutations: orders of the classes of y, where there are more than 7! = 5,040; else each is
+            counted once.
+        seed: of the orders.
+
+    Returns:
+        Spearman's rho over the pairs, and p, two-sided, whose null is that which class is which in
+        y has nothing to do with x.
+    """
+    classes = len(x)
+    rows, columns = np.triu_indices(classes, 1)
+    ranks = standard_ranks(x[rows, columns][None])[0]
+    # An order of the classes moves the distances of y and leaves their ranks what they are.
+    moved = np.zeros((classes, classes))
+    moved[rows, columns] = moved[columns, rows] = standard_ranks(y[rows, columns][None])[0]
+    rho = float(ranks @ moved[rows, columns])
+    orders: Iterator[NDArray[np.int64]]
+    if classes <= _EXACT_UP_TO:
+        orders = map(np.array, itertools.permutations(range(classes)))
+        found = np.abs([ranks @ moved[order[rows], order[columns]] for order in orders])
+        return rho, float((found >= abs(rho) - 1e-9).mean())
+    rng = np.random.default_rng(seed)
+    orders = (rng.permutation(classes) for _ in range(permutations))
+    drawn = np.array([ranks @ moved[order[rows], order[columns]] for order in orders])
+    return rho, float(permutation_p(np.abs(drawn), np.array(abs(rho))))
+
+
+def order_test(x: NDArray[np.float64], y: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    """Spearman's rho of two lists, and its p over the orders of one of them.
+
+    All orders of up to seven values are counted; with more 9,999 are drawn, and the found one is
+    counted with them.
+
+    Args:
+        x, y: ``(K,)``
+        seed: of the orders.
+
+    Returns:
+        rho, and p, two-sided, whose null is that each order of y is as likely. NaN with fewer than
+        three values, or where those of a list are all the same.
+    """
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan, np.nan
+    ranks = stats.zscore(stats.rankdata(y))
+    # The t distribution is too ready: of eight classes it calls 5.8 % of all orders p < 0.05.
+    found = stats.permutation_test(
+        (stats.zscore(stats.rankdata(x)),),
+        lambda order, axis: (order * ranks).mean(axis),
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=_ORDERS,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.statistic), float(found.pvalue)
+
+
+def class_partners(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Of each image another one of its class, each once; -1 for the only one of a class.
+
+    One random cycle within each class, as in ``derangement``.
+    """
+    rng = np.random.default_rng([seed, 1])
+    partners = np.full(len(labels), -1)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        if len(members) >= 2:
+            partners[members] = np.roll(members, 1)
+    return partners
+
+
+def derangement(count: int, seed: int) -> NDArray[np.int64]:
+    """A random order of 0 to ``count - 1``, at least two, in which none keeps its place.
+
+    It is one cycle through all: uniform among the cycles, and free of rejected draws.
+    """
+    cycle = np.random.default_rng(seed).permutation(count)
+    successor = np.empty(count, np.int64)
+    successor[cycle] = np.roll(cycle, 1)
+    return successor

@@ -1,0 +1,75 @@
+"""Tests and intervals of pairs by themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from attnscope.statistics.inference import (
+    mcnemar,
+    paired_accuracy_change,
+    paired_interval,
+    paired_t,
+)
+from attnscope.statistics.resampling import bootstrap_interval
+from tests.statistics.calibration.rates import TIMES, expect_coverage, expect_false_positives
+
+
+@pytest.mark.parametrize(
+    ("before", "gain", "loss"), [(0.8, 0.0, 0.0), (0.9, 0.02, 0.06), (0.6, 0.2, 0.3)]
+)
+def test_interval_of_a_paired_change_in_accuracy(before, gain, loss):
+    """Of 300 images, of which shares ``gain`` and ``loss`` flip; also where none can."""
+    rng = np.random.default_rng(0)
+    low, high = [], []
+    for _ in range(600 * TIMES):
+        kind = rng.choice(4, 300, p=[before - loss, 1 - before - gain, gain, loss])
+        was, now = np.isin(kind, [0, 3]), np.isin(kind, [0, 2])
+        change, *ends = paired_accuracy_change(was, now)
+        assert change == pytest.approx(now.mean() - was.mean())
+        low.append(ends[0])
+        high.append(ends[1])
+    if gain == loss == 0:  # no image ever flips: the interval must not call that certain
+        assert max(low) < 0 < min(high)
+        return
+    expect_coverage(low, high, gain - loss)
+
+
+def test_interval_of_a_change_in_margin():
+    rng = np.random.default_rng(1)
+    values = rng.exponential(1, (600 * TIMES, 200)) - 1.3
+    ends = [bootstrap_interval(run[:, None], 400, i) for i, run in enumerate(values)]
+    low, high = np.array(ends)[:, :, 0].T
+    expect_coverage(low, high, -0.3)
+
+
+def test_paired_t_of_margins():
+    """Margins move in a few images much more than in most."""
+    rng = np.random.default_rng(6)
+    before = rng.normal(3, 3, (600 * TIMES, 200))
+    after = before + 0.01 * rng.standard_t(3, before.shape)
+    expect_false_positives([paired_t(a, b) for a, b in zip(before, after, strict=True)])
+
+
+def test_over_seeds():
+    """Three pairs of trainings whose differences are drawn around nothing, and around something."""
+    rng = np.random.default_rng(2)
+    nothing = [paired_interval(rng.normal(0, 0.01, 3)) for _ in range(800 * TIMES)]
+    expect_false_positives([found["p"] for found in nothing])
+    something = [paired_interval(rng.normal(0.02, 0.01, 3)) for _ in range(800 * TIMES)]
+    low, high = ([found[end] for found in something] for end in ("low", "high"))
+    expect_coverage(low, high, 0.02)
+
+
+def test_mcnemar_and_the_images_interval():
+    rng = np.random.default_rng(4)
+    p, low, high = [], [], []
+    for _ in range(600 * TIMES):
+        a, b = rng.random((2, 120)) < 0.7
+        p.append(mcnemar(a, b))
+        better = a | (rng.random(120) < 0.2)
+        ends = bootstrap_interval((better.astype(float) - a)[:, None], 400)
+        low.append(ends[0][0])
+        high.append(ends[1][0])
+    expect_false_positives(p, conservative=True)
+    expect_coverage(low, high, 0.3 * 0.2)

@@ -1,0 +1,81 @@
+"""Interventions on networks in which the order of channels and pixels tells nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from attnscope import capture
+from attnscope.interventions import Bench, ablate_channels, erase
+from tests.statistics.calibration.rates import TEN, TIMES, expect_coverage, expect_false_positives
+
+
+def noise(count, size):
+    rng = torch.Generator().manual_seed(5)
+    return TensorDataset(torch.rand(count, 3, *size, generator=rng), torch.arange(count) % 3)
+
+
+class Unrelated(nn.Module):
+    """Twelve channels whose part in the logits has nothing to do with their gates.
+
+    The ranking is the same for all images, and their gates move alike: for another one in each
+    image the null says nothing, since the highest gates of an image are lowered by their mean.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.squash = nn.Hardsigmoid()
+        self.register_buffer("base", torch.linspace(-1.5, 1.5, 12))
+        self.register_buffer("part", torch.ones(12, 3))
+
+    def forward(self, x):
+        channels = x.reshape(len(x), 12, 2, 2)
+        own = channels.mean((2, 3))
+        gate = self.squash(self.base + own[:, :1])
+        return ((channels * 0 + 1) * gate[:, :, None, None]).mean((2, 3)) @ self.part
+
+
+def test_ablation_where_the_ranking_tells_nothing(tmp_path):
+    model, images = Unrelated().eval(), noise(120, (4, 4))
+    names = dict(classes=TEN[:3], grad_cam_layers=(), progress=False)
+    recording = capture(model, images, tmp_path / "r", **names)
+    p = {"top gate": [], "bottom gate": []}
+    for i in range(200 * TIMES):
+        model.part.fill_(1)
+        bench = Bench(model, images, recording, images=30, seed=i)
+        model.part.copy_(torch.randn(12, 3, generator=torch.Generator().manual_seed(i)))
+        settings = dict(shares=(0.25,), draws=19, images=9, resamples=1, progress=False)
+        found = ablate_channels(bench, **settings).set_index("order")
+        for order, values in p.items():
+            values.append(found.loc[order, "p"])
+    for order, values in p.items():
+        expect_false_positives(values, of=f"p, {order}")
+
+
+def test_the_interval_of_an_area_over_that_of_a_random_order(tmp_path):
+    """Where only the mean of all pixels counts, each order of the pixels of noise is a random one."""
+
+    class Brightness(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.squash = nn.Sigmoid()
+
+        def forward(self, x):
+            gated = x * self.squash(x.mean((2, 3), keepdim=True))
+            bright = 40 * (x.mean((1, 2, 3)) - 0.5) + 0 * gated.mean((1, 2, 3))
+            return torch.stack([-bright, bright, bright * 0 - 9], 1)
+
+    model, images = Brightness().eval(), noise(6000, (6, 6))
+    names = dict(classes=TEN[:3], grad_cam_layers=(), progress=False)
+    recording = capture(model, images, tmp_path / "r", **names)
+    ends = {"deletion": [], "insertion": []}
+    for i in range(200 * TIMES):
+        bench = Bench(model, images, recording, images=150, seed=i)
+        areas = erase(bench, steps=3, images=150, resamples=200, progress=False).areas
+        areas = areas[(areas["fill"] == "mean") & (areas["order"] == "centre")].set_index("mode")
+        for mode in ends:
+            ends[mode].append(tuple(areas.loc[mode, ["over_random_low", "over_random_high"]]))
+    for mode, each in ends.items():
+        expect_coverage(*np.array(each).T, 0, f"over_random, {mode}")

@@ -1,0 +1,157 @@
+"""p values, corrections and intervals, against statsmodels and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.oneway import anova_oneway
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
+from statsmodels.stats.weightstats import DescrStatsW
+
+from attnscope.statistics.inference import (
+    ENDS,
+    LEVEL,
+    benjamini_yekutieli,
+    f_test,
+    holm,
+    mcnemar,
+    mean_interval,
+    mean_share_interval,
+    normal_interval,
+    paired_accuracy_change,
+    paired_interval,
+    paired_t,
+    significant,
+    t_interval,
+)
+
+
+def test_what_is_significant_is_below_the_level_and_a_number():
+    assert significant([0.0, 0.049, LEVEL, 0.5, np.nan]).tolist() == [True, True] + [False] * 3
+    assert significant(0.2, level=0.3).shape == ()
+    assert significant(0.2, level=0.3)
+    assert pytest.approx(1 - (ENDS[1] - ENDS[0])) == LEVEL
+
+
+@pytest.mark.parametrize("tests", [1, 2, 7, 40])
+def test_corrections_equal_statsmodels(tests):
+    rng = np.random.default_rng(tests)
+    p = rng.random(tests) ** 3
+    p[: tests // 3] = p[0]  # ties
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1], rel=1e-12)
+    assert benjamini_yekutieli(p) == pytest.approx(multipletests(p, method="fdr_by")[1], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("p", "adjusted"),
+    [
+        # Times 4, 3, 2, 1 in order, never below the one before.
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.02, np.nan, 0.02], [0.04, np.nan, 0.04]),
+        ([0.6, 0.9], [1, 1]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand(p, adjusted):
+    assert holm(np.array(p, float)) == pytest.approx(adjusted, nan_ok=True)
+
+
+@pytest.mark.parametrize("counts", [(30, 9, 2, 5), (10, 0, 6, 0), (3, 4, 4, 3), (0, 1, 0, 0)])
+def test_mcnemar_equals_statsmodels(counts):
+    a = np.repeat([True, True, False, False], counts)
+    b = np.repeat([True, False, True, False], counts)
+    theirs = their_mcnemar(np.reshape(counts, (2, 2)), exact=True).pvalue
+    assert mcnemar(a, b) == pytest.approx(theirs, rel=1e-12)
+    assert mcnemar(b, a) == mcnemar(a, b)
+
+
+def test_nothing_tells_a_network_from_itself():
+    right = np.array([True, False, True])
+    assert mcnemar(right, right) == 1
+    assert paired_t(np.ones(3), np.ones(3)) == 1
+    assert paired_t(np.ones(3), np.zeros(3)) == 0  # all by the same, which no t can tell
+    assert np.isnan(paired_t(np.ones(1), np.zeros(1)))
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_paired_differences_equal_statsmodels(count):
+    first, second = np.random.default_rng(count).normal([[0], [0.3]], 1, (2, count))
+    theirs = DescrStatsW(second - first)
+    p = theirs.ttest_mean(0)[1]
+    low, high = theirs.tconfint_mean()
+    assert paired_t(first, second) == pytest.approx(p, rel=1e-10)
+    found = paired_interval(second - first)
+    expected = {"difference": (second - first).mean(), "low": low, "high": high, "p": p}
+    assert found == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("difference", [[0.3], [0.25, 0.25, 0.25], [0.1 + 0.2, 0.3]])
+def test_differences_without_spread_have_no_interval(difference):
+    found = paired_interval(np.array(difference))
+    assert found.pop("difference") == pytest.approx(difference[0])
+    assert np.isnan(list(found.values())).all()
+
+
+def test_intervals_of_means_equal_statsmodels():
+    rng = np.random.default_rng(0)
+    groups = [rng.normal(size=(n, 2)) for n in (2, 9, 40)]
+    mean, std = (np.stack([f(g) for g in groups]) for f in (lambda g: g.mean(0), deviation))
+    count = np.array([len(group) for group in groups])
+    low, high = mean_interval(mean, std, count)
+    for k, group in enumerate(groups):
+        expected = np.transpose([DescrStatsW(column).tconfint_mean() for column in group.T])
+        assert np.stack([low[k], high[k]]) == pytest.approx(expected)
+        error = std[k] / np.sqrt(len(group))
+        assert t_interval(mean[k], error, len(group) - 1) == pytest.approx(expected)
+    alone = mean_interval(np.array([0.4]), np.array([np.nan]), np.array([1]))
+    assert np.isnan(alone).all()
+
+
+def deviation(values):
+    return values.std(0, ddof=1)
+
+
+def test_a_normal_interval_equals_statsmodels():
+    values = np.random.default_rng(0).normal(size=30)
+    theirs = DescrStatsW(values)
+    found = normal_interval(values.mean(), values.std(ddof=1) / 30**0.5)
+    assert found == pytest.approx(theirs.zconfint_mean())
+
+
+def test_the_f_test_equals_statsmodels():
+    rng = np.random.default_rng(0)
+    groups = [rng.normal(0.3 * k, 1, n) for k, n in enumerate((5, 9, 14))]
+    theirs = anova_oneway(groups, use_var="equal")
+    p = f_test(np.array([theirs.statistic, np.inf]), 2, 25)
+    assert p == pytest.approx([theirs.pvalue, 0])
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 20), (7, 20), (20, 20), (1, 1)])
+def test_the_interval_of_one_share_is_wilsons(right, count):
+    expected = proportion_confint(right, count, method="wilson")
+    found = mean_share_interval(np.array([right / count]), np.array([count]))
+    assert found == pytest.approx(expected)
+
+
+def test_the_interval_of_two_shares_is_newcombes():
+    """The difference p - q is twice the mean of p and 1 - q, less 1."""
+    for (x, n), (y, m) in (((7, 20), (30, 50)), ((0, 10), (9, 9)), ((40, 41), (3, 7))):
+        shares, count = np.array([x / n, 1 - y / m]), np.array([n, m])
+        expected = confint_proportions_2indep(x, n, y, m, method="newcomb")
+        found = [2 * end - 1 for end in mean_share_interval(shares, count)]
+        assert found == pytest.approx(expected)
+
+
+def test_the_interval_of_a_change_is_bonett_and_prices():
+    """Wald's of the difference of two paired shares, with one image added to each kind of flip."""
+    kept, gained, lost = 60, 5, 15
+    before = np.repeat([True, False, True], [kept, gained, lost])
+    after = np.repeat([True, True, False], [kept, gained, lost])
+    flips = np.repeat([0.0, 1, -1], [kept, gained + 1, lost + 1])
+    half = stats.norm.ppf(0.975) * flips.std() / len(flips) ** 0.5
+    found = paired_accuracy_change(before, after)
+    assert found == pytest.approx((-10 / 80, flips.mean() - half, flips.mean() + half))
+    assert np.isnan(paired_accuracy_change(before[:0], after[:0])).all()

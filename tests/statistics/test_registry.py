@@ -1,0 +1,109 @@
+"""Statistics by name: those of the package are all there, and others can be added."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from attnscope import statistics
+from attnscope.errors import InputError
+from attnscope.kinds import MAP, PER_CHANNEL
+from attnscope.statistics import STATISTICS, statistic
+
+PAIRINGS = {"STATISTICS", "statistic", "group_by_kind"}  # public, and no statistics
+
+
+@pytest.fixture
+def own_names(monkeypatch):
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(STATISTICS, "_known", dict(STATISTICS))
+
+
+def test_every_public_statistic_is_registered():
+    assert set(STATISTICS) == set(statistics.__all__) - PAIRINGS
+    for name, known in STATISTICS.items():
+        assert known.function is getattr(statistics, name)
+        assert known.about.endswith(".")
+
+
+@pytest.mark.parametrize("name", sorted(set(statistics.__all__) - PAIRINGS))
+def test_what_it_takes_is_what_its_function_needs(name):
+    known = STATISTICS.find(name)
+    needed = [
+        parameter
+        for parameter in inspect.signature(known.function).parameters.values()
+        if parameter.default is parameter.empty
+    ]
+    assert len(needed) == len(known.takes)
+    assert [p.name for p in needed if p.name == "gate"] == [t for t in known.takes if t == "gate"]
+
+
+def test_a_study_can_iterate_what_applies_to_a_recording(make_recording):
+    recording = make_recording(count=40)
+    found = {}
+    for name, known in STATISTICS.items():
+        options = {
+            option: 5
+            for option in ("permutations", "probe_permutations", "resamples")
+            if option in inspect.signature(known.function).parameters
+        }
+        if known.takes == ("recording",):
+            found[name] = known.function(recording, **options)
+        for gate in known.gates_of(recording):
+            found[name, gate.name] = known.function(recording, gate.name, **options)
+    kinds = [gate.kind for gate in recording.gates]
+    assert kinds == ["channel", "spatial"] * 2
+    by_name = {name: [key for key in found if key[0] == name] for name in STATISTICS}
+    assert len(by_name["class_profiles"]) == len(by_name["map_agreement"]) == 2
+    assert len(by_name["image_states"]) == 4
+    assert found["class_metrics"].equals(statistics.class_metrics(recording))
+
+
+@pytest.mark.parametrize("name", ["class_profiles", "class_mean_maps"])
+def test_a_gate_without_the_trait_is_refused_by_name(make_recording, name):
+    recording, known = make_recording(), STATISTICS.find(name)
+    others = [gate for gate in recording.gates if gate not in known.gates_of(recording)]
+    assert len(others) == 2
+    for gate in others:
+        with pytest.raises(InputError, match=gate.name):
+            known.function(recording, gate.name)
+
+
+@pytest.mark.usefixtures("own_names")
+def test_a_package_adds_its_own(make_recording):
+    @statistic("The largest value.", takes=("recording", "gate"), trait=MAP)
+    def largest(recording, gate):
+        return float(recording.spatial(gate).max())
+
+    recording, known = make_recording(), STATISTICS.find("largest")
+    assert [gate.kind for gate in known.gates_of(recording)] == ["spatial"] * 2
+    assert known.function(recording, "layer1.attention.spatial") == pytest.approx(0.8, abs=0.01)
+    with pytest.raises(InputError, match="'largest' is registered already"):
+        statistic("Another.")(largest)
+
+
+@pytest.mark.usefixtures("own_names")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"about": " "},
+        {"about": "Two\nlines."},
+        {"takes": ()},
+        {"takes": ("recording", "weather")},
+        {"trait": PER_CHANNEL},  # of no gate
+        {"takes": ("recording", "gate"), "trait": "round"},
+    ],
+)
+def test_an_incomplete_statistic_is_refused(wrong):
+    def new(recording):
+        """Nothing."""
+
+    with pytest.raises(InputError, match="the statistic 'new' cannot be registered"):
+        statistic(**{"about": "Something.", **wrong})(new)
+    assert "new" not in STATISTICS
+
+
+def test_a_name_that_is_not_known_lists_those_that_are():
+    with pytest.raises(InputError, match="class_metrics"):
+        STATISTICS.find("nonsense")

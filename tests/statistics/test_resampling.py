@@ -1,0 +1,179 @@
+"""Permutations, bootstrap, folds and samples: against loops, SciPy and counts of all orders."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from attnscope.errors import InputError
+from attnscope.statistics import resampling
+from attnscope.statistics.resampling import (
+    bootstrap_interval,
+    bootstrap_means,
+    bootstrap_sums,
+    centered_interval,
+    class_partners,
+    derangement,
+    mantel,
+    null_band,
+    order_test,
+    percentile_interval,
+    permutation_p,
+    stratified_folds,
+    stratified_sample,
+)
+
+
+def test_bootstrap_means_equal_a_loop_however_they_are_cut(monkeypatch):
+    values = np.random.default_rng(0).normal(size=(30, 3))
+    rng = np.random.default_rng(5)
+    expected = [values[rng.integers(0, 30, 30)].mean(0) for _ in range(40)]
+    for draws in (2**21, 100, 1):
+        monkeypatch.setattr(resampling, "_DRAWS", draws)
+        found = bootstrap_means(values, 40, np.random.default_rng(5))
+        assert found == pytest.approx(np.array(expected))
+
+
+def test_bootstrap_sums_equal_a_loop_however_they_are_cut(monkeypatch):
+    values = np.random.default_rng(0).normal(size=(30, 3))
+    rng = np.random.default_rng(5)
+    expected = [values.sum(0), *(values[rng.integers(0, 30, 30)].sum(0) for _ in range(40))]
+    for draws in (2**22, 300, 1):
+        monkeypatch.setattr(resampling, "_SUMMED", draws)
+        found = bootstrap_sums(values, 40, np.random.default_rng(5))
+        assert found == pytest.approx(np.array(expected))
+    assert bootstrap_sums(values[:0], 4, rng).tolist() == [[0, 0, 0]] * 5
+
+
+def test_the_bootstrap_interval_equals_scipys():
+    values = np.random.default_rng(3).exponential(1, 80)
+    low, high = bootstrap_interval(values[:, None], 8000, 1)
+    theirs = stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=8000, rng=2
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert (low[0], high[0]) == pytest.approx((theirs.low, theirs.high), abs=0.04 * width)
+    assert np.isnan(bootstrap_interval(values[:1, None])).all()
+    with pytest.raises(InputError, match="resamples"):
+        bootstrap_interval(values[:, None], 0)
+
+
+def test_a_percentile_interval_leaves_a_fortieth_at_each_end():
+    drawn = np.random.default_rng(0).permutation(np.arange(41.0))
+    low, high = percentile_interval(np.stack([drawn, 2 * drawn], 1))
+    assert low.tolist() == pytest.approx([1, 2])
+    assert high.tolist() == pytest.approx([39, 78])
+
+
+def test_a_centered_interval_takes_the_bias_away():
+    drawn = np.array([0.1, 0.3, np.nan])  # mean 0.2, deviation 0.1, and 0.5 was found
+    assert centered_interval(0.5, drawn) == pytest.approx((0.8 - 0.1959964, 0.8 + 0.1959964))
+
+
+@pytest.mark.parametrize(("count", "band"), [(19, (1, 19)), (39, (1, 39)), (199, (5, 195))])
+def test_the_band_of_a_null_by_hand(count, band):
+    """One value more that chance gives is below rank 5 of 199 in 5 of 200 cases: 2.5 %."""
+    drawn = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
+    assert null_band(drawn) == pytest.approx(band)
+
+
+def test_a_p_counts_the_found_order_and_ties():
+    permuted = np.array([[0.1, 5.0], [0.3, 6.0], [0.2, 7.0]])
+    # 0.2 ties with one and is below one; a value a little below a found one is a tie.
+    assert permutation_p(permuted, np.array([0.2, 8.0])).tolist() == [3 / 4, 1 / 4]
+    assert permutation_p(np.array([1 - 1e-7, 0.9]), np.array(1.0)) == 2 / 3
+
+
+def test_the_p_of_a_permutation_test_equals_scipys():
+    a, b = np.random.default_rng(4).normal([[0.8], [0]], 1, (2, 5))
+    every = [
+        (a.sum() + b.sum() - 2 * np.delete([*a, *b], chosen).sum())
+        for chosen in itertools.combinations(range(10), 5)
+    ]
+    theirs = stats.permutation_test(
+        (a, b), lambda x, y: x.sum() - y.sum(), alternative="greater", n_resamples=np.inf
+    )
+    # All orders but the found one, which is counted anyway.
+    others = np.delete(every, np.argmin(np.abs(np.array(every) - theirs.statistic)))
+    assert permutation_p(others, np.array(theirs.statistic)) == pytest.approx(theirs.pvalue)
+
+
+def test_folds_hold_as_many_of_each_class():
+    labels = np.repeat([0, 1, 2, -1], [11, 8, 3, 4])
+    found = stratified_folds(labels, 5, np.random.default_rng(0))
+    assert (found[labels < 0] == -1).all()
+    for k, counts in enumerate(([3, 2, 2, 2, 2], [2, 2, 2, 1, 1], [1, 1, 1, 0, 0])):
+        assert np.bincount(found[labels == k], minlength=5).tolist() == counts
+
+
+def test_a_sample_takes_of_each_class_its_share_and_never_more_than_half():
+    labels = np.repeat([0, 1, 2, 3], [100, 40, 2, 1])
+    rng = np.random.default_rng(0)
+    for images, counts in ((14, [10, 4, 1, 0]), (1000, [50, 20, 1, 0])):
+        found = stratified_sample(labels, images, rng)
+        assert np.bincount(labels[found], minlength=4).tolist() == counts
+        assert (np.diff(found) > 0).all()
+    assert len(stratified_sample(np.arange(5), 3, rng)) == 0
+
+
+@pytest.mark.parametrize("classes", [4, 8])
+def test_mantels_test_permutes_rows_and_columns_together(classes):
+    rng = np.random.default_rng(classes)
+    x, noise = (m + m.T for m in rng.random((2, classes, classes)))
+    y = x + 0.5 * noise
+    rows, columns = np.triu_indices(classes, 1)
+    rho, p = mantel(x, y, 4000, 0)
+    assert rho == pytest.approx(stats.spearmanr(x[rows, columns], y[rows, columns]).statistic)
+    orders = (
+        itertools.permutations(range(classes))
+        if classes == 4
+        else (rng.permutation(classes) for _ in range(2000))
+    )
+    found = [
+        stats.spearmanr(x[rows, columns], y[np.ix_(order, order)][rows, columns]).statistic
+        for order in orders
+    ]
+    expected = (np.abs(found) >= abs(rho) - 1e-9).mean()
+    assert p == pytest.approx(expected, abs=1e-12 if classes == 4 else 0.02)
+
+
+def test_an_order_has_the_p_of_all_orders():
+    x, y = np.array([1.0, 2, 4, 8]), np.array([0.1, 0.3, 0.2, 0.9])
+    rho, p = order_test(x, y, 0)
+    every = [stats.spearmanr(x, order).statistic for order in itertools.permutations(y)]
+    assert rho == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert p == pytest.approx(2 * np.mean([r >= rho - 1e-9 for r in every]))
+    assert np.isnan(order_test(x[:2], y[:2], 0)).all()
+    assert np.isnan(order_test(x, np.ones(4), 0)).all()
+
+
+def test_partners_are_one_cycle_within_each_class():
+    labels = np.random.default_rng(0).integers(0, 4, 40)
+    labels[7] = 9  # alone
+    for seed in range(10):
+        partners = class_partners(labels, seed)
+        assert partners[7] == -1
+        for k in range(4):
+            members = np.flatnonzero(labels == k)
+            at, visited = members[0], set()
+            while at not in visited:
+                visited.add(at)
+                at = partners[at]
+            assert visited == set(members)
+    assert (class_partners(labels, 0) != class_partners(labels, 1)).any()
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_a_derangement_moves_everything(count):
+    for seed in range(20):
+        order = derangement(count, seed)
+        assert sorted(order) == list(range(count))
+        assert (order != np.arange(count)).all()
+
+
+def test_a_derangement_prefers_no_partner():
+    partners = [derangement(4, seed)[0] for seed in range(600)]
+    assert stats.chisquare(np.bincount(partners)[1:]).pvalue > 0.01
