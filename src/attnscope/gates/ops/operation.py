@@ -156,6 +156,7 @@ def look_up(function: Any) -> Known:
 
 
 def _resolve(name: str) -> Known:
+    name = name.partition(".")[0]  # of an overload, as torch.library's `squash.default`
     plain = name.strip("_")
     writes = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
     if plain in _AUGMENTED:
