@@ -1,7 +1,21 @@
 """Gates and their kinds: what is known of them without their values. No torch.
 
-A kind says how a gate is recognized, how it is summed up per image, and which statistics and plots
-apply to it. Another kind is one more call of `register_kind`.
+A kind says how a gate is recognized, what its values are, how it is summed up per image, and which
+statistics and plots apply to it. No other module compares `Gate.kind` with a name: it asks for
+traits, so that a new kind is one more call of `register_kind`, here or in a package of one's own::
+
+    from attnscope.kinds import HAS_NEUTRAL, PER_CHANNEL, Kind, register_kind
+
+    register_kind(
+        Kind(
+            "number",
+            "one value for all channels and positions",
+            lambda seen: not seen.along and not seen.static and not seen.shares_paths,
+            traits=frozenset({PER_CHANNEL, HAS_NEUTRAL}),
+        )
+    )
+
+From then on `find_gates` finds gates of that kind, and they are recorded and read like any other.
 """
 
 from __future__ import annotations
@@ -15,11 +29,15 @@ from numpy.typing import NDArray
 
 from attnscope.registry import Registry
 
+AXES = "NBGCDHWL"
+"""Letters of axes, in the order in which a gate's values are read: images, paths, groups, channels,
+depth (slices or frames), rows, columns, and positions that stand in one row."""
+
 PER_CHANNEL = "per-channel"
 """Trait: values are ``(N, C)``, one for each channel. Statistics of channels apply."""
 MAP = "map"
-"""Trait: values are ``(N, H, W)``, one for each position. Maps are drawn and compared with
-Grad-CAM."""
+"""Trait: values are ``(N, H, W)``, one for each position; positions that stand in one row are read
+as a grid (`Gate.grid`). Maps are drawn and compared with Grad-CAM."""
 HAS_NEUTRAL = "has-neutral"
 """Trait: there is a value, `Gate.neutral`, under which the gate changes nothing."""
 TRAITS = frozenset({PER_CHANNEL, MAP, HAS_NEUTRAL})
@@ -36,7 +54,7 @@ class Gate:
     channels: int
     """Channels of the features that it multiplies."""
     grid: tuple[int, int] | None
-    """Rows and columns of a spatial gate on the sample; None for other kinds."""
+    """Rows and columns of a gate that is a `MAP`, on the sample; None for other kinds."""
     activation: str
     """The bounded activation: sigmoid, hardsigmoid, softmax ..."""
     lo: float
@@ -53,9 +71,10 @@ class Gate:
     applied_in: str = ""
     """Path of the module in whose forward the gate multiplies the features."""
     layout: str = "NCHW"
-    """Axes of the features: images, channels, rows, columns; B paths, L pixels in one row."""
+    """Axes of the features in their order, letters of `AXES`."""
     axes: str = ""
-    """Axes of the values that are read: ``NC`` for channels, ``NHW`` for pixels ..."""
+    """Axes of the values that are read, in the order of `AXES`: ``NC`` for channels, ``NHW`` for
+    pixels ..."""
 
     @property
     def midpoint(self) -> float:
@@ -74,8 +93,20 @@ class Gate:
         return KINDS.find(self.kind).image_means(values, self)
 
     def has(self, trait: str) -> bool:
-        """Whether the gate's kind has a trait: `PER_CHANNEL`, `MAP` ..."""
+        """Whether the gate's kind has a trait.
+
+        Raises:
+            InputError: its kind is not registered.
+            ValueError: there is no such trait.
+        """
+        if trait not in TRAITS:
+            raise ValueError(f"there is no trait '{trait}'; there are {', '.join(sorted(TRAITS))}")
         return trait in KINDS.find(self.kind).traits
+
+    @property
+    def per_image(self) -> bool:
+        """Whether there is a value for each image: `Kind.per_image`."""
+        return KINDS.find(self.kind).per_image
 
 
 @dataclass(frozen=True)
@@ -121,7 +152,8 @@ class Kind:
     about: str
     """What one value of the gate is for, as ``one value for each channel``."""
     recognizes: Callable[[Variation], bool]
-    """Kinds are asked in the order of their registration, those of `fallback` last."""
+    """Kinds are asked from the last registered to the first, so that a package's own kinds come
+    before these, and those of `fallback` after all others."""
     traits: frozenset[str] = frozenset()
     """Of `TRAITS`: which statistics and plots apply. What no trait allows is left out and named."""
     image_means: Callable[[NDArray[Any], Gate], NDArray[np.float64]] = lambda values, gate: (
@@ -130,8 +162,12 @@ class Kind:
     """Sums a gate up per image: ``(N, ...)`` as it is read, and the gate -> ``(N,)``."""
     image_mean_about: str = ""
     """What that mean is where it is not the mean of all values, as ``the first path's``."""
+    per_image: bool = True
+    """Whether there is a value for each image; not where no image has a part in it."""
     searched: bool = True
     """Whether it is looked for unless other kinds are asked for."""
+    unasked: str = ""
+    """Where it is not looked for, what is said of an activation whose gate is of this kind."""
     fallback: bool = False
     """Whether it takes what no other kind recognizes."""
 
@@ -161,13 +197,15 @@ def _check(kind: Kind) -> None:
     for field in ("recognizes", "image_means"):
         if not callable(getattr(kind, field)):
             raise TypeError(f"its {field} must be a function")
-    unknown = sorted(kind.traits - TRAITS)
+    unknown = sorted(set(kind.traits) - TRAITS)
     if unknown:
         raise ValueError(
             f"its trait '{unknown[0]}' is not known; take of {', '.join(sorted(TRAITS))}"
         )
     if {PER_CHANNEL, MAP} <= kind.traits:
         raise ValueError("it has values per channel and per position; take one of the two traits")
+    if not kind.searched and not kind.unasked:
+        raise ValueError("it is not looked for unless asked; say in `unasked` what it is then")
 
 
 KINDS: Registry[Kind] = Registry("kind of gate", _check)
@@ -185,7 +223,7 @@ def register_kind(kind: Kind) -> Kind:
 
 def kind_of(variation: Variation) -> Kind:
     """The kind that recognizes a gate."""
-    kinds = sorted(KINDS.values(), key=lambda kind: kind.fallback)  # stable
+    kinds = sorted(reversed(list(KINDS.values())), key=lambda kind: kind.fallback)  # stable
     return next(kind for kind in kinds if kind.recognizes(variation))
 
 
@@ -194,24 +232,52 @@ def searched_kinds() -> tuple[str, ...]:
     return tuple(name for name, kind in KINDS.items() if kind.searched)
 
 
-def _is_channel_or_map(seen: Variation) -> bool:
-    return seen.along <= {"C"} or seen.along in ({"H", "W"}, {"L"})
+_POSITIONS = ({"H", "W"}, {"L"})
+
+
+def _is_static(seen: Variation) -> bool:
+    return seen.static
+
+
+def _is_channel(seen: Variation) -> bool:
+    return _is_own(seen) and seen.along <= {"C"} and not seen.shares_paths
+
+
+def _is_spatial(seen: Variation) -> bool:
+    return _is_own(seen) and seen.along in _POSITIONS and not seen.shares_paths
+
+
+def _is_strip(seen: Variation) -> bool:
+    others = seen.along - {"C"}
+    return _is_own(seen) and len(others) == 1 and others != {"B"} and seen.along != {"L"}
+
+
+def _is_branch(seen: Variation) -> bool:
+    is_part = seen.shares_paths and (seen.along <= {"C"} or seen.along in _POSITIONS)
+    return _is_own(seen) and ("B" in seen.along or is_part)
+
+
+def _is_own(seen: Variation) -> bool:
+    """Whether it depends on the image and is not of the features' own shape."""
+    return not seen.static and not seen.everywhere
 
 
 register_kind(
     Kind(
         "static",
         "a gate from parameters alone, the same for every image",
-        lambda seen: seen.static,
+        _is_static,
         traits=frozenset({HAS_NEUTRAL}),
+        per_image=False,
         searched=False,
+        unasked="from parameters alone",
     )
 )
 register_kind(
     Kind(
         "channel",
         "one value for each channel",
-        lambda seen: seen.along <= {"C"} and not seen.shares_paths and not seen.everywhere,
+        _is_channel,
         traits=frozenset({PER_CHANNEL, HAS_NEUTRAL}),
     )
 )
@@ -219,9 +285,7 @@ register_kind(
     Kind(
         "spatial",
         "one value for each position",
-        lambda seen: (
-            seen.along in ({"H", "W"}, {"L"}) and not seen.shares_paths and not seen.everywhere
-        ),
+        _is_spatial,
         traits=frozenset({MAP, HAS_NEUTRAL}),
     )
 )
@@ -229,12 +293,7 @@ register_kind(
     Kind(
         "strip",
         "one value for each row or column, of each channel",
-        lambda seen: (
-            len(seen.along - {"C"}) == 1
-            and not seen.along & {"B"}
-            and seen.along != {"L"}
-            and not seen.everywhere
-        ),
+        _is_strip,
         traits=frozenset({HAS_NEUTRAL}),
     )
 )
@@ -242,10 +301,7 @@ register_kind(
     Kind(
         "branch",
         "how much each of several paths counts",
-        lambda seen: (
-            not seen.everywhere
-            and ("B" in seen.along or (seen.shares_paths and _is_channel_or_map(seen)))
-        ),
+        _is_branch,
         image_means=mean_of_first_path,
         image_mean_about="the first path's",
     )
@@ -256,7 +312,9 @@ register_kind(
         "one value for each value of the features",
         lambda seen: True,
         traits=frozenset({HAS_NEUTRAL}),
+        image_means=mean_of_first_path,
         searched=False,
+        unasked="multiplies features of its own shape",
         fallback=True,
     )
 )

@@ -1,4 +1,4 @@
-"""Every way to write a gate down, and everything that looks like one and is none.
+"""Every way to write a gate down.
 
 Each network here is a few lines. What the tracer must say of it was written down by hand, what it
 must read is computed again by hand, and so is what comes out when its gate is doubled.
@@ -6,64 +6,29 @@ must read is computed again by hand, and so is what comes out when its gate is d
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from attnscope.errors import InputError
-from attnscope.gates.detect import find_gates, inspect_gates
+from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import edit_gates, watch_gates
 from attnscope.kinds import KINDS, searched_kinds
-
-SIZE, CHANNELS = 8, 6
-
-
-class Net(nn.Module):
-    """A convolution, and then whatever the test writes: ``body(net, features)``."""
-
-    def __init__(self, body: Callable[[Net, Tensor], Tensor]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(3, CHANNELS, 3, padding=1)
-        self.other = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        self.fc = nn.Linear(CHANNELS, CHANNELS)
-        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, CHANNELS).view(-1, 1, 1))
-        self.register_buffer("mask", torch.ones(1, CHANNELS, 1, 1))
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(self, self.conv(x))
-
-
-def images(count: int = 2, size: int = SIZE) -> Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
-
-
-def logits(net: Net, y: Tensor) -> Tensor:
-    return net.fc(y.mean((2, 3)))
-
-
-def column(values: Tensor) -> Tensor:
-    return values[:, :, None, None]
-
-
-def channel(net: Net, y: Tensor) -> Tensor:
-    return column(torch.sigmoid(logits(net, y)))
-
-
-def spatial(y: Tensor) -> Tensor:
-    return torch.sigmoid(y.mean(1, keepdim=True))
-
-
-def rows(y: Tensor) -> Tensor:
-    return torch.sigmoid(y.mean(3, keepdim=True))
+from tests.gates.nets import (
+    CHANNELS,
+    Net,
+    channel,
+    column,
+    images,
+    logits,
+    nhwc,
+    nlc,
+    rows,
+    spatial,
+)
 
 
 @dataclass
@@ -120,14 +85,6 @@ def unet_map(net: Net, y: Tensor) -> Tensor:
     return F.interpolate(psi, scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
 
 
-def nhwc(y: Tensor) -> Tensor:
-    return y.permute(0, 2, 3, 1)
-
-
-def nlc(y: Tensor) -> Tensor:
-    return y.flatten(2).transpose(1, 2)
-
-
 SPELLINGS = {
     "method": Spelling(lambda net, y: y * logits(net, y).sigmoid().view(-1, CHANNELS, 1, 1)),
     "gate first": Spelling(lambda net, y: channel(net, y) * y),
@@ -140,6 +97,7 @@ SPELLINGS = {
     "expit": Spelling(lambda net, y: y * column(torch.special.expit(logits(net, y)))),
     "expand_as": Spelling(lambda net, y: y * channel(net, y).expand_as(y)),
     "expand, contiguous": Spelling(lambda net, y: y * channel(net, y).expand_as(y).contiguous()),
+    "clone": Spelling(lambda net, y: y * channel(net, y).clone().contiguous()),
     "repeat": Spelling(lambda net, y: y * channel(net, y).repeat(1, 1, *y.shape[2:])),
     "tile": Spelling(lambda net, y: y * channel(net, y).tile((1, 1, *y.shape[2:]))),
     "repeat_interleave": Spelling(
@@ -408,396 +366,3 @@ def test_a_gate_is_found_read_and_edited(spelling: Spelling, how: str) -> None:
         assert torch.equal(edited, doubled)
         with edit_gates(model, {g.name: lambda g, f: g for g in gates}, gates):
             assert torch.equal(model(x), plain)
-
-
-def overwritten_through_a_view(net: Net, y: Tensor) -> Tensor:
-    gate = channel(net, y)
-    gate.view(-1).copy_(y.mean((2, 3)).flatten())
-    return y * gate
-
-
-def written_into(gate: Tensor, values: Tensor) -> Tensor:
-    gate[:, :2] = column(values)[:, :2]
-    return gate
-
-
-def lstm_cell(net: Net, y: Tensor) -> Tensor:
-    rows = nlc(y)
-    i, f, o = torch.sigmoid(rows), torch.sigmoid(-rows), torch.sigmoid(2 * rows)
-    cell = f * rows + i * torch.tanh(rows)
-    return o * torch.tanh(cell)
-
-
-def self_attention(net: Net, y: Tensor) -> Tensor:
-    return y.flatten(2).softmax(2) @ y.flatten(2).transpose(1, 2)
-
-
-def softmax_pooling(net: Net, y: Tensor) -> Tensor:
-    weights = y.mean(1).flatten(1).softmax(1).view(-1, 1, *y.shape[2:])
-    return (y * weights).sum((2, 3))
-
-
-def stochastic_depth(net: Net, y: Tensor) -> Tensor:
-    return y + net.other(y) * y.new_empty(len(y), 1, 1, 1).bernoulli_(0.5)
-
-
-NO_GATES: dict[str, Callable[[Net, Tensor], Tensor]] = {
-    "overwritten through a view": overwritten_through_a_view,
-    "silu by hand": lambda net, y: y * torch.sigmoid(y),
-    "silu by hand, of vectors": lambda net, y: (
-        lambda z: y.mean((2, 3)) + net.fc(z * torch.sigmoid(z))
-    )(logits(net, y)),
-    "silu by hand, 1×1": lambda net, y: (
-        lambda z: y + z * torch.sigmoid(z)
-    )(y.mean((2, 3), keepdim=True)),
-    "swish and silu": lambda net, y: F.silu(y) + F.hardswish(y) + F.gelu(y, approximate="tanh"),
-    "glu": lambda net, y: F.glu(y, 1),
-    "glu by hand": lambda net, y: y[:, :3] * torch.sigmoid(y[:, 3:]),
-    "lstm": lambda net, y: nn.LSTM(CHANNELS, 4, batch_first=True)(nlc(y))[0],
-    "lstm by hand": lstm_cell,
-    "self-attention": self_attention,
-    "softmax pooling": softmax_pooling,
-    "parameter": lambda net, y: y * torch.sigmoid(net.scale),
-    "buffer": lambda net, y: y * torch.sigmoid(net.mask + 1),
-    "dropout": lambda net, y: F.dropout2d(y, 0.5, training=True),
-    "stochastic depth": stochastic_depth,
-    "mask": lambda net, y: y * (channel(net, y) > 0.5),
-    "mask of numbers": lambda net, y: y * (channel(net, y) > 0.5).float(),
-    "layer scale": lambda net, y: y * net.scale,
-    "norm with a clamp": lambda net, y: y * (1 / y.norm(dim=1, keepdim=True).clamp(min=1e-3)),
-    "divided by a norm": lambda net, y: y / y.norm(dim=1, keepdim=True).clamp_min(1e-3),
-    "relu6 times a scale": lambda net, y: F.relu6(y) * net.scale,
-    "tanh times a scale": lambda net, y: torch.tanh(y) * net.scale,
-    "clamped times a scale": lambda net, y: y.clamp(-1, 1) * net.scale,
-    "clamped plus clamped": lambda net, y: (F.relu6(y) + F.relu6(-y)) * net.scale,
-    "weight mask": lambda net, y: F.conv2d(y, net.other.weight * torch.sigmoid(net.scale[..., None])),
-    "dynamic weight mask": lambda net, y: F.conv2d(
-        y, net.other.weight * torch.sigmoid(y.mean()) * torch.ones(1, 1, 3, 3)
-    ),
-    "dynamic kernel": lambda net, y: y + F.conv2d(
-        y, net.fc.weight[:2, :, None, None].expand(2, 6, 3, 3) * channel(net, y), padding=1
-    ).mean(1, keepdim=True),
-    "fake quantisation": lambda net, y: torch.clamp(torch.round(y / 0.1), -128, 127) * 0.1,
-    "fake quantisation, learned": lambda net, y: (
-        torch.clamp(torch.round(y / net.scale), -128, 127) * net.scale
-    ),
-    "two factors, reshaped as one": lambda net, y: (
-        y.flatten(2) * (channel(net, y) * spatial(y)).flatten(2)
-    ),
-    "features broadcast over it": lambda net, y: (
-        y.mean((2, 3), keepdim=True) * torch.sigmoid(y)
-    ),
-    "rows broadcast over it": lambda net, y: y.mean(2, keepdim=True) * torch.sigmoid(y),
-    "overwritten": lambda net, y: y * channel(net, y).copy_(y.mean((2, 3), keepdim=True)),
-    "joined with what is none": lambda net, y: (
-        y * torch.cat([channel(net, y)[:, :3], column(logits(net, y))[:, 3:]], 1)
-    ),
-    "one over a gate": lambda net, y: y * (1 / column(torch.tanh(logits(net, y)))),
-    "written into": lambda net, y: y * written_into(channel(net, y), logits(net, y)),
-    "added": lambda net, y: y + channel(net, y),
-    "not bounded": lambda net, y: y * column(logits(net, y)),
-    "exponential": lambda net, y: y * column(logits(net, y).exp()),
-    "one for the batch": lambda net, y: y * channel(net, y).mean(0, keepdim=True).sigmoid(),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("body", NO_GATES.values(), ids=NO_GATES)
-def test_no_gate(body: Callable[[Net, Tensor], Tensor]) -> None:
-    assert find_gates(Net(body), images()) == []
-
-
-def test_no_gate_in_inference_mode() -> None:
-    """Where tensors count no versions, writes are seen where they happen."""
-    for name in ("overwritten", "written into", "silu by hand"):
-        with torch.inference_mode():
-            assert find_gates(Net(NO_GATES[name]), images()) == []
-
-
-def test_a_constant_that_was_written_into_is_features() -> None:
-    def padded(net: Net, y: Tensor) -> Tensor:
-        larger = y.new_zeros(len(y), CHANNELS, y.shape[2] + 2, y.shape[3] + 2)
-        larger[:, :, 1:-1, 1:-1] = y
-        return larger * channel(net, y)
-
-    for mode in (torch.no_grad, torch.inference_mode):
-        with mode():
-            assert [g.kind for g in find_gates(Net(padded), images())] == ["channel"]
-
-
-@pytest.mark.parametrize(
-    ("name", "fates"),
-    {
-        "silu by hand": ["full: multiplies features of its own shape"],
-        "silu by hand, of vectors": ["consumed by mul"],
-        "silu by hand, 1×1": ["multiplies what is no feature map"],
-        "self-attention": ["consumed by matmul"],
-        "softmax pooling": ["softmax pooling"],
-        "two factors, reshaped as one": 2 * ["full: multiplies features of its own shape"],
-        "parameter": ["static: from parameters alone"],
-        "mask": ["consumed by gt"],
-        "dynamic kernel": ["consumed by conv2d"],
-        "weight mask": ["consumed by conv2d"],
-        "added": ["consumed by add"],
-        "overwritten": ["consumed by copy"],
-        "one for the batch": ["consumed by mean", "one gate for all images of a batch"],
-        "tanh times a scale": ["used by no operation"],
-        "not bounded": [],
-        "exponential": [],
-    }.items(),
-)
-def test_what_is_no_gate_is_reported(name: str, fates: list[str]) -> None:
-    found = inspect_gates(Net(NO_GATES[name]), images())
-    assert [u.fate for u in found.ungated] == fates
-
-
-def test_an_operation_that_is_not_known_is_named() -> None:
-    model = Net(lambda net, y: torch.einsum("nchw,nc->nchw", y, torch.sigmoid(logits(net, y))))
-    (ungated,) = inspect_gates(model, images()).ungated
-    assert (ungated.made_in, ungated.activation, ungated.fate) == (
-        "", "sigmoid", "consumed by einsum",
-    )  # fmt: skip
-
-
-def test_rows_that_are_not_images_are_reported() -> None:
-    def grouped(net: Net, y: Tensor) -> Tensor:
-        groups = y.reshape(-1, 3, *y.shape[2:])
-        return (groups * torch.sigmoid(groups.mean((2, 3), keepdim=True))).view_as(y)
-
-    found = inspect_gates(Net(grouped), images())
-    assert found.gates == []
-    assert [u.fate for u in found.ungated] == ["multiplies features whose rows are not the images"]
-
-
-def test_one_image_without_a_batch_axis() -> None:
-    class OneImage(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:  # (3, H, W)
-            return x * torch.sigmoid(x.mean((1, 2)))[:, None, None] * torch.sigmoid(x.mean(0))
-
-    model, x = OneImage(), images()[0]
-    gates = find_gates(model, x)
-    assert [(g.kind, g.layout, g.axes) for g in gates] == [
-        ("channel", "CHW", "C"),
-        ("spatial", "CHW", "HW"),
-    ]
-    with watch_gates(model, gates) as seen:
-        plain = model(x)
-    assert torch.equal(seen[""], torch.sigmoid(x.mean((1, 2)))[None])
-    assert seen["#2"].shape == (1, SIZE, SIZE)
-    with edit_gates(model, {"": lambda g, f: 2 * g}, gates):
-        assert torch.equal(model(x), 2 * plain)
-
-
-class Squeeze(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(CHANNELS, CHANNELS)
-
-    def forward(self, y: Tensor) -> Tensor:
-        return y * column(torch.sigmoid(self.fc(y.mean((2, 3)))))
-
-
-def test_one_module_at_two_places_and_in_a_loop() -> None:
-    class Shared(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.conv = nn.Conv2d(3, CHANNELS, 1)
-            self.se = Squeeze()
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.se(self.conv(x))
-            for _ in range(2):
-                y = self.se(y)
-            return y
-
-    model, x = Shared(), images()
-    gates = find_gates(model, x)
-    assert [g.name for g in gates] == ["se", "se#2", "se#3"]
-    y = model.conv(x)
-    with watch_gates(model, gates) as seen:
-        plain = model(x)
-    for name in seen:
-        gate = torch.sigmoid(model.se.fc(y.mean((2, 3))))
-        assert torch.equal(seen[name], gate)
-        y = y * column(gate)
-    assert torch.equal(plain, y)
-    with edit_gates(model, {"se#3": lambda g, f: 2 * g}, gates):
-        assert torch.equal(model(x), 2 * plain)
-
-
-def test_two_views_of_one_gate_are_edited_once_and_read_at_the_first() -> None:
-    def twice(net: Net, y: Tensor) -> Tensor:
-        gate = torch.sigmoid(logits(net, y))
-        psi = spatial(y)
-        small = F.avg_pool2d(y, 2) * F.interpolate(psi, scale_factor=0.5)
-        return y * column(gate) * psi + net.other(y) * column(gate) + small.mean()
-
-    model, x = Net(twice), images()
-    gates = find_gates(model, x)
-    assert [(g.kind, g.grid) for g in gates] == [
-        ("spatial", (SIZE // 2, SIZE // 2)),
-        ("channel", None),
-    ]
-    calls: list[tuple[int, ...]] = []
-
-    def note(gate: Tensor, features: Tensor) -> Tensor:
-        calls.append(tuple(gate.shape))
-        return gate
-
-    with watch_gates(model, gates) as seen, edit_gates(model, {g.name: note for g in gates}, gates):
-        model(x)
-    # The map once for each of its two sizes.
-    assert sorted(calls) == [(2, 1, 4, 4), (2, 1, 8, 8), (2, CHANNELS, 1, 1)]
-    assert {v.shape[1:] for v in seen.values()} == {(4, 4), (CHANNELS,)}
-
-
-def test_a_gate_that_is_written_out_and_then_varies_is_refused() -> None:
-    class Moody(nn.Module):
-        varies = False
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x * torch.sigmoid(x if self.varies else x.mean((2, 3), keepdim=True) + 0 * x)
-
-    model, x = Moody(), images()
-    gates = find_gates(model, x)
-    assert [g.kind for g in gates] == ["channel"]
-    model.varies = True
-    with watch_gates(model, gates), pytest.raises(InputError, match="varies along W"):
-        model(x)
-
-
-def test_a_gate_that_starts_at_zero_keeps_its_kind_where_it_is_written_out() -> None:
-    model = Net(lambda net, y: y * channel(net, y).repeat(1, 1, *y.shape[2:]))
-    nn.init.zeros_(model.fc.weight)
-    nn.init.zeros_(model.fc.bias)
-    assert [(g.kind, g.axes) for g in find_gates(model, images())] == [("channel", "NC")]
-
-
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointed_modules_are_refused_by_name(reentrant: bool) -> None:
-    class Checkpointed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, CHANNELS, 1)
-            self.se = Squeeze()
-            self.on = True
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.conv(x)
-            return checkpoint(self.se, y, use_reentrant=reentrant) if self.on else self.se(y)
-
-    model, x = Checkpointed(), images()
-    with pytest.raises(InputError, match=r"gate in se runs within torch\.utils\.checkpoint"):
-        find_gates(model, x)
-    model.on = False
-    gates = find_gates(model, x)
-    model.on = True
-    with edit_gates(model, {"se": lambda g, f: g}, gates), pytest.raises(InputError, match="in se"):
-        model(x)
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
-def test_scripted_and_compiled_modules_are_refused_by_name() -> None:
-    class Outer(nn.Module):
-        def __init__(self, inner: nn.Module) -> None:
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.inner(x)
-
-    block = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sigmoid())
-    for inner, how in (
-        (torch.jit.trace(block, images()), "torch.jit"),
-        (torch.compile(block), "torch.compile"),
-    ):
-        with pytest.raises(InputError, match=rf"module inner \(.*{how}"):
-            find_gates(Outer(inner), images())
-
-
-def test_kinds_are_checked() -> None:
-    with pytest.raises(InputError, match="kind of gate 'rows' is not known"):
-        find_gates(Net(lambda net, y: y), images(), ["rows"])
-
-
-def test_the_order_of_kinds_does_not_change_names() -> None:
-    model = Net(lambda net, y: (y * torch.sigmoid(net.other(y))) * channel(net, y))
-    (gate,) = find_gates(model, images())
-    both = find_gates(model, images(), tuple(KINDS))
-    assert [(g.kind, g.name) for g in both] == [("full", "#2"), ("channel", gate.name)]
-
-
-def test_finding_draws_no_random_numbers() -> None:
-    model = Net(lambda net, y: y * channel(net, y) * (1 + 0 * torch.rand_like(y)))
-    torch.manual_seed(3)
-    expected = torch.rand(1)
-    torch.manual_seed(3)
-    find_gates(model, images())
-    assert torch.equal(torch.rand(1), expected)
-
-
-def test_marks_pin_no_memory() -> None:
-    """Every tensor that was marked is gone when the network would have let go of it."""
-    alive: list[Any] = []
-
-    def body(net: Net, y: Tensor) -> Tensor:
-        for _ in range(4):
-            y = F.relu6(net.other(y))
-            alive.append(weakref.ref(y))
-        gone = [ref() is None for ref in alive[:-1]]
-        assert all(gone), gone
-        return y
-
-    model = Net(body)
-    with torch.no_grad(), watch_gates(model, []):
-        model(images())
-    alive.clear()
-    find_gates(model, images())
-
-
-def test_a_parameter_that_comes_back_from_an_operation_stays_one() -> None:
-    """``to`` returns the tensor itself where nothing has to change, and the input has a part in it."""
-
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc, self.scale = nn.Linear(3, 3), nn.Parameter(torch.rand(1, 3, 1, 1))
-
-        def forward(self, x: Tensor) -> Tensor:
-            gate = torch.sigmoid(self.fc(x.mean((2, 3))))[:, :, None, None]
-            gated = x * (gate * self.scale)
-            return gated + 0 * self.scale.to(x)
-
-    torch.manual_seed(0)
-    model, x = Scaled().eval(), torch.rand(2, 3, 4, 4)
-    found = find_gates(model, x)
-    wanted = torch.sigmoid(model.fc(x.mean((2, 3)))) * model.scale.flatten()
-    with torch.no_grad(), watch_gates(model, found) as seen:
-        for write in (False, True, False):
-            if write:
-                model.scale.mul_(1)
-            model(x)
-            torch.testing.assert_close(seen[found[0].name], wanted)
-
-
-def test_a_buffer_that_was_replaced_does_not_live_on() -> None:
-    class Counts(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(3, 3)
-            self.register_buffer("seen", torch.zeros(3))
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.seen = self.seen + 1
-            return x * torch.sigmoid(self.fc(x.mean((2, 3))))[:, :, None, None]
-
-    torch.manual_seed(0)
-    model, x = Counts().eval(), torch.rand(2, 3, 4, 4)
-    old = []
-    with torch.no_grad(), watch_gates(model, find_gates(model, x)):
-        for _ in range(5):
-            model(x)
-            old.append(weakref.ref(model.seen))
-        # The tracer may hold the one that the last forward began with, and no older one.
-        assert [ref() is not None for ref in old] == [False] * 3 + [True] * 2

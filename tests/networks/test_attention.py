@@ -13,7 +13,8 @@ from timm.layers.cbam import ChannelAttn, SpatialAttn
 from torch import Tensor, nn
 
 from attnscope.errors import InputError
-from attnscope.networks.attention import ATTENTION_KINDS, _mean_and_max, build_attention
+from attnscope.networks.attention import attention_names, build_attention
+from attnscope.networks.attention.pooling import mean_and_max
 
 KINDS = ("se", "eca", "cbam")
 Layout = Callable[[Tensor], Tensor]
@@ -147,7 +148,7 @@ def test_the_first_of_several_largest_values_gets_the_gradient(layout: str, over
     flat = expected_x.flatten(2)
     axis = 2 if over == "pixels" else 1
     expected = torch.stack([flat.mean(axis), first_max(flat, axis)])
-    found = torch.stack(_mean_and_max(x, over)).flatten(2)
+    found = torch.stack(mean_and_max(x, over)).flatten(2)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
     weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(8))
     (found * weight).sum().backward()
@@ -267,7 +268,7 @@ def test_parameters(kind: str, expected: int) -> None:
 
 
 def test_bad_arguments_are_one_line() -> None:
-    assert ("none", *KINDS) == ATTENTION_KINDS
+    assert attention_names() == ("none", *KINDS)
     for kind in ("none", "SE", ""):
         with pytest.raises(
             InputError, match=f"^attention module '{kind}' is not known; take one of se, eca, cbam$"

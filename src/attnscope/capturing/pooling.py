@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnscope.gates.hooks import Edit
-from attnscope.kinds import Gate
+from attnscope.kinds import AXES, Gate
 
 
 def pooling_edits(gates: Sequence[Gate], inputs: dict[str, Tensor]) -> dict[str, Edit]:
@@ -38,7 +38,7 @@ def _pooled(features: Tensor, shape: torch.Size, gate: Gate) -> Tensor:
     """
     layout = gate.layout
     sizes = (1,) * (features.ndim - len(shape)) + tuple(shape)
-    order = [letter for letter in "NBCHWL" if letter in layout]
+    order = [letter for letter in AXES if letter in layout]
     values = features.permute([layout.index(letter) for letter in order])
     # One number for all channels is read as a channel gate (N, 1), and its input so as well.
     over = [

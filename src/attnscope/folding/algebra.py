@@ -19,7 +19,7 @@ from attnscope.errors import InputError
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import watch_gates
 from attnscope.gates.modes import eval_mode
-from attnscope.kinds import Gate
+from attnscope.kinds import KINDS, MAP, PER_CHANNEL, Gate
 from attnscope.networks.build import AttentionPlace, ModelConfig, attention_places, make_static
 
 SPATIAL_FORMS = ("map", "number")
@@ -123,12 +123,13 @@ def mean_gates(
                     sums[name] = sums[name] + part if name in sums else part
     means = {gate.name: sums[gate.name] / len(images) for gate in gates}
     if spatial == "number":
-        means.update({g.name: means[g.name].mean() for g in gates if g.kind == "spatial"})
+        means.update({g.name: means[g.name].mean() for g in gates if g.has(MAP)})
     return {name: mean.float() for name, mean in means.items()}
 
 
 def _checked(mean: Tensor, name: str, place: AttentionPlace) -> Tensor:
-    if name.endswith(".channel"):
+    # A gate's module is called after the gate's kind.
+    if PER_CHANNEL in KINDS.find(name.rpartition(".")[2]).traits:
         fits, wanted = tuple(mean.shape) == (place.channels,), f"({place.channels},)"
     else:
         fits, wanted = mean.ndim in (0, 2), "(H, W) or ()"

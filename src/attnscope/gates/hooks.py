@@ -4,7 +4,7 @@ A gate is a bounded activation's output that multiplies a feature map by broadca
 
 1. What a bounded activation returns is **marked**, with the module that made it.
 2. The mark is **carried** by operations that keep a gate a gate, and dropped by every other one.
-   Which do what stands in the tables of `attnscope.gates.ops`; an operation is added there.
+   Which do what is registered in `attnscope.gates.ops`, and can be added to from outside.
 3. What no input has a part in is **static**: weights, masks and noise are neither gates nor
    features.
 4. Where a marked tensor multiplies a tensor that is neither static nor marked, and broadcasts over
@@ -27,14 +27,14 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.errors import InputError
-from attnscope.gates.detect import grid_of_row, inspect_call, refuse_checkpoint
+from attnscope.gates.axes import grid_of_row
+from attnscope.gates.detect import inspect_call
+from attnscope.gates.finder import Place, refuse_checkpoint
 from attnscope.gates.tracer import Product, Tracer
-from attnscope.kinds import Gate
+from attnscope.kinds import AXES, MAP, Gate
 
 Edit = Callable[[Tensor, Tensor], Tensor]
 """``fn(gate, features) -> gate``, both in the shapes in which they multiply."""
-
-_Place = tuple[str, int, str]
 
 
 @contextmanager
@@ -98,7 +98,7 @@ class _Listener:
     """What an edit returned in this forward, for the gate's second use."""
 
     def __post_init__(self) -> None:
-        self.by_place: dict[_Place, Gate] = {}
+        self.by_place: dict[Place, Gate] = {}
         if self.gates is not None:
             self.know(self.gates)
 
@@ -201,7 +201,7 @@ def _read(values: Tensor, gate: Gate) -> Tensor:
     """A gate as it is handed out: its own axes, images first, then paths, channels and pixels."""
     layout = gate.layout
     values = values.reshape((1,) * (len(layout) - values.ndim) + tuple(values.shape))
-    order = [letter for letter in "NBCHWL" if letter in layout]
+    order = [letter for letter in AXES if letter in layout]
     values = values.permute([layout.index(letter) for letter in order])
     for axis in reversed(range(len(order))):
         if order[axis] in gate.axes:
@@ -218,9 +218,9 @@ def _read(values: Tensor, gate: Gate) -> Tensor:
                 "the sample on which it was found; find the gates on a larger sample"
             )
         values = one.squeeze(axis)
-    if "N" not in layout and gate.kind != "static":
+    if "N" not in layout and gate.per_image:
         values = values[None]
-    if gate.kind == "spatial" and "L" in gate.axes:
+    if "L" in gate.axes and gate.has(MAP):
         values = values.reshape(len(values), *grid_of_row(values.shape[1]))
     return values
 
@@ -240,10 +240,10 @@ def as_factor(values: Tensor, gate: Gate) -> Tensor:
         A tensor with one axis for each of the gate's ``layout``, of length 1 where the gate does
         not vary: ``(N, C, 1, 1)``, ``(N, 1, H, W)``.
     """
-    order = [letter for letter in "NBCHWL" if letter in gate.layout]
-    if gate.kind == "spatial" and "L" in gate.axes:
+    order = [letter for letter in AXES if letter in gate.layout]
+    if "L" in gate.axes and gate.has(MAP):
         values = values.flatten(1)
-    if "N" not in gate.layout and gate.kind != "static":
+    if "N" not in gate.layout and gate.per_image:
         values = values[0]
     for axis, letter in enumerate(order):
         if letter not in gate.axes:

@@ -1,8 +1,9 @@
 """Follows marks through a forward of a network: what `attnscope.gates` stands on.
 
-While a network runs, a `TorchFunctionMode` sees every operation on tensors. `attnscope.gates.ops`
-says what each of them does to a mark; here the marks are kept, and it is seen where a marked tensor
-multiplies. Hooks on the modules say only which of them is running, so that a gate has a name.
+While a network runs, a `TorchFunctionMode` sees every operation on tensors. What each of them does
+to a mark is asked of `attnscope.gates.ops`, and no operation is known by name here; the marks are
+kept, and it is seen where a marked tensor multiplies. Hooks on the modules say only which of them
+is running, so that a gate has a name.
 """
 
 from __future__ import annotations
@@ -20,18 +21,10 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from attnscope.errors import InputError
-from attnscope.gates.ops import (
-    CREATIONS,
-    JOINS,
-    PRODUCTS,
-    Bounds,
-    Mark,
-    activation,
-    carried,
-    copied_along,
-    operation,
-    product_mark,
-)
+from attnscope.gates.marks import Bounds, Mark
+from attnscope.gates.ops.arithmetic import product_of
+from attnscope.gates.ops.operation import Call, Factors, Known, look_up
+from attnscope.registry import load_announced
 
 # Arguments that may be given by name, in their order.
 _BY_NAME = ("input", "self", "tensors", "other", "tensor1", "tensor2", "end", "weight")
@@ -86,7 +79,7 @@ class Tracer(TorchFunctionMode):
 
     def note(
         self,
-        name: str,
+        known: Known,
         arguments: Sequence[Any],
         marks: Sequence[Mark | None],
         outputs: Sequence[Tensor],
@@ -118,6 +111,7 @@ class Tracer(TorchFunctionMode):
         return self._static.get(tensor, -1) == _version(tensor)
 
     def __enter__(self) -> Tracer:
+        load_announced()  # now, and not in the middle of a forward
         model = self._model()
         assert model is not None  # the caller's `with` holds it
         for path, module in model.named_modules():
@@ -179,22 +173,24 @@ class Tracer(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        name, writes = operation(func)
         if self._paused:
             return func(*args, **kwargs)
+        known = look_up(func)
+        name, operation = known.name, known.operation
         if name == "get":  # of an attribute
             return self._attribute(func(*args, **kwargs), args[0])
         arguments = [*args, *(kwargs[key] for key in _BY_NAME if key in kwargs)]
-        if name in JOINS and arguments:
+        if operation.takes_list and arguments:
             arguments = [*arguments[0], *arguments[1:]]
         keywords = {key: kwargs[key] for key in kwargs if key not in (*_BY_NAME, "out")}
         tensors = list(_tensors([*arguments, *keywords.values()]))
         # Outside the network nobody knows: noise that is made there may be its input.
-        static = bool(self._running) and (name in CREATIONS or all(map(self.is_static, tensors)))
+        static = bool(self._running) and (operation.creates or all(map(self.is_static, tensors)))
         marks = [self.mark_of(argument) for argument in arguments]
+        marked = any(marks)
         products: list[Product] = []
-        if any(marks) and name in PRODUCTS and len(arguments) >= len(PRODUCTS[name][0]):
-            products = self._products(name, arguments, marks)
+        if marked and operation.multiplies is not None:
+            products = self._products(operation.multiplies, arguments, marks)
             for product in products:
                 edited = self.meet(product)
                 if edited is not product.gate:
@@ -202,20 +198,21 @@ class Tracer(TorchFunctionMode):
                     kwargs = {k: edited if a is product.gate else a for k, a in kwargs.items()}
         result = func(*args, **kwargs)
         outputs = list(_tensors([result]))
-        if (writes or kwargs.get("inplace")) and tensors:
+        if (known.writes or kwargs.get("inplace")) and tensors:
             outputs = outputs or tensors[:1]
-        bounded = activation(name, arguments, keywords) if tensors else None
         fresh: Mark | None = None
-        if bounded and not (name == "clamp" and any(marks)):
-            call = self._calls.get(self.running, 0)
-            self._calls[self.running] = call + 1
-            label, bounds = bounded
-            fresh = Mark(self.running, call, label, bounds, ((self.running, call),))
+        if operation.activates and tensors and not (marked and operation.carries):
+            bounded = operation.activates(name, arguments, keywords)
+            if bounded is not None:
+                call = self._calls.get(self.running, 0)
+                self._calls[self.running] = call + 1
+                label, bounds = bounded
+                fresh = Mark(self.running, call, label, bounds, ((self.running, call),))
         for number, output in enumerate(outputs):
             mark = fresh
-            if mark is None and any(marks):
+            if mark is None and marked:
                 mark = self._mark_after(
-                    name, arguments, keywords, marks, products, (number, output)
+                    known, arguments, keywords, marks, products, (number, output)
                 )
             if static:
                 self._static[output] = _version(output)
@@ -226,7 +223,7 @@ class Tracer(TorchFunctionMode):
                 self._marks[output] = replace(mark, version=_version(output))
             else:
                 self._marks.pop(output, None)
-        self.note(name, arguments, marks, outputs, products)
+        self.note(known, arguments, marks, outputs, products)
         return result
 
     def _attribute(self, value: Any, of: Tensor) -> Any:
@@ -240,14 +237,16 @@ class Tracer(TorchFunctionMode):
         return value
 
     def _products(
-        self, name: str, arguments: Sequence[Any], marks: Sequence[Mark | None]
+        self, factors: Factors, arguments: Sequence[Any], marks: Sequence[Mark | None]
     ) -> list[Product]:
         """The gates that act in this multiplication: none, one, or two that are factors of one."""
-        (i, j), added = PRODUCTS[name]
+        i, j = factors.first, factors.second
+        if len(arguments) <= max(i, j):
+            return []
         a, b = arguments[i], arguments[j]
         if not isinstance(a, Tensor) or not isinstance(b, Tensor):
             return []
-        addend = arguments[added] if added is not None else None
+        addend = None if factors.addend is None else arguments[factors.addend]
         of_a, of_b = marks[i], marks[j]
         if of_a and of_b:
             if self.is_static(a) or self.is_static(b) or a.shape == b.shape:
@@ -264,17 +263,21 @@ class Tracer(TorchFunctionMode):
 
     def _mark_after(
         self,
-        name: str,
+        known: Known,
         arguments: Sequence[Any],
         keywords: dict[str, Any],
         marks: Sequence[Mark | None],
         products: Sequence[Product],
         output: tuple[int, Tensor],
     ) -> Mark | None:
+        operation = known.operation
         if products:
-            if products[0].features is not None or name != "mul":
+            factors = operation.multiplies
+            if products[0].features is not None or factors is None or not factors.is_product:
                 return None
-            return product_mark(products[0].mark, products[1].mark)
+            return product_of(products[0].mark, products[1].mark, known.name)
+        if operation.carries is None:
+            return None
         tensors = [a for a in arguments if isinstance(a, Tensor)]
         if not all(map(self.is_static, tensors)):
             # Beside a gate, sigmoid(parameter) is a parameter.
@@ -286,9 +289,16 @@ class Tracer(TorchFunctionMode):
                 return None
         number, tensor = output
         selects = bool(tensors) and tensor.numel() < tensors[0].numel()
-        mark = carried(name, arguments, keywords, marks, self.bounds_of, number, selects)
-        source = next(a for a, known in zip(arguments, marks, strict=True) if known)
-        return mark and replace(mark, copied=copied_along(name, mark, source, tensor))
+        mark = operation.carries(
+            Call(known.name, arguments, keywords, marks, self.bounds_of, number, selects)
+        )
+        if mark is None:
+            return None
+        copied: frozenset[int] = frozenset()
+        if operation.keeps_places:
+            source = next(a for a, own in zip(arguments, marks, strict=True) if own)
+            copied = _copied_along(mark, source, tensor)
+        return replace(mark, copied=copied)
 
 
 def _refuse_what_cannot_be_seen(module: nn.Module, path: str) -> None:
@@ -316,6 +326,15 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
+
+
+def _copied_along(mark: Mark, before: Tensor, after: Tensor) -> frozenset[int]:
+    """Axes of the result along which every value is one and the same, by its making."""
+    if after.ndim < before.ndim:
+        return frozenset()
+    sizes = (1,) * (after.ndim - before.ndim) + tuple(before.shape)
+    grown = {axis for axis in range(-after.ndim, 0) if sizes[axis] == 1 and after.shape[axis] > 1}
+    return mark.copied | grown
 
 
 def _covers(features: Tensor, gate: Tensor) -> bool:

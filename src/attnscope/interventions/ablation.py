@@ -15,7 +15,7 @@ from attnscope.errors import InputError
 from attnscope.gates.hooks import as_factor
 from attnscope.interventions.bench import Bench
 from attnscope.interventions.replay import Tape
-from attnscope.kinds import Gate
+from attnscope.kinds import PER_CHANNEL, Gate
 from attnscope.statistics.effects import margins
 from attnscope.statistics.inference import paired_accuracy_change
 from attnscope.statistics.resampling import bootstrap_interval, null_band, permutation_p
@@ -152,7 +152,7 @@ def gates_to_choose_in(bench: Bench) -> dict[str, int]:
     return {
         gate.name: sizes[gate.name]
         for gate in bench.gates
-        if gate.kind == "channel" and sizes[gate.name] > 1
+        if gate.has(PER_CHANNEL) and sizes[gate.name] > 1
     }
 
 

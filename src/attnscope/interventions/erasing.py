@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from attnscope.errors import InputError
 from attnscope.interventions.bench import Bench
-from attnscope.kinds import Gate
+from attnscope.kinds import MAP, Gate
 from attnscope.statistics.resampling import bootstrap_interval
 
 MODES = ("deletion", "insertion")
@@ -153,7 +153,7 @@ def _recorded_maps(bench: Bench, rows: NDArray[np.int64]) -> dict[str, NDArray[n
     maps = {
         gate.name: bench.gates_of(gate.name, rows)
         for gate in bench.gates
-        if gate.kind == "spatial" and not _is_row(gate)
+        if gate.has(MAP) and not _is_row(gate)
     }
     if bench.recording.grad_cam_layers:
         layer = bench.recording.grad_cam_layers[-1]

@@ -16,7 +16,7 @@ from attnscope.errors import InputError
 from attnscope.gates.hooks import Edit, as_factor
 from attnscope.interventions.bench import Bench, Target
 from attnscope.interventions.replay import Tape
-from attnscope.kinds import Gate
+from attnscope.kinds import HAS_NEUTRAL, Gate
 from attnscope.statistics.effects import OUTCOME_COLUMNS, OWN, margins
 
 REPLACEMENTS = ("neutral", "mean", "predicted", "true", "random", "swap_same", "swap_other")
@@ -160,7 +160,7 @@ class _Stock:
         """One for each image of a batch, or one for all; None where there is no such thing."""
         if edit == "neutral":
             # Each path of several weighs as much as the softmax says, and none is to count fully.
-            if self.gate.kind == "branch":
+            if not self.gate.has(HAS_NEUTRAL):
                 return None
             return np.full((1, *self.mean.shape), self.gate.neutral, np.float32)
         if edit == "mean":

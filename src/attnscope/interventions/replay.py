@@ -21,7 +21,8 @@ from torch.utils.hooks import RemovableHandle
 
 from attnscope.errors import InputError
 from attnscope.gates.hooks import Edit, edit_gates, watch_gates
-from attnscope.gates.ops import Mark
+from attnscope.gates.marks import Mark
+from attnscope.gates.ops.operation import Known
 from attnscope.gates.tracer import Product, Tracer
 from attnscope.kinds import Gate
 
@@ -245,7 +246,7 @@ class Planner(Tracer):
 
     def note(
         self,
-        name: str,
+        known: Known,
         arguments: Sequence[Any],
         marks: Sequence[Mark | None],
         outputs: Sequence[Tensor],

@@ -9,15 +9,10 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from attnscope.errors import InputError
-from attnscope.networks.attention import (
-    ATTENTION_KINDS,
-    GatesInTurn,
-    StoredConstant,
-    StoredMap,
-    start_as_identity,
-)
+from attnscope.networks.attention import attention_names, start_as_identity
 from attnscope.networks.cnn import ConvBlock, SmallCNN
 from attnscope.networks.resnet import RESNETS, build_resnet
+from attnscope.networks.static import GatesInTurn, StoredConstant, StoredMap
 
 MODEL_NAMES = (*RESNETS, "cnn")
 PLACEMENTS = ("block", "stage")
@@ -84,7 +79,7 @@ def build_model(
 
     Args:
         name: resnet18, resnet34, resnet50, resnet101, resnet152 or cnn.
-        attention: none, se, eca or cbam.
+        attention: none, se, eca, cbam, or one that was registered.
         placement: ``block`` (default: on each residual branch after its last BatchNorm, before the
             addition) or ``stage`` (after each of layer1 to layer4).
         stem: ``cifar`` (default: 3×3, stride 1, no max-pool) or ``imagenet`` (7×7, stride 2).
@@ -101,7 +96,7 @@ def build_model(
         InputError: a name is not known, or an argument does not apply to this network.
     """
     _check_known("network", name, MODEL_NAMES)
-    _check_known("attention", attention, ATTENTION_KINDS)
+    _check_known("attention", attention, attention_names())
     _check_known("gate start", gate_start, GATE_STARTS)
     if num_classes < 1:
         raise InputError(f"num_classes is {num_classes}; it must be 1 or more")
@@ -126,7 +121,8 @@ def build_model(
             name, attention, placement, stem, num_classes, reduction, kernel_size, width
         )
     if gate_start == "identity":
-        start_as_identity(model)
+        for place in attention_places(model):
+            start_as_identity(place.module)
     model.attnscope_config = ModelConfig(
         name, attention, num_classes, reduction, kernel_size, placement, stem, width, gate_start
     )

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError
-from attnscope.kinds import Gate
+from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.format import TARGETS, Shard
 from attnscope.recording.reader import ShardReader
 from attnscope.recording.writer import ShardWriter
@@ -54,12 +54,12 @@ class ClassSums:
                 values = arrays[f"gate/{gate.name}"][members].astype(np.float64)
                 _add_spread(sums, f"image_mean/{gate.name}", gate.image_means(values))
                 key = f"gate/{gate.name}"
-                if gate.kind == "channel":
+                if gate.has(PER_CHANNEL):
                     _add_spread(sums, key, values)
                 else:
                     _add(sums, f"{key}/sum", values.sum(0))
-                # Of a channel gate by channel, of any other all of an image's values together.
-                axis = 0 if gate.kind == "channel" else None
+                # By channel where there is one value for each, else all of an image's together.
+                axis = 0 if gate.has(PER_CHANNEL) else None
                 for tail, near in (
                     ("low", values <= gate.lo + NEAR),
                     ("middle", np.abs(values - gate.midpoint) <= NEAR),
@@ -148,7 +148,7 @@ class Moments(ShardReader):
         Raises:
             InputError: there is no such gate, or it is of another kind.
         """
-        self._expect_kind(gate, "channel")
+        self._expect_trait(gate, PER_CHANNEL)
         return self._spread(f"gate/{gate}")
 
     def image_means(self, gate: str) -> Spread:
@@ -168,7 +168,7 @@ class Moments(ShardReader):
         Raises:
             InputError: there is no such gate.
         """
-        if self.info(gate).kind == "channel":
+        if self.info(gate).has(PER_CHANNEL):
             return self.channels(gate).mean
         return self._mean(f"gate/{gate}/sum")
 
@@ -178,7 +178,7 @@ class Moments(ShardReader):
         Raises:
             InputError: there is no such gate, or it is of another kind.
         """
-        self._expect_kind(gate, "spatial")
+        self._expect_trait(gate, MAP)
         return self.mean_gate(gate)
 
     def tails(self, gate: str) -> Tails:
@@ -274,8 +274,8 @@ class Moments(ShardReader):
         sums = [f"grad_cam/{layer}/{t}/sum" for layer in self.grad_cam_layers for t in TARGETS]
         for gate in self.gates:
             spreads = [f"image_mean/{gate.name}"]
-            spreads += [f"gate/{gate.name}"] if gate.kind == "channel" else []
-            sums += [f"gate/{gate.name}/sum"] if gate.kind != "channel" else []
+            spreads += [f"gate/{gate.name}"] if gate.has(PER_CHANNEL) else []
+            sums += [] if gate.has(PER_CHANNEL) else [f"gate/{gate.name}/sum"]
             for key in spreads:
                 sums += [f"{key}/{name}" for name in ("origin", "sum", "square")]
                 low, high = (self._piece(shard, f"{key}/{name}") for name in ("minimum", "maximum"))
@@ -288,7 +288,7 @@ class Moments(ShardReader):
                 values = self._piece(shard, key)
                 if (values < 0).any():
                     found.append(f"{key}: a count below zero")
-                if gate.kind == "channel" and (values > count[:, None]).any():
+                if gate.has(PER_CHANNEL) and (values > count[:, None]).any():
                     found.append(f"{key}: more values than images")
         for key in [*sums, "logits"]:
             values = self._piece(shard, key)

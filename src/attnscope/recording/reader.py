@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
-from attnscope.kinds import Gate
+from attnscope.kinds import KINDS, Gate
 from attnscope.recording.format import (
     FORMAT,
     ROW_COLUMNS,
@@ -220,10 +220,11 @@ class ShardReader(ABC):
                 found.append(f"{foreign} values of the column {column} are no class")
         return found
 
-    def _expect_kind(self, name: str, kind: str) -> None:
-        found = self.info(name).kind
-        if found != kind:
-            raise InputError(f"gate '{name}' is of kind {found}, not {kind}")
+    def _expect_trait(self, name: str, trait: str) -> None:
+        gate = self.info(name)
+        if not gate.has(trait):
+            wanted = " or ".join(k.name for k in KINDS.values() if trait in k.traits)
+            raise InputError(f"gate '{name}' is of kind {gate.kind}, not {wanted}")
 
     def _expect_grad_cam(self, layer: str | None, target: str) -> str:
         """The layer that is meant (default: the last one), if it was recorded."""

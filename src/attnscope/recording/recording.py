@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError
+from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.recording.format import TARGETS
 from attnscope.recording.reader import ShardReader
 from attnscope.recording.writer import ShardWriter
@@ -62,7 +63,7 @@ class Recording(ShardReader):
         Raises:
             InputError: there is no such gate, or it is of another kind.
         """
-        self._expect_kind(name, "channel")
+        self._expect_trait(name, PER_CHANNEL)
         return self.gate(name, rows)
 
     def spatial(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
@@ -71,7 +72,7 @@ class Recording(ShardReader):
         Raises:
             InputError: there is no such gate, or it is of another kind.
         """
-        self._expect_kind(name, "spatial")
+        self._expect_trait(name, MAP)
         return self.gate(name, rows)
 
     def pooled_input(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:

@@ -1,0 +1,109 @@
+"""Operations that move values: each stays what it is, in its place or in another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from attnscope.gates.marks import Mark
+from attnscope.gates.ops.operation import Call, Operation, register_operation
+
+
+def moves(*, keeps_places: bool = False, keeps_factors: bool = False) -> Operation:
+    """All values of the first argument, in their places or in others; a gate stays the same gate.
+
+    Args:
+        keeps_places: as in `Operation`: nothing moves, or one value is written many times.
+        keeps_factors: the result is the first argument itself or a copy of it, so that a product of
+            two gates stays one of two gates.
+    """
+
+    def carry(call: Call) -> Mark | None:
+        return call.first and replace(
+            call.first, factors=call.first.factors if keeps_factors else ()
+        )
+
+    return Operation(carries=carry, keeps_places=keeps_places)
+
+
+def selects() -> Operation:
+    """Some values of the first argument: another selection is another gate."""
+    return Operation(carries=_select)
+
+
+def joins() -> Operation:
+    """The tensors of a list, side by side: one gate where all of them are gates."""
+    return Operation(carries=_join, takes_list=True)
+
+
+def interpolates() -> Operation:
+    """Values of the first argument, or means of several, as of `torch.nn.functional.interpolate`.
+
+    Bicubic weights are negative in part: what they mix leaves the bounds.
+    """
+    return Operation(carries=_interpolate, keeps_places=True)
+
+
+def _select(call: Call) -> Mark | None:
+    if call.first is None or not call.selects:
+        return call.first and replace(call.first, factors=())
+    rest = [_label(a) for a in call.arguments[1:]]
+    rest += [f"{key}={_label(a)}" for key, a in call.keywords.items()]
+    how = f"{call.name}({', '.join(rest)})[{call.output}]"
+    return call.first.altered(how, call.first.bounds)
+
+
+def _join(call: Call) -> Mark | None:
+    known = [mark for mark in call.marks if mark]
+    tensors = sum(isinstance(a, Tensor) for a in call.arguments)
+    if not known or len(known) < tensors:
+        return None
+    low, high = min(m.bounds[0] for m in known), max(m.bounds[1] for m in known)
+    return known[0].altered(call.name, (low, high), *known[1:])
+
+
+def _interpolate(call: Call) -> Mark | None:
+    given = call.arguments[3] if len(call.arguments) > 3 else "nearest"
+    mode = call.keywords.get("mode", given)
+    return replace(call.first, factors=()) if call.first and mode != "bicubic" else None
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return "tensor"
+    if isinstance(value, (list, tuple)):
+        return f"({', '.join(map(_label, value))})"
+    if isinstance(value, slice):
+        return f"{value.start}:{value.stop}:{value.step}".replace("None", "")
+    return repr(value)
+
+
+_MOVES = """
+    view reshape view_as reshape_as flatten unflatten ravel squeeze unsqueeze permute transpose
+    swapaxes swapdims movedim moveaxis t adjoint atleast_3d roll flip rot90 pixel_shuffle
+    pixel_unshuffle channel_shuffle
+""".split()  # noqa: SIM905
+_GROWTHS = """
+    expand expand_as broadcast_to repeat repeat_interleave tile
+""".split()  # noqa: SIM905
+_COPIES = ("clone", "contiguous", "detach", "to")
+_CASTS = "alias type type_as float half bfloat16 double cpu cuda dropout".split()  # noqa: SIM905
+_SELECTIONS = """
+    getitem narrow select chunk split split_with_sizes tensor_split unbind index_select gather
+    take_along_dim unfold
+""".split()  # noqa: SIM905
+
+for _name in _MOVES:
+    register_operation(_name, moves())
+for _name in (*_GROWTHS, *_CASTS):
+    register_operation(_name, moves(keeps_places=True))
+for _name in _COPIES:
+    register_operation(_name, moves(keeps_places=True, keeps_factors=True))
+for _name in _SELECTIONS:
+    register_operation(_name, selects())
+register_operation("cat", joins(), "concat", "concatenate")
+for _name in ("stack", "hstack", "vstack", "dstack"):
+    register_operation(_name, joins())
+register_operation("interpolate", interpolates(), "upsample")

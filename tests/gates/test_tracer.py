@@ -1,0 +1,163 @@
+"""What the tracer refuses, and what it leaves behind: nothing."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from attnscope.errors import InputError
+from attnscope.gates.detect import find_gates
+from attnscope.gates.hooks import edit_gates, watch_gates
+from tests.gates.nets import (
+    CHANNELS,
+    Net,
+    Squeeze,
+    build,
+    images,
+    pictures,
+)
+
+
+def test_the_tracer_works_again_after_a_forward_that_raised() -> None:
+    model = build("resnet18", "se", "block").eval()
+    gates = find_gates(model, pictures())
+    with torch.no_grad(), watch_gates(model, gates) as seen:
+        with pytest.raises(RuntimeError):
+            model(pictures()[:, :2])
+        model(pictures())
+        assert list(seen) == [gate.name for gate in gates]
+
+
+def test_a_network_that_catches_its_own_exception_keeps_its_names() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("not today")
+
+    class Careful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fails = Fails()
+
+        def forward(self, x: Tensor) -> Tensor:
+            with suppress(RuntimeError):
+                x = self.fails(x)
+            return x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+
+    (gate,) = find_gates(nn.Sequential(Careful()), pictures())
+    assert (gate.name, gate.applied_in) == ("0", "0")
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_modules_are_refused_by_name(reentrant: bool) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, CHANNELS, 1)
+            self.se = Squeeze()
+            self.on = True
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return checkpoint(self.se, y, use_reentrant=reentrant) if self.on else self.se(y)
+
+    model, x = Checkpointed(), images()
+    with pytest.raises(InputError, match=r"gate in se runs within torch\.utils\.checkpoint"):
+        find_gates(model, x)
+    model.on = False
+    gates = find_gates(model, x)
+    model.on = True
+    with edit_gates(model, {"se": lambda g, f: g}, gates), pytest.raises(InputError, match="in se"):
+        model(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
+def test_scripted_and_compiled_modules_are_refused_by_name() -> None:
+    class Outer(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x)
+
+    block = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sigmoid())
+    for inner, how in (
+        (torch.jit.trace(block, images()), "torch.jit"),
+        (torch.compile(block), "torch.compile"),
+    ):
+        with pytest.raises(InputError, match=rf"module inner \(.*{how}"):
+            find_gates(Outer(inner), images())
+
+
+def test_marks_pin_no_memory() -> None:
+    """Every tensor that was marked is gone when the network would have let go of it."""
+    alive: list[Any] = []
+
+    def body(net: Net, y: Tensor) -> Tensor:
+        for _ in range(4):
+            y = F.relu6(net.other(y))
+            alive.append(weakref.ref(y))
+        gone = [ref() is None for ref in alive[:-1]]
+        assert all(gone), gone
+        return y
+
+    model = Net(body)
+    with torch.no_grad(), watch_gates(model, []):
+        model(images())
+    alive.clear()
+    find_gates(model, images())
+
+
+def test_a_parameter_that_comes_back_from_an_operation_stays_one() -> None:
+    """``to`` returns the tensor itself where nothing has to change, and the input has a part in it."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.scale = nn.Linear(3, 3), nn.Parameter(torch.rand(1, 3, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            gate = torch.sigmoid(self.fc(x.mean((2, 3))))[:, :, None, None]
+            gated = x * (gate * self.scale)
+            return gated + 0 * self.scale.to(x)
+
+    torch.manual_seed(0)
+    model, x = Scaled().eval(), torch.rand(2, 3, 4, 4)
+    found = find_gates(model, x)
+    wanted = torch.sigmoid(model.fc(x.mean((2, 3)))) * model.scale.flatten()
+    with torch.no_grad(), watch_gates(model, found) as seen:
+        for write in (False, True, False):
+            if write:
+                model.scale.mul_(1)
+            model(x)
+            torch.testing.assert_close(seen[found[0].name], wanted)
+
+
+def test_a_buffer_that_was_replaced_does_not_live_on() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+            self.register_buffer("seen", torch.zeros(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = self.seen + 1
+            return x * torch.sigmoid(self.fc(x.mean((2, 3))))[:, :, None, None]
+
+    torch.manual_seed(0)
+    model, x = Counts().eval(), torch.rand(2, 3, 4, 4)
+    old = []
+    with torch.no_grad(), watch_gates(model, find_gates(model, x)):
+        for _ in range(5):
+            model(x)
+            old.append(weakref.ref(model.seen))
+        # The tracer may hold the one that the last forward began with, and no older one.
+        assert [ref() is not None for ref in old] == [False] * 3 + [True] * 2

@@ -1,0 +1,180 @@
+"""Everything that looks like a gate and is none, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnscope.gates.detect import find_gates, inspect_gates
+from tests.gates.nets import (
+    CHANNELS,
+    Net,
+    channel,
+    column,
+    images,
+    logits,
+    nlc,
+    spatial,
+)
+
+
+def overwritten_through_a_view(net: Net, y: Tensor) -> Tensor:
+    gate = channel(net, y)
+    gate.view(-1).copy_(y.mean((2, 3)).flatten())
+    return y * gate
+
+
+def written_into(gate: Tensor, values: Tensor) -> Tensor:
+    gate[:, :2] = column(values)[:, :2]
+    return gate
+
+
+def lstm_cell(net: Net, y: Tensor) -> Tensor:
+    rows = nlc(y)
+    i, f, o = torch.sigmoid(rows), torch.sigmoid(-rows), torch.sigmoid(2 * rows)
+    cell = f * rows + i * torch.tanh(rows)
+    return o * torch.tanh(cell)
+
+
+def self_attention(net: Net, y: Tensor) -> Tensor:
+    return y.flatten(2).softmax(2) @ y.flatten(2).transpose(1, 2)
+
+
+def softmax_pooling(net: Net, y: Tensor) -> Tensor:
+    weights = y.mean(1).flatten(1).softmax(1).view(-1, 1, *y.shape[2:])
+    return (y * weights).sum((2, 3))
+
+
+def stochastic_depth(net: Net, y: Tensor) -> Tensor:
+    return y + net.other(y) * y.new_empty(len(y), 1, 1, 1).bernoulli_(0.5)
+
+
+NO_GATES: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "overwritten through a view": overwritten_through_a_view,
+    "silu by hand": lambda net, y: y * torch.sigmoid(y),
+    "silu by hand, of vectors": lambda net, y: (
+        lambda z: y.mean((2, 3)) + net.fc(z * torch.sigmoid(z))
+    )(logits(net, y)),
+    "silu by hand, 1×1": lambda net, y: (
+        lambda z: y + z * torch.sigmoid(z)
+    )(y.mean((2, 3), keepdim=True)),
+    "swish and silu": lambda net, y: F.silu(y) + F.hardswish(y) + F.gelu(y, approximate="tanh"),
+    "glu": lambda net, y: F.glu(y, 1),
+    "glu by hand": lambda net, y: y[:, :3] * torch.sigmoid(y[:, 3:]),
+    "lstm": lambda net, y: nn.LSTM(CHANNELS, 4, batch_first=True)(nlc(y))[0],
+    "lstm by hand": lstm_cell,
+    "self-attention": self_attention,
+    "softmax pooling": softmax_pooling,
+    "parameter": lambda net, y: y * torch.sigmoid(net.scale),
+    "buffer": lambda net, y: y * torch.sigmoid(net.mask + 1),
+    "dropout": lambda net, y: F.dropout2d(y, 0.5, training=True),
+    "stochastic depth": stochastic_depth,
+    "mask": lambda net, y: y * (channel(net, y) > 0.5),
+    "mask of numbers": lambda net, y: y * (channel(net, y) > 0.5).float(),
+    "layer scale": lambda net, y: y * net.scale,
+    "norm with a clamp": lambda net, y: y * (1 / y.norm(dim=1, keepdim=True).clamp(min=1e-3)),
+    "divided by a norm": lambda net, y: y / y.norm(dim=1, keepdim=True).clamp_min(1e-3),
+    "relu6 times a scale": lambda net, y: F.relu6(y) * net.scale,
+    "tanh times a scale": lambda net, y: torch.tanh(y) * net.scale,
+    "clamped times a scale": lambda net, y: y.clamp(-1, 1) * net.scale,
+    "clamped plus clamped": lambda net, y: (F.relu6(y) + F.relu6(-y)) * net.scale,
+    "weight mask": lambda net, y: F.conv2d(y, net.other.weight * torch.sigmoid(net.scale[..., None])),
+    "dynamic weight mask": lambda net, y: F.conv2d(
+        y, net.other.weight * torch.sigmoid(y.mean()) * torch.ones(1, 1, 3, 3)
+    ),
+    "dynamic kernel": lambda net, y: y + F.conv2d(
+        y, net.fc.weight[:2, :, None, None].expand(2, 6, 3, 3) * channel(net, y), padding=1
+    ).mean(1, keepdim=True),
+    "fake quantisation": lambda net, y: torch.clamp(torch.round(y / 0.1), -128, 127) * 0.1,
+    "fake quantisation, learned": lambda net, y: (
+        torch.clamp(torch.round(y / net.scale), -128, 127) * net.scale
+    ),
+    "two factors, reshaped as one": lambda net, y: (
+        y.flatten(2) * (channel(net, y) * spatial(y)).flatten(2)
+    ),
+    "features broadcast over it": lambda net, y: (
+        y.mean((2, 3), keepdim=True) * torch.sigmoid(y)
+    ),
+    "rows broadcast over it": lambda net, y: y.mean(2, keepdim=True) * torch.sigmoid(y),
+    "overwritten": lambda net, y: y * channel(net, y).copy_(y.mean((2, 3), keepdim=True)),
+    "joined with what is none": lambda net, y: (
+        y * torch.cat([channel(net, y)[:, :3], column(logits(net, y))[:, 3:]], 1)
+    ),
+    "one over a gate": lambda net, y: y * (1 / column(torch.tanh(logits(net, y)))),
+    "written into": lambda net, y: y * written_into(channel(net, y), logits(net, y)),
+    "added": lambda net, y: y + channel(net, y),
+    "not bounded": lambda net, y: y * column(logits(net, y)),
+    "exponential": lambda net, y: y * column(logits(net, y).exp()),
+    "one for the batch": lambda net, y: y * channel(net, y).mean(0, keepdim=True).sigmoid(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", NO_GATES.values(), ids=NO_GATES)
+def test_no_gate(body: Callable[[Net, Tensor], Tensor]) -> None:
+    assert find_gates(Net(body), images()) == []
+
+
+def test_no_gate_in_inference_mode() -> None:
+    """Where tensors count no versions, writes are seen where they happen."""
+    for name in ("overwritten", "written into", "silu by hand"):
+        with torch.inference_mode():
+            assert find_gates(Net(NO_GATES[name]), images()) == []
+
+
+def test_a_constant_that_was_written_into_is_features() -> None:
+    def padded(net: Net, y: Tensor) -> Tensor:
+        larger = y.new_zeros(len(y), CHANNELS, y.shape[2] + 2, y.shape[3] + 2)
+        larger[:, :, 1:-1, 1:-1] = y
+        return larger * channel(net, y)
+
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert [g.kind for g in find_gates(Net(padded), images())] == ["channel"]
+
+
+@pytest.mark.parametrize(
+    ("name", "fates"),
+    {
+        "silu by hand": ["full: multiplies features of its own shape"],
+        "silu by hand, of vectors": ["consumed by mul"],
+        "silu by hand, 1×1": ["multiplies what is no feature map"],
+        "self-attention": ["consumed by matmul"],
+        "softmax pooling": ["softmax pooling"],
+        "two factors, reshaped as one": 2 * ["full: multiplies features of its own shape"],
+        "parameter": ["static: from parameters alone"],
+        "mask": ["consumed by gt"],
+        "dynamic kernel": ["consumed by conv2d"],
+        "weight mask": ["consumed by conv2d"],
+        "added": ["consumed by add"],
+        "overwritten": ["consumed by copy"],
+        "one for the batch": ["consumed by mean", "one gate for all images of a batch"],
+        "tanh times a scale": ["used by no operation"],
+        "not bounded": [],
+        "exponential": [],
+    }.items(),
+)
+def test_what_is_no_gate_is_reported(name: str, fates: list[str]) -> None:
+    found = inspect_gates(Net(NO_GATES[name]), images())
+    assert [u.fate for u in found.ungated] == fates
+
+
+def test_an_operation_that_is_not_known_is_named() -> None:
+    model = Net(lambda net, y: torch.einsum("nchw,nc->nchw", y, torch.sigmoid(logits(net, y))))
+    (ungated,) = inspect_gates(model, images()).ungated
+    assert (ungated.made_in, ungated.activation, ungated.fate) == (
+        "", "sigmoid", "consumed by einsum",
+    )  # fmt: skip
+
+
+def test_rows_that_are_not_images_are_reported() -> None:
+    def grouped(net: Net, y: Tensor) -> Tensor:
+        groups = y.reshape(-1, 3, *y.shape[2:])
+        return (groups * torch.sigmoid(groups.mean((2, 3), keepdim=True))).view_as(y)
+
+    found = inspect_gates(Net(grouped), images())
+    assert found.gates == []
+    assert [u.fate for u in found.ungated] == ["multiplies features whose rows are not the images"]

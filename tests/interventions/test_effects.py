@@ -1,0 +1,197 @@
+"""What outcomes say: effects, contrasts and verdicts, against loops, scipy and by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from attnscope import InputError
+from attnscope.pictures.usage import static_sentence, usage_sentence
+from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
+from attnscope.statistics import gate_usage
+from attnscope.statistics.effects import (
+    edit_contrast,
+    margins,
+    paired_accuracy_change,
+    replacement_effects,
+)
+from attnscope.statistics.usage import (
+    HARMS,
+    MEAN,
+    MEAN_KNOWN,
+    MOVES,
+    NOTHING,
+    UNUSED,
+    USED,
+)
+
+
+def test_verdicts_of_many_gates() -> None:
+    """Sixteen gates that know the class: no number of gates hides it."""
+    rng = np.random.default_rng(0)
+    gates = [f"g{i:02d}" for i in range(16)]
+    probe = pd.DataFrame(
+        {
+            "gate": gates, "kind": "channel", "depth": range(1, 17),
+            "balanced_accuracy": 0.9, "null": 0.1, "p": 1 / 201, "p_max": 1 / 201,
+            "constant": False,
+        }
+    )  # fmt: skip
+    probe.loc[3, ["p_max", "balanced_accuracy"]] = 0.7, 0.1
+    probe.loc[5, ["p_max", "balanced_accuracy"]] = 0.7, 0.1
+    probe.loc[8, ["p_max", "balanced_accuracy"]] = 0.7, 0.1
+    wrong = {
+        "swap_other": ("g00", "g03"), "swap_same": ("g06",), "mean": ("g01", "g05"),
+    }  # fmt: skip
+    rows = [("", "own", i, i % 10, i % 10, 1.0) for i in range(100)]
+    for gate in gates:
+        for edit in ("mean", "swap_same", "swap_other"):
+            for i in range(100):
+                said = (i + 1) % 10 if i < 60 and gate in wrong[edit] else i % 10
+                moved = 2 * (gate == "g07" and edit == "swap_other")
+                rows.append((gate, edit, i, i % 10, said, rng.normal() - moved))
+    outcomes = pd.DataFrame(
+        rows, columns=["target", "edit", "row", "label", "prediction", "margin"]
+    )
+    verdicts = gate_usage(probe, outcomes).set_index("gate")["verdict"]
+    wanted = {"g00": USED, "g01": MEAN_KNOWN, "g02": UNUSED, "g03": USED, "g05": MEAN}
+    wanted |= {"g06": HARMS, "g07": MOVES, "g08": NOTHING}
+    assert verdicts[list(wanted)].to_dict() == wanted
+    sentence = usage_sentence(gate_usage(probe, outcomes))
+    assert "read from 13 of 16 gates" in sentence
+    assert "It is used at 2" in sentence
+    assert "At 1 the gate of another class does better, most at g06: by 60.0 points" in sentence
+    assert "in the gates moves the margins at 1, most at g07: by +" in sentence
+    assert "better than the mean at 2" in sentence
+    with pytest.raises(InputError, match="say nothing of the gate 'g99'"):
+        gate_usage(probe.assign(gate=[*gates[:-1], "g99"]), outcomes)
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
+    names = ["2", "0.1", "null", ""]
+    table = pd.DataFrame({"gate": names, "kind": "channel", "p": [0.1, np.nan, 1, 2]})
+    write_outcomes(tmp_path / "o", Outcomes({"name": "n"}, None, {"decoding": table}))
+    pd.testing.assert_frame_equal(read_outcomes(tmp_path / "o").table("decoding"), table)
+
+
+def test_effects_against_a_loop(make_outcomes: Callable[[], pd.DataFrame]) -> None:
+    outcomes = make_outcomes()
+    found = replacement_effects(outcomes).set_index(["target", "edit"])
+    for (target, edit), row in found.iterrows():
+        gained = lost = flips = 0
+        shifts = []
+        part = outcomes[(outcomes["target"] == target) & (outcomes["edit"] == edit)]
+        for _, image in part.iterrows():
+            own = outcomes[(outcomes["row"] == image["row"]) & (outcomes["edit"] == "own")].iloc[0]
+            was, now = own["prediction"] == own["label"], image["prediction"] == image["label"]
+            gained += now and not was
+            lost += was and not now
+            flips += own["prediction"] != image["prediction"]
+            shifts.append(image["margin"] - own["margin"])
+        assert (row["gained"], row["lost"]) == (gained, lost)
+        assert row["change"] == pytest.approx((gained - lost) / len(part))
+        assert row["flips"] == pytest.approx(flips / len(part))
+        assert row["margin_change"] == pytest.approx(np.mean(shifts))
+        assert row["margin_low"] < row["margin_change"] < row["margin_high"]
+        assert row["low"] <= row["change"] <= row["high"]
+
+
+@pytest.fixture
+def make_outcomes() -> Callable[[], pd.DataFrame]:
+    def make() -> pd.DataFrame:
+        rng = np.random.default_rng(4)
+        rows = []
+        for target, edit in [("", "own"), ("a", "mean"), ("a", "neutral"), ("all", "mean")]:
+            for row in range(40):
+                rows.append((target, edit, row, row % 3, rng.integers(3), rng.normal()))
+        return pd.DataFrame(
+            rows, columns=["target", "edit", "row", "label", "prediction", "margin"]
+        )
+
+    return make
+
+
+def test_the_interval_of_flips_is_wilsons(make_outcomes: Callable[[], pd.DataFrame]) -> None:
+    outcomes = make_outcomes()
+    own = outcomes[outcomes["edit"] == "own"]
+    still = own.assign(target="a", edit="still")  # an edit after which no image says another class
+    found = replacement_effects(pd.concat([outcomes, still])).set_index(["target", "edit"])
+    said = own["prediction"].to_numpy()
+    for (target, edit), row in found.drop(("a", "still")).iterrows():
+        part = outcomes[(outcomes["target"] == target) & (outcomes["edit"] == edit)]
+        flips = sum(a != b for a, b in zip(part["prediction"], said, strict=True))
+        assert 0 < flips < 40
+        wanted = stats.binomtest(flips, 40).proportion_ci(0.95, method="wilson")
+        assert (row["flips_low"], row["flips_high"]) == pytest.approx((wanted.low, wanted.high))
+    # By hand: without a flip the upper end is z² / (n + z²), z² = 3.8414588.
+    ends = tuple(found.loc[("a", "still"), ["flips", "flips_low", "flips_high"]])
+    assert ends == pytest.approx((0, 0, 3.8414588 / 43.8414588), abs=1e-8)
+
+
+def test_the_interval_of_a_paired_change_by_hand() -> None:
+    """98 images: 50 right twice, 30 wrong twice, 4 gained, 14 lost; one is added to each flip.
+
+    With 5 and 15 of 100 the change is -0.1 and its variance (0.05 + 0.15 - 0.1²) / 100 = 0.0019,
+    whose root 0.04358899 times 1.95996398 is 0.08543285.
+    """
+    counts = [50, 30, 4, 14]
+    before = np.repeat([True, False, False, True], counts)
+    after = np.repeat([True, False, True, False], counts)
+    wanted = (-10 / 98, -0.18543285, -0.01456715)
+    assert paired_accuracy_change(before, after) == pytest.approx(wanted, abs=1e-8)
+    # Of one image, lost: 1/3 - 2/3 ± 1.95996398 √((1 - 1/9) / 3), no further than -1.
+    found = paired_accuracy_change(np.array([True]), np.array([False]))
+    assert found == pytest.approx((-1, -1, -1 / 3 + 1.95996398 * np.sqrt(8 / 27)), abs=1e-8)
+    assert np.isnan(paired_accuracy_change(before[:0], after[:0])).all()
+
+
+def test_the_p_of_a_contrast_is_scipys(make_outcomes: Callable[[], pd.DataFrame]) -> None:
+    """On the images that both edits have, in whatever order they come."""
+    outcomes = make_outcomes()
+    lacks = (outcomes["edit"] == "neutral") & (outcomes["row"] % 8 == 5)
+    mixed = outcomes[~lacks].sample(frac=1, random_state=0)
+    said = {(o.edit, o.row): o for o in outcomes[outcomes["target"] != "all"].itertuples()}
+    for first, second in (("neutral", "mean"), ("mean", "own")):
+        rows = [row for row in range(40) if "neutral" not in (first, second) or row % 8 != 5]
+        pairs = [(said[first, row], said[second, row]) for row in rows]
+        right = [(a.prediction == a.label, b.prediction == b.label) for a, b in pairs]
+        alone = right.count((True, False)), right.count((False, True))
+        found = edit_contrast(mixed, first, second).set_index("target").loc["a"]
+        assert found["images"] == len(rows)
+        assert found["p"] == pytest.approx(stats.binomtest(alone[1], sum(alone), 0.5).pvalue)
+        margin = np.array([(a.margin, b.margin) for a, b in pairs])
+        assert found["p_margin"] == pytest.approx(
+            stats.ttest_rel(margin[:, 1], margin[:, 0]).pvalue
+        )
+        assert found["change"] == pytest.approx((alone[1] - alone[0]) / len(rows))
+        assert found["margin_change"] == pytest.approx((margin[:, 1] - margin[:, 0]).mean())
+
+
+def test_margins_by_hand() -> None:
+    logits = np.array([[1.0, 3.0, 2.0], [4.0, 0.0, 4.0], [0.0, -1.0, -5.0]])
+    assert margins(logits, np.array([1, 0, 2])).tolist() == [1.0, 0.0, -5.0]
+
+
+def test_which_gates_could_be_their_mean_in_words() -> None:
+    targets = ["a", "b", "block x", "block y", "all"]
+    mean = pd.DataFrame(
+        {
+            "target": targets, "change": [-0.01, 0.0, -0.02, -0.3, -0.4],
+            "low": -0.5, "high": 0.1, "accuracy": 0.5,
+        }
+    )  # fmt: skip
+    said = static_sentence(mean, np.array([False, False, False, True, True]))
+    assert said == (
+        "No gate alone is seen to need its images: none of 2. Of 2 blocks with all their gates as "
+        "means 1 is seen to lose; the lowest is block y, −30.0 points. All gates as their means: "
+        "−40.0 points (95 % −50.0 to +10.0), 50.0 %: a loss."
+    )
+    said = static_sentence(mean, np.array([True, False, False, False, False]))
+    assert "At 1 of 2 gates the mean alone costs accuracy, most at a: −1.0 points" in said
+    assert "means none is seen to lose" in said
+    assert said.endswith("50.0 %: no loss seen.")

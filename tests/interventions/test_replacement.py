@@ -1,0 +1,156 @@
+"""Gates that are replaced, in networks whose answers are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from attnscope import Recording, capture, edit_gates, figures
+from attnscope.interventions import (
+    Bench,
+    intervene,
+    replace_gates,
+)
+from attnscope.pictures import USAGE, usage_of
+from attnscope.recording.outcomes import read_outcomes, write_outcomes
+from attnscope.report import find_outcomes
+from attnscope.statistics.effects import (
+    edit_contrast,
+    margins,
+)
+from attnscope.statistics.usage import (
+    CONSTANT,
+    UNUSED,
+    USED,
+)
+from tests.interventions.toy import CLASSES, Toy, effects, toy_bench, toy_images
+
+
+def test_a_gate_that_carries_the_class_and_is_used(tmp_path: Path) -> None:
+    found = effects(toy_bench("used", tmp_path)).loc["gate"]
+    assert len(found) == 7
+    # Without the gate of the image all classes are alike, and the first of equal logits wins.
+    assert found.loc["mean", "accuracy"] == pytest.approx(1 / 3)
+    assert found.loc["neutral", "accuracy"] == pytest.approx(1 / 3)
+    assert found.loc["swap_other", "accuracy"] == 0
+    assert found.loc[["swap_same", "true", "predicted"], "change"].eq(0).all()
+    assert found.loc["swap_other", "flips"] == 1
+    assert found.loc["swap_other", "high"] < -0.85
+    assert 0.15 < found.loc["random", "accuracy"] < 0.55
+
+
+def test_a_gate_that_carries_the_class_and_is_ignored(tmp_path: Path) -> None:
+    bench = toy_bench("ignored", tmp_path)
+    profile = bench.class_mean_gates("gate")
+    assert (profile.argmax(1) == np.arange(3)).all()  # the class can be read from it
+    found = effects(bench).loc["gate"]
+    assert found["change"].eq(0).all()
+    assert found["margin_change"].eq(0).all()
+    assert (found["low"] < 0).all()  # a change that was not seen may still be there
+    assert (found["low"] > -0.15).all()
+
+
+def test_a_gate_that_is_constant(tmp_path: Path) -> None:
+    found = effects(toy_bench("constant", tmp_path)).loc["gate"]
+    static = found.drop("neutral")
+    assert static["change"].eq(0).all()
+    assert static["margin_change"].abs().max() < 1e-5  # means of one value, in float32
+    gate = torch.sigmoid(torch.tensor(0.7)).item()
+    own = toy_images().tensors[0].mean((2, 3))
+    labels = toy_images().tensors[1]
+    margin = margins(5 * own.numpy(), labels.numpy()).mean()
+    # Neutral is a gate of 1: every logit grows by 1 / gate.
+    assert found.loc["neutral", "margin_change"] == pytest.approx(margin * (1 - gate), rel=0.05)
+
+
+def test_the_contrast_of_swaps_tells_the_three_apart(tmp_path: Path) -> None:
+    change = {}
+    for mode in ("used", "ignored", "constant"):
+        outcomes = replace_gates(toy_bench(mode, tmp_path), progress=False)
+        contrast = edit_contrast(outcomes, "swap_other", "swap_same").set_index("target")
+        dynamic = edit_contrast(outcomes, "mean", "own").set_index("target")
+        change[mode] = (contrast.loc["gate", "change"], dynamic.loc["gate", "change"])
+    assert change["used"] == (1, pytest.approx(2 / 3))
+    assert change["ignored"] == (0, 0)
+    assert change["constant"] == (0, 0)
+
+
+def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
+    verdicts, captions = {}, {}
+    for mode in ("used", "ignored", "constant"):
+        bench = toy_bench(mode, tmp_path)
+        outcomes = intervene(bench, experiments=["decode", "replace"], progress=False)
+        assert set(outcomes.tables) == {"decoding", "effects"}
+        folder = tmp_path / f"{mode}-interventions"
+        write_outcomes(folder, outcomes)
+        again = read_outcomes(folder)
+        pd.testing.assert_frame_equal(
+            usage_of(again), usage_of(outcomes), check_exact=False, rtol=1e-12
+        )
+        verdicts[mode] = usage_of(again).loc[0, "verdict"]
+        with figures.style():
+            pictures = {name: make(bench.recording, again) for name, make in USAGE.items()}
+        captions[mode] = pictures["decodable_and_used"].caption
+        assert all(len(picture.figures) == 1 for picture in pictures.values())
+        assert find_outcomes(bench.recording) is not None
+    assert verdicts == {"used": USED, "ignored": UNUSED, "constant": CONSTANT}
+    assert "It is used at 1, most at gate" in captions["used"]
+    assert "costs 100.0 points" in captions["used"]
+    assert "can be read from 1 of 1 gates" in captions["ignored"]
+    assert "No use of it in accuracy seen" in captions["ignored"]
+    assert "in the gates is not seen to move the margins" in captions["ignored"]
+    assert "The class in the gates moves the margins at 1" in captions["used"]
+    assert "own seen to be better" in captions["ignored"]
+    assert "No linear probe is seen to read the class from any of the 1" in captions["constant"]
+    assert "No use of it in accuracy seen" in captions["constant"]
+
+
+def test_classes_without_other_images_have_no_row(tmp_path: Path) -> None:
+    images, labels = toy_images(31).tensors
+    labels = labels.clone()
+    labels[labels == 2] = 1
+    labels[30] = 2  # the only image of its class lends its gate, and is not scored
+    model = Toy("used").eval()
+    data = TensorDataset(images, labels)
+    recording = capture(
+        model, data, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    bench = Bench(model, data, recording)
+    assert 30 not in bench.scored
+    outcomes = replace_gates(bench, progress=False)
+    counts = outcomes.groupby("edit", observed=True)["row"].count()
+    assert counts["mean"] == counts["true"] == len(bench.scored)
+    assert np.isnan(bench.class_mean_gates("gate")).sum() == 0
+
+
+def test_the_mean_of_the_predicted_class_is_not_that_of_the_true_one(tmp_path: Path) -> None:
+    """A network that is always wrong, in one way: it takes each class for the next one."""
+
+    class Shifted(Toy):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).roll(1, dims=1)
+
+    model, images = Shifted("used").eval(), toy_images()
+    recording = capture(
+        model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    bench = Bench(model, images, recording, images=30)
+    found = replace_gates(bench, edits=["predicted", "true"], progress=False)
+    means = bench.class_mean_gates("gate")
+    for edit, ahead in (("predicted", 1), ("true", 0)):
+        rows = found[found["edit"] == edit]
+        labels = rows["label"].to_numpy()
+        gates = torch.from_numpy(means[(labels + ahead) % CLASSES])
+        x = images.tensors[0][rows["row"].tolist()]
+        edits = {"gate": lambda g, f, gates=gates: gates[:, :, None, None]}
+        with torch.no_grad(), edit_gates(model, edits):
+            wanted = margins(model(x).numpy(), labels)
+        np.testing.assert_allclose(rows["margin"], wanted, atol=1e-5)

@@ -1,0 +1,75 @@
+"""A network of one gate whose use is known, and its images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from attnscope import Recording, capture
+from attnscope.interventions import (
+    Bench,
+    replace_gates,
+)
+from attnscope.statistics.effects import (
+    replacement_effects,
+)
+
+CLASSES = 3
+
+
+class Toy(nn.Module):
+    """Channel k of the image is bright where the class is k; the gate sees it, or is constant.
+
+    ``used``: the logits are the gated features, which without the gate know nothing of the class.
+    ``ignored``: the gate multiplies, but the logits come from the image alone. ``constant``: the
+    gate is the same for all images, and multiplies what the logits are made of.
+    """
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+        self.gate = nn.Sequential(nn.Linear(3, 3), nn.Sigmoid())
+        with torch.no_grad():
+            self.gate[0].weight.copy_(8 * torch.eye(3) * (mode != "constant"))
+            self.gate[0].bias.fill_(-4 if mode != "constant" else 0.7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = x.mean((2, 3))
+        gate = self.gate(pooled)[:, :, None, None]
+        blank = x * 0 + 1
+        if self.mode == "used":
+            return 5 * (blank * gate).mean((2, 3))
+        if self.mode == "ignored":
+            return 5 * pooled + 0 * (blank * gate).mean((2, 3))
+        return 5 * (x * gate).mean((2, 3))
+
+
+def toy_images(count: int = 90) -> TensorDataset:
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % CLASSES
+    images = 0.2 * torch.rand(count, 3, 6, 6, generator=rng)
+    images[torch.arange(count), labels] += 0.7
+    return TensorDataset(images, labels)
+
+
+def toy_bench(mode: str, folder: Path, **options: int) -> Bench:
+    model, images = Toy(mode).eval(), toy_images()
+    recording = capture(
+        model,
+        images,
+        folder / mode,
+        classes=list("abc"),
+        grad_cam_layers=(),
+        progress=False,
+    )
+    assert isinstance(recording, Recording)
+    return Bench(model, images, recording, **options)
+
+
+def effects(bench: Bench) -> pd.DataFrame:
+    found = replacement_effects(replace_gates(bench, progress=False))
+    return found.set_index(["target", "edit"])

@@ -1,0 +1,330 @@
+"""Kinds of gates: which gate is of which, what a kind must say, and a kind of one's own."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from attnscope.capturing.capture import capture
+from attnscope.errors import InputError
+from attnscope.gates import as_factor, edit_gates, find_gates, inspect_gates, watch_gates
+from attnscope.kinds import (
+    HAS_NEUTRAL,
+    KINDS,
+    MAP,
+    PER_CHANNEL,
+    Gate,
+    Kind,
+    Variation,
+    kind_of,
+    mean_of_all,
+    register_kind,
+    searched_kinds,
+)
+from attnscope.recording.moments import Moments
+from attnscope.recording.recording import Recording
+
+# Axes along which a gate varies -> its kind; and where it is one part of a softmax whose other
+# parts gate other paths.
+TABLE = {
+    "": ("channel", "branch"),
+    "C": ("channel", "branch"),
+    "H": ("strip", "strip"),
+    "W": ("strip", "strip"),
+    "L": ("spatial", "branch"),
+    "CH": ("strip", "strip"),
+    "CW": ("strip", "strip"),
+    "CL": ("strip", "strip"),
+    "HW": ("spatial", "branch"),
+    "CHW": ("full", "full"),
+    "B": ("branch", "branch"),
+    "BC": ("branch", "branch"),
+    "BH": ("branch", "branch"),
+    "BW": ("branch", "branch"),
+    "BL": ("branch", "branch"),
+    "BCH": ("branch", "branch"),
+    "BCW": ("branch", "branch"),
+    "BCL": ("branch", "branch"),
+    "BHW": ("branch", "branch"),
+    "BCHW": ("branch", "branch"),
+}
+LAYOUTS = ("CHW", "CL", "BCHW", "BCL")
+CASES = sorted(
+    {
+        (layout, "".join(along))
+        for layout in LAYOUTS
+        for count in range(len(layout) + 1)
+        for along in itertools.combinations(layout, count)
+    }
+)
+
+
+def seen(along: str, features: str, **given: bool) -> Variation:
+    flags = {"own_shape": False, "static": False, "shares_paths": False, **given}
+    return Variation(frozenset(along), frozenset(features), **flags)
+
+
+@pytest.mark.parametrize(("layout", "along"), CASES)
+def test_which_gate_is_of_which_kind(layout: str, along: str) -> None:
+    plain, sharing = TABLE[along]
+    for shares, expected in ((False, plain), (True, sharing)):
+        for own_shape in (False, True):
+            given = {"own_shape": own_shape, "shares_paths": shares}
+            # Written out to the features' shape and different everywhere, it is a full gate.
+            wanted = "full" if own_shape and along == layout else expected
+            assert kind_of(seen(along, layout, **given)).name == wanted
+            assert kind_of(seen(along, layout, static=True, **given)).name == "static"
+            # Of maps of 1×1 only the channels are left, and a gate of them has their shape.
+            if along == "C" and own_shape:
+                assert kind_of(seen("C", "C", **given)).name == "full"
+
+
+@pytest.mark.parametrize(("layout", "along"), CASES)
+def test_no_two_kinds_recognize_one_gate(layout: str, along: str) -> None:
+    """So that the order in which they were registered says nothing."""
+    for own, static, shares in itertools.product((False, True), repeat=3):
+        variation = seen(along, layout, own_shape=own, static=static, shares_paths=shares)
+        found = [k.name for k in KINDS.values() if not k.fallback and k.recognizes(variation)]
+        assert len(found) <= 1
+        assert found == [kind_of(variation).name] or kind_of(variation).fallback
+
+
+def test_what_is_looked_for_unless_asked() -> None:
+    assert searched_kinds() == ("channel", "spatial", "strip", "branch")
+    assert set(KINDS) == {*searched_kinds(), "full", "static"}
+
+
+def test_traits_of_each_kind() -> None:
+    traits = {name: set(kind.traits) for name, kind in KINDS.items()}
+    assert traits == {
+        "static": {HAS_NEUTRAL},
+        "channel": {PER_CHANNEL, HAS_NEUTRAL},
+        "spatial": {MAP, HAS_NEUTRAL},
+        "strip": {HAS_NEUTRAL},
+        "branch": set(),
+        "full": {HAS_NEUTRAL},
+    }
+    assert [name for name, kind in KINDS.items() if not kind.per_image] == ["static"]
+
+
+def test_a_gate_is_asked_for_its_traits() -> None:
+    gate = Gate("g", "channel", 4, None, "sigmoid", 0.0, 1.0, 1.0)
+    assert gate.has(PER_CHANNEL)
+    assert not gate.has(MAP)
+    with pytest.raises(ValueError, match="per-pixel"):
+        gate.has("per-pixel")
+    unknown = Gate("g", "per-head", 4, None, "sigmoid", 0.0, 1.0, 1.0)
+    with pytest.raises(InputError, match="per-head"):
+        unknown.has(PER_CHANNEL)
+
+
+def test_mean_of_an_image_by_hand() -> None:
+    values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    for kind, axes, wanted in (
+        ("strip", "NCH", [5.5, 17.5]),
+        ("branch", "NBC", [1.5, 13.5]),  # 0..3 and 12..15, the first path
+        ("full", "NCL", [5.5, 17.5]),
+    ):
+        gate = Gate("g", kind, 3, None, "sigmoid", 0.0, 24.0, 1.0, axes=axes)
+        np.testing.assert_array_equal(gate.image_means(values), wanted)
+
+
+@pytest.fixture
+def own_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kinds that a test registers are gone afterwards."""
+    monkeypatch.setattr(KINDS, "_known", dict(KINDS._known))
+
+
+def largest(values: NDArray[Any], gate: Gate) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = values.reshape(len(values), -1).max(1).astype(np.float64)
+    return found
+
+
+def is_number(variation: Variation) -> bool:
+    return not variation.along and not variation.static and not variation.shares_paths
+
+
+NUMBER = Kind(
+    "number",
+    "one value for all channels and positions",
+    is_number,
+    traits=frozenset({PER_CHANNEL, HAS_NEUTRAL}),
+    image_means=largest,
+    image_mean_about="the largest",
+)
+
+
+@pytest.mark.usefixtures("own_kinds")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": ""},
+        {"name": "channel"},
+        {"name": "two words"},
+        {"about": " "},
+        {"about": None},
+        {"recognizes": "C"},
+        {"image_means": None},
+        {"traits": frozenset({"per-pixel"})},
+        {"traits": frozenset({PER_CHANNEL, MAP})},
+        {"searched": False},
+    ],
+    ids=str,
+)
+def test_a_kind_that_is_not_complete_is_refused(change: dict[str, Any]) -> None:
+    given = {"name": "number", "about": "one value", "recognizes": is_number, **change}
+    before = dict(KINDS)
+    with pytest.raises(InputError):
+        register_kind(Kind(**given))
+    assert dict(KINDS) == before
+
+
+class Numbered(nn.Module):
+    """One gate that is a number for each image, and one of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.fc = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y = y * torch.sigmoid(y.mean((1, 2, 3), keepdim=True))
+        y = y * torch.sigmoid(self.fc(y.mean((2, 3))))[:, :, None, None]
+        return self.head(y.mean((2, 3)))
+
+
+def images(count: int = 9) -> Tensor:
+    return torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.usefixtures("own_kinds")
+def test_a_kind_of_ones_own_from_the_network_to_the_sums(tmp_path: Path) -> None:
+    model, x = Numbered().eval(), images()
+    labels = torch.arange(9) % 3
+    assert [gate.kind for gate in find_gates(model, x)] == ["channel", "channel"]
+    register_kind(NUMBER)
+    gates = find_gates(model, x)
+    assert [(gate.kind, gate.axes) for gate in gates] == [("number", "NC"), ("channel", "NC")]
+    assert [gate.kind for gate in find_gates(model, x, ["channel"])] == ["channel"]
+    assert [u.fate for u in inspect_gates(model, x, ["channel"]).ungated] == ["number"]
+
+    name = gates[0].name
+    with torch.no_grad(), watch_gates(model, gates) as read:
+        model(x)
+    by_hand = torch.sigmoid(model.conv(x).mean((1, 2, 3)))[:, None].detach()
+    torch.testing.assert_close(read[name], by_hand)
+
+    data = TensorDataset(x, labels)
+    recording = capture(model, data, tmp_path / "r", batch_size=4, progress=False)
+    assert isinstance(recording, Recording)
+    assert recording.info(name).kind == "number"
+    np.testing.assert_allclose(recording.gate(name), by_hand, rtol=1e-6)
+    np.testing.assert_allclose(recording.channel(name), by_hand, rtol=1e-6)  # it is per channel
+    with pytest.raises(InputError):
+        recording.spatial(name)
+    own = recording.info(name).image_means(recording.gate(name))
+    np.testing.assert_allclose(own, by_hand.flatten(), rtol=1e-6)
+
+    moments = capture(model, data, tmp_path / "m", batch_size=4, progress=False, moments=True)
+    assert isinstance(moments, Moments)
+    for k in range(3):
+        wanted = by_hand[labels == k].double().mean()
+        np.testing.assert_allclose(moments.channels(name).mean[k], [wanted], rtol=1e-6)
+        np.testing.assert_allclose(moments.image_means(name).mean[k], wanted, rtol=1e-6)
+    assert moments.tails(name).middle.shape == (3, 1)
+    assert moments.verify() == recording.verify() == []
+
+
+@pytest.mark.usefixtures("own_kinds")
+def test_moments_sum_a_kind_up_as_it_says(tmp_path: Path) -> None:
+    register_kind(
+        Kind(
+            "wide",
+            "one value for each channel",
+            lambda variation: variation.along == {"C"} and not variation.static,
+            image_means=largest,
+        )
+    )
+    model, x = Numbered().eval(), images()
+    labels = torch.arange(9) % 3
+    moments = capture(model, TensorDataset(x, labels), tmp_path / "m", progress=False, moments=True)
+    assert isinstance(moments, Moments)
+    (gate,) = [gate for gate in moments.gates if gate.kind == "wide"]
+    with torch.no_grad(), watch_gates(model, moments.gates) as read:
+        model(x)
+    values = read[gate.name]
+    for k in range(3):
+        wanted = values[labels == k].amax(1).double().mean()
+        np.testing.assert_allclose(moments.image_means(gate.name).mean[k], wanted, rtol=1e-6)
+    assert moments.tails(gate.name).middle.shape == (3,)  # not per channel: all values together
+    np.testing.assert_allclose(
+        moments.mean_gate(gate.name)[1], values[labels == 1].double().mean(0), rtol=1e-6
+    )
+    with pytest.raises(InputError):
+        moments.channels(gate.name)
+
+
+@pytest.mark.usefixtures("own_kinds")
+def test_only_a_map_of_a_row_of_pixels_is_read_as_a_grid() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.patch, self.look = nn.Conv2d(3, 6, 2, 2), nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.patch(x).flatten(2).transpose(1, 2)
+            return (tokens * torch.sigmoid(self.look(tokens))).mean(1)
+
+    model, x = Tokens().eval(), images(2)
+    for kind, shape, grid in (("spatial", (2, 4, 4), (4, 4)), ("sequence", (2, 16), None)):
+        if kind == "sequence":
+            register_kind(
+                Kind(
+                    "sequence",
+                    "one value for each position of a sequence",
+                    lambda variation: variation.along == {"L"},
+                )
+            )
+        (gate,) = find_gates(model, x)
+        assert (gate.kind, gate.axes, gate.grid) == (kind, "NL", grid)
+        with torch.no_grad(), watch_gates(model, [gate]) as read:
+            plain = model(x)
+        assert read[gate.name].shape == shape
+        own = as_factor(read[gate.name], gate)
+        with torch.no_grad(), edit_gates(model, {gate.name: lambda g, f, own=own: own}, [gate]):
+            assert torch.equal(model(x), plain)
+
+
+def test_a_recording_of_a_kind_that_is_not_registered_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = TensorDataset(images(), torch.arange(9) % 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(KINDS, "_known", dict(KINDS._known))
+        register_kind(NUMBER)
+        for moments in (False, True):
+            folder = tmp_path / str(moments)
+            capture(Numbered().eval(), data, folder, progress=False, moments=moments)
+    for opens, folder in ((Recording, "False"), (Moments, "True")):
+        with pytest.raises(InputError, match="kind of gate 'number' is not known"):
+            opens(tmp_path / folder)
+
+
+def test_the_default_mean_is_over_all_values() -> None:
+    kind = Kind("number", "one value", is_number)
+    gate = Gate("g", "channel", 2, None, "sigmoid", 0.0, 1.0, 1.0)
+    values = np.array([[0.25, 0.75], [0.5, 1.0]], np.float32)
+    np.testing.assert_array_equal(kind.image_means(values, gate), [0.5, 0.75])
+    np.testing.assert_array_equal(mean_of_all(values, gate), [0.5, 0.75])
