@@ -14,12 +14,8 @@ from attnscope import InputError
 from attnscope.pictures.usage import static_sentence, usage_sentence
 from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.statistics import gate_usage
-from attnscope.statistics.effects import (
-    edit_contrast,
-    margins,
-    paired_accuracy_change,
-    replacement_effects,
-)
+from attnscope.statistics.effects import edit_contrast, margins, replacement_effects
+from attnscope.statistics.inference import paired_accuracy_change
 from attnscope.statistics.usage import (
     HARMS,
     MEAN,
