@@ -203,8 +203,8 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--kernel-size", "4"], "kernel_size is 4"),
         (["--reduction", "1000"], "reduction 1000"),
         (["--data", "cifar10", "--data-root", "empty"], "--data-root"),
-        (["--validation-share", "1"], "validation share 1.0"),
-        (["--image-size", "3"], "image size 3"),
+        (["--validation-share", "1"], "validation share is 1.0"),
+        (["--image-size", "3"], "image size is 3"),
     ],
 )
 def test_training_refuses_and_writes_nothing(

@@ -41,8 +41,9 @@ class TrainingLoss:
             labels: int64 ``(n,)`` of the piece.
             step_labels: int64 ``(N,)`` of the whole step; None will do without class weights.
         """
-        if self.class_weights is None or step_labels is None:
+        if self.class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        assert step_labels is not None
         total = F.cross_entropy(
             logits,
             labels,
