@@ -45,8 +45,8 @@ from attnscope.statistics import (
     state_sweep,
 )
 from attnscope.training.devices import choose_device
-from attnscope.training.recipes import get_recipe
-from attnscope.training.train import train as run_training
+from attnscope.training.fitting import fit
+from attnscope.training.recipes import RECIPES
 
 
 def interleave(variants: Mapping[str, Callable[[], None]], images: int, rounds: int) -> None:
@@ -137,8 +137,8 @@ def recipe(images: int = 1280, rounds: int = 3, width: int = 64) -> None:
 
     def fast() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            how, out = get_recipe("fast"), Path(folder) / "run"
-            run_training(networks[0], data, how, out, epochs=1, progress=False)
+            how, out = RECIPES["fast"], Path(folder) / "run"
+            fit(networks[0], data, how, out, epochs=1, progress=False)
 
     transform = transforms.Compose(
         [

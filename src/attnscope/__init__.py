@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from attnscope.networks.weights import load_model as load_model
     from attnscope.recording.moments import Moments as Moments
     from attnscope.recording.recording import Recording as Recording
+    from attnscope.training.config import TrainConfig as TrainConfig
+    from attnscope.training.run import train_run as train_run
 
 __version__ = "0.1.0"
 
@@ -35,6 +37,7 @@ _HOMES = {
     "Gate": "kinds",
     "Moments": "recording",
     "Recording": "recording",
+    "TrainConfig": "training.config",
     "build_model": "networks.build",
     "capture": "capturing.capture",
     "capture_run": "capturing.subjects",
@@ -43,6 +46,7 @@ _HOMES = {
     "inspect_gates": "gates",
     "load_data": "data.load",
     "load_model": "networks.weights",
+    "train_run": "training.run",
     "watch_gates": "gates",
 }
 __all__ = sorted(_HOMES)

@@ -92,6 +92,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 _announced_are_loaded = False
+_loaded_by_hand: list[str] = []
 
 
 def load_announced() -> None:
@@ -133,3 +134,13 @@ def load_plugin(module: str) -> None:
         ) from None
     finally:
         sys.path.remove(where)
+    if module not in _loaded_by_hand:
+        _loaded_by_hand.append(module)
+
+
+def loaded_by_hand() -> tuple[str, ...]:
+    """The modules that `load_plugin` imported: what a process that this one starts must load too.
+
+    Those that packages announce are found there without being told.
+    """
+    return tuple(_loaded_by_hand)

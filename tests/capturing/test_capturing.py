@@ -24,8 +24,8 @@ from attnscope.gates.hooks import edit_gates
 from attnscope.networks.build import build_model
 from attnscope.networks.weights import save_model
 from attnscope.recording.recording import Recording, find_recordings
-from attnscope.training.recipes import get_recipe
-from attnscope.training.train import train
+from attnscope.training.fitting import fit
+from attnscope.training.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -382,10 +382,10 @@ def test_a_run_is_captured_with_its_own_data(data: Data, tmp_path: Path) -> None
     run = tmp_path / "run"
     small = dataclasses.replace(data, train=data.train[slice(0, 64)])
     config = {"data": "digits", "data_root": "data", "validation_share": 0.1}
-    result = train(
+    result = fit(
         build_model("resnet18", attention="se", width=16, reduction=4),
         small,
-        get_recipe("fast"),
+        RECIPES["fast"],
         run,
         epochs=1,
         config=config,

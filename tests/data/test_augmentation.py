@@ -15,8 +15,9 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tvf
 
-from attnscope.data import augmentation as module
-from attnscope.data.augmentation import Augmentation, augment
+from attnscope.data import augment as module
+from attnscope.data.augment import augment
+from attnscope.data.augmentation import Augmentation
 from attnscope.data.images import Normalization
 from attnscope.training.recipes import RECIPES
 

@@ -24,10 +24,11 @@ from attnscope.commands.main import main
 from attnscope.data.augmentation import Augmentation
 from attnscope.errors import InputError
 from attnscope.training import loop as train_module
-from attnscope.training import train as training_train
+from attnscope.training import run as training_run
 from attnscope.training.checkpoint import read_state
-from attnscope.training.recipes import Adam, Milestones, Phase, Plateau
-from tests.training.test_train import TINY, Spy, make_data, rows, run, small, states_equal
+from attnscope.training.recipe import Adam, Milestones, Phase, Plateau
+from attnscope.training.signals import stop_signal
+from tests.training.toys import TINY, Spy, make_data, rows, run, small, states_equal
 
 CNN_TINY = replace(TINY, epochs=3, augmentation=Augmentation(crop_padding=4, flip=True, cutout=8))
 CNN = {"name": "cnn", "attention": "cbam", "stem": None, "width": None}  # it has dropout
@@ -242,7 +243,7 @@ def test_a_second_signal_acts_at_once() -> None:
     # A shell ignores SIGINT for what it starts in the background, and so would this process.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with train_module._stop_signal() as stopped:
+        with stop_signal() as stopped:
             os.kill(os.getpid(), signal.SIGINT)
             assert stopped == [signal.SIGINT]
             with pytest.raises(KeyboardInterrupt):
@@ -269,10 +270,8 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
 
     monkeypatch.setattr(files.os, "fsync", full)
     monkeypatch.chdir(tmp_path)
-    train = training_train.train
-    monkeypatch.setattr(
-        training_train, "train", lambda *a, **k: train(*a, **k, checkpoint_seconds=0)
-    )
+    fit = training_run.fit
+    monkeypatch.setattr(training_run, "fit", lambda *a, **k: fit(*a, **k, checkpoint_seconds=0))
     command = ["train", "--data", "digits", "--model", "cnn", "--device", "cpu", "--out", "run"]
     assert main([*command, "--precision", "fp32", "--epochs", "2"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]

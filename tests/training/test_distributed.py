@@ -22,10 +22,11 @@ from attnscope.networks.build import build_model
 from attnscope.networks.weights import load_model
 from attnscope.training.checkpoint import read_state
 from attnscope.training.evaluation import evaluate
+from attnscope.training.fitting import fit
 from attnscope.training.optimization import step_sizes
 from attnscope.training.processes import Team, current_team, join_team
-from attnscope.training.recipes import RECIPES, SGD
-from attnscope.training.train import train
+from attnscope.training.recipe import SGD
+from attnscope.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 STEPS = 20
@@ -49,7 +50,7 @@ def follow(out: Path, accumulate: int, **options: Any) -> None:
     torch.manual_seed(0)
     model = build_model(attention="cbam", width=16, reduction=4)
     options = {"epochs": 1, "device": "cpu", "precision": "fp32", "progress": False, **options}
-    train(model, data, recipe, out, seed=3, checkpoint_seconds=0, **options)
+    fit(model, data, recipe, out, seed=3, checkpoint_seconds=0, **options)
 
 
 def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnscope.commands.main import main
 from attnscope.data.load import Data, load_data
 from attnscope.errors import InputError
 from attnscope.networks.build import build_model
 from attnscope.training import loop as train_module
 from attnscope.training.evaluation import Evaluation
-from attnscope.training.loop import TrainResult
-from attnscope.training.recipes import RECIPES, SGD, OneCycle, Phase, Plateau, Recipe, get_recipe
-from attnscope.training.train import train
+from attnscope.training.fitting import fit
+from attnscope.training.recipe import SGD, OneCycle, Phase, Plateau, Recipe
+from attnscope.training.recipes import RECIPES
+from attnscope.training.result import TrainResult
 
 EPOCHS = 10
 IMAGES = 60
@@ -100,7 +100,7 @@ def watched(
     if losses is not None:
         given = iter([*losses, 1.0])
         monkeypatch.setattr(train_module, "evaluate", lambda *_: Evaluation(next(given), 0.5))
-    result = train(
+    result = fit(
         model, data, recipe, out, epochs=epochs, device="cpu", precision="fp32", progress=False
     )
     seen.append(  # what was left
@@ -218,7 +218,7 @@ def test_se_sgd(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_fast(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its rates are is tested in test_train.py."""
+    """What its rates are is tested in test_optimization.py."""
     recipe = RECIPES["fast"]
     assert recipe.optimizer == SGD(nesterov=True, weight_decay=5e-4, decays_all=False)
     assert recipe.schedule == OneCycle()
@@ -263,23 +263,16 @@ def test_best_weights_are_kept(
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
-def test_a_recipe_is_consistent(recipe: Recipe) -> None:
-    assert sum(phase.share for phase in recipe.phases) == pytest.approx(1)
+def test_a_recipe_ends_with_whole_images_and_is_found_by_its_name(recipe: Recipe) -> None:
     assert recipe.phases[-1].scale == 1
-    anew = [
-        before
-        for before, after in zip(recipe.phases, recipe.phases[1:], strict=False)
-        if train_module.begins_anew(before, after)
-    ]
-    assert not (anew and recipe.schedule), "a schedule belongs to one optimizer"
-    assert get_recipe(recipe.name) is recipe
+    assert RECIPES.find(recipe.name) is recipe
 
 
 def test_a_recipe_for_a_network_that_lacks_what_it_trains(tmp_path: Path, digits: Any) -> None:
     model = build_model("cnn", attention="cbam")
     model.block1.requires_grad_(False)
     with pytest.raises(InputError, match="the recipe trains layer3, which this network does not"):
-        train(model, digits[32, 32], RECIPES["staged"], tmp_path / "run", device="cpu")
+        fit(model, digits[32, 32], RECIPES["staged"], tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
     assert not any(p.requires_grad for p in model.block1.parameters())
     assert all(p.requires_grad for p in model.block2.parameters())
@@ -291,7 +284,7 @@ def test_what_the_caller_froze_stays_frozen(tmp_path: Path, digits: Any) -> None
     model = build_model("cnn", attention="cbam")
     model.block1.requires_grad_(False)
     before = {name: value.clone() for name, value in model.block1.state_dict().items()}
-    train(model, data, RECIPES["cnn"], tmp_path / "run", epochs=1, device="cpu", progress=False)
+    fit(model, data, RECIPES["cnn"], tmp_path / "run", epochs=1, device="cpu", progress=False)
     assert not any(p.requires_grad for p in model.block1.parameters())
     assert all(p.requires_grad for p in model.block2.parameters())
     after = model.block1.state_dict()
@@ -321,14 +314,11 @@ def test_accumulation_averages_over_the_images_of_a_step(tmp_path: Path, digits:
         )
         model = Linear()
         out = tmp_path / str(batch)
-        train(model, data, recipe, out, epochs=5, device="cpu", precision="fp32", progress=False)
+        fit(model, data, recipe, out, epochs=5, device="cpu", precision="fp32", progress=False)
         states.append(model.state_dict())
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=1e-4, atol=1e-6)
     assert (states[0]["fc.weight"] - Linear().fc.weight).abs().max() > 1e-3
-
-
-# --- the command ----------------------------------------------------------------------------------
 
 
 def test_tensorboard_and_curves_of_the_cnn_recipe(
@@ -352,49 +342,3 @@ def test_tensorboard_and_curves_of_the_cnn_recipe(
     assert tags == {f"{kind}/{n}" for kind in ("weights", "gradients") for n in parameters}
     assert [e.step for e in events.Histograms("gradients/fc.weight")] == [25, 50]
     assert events.Histograms("gradients/fc.weight")[0].histogram_value.max > 0
-
-
-def test_a_recipe_chooses_the_network_and_options_choose_otherwise(tmp_path: Path) -> None:
-    import json
-
-    def trained(name: str, *options: str) -> dict[str, Any]:
-        out = tmp_path / name
-        command = ["train", "--data", "digits", "--epochs", "1", "--weights", "none"]
-        command += ["--device", "cpu", "--batch-size", "512", "--out", str(out), *options]
-        assert main(command) == 0
-        model: dict[str, Any] = json.loads((out / "model.json").read_text())
-        config = json.loads((out / "config.json").read_text())
-        return {**model, **{k: config[k] for k in ("image_size", "resize", "weights")}}
-
-    found = trained("a", "--recipe", "staged", "--width", "16", "--reduction", "4")
-    assert (found["name"], found["attention"], found["placement"]) == ("resnet18", "cbam", "stage")
-    assert (found["image_size"], found["resize"], found["weights"]) == (32, None, "none")
-    found = trained("b", "--recipe", "cnn")
-    assert (found["name"], found["attention"]) == ("cnn", "cbam")
-    options = ["--width", "16", "--reduction", "4", "--placement", "block"]
-    found = trained("c", "--recipe", "staged", "--attention", "eca", *options)
-    assert (found["attention"], found["placement"]) == ("eca", "block")
-    found = trained("d", "--recipe", "finetune", "--width", "16", "--image-size", "56")
-    assert (found["image_size"], found["resize"], found["stem"]) == (56, 64, "imagenet")
-    assert found["gate_start"] == "half"
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--recipe", "slow"], "recipe 'slow' is not known; take one of fast, staged, cnn"),
-        (["--accumulate", "0"], "accumulate is 0; it must be 1 or more"),
-        (["--keep", "worst"], "'worst' weights cannot be kept; take last or best"),
-        (["--gate-start", "open"], "gate start 'open' is not known; take one of half, identity"),
-        (["--weights", "no.pth"], "weights no.pth do not exist; check the path"),
-        (["--model", "cnn", "--weights", "imagenet"], "no ImageNet weights of the network 'cnn'"),
-    ],
-)
-def test_bad_options(
-    options: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert main(["train", "--data", "digits", "--out", str(tmp_path / "run"), *options]) == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1
-    assert said in error[0]
-    assert not (tmp_path / "run").exists()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnscope.commands.options import ModelOptions, read_result
-from attnscope.commands.train import Train, run_training
+from attnscope.commands.options import plugin_options, read_result
 from attnscope.files import write_json
+from attnscope.training.config import TrainConfig
 
 _DEMO_BATCH = 64  # twice the steps of the recipe's 128, which so few images need
 
@@ -24,13 +24,14 @@ class Demo:
     width: int = 32
     """Channels of layer1 of the two ResNet18."""
     epochs: int = 6
-    """Of each training."""
+    """Epochs of each training."""
     seed: int = 0
-    """Of everything."""
+    """Random seed."""
 
     def __call__(self) -> None:
         from attnscope.capturing.subjects import capture_run
         from attnscope.files import new_folder
+        from attnscope.training.run import train_run
 
         summary: dict[str, Any] = {}
         with new_folder(self.out) as folder:
@@ -39,10 +40,10 @@ class Demo:
                 run = folder / attention
                 runs.append(run)
                 print(f"ResNet18 with {attention.upper()} on digits", file=sys.stderr)
-                network = ModelOptions(attention=attention, width=self.width)
-                run_training(
-                    Train(
-                        network=network,
+                train_run(
+                    TrainConfig(
+                        attention=attention,
+                        width=self.width,
                         epochs=self.epochs,
                         batch_size=_DEMO_BATCH,
                         seed=self.seed,
@@ -81,7 +82,10 @@ class Demo:
 def _run_side_by_side(*commands: list[str]) -> None:
     """Runs commands of this program at once: drawing keeps one core busy, and there are more."""
     running = [
-        subprocess.Popen([sys.executable, "-m", "attnscope", *command], stdout=subprocess.DEVNULL)
+        subprocess.Popen(
+            [sys.executable, "-m", "attnscope", *plugin_options(), *command],
+            stdout=subprocess.DEVNULL,
+        )
         for command in commands
     ]
     codes = [process.wait() for process in running]

@@ -1,57 +1,53 @@
-"""The commands. Whatever is slow to import is imported by the command that needs it."""
+"""The program: finds the commands, loads plugins, runs one command, says what went wrong.
+
+A command is a file of this folder: ``NAME.py`` with a dataclass ``Name`` whose fields are its
+options and which does its work when it is called. Whatever is slow to import is imported there and
+then. A module without such a class is no command.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import field, make_dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Annotated, Any
 
 import tyro
 
-from attnscope.commands.capture import Capture
-from attnscope.commands.compare import Compare
-from attnscope.commands.dashboard import Dashboard
-from attnscope.commands.demo import Demo
-from attnscope.commands.figures import Figures
-from attnscope.commands.fold import Fold
-from attnscope.commands.inspect import Inspect
-from attnscope.commands.intervene import Intervene
-from attnscope.commands.report import Report
-from attnscope.commands.summary import Summary
-from attnscope.commands.train import Train
-from attnscope.commands.verify import Verify
+from attnscope import commands
 from attnscope.errors import InputError
 from attnscope.files import DISK_ERRORS
+from attnscope.registry import load_plugin
 
-_COMMANDS: dict[str, Callable[..., Any]] = {
-    "demo": Demo,
-    "train": Train,
-    "inspect": Inspect,
-    "summary": Summary,
-    "capture": Capture,
-    "intervene": Intervene,
-    "fold": Fold,
-    "figures": Figures,
-    "compare": Compare,
-    "report": Report,
-    "dashboard": Dashboard,
-    "verify": Verify,
-}
+_PLUGIN = "--plugin"
+_PluginOption = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+        metavar="MODULE",
+        help="A Python module that adds to attnscope: plots, statistics, recipes and so on.",
+    ),
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 is well, 2 is input that cannot be used, 130 is an interruption.
+    """Run a command; 0 is success, 2 is input that cannot be used, 130 is an interruption.
 
     1 is what went wrong on the way: a full disk, a loss that is not finite, a pipe that closed.
     """
-    command = tyro.extras.subcommand_cli_from_dict(
-        _COMMANDS,
-        prog="attnscope",
-        description="The microscope for the attention gates of convolutional networks.",
-        args=arguments,
-    )
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        plugins, rest = split_plugins(given)
+        for module in plugins:
+            load_plugin(module)
+        command = tyro.extras.subcommand_cli_from_dict(
+            {name: _with_plugin_option(command) for name, command in find_commands()},
+            prog="attnscope",
+            description="The microscope for the attention gates of convolutional networks.",
+            args=rest,
+        )
         code = command() or 0
         sys.stdout.flush()
         return code
@@ -72,3 +68,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"attnscope: {error if error.args else 'interrupted'}", file=sys.stderr)
         return 130
+
+
+def find_commands() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Name and class of each command in this folder, by name."""
+    for found in sorted(module.name for module in iter_modules(commands.__path__)):
+        module = import_module(f"{commands.__name__}.{found}")
+        class_name = "".join(word.capitalize() for word in found.split("_"))
+        command = getattr(module, class_name, None)
+        if command is not None:
+            yield found.replace("_", "-"), command
+
+
+def split_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The modules of ``--plugin``, and the other arguments.
+
+    They are loaded before a command reads its options, which may depend on what they register.
+
+    Raises:
+        InputError: the option has no value.
+    """
+    plugins, rest = [], []
+    given = iter(arguments)
+    for argument in given:
+        option, equals, value = argument.partition("=")
+        if option != _PLUGIN:
+            rest.append(argument)
+            continue
+        module = value if equals else next(given, "")
+        if not module or module.startswith("-"):
+            raise InputError(f"{_PLUGIN} has no value; give it the name of a Python module")
+        plugins.append(module)
+    return plugins, rest
+
+
+def _with_plugin_option(command: Callable[..., Any]) -> type[Any]:
+    """A command whose help shows ``--plugin``, which `main` has taken away when it is parsed."""
+    assert isinstance(command, type)
+    plugin = ("plugin", _PluginOption, field(default=(), kw_only=True))
+    shown = make_dataclass(command.__name__, [plugin], bases=(command,), frozen=True)
+    shown.__doc__ = command.__doc__
+    return shown

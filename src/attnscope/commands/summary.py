@@ -7,8 +7,9 @@ from pathlib import Path
 
 import tyro
 
-from attnscope.commands.options import ModelOptions, NameArgument
+from attnscope.commands.options import NameArgument
 from attnscope.errors import InputError
+from attnscope.training.config import NetworkSettings
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Summary:
 
     target: NameArgument = "resnet18"
     """A run folder, or resnet18, resnet34, resnet50, resnet101, resnet152 or cnn."""
-    network: tyro.conf.OmitArgPrefixes[ModelOptions] = field(default_factory=ModelOptions)
+    network: tyro.conf.OmitArgPrefixes[NetworkSettings] = field(default_factory=NetworkSettings)
     num_classes: int = 10
     """Of a network that is no run."""
     image_size: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,28 @@ from attnscope.errors import InputError
 from attnscope.files import write_bytes
 
 _FORMAT = 1
+
+
+@dataclass
+class Position:
+    """How far a training came: what a checkpoint holds beside the tensors, all JSON values."""
+
+    step: int = 0
+    phase: int = 0
+    """The phase of the last step; the next may begin another."""
+    seconds: float = 0.0
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    """One row for each whole epoch."""
+    # Of the epoch that runs, over its images so far:
+    seen: int = 0
+    loss_sum: float = 0.0
+    right: float = 0.0
+
+    @property
+    def best_epoch(self) -> int:
+        """Counted from 1; 0 before the first has ended."""
+        accuracies = [row["validation_accuracy"] for row in self.metrics]
+        return accuracies.index(max(accuracies)) + 1 if accuracies else 0
 
 
 def save_checkpoint(

@@ -11,20 +11,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from attnscope.data.augmentation import augment
+from attnscope.data.augment import augment
 from attnscope.data.load import Data
 from attnscope.files import write_bytes
 from attnscope.training.processes import Team
 from attnscope.training.randomness import derive_seed, derived_generator
-from attnscope.training.recipes import Recipe
+from attnscope.training.recipe import Recipe
 
 _SHOWN_IMAGES = 32  # training images kept in the run for the figure
 
 
 def save_training_images(data: Data, recipe: Recipe, seed: int, file: Path) -> None:
-    """Some training images as the network gets them, un-normalised, for the figure of that name."""
+    """Some training images as the network gets them, un-normalized, for the figure of that name."""
     rows = np.sort(derived_generator("shown", seed).permutation(len(data.train))[:_SHOWN_IMAGES])
     chosen = data.train[rows]
     x = augment(
@@ -47,6 +48,30 @@ def open_board(folder: Path, step: int, team: Team) -> Iterator[SummaryWriter | 
         return
     with SummaryWriter(str(folder), purge_step=step + 1 if step else None) as board:
         yield board
+
+
+def log_step(board: SummaryWriter | None, row: dict[str, float]) -> None:
+    """Loss, accuracy and learning rate of one step."""
+    if board is not None:
+        for name in ("loss", "accuracy", "learning_rate"):
+            board.add_scalar(f"batch/{name}", row[name], row["step"])
+
+
+def log_histograms(board: SummaryWriter, model: nn.Module, step: int) -> None:
+    """Every parameter and its gradient after the backward of a step."""
+    for name, parameter in model.named_parameters():
+        board.add_histogram(f"weights/{name}", parameter, step)
+        if parameter.grad is not None:
+            board.add_histogram(f"gradients/{name}", parameter.grad, step)
+
+
+def log_epoch(board: SummaryWriter | None, row: dict[str, float]) -> None:
+    """Loss and accuracy of an epoch, of training and of validation images."""
+    if board is not None:
+        for name in ("loss", "accuracy"):
+            board.add_scalar(f"train/{name}", row[f"train_{name}"], row["step"])
+            board.add_scalar(f"validation/{name}", row[f"validation_{name}"], row["step"])
+        board.flush()
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:

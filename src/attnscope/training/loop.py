@@ -1,88 +1,69 @@
-"""The one training loop, for every network, source and recipe; CPU and GPU, one device or many."""
+"""The one training loop, for every network, source and recipe; CPU and GPU, one device or many.
+
+It is one idea: what is done at which turn of a training (beginning, phase, step, look, end of an
+epoch, end). How each thing is done stands in the modules that it imports.
+"""
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import lr_scheduler
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from attnscope.data.augmentation import augment
+from attnscope import layout
 from attnscope.data.images import LabelledImages
 from attnscope.data.load import Data
 from attnscope.files import write_json
 from attnscope.networks.cnn import SmallCNN
 from attnscope.networks.weights import save_model, save_weights
-from attnscope.training.checkpoint import load_checkpoint, read_state, save_checkpoint
-from attnscope.training.devices import autocast_block, place_images
+from attnscope.training.batches import TrainingImages
+from attnscope.training.checkpoint import Position, load_checkpoint, read_state, save_checkpoint
+from attnscope.training.devices import autocast_block
 from attnscope.training.evaluation import Evaluation, evaluate
 from attnscope.training.freezing import train_only, training_mode
-from attnscope.training.logs import open_board, read_rows, save_training_images, write_rows
-from attnscope.training.optimization import begins_anew, build_optimizer, build_schedule
+from attnscope.training.logs import (
+    log_epoch,
+    log_histograms,
+    log_step,
+    open_board,
+    read_rows,
+    save_training_images,
+    write_rows,
+)
+from attnscope.training.loss import TrainingLoss
+from attnscope.training.optimization import build_optimizer, build_schedule
 from attnscope.training.processes import Team
 from attnscope.training.randomness import derive_seed, derived_generator
-from attnscope.training.recipes import Phase, Recipe
+from attnscope.training.recipe import Phase, Recipe
+from attnscope.training.result import TrainResult
+from attnscope.training.signals import stop_signal
 
 _REPORT_STEPS = 20  # steps between two looks at what the device computed
 
 
 @dataclass(frozen=True)
-class TrainResult:
-    """What a training ended with; written to the run folder as ``result.json``."""
+class Plan:
+    """What a training does, all checked."""
 
+    recipe: Recipe
     epochs: int
-    steps: int
-    seconds: float
-    """Of the training steps alone: neither evaluation nor loading."""
-    seconds_per_step: float
-    train_images: int
-    validation: Evaluation
-    test: Evaluation
-    """Of the weights that were kept. The test part chose nothing."""
-    weights: str
-    """Which weights these are: of the ``last`` step, or the ``best`` on validation."""
-    best_epoch: int
-    """After which validation accuracy was highest; the first of several."""
-    device: str
-    devices: int
-    precision: str
-    parameters: int
-
-
-@dataclass
-class _Position:
-    """How far a training came: what a checkpoint holds beside the tensors, all JSON values."""
-
-    step: int = 0
-    phase: int = 0
-    """The phase of the last step; the next may begin another."""
-    seconds: float = 0.0
-    metrics: list[dict[str, float]] = field(default_factory=list)
-    """One row for each whole epoch."""
-    # Of the epoch that runs, over its images so far:
-    seen: int = 0
-    loss_sum: float = 0.0
-    right: float = 0.0
-
-    @property
-    def best_epoch(self) -> int:
-        """Counted from 1; 0 before the first has ended."""
-        accuracies = [row["validation_accuracy"] for row in self.metrics]
-        return accuracies.index(max(accuracies)) + 1 if accuracies else 0
+    seed: int
+    sizes: list[int]
+    """Images of each step of an epoch."""
+    class_weights: Tensor | None
+    """float32 ``(K,)``, or None."""
+    compiled: bool
 
 
 class TrainingLoop:
@@ -92,29 +73,27 @@ class TrainingLoop:
         self,
         model: nn.Module,
         data: Data,
-        recipe: Recipe,
+        plan: Plan,
         out: Path,
-        seed: int,
-        sizes: list[int],
-        epochs: int,
         device: torch.device,
         autocast: bool,
-        compiled: bool,
         team: Team,
     ) -> None:
         self.model = model.to(device).to(memory_format=torch.channels_last)
-        self.data, self.recipe, self.out, self.seed = data, recipe, out, seed
-        self.sizes, self.epochs = sizes, epochs
-        self.steps = epochs * len(sizes)
+        self.data, self.plan, self.recipe, self.out = data, plan, plan.recipe, out
+        self.steps = plan.epochs * len(plan.sizes)
         self.device, self.autocast, self.team = device, autocast, team
         # What the caller has frozen stays so in every phase.
         self.trained = [p for p in model.parameters() if p.requires_grad]
-        self.callable: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
-        self.images = place_images(data.train.images, device)
-        self.labels = data.train.labels.to(device)
-        self.position = _Position()
+        self.callable: nn.Module = torch.compile(model) if plan.compiled else model  # type: ignore[assignment]
+        self.images = TrainingImages(data, plan.recipe, plan.seed, device)
+        weights = plan.class_weights
+        self.loss = TrainingLoss(
+            plan.recipe.label_smoothing, None if weights is None else weights.to(device)
+        )
+        self.position = Position()
         self.history: list[dict[str, float]] = []  # rows of steps.csv
-        self.checkpoint = out / "checkpoint.safetensors"
+        self.checkpoint = out / layout.CHECKPOINT
         self.saved_at, self.saved_step = time.perf_counter(), 0
 
     # --- beginnings -------------------------------------------------------------------------------
@@ -125,21 +104,21 @@ class TrainingLoop:
         if found:
             # The optimizer is built for the phase, and the phase is known from the state.
             state = read_state(self.checkpoint)
-            self.position = _Position(**state["position"])
+            self.position = Position(**state["position"])
             self.begin_phase()
             load_checkpoint(self.checkpoint, self.model, self.optimizer)
             if self.schedule is not None:
                 self.schedule.load_state_dict(state["schedule"])
             self.saved_step = self.position.step
-            if (self.out / "steps.csv").exists():
-                rows = read_rows(self.out / "steps.csv")
+            if (self.out / layout.STEPS).exists():
+                rows = read_rows(self.out / layout.STEPS)
                 self.history = [row for row in rows if row["step"] <= self.position.step]
         self.team.wait()  # until all have read what the first will write anew
         if not found:
             if self.team.leads:
-                write_json(self.out / "config.json", settings)
-                images = self.out / "training_images.safetensors"
-                save_training_images(self.data, self.recipe, self.seed, images)
+                write_json(self.out / layout.CONFIG, settings)
+                images = self.out / layout.TRAINING_IMAGES
+                save_training_images(self.data, self.recipe, self.plan.seed, images)
             self.begin_phase()
 
     @property
@@ -151,7 +130,7 @@ class TrainingLoop:
         """Freezes, thaws, and builds the optimizer of the phase that holds."""
         phases, number = self.recipe.phases, self.position.phase
         # A phase that changes neither goes on with the optimizer of one before it.
-        while number and not begins_anew(phases[number - 1], phases[number]):
+        while number and not phases[number].begins_anew(phases[number - 1]):
             number -= 1
         first = phases[number]
         self.train_only(first.trains)
@@ -182,10 +161,10 @@ class TrainingLoop:
 
     def run(self, progress: bool, checkpoint_seconds: float) -> None:
         """From the position to the last step."""
-        at = self.position
+        at, sizes = self.position, self.plan.sizes
         with (
-            open_board(self.out / "tensorboard", at.step, self.team) as board,
-            _stop_signal() as stopped,
+            open_board(self.out / layout.TENSORBOARD, at.step, self.team) as board,
+            stop_signal() as stopped,
             tqdm(
                 total=self.steps,
                 initial=at.step,
@@ -194,20 +173,19 @@ class TrainingLoop:
                 dynamic_ncols=True,
             ) as bar,
         ):
-            for epoch in range(len(at.metrics), self.epochs):
-                bar.set_description(f"epoch {epoch + 1}/{self.epochs}")
+            for epoch in range(len(at.metrics), self.plan.epochs):
+                bar.set_description(f"epoch {epoch + 1}/{self.plan.epochs}")
                 training_mode(self.model)
                 # Sums stay on the device: reading them every step would make a GPU wait for us.
                 sums = torch.tensor([at.loss_sum, at.right], device=self.device)
                 if not self.team.leads:
                     sums.zero_()  # what was before is counted once
                 bad_steps = torch.zeros((), device=self.device)  # since the loss was not finite
-                order = torch.from_numpy(
-                    derived_generator("order", self.seed, epoch).permutation(len(self.data.train))
-                )
+                generator = derived_generator("order", self.plan.seed, epoch)
+                order = torch.from_numpy(generator.permutation(len(self.data.train)))
                 rates: list[float] = []  # since the last look
                 began = time.perf_counter()
-                for rows in torch.split(order, self.sizes)[at.step - epoch * len(self.sizes) :]:
+                for rows in torch.split(order, sizes)[at.step - epoch * len(sizes) :]:
                     self.turn_phase()
                     rates.append(self.optimizer.param_groups[0]["lr"])
                     of_step = self.step(rows, epoch, board)
@@ -234,7 +212,16 @@ class TrainingLoop:
                     now = time.perf_counter()
                     at.seconds, began = at.seconds + now - began, now
                     if logs:
-                        self.log(board, epoch, len(rows), of_step, rates[-1])
+                        loss, accuracy = (self.team.total(of_step) / len(rows)).tolist()
+                        row = {
+                            "step": at.step,
+                            "epoch": epoch + 1,
+                            "loss": loss,
+                            "accuracy": accuracy,
+                            "learning_rate": rates[-1],
+                        }
+                        self.history.append(row)
+                        log_step(board, row)
                     bar.set_postfix(
                         loss=f"{at.loss_sum / at.seen:.3f}", accuracy=f"{at.right / at.seen:.3f}"
                     )
@@ -256,7 +243,7 @@ class TrainingLoop:
         if number == self.position.phase:
             return
         self.position.phase = number
-        if begins_anew(before, self.phase):
+        if self.phase.begins_anew(before):
             self.begin_phase()
             training_mode(self.model)
 
@@ -266,14 +253,18 @@ class TrainingLoop:
         pieces = torch.tensor_split(rows, recipe.accumulate * self.team.size)
         first = self.team.rank * recipe.accumulate
         mine = range(first, first + recipe.accumulate)
+        # Smaller images first, but for a network that takes one size alone.
+        scale = 1.0 if isinstance(self.model, SmallCNN) else self.phase.scale
+        of_step = self.images.labels_of(rows) if self.loss.is_weighted else None
         sums = torch.zeros(2, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
         for number in mine:
             piece = pieces[number]
             start = sum(map(len, pieces[:number]))
-            x = self.prepare(piece, epoch, step, len(rows), slice(start, start + len(piece)))
-            y = self.labels[piece.to(self.device)]
-            torch.manual_seed(derive_seed("dropout", self.seed, step, number))
+            part = slice(start, start + len(piece))
+            x = self.images.batch(piece, epoch, step, len(rows), part, scale)
+            y = self.images.labels_of(piece)
+            torch.manual_seed(derive_seed("dropout", self.plan.seed, step, number))
             network = self.network
             # Gradients travel once a step, with the last piece.
             with (
@@ -283,7 +274,7 @@ class TrainingLoop:
             ):
                 with autocast_block(self.device, self.autocast):
                     logits = network(x)
-                loss = F.cross_entropy(logits.float(), y, label_smoothing=recipe.label_smoothing)
+                loss = self.loss(logits.float(), y, of_step)
                 # Gradients are averaged over the images of the step, whoever saw them.
                 share = len(piece) / len(rows) * self.team.size
                 torch.autograd.backward(loss * share)
@@ -291,58 +282,12 @@ class TrainingLoop:
             sums += torch.stack([loss.detach() * len(piece), right])
         every = recipe.histogram_steps
         if board is not None and every and (step + 1) % every == 0:
-            for name, parameter in self.model.named_parameters():
-                board.add_histogram(f"weights/{name}", parameter, step + 1)
-                if parameter.grad is not None:
-                    board.add_histogram(f"gradients/{name}", parameter.grad, step + 1)
+            log_histograms(board, self.model, step + 1)
         self.optimizer.step()
         plateau = isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau)
         if self.schedule is not None and not plateau:  # that one asks for a loss, once an epoch
             self.schedule.step()
         return sums
-
-    def prepare(self, rows: Tensor, epoch: int, step: int, total: int, part: slice) -> Tensor:
-        """Images as the network gets them at a step: ``part`` of its ``total`` images."""
-        images = self.images[rows.to(self.images.device)].to(self.device)
-        generator = torch.Generator().manual_seed(derive_seed("augment", self.seed, epoch, step))
-        x = augment(
-            images,
-            self.data.normalization,
-            self.recipe.augmentation,
-            generator,
-            size=self.data.image_size,
-            may_flip=self.data.may_flip,
-            total=total,
-            rows=part,
-        )
-        # Smaller images first; not for those that are small, nor where the network takes one size.
-        if self.phase.scale != 1 and x.shape[-1] >= 32 and not isinstance(self.model, SmallCNN):
-            side = round(x.shape[-1] * self.phase.scale / 8) * 8  # as the network's strides want
-            x = F.interpolate(x, size=side, mode="bilinear", antialias=True)
-            x = x.contiguous(memory_format=torch.channels_last)
-        return x
-
-    def log(
-        self,
-        board: SummaryWriter | None,
-        epoch: int,
-        images: int,
-        sums: Tensor,
-        rate: float,
-    ) -> None:
-        """One row of ``steps.csv``, and the same for TensorBoard."""
-        loss, accuracy = (self.team.total(sums) / images).tolist()
-        row = {
-            "step": self.position.step,
-            "epoch": epoch + 1,
-            "loss": loss,
-            "accuracy": accuracy,
-            "learning_rate": rate,
-        }
-        self.history.append(row)
-        if board is not None:
-            for name in ("loss", "accuracy", "learning_rate"):
-                board.add_scalar(f"batch/{name}", row[name], self.position.step)
 
     def end_epoch(self, epoch: int, board: SummaryWriter | None, rate: float) -> None:
         """Validation, what follows from it, and what is written."""
@@ -371,30 +316,26 @@ class TrainingLoop:
             self.schedule.step(validation.loss)
         if self.team.leads:
             if at.best_epoch == epoch + 1:
-                save_weights(self.model, self.out / "best.safetensors")
-            write_rows(self.out / "metrics.csv", at.metrics)
-        if board is not None:
-            for name in ("loss", "accuracy"):
-                board.add_scalar(f"train/{name}", row[f"train_{name}"], at.step)
-                board.add_scalar(f"validation/{name}", row[f"validation_{name}"], at.step)
-            board.flush()
+                save_weights(self.model, self.out / layout.BEST_WEIGHTS)
+            write_rows(self.out / layout.METRICS, at.metrics)
+        log_epoch(board, row)
         self.save_state()
 
     # --- endings ----------------------------------------------------------------------------------
 
     def finish(self) -> TrainResult:
         """The weights that are kept, tested; and the run folder as it stays."""
-        at, best = self.position, self.out / "best.safetensors"
+        at, best = self.position, self.out / layout.BEST_WEIGHTS
         kept = self.recipe.keeps
         if kept == "best":
             if self.team.leads:
-                save_weights(self.model, self.out / "last.safetensors")
+                save_weights(self.model, self.out / layout.LAST_WEIGHTS)
             self.team.wait()
             self.model.load_state_dict(load_file(best, device=str(self.device)))
         row = at.metrics[at.best_epoch - 1 if kept == "best" else -1]
         self.train_only(("all",))
         result = TrainResult(
-            epochs=self.epochs,
+            epochs=self.plan.epochs,
             steps=self.steps,
             seconds=at.seconds,
             seconds_per_step=at.seconds / self.steps,
@@ -410,7 +351,7 @@ class TrainingLoop:
         )
         if self.team.leads:
             save_model(self.model, self.out)
-            write_json(self.out / "result.json", asdict(result))
+            write_json(self.out / layout.RESULT, asdict(result))
             self.checkpoint.unlink()
             if kept == "best":
                 best.unlink()  # it is model.safetensors now
@@ -427,7 +368,7 @@ class TrainingLoop:
         """The checkpoint; the one before stays until this one is whole."""
         if self.team.leads:
             if self.history:
-                write_rows(self.out / "steps.csv", self.history)
+                write_rows(self.out / layout.STEPS, self.history)
             state = {
                 "position": asdict(self.position),
                 "schedule": None if self.schedule is None else self.schedule.state_dict(),
@@ -440,28 +381,3 @@ class TrainingLoop:
         if not self.saved_step:
             return "there is no checkpoint yet"
         return f"the last checkpoint, {self.checkpoint}, is of step {self.saved_step}"
-
-
-@contextmanager
-def _stop_signal() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM comes; a second one acts at once."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread hears of signals
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def hear(number: int, _: object) -> None:
-        received.append(number)
-        restore()
-
-    for number in before:
-        signal.signal(number, hear)
-    try:
-        yield received
-    finally:
-        restore()

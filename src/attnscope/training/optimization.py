@@ -9,12 +9,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from attnscope.errors import InputError
-from attnscope.training.recipes import Adam, Milestones, OneCycle, Phase, Plateau, Recipe
-
-
-def begins_anew(before: Phase, phase: Phase) -> bool:
-    """Whether a phase has an optimizer of its own."""
-    return phase.learning_rate is not None or phase.trains != before.trains
+from attnscope.training.recipe import Adam, Milestones, OneCycle, Plateau, Recipe
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
@@ -60,7 +55,7 @@ def step_sizes(count: int, batch_size: int, parts: int) -> list[int]:
     """Images of each step of one epoch, each step being split into ``parts`` batches.
 
     What would leave a batch of one image joins the step before: alone it could not pass a BatchNorm
-    over 1×1 maps, and elsewhere would be normalised by itself.
+    over 1×1 maps, and elsewhere would be normalized by itself.
 
     Raises:
         InputError: there are too few images to split.

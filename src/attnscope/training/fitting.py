@@ -1,4 +1,7 @@
-"""Check the settings of a training, then run it."""
+"""Train a network that is there: check everything, then run the loop and write a run folder.
+
+`attnscope.training.run` is for a run from its settings alone, which builds the network, too.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,33 @@ from typing import Any
 import torch
 from torch import nn
 
-from attnscope import __version__
+from attnscope import __version__, layout
 from attnscope.data.load import Data
 from attnscope.errors import InputError
 from attnscope.files import read_json, refuse_existing
 from attnscope.gates.modes import eval_mode
+from attnscope.settings import require
 from attnscope.training.devices import choose_device, choose_precision
 from attnscope.training.freezing import check_parts
-from attnscope.training.loop import TrainingLoop, TrainResult
+from attnscope.training.loop import Plan, TrainingLoop
+from attnscope.training.loss import class_weight_tensor
 from attnscope.training.optimization import step_sizes
 from attnscope.training.processes import current_team
-from attnscope.training.recipes import Recipe
+from attnscope.training.recipe import Recipe
+from attnscope.training.result import TrainResult
+
+_OF_THE_MACHINE = {"attnscope", "torch", "device", "data_root"}
+"""Keys of ``config.json`` that may differ where a training goes on: it may be another machine."""
 
 
-def train(
+def fit(
     model: nn.Module,
     data: Data,
     recipe: Recipe,
     out: Path,
     *,
     epochs: int | None = None,
+    class_weights: str | tuple[float, ...] = "none",
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -39,7 +49,7 @@ def train(
     resume: bool = False,
     checkpoint_seconds: float = 120,
 ) -> TrainResult:
-    """Trains ``model`` and writes a run folder.
+    """Train ``model`` and write a run folder.
 
     All randomness derives from the seed and the place in the training, so that a resumed training
     ends where an uninterrupted one does: on a CPU in fp32, with as many threads, bit for bit.
@@ -49,12 +59,14 @@ def train(
 
     Args:
         model: of `attnscope.build_model`; moved to the device, trained in place.
-        data: train, validation and test part. Validation chooses what the recipe lets it choose
-            (the learning rate on a plateau, the best weights); the test part is evaluated once,
-            after the last step, with the weights that are kept.
+        data: the three splits. Validation chooses what the recipe lets it choose (the learning rate
+            on a plateau, the best weights); the test split is evaluated once, after the last step,
+            with the weights that are kept.
         recipe: what is done.
         out: the run folder, which must not exist.
         epochs: instead of the recipe's; its phases and milestones scale in proportion.
+        class_weights: ``none``, ``balanced`` or one weight for each class, for the training loss
+            alone; see `attnscope.training.loss`.
         seed: of order, augmentation and dropout. (The initial weights are the caller's.)
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32`` or ``bf16`` (autocast; the weights stay float32).
@@ -74,10 +86,8 @@ def train(
         OSError: the disk is full, or the like; the last checkpoint is whole.
     """
     epochs = recipe.epochs if epochs is None else epochs
-    if epochs < 1:
-        raise InputError(f"epochs is {epochs}; it must be 1 or more")
-    if seed < 0:
-        raise InputError(f"seed is {seed}; it must be 0 or more")
+    require(epochs >= 1, "epochs", epochs, "1 or more")
+    require(seed >= 0, "seed", seed, "0 or more")
     where = choose_device(device)
     autocast = choose_precision(precision, where)
     team = current_team()
@@ -85,12 +95,15 @@ def train(
     for phase in recipe.phases:
         check_parts(model, phase.trains)
     sizes = step_sizes(len(data.train), recipe.batch_size, recipe.accumulate * team.size)
+    weights = class_weight_tensor(class_weights, data.train.labels, data.classes)
     settings = {
         **(config or {}),
         "attnscope": __version__,
         "torch": torch.__version__,
         "recipe": asdict(recipe),
         "epochs": epochs,
+        # Only where there are some, so that runs of earlier versions can be resumed.
+        **({} if weights is None else {"class_weights": class_weights}),
         "seed": seed,
         "device": str(where),
         "devices": team.size,
@@ -113,9 +126,8 @@ def train(
                 f"{out} cannot be made ({error.strerror}); take another folder"
             ) from None
     # Nothing was changed up to here; from here on, input is no reason to fail.
-    training = TrainingLoop(
-        model, data, recipe, out, seed, sizes, epochs, where, autocast, compiled, team
-    )
+    plan = Plan(recipe, epochs, seed, sizes, weights, compiled)
+    training = TrainingLoop(model, data, plan, out, where, autocast, team)
     training.begin(settings)
     try:
         training.run(progress, checkpoint_seconds)
@@ -136,14 +148,13 @@ def _may_resume(out: Path, settings: dict[str, Any]) -> bool:
     """
     if not out.exists():
         return False
-    if (out / "result.json").exists():
+    if (out / layout.RESULT).exists():
         raise InputError(f"{out} has ended; train in another folder with --out")
-    if not (out / "config.json").exists():
+    if not (out / layout.CONFIG).exists():
         raise InputError(f"{out} is no training that was interrupted; take another folder")
-    was = read_json(out / "config.json")
+    was = read_json(out / layout.CONFIG)
     now = json.loads(json.dumps(settings))
-    # Where it goes on may be another machine.
-    for name in sorted((was.keys() | now.keys()) - {"attnscope", "torch", "device", "data_root"}):
+    for name in sorted((was.keys() | now.keys()) - _OF_THE_MACHINE):
         if was.get(name) != now.get(name):
             raise InputError(
                 f"{out} was started with another {name} ({was.get(name)!r:.60}, and now "

@@ -1,0 +1,122 @@
+"""A run from its settings alone: read the images, build the network, train, write the run folder.
+
+`attnscope.training.fitting` trains a network that is there already.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from attnscope.data.load import load_data
+from attnscope.files import refuse_existing
+from attnscope.networks.build import build_model
+from attnscope.networks.pretrained import Pretrained, read_pretrained, start_from
+from attnscope.training.config import ResolvedConfig, TrainConfig
+from attnscope.training.devices import choose_device
+from attnscope.training.fitting import fit
+from attnscope.training.processes import Team, join_team
+
+_SMALL = 96  # pixels up to which the cifar stem is affordable
+
+
+def train_run(config: TrainConfig, progress: bool = True) -> Path:
+    """Train as the settings say; what ``attnscope train`` does with the same options.
+
+    Under torchrun each process takes its part of every step, and the first writes.
+
+    Args:
+        config: every setting.
+        progress: show a bar on the standard error. What is noteworthy is printed there either way:
+            images that are skipped, weights that did not fit.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: a setting cannot be used; nothing was written.
+        FloatingPointError: the loss is not finite; see `attnscope.training.fit`.
+        KeyboardInterrupt: after SIGINT or SIGTERM, and after a checkpoint was written.
+        OSError: the disk is full, or the like; the last checkpoint is whole.
+    """
+    with join_team(choose_device(config.device)) as team:
+        return _train(config, config.resolve(), team, progress)
+
+
+def _train(config: TrainConfig, settings: ResolvedConfig, team: Team, progress: bool) -> Path:
+    network = settings.network
+    if not config.resume:
+        refuse_existing(settings.out)
+    # Before images and weights are read, which may take a while: a wrong name shows at once.
+    build_model(settings.model, **network, gate_start=config.gate_start or "half")
+    weights = None
+    gate_start: str | None = config.gate_start
+    if settings.weights != "none":
+        weights = _read_weights(settings, team)
+        gate_start = gate_start or weights.gate_start or "identity"
+    data = load_data(
+        config.data,
+        data_root=config.data_root,
+        image_size=settings.image_size,
+        resize=settings.resize,
+        validation_share=config.validation_share,
+        seed=config.seed,
+        skip_unreadable=config.skip_unreadable,
+    )
+    torch.manual_seed(config.seed)
+    model = build_model(
+        settings.model, num_classes=len(data.classes), **network, gate_start=gate_start or "half"
+    )
+    report = None if weights is None else start_from(model, weights)
+    if team.leads:
+        small = settings.model != "cnn" and network["stem"] in (None, "cifar")
+        if small and data.image_size > _SMALL:
+            _say(
+                f"images of {data.image_size} pixels, and a stem for small ones: a step takes "
+                f"{(data.image_size / 32) ** 2:.0f} times as long as at 32 pixels, and as much "
+                "more memory; --stem imagenet or --recipe finetune is for photographs"
+            )
+        for line in data.skipped:
+            _say(f"skipped {line}")
+        if report is not None:
+            _say(f"weights {settings.weights}\n{report}")
+    fit(
+        model,
+        data,
+        settings.recipe,
+        settings.out,
+        epochs=config.epochs,
+        class_weights=config.class_weights,
+        seed=config.seed,
+        device=config.device,
+        precision=config.precision,
+        compiled=config.compile,
+        resume=config.resume,
+        progress=progress,
+        config={
+            "data": config.data,
+            "data_root": str(config.data_root),
+            "resize": settings.resize,
+            "validation_share": config.validation_share,
+            "skip_unreadable": config.skip_unreadable,
+            "weights": settings.weights,
+            "weights_report": None if report is None else str(report).splitlines(),
+        },
+    )
+    return settings.out
+
+
+def _read_weights(settings: ResolvedConfig, team: Team) -> Pretrained:
+    """What is downloaded, is downloaded once: by the first process, before the others look."""
+    if not team.leads:
+        team.wait()
+    weights = read_pretrained(settings.weights, settings.model)
+    if team.leads:
+        team.wait()
+    return weights
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

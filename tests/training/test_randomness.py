@@ -1,0 +1,13 @@
+"""Seeds for each use of random numbers."""
+
+from __future__ import annotations
+
+from attnscope.training.randomness import derive_seed
+
+
+def test_no_two_uses_of_a_seed_share_a_stream() -> None:
+    keys = [
+        (p, *k) for p in ("order", "augment") for k in ((0,), (0, 0), (0, 0, 0), (2**32,), (0, 1))
+    ]
+    assert len({derive_seed(*k) for k in keys}) == len(keys)
+    assert all(0 <= derive_seed(*k) < 2**63 for k in keys)

@@ -1,0 +1,177 @@
+"""A run from its settings, by the command and from Python."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attnscope.commands.main import main
+from attnscope.commands.train import Train
+from attnscope.errors import InputError
+from attnscope.training.config import TrainConfig
+from attnscope.training.loop import TrainingLoop
+from attnscope.training.recipe_file import read_recipe
+from attnscope.training.run import train_run
+
+
+def test_a_recipe_chooses_the_network_and_options_choose_otherwise(tmp_path: Path) -> None:
+
+    def trained(name: str, *options: str) -> dict[str, Any]:
+        out = tmp_path / name
+        command = ["train", "--data", "digits", "--epochs", "1", "--weights", "none"]
+        command += ["--device", "cpu", "--batch-size", "512", "--out", str(out), *options]
+        assert main(command) == 0
+        model: dict[str, Any] = json.loads((out / "model.json").read_text())
+        config = json.loads((out / "config.json").read_text())
+        return {**model, **{k: config[k] for k in ("image_size", "resize", "weights")}}
+
+    found = trained("a", "--recipe", "staged", "--width", "16", "--reduction", "4")
+    assert (found["name"], found["attention"], found["placement"]) == ("resnet18", "cbam", "stage")
+    assert (found["image_size"], found["resize"], found["weights"]) == (32, None, "none")
+    found = trained("b", "--recipe", "cnn")
+    assert (found["name"], found["attention"]) == ("cnn", "cbam")
+    options = ["--width", "16", "--reduction", "4", "--placement", "block"]
+    found = trained("c", "--recipe", "staged", "--attention", "eca", *options)
+    assert (found["attention"], found["placement"]) == ("eca", "block")
+    found = trained("d", "--recipe", "finetune", "--width", "16", "--image-size", "56")
+    assert (found["image_size"], found["resize"], found["stem"]) == (56, 64, "imagenet")
+    assert found["gate_start"] == "half"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--recipe", "slow"], "'slow' is not known; choose one of fast, staged, cnn"),
+        (["--recipe", "no.toml"], "the recipe no.toml does not exist"),
+        (["--accumulate", "0"], "accumulate is 0; it must be 1 or more"),
+        (["--learning-rate", "0"], "learning rate is 0.0; it must be above 0"),
+        (["--class-weights", "1", "2"], "there are 2 class weights and 10 classes"),
+        (["--class-weights", "1", "0"], "it must be none, balanced or numbers above 0"),
+        (["--weights", "no.pth"], "weights no.pth do not exist; check the path"),
+        (["--model", "cnn", "--weights", "imagenet"], "no ImageNet weights of the network 'cnn'"),
+    ],
+)
+def test_bad_options(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["train", "--data", "digits", "--out", str(tmp_path / "run"), *options]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert said in error[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--keep", "worst"],
+        ["--gate-start", "open"],
+        ["--placement", "top"],
+        ["--precision", "fp8"],
+        ["--class-weights", "even"],
+    ],
+)
+def test_options_that_have_choices_list_them(
+    options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *options, "--out", str(tmp_path / "run")])
+    assert ended.value.code == 2
+    assert options[0] in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+CHOSEN: dict[str, Any] = {
+    "data": "digits",
+    "attention": "se",
+    "reduction": 4,
+    "width": 16,
+    "weights": "none",
+    "recipe": "staged",
+    "batch_size": 512,
+    "learning_rate": 0.002,
+    "class_weights": "balanced",
+    "keep": "best",
+    "epochs": 3,
+    "seed": 3,
+    "device": "cpu",
+    "precision": "fp32",
+}
+
+
+@pytest.mark.parametrize("chosen", [CHOSEN, {**CHOSEN, "recipe": "fast", "class_weights": "none"}])
+def test_python_and_the_command_write_the_same_run(chosen: dict[str, Any], tmp_path: Path) -> None:
+    out = train_run(TrainConfig(**chosen, out=tmp_path / "python"), progress=False)
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
+    assert main(["train", *options, "--out", str(tmp_path / "command")]) == 0
+    assert out == tmp_path / "python"
+    for name in ("config.json", "model.json", "steps.csv"):
+        files = [tmp_path / by / name for by in ("python", "command")]
+        assert [file.exists() for file in files] in ([True, True], [False, False]), name
+        if files[0].exists():
+            assert files[0].read_bytes() == files[1].read_bytes(), name
+    for name in ("model.safetensors", "last.safetensors", "best.safetensors"):
+        files = [tmp_path / by / name for by in ("python", "command")]
+        assert files[0].exists() == files[1].exists()
+        if files[0].exists():
+            assert files[0].read_bytes() == files[1].read_bytes(), name
+
+
+def test_the_command_has_an_option_for_every_setting() -> None:
+    settings = {field.name: field.default for field in fields(TrainConfig)}
+    assert {field.name: field.default for field in fields(Train)} == settings
+
+
+OF_0_1 = {
+    *("data", "data_root", "resize", "validation_share", "skip_unreadable", "weights"),
+    *("weights_report", "attnscope", "torch", "recipe", "epochs", "seed", "device", "devices"),
+    *("precision", "classes", "normalization", "image_size", "parts"),
+}
+RECIPE_OF_0_1 = {
+    *("name", "about", "epochs", "batch_size", "learning_rate", "optimizer", "augmentation"),
+    *("schedule", "accumulate", "label_smoothing", "phases", "network", "keeps", "log_steps"),
+    "histogram_steps",
+}
+
+
+def test_a_run_of_0_1_that_was_interrupted_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no later setting is used, the settings are those that 0.1 wrote, and compares."""
+    step, steps = TrainingLoop.step, []
+
+    def stop_at_second(*arguments: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    config = TrainConfig(
+        model="cnn", weights="none", epochs=2, batch_size=512, device="cpu", out=tmp_path / "run"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLoop, "step", stop_at_second)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(config, progress=False)
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert set(written) == OF_0_1
+    assert set(written["recipe"]) == RECIPE_OF_0_1
+    with pytest.raises(InputError, match="another class_weights"):
+        train_run(replace(config, resume=True, class_weights="balanced"), progress=False)
+    with pytest.raises(InputError, match="another recipe"):
+        train_run(replace(config, resume=True, learning_rate=0.5), progress=False)
+    train_run(replace(config, resume=True), progress=False)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_recipe_of_a_file_is_trained_and_told_whole(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "cnn"\nepochs = 1\nbatch_size = 512\nlearning_rate = 0.01\n')
+    out = train_run(TrainConfig(recipe=file, out=tmp_path / "run"), progress=False)
+    written = json.loads((out / "config.json").read_text())["recipe"]
+    assert written == json.loads(json.dumps(asdict(read_recipe(file))))
+    assert (written["name"], written["learning_rate"]) == ("mine", 0.01)
