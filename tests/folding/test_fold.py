@@ -23,6 +23,7 @@ from attnscope.data.load import load_data
 from attnscope.errors import InputError
 from attnscope.folding.algebra import fold_gates, mean_gates
 from attnscope.folding.report import PairedAccuracy
+from attnscope.folding.run import fold_run
 from attnscope.folding.search import choose_gates, right_images
 from attnscope.folding.speed import images_per_second
 from attnscope.gates.detect import find_gates
@@ -653,19 +654,20 @@ def test_what_the_command_refuses(
             [se_run, "--gates", "layer9"],
             "there is no gate 'layer9'; there are layer1.0.attention.c",
         ),
-        ([se_run, "--spatial", "maps"], "spatial form 'maps' is not known; take map or number"),
         ([se_run, "--tolerance", "-1"], "tolerance -1.0 must lie between 0 and 100"),
         ([se_run, "--tolerance", "nan"], "tolerance nan must lie between 0 and 100"),
         ([se_run, "--tolerance", "1", "--gates", LAST], "give one of them"),
         ([se_run, "--batch-size", "0"], "batch size is 0"),
         ([se_run, "--device", "tpu9"], "device 'tpu9' is not known"),
         ([none], "has no gates; there is nothing to fold"),
-        ([tmp_path / "gone"], "holds no model.safetensors"),
+        ([tmp_path / "gone"], "does not exist; make it with attnscope train"),
     ]:
         out = tmp_path / "folded"
         assert message in refused(capsys, "fold", *map(str, arguments), "--out", out)
         assert not out.exists()
     assert "exists already" in refused(capsys, "fold", se_run, "--out", none)
+    with pytest.raises(InputError, match="spatial form 'maps' is not known; take map or number"):
+        fold_run(se_run, tmp_path / "folded", spatial="maps")
 
 
 def test_right_images_are_those_that_are_right() -> None:

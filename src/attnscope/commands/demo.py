@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnscope.commands.options import ModelOptions, read_result
+from attnscope.commands.options import ModelOptions
 from attnscope.commands.train import Train, run_training
 from attnscope.files import write_json
 
@@ -29,8 +29,9 @@ class Demo:
     """Of everything."""
 
     def __call__(self) -> None:
-        from attnscope.capturing.subjects import capture_run
+        from attnscope.capturing.run import capture_run
         from attnscope.files import new_folder
+        from attnscope.runs import Run
 
         summary: dict[str, Any] = {}
         with new_folder(self.out) as folder:
@@ -50,7 +51,7 @@ class Demo:
                     )
                 )
                 recording = capture_run(run)
-                result = read_result(run)
+                result = Run(run).result
                 summary[attention] = {
                     "test_accuracy": float(recording.right.mean()),
                     "test_images": len(recording),
