@@ -187,18 +187,19 @@ def training(scale: float) -> Callable[[], object]:
     from attnscope import build_model, load_data
 
     try:
-        recipes = import_module("attnscope.training.recipes")
-        trainer = import_module("attnscope.training.train")
+        recipe = import_module("attnscope.training.recipes").RECIPES["fast"]
+        fit = import_module("attnscope.training.fitting").fit
     except ImportError:  # attnscope 0.1
-        recipes, trainer = import_module("attnscope.recipes"), import_module("attnscope.train")
+        recipe = import_module("attnscope.recipes").RECIPES["fast"]
+        fit = import_module("attnscope.train").train
     data = load_data("digits")
 
     def run() -> None:
         torch.manual_seed(0)
         model = build_model(attention="cbam", width=16)
         out = Path(tempfile.mkdtemp()) / "run"
-        trainer.train(
-            model, data, recipes.get_recipe("fast"), out,
+        fit(
+            model, data, recipe, out,
             epochs=max(1, int(scale)), device="cpu", precision="fp32", progress=False,
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ from attnscope.lazy import lazy_names
 
 if TYPE_CHECKING:
     from attnscope.capturing.capture import capture as capture
-    from attnscope.capturing.subjects import capture_run as capture_run
+    from attnscope.capturing.run import capture_run as capture_run
     from attnscope.data.load import load_data as load_data
     from attnscope.errors import InputError as InputError
     from attnscope.gates.detect import find_gates as find_gates
@@ -40,7 +40,7 @@ _HOMES = {
     "TrainConfig": "training.config",
     "build_model": "networks.build",
     "capture": "capturing.capture",
-    "capture_run": "capturing.subjects",
+    "capture_run": "capturing.run",
     "edit_gates": "gates",
     "find_gates": "gates",
     "inspect_gates": "gates",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -12,10 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """What a disk says that takes no more."""
+_PATIENCE = 0.1  # seconds for which a lock is tried
 
 
 def write_bytes(file: Path, content: bytes) -> None:
@@ -52,6 +54,12 @@ def read_json(file: Path) -> Any:
         raise InputError(f"{file} cannot be read ({error.strerror}); check the path") from None
     except (ValueError, RecursionError) as error:  # of decoding as well as of parsing
         raise InputError(f"{file} is not JSON ({error}); write it again") from None
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
@@ -93,39 +101,27 @@ def locked(file: Path) -> Iterator[None]:
         BlockingIOError: another process holds it.
         InputError: the file system has no locks, or the file cannot be made.
     """
-    import fcntl  # of Unix alone, and needed by what writes alone
+    from filelock import FileLock, Timeout  # needed by what writes alone
 
-    while True:
-        try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            if error.errno in DISK_ERRORS:
-                raise
-            raise InputError(
-                f"{file} cannot be made ({error.strerror}); take another folder"
-            ) from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.fstat(descriptor)
-            with suppress(FileNotFoundError):
-                found = file.stat()
-                if (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
-                    break
-        except BlockingIOError:
-            os.close(descriptor)
+    # Not none at all: where the holder ends and removes the file meanwhile, it is taken anew.
+    lock = FileLock(file, timeout=_PATIENCE, poll_interval=_PATIENCE / 10, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock", file) from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise
-        except OSError as error:
-            os.close(descriptor)
-            raise InputError(
-                f"{file} cannot be locked ({error.strerror}); take a folder on a file system "
-                "that has locks"
-            ) from None
-        os.close(descriptor)  # somebody removed it between our opening and locking it
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise InputError(
+            f"{file} cannot be locked ({reason}); take a folder that can be written, on a file "
+            "system that has locks"
+        ) from None
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
-        os.close(descriptor)
+        file.unlink(missing_ok=True)  # before it is let go of, lest it be that of the next holder
+        lock.release()
 
 
 def refuse_existing(folder: Path) -> None:

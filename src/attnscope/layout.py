@@ -9,21 +9,29 @@ A run folder::
     metrics.csv, steps.csv    one row an epoch; one row for some of the steps
     result.json               how the training ended
     fold.json                 of a folded run: what became of each gate
-    checkpoint.safetensors    while it trains
-    training_images.safetensors
+    checkpoint.safetensors    while it trains: where ``--resume`` goes on
+    training_images.safetensors   some training images as the network got them, not normalized
     tensorboard/
     recordings/SPLIT/         recordings of this network
     moments/SPLIT/            sums over the images of each class
-    untrained/SPLIT/          recordings of the same architecture with fresh weights
+    untrained/SPLIT/          recordings of the same architecture with fresh weights: a control,
+                              which nothing takes for the run
     untrained/moments/SPLIT/
     interventions/SPLIT/      outcomes of interventions
     figures/                  of the test split; figures/SPLIT of another one
 
-A recording::
+A recording, or moments::
 
-    manifest.json             what it holds, with a SHA-256 of each file
-    plan.json                 what was to be recorded
+    manifest.json             what it holds, with a SHA-256 of each file, and where it comes from
+    plan.json                 what was to be recorded; its SHA-256 is the recording's id
     shards/00000/             arrays.safetensors, rows.parquet, shard.json
+
+While it is written, ``NAME`` is ``.NAME.partial``, locked by ``.NAME.lock``. Outcomes of
+interventions on a recording outside a run lie beside it in ``NAME-interventions``::
+
+    about.json                of which recording they are, and which experiments were made
+    replacement.parquet       one row an image and edit
+    effects.csv, decoding.csv and so on   one table for each other experiment
 """
 
 SPLITS = ("train", "validation", "test")
@@ -56,3 +64,7 @@ SHARD = "shard.json"
 
 ABOUT = "about.json"
 REPLACEMENT = "replacement.parquet"
+OUTCOMES_SUFFIX = "-interventions"
+
+PARTIAL_SUFFIX = ".partial"
+LOCK_SUFFIX = ".lock"

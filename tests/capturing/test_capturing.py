@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from attnscope.capturing.capture import capture
-from attnscope.capturing.subjects import capture_run, load_run
+from attnscope.capturing.run import capture_run
 from attnscope.commands.main import main
 from attnscope.data.load import Data, load_data
 from attnscope.errors import InputError
@@ -24,6 +24,8 @@ from attnscope.gates.hooks import edit_gates
 from attnscope.networks.build import build_model
 from attnscope.networks.weights import save_model
 from attnscope.recording.recording import Recording, find_recordings
+from attnscope.runs import Run
+from attnscope.sources import Source
 from attnscope.training.fitting import fit
 from attnscope.training.recipes import RECIPES
 
@@ -343,17 +345,17 @@ def test_the_untrained_network_of_a_run(tmp_path: Path) -> None:
     write_json(run / "config.json", config)
 
     state = torch.random.get_rng_state()
-    fresh = load_run(run, untrained=True)
+    fresh = Source.of_run(run, untrained=True).open()
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.rand(3)  # other random numbers before it change nothing
-    again = load_run(run, untrained=True).model.state_dict()
+    again = Source.of_run(run, untrained=True).open().model.state_dict()
     for key, value in fresh.model.state_dict().items():
         assert torch.equal(value, again[key])
         assert value.shape == own.state_dict()[key].shape
         if key.endswith("weight") and value.ndim > 1:
             assert not torch.equal(value, own.state_dict()[key])
     write_json(run / "config.json", {**config, "seed": 6})
-    other = load_run(run, untrained=True).model.conv1.weight
+    other = Source.of_run(run, untrained=True).open().model.conv1.weight
     assert not torch.equal(other, fresh.model.conv1.weight)
     write_json(run / "config.json", config)
 
@@ -466,8 +468,8 @@ def test_data_that_changed_is_refused_where_it_matters(tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = ["--attention", "se", "--width", "16", "--reduction", "4", "--epochs", "1"]
     assert main(["train", "--data", f"folder:{root}", "--out", str(run), *options]) == 0
-    load_run(run, "validation")
+    Run(run).split("validation")
     Image.new("RGB", (16, 16)).save(root / "train" / "a" / "new.png")
     with pytest.raises(InputError, match=r"train part of folder:.* \(22 images then, 2. now"):
-        load_run(run, "validation")
-    assert len(load_run(run, "test").images) == 6
+        Run(run).split("validation")
+    assert len(Run(run).split("test")) == 6

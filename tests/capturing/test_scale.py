@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from attnscope import files
 from attnscope.capturing.capture import capture
-from attnscope.capturing.subjects import capture_run
+from attnscope.capturing.run import capture_run
 from attnscope.commands.main import main
 from attnscope.errors import InputError
 from attnscope.files import write_json

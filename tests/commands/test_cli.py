@@ -226,7 +226,7 @@ def test_training_refuses_and_writes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--moments", "--pooled-inputs"], "--moments holds no --pooled-inputs"),
+        (["run", "--moments", "--pooled-inputs"], "moments hold no pooled inputs"),
         (
             ["--model", "timm:resnet18", "--data", "digits", "--out", "out", "--untrained"],
             "--untrained is of a run",
@@ -237,6 +237,24 @@ def test_options_of_capture_that_do_not_go_together(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in refused(capsys, "capture", *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--placement", "top"],
+        ["capture", "run", "--part", "all"],
+        ["capture", "run", "--precision", "fp16"],
+        ["fold", "run", "--out", "x", "--spatial", "maps"],
+    ],
+)
+def test_a_choice_that_there_is_not_ends_with_2_and_lists_the_choices(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert arguments[-1] in capsys.readouterr().err
 
 
 def test_a_run_that_exists_is_not_overwritten(

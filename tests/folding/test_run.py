@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from attnscope.commands.main import main
 from attnscope.data.load import load_data
+from attnscope.errors import InputError
+from attnscope.folding.run import fold_run
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import edit_gates
 from attnscope.networks.build import build_model
@@ -246,16 +248,17 @@ def test_what_the_command_refuses(
             [se_run, "--gates", "layer9"],
             "there is no gate 'layer9'; there are layer1.0.attention.c",
         ),
-        ([se_run, "--spatial", "maps"], "spatial form 'maps' is not known; take map or number"),
         ([se_run, "--tolerance", "-1"], "tolerance -1.0 must lie between 0 and 100"),
         ([se_run, "--tolerance", "nan"], "tolerance nan must lie between 0 and 100"),
         ([se_run, "--tolerance", "1", "--gates", LAST], "give one of them"),
         ([se_run, "--batch-size", "0"], "batch size is 0"),
         ([se_run, "--device", "tpu9"], "device 'tpu9' is not known"),
         ([none], "has no gates; there is nothing to fold"),
-        ([tmp_path / "gone"], "holds no model.safetensors"),
+        ([tmp_path / "gone"], "does not exist; make it with attnscope train"),
     ]:
         out = tmp_path / "folded"
         assert message in refused(capsys, "fold", *map(str, arguments), "--out", out)
         assert not out.exists()
     assert "exists already" in refused(capsys, "fold", se_run, "--out", none)
+    with pytest.raises(InputError, match="spatial form 'maps' is not known; take map or number"):
+        fold_run(se_run, tmp_path / "folded", spatial="maps")

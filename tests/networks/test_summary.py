@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "layer4.1.attention  channel" in text.replace(".channel", "")
     assert "512×1×1  512×4×4" in text
     save_model(build_model("cnn", attention="cbam"), tmp_path)
-    (tmp_path / "config.json").write_text('{"image_size": 32}')
+    config = {"image_size": 32, "normalization": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     assert main(["summary", str(tmp_path)]) == 0
     assert "1,150,896" in capsys.readouterr().out
     for options in (["vgg"], ["resnet18", "--model", "resnet34"], ["cnn", "--image-size", "4"]):

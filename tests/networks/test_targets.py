@@ -249,7 +249,6 @@ def test_capture_gives_others_networks_as_many_classes_as_the_data(tmp_path: Pat
         ([*CAPTURE[:3], "--out", "x"], "needs --data .* and --out"),
         ([*CAPTURE, "--out", "x", "--mean", "0", "0", "0"], "--mean and --std belong together"),
         ([*CAPTURE, "--out", "x", "--mean", "0", "0", "0", "--std", "1", "0", "1"], "above 0"),
-        ([*CAPTURE, "--out", "x", "--part", "all"], "part 'all' is not known"),
         ([*CAPTURE, "--out", "x", "--weights", "none.pth"], "none.pth do not exist"),
         ([*CAPTURE, "--out", "x", "--weights", "broken_networks.py"], "refused"),
         ([*CAPTURE, "--out", "."], "exists already"),

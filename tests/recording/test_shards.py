@@ -14,6 +14,7 @@ import pytest
 
 from attnscope.errors import InputError
 from attnscope.files import locked
+from attnscope.recording import partial
 from attnscope.recording import writer as shards
 from attnscope.recording.recording import Recording, RecordingWriter
 from tests.recording.test_recording import CLASSES, GATES, SIZES, flip, make_arrays, make_rows
@@ -164,7 +165,8 @@ def test_a_lock_is_of_one(tmp_path: Path) -> None:
             pass
         assert file.exists()
     assert names(tmp_path) == []
-    with pytest.raises(InputError, match="cannot be made"), locked(tmp_path / "none" / "lock"):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be locked"), locked(tmp_path / "file" / "lock"):
         pass
 
 
@@ -319,7 +321,7 @@ def test_another_process_refuses_another_plan(tmp_path: Path) -> None:
 def test_a_process_says_what_it_waits_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(shards, "_SPEAK", 0.0)
+    monkeypatch.setattr(partial, "_SPEAK", 0.0)
     polls = []
 
     def sleep(seconds: float) -> None:
@@ -327,7 +329,7 @@ def test_a_process_says_what_it_waits_for(
         if len(polls) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(shards.time, "sleep", sleep)
+    monkeypatch.setattr(partial.time, "sleep", sleep)
 
     def wait() -> None:
         with writer(tmp_path / "r", processes=2) as to:
@@ -387,9 +389,9 @@ def test_shards_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     to = writer(tmp_path / "r")
     with to:
         for name in ("100000", "00002", "10001", "99999"):
-            (to._shards / name).mkdir(parents=True)
-        assert [path.name for path in to._whole()] == ["00002", "10001", "99999", "100000"]
-        for path in to._whole():
+            (to._partial.shards / name).mkdir(parents=True)
+        assert [path.name for path in to._partial.whole()] == ["00002", "10001", "99999", "100000"]
+        for path in to._partial.whole():
             path.rmdir()
         add(to, 0)
 

@@ -16,8 +16,6 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from attnscope.data.images import LabelledImages, Normalization
 from attnscope.errors import InputError
 
-SHARD_IMAGES = 2048
-"""Images a shard; one of a ResNet18-CBAM at 32×32 takes about 45 MB."""
 SAMPLE_IMAGES = 4  # images on which the gates are found
 _LARGEST_THUMBNAIL = 128  # pixels
 IN_UNIT_RANGE = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

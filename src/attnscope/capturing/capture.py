@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -18,22 +20,25 @@ from attnscope.capturing.arrays import ShardArrays, gate_arrays, image_rows
 from attnscope.capturing.batching import (
     IN_UNIT_RANGE,
     SAMPLE_IMAGES,
-    SHARD_IMAGES,
+    Batch,
     batches,
     thumbnails,
     to_numpy,
 )
-from attnscope.capturing.fingerprints import hash_data, hash_weights
+from attnscope.capturing.fingerprints import hash_data
 from attnscope.capturing.pooling import pooling_edits
+from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
 from attnscope.data.images import LabelledImages, Normalization
 from attnscope.errors import InputError
 from attnscope.gates.detect import find_gates
-from attnscope.gates.hooks import edit_gates, watch_gates
+from attnscope.gates.hooks import Edit, edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
+from attnscope.networks.weights import hash_weights
 from attnscope.recording.format import TARGETS
 from attnscope.recording.moments import ClassSums, Moments, MomentsWriter
 from attnscope.recording.recording import Recording, RecordingWriter
+from attnscope.sources import Source
 from attnscope.training.processes import Team
 
 _ALONE = Team()
@@ -51,6 +56,7 @@ def capture(
     batch_size: int = 128,
     precision: str = "fp32",
     about: Mapping[str, Any] | None = None,
+    source: Source | None = None,
     progress: bool = True,
     moments: bool = False,
     pooled_inputs: bool = False,
@@ -76,6 +82,8 @@ def capture(
         batch_size: images a forward.
         precision: ``fp32``, or ``bf16`` for autocast; what is stored is float32 either way.
         about: what the recording tells of itself: name, source, part ...
+        source: where the network and the images come from, so that `Recording.network` and
+            `Recording.images` can open them again.
         progress: whether to show a bar; of several processes the first one shows it.
         moments: record sums over the images of each class (`Moments`), and no single image.
         pooled_inputs: record also what each gate multiplies, as its mean over the axes that the
@@ -95,110 +103,180 @@ def capture(
     folder = Path(out)
     if team.leads and folder.exists():
         raise InputError(f"{folder} exists already; take another folder or remove it")
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f"precision '{precision}' is not known; take fp32 or bf16")
-    if batch_size < 1:
-        raise InputError(f"batch size is {batch_size}; it must be 1 or more")
-    if shard_images < 1:
-        raise InputError(f"a shard of {shard_images} images is none; it must be 1 or more")
-    if moments and pooled_inputs:
-        raise InputError("moments hold no pooled inputs of gates; leave one of the two out")
+    settings = CaptureSettings(
+        grad_cam_layers, batch_size, precision, moments, pooled_inputs, shard_images
+    )
     count = len(dataset)  # type: ignore[arg-type]
     if not count:
         raise InputError("the data set is empty; there is nothing to record")
-    given = classes if classes is not None else getattr(dataset, "classes", None) or []
-    names = [_class_name(name) for name in given]
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    normalization = normalization or IN_UNIT_RANGE
-    # Whole batches, so that what a batch holds does not depend on where a shard ends.
-    size = -(-shard_images // batch_size) * batch_size
-    shards = range(-(-count // size))
+    size = settings.rows_a_shard
+    shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
     with eval_mode(model):
-        sample = next(
-            batches(dataset, range(min(count, SAMPLE_IMAGES)), SAMPLE_IMAGES, normalization, device)
+        over = _Pass(
+            model,
+            dataset,
+            normalization=normalization or IN_UNIT_RANGE,
+            batch_size=batch_size,
+            bf16=precision == "bf16",
+            moments=moments,
         )
-        gates, outputs = _gates_and_outputs(model, sample.x)
-        names = names or [str(k) for k in range(outputs)]
-        if outputs != len(names):
-            raise InputError(f"the network knows {outputs} classes, the data set {len(names)}")
-        layers = list(grad_cam_layers if grad_cam_layers is not None else ())
-        if grad_cam_layers is None:
-            layers = [last_map_layer(model, sample.x, gates)]
-        inputs: dict[str, Tensor] = {}
-        edits = pooling_edits(gates, inputs) if pooled_inputs else {}
-        if pooled_inputs:  # which gates have any must be known before the first shard
-            with (
-                torch.no_grad(),
-                torch.random.fork_rng(devices=[]),
-                edit_gates(model, edits, gates),
-            ):
-                model(sample.x)
+        names = over.find_gates_and_classes(classes)
+        over.choose_layers(grad_cam_layers)
+        if pooled_inputs:
+            over.pool_inputs()
         writer = (MomentsWriter if moments else RecordingWriter)(
             folder,
-            gates=gates,
+            gates=over.gates,
             classes=names,
-            grad_cam_layers=layers,
+            grad_cam_layers=over.layers,
             about={**(about or {}), "precision": precision, "torch": torch.__version__},
-            pooled_inputs=[gate.name for gate in gates if gate.name in inputs],
-            identity={
-                "network": f"{type(model).__module__}.{type(model).__qualname__}",
-                "weights": hash_weights(model),
-                "data": hash_data(dataset),
-                "images": count,
-                "normalization": [normalization.mean, normalization.std],
-                "batch_size": batch_size,
-                "images_a_shard": size,
-                "device": device.type,
-            },
+            pooled_inputs=[gate.name for gate in over.gates if gate.name in over.inputs],
+            identity={**over.identity(), "images_a_shard": size, "device": over.device.type},
+            source=None if source is None else source.to_dict(),
             rank=team.rank,
             processes=team.size,
         )
         own = team.share(len(shards))
         bar = tqdm(
-            total=min(own.stop * size, count) - min(own.start * size, count),
+            total=sum(len(shards[index]) for index in own),
             unit="image",
             disable=not (progress and team.leads),
             dynamic_ncols=True,
         )
-        # One block for all batches: hooking every module anew for each of them costs a twentieth.
-        with (
-            bar,
-            writer,
-            head_graph(model, layers) as head,
-            watch_gates(model, gates) as seen,
-            edit_gates(model, edits, gates),
-        ):
+        with bar, writer, over.hooks():
             for index in own:
-                rows = range(index * size, min((index + 1) * size, count))
                 if writer.has(index):
-                    bar.update(len(rows))
-                    continue
-                gathered: ClassSums | ShardArrays = (
-                    ClassSums(gates) if moments else ShardArrays(len(rows))
-                )
-                tables = []
-                for batch in batches(dataset, rows, batch_size, normalization, device):
-                    inputs.clear()
-                    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                        logits = model(batch.x)
-                    _check_labels(batch.labels, logits.shape[1])
-                    _check_finite(logits, batch.paths)
-                    arrays = gate_arrays(seen, inputs, logits)
-                    if not moments:
-                        arrays["images"] = thumbnails(batch.pictures)
-                    for layer in layers:
-                        targets = (logits.argmax(1), batch.labels.to(device))
-                        for target, index_of in zip(TARGETS, targets, strict=True):
-                            cam = head.grad_cam(layer, logits, index_of)
-                            # Beyond what float16 holds a map would be infinite, and no map.
-                            cam = cam.clamp(-_LARGEST_CAM, _LARGEST_CAM).half()
-                            arrays[f"grad_cam/{layer}/{target}"] = to_numpy(cam)
-                    gathered.add(arrays, batch.labels.numpy())
-                    tables.append(image_rows(batch, logits.detach()))
-                    bar.update(len(batch.labels))
-                writer.add_shard(gathered.arrays(), pd.concat(tables, ignore_index=True), index)
+                    bar.update(len(shards[index]))
+                else:
+                    writer.add_shard(*over.shard(shards[index], bar.update), index)
             writer.wait_for(len(shards))
     return Moments(folder) if moments else Recording(folder)
+
+
+class _Pass:
+    """One pass over a data set: what all its batches share, and what is made of each."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: LabelledImages | Dataset[tuple[Tensor, int]],
+        *,
+        normalization: Normalization,
+        batch_size: int,
+        bf16: bool,
+        moments: bool,
+    ) -> None:
+        self.model, self.dataset = model, dataset
+        self.normalization, self.batch_size = normalization, batch_size
+        self.bf16, self.moments = bf16, moments
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.count = len(dataset)  # type: ignore[arg-type]
+        self.sample = next(self._batches(range(min(self.count, SAMPLE_IMAGES)), SAMPLE_IMAGES)).x
+        self.gates: list[Gate] = []
+        self.layers: list[str] = []
+        """Of Grad-CAM."""
+        self.inputs: dict[str, Tensor] = {}
+        """Filled by each forward: what the gates multiply, pooled."""
+        self._edits: Mapping[str, Edit] = {}
+
+    def find_gates_and_classes(self, classes: Sequence[str] | None) -> list[str]:
+        """Finds the gates on the sample; returns the names of the classes.
+
+        Raises:
+            InputError: the network knows another number of classes, or a class is no name.
+        """
+        given = classes if classes is not None else getattr(self.dataset, "classes", None) or []
+        names = [_class_name(name) for name in given]
+        self.gates, outputs = _gates_and_outputs(self.model, self.sample)
+        names = names or [str(k) for k in range(outputs)]
+        if outputs != len(names):
+            raise InputError(f"the network knows {outputs} classes, the data set {len(names)}")
+        return names
+
+    def choose_layers(self, given: Sequence[str] | None) -> None:
+        """The layers of Grad-CAM: those that are given, else the one with the last map."""
+        self.layers = (
+            [last_map_layer(self.model, self.sample, self.gates)] if given is None else list(given)
+        )
+
+    def pool_inputs(self) -> None:
+        """From now on forwards fill ``inputs``; the sample shows which gates have any."""
+        self._edits = pooling_edits(self.gates, self.inputs)
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[]),
+            edit_gates(self.model, self._edits, self.gates),
+        ):
+            self.model(self.sample)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a half-done recording to be gone on with."""
+        network = type(self.model)
+        return {
+            "network": f"{network.__module__}.{network.__qualname__}",
+            "weights": hash_weights(self.model),
+            "data": hash_data(self.dataset),
+            "images": self.count,
+            "normalization": [self.normalization.mean, self.normalization.std],
+            "batch_size": self.batch_size,
+        }
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        """What reads the network while `shard` runs it.
+
+        One block for all batches: hooking every module anew for each of them costs a twentieth.
+        """
+        with (
+            head_graph(self.model, self.layers) as self._head,
+            watch_gates(self.model, self.gates) as self._seen,
+            edit_gates(self.model, self._edits, self.gates),
+        ):
+            yield
+
+    def shard(
+        self, rows: range, progress: Callable[[int], object]
+    ) -> tuple[dict[str, NDArray[Any]], pd.DataFrame]:
+        """The arrays and the rows of some images, within `hooks`.
+
+        Args:
+            rows: which.
+            progress: is told the number of images after each batch.
+
+        Raises:
+            InputError: a gate does not fire, a label is no class, or logits are not finite.
+        """
+        gathered = ClassSums(self.gates) if self.moments else ShardArrays(len(rows))
+        tables = []
+        for batch in self._batches(rows, self.batch_size):
+            self.inputs.clear()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = self.model(batch.x)
+            _check_labels(batch.labels, logits.shape[1])
+            _check_finite(logits, batch.paths)
+            arrays = gate_arrays(self._seen, self.inputs, logits)
+            if not self.moments:
+                arrays["images"] = thumbnails(batch.pictures)
+            arrays |= self._grad_cams(logits, batch.labels)
+            gathered.add(arrays, batch.labels.numpy())
+            tables.append(image_rows(batch, logits.detach()))
+            progress(len(batch.labels))
+        return gathered.arrays(), pd.concat(tables, ignore_index=True)
+
+    def _grad_cams(self, logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
+        """Grad-CAM of each layer and target for one batch, in float16."""
+        arrays = {}
+        for layer in self.layers:
+            targets = (logits.argmax(1), labels.to(self.device))
+            for target, classes in zip(TARGETS, targets, strict=True):
+                cam = self._head.grad_cam(layer, logits, classes)
+                # Beyond what float16 holds a map would be infinite, and no map.
+                cam = cam.clamp(-_LARGEST_CAM, _LARGEST_CAM).half()
+                arrays[f"grad_cam/{layer}/{target}"] = to_numpy(cam)
+        return arrays
+
+    def _batches(self, rows: range, size: int) -> Iterator[Batch]:
+        return batches(self.dataset, rows, size, self.normalization, self.device)
 
 
 def _gates_and_outputs(model: nn.Module, x: Tensor) -> tuple[list[Gate], int]:

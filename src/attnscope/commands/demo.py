@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attnscope.commands.options import plugin_options, read_result
+from attnscope.commands.options import plugin_options
 from attnscope.files import write_json
 from attnscope.training.config import TrainConfig
 
@@ -29,8 +29,9 @@ class Demo:
     """Random seed."""
 
     def __call__(self) -> None:
-        from attnscope.capturing.subjects import capture_run
+        from attnscope.capturing.run import capture_run
         from attnscope.files import new_folder
+        from attnscope.runs import Run
         from attnscope.training.run import train_run
 
         summary: dict[str, Any] = {}
@@ -51,7 +52,7 @@ class Demo:
                     )
                 )
                 recording = capture_run(run)
-                result = read_result(run)
+                result = Run(run).result
                 summary[attention] = {
                     "test_accuracy": float(recording.right.mean()),
                     "test_images": len(recording),

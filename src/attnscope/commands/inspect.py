@@ -27,11 +27,11 @@ class Inspect:
         import torch
 
         from attnscope.kinds import KINDS
+        from attnscope.networks.source import NetworkSource
         from attnscope.networks.summary import describe_gates
-        from attnscope.networks.targets import load_target
 
-        target = load_target(self.target)
-        size = self.image_size or target.image_size
+        target = NetworkSource(self.target, image_size=self.image_size).load()
+        size = target.image_size
         if size < 8:
             raise InputError(f"image size is {size}; it must be 8 or more")
         noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))

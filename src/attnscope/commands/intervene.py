@@ -5,85 +5,74 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnscope.commands.options import RunArgument, verify_folder
-from attnscope.errors import InputError
+from attnscope.commands.options import RunArgument, Split, expect_whole
 
 
 @dataclass(frozen=True)
 class Intervene:
-    """Replace, swap, ablate and randomise a run's gates: what they know, and what is used of it.
+    """Replace, swap, ablate and randomize a network's gates: what they know, and what is used.
 
     Two controls of what they know are taken where they were captured: with --pooled-inputs, and the
-    --untrained network.
+    --untrained network of a run.
     """
 
     run: RunArgument
-    """A run folder with a recording of the part."""
-    part: str = "test"
-    """train, validation or test."""
+    """A run folder with a recording of the part; or a recording of any network that attnscope
+    capture made."""
+    part: Split = "test"
+    """Which recording of a run."""
     seed_runs: tuple[Path, ...] = ()
-    """Runs of the same network with other seeds: the yardstick of the randomisation."""
+    """Runs or recordings of the same network with other seeds: the yardstick of the
+    randomization."""
     experiments: tuple[str, ...] = ()
     """Some of decode, replace, ablate, erase and randomize. Default: all that were not made yet."""
     images: int = 1000
     """About how many are scored, of each class at most half; the others lend their gates. Ablate
     takes a tenth of them, erase a fifth, randomize half, but at least 50, 100 and 250."""
     seed: int = 0
-    """Of all that is drawn."""
+    """Random seed."""
     out: Path | None = None
     """Where they go, each as it ends; what lies there of the same images is kept. Default:
-    RUN/interventions/PART."""
+    RUN/interventions/PART, or RECORDING-interventions."""
     data_root: Path | None = None
-    """Where cifar10 and cifar100 lie. Default: where they lay at the training."""
+    """Where cifar10 and cifar100 lie. Default: where they lay before."""
     batch_size: int = 64
-    """Images a forward."""
+    """Batch size."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
     def __call__(self) -> None:
-        from attnscope.recording.outcomes import outcomes_folder
+        from attnscope.recording.places import outcomes_folder
+        from attnscope.runs import open_recording, open_untrained
 
-        if not (self.run / "model.safetensors").is_file():
-            raise InputError(f"{self.run} is no run with a network; intervene needs one")
-        folder = self.run / "recordings" / self.part
-        out = outcomes_folder(folder) if self.out is None else self.out
-        if not folder.is_dir():
-            raise InputError(
-                f"{folder} does not exist; make it with attnscope capture {self.run} "
-                f"--part {self.part}"
-            )
+        recording = open_recording(self.run, self.part)
+        expect_whole(recording)
 
         import torch
 
-        from attnscope.capturing.subjects import load_run
         from attnscope.interventions import EXPERIMENTS, Bench, intervene_in
-        from attnscope.recording.recording import Recording
         from attnscope.statistics.comparison import expect_same_images
         from attnscope.training.devices import choose_device
 
-        verify_folder(folder)
-        recording = Recording(folder)
-        skip = bool(recording.about.get("skipped"))
-        subject = load_run(self.run, self.part, self.data_root, skip_unreadable=skip)
+        out = outcomes_folder(recording.folder) if self.out is None else self.out
+        device = choose_device(self.device)
         bench = Bench(
-            subject.model.to(choose_device(self.device)).to(memory_format=torch.channels_last),
-            subject.images,
+            recording.network().to(device).to(memory_format=torch.channels_last),
+            recording.images(self.data_root),
             recording,
-            normalization=subject.normalization,
+            normalization=recording.source().network.normalization,
             images=self.images,
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        seeds = [Recording(run / "recordings" / self.part) for run in self.seed_runs]
-        untrained, control = None, self.run / "untrained" / self.part
-        if control.is_dir():
-            verify_folder(control)
-            untrained = Recording(control)
-            expect_same_images(bench.recording, untrained)
+        untrained = open_untrained(recording)
+        if untrained is not None:
+            expect_whole(untrained)
+            expect_same_images(recording, untrained)
         outcomes = intervene_in(
             out,
             bench,
-            seeds,
+            [open_recording(run, self.part) for run in self.seed_runs],
             untrained=untrained,
             experiments=self.experiments or EXPERIMENTS,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Annotated
 
-from attnscope.commands.options import announce_run
+from attnscope.commands.options import DataArgument, announce_run
 from attnscope.training.config import TrainConfig
 
 
@@ -13,6 +14,8 @@ class Train(TrainConfig):
     """Train a network and write a run folder; this is the training script, for GPU and CPU."""
 
     # A command line gives text alone; what each is for stands beside the settings.
+    data: Annotated[str, DataArgument] = "digits"
+    """Data source:"""
     recipe: str = "fast"
     weights: str | None = None
 

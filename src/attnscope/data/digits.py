@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-
-from attnscope.data.images import LabelledImages, check_memory, resize_images
-from attnscope.data.splits import stratified_split
+from attnscope.data.sources import DataRequest, DataSource, LoadedSplits, register_data_source
 
 
-def load_digits_split(image_size: int) -> list[LabelledImages]:
-    """The training split and the test split, resized to ``image_size`` pixels."""
-    from sklearn.datasets import load_digits  # slow to import, and only this source needs it
+def load(request: DataRequest) -> LoadedSplits:
+    """The training split and the test split, resized; the test split is always the same one."""
+    import torch
+    from sklearn.datasets import load_digits
+
+    from attnscope.data.images import LabelledImages, check_memory, resize_images
+    from attnscope.data.splits import stratified_split
+
+    image_size = request.image_size
+    assert image_size is not None  # the source has a default
 
     check_memory(1797, image_size)
     digits = load_digits()
@@ -24,4 +28,7 @@ def load_digits_split(image_size: int) -> list[LabelledImages]:
     )
     # The test part is the same for every seed, so that runs of several seeds can be compared.
     kept, test = stratified_split(digits.target, whole.classes, 0.2, seed=0)
-    return [whole[kept], whole[test]]
+    return LoadedSplits([whole[kept], whole[test]], [])
+
+
+register_data_source("digits", DataSource(load, help="included", may_flip=False))

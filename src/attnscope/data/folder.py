@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps
-from torch import Tensor
-
-from attnscope.data.images import LabelledImages, check_memory
-from attnscope.errors import InputError, first_line
+from attnscope.data.sources import DataRequest, DataSource, LoadedSplits, register_data_source
+from attnscope.errors import InputError
 
 _IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_LARGEST_NATIVE = 96  # pixels; larger images, or images of several sizes, are resized
-_DEFAULT_RESIZE = 224
-_Read = TypeVar("_Read")
 
 
-def load_folder(
-    root: Path, image_size: int | None, skip_unreadable: bool, test_alone: bool
-) -> tuple[list[LabelledImages], list[str]]:
+def load(request: DataRequest) -> LoadedSplits:
     """The splits of an image folder, and one line for each file that cannot be read.
+
+    Of three splits (``val`` or ``eval`` beside ``test``) the middle one is validation.
 
     Raises:
         InputError: the folder has another layout, or holds files that cannot be read.
     """
+    root = Path(request.path).expanduser()
+    return _load_folder(root, request.image_size, request.skip_unreadable, request.test_alone)
+
+
+register_data_source(
+    "folder",
+    DataSource(
+        load, help="with train/CLASS/ and test/CLASS/ in it", takes_path=True, image_size=None
+    ),
+)
+
+
+def _load_folder(
+    root: Path, image_size: int | None, skip_unreadable: bool, test_alone: bool
+) -> LoadedSplits:
+    import torch
+
+    from attnscope.data.decoding import attempt, common_size, read_image
+    from attnscope.data.images import LabelledImages, check_memory
+
     if not root.is_dir():
         raise InputError(f"folder {root} does not exist; check the path after 'folder:'")
     if not (root / "train").is_dir():
@@ -59,11 +67,11 @@ def load_folder(
             raise InputError(f"{root / name} has the class {foreign[0]}, which train/ has not")
         if not listings[name]:
             raise InputError(f"{root / name} holds no image; it needs <class>/<image> files")
-    size = image_size or _common_size(root, [f for name in names for _, f in listings[name]])
+    size = image_size or common_size(root, [f for name in names for _, f in listings[name]])
     names = names[-1:] if test_alone else names
     files = [file for name in names for _, file in listings[name]]
     check_memory(len(files), size)
-    decoded, unreadable = _attempt(root, files, lambda file: _read_image(file, size))
+    decoded, unreadable = attempt(root, files, lambda file: read_image(file, size))
     if unreadable:
         shown = "; ".join(unreadable[:3]) + ("; ..." if len(unreadable) > 3 else "")
         if not skip_unreadable:
@@ -86,7 +94,7 @@ def load_folder(
                 classes,
             )
         )
-    return parts, unreadable
+    return LoadedSplits(parts, unreadable)
 
 
 def _class_folders(part: Path) -> list[Path]:
@@ -115,65 +123,3 @@ def _list_folder(root: Path, part: Path) -> list[tuple[str, Path]]:
                 ) from None
             found.append((folder.name, file))
     return found
-
-
-def _common_size(root: Path, files: list[Path]) -> int:
-    """The side of the images where all have one and it is small, else the default."""
-    sizes, _ = _attempt(root, files, _image_size)
-    if len(set(sizes.values())) == 1:
-        width, height = next(iter(sizes.values()))
-        if width == height and width <= _LARGEST_NATIVE:
-            return width
-    return _DEFAULT_RESIZE
-
-
-def _attempt(
-    root: Path, files: list[Path], read: Callable[[Path], _Read]
-) -> tuple[dict[Path, _Read], list[str]]:
-    """What was read of every readable file; what could not be read, and why."""
-
-    def one(file: Path) -> _Read | str:
-        try:
-            if not file.is_file():  # a link that leads nowhere; a pipe would block
-                return f"{file.relative_to(root)} (no regular file)"
-            if not file.stat().st_size:
-                return f"{file.relative_to(root)} (empty file)"
-            return read(file)
-        except Exception as error:  # Pillow's decoders raise what they like on broken files
-            reason = first_line(error).split(" '")[0].rstrip(":")
-            return f"{file.relative_to(root)} ({reason})"
-
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        results = dict(zip(files, pool.map(one, files), strict=True))
-    good = {f: r for f, r in results.items() if not isinstance(r, str)}
-    return good, [r for r in results.values() if isinstance(r, str)]
-
-
-def _image_size(file: Path) -> tuple[int, int]:
-    with Image.open(file) as image:
-        return image.size
-
-
-def _read_image(file: Path, size: int) -> Tensor:
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I"):
-            # 16 bits a pixel: Pillow's own conversion to RGB clips at 255 instead of scaling.
-            deep = np.asarray(image).astype(np.int64)
-            if deep.min() < 0 or deep.max() > 65535:
-                raise ValueError("pixels of more than 16 bits")
-            image = Image.fromarray((deep / 257).round().astype(np.uint8))
-        elif image.mode == "F":
-            raise ValueError("floating-point pixels, whose white is not known")
-        elif image.mode in ("P", "PA"):
-            image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparent colours
-        image = image.convert("RGB")
-    if image.size != (size, size):
-        # Resized and centre cropped at once: the whole of a very long image could fill the memory.
-        wide, high = image.size
-        short = min(wide, high)
-        left, top = (wide - short) / 2, (high - short) / 2
-        box = (left, top, left + short, top + short)
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -1,7 +1,8 @@
-"""Labelled images in memory, and their normalization."""
+"""Labeled images in memory."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,35 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from attnscope.data.normalization import Normalization as Normalization
 from attnscope.errors import InputError
 
 _MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images that are held
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Mean and standard deviation per RGB channel of pixels in 0 to 1."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def apply(self, images: Tensor) -> Tensor:
-        """uint8 ``(N, 3, H, W)`` -> normalised float32, of the same shape and channels-last."""
-        # One multiplication and one addition, channels-last: what the first convolution wants.
-        mean, std = (
-            torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None]
-            for v in (self.mean, self.std)
-        )
-        x = images.to(torch.float32, memory_format=torch.channels_last)
-        return x.mul_(1 / (255 * std)).sub_(mean / std)
-
-    def undo(self, images: Tensor) -> Tensor:
-        """Normalised float ``(N, 3, H, W)`` -> uint8, rounded and clipped to 0..255."""
-        mean, std = (
-            torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None]
-            for v in (self.mean, self.std)
-        )
-        return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+_PIECE = 1024  # images that are converted at once
 
 
 @dataclass(frozen=True)
@@ -64,6 +41,14 @@ class LabelledImages:
             return self
         middle = self.images[:, :, margin : margin + size, margin : margin + size]
         return replace(self, images=middle.contiguous())
+
+    def sha256(self) -> str:
+        """SHA-256 over paths, labels and pixels."""
+        digest = hashlib.sha256("\n".join(self.paths).encode())
+        digest.update(self.labels.numpy().tobytes())
+        for start in range(0, len(self), _PIECE):  # what is no slice of memory is copied
+            digest.update(self.images[start : start + _PIECE].contiguous().numpy().data)
+        return digest.hexdigest()
 
     def __getitem__(self, rows: NDArray[np.int64] | slice) -> LabelledImages:
         index = np.arange(len(self))[rows]
@@ -95,8 +80,8 @@ def check_memory(count: int, image_size: int) -> None:
 def resize_images(images: Tensor, size: int) -> Tensor:
     """``(N, C, H, W)`` of values 0 to 255 -> uint8 ``(N, C, size, size)``."""
     resized = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
-    for start in range(0, len(images), 1024):  # in float32 the whole is four times what is kept
-        piece = images[start : start + 1024].float()
+    for start in range(0, len(images), _PIECE):  # in float32 the whole is four times what is kept
+        piece = images[start : start + _PIECE].float()
         piece = F.interpolate(piece, size=size, mode="bilinear", antialias=True)
-        resized[start : start + 1024] = piece.round().clamp(0, 255).to(torch.uint8)
+        resized[start : start + _PIECE] = piece.round().clamp(0, 255).to(torch.uint8)
     return resized

@@ -9,20 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attnscope.data.cifar import load_cifar
-from attnscope.data.digits import load_digits_split
-from attnscope.data.folder import load_folder
 from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.known import find_source
+from attnscope.data.sources import DataRequest, LoadedSplits
 from attnscope.data.splits import stratified_split
 from attnscope.errors import InputError
-
-SOURCES = ("digits", "cifar10", "cifar100", "folder:PATH")
-
-
-_KNOWN_NORMALIZATIONS = {
-    "cifar10": Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": Normalization((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
 
 
 @dataclass(frozen=True)
@@ -60,6 +51,88 @@ class Data:
         return self.test.images.shape[-1]
 
 
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images, and how they are split; equal settings give equal splits.
+
+    Raises:
+        InputError: the source is not known, or a value is out of range.
+    """
+
+    source: str = "digits"
+    """``NAME`` or ``NAME:PATH`` of `attnscope.data.sources.DATA_SOURCES`."""
+    data_root: Path = Path("data")
+    """Where torchvision's sets lie, or are downloaded to."""
+    image_size: int | None = None
+    """Height and width in pixels; None: the source's own."""
+    resize: int | None = None
+    """Pixels to which images are resized before, ``image_size`` or more."""
+    validation_share: float = 0.1
+    """Share of the training split that becomes validation, where the source has none."""
+    seed: int = 0
+    """Random seed of that split."""
+    skip_unreadable: bool = False
+    """Go on without files that cannot be read, and name them in ``Data.skipped``."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_share < 1:
+            raise InputError(f"validation share {self.validation_share} must lie between 0 and 1")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed} must be 0 or more")
+        size, resize = self.image_size, self.resize
+        if size is not None and not 8 <= size <= 1024:
+            raise InputError(f"image size {size} must lie between 8 and 1024 pixels")
+        if resize is not None and not (size is not None and size <= resize <= 1024):
+            raise InputError(f"resize {resize} must lie between the image size and 1024 pixels")
+        find_source(self.source)
+
+    def load(self, download: bool = True) -> Data:
+        """All three splits.
+
+        Args:
+            download: whether something may be downloaded.
+
+        Raises:
+            InputError: the source is not there, or cannot be used.
+        """
+        found = self._read(download, test_alone=False)
+        train, test = found.splits[0], found.splits[-1]
+        if len(found.splits) == 3:
+            validation = found.splits[1]
+        else:
+            kept, held_out = stratified_split(
+                train.labels.numpy(), train.classes, self.validation_share, self.seed
+            )
+            train, validation = train[kept], train[held_out]
+        validation, test = self._crop(validation), self._crop(test)
+        _, source, _ = find_source(self.source)
+        normalization = source.normalization or _measure_normalization(train.images)
+        return Data(
+            self.source, train, validation, test, normalization, source.may_flip, found.skipped
+        )
+
+    def load_test(self, download: bool = True) -> tuple[LabelledImages, list[str]]:
+        """The test split of `load`, and which of its files were skipped.
+
+        A source may leave the other splits unread: they may be too many for the memory.
+
+        Raises:
+            InputError: as `load`.
+        """
+        found = self._read(download, test_alone=True)
+        return self._crop(found.splits[-1]), found.skipped
+
+    def _read(self, download: bool, test_alone: bool) -> LoadedSplits:
+        _, source, path = find_source(self.source)
+        size = self.resize or self.image_size or source.image_size
+        return source.load(
+            DataRequest(path, self.data_root, size, download, self.skip_unreadable, test_alone)
+        )
+
+    def _crop(self, images: LabelledImages) -> LabelledImages:
+        return images if self.image_size is None else images.center_crop(self.image_size)
+
+
 def load_data(
     source: str = "digits",
     *,
@@ -75,13 +148,14 @@ def load_data(
 
     Args:
         source: ``digits`` (scikit-learn's 1,797 images, included), ``cifar10`` or ``cifar100``
-            (torchvision), or ``folder:PATH`` with ``train/<class>/*`` and ``test/<class>/*``
-            (``val`` and ``eval`` do as well; of three parts the middle one is validation).
+            (torchvision), ``folder:PATH`` with ``train/<class>/*`` and ``test/<class>/*``
+            (``val`` and ``eval`` do as well; of three parts the middle one is validation), or
+            another of `attnscope.data.sources.DATA_SOURCES`.
         data_root: where torchvision's sets lie, or are downloaded to.
         image_size: pixels; default 32, and for folders the images' own size where all have one of
-            at most 96 pixels, else 224 (shorter side resized, centre cropped).
+            at most 96 pixels, else 224 (shorter side resized, center cropped).
         resize: pixels to which the images are resized before, ``image_size`` or more. Validation
-            and test images are cropped from their centres; training images keep this size, for an
+            and test images are cropped from their centers; training images keep this size, for an
             augmentation that crops.
         validation_share: share of the training part that becomes validation, class by class, where
             the source has no validation part.
@@ -92,79 +166,10 @@ def load_data(
     Raises:
         InputError: the source is not known, not there, or cannot be used.
     """
-    if not 0 < validation_share < 1:
-        raise InputError(f"validation share {validation_share} must lie between 0 and 1")
-    if seed < 0:
-        raise InputError(f"seed {seed} must be 0 or more")
-    parts, skipped = _parts(source, data_root, image_size, resize, download, skip_unreadable)
-    train, test = parts[0], parts[-1]
-    if len(parts) == 3:
-        validation = parts[1]
-    else:
-        kept, held_out = stratified_split(
-            train.labels.numpy(), train.classes, validation_share, seed
-        )
-        train, validation = train[kept], train[held_out]
-    if image_size is not None:
-        validation, test = (part.center_crop(image_size) for part in (validation, test))
-    normalization = _KNOWN_NORMALIZATIONS.get(source) or _measure_normalization(train.images)
-    return Data(source, train, validation, test, normalization, source != "digits", skipped)
-
-
-def load_test_part(
-    source: str,
-    *,
-    data_root: Path = Path("data"),
-    image_size: int | None = None,
-    resize: int | None = None,
-    download: bool = True,
-    skip_unreadable: bool = False,
-) -> tuple[LabelledImages, list[str]]:
-    """The test part of `load_data`, and which of its files were skipped.
-
-    Of a folder the images of other parts are not read: they may be too many for the memory.
-
-    Args:
-        source: of `load_data`, as are all others.
-        data_root: as there.
-        image_size: as there.
-        resize: as there.
-        download: as there.
-        skip_unreadable: as there.
-
-    Raises:
-        InputError: as `load_data`.
-    """
-    parts, skipped = _parts(
-        source, data_root, image_size, resize, download, skip_unreadable, test_alone=True
+    settings = DataSettings(
+        source, data_root, image_size, resize, validation_share, seed, skip_unreadable
     )
-    test = parts[-1]
-    return test if image_size is None else test.center_crop(image_size), skipped
-
-
-def _parts(
-    source: str,
-    data_root: Path,
-    image_size: int | None,
-    resize: int | None,
-    download: bool,
-    skip_unreadable: bool,
-    test_alone: bool = False,
-) -> tuple[list[LabelledImages], list[str]]:
-    """The parts that a source has, the last of them for the test, and what was skipped."""
-    if image_size is not None and not 8 <= image_size <= 1024:
-        raise InputError(f"image size {image_size} must lie between 8 and 1024 pixels")
-    if resize is not None and not (image_size is not None and image_size <= resize <= 1024):
-        raise InputError(f"resize {resize} must lie between the image size and 1024 pixels")
-    name, _, path = source.partition(":")
-    side = resize or image_size
-    if source == "digits":
-        return load_digits_split(side or 32), []
-    if source in ("cifar10", "cifar100"):
-        return load_cifar(source, data_root, side or 32, download), []
-    if name == "folder" and path:
-        return load_folder(Path(path).expanduser(), side, skip_unreadable, test_alone)
-    raise InputError(f"data source '{source}' is not known; take one of {', '.join(SOURCES)}")
+    return settings.load(download)
 
 
 def _measure_normalization(images: Tensor) -> Normalization:

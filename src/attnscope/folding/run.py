@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attnscope import __version__, layout
 from attnscope.capturing.batching import batches
-from attnscope.capturing.fingerprints import hash_file
-from attnscope.capturing.subjects import expect_parts, load_run_data
 from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.load import Data
 from attnscope.errors import InputError
-from attnscope.files import new_folder, read_json, write_json
+from attnscope.files import new_folder, sha256_of, write_json
 from attnscope.folding.algebra import (
     SPATIAL_FORMS,
     device_of,
@@ -32,8 +33,12 @@ from attnscope.gates.hooks import Edit, as_factor, edit_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.networks.build import ModelConfig, attention_places
-from attnscope.networks.weights import load_model, save_model
+from attnscope.networks.weights import hash_weights, save_model
+from attnscope.recording.places import is_captured
+from attnscope.runs import Run, open_captured
 
+TOLERANCE = 0.2
+"""What validation accuracy may lose with all chosen gates, in points, where none is said."""
 _SPEED_IMAGES = 256
 _SAME_LOGITS = {"cpu": 1e-4}
 """By the type of the device; rounding in fp32 is about 1e-5 on a CPU ..."""
@@ -46,7 +51,7 @@ def fold_run(
     out: Path,
     *,
     gates: Sequence[str] = (),
-    tolerance: float = 0.2,
+    tolerance: float | None = None,
     spatial: str = "map",
     data_root: Path | None = None,
     batch_size: int = 128,
@@ -59,12 +64,13 @@ def fold_run(
     once, at the end.
 
     Args:
-        run: a run folder whose training ended.
+        run: a run folder whose training ended, or a recording that `attnscope capture` made of a
+            network of `attnscope.build_model`.
         out: the new run folder, which must not exist.
         gates: which become static, whatever is lost. Empty: `choose_gates` chooses.
-        tolerance: of `choose_gates`; not asked where gates are named.
+        tolerance: of `choose_gates`, default 0.2 points; not asked where gates are named.
         spatial: what a static spatial gate becomes, a ``map`` or a ``number``.
-        data_root: of `attnscope.capturing.subjects.load_run`.
+        data_root: where torchvision's sets lie now; default where they lay before.
         batch_size: images a forward.
         device: where it runs; default the CPU.
         progress: whether to show a bar.
@@ -73,6 +79,9 @@ def fold_run(
         InputError: the run or an argument cannot be used, or no gate stays within the tolerance;
             nothing was written.
     """
+    if gates and tolerance is not None:
+        raise InputError("--tolerance chooses gates and --gates names them; give one of them")
+    tolerance = TOLERANCE if tolerance is None else tolerance
     if not 0 <= tolerance <= 100:
         raise InputError(f"tolerance {tolerance} must lie between 0 and 100 points of accuracy")
     if spatial not in SPATIAL_FORMS:
@@ -80,8 +89,13 @@ def fold_run(
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}; it must be 1 or more")
     with new_folder(out) as folder:
-        model = load_model(run)
-        config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
+        model, weights_sha256 = _open_network(run)
+        config = getattr(model, "attnscope_config", None)
+        if not isinstance(config, ModelConfig):
+            raise InputError(
+                f"the network of {run} is none of attnscope.build_model, which are those that can "
+                "be folded"
+            )
         if config.folded:
             raise InputError(f"{run} is folded already; fold the run that it was folded from")
         known = [name for place in attention_places(model) for name in place.gates]
@@ -89,8 +103,8 @@ def fold_run(
             raise InputError(f"the network of {run} has no gates; there is nothing to fold")
         for name in gates:
             expect_known(name, known)
-        data, normalization = load_run_data(run, data_root)
-        expect_parts(run, data)
+        data, settings = _open_data(run, data_root)
+        normalization = data.normalization
         train, validation, test = (
             part.center_crop(data.image_size) for part in (data.train, data.validation, data.test)
         )
@@ -136,7 +150,7 @@ def fold_run(
             )
         report = FoldReport(
             str(run),
-            hash_file(run / "model.safetensors"),
+            weights_sha256,
             after.folded,
             [name for name in means if name not in static],
             spatial,
@@ -153,17 +167,54 @@ def fold_run(
             str(device_of(model)),
             torch.get_num_threads(),
         )
-        _write(folder, folded, report, run)
+        _write(folder, folded, report, settings)
     return report
 
 
-def _write(folder: Path, folded: nn.Module, report: FoldReport, run: Path) -> None:
+def _open_network(folder: Path) -> tuple[nn.Module, str]:
+    """The network of a run or of a recording, and the SHA-256 of its weights.
+
+    Of weights that the user's own code makes there is no file: then it is over their tensors.
+    """
+    if not is_captured(folder):
+        run = Run(folder)
+        return run.model(), sha256_of(run.weights_file)
+    recording = open_captured(folder)
+    model = recording.network()
+    return model, recording.source().network.weights_sha256 or hash_weights(model)
+
+
+def _open_data(folder: Path, data_root: Path | None) -> tuple[Data, dict[str, Any]]:
+    """All splits of the data, with the network's normalization; and the settings of the new run."""
+    if not is_captured(folder):
+        run = Run(folder)
+        return run.data(data_root=data_root), run.config
+    source = open_captured(folder).source(data_root)
+    data, network = source.open_data(), source.network
+    if network.is_run:
+        return data, Run(network.target).config
+    return data, {
+        **asdict(source.data),
+        "data": source.data.source,
+        "data_root": str(source.data.data_root),
+        "image_size": data.image_size,
+        "model": network.target,
+        "weights": None if network.weights is None else str(network.weights),
+        "attnscope": __version__,
+        "torch": torch.__version__,
+        "classes": data.classes,
+        "normalization": asdict(data.normalization),
+        "parts": data.fingerprints(),
+    }
+
+
+def _write(folder: Path, folded: nn.Module, report: FoldReport, config: dict[str, Any]) -> None:
     """A run folder as the other commands expect it, and the report."""
     save_model(folded, folder)
     origin = {"run": report.run, "weights_sha256": report.weights_sha256}
-    write_json(folder / "config.json", {**read_json(run / "config.json"), "folded_from": origin})
+    write_json(folder / layout.CONFIG, {**config, "folded_from": origin})
     write_json(
-        folder / "result.json",
+        folder / layout.RESULT,
         {
             "weights": "folded",
             "validation": {"accuracy": report.validation.after},
@@ -172,7 +223,7 @@ def _write(folder: Path, folded: nn.Module, report: FoldReport, run: Path) -> No
             "device": report.device,
         },
     )
-    write_json(folder / "fold.json", asdict(report))
+    write_json(folder / layout.FOLD, asdict(report))
 
 
 def _expect_found(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from attnscope import layout
 from attnscope.errors import InputError
 from attnscope.interventions.ablation import ablate_channels, gates_to_choose_in
 from attnscope.interventions.bench import Bench
@@ -106,7 +107,7 @@ def intervene_in(
     _expect(bench, seeds, experiments)
     left = list(experiments)
     if os.path.lexists(folder):
-        if not (folder / "about.json").is_file():
+        if not (folder / layout.ABOUT).is_file():
             raise InputError(
                 f"{folder} is no folder of interventions; take another with --out or remove it"
             )

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from attnscope import layout
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.networks.build import ModelConfig
@@ -76,7 +77,7 @@ def read_pretrained(source: str, network: str) -> Pretrained:
     state = read_weights(file)
     gate_start = None
     if any("attention" in name.split(".") for name in state):
-        description = file.with_name("model.json")
+        description = file.with_name(layout.MODEL)
         config = read_json(description) if description.is_file() else {}
         gate_start = config.get("gate_start", "half")
     if file.suffix == ".safetensors":

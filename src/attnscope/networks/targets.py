@@ -1,9 +1,15 @@
-"""Networks by name: a run, timm's, torchvision's, or one of the user's own."""
+"""Networks by name: a run, timm's, torchvision's, one of the user's own, or a registered scheme's.
+
+A scheme is what stands before the colon of ``SCHEME:NAME``. Another one is a function and a call::
+
+    register_target_scheme("hub", TargetScheme(load_from_hub, form="hub:NAME"))
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +17,14 @@ from typing import Any
 from torch import nn
 from torchvision.models import get_model, list_models
 
-from attnscope.data.images import Normalization
+from attnscope import layout
+from attnscope.data.normalization import Normalization
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.networks.weights import load_model
+from attnscope.registry import Registry
 
 _IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_FORMS = "a run folder, timm:NAME, torchvision:NAME or package.module:callable"
 
 
 @dataclass(frozen=True)
@@ -32,58 +39,115 @@ class Target:
     """None where nobody says: then that of the images."""
 
 
+@dataclass(frozen=True)
+class TargetScheme:
+    """One way in which a network is named, ``SCHEME:NAME``."""
+
+    load: Callable[[str, int | None], Target]
+    """NAME, and the number of classes or None for its own -> a network.
+
+    Raises an InputError where there is no such network."""
+    form: str
+    """As it is shown in messages: ``timm:NAME``."""
+    has_weights: bool = False
+    """Whether the network comes with trained weights; otherwise they must be given."""
+
+
+def _check(scheme: TargetScheme) -> None:
+    if not isinstance(scheme, TargetScheme):
+        raise TypeError(f"it is {type(scheme).__name__}, not a TargetScheme")
+    if not callable(scheme.load):
+        raise TypeError("its load is no function")
+
+
+TARGET_SCHEMES: Registry[TargetScheme] = Registry("target scheme", _check)
+
+
+def register_target_scheme(name: str, scheme: TargetScheme) -> TargetScheme:
+    """Make a scheme known under what stands before its colon.
+
+    Raises:
+        InputError: the name is taken, or the scheme is not complete.
+    """
+    return TARGET_SCHEMES.register(name, scheme)
+
+
+def is_run(name: str) -> bool:
+    """Whether a target names a run folder."""
+    return ":" not in name or Path(name).is_dir()
+
+
+def scheme_of(name: str) -> TargetScheme | None:
+    """The registered scheme of a target; None for a run and for the user's own code."""
+    return None if is_run(name) else TARGET_SCHEMES.get(name.partition(":")[0])
+
+
 def load_target(name: str, num_classes: int | None = None) -> Target:
     """Builds the network that ``name`` names. Nothing is downloaded.
 
     Args:
-        name: a run folder, ``timm:NAME``, ``torchvision:NAME``, or ``package.module:callable``,
-            which is imported from the Python path or the current folder and called without
-            arguments.
-        num_classes: of a network of timm or torchvision; default its own.
+        name: a run folder, ``timm:NAME``, ``torchvision:NAME`` or another of `TARGET_SCHEMES`, or
+            ``package.module:callable``, which is imported from the Python path or the current
+            folder and called without arguments.
+        num_classes: of a network of a registered scheme; default its own.
 
     Raises:
         InputError: there is no such network, or it cannot be built.
     """
-    source, colon, rest = name.partition(":")
-    if not colon or Path(name).is_dir():
-        return _run(Path(name))
+    if is_run(name):
+        return _load_run(Path(name))
     if num_classes is not None and num_classes < 1:
         raise InputError(f"the number of classes is {num_classes}; it must be 1 or more")
-    chosen: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    if source == "timm":
-        return _timm(rest, chosen)
-    if source == "torchvision":
-        if rest not in list_models():
-            raise InputError(
-                f"torchvision has no network '{rest}'; torchvision.models.list_models() names them"
-            )
-        return Target(_built(name, lambda: get_model(rest, weights=None, **chosen)), 224, _IMAGENET)
+    prefix, _, rest = name.partition(":")
+    scheme = scheme_of(name)
+    if scheme is not None:
+        return scheme.load(rest, num_classes)
     if num_classes is not None:
         raise InputError(f"{name} is built by its own code; leave the number of classes out")
-    return Target(_own(source, rest), 224, None)
+    return Target(_own(prefix, rest), 224, None)
 
 
-def _run(folder: Path) -> Target:
+def _forms() -> str:
+    known = ", ".join(scheme.form for scheme in TARGET_SCHEMES.values())
+    return f"a run folder, {known} or package.module:callable"
+
+
+def _load_run(folder: Path) -> Target:
     if not folder.is_dir():
-        raise InputError(f"there is no network '{folder}'; take {_FORMS}")
-    model, config = load_model(folder), read_json(folder / "config.json")
+        raise InputError(f"there is no network '{folder}'; take {_forms()}")
+    model, config = load_model(folder), read_json(folder / layout.CONFIG)
     try:
         return Target(model, config["image_size"], Normalization(**config["normalization"]))
     except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'config.json'} is no run's ({error}); train again") from None
+        raise InputError(f"{folder / layout.CONFIG} is no run's ({error}); train again") from None
 
 
-def _timm(name: str, chosen: dict[str, Any]) -> Target:
+def _load_timm(name: str, num_classes: int | None) -> Target:
     try:
         import timm
     except ImportError:
         raise InputError("timm is not installed; pip install 'attnscope[timm]'") from None
     if not timm.is_model(name):
         raise InputError(f"timm has no network '{name}'; timm.list_models() names them")
+    chosen: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     model = _built(f"timm:{name}", lambda: timm.create_model(name, pretrained=False, **chosen))
     config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     normalization = Normalization(tuple(config["mean"]), tuple(config["std"]))
     return Target(model, config["input_size"][-1], normalization)
+
+
+def _load_torchvision(name: str, num_classes: int | None) -> Target:
+    if name not in list_models():
+        raise InputError(
+            f"torchvision has no network '{name}'; torchvision.models.list_models() names them"
+        )
+    chosen: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    model = _built(f"torchvision:{name}", lambda: get_model(name, weights=None, **chosen))
+    return Target(model, 224, _IMAGENET)
+
+
+register_target_scheme("timm", TargetScheme(_load_timm, form="timm:NAME"))
+register_target_scheme("torchvision", TargetScheme(_load_torchvision, form="torchvision:NAME"))
 
 
 def _own(module: str, attribute: str) -> nn.Module:
@@ -95,7 +159,7 @@ def _own(module: str, attribute: str) -> nn.Module:
     except Exception as error:  # whatever their module raises
         raise InputError(
             f"the module '{module}' cannot be imported ({type(error).__name__}: "
-            f"{first_line(error)}); take {_FORMS}"
+            f"{first_line(error)}); take {_forms()}"
         ) from None
     finally:
         sys.path.remove(where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from attnscope import layout
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json, write_bytes, write_json
 from attnscope.networks.build import (
@@ -29,11 +31,11 @@ FOLDED = "attnscope_folded"
 def save_model(model: nn.Module, folder: Path) -> None:
     """Writes ``model.safetensors``, and ``model.json``: how to build the network again."""
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
-    save_weights(model, folder / "model.safetensors")
+    save_weights(model, folder / layout.WEIGHTS)
     description = asdict(config)
     if not config.folded:
         del description["folded"]
-    write_json(folder / "model.json", description)
+    write_json(folder / layout.MODEL, description)
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
@@ -51,11 +53,11 @@ def load_model(folder: Path) -> nn.Module:
         InputError: the folder holds no finished network, ``model.json`` is not what `save_model`
             writes, or the weights do not fit the network.
     """
-    weights = folder / "model.safetensors"
+    weights = folder / layout.WEIGHTS
     if not weights.is_file():
-        raise InputError(f"{folder} holds no model.safetensors; is it a run whose training ended?")
+        raise InputError(f"{folder} holds no {layout.WEIGHTS}; is it a run whose training ended?")
     try:
-        config = _read_config(read_json(folder / "model.json"))
+        config = _read_config(read_json(folder / layout.MODEL))
         arguments = asdict(config)
         folded = arguments.pop("folded")
         # Without memory first: model.json could ask for any size, the weights tell the true one.
@@ -64,7 +66,7 @@ def load_model(folder: Path) -> nn.Module:
         _check_forms(model, folded)
     except (TypeError, RuntimeError) as error:
         raise InputError(
-            f"{folder / 'model.json'} does not describe a network ({first_line(error)}); "
+            f"{folder / layout.MODEL} does not describe a network ({first_line(error)}); "
             "copy it again from the run"
         ) from None
     state = read_weights(weights)
@@ -87,6 +89,17 @@ def load_weights(model: nn.Module, file: Path) -> None:
     state = read_weights(file)
     _check_fit(model, state, file)
     model.load_state_dict(state)
+
+
+def hash_weights(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            plain = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(plain.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _read_config(value: Any) -> ModelConfig:

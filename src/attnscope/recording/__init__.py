@@ -1,6 +1,7 @@
 """Recordings and moments: written, read and verified. No torch."""
 
 from attnscope.recording.moments import Moments
-from attnscope.recording.recording import Recording, find_recordings
+from attnscope.recording.places import find_recordings
+from attnscope.recording.recording import Recording
 
 __all__ = ["Moments", "Recording", "find_recordings"]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from attnscope import layout
+from attnscope.errors import InputError
 from attnscope.kinds import KINDS, Gate
 
 FORMAT = 1
 TARGETS = ("predicted", "true")
 ROW_COLUMNS = {"path": "str", "label": "int64", "prediction": "int64", "loss": "float64"}
-SHARD_FILES = ("arrays.safetensors", "rows.parquet")
+SHARD_FILES = (layout.ARRAYS, layout.ROWS)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,13 @@ def parse_shard(value: dict[str, Any]) -> Shard:
     return shard
 
 
-def sha256_of(file: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def shard_file(folder: Path, shard: Shard, name: str) -> Path:
+    """A file of a shard.
+
+    Raises:
+        InputError: it lies outside the folder of the recording, behind a link.
+    """
+    file = folder / layout.SHARDS / shard.name / name
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{file} leads outside the recording; replace the link by the file")
+    return file

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnscope import layout
 from attnscope.errors import InputError
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.format import TARGETS, Shard
@@ -135,7 +136,7 @@ class Moments(ShardReader):
     """
 
     kind = "moments"
-    _place = "moments"
+    _place = layout.MOMENTS
 
     @property
     def counts(self) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ edit) and one CSV for each experiment; ``about.json`` says of which recording th
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 
 import pandas as pd
 
+from attnscope import layout
 from attnscope.errors import InputError
 from attnscope.files import new_folder, read_json, write_bytes, write_json
+from attnscope.recording.places import outcomes_folder as outcomes_folder
+from attnscope.recording.reader import ShardReader
 
-REPLACEMENT = "replacement"
-"""The table that is kept image by image; all others are CSV."""
 TABLES = (
     "decoding",
     "effects",
@@ -29,6 +31,7 @@ TABLES = (
 )
 """Names of the tables that are written as CSV, of which some may be missing."""
 
+_log = logging.getLogger(__name__)
 _WORDS = ("gate", "target", "edit", "kind", "order", "randomized", "mode", "fill")
 """Columns of text: a gate may be called 2, or null."""
 
@@ -58,12 +61,24 @@ class Outcomes:
         return self.tables[name]
 
 
-def outcomes_folder(recording: Path) -> Path:
-    """Where the outcomes of a recording lie: ``RUN/interventions/PART``, or beside it."""
-    folder = recording.resolve()
-    if folder.parent.name == "recordings":
-        return folder.parent.parent / "interventions" / folder.name
-    return folder.parent / f"{folder.name}-interventions"
+def find_outcomes(recording: ShardReader) -> Outcomes | None:
+    """The interventions on a recording as it is now, or None; the log names those on an older one.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    folder = outcomes_folder(recording.folder)
+    if not folder.is_dir():
+        return None
+    outcomes = read_outcomes(folder)
+    if recording.id is None or outcomes.about.get("recording") != recording.id:
+        _log.warning(
+            "%s left out: it is not of %s as it is now; remove it and run attnscope intervene",
+            folder,
+            recording.folder,
+        )
+        return None
+    return outcomes
 
 
 def write_outcomes(folder: Path, outcomes: Outcomes) -> None:
@@ -81,7 +96,7 @@ def add_outcomes(folder: Path, outcomes: Outcomes) -> None:
 
     Their experiments count as made once all of their tables are there.
     """
-    known = read_json(folder / "about.json")
+    known = read_json(folder / layout.ABOUT)
     made = known.get("experiments", [])
     new = [name for name in outcomes.about["experiments"] if name not in made]
     controls = {**known.get("controls", {}), **outcomes.about.get("controls", {})}
@@ -93,10 +108,10 @@ def _write(folder: Path, outcomes: Outcomes) -> None:
     if outcomes.replacement is not None:
         buffer = io.BytesIO()
         outcomes.replacement.to_parquet(buffer, index=False)
-        write_bytes(folder / f"{REPLACEMENT}.parquet", buffer.getvalue())
+        write_bytes(folder / layout.REPLACEMENT, buffer.getvalue())
     for name, table in outcomes.tables.items():
         write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
-    write_json(folder / "about.json", dict(outcomes.about))
+    write_json(folder / layout.ABOUT, dict(outcomes.about))
 
 
 def read_outcomes(folder: Path) -> Outcomes:
@@ -105,14 +120,14 @@ def read_outcomes(folder: Path) -> Outcomes:
     Raises:
         InputError: there is nothing, or it cannot be read.
     """
-    if not (folder / "about.json").is_file():
+    if not (folder / layout.ABOUT).is_file():
         raise InputError(f"{folder} holds no interventions; make them with attnscope intervene")
-    about = read_json(folder / "about.json")
+    about = read_json(folder / layout.ABOUT)
     replacement = None
     tables = {}
     try:
-        if (folder / f"{REPLACEMENT}.parquet").is_file():
-            replacement = pd.read_parquet(folder / f"{REPLACEMENT}.parquet")
+        if (folder / layout.REPLACEMENT).is_file():
+            replacement = pd.read_parquet(folder / layout.REPLACEMENT)
         for name in TABLES:
             if (folder / f"{name}.csv").is_file():
                 tables[name] = _read_table(folder / f"{name}.csv")

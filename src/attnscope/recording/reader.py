@@ -1,17 +1,18 @@
-"""Open a folder of shards: its rows, its logits, what is known of its gates; and verify it."""
+"""Open a folder of shards: its rows, its logits, what is known of its gates."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from attnscope import layout
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.kinds import KINDS, Gate
@@ -23,8 +24,16 @@ from attnscope.recording.format import (
     parse_gate,
     parse_items,
     parse_shard,
-    sha256_of,
+    shard_file,
 )
+from attnscope.recording.places import captured_in, is_captured
+from attnscope.recording.reopening import find_source, open_images, open_network
+from attnscope.recording.verification import verify_files, verify_rows
+
+if TYPE_CHECKING:
+    from attnscope.data.images import LabelledImages
+    from attnscope.sources import Module, Source
+
 
 _HOLDS = {
     "recording": "a recording of every image; open it with attnscope.Recording",
@@ -47,14 +56,13 @@ class ShardReader(ABC):
             InputError: there is nothing, it is cut off, it is of another kind or format, or one of
                 its files lies outside its folder.
         """
-        folder = Path(folder)
-        if not (folder / "manifest.json").is_file() and (folder / self._place / "test").is_dir():
-            folder = folder / self._place / "test"
-        if not (folder / "manifest.json").is_file():
+        folder = captured_in(Path(folder), self._place)
+        if not is_captured(folder):
             raise InputError(
-                f"{folder} holds no {self.kind} (no manifest.json); make one with attnscope capture"
+                f"{folder} holds no {self.kind} (no {layout.MANIFEST}); make one with attnscope "
+                "capture"
             )
-        manifest = read_json(folder / "manifest.json")
+        manifest = read_json(folder / layout.MANIFEST)
         if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
             raise InputError(
                 f"{folder} is of format {manifest['format']}, this attnscope reads {FORMAT}; "
@@ -69,6 +77,7 @@ class ShardReader(ABC):
             self.grad_cam_layers: list[str] = parse_items(manifest["grad_cam_layers"], str)
             self.pooled_inputs: list[str] = parse_items(manifest.get("pooled_inputs", []), str)
             self.about: dict[str, Any] = dict(manifest["about"])
+            self._source: object = manifest.get("source")
             self._shards = [parse_shard(shard) for shard in parse_items(manifest["shards"], dict)]
             self._count = sum(shard.count for shard in self._shards)
             self.id: str | None = manifest.get("id")
@@ -79,7 +88,7 @@ class ShardReader(ABC):
             raise InputError(f"{folder} cannot be opened: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{folder / 'manifest.json'} is no manifest of a recording "
+                f"{folder / layout.MANIFEST} is no manifest of a recording "
                 f"({first_line(error)}); capture again"
             ) from None
         self.folder = folder
@@ -147,78 +156,51 @@ class ShardReader(ABC):
     def verify(self) -> list[str]:
         """What is wrong with the files, one line each: hashes, counts, ranges. Empty is well."""
         # Ranges of damaged files say nothing more.
-        return self._verify_files() or [*self._verify_values(), *self._verify_rows()]
-
-    def _verify_files(self) -> list[str]:
-        found = []
-        if self.id is not None:
-            try:
-                if sha256_of(self.folder / "plan.json") != self.id:
-                    found.append(
-                        f"{self.folder / 'plan.json'} has changed since it was written (SHA-256)"
-                    )
-                else:
-                    found += self._differences_from_plan()
-            except OSError as error:
-                found.append(f"{self.folder / 'plan.json'} is missing ({error.strerror})")
-        known = {shard.name for shard in self._shards}
-        for path in sorted((self.folder / "shards").iterdir()):
-            # Hidden files are what systems leave behind.
-            if path.name not in known and not path.name.startswith("."):
-                found.append(f"{path} is no shard of this recording")
-        for index, shard in enumerate(self._shards):
-            if self.id is not None and not self._is_ours(index, shard):
-                found.append(
-                    f"{self.folder / 'shards' / shard.name} is a shard of another recording"
-                )
-                continue
-            for name, expected in shard.sha256.items():
-                try:
-                    if sha256_of(self._file(shard, name)) != expected:
-                        found.append(
-                            f"{self._file(shard, name)} has changed since it was written (SHA-256)"
-                        )
-                except OSError as error:
-                    found.append(f"{self._file(shard, name)} is missing ({error.strerror})")
-        return found
-
-    def _differences_from_plan(self) -> list[str]:
-        """What the manifest, which is read, says otherwise than the plan, whose hash is kept."""
-        plan = read_json(self.folder / "plan.json")
-        manifest = read_json(self.folder / "manifest.json")
-        keys = ("format", "kind", "classes", "gates", "grad_cam_layers", "about", "pooled_inputs")
-        return [
-            f"{self.folder / 'manifest.json'} has other {key} than were captured"
-            for key in keys
-            if plan.get(key) != manifest.get(key)
+        return verify_files(self.folder, self.id, self._shards) or [
+            *self._verify_values(),
+            *verify_rows(self.rows, len(self.classes)),
         ]
+
+    def source(self, data_root: Path | None = None) -> Source:
+        """Where the network and the images are: in the run around it, or as it was captured.
+
+        Args:
+            data_root: where torchvision's sets lie now, if not where they lay.
+
+        Raises:
+            InputError: it is not known, as of what was captured from Python.
+        """
+        return find_source(self.folder, self.about, self._source, data_root)
+
+    def network(self) -> Module:
+        """The network that was captured, in eval mode on the CPU; needs torch.
+
+        Of ``package.module:callable`` the user's own code runs, as it did for the capture.
+
+        Raises:
+            InputError: it cannot be found any more, or it has other weights now.
+        """
+        return open_network(self.folder, self.source())
+
+    def images(self, data_root: Path | None = None) -> LabelledImages:
+        """The images that were captured, in the order of the rows, not normalized; needs torch.
+
+        Args:
+            data_root: of `source`.
+
+        Raises:
+            InputError: they cannot be found any more, or they are others now.
+        """
+        return open_images(self.folder, self.source(data_root))
 
     def _rounding(self, gate: Gate) -> float:
         """How far a gate may lie beyond its bounds for the precision in which it multiplied."""
         precision = 2.0**-7 if self.about.get("precision") == "bf16" else 1e-6
         return precision * max(abs(gate.lo), abs(gate.hi))
 
-    def _is_ours(self, index: int, shard: Shard) -> bool:
-        try:
-            value = read_json(self._file(shard, "shard.json"))
-        except InputError:
-            return False
-        return isinstance(value, dict) and (value.get("of"), value.get("index")) == (
-            self.id,
-            index,
-        )
-
     @abstractmethod
     def _verify_values(self) -> list[str]:
         """What is wrong with the arrays, one line each."""
-
-    def _verify_rows(self) -> list[str]:
-        found = []
-        for column in ("label", "prediction"):
-            foreign = int((~self.rows[column].between(0, len(self.classes) - 1)).sum())
-            if foreign:
-                found.append(f"{foreign} values of the column {column} are no class")
-        return found
 
     def _expect_trait(self, name: str, trait: str) -> None:
         gate = self.info(name)
@@ -239,14 +221,8 @@ class ShardReader(ABC):
             raise InputError(f"{self.folder} has no Grad-CAM of '{layer}'; it has {known}")
         return layer
 
-    def _file(self, shard: Shard, name: str) -> Path:
-        file = self.folder / "shards" / shard.name / name
-        if not file.resolve().is_relative_to(self.folder.resolve()):
-            raise InputError(f"{file} leads outside the recording; replace the link by the file")
-        return file
-
     def _read_rows(self, shard: Shard) -> pd.DataFrame:
-        file = self._file(shard, "rows.parquet")
+        file = shard_file(self.folder, shard, layout.ROWS)
         try:
             rows = pd.read_parquet(file)[list(ROW_COLUMNS)].astype(ROW_COLUMNS)
             if len(rows) != shard.count:
@@ -275,7 +251,7 @@ class ShardReader(ABC):
 
     def _piece(self, shard: Shard, key: str, rows: slice = slice(None)) -> NDArray[Any]:
         """Rows of one shard's array, whatever a row of it is."""
-        file = self._file(shard, "arrays.safetensors")
+        file = shard_file(self.folder, shard, layout.ARRAYS)
         try:
             with safe_open(file, framework="numpy") as arrays:
                 piece: NDArray[Any] = arrays.get_slice(key)[rows.start : rows.stop]
@@ -288,8 +264,10 @@ class ShardReader(ABC):
 
 def captured_kind(folder: Path) -> str:
     """``moments`` where the manifest says so; else ``recording``, also where there is none."""
-    for place in (folder, folder / "recordings" / "test"):
-        if (place / "manifest.json").is_file():
-            manifest = read_json(place / "manifest.json")
-            return str(manifest.get("kind")) if isinstance(manifest, dict) else "recording"
-    return "recording"
+    folder = captured_in(folder, layout.RECORDINGS)
+    manifest = read_json(folder / layout.MANIFEST) if is_captured(folder) else {}
+    return (
+        "moments"
+        if isinstance(manifest, dict) and manifest.get("kind") == "moments"
+        else "recording"
+    )

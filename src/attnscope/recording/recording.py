@@ -7,17 +7,19 @@ shard holds ``arrays.safetensors`` and ``rows.parquet``; the manifest holds thei
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnscope import layout
 from attnscope.errors import InputError
 from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.recording.format import TARGETS
+from attnscope.recording.places import find_recordings as find_recordings
 from attnscope.recording.reader import ShardReader
+from attnscope.recording.verification import verify_array
 from attnscope.recording.writer import ShardWriter
 
 
@@ -50,7 +52,7 @@ class Recording(ShardReader):
     """
 
     kind = "recording"
-    _place = "recordings"
+    _place = layout.RECORDINGS
 
     def gate(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
         """A gate of any kind: ``(N, C)`` for a channel gate, ``(N, H, W)`` for a spatial one."""
@@ -113,56 +115,16 @@ class Recording(ShardReader):
 
     def _verify_values(self) -> list[str]:
         found = []
-        keys = [f"gate/{gate.name}" for gate in self.gates]
-        keys += [f"pooled/{name}" for name in self.pooled_inputs]
+        for gate in self.gates:
+            found += verify_array(
+                f"gate/{gate.name}",
+                self._shards,
+                self._piece,
+                (gate.lo, gate.hi),
+                self._rounding(gate),
+            )
+        keys = [f"pooled/{name}" for name in self.pooled_inputs]
         keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in TARGETS]
-        bounds = {f"gate/{gate.name}": (gate.lo, gate.hi) for gate in self.gates}
-        margins = {f"gate/{gate.name}": self._rounding(gate) for gate in self.gates}
         for key in [*keys, "logits", "images"]:
-            low, high = bounds.get(key, (-np.inf, np.inf))
-            margin = margins.get(key, 0.0)
-            outside, shapes = 0, set()
-            try:
-                for shard in self._shards:  # one at a time: the whole may not fit into memory
-                    values = self._piece(shard, key)
-                    shapes.add(values.shape[1:])
-                    if len(values) != shard.count:
-                        raise InputError(f"shard {shard.name} has {len(values)} of {shard.count}")
-                    inside = (values >= low - margin) & (values <= high + margin)
-                    inside &= np.isfinite(values)
-                    outside += int((~inside).sum())
-            except InputError as error:
-                found.append(f"{key}: {error}")
-                continue
-            if len(shapes) > 1:
-                found.append(f"{key}: shards of different shapes")
-            if outside:
-                found.append(f"{key}: {outside} values not finite or not in {low} to {high}")
+            found += verify_array(key, self._shards, self._piece)
         return found
-
-
-def find_recordings(folder: Path) -> list[Path]:
-    """Folders of the recordings in a folder of runs, a run or a recording, sorted; none is opened.
-
-    Raises:
-        InputError: there is none, or one lies behind a link that leads outside.
-    """
-    if not folder.is_dir():
-        raise InputError(f"folder {folder} does not exist; check the path")
-    found = sorted(
-        file.parent
-        for pattern in (
-            "manifest.json",
-            "*/manifest.json",
-            "recordings/*/manifest.json",
-            "*/recordings/*/manifest.json",
-        )
-        for file in folder.glob(pattern)
-        if not file.parent.name.startswith(".")  # left by a capture that was killed
-    )
-    if not found:
-        raise InputError(f"{folder} holds no recording; make one with attnscope capture RUN")
-    for path in found:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{path} leads outside {folder}; open the folder where it lies")
-    return found

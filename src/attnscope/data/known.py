@@ -1,0 +1,9 @@
+"""The data sources of the package, registered. Imports no torch."""
+
+from __future__ import annotations
+
+from attnscope.data import digits  # isort: skip  # first, since it is the default
+from attnscope.data import cifar, folder
+from attnscope.data.sources import DATA_SOURCES, describe_sources, find_source
+
+__all__ = ["DATA_SOURCES", "cifar", "describe_sources", "digits", "find_source", "folder"]

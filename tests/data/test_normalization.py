@@ -1,0 +1,39 @@
+"""Normalization, applied and undone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from attnscope.data.images import Normalization
+from attnscope.data.known import DATA_SOURCES
+
+
+def every_value() -> Tensor:
+    x = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    return torch.cat([x, x.flip(2), x.transpose(2, 3)], 1).repeat(2, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "normalization",
+    [
+        *(source.normalization for source in DATA_SOURCES.values() if source.normalization),
+        Normalization((0.0, 0.5, 1.0), (1 / 255, 0.5, 1.0)),
+    ],
+)
+def test_normalisation_is_undone_exactly(normalization: Normalization) -> None:
+    images = every_value()
+    x = normalization.apply(images)
+    assert x.dtype == torch.float32
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    mean, std = (np.array(v)[:, None, None] for v in (normalization.mean, normalization.std))
+    np.testing.assert_allclose(x, (images.numpy() / 255 - mean) / std, rtol=1e-4, atol=1e-4)
+    assert torch.equal(normalization.undo(x), images)
+    assert torch.equal(images, every_value()), "not changed in place"
+
+
+def test_what_was_pushed_outside_is_clipped() -> None:
+    x = torch.tensor([-9.0, 9.0]).expand(1, 3, 1, 2)
+    assert Normalization((0.5,) * 3, (0.5,) * 3).undo(x)[0, 0, 0].tolist() == [0, 255]
