@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -25,14 +26,16 @@ def renamed(monkeypatch):
     return rename
 
 
-@pytest.mark.parametrize(
-    "function", [gate_state, lambda recording: compare_gates(recording, recording)]
-)
-def test_only_traits_count(make_recording, renamed, function):
-    expected = function(make_recording())
-    found = function(renamed(make_recording("b"), {"spatial": "ring", "channel": "tone"}))
-    assert found.drop(columns="kind").equals(expected.drop(columns="kind"))
-    assert found["kind"].tolist() == ["tone", "ring"] * 2
+NAMES = {"spatial": "ring", "channel": "tone"}
+
+
+def test_only_traits_count(make_recording, renamed):
+    first, second = make_recording("a"), make_recording("b", seed=1)
+    for function, recordings in ((gate_state, [first]), (compare_gates, [first, second])):
+        expected = function(*recordings)
+        found = function(*(renamed(copy.copy(recording), NAMES) for recording in recordings))
+        assert found.drop(columns="kind").equals(expected.drop(columns="kind"))
+        assert found["kind"].tolist() == ["tone", "ring"] * 2
 
 
 def test_without_a_trait_maps_are_no_maps(write_recording, renamed):
@@ -40,4 +43,5 @@ def test_without_a_trait_maps_are_no_maps(write_recording, renamed):
     maps[:, 0, 0] = 0.5  # one value for all images, in maps that are not constant
     recording = write_recording(labels=[0, 1, 2] * 2, gates={"s": maps})
     assert gate_state(recording)["constant"][0] == 0  # of images
+    assert gate_state(renamed(copy.copy(recording), NAMES))["constant"][0] == 0
     assert gate_state(renamed(recording, {"spatial": "odd"}))["constant"][0] == 1 / 9  # of units

@@ -110,34 +110,34 @@ def test_folds_hold_as_many_of_each_class():
 
 
 def test_a_sample_takes_of_each_class_its_share_and_never_more_than_half():
-    labels = np.repeat([0, 1, 2, 3], [100, 40, 2, 1])
+    labels = np.repeat([0, 1, 2, 3, 4], [100, 40, 2, 1, 7])
     rng = np.random.default_rng(0)
-    for images, counts in ((14, [10, 4, 1, 0]), (1000, [50, 20, 1, 0])):
+    for images, counts in ((15, [10, 4, 1, 0, 1]), (1000, [50, 20, 1, 0, 3])):
         found = stratified_sample(labels, images, rng)
-        assert np.bincount(labels[found], minlength=4).tolist() == counts
+        assert np.bincount(labels[found], minlength=5).tolist() == counts
         assert (np.diff(found) > 0).all()
     assert len(stratified_sample(np.arange(5), 3, rng)) == 0
 
 
 @pytest.mark.parametrize("classes", [4, 8])
 def test_mantels_test_permutes_rows_and_columns_together(classes):
-    rng = np.random.default_rng(classes)
-    x, noise = (m + m.T for m in rng.random((2, classes, classes)))
-    y = x + 0.5 * noise
+    x, noise = (m + m.T for m in np.random.default_rng(classes).random((2, classes, classes)))
+    y = x + 4 * noise
     rows, columns = np.triu_indices(classes, 1)
-    rho, p = mantel(x, y, 4000, 0)
+    rho, p = mantel(x, y, 300, 7)
     assert rho == pytest.approx(stats.spearmanr(x[rows, columns], y[rows, columns]).statistic)
+    rng = np.random.default_rng(7)
     orders = (
-        itertools.permutations(range(classes))
+        list(itertools.permutations(range(classes)))  # the found one among them
         if classes == 4
-        else (rng.permutation(classes) for _ in range(2000))
+        else [range(classes), *(rng.permutation(classes) for _ in range(300))]
     )
     found = [
         stats.spearmanr(x[rows, columns], y[np.ix_(order, order)][rows, columns]).statistic
         for order in orders
     ]
-    expected = (np.abs(found) >= abs(rho) - 1e-9).mean()
-    assert p == pytest.approx(expected, abs=1e-12 if classes == 4 else 0.02)
+    assert p == pytest.approx((np.abs(found) >= abs(rho) - 1e-9).mean())
+    assert 1 / len(orders) < p < 0.5  # a p that other orders would give, too, tells nothing
 
 
 def test_an_order_has_the_p_of_all_orders():

@@ -218,6 +218,8 @@ def test_usage_over_seeds_counts_what_single_trainings_say() -> None:
     assert frame["harms"].tolist() == [0, 2]
     assert frame["needs_own"].tolist() == [0, 2]
     assert usage_over_seeds(tables, level=0.02)["uses"].tolist() == [1, 0]
+    assert usage_over_seeds(tables, level=0.6)["moves"].tolist() == [3, 3]
+    assert usage_over_seeds(tables, level=0.002)["reads"].tolist() == [0, 3]
 
 
 def test_one_training_says_nothing_of_another_ones_gates() -> None:
