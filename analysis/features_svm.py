@@ -23,10 +23,9 @@ from torch import nn
 from attnscope.data.images import LabelledImages, batches
 from attnscope.data.load import load_data
 from attnscope.errors import InputError
-from attnscope.files import read_json
 from attnscope.networks.build import build_model
 from attnscope.networks.pretrained import read_pretrained, start_from
-from attnscope.networks.weights import load_model
+from attnscope.runs import Run
 from attnscope.training.devices import choose_device
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -42,15 +41,15 @@ def main(
     """Fit a linear SVM on the pooled features of a frozen network, and print its accuracies.
 
     Args:
-        data: digits, cifar10, cifar100 or folder:PATH.
+        data: digits, cifar10, cifar100, folder:PATH or another registered source.
         run: a run whose network is used; otherwise one with weights is built.
         model: resnet18, resnet34, resnet50, resnet101 or resnet152.
         weights: imagenet (torchvision downloads them), or a file.
         image_size: pixels. Default: the run's, or 224, cut from 256.
     """
     if run is not None:
-        network = load_model(run)
-        image_size = image_size or read_json(run / "config.json")["image_size"]
+        network = Run(run).model()
+        image_size = image_size or Run(run).image_size
         resize = image_size
     else:
         network = build_model(model, stem="imagenet", num_classes=1000)

@@ -18,6 +18,8 @@ from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
 from attnscope.recording.recording import Recording
+from attnscope.runs import open_recording
+from attnscope.statistics.inference import significant
 
 
 def main(
@@ -34,7 +36,7 @@ def main(
     """
     if not runs or len({run.name for run in runs}) < len(runs):
         raise InputError("give one or more runs, each with a folder name of its own")
-    recordings = {run.name: Recording(run) for run in runs}
+    recordings = {run.name: open_recording(run) for run in runs}
     with new_folder(out) as folder:
         for name, recording in recordings.items():
             for table, frame in of_one(recording, permutations).items():
@@ -91,7 +93,8 @@ def of_channels(recording: Recording, gate: str, permutations: int) -> dict[str,
 def summary_of(channels: pd.DataFrame) -> pd.DataFrame:
     """One row a gate: how many of its channels know the class, after correction over the gate."""
     known = channels.assign(
-        selective=channels["p_max_selectivity"] < 0.05, differs=channels["p_max_effect"] < 0.05
+        selective=significant(channels["p_max_selectivity"]),
+        differs=significant(channels["p_max_effect"]),
     )
     return known.groupby("gate", sort=False, as_index=False).agg(
         channels=("channel", "size"),

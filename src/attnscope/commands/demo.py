@@ -76,7 +76,7 @@ class Demo:
                 f"test images, {values['seconds_per_step']:.2f} s a step"
             )
         print(f"Report:    {self.out / 'report.html'}")
-        print(f"Figures:   {self.out / 'cbam' / 'figures'}")
+        print(f"Figures:   {Run(self.out / 'cbam').figures}")
         print(f"Dashboard: attnscope dashboard {self.out}")
 
 

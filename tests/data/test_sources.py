@@ -1,0 +1,110 @@
+"""Data sources are registered: another one is a file with one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnscope import load_data
+from attnscope.commands.main import main
+from attnscope.data.images import LabelledImages
+from attnscope.data.known import DATA_SOURCES
+from attnscope.data.sources import (
+    DataRequest,
+    DataSource,
+    LoadedSplits,
+    describe_sources,
+    register_data_source,
+)
+from attnscope.errors import InputError
+from attnscope.networks.build import build_model
+from attnscope.networks.targets import TARGET_SCHEMES, Target, TargetScheme, load_target
+from attnscope.networks.targets import register_target_scheme as register_scheme
+from attnscope.networks.weights import save_weights
+from attnscope.recording.recording import Recording
+
+TOY = "toy_stripes"
+
+
+def load_stripes(request: DataRequest) -> LoadedSplits:
+    """Images of two directions; PATH is how many of each split."""
+    size, count = request.image_size or 8, int(request.path)
+    splits = []
+    for name in ("train", "test"):
+        labels = torch.arange(count) % 2
+        across = (torch.arange(size) % 2 * 255).to(torch.uint8).expand(3, size, size)
+        images = torch.stack([across.transpose(1, 2) if y else across for y in labels])
+        paths = [f"{name}/{i}" for i in range(count)]
+        splits.append(LabelledImages(images.contiguous(), labels, paths, ["across", "along"]))
+    return LoadedSplits(splits, ["one that was left out"])
+
+
+@pytest.fixture
+def toy() -> Iterator[None]:
+    register_data_source(
+        TOY,
+        DataSource(load_stripes, help="stripes", takes_path=True, image_size=16, may_flip=False),
+    )
+    yield
+    del DATA_SOURCES._known[TOY]
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_registered_source_is_used_by_name(tmp_path: Path) -> None:
+    data = load_data(f"{TOY}:12", image_size=8)
+    assert (len(data.train), len(data.validation), len(data.test)) == (10, 2, 12)
+    assert data.test.images.shape == (12, 3, 8, 8)
+    assert data.normalization.mean == (0.5, 0.5, 0.5)
+    assert not data.may_flip
+    assert data.skipped == ["one that was left out"]
+    assert load_data(f"{TOY}:4").image_size == 16
+    with pytest.raises(InputError, match="toy_stripes:PATH"):
+        load_data(TOY)
+
+
+@pytest.mark.usefixtures("toy")
+def test_it_is_listed_trained_on_and_captured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"{TOY}:PATH (stripes)" in describe_sources()
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert TOY in capsys.readouterr().out
+    run = tmp_path / "run"
+    options = ["--width", "16", "--reduction", "4", "--epochs", "1", "--device", "cpu"]
+    assert main(["train", "--data", f"{TOY}:12", "--out", str(run), *options]) == 0
+    assert main(["capture", str(run), "--device", "cpu"]) == 0
+    assert Recording(run).images().paths == [f"test/{i}" for i in range(12)]
+
+
+def toy_network(name: str, num_classes: int | None) -> Target:
+    model = build_model(name, attention="se", width=16, reduction=4, num_classes=num_classes or 7)
+    return Target(model.eval(), 16, None)
+
+
+def test_a_registered_scheme_names_networks(tmp_path: Path) -> None:
+    register_scheme("toyhub", TargetScheme(toy_network, form="toyhub:NAME"))
+    try:
+        model = load_target("toyhub:resnet18", 10).model
+        save_weights(model, tmp_path / "w.safetensors")
+        given = ["--model", "toyhub:resnet18", "--weights", str(tmp_path / "w.safetensors")]
+        given += ["--data", "digits", "--image-size", "16", "--no-grad-cam", "--device", "cpu"]
+        assert main(["capture", *given, "--out", str(tmp_path / "r")]) == 0
+        again = Recording(tmp_path / "r").network().state_dict()
+        assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+        with pytest.raises(InputError, match="toyhub:NAME"):
+            load_target("nothing")
+    finally:
+        del TARGET_SCHEMES._known["toyhub"]
+
+
+def test_what_is_no_source_is_refused() -> None:
+    for thing in (3, DataSource(None, help="none")):  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="cannot be registered"):
+            register_data_source("wrong", thing)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="registered already"):
+        register_data_source("digits", DATA_SOURCES["digits"])
+    assert "wrong" not in DATA_SOURCES

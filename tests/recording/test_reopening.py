@@ -1,0 +1,307 @@
+"""The network and the images of a recording, opened again, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from attnscope import capture, load_data
+from attnscope.capturing.run import capture_run, capture_source
+from attnscope.capturing.settings import CaptureSettings
+from attnscope.commands.main import main
+from attnscope.data.load import DataSettings
+from attnscope.data.normalization import Normalization
+from attnscope.errors import InputError
+from attnscope.networks.build import build_model
+from attnscope.networks.source import NetworkSource
+from attnscope.networks.targets import load_target
+from attnscope.networks.weights import save_weights
+from attnscope.recording.moments import Moments
+from attnscope.recording.outcomes import find_outcomes
+from attnscope.recording.recording import Recording
+from attnscope.runs import Run, open_captured
+from attnscope.sources import Source
+from tests.making import write_images
+
+OURS = """
+import torch
+from torch import nn
+from attnscope import build_model
+
+
+def small():
+    return build_model(attention="se", width=16, reduction=4, num_classes=2)
+
+
+class Gated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x = x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+        return self.fc(x.mean((2, 3)))
+
+
+def unseeded():
+    return Gated()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder: a module, weights and images."""
+    (tmp_path / "theirs.py").write_text(OURS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    write_images(tmp_path / "images", train=24, test=40)
+    torch.manual_seed(0)
+    save_weights(load_target("theirs:small").model, tmp_path / "small.safetensors")
+    save_weights(load_target("theirs:unseeded").model, tmp_path / "gated.safetensors")
+    return tmp_path
+
+
+def captured(folder: Path, target: str, weights: str | None, *options: str) -> Recording:
+    given = ["--model", target, "--data", "folder:images", "--out", "there", "--device", "cpu"]
+    given += [] if weights is None else ["--weights", weights]
+    assert main(["capture", *given, *options]) == 0
+    return Recording(folder / "there")
+
+
+def logits_again(recording: Recording) -> np.ndarray:
+    normalization = recording.source().network.normalization
+    assert normalization is not None
+    with torch.no_grad():
+        return recording.network()(normalization.apply(recording.images().images)).numpy()
+
+
+@pytest.mark.parametrize("given", [(), ("--part", "train"), ("--part", "validation")])
+def test_the_same_logits_from_another_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]
+) -> None:
+    """Paths were relative when it was captured."""
+    recording = captured(folder, "theirs:small", "small.safetensors", *given)
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    monkeypatch.syspath_prepend(str(folder))
+    model = recording.network()
+    assert not model.training
+    np.testing.assert_allclose(logits_again(recording), recording.logits, rtol=1e-4, atol=1e-4)
+    assert recording.images().paths == recording.rows["path"].tolist()
+    source = recording.source()
+    assert source.network.weights == folder / "small.safetensors"
+    assert source.network.weights_sha256 == recording.about["weights_sha256"]
+    assert (source.network.image_size, source.split) == (16, recording.about["part"])
+    assert Source.from_dict(json.loads(json.dumps(source.to_dict()))) == source
+    assert recording.verify() == []
+
+
+def test_a_network_of_timm_gets_its_classes_again(folder: Path) -> None:
+    torch.manual_seed(0)
+    model = load_target("timm:mobilenetv3_small_050", 2).model
+    torch.save(model.state_dict(), "mobile.pth")
+    recording = captured(
+        folder, "timm:mobilenetv3_small_050", "mobile.pth", "--image-size", "32", "--no-grad-cam"
+    )
+    assert recording.source().network.num_classes == 2
+    assert recording.source().network.normalization == Normalization(
+        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    )
+    np.testing.assert_allclose(logits_again(recording), recording.logits, rtol=1e-3, atol=1e-4)
+
+
+def refused(action: object, *said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        action()  # type: ignore[operator]
+    assert "\n" not in str(caught.value)
+    for text in said:
+        assert text in str(caught.value)
+
+
+def test_weights_that_moved_or_changed_are_refused(folder: Path) -> None:
+    recording = captured(folder, "theirs:small", "small.safetensors")
+    weights = folder / "small.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()
+    refused(recording.network, "small.safetensors are not there any more", "put them back")
+    torch.manual_seed(1)
+    save_weights(load_target("theirs:small").model, weights)
+    refused(recording.network, "small.safetensors have changed", "(SHA-256)")
+    weights.write_bytes(whole)
+    recording.network()
+    # Whoever edits the hash of the file meets that of the tensors, which the plan keeps.
+    save_weights(load_target("theirs:small").model, weights)
+    manifest = json.loads((recording.folder / "manifest.json").read_text())
+    manifest["source"]["network"]["weights_sha256"] = None
+    (recording.folder / "manifest.json").write_text(json.dumps(manifest))
+    refused(Recording(recording.folder).network, "theirs:small has other weights now")
+
+
+def test_own_code_that_builds_other_weights_each_time_is_refused(folder: Path) -> None:
+    recording = captured(folder, "theirs:unseeded", None, "--no-grad-cam")
+    refused(recording.network, "theirs:unseeded has other weights now", "capture again")
+    shutil.rmtree(recording.folder)
+    recording = captured(folder, "theirs:unseeded", "gated.safetensors", "--no-grad-cam")
+    np.testing.assert_allclose(logits_again(recording), recording.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_code_that_is_gone_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = captured(folder, "theirs:small", "small.safetensors")
+    monkeypatch.delitem(sys.modules, "theirs")
+    (folder / "theirs.py").unlink()
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+    refused(recording.network, "the module 'theirs' cannot be imported")
+
+
+def test_images_that_changed_or_are_gone_are_refused(folder: Path) -> None:
+    recording = captured(folder, "theirs:small", "small.safetensors")
+    Image.new("RGB", (16, 16)).save(folder / "images" / "test" / "dark" / "0.png")
+    refused(recording.images, "has other images now", "restore them")
+    shutil.rmtree(folder / "images")
+    refused(recording.images, "images does not exist")
+
+
+def test_what_was_made_from_python_says_so(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model(attention="se", width=16, reduction=4)
+    test = load_data(image_size=8).test[slice(0, 8)]
+    recording = capture(model, test, tmp_path / "r", progress=False)
+    for action in (recording.network, recording.images, recording.source):
+        refused(action, "does not tell where its network and images come from")
+
+
+@pytest.mark.parametrize("value", [3, [], {}, {"network": {"weights": None}}, "x"])
+def test_a_manifest_with_another_source_still_opens(folder: Path, value: object) -> None:
+    recording = captured(folder, "theirs:small", "small.safetensors")
+    file = recording.folder / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "source": value}))
+    again = Recording(recording.folder)
+    assert again.id == recording.id
+    refused(again.network)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", test=12)
+    options = ["--attention", "se", "--width", "16", "--reduction", "4", "--epochs", "1"]
+    options += ["--data", "folder:images", "--device", "cpu", "--out", "run"]
+    assert main(["train", *options]) == 0
+    return tmp_path / "run"
+
+
+def test_a_run_its_moved_copy_and_a_recording_outside(run: Path, tmp_path: Path) -> None:
+    inside = capture_run(run, progress=False)
+    outside = capture_run(Path("run"), out=tmp_path / "outside", progress=False)
+    settings = CaptureSettings(moments=True)
+    moments = capture_source(
+        Run(run).source(untrained=True), tmp_path / "moments", settings, progress=False
+    )
+    assert isinstance(moments, Moments)
+    for recording in (inside, outside):
+        np.testing.assert_allclose(logits_again(recording), recording.logits, rtol=1e-4, atol=1e-4)
+    fresh, expected = moments.network().state_dict(), Run(run).untrained_model().state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in fresh.items())
+    run.rename(tmp_path / "moved")
+    moved = Recording(tmp_path / "moved")
+    np.testing.assert_allclose(logits_again(moved), moved.logits, rtol=1e-4, atol=1e-4)
+    refused(outside.network, "not there any more")
+    save_weights(
+        build_model(attention="se", width=16, reduction=4, num_classes=2),
+        tmp_path / "moved" / "model.safetensors",
+    )
+    refused(moved.network, "have changed since they were recorded")
+
+
+def test_the_plan_does_not_know_the_source(run: Path, tmp_path: Path) -> None:
+    """So that what was begun goes on from a run that moved, and ids of recordings stay."""
+    first = capture_run(run, out=tmp_path / "a", progress=False)
+    shutil.copytree(run, tmp_path / "copy" / "run")
+    second = capture_run(tmp_path / "copy" / "run", out=tmp_path / "b", progress=False)
+    assert first.id == second.id
+    assert "source" not in json.loads((tmp_path / "a" / "plan.json").read_text())
+    assert first.source() != second.source()
+
+
+def test_a_recording_of_0_1_opens_again_in_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = Path(__file__).parents[1] / "compatibility" / "v0.1.tar.xz"
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    recording = Recording("run")
+    np.testing.assert_allclose(logits_again(recording), recording.logits, rtol=0, atol=1e-3)
+    assert recording.images().paths == recording.rows["path"].tolist()
+    assert isinstance(Run("run").moments().network(), nn.Module)
+    shutil.copytree(recording.folder, "alone")
+    refused(Recording("alone").network, "does not tell where", "lies in no run")
+
+
+def test_intervene_and_fold_take_a_recording(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = captured(folder, "theirs:small", "small.safetensors")
+    some = ["--images", "10", "--experiments", "replace", "--device", "cpu"]
+    assert main(["intervene", "there", *some]) == 0
+    assert (folder / "there-interventions" / "about.json").is_file()
+    outcomes = find_outcomes(recording)
+    assert outcomes is not None
+    assert outcomes.replacement is not None
+    own = outcomes.replacement[outcomes.replacement["edit"] == "own"]
+    assert (own["prediction"] == recording.predictions[own["row"]]).all()
+
+    gate = "layer4.1.attention.channel"
+    options = ["--out", "folded", "--gates", gate, "--device", "cpu"]
+    assert main(["fold", "there", *options]) == 0
+    folded = Run("folded")
+    assert folded.config["folded_from"]["weights_sha256"] == recording.about["weights_sha256"]
+    assert folded.classes == ["dark", "light"]
+    assert folded.normalization == recording.source().network.normalization
+    assert main(["capture", "folded", "--device", "cpu"]) == 0
+    assert [g.name for g in folded.recording().gates] == [
+        g.name for g in recording.gates if g.name != gate
+    ]
+    capsys.readouterr()
+    shutil.rmtree("there")
+    captured(folder, "theirs:unseeded", "gated.safetensors", "--no-grad-cam")
+    capsys.readouterr()
+    assert main(["fold", "there", "--out", "none"]) == 2
+    error = capsys.readouterr().err
+    assert "none of attnscope.build_model" in error
+    assert error.count("\n") == 1
+    assert not Path("none").exists()
+
+
+def test_a_run_given_by_its_recording_folds_as_the_run(run: Path) -> None:
+    capture_run(run, progress=False)
+    gates = ["--gates", "layer4.1.attention.channel", "--device", "cpu"]
+    assert main(["fold", "run", "--out", "a", *gates]) == 0
+    assert main(["fold", "run/recordings/test", "--out", "b", *gates]) == 0
+    assert Path("a/model.safetensors").read_bytes() == Path("b/model.safetensors").read_bytes()
+    assert {**Run("a").config, "folded_from": 0} == {**Run("b").config, "folded_from": 0}
+    assert open_captured(run).source().network.is_run
+
+
+def test_settings_that_contradict_are_refused() -> None:
+    for settings, message in (
+        ({"batch_size": 0}, "batch size is 0"),
+        ({"shard_images": 0}, "shard images is 0"),
+        ({"precision": "fp16"}, "precision 'fp16' is not known"),
+        ({"moments": True, "pooled_inputs": True}, "leave one of the two out"),
+    ):
+        refused(lambda given=settings: CaptureSettings(**given), message)
+    refused(lambda: Normalization((0.0, 0.0, 0.0), (1.0, 0.0, 1.0)), "above 0")
+    network = NetworkSource("timm:resnet18")
+    refused(network.expect_weights, "random weights; give --weights")
+    refused(lambda: Source(network, DataSettings(), "all"), "part 'all' is not known")

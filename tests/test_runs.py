@@ -1,0 +1,146 @@
+"""A run folder through one class, against paths and files written by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from attnscope.commands.main import main
+from attnscope.errors import InputError
+from attnscope.recording.outcomes import Outcomes, write_outcomes
+from attnscope.runs import Run, open_captured, open_recording, open_untrained
+from tests.making import write_images
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    images = write_images(root / "images")
+    options = ["--attention", "se", "--width", "16", "--reduction", "4", "--epochs", "1"]
+    options += ["--data", f"folder:{images}", "--device", "cpu", "--seed", "3"]
+    assert main(["train", *options, "--out", str(root / "se")]) == 0
+    for more in ([], ["--untrained"], ["--moments"], ["--part", "validation"]):
+        assert main(["capture", str(root / "se"), "--device", "cpu", *more]) == 0
+    return root / "se"
+
+
+def test_what_it_gives_is_what_lies_in_the_folder(run: Path) -> None:
+    of = Run(run)
+    config = json.loads((run / "config.json").read_text())
+    assert (of.name, of.config) == ("se", config)
+    assert of.result == json.loads((run / "result.json").read_text())
+    assert list(of.normalization.mean) == config["normalization"]["mean"]
+    assert (of.classes, of.image_size) == (["dark", "light"], 16)
+    weights = load_file(run / "model.safetensors")
+    assert all(torch.equal(v, weights[k]) for k, v in of.model().state_dict().items())
+    assert not of.model().training
+    assert of.recording().folder == of.recording("test").folder == run / "recordings" / "test"
+    assert of.recording("validation").folder == run / "recordings" / "validation"
+    assert of.moments().folder == run / "moments" / "test"
+    assert of.untrained_recording().folder == run / "untrained" / "test"
+    assert of.interventions() is None
+
+
+def test_paths(run: Path) -> None:
+    of = Run(str(run))
+    assert of.figures == run / "figures"
+    assert of.figures_folder("train") == run / "figures" / "train"
+    assert of.interventions_folder("test") == run / "interventions" / "test"
+    assert of.weights_file == run / "model.safetensors"
+    assert of.metrics_file.is_file()
+    assert of.steps_file == run / "steps.csv"
+    assert of.training_images_file.is_file()
+    assert of.captured_folder("test") == run / "recordings" / "test"
+    assert of.captured_folder("test", moments=True) == run / "moments" / "test"
+    assert of.captured_folder("test", untrained=True) == run / "untrained" / "test"
+    both = of.captured_folder("train", untrained=True, moments=True)
+    assert both == run / "untrained" / "moments" / "train"
+
+
+def test_splits_are_those_of_the_training_and_give_the_recorded_logits(run: Path) -> None:
+    of = Run(run)
+    data = of.data()
+    assert {name: len(of.split(name)) for name in ("train", "validation", "test")} == {
+        "train": len(data.train),
+        "validation": len(data.validation),
+        "test": len(data.test),
+    }
+    assert of.split("validation").paths == of.recording("validation").rows["path"].tolist()
+    with torch.no_grad():
+        logits = of.model()(of.normalization.apply(of.split("test").images))
+        untrained = of.untrained_model()(of.normalization.apply(of.split("test").images))
+    np.testing.assert_allclose(logits, of.recording().logits, rtol=1e-4, atol=1e-4)
+    recorded = of.untrained_recording().logits
+    np.testing.assert_allclose(untrained, recorded, rtol=1e-4, atol=1e-3)
+    with pytest.raises(InputError, match="part 'all' is not known"):
+        of.split("all")
+
+
+def test_interventions_are_those_of_the_recording_as_it_is_now(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    of = Run(copy)
+    about = {"name": "se", "recording": of.recording().id, "experiments": []}
+    write_outcomes(copy / "interventions" / "test", Outcomes(about, None, {}))
+    found = of.interventions("test")
+    assert found is not None
+    assert found.about["recording"] == of.recording().id
+    (copy / "interventions" / "test" / "about.json").write_text(
+        json.dumps({**about, "recording": "0" * 64})
+    )
+    assert of.interventions("test") is None
+    assert "it is not of" in caplog.text
+
+
+def test_a_run_or_a_recording_whichever_is_given(run: Path, tmp_path: Path) -> None:
+    inside = run / "recordings" / "test"
+    assert open_recording(run).folder == open_recording(inside).folder == inside
+    assert open_recording(run, "validation").folder.name == "validation"
+    assert open_captured(run / "moments" / "test").kind == "moments"
+    assert open_captured(run).kind == "recording"
+    untrained = open_untrained(open_recording(run))
+    assert untrained is not None
+    assert untrained.folder.resolve() == (run / "untrained" / "test").resolve()
+    assert open_untrained(open_recording(run, "validation")) is None
+    holding = Run.holding(open_recording(run))
+    assert holding is not None
+    assert holding.folder == run.resolve()
+    shutil.copytree(inside, tmp_path / "alone")
+    assert Run.holding(open_recording(tmp_path / "alone")) is None
+    assert open_untrained(open_recording(tmp_path / "alone")) is None
+
+
+def test_what_is_not_there_is_one_line_with_the_remedy(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="make it with attnscope train"):
+        Run(tmp_path / "none")
+    with pytest.raises(InputError, match=f"attnscope capture {run} --part train"):
+        Run(run).recording("train")
+    with pytest.raises(InputError, match="--part train --moments"):
+        Run(run).moments("train")
+    with pytest.raises(InputError, match="no run with a network"):
+        open_recording(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="no normalization"):
+        _ = Run(tmp_path).normalization
+    with pytest.raises(InputError, match="no run's"):
+        Run(tmp_path).split("test")
+
+
+def test_importing_it_and_what_was_recorded_needs_no_torch(run: Path) -> None:
+    script = (
+        "import sys; from attnscope.runs import Run; import attnscope.commands.main\n"
+        f"run = Run({str(run)!r}); run.recording().logits; run.normalization; run.config\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
