@@ -11,11 +11,11 @@ from attnscope.attribution.grad_cam import HeadGraph, head_graph
 from attnscope.attribution.layers import last_map_layer
 from attnscope.attribution.methods import (
     ATTRIBUTIONS,
-    GRAD_CAM,
     Attribution,
     Explain,
     register_attribution,
 )
+from attnscope.recording.attributed import GRAD_CAM
 
 __all__ = [
     "ATTRIBUTIONS",

@@ -9,8 +9,9 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from attnscope.attribution.methods import GRAD_CAM, Attribution, register_attribution
+from attnscope.attribution.methods import Attribution, register_attribution
 from attnscope.errors import InputError
+from attnscope.recording.attributed import GRAD_CAM
 
 
 class HeadGraph:

@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from attnscope.registry import Registry
 
-GRAD_CAM = "grad_cam"
-"""The default, recorded of every image from the forward that gives everything else."""
-
 Explain = Callable[[nn.Module, Tensor, Tensor, str], Tensor]
 """``fn(model, images, target, layer) -> maps``: images ``(n, C, H, W)`` as the network gets them,
 the class to explain for each ``(n,)``, the path of a module (empty for a method of the input) ->

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from attnscope.attribution import head_graph, last_map_layer
+from attnscope.attribution import ATTRIBUTIONS, GRAD_CAM, head_graph, last_map_layer
 from attnscope.capturing.arrays import ShardArrays, gate_arrays, image_rows
 from attnscope.capturing.batching import (
     IN_UNIT_RANGE,
@@ -23,8 +23,8 @@ from attnscope.capturing.batching import (
     Batch,
     batches,
     thumbnails,
-    to_numpy,
 )
+from attnscope.capturing.explaining import Explanations, stored_map
 from attnscope.capturing.fingerprints import hash_data
 from attnscope.capturing.pooling import pooling_edits
 from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
@@ -35,6 +35,7 @@ from attnscope.gates.hooks import Edit, edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.networks.weights import hash_weights
+from attnscope.recording.attributed import Attributed, Attributions
 from attnscope.recording.format import TARGETS
 from attnscope.recording.moments import ClassSums, Moments, MomentsWriter
 from attnscope.recording.recording import Recording, RecordingWriter
@@ -42,7 +43,6 @@ from attnscope.sources import Source
 from attnscope.training.processes import Team
 
 _ALONE = Team()
-_LARGEST_CAM = torch.finfo(torch.float16).max
 
 
 def capture(
@@ -60,6 +60,8 @@ def capture(
     progress: bool = True,
     moments: bool = False,
     pooled_inputs: bool = False,
+    attributions: Sequence[str] = (),
+    attribution_images: int = 200,
     shard_images: int = SHARD_IMAGES,
     team: Team = _ALONE,
 ) -> Recording | Moments:
@@ -89,6 +91,11 @@ def capture(
         pooled_inputs: record also what each gate multiplies, as its mean over the axes that the
             gate has not (`Recording.pooled_input`). A gate that multiplies another gate, as in
             ``x * (gc * gs)``, has none: the recording's ``pooled_inputs`` names those that have.
+        attributions: attribution methods to record beside Grad-CAM, names of
+            `attnscope.attribution.ATTRIBUTIONS`. They cost many passes each, in float32. Those that
+            explain layers take the layers of Grad-CAM.
+        attribution_images: of how many images they are recorded, evenly over the data set
+            (`Recording.attributed_rows`).
         shard_images: images a shard, rounded up to whole batches. One shard is held in memory.
         team: the processes that share the work, each with the same call, over one folder that all
             of them see. `attnscope.training.processes.launched_team` tells which torchrun has
@@ -104,7 +111,14 @@ def capture(
     if team.leads and folder.exists():
         raise InputError(f"{folder} exists already; take another folder or remove it")
     settings = CaptureSettings(
-        grad_cam_layers, batch_size, precision, moments, pooled_inputs, shard_images
+        grad_cam_layers,
+        batch_size,
+        precision,
+        moments,
+        pooled_inputs,
+        attributions,
+        attribution_images,
+        shard_images,
     )
     count = len(dataset)  # type: ignore[arg-type]
     if not count:
@@ -124,6 +138,7 @@ def capture(
         over.choose_layers(grad_cam_layers)
         if pooled_inputs:
             over.pool_inputs()
+        chosen = over.choose_attributions(attributions, attribution_images)
         writer = (MomentsWriter if moments else RecordingWriter)(
             folder,
             gates=over.gates,
@@ -131,6 +146,7 @@ def capture(
             grad_cam_layers=over.layers,
             about={**(about or {}), "precision": precision, "torch": torch.__version__},
             pooled_inputs=[gate.name for gate in over.gates if gate.name in over.inputs],
+            attributions=chosen,
             identity={**over.identity(), "images_a_shard": size, "device": over.device.type},
             source=None if source is None else source.to_dict(),
             rank=team.rank,
@@ -143,12 +159,16 @@ def capture(
             disable=not (progress and team.leads),
             dynamic_ncols=True,
         )
-        with bar, writer, over.hooks():
-            for index in own:
-                if writer.has(index):
-                    bar.update(len(shards[index]))
-                else:
-                    writer.add_shard(*over.shard(shards[index], bar.update), index)
+        explained = Explanations(chosen, count)
+        with bar, writer:
+            left = [index for index in own if not writer.has(index)]
+            bar.update(sum(len(shards[index]) for index in own if index not in left))
+            # Before the hooks, under which the many passes of these methods would be read as well.
+            over.explain(explained, [shards[index] for index in left], progress and team.leads)
+            with over.hooks():
+                for index in left:
+                    arrays, rows = over.shard(shards[index], bar.update)
+                    writer.add_shard({**arrays, **explained.arrays(shards[index])}, rows, index)
             writer.wait_for(len(shards))
     return Moments(folder) if moments else Recording(folder)
 
@@ -197,6 +217,29 @@ class _Pass:
         """The layers of Grad-CAM: those that are given, else the one with the last map."""
         self.layers = (
             [last_map_layer(self.model, self.sample, self.gates)] if given is None else list(given)
+        )
+
+    def choose_attributions(self, names: Sequence[str], images: int) -> Attributions:
+        """The methods beside Grad-CAM, each with its layers.
+
+        Raises:
+            InputError: a method is not known, or no layer can be explained.
+        """
+        found: list[Attributed] = []
+        for name in dict.fromkeys(names):
+            method = ATTRIBUTIONS.find(name)
+            if name == GRAD_CAM:
+                continue  # it has its own place, and is of all images
+            layers = [""]
+            if method.grid == "layer":
+                layers = self.layers or [last_map_layer(self.model, self.sample, self.gates)]
+            found += [Attributed(name, layer) for layer in layers]
+        return Attributions(tuple(found), images) if found else Attributions()
+
+    def explain(self, explained: Explanations, shards: Sequence[range], progress: bool) -> None:
+        """Computes what the methods beside Grad-CAM say of the images of some shards."""
+        explained.compute(
+            self.model, self.dataset, shards, self.normalization, self.device, progress
         )
 
     def pool_inputs(self) -> None:
@@ -270,9 +313,7 @@ class _Pass:
             targets = (logits.argmax(1), labels.to(self.device))
             for target, classes in zip(TARGETS, targets, strict=True):
                 cam = self._head.grad_cam(layer, logits, classes)
-                # Beyond what float16 holds a map would be infinite, and no map.
-                cam = cam.clamp(-_LARGEST_CAM, _LARGEST_CAM).half()
-                arrays[f"grad_cam/{layer}/{target}"] = to_numpy(cam)
+                arrays[f"grad_cam/{layer}/{target}"] = stored_map(cam)
         return arrays
 
     def _batches(self, rows: range, size: int) -> Iterator[Batch]:

@@ -53,6 +53,8 @@ def capture_source(
         progress=progress,
         moments=settings.moments,
         pooled_inputs=settings.pooled_inputs,
+        attributions=settings.attributions,
+        attribution_images=settings.attribution_images,
         shard_images=settings.shard_images,
         team=team,
     )

@@ -29,18 +29,24 @@ class CaptureSettings:
     """Record sums over the images of each class, and no single image."""
     pooled_inputs: bool = False
     """Record also what each gate multiplies, pooled."""
+    attributions: Sequence[str] = ()
+    """Attribution methods beside Grad-CAM, by name."""
+    attribution_images: int = 200
+    """Of how many images these are recorded, evenly over the data set."""
     shard_images: int = SHARD_IMAGES
     """Images a shard, rounded up to whole batches."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(f"precision '{self.precision}' is not known; take fp32 or bf16")
-        for name in ("batch_size", "shard_images"):
+        for name in ("batch_size", "shard_images", "attribution_images"):
             if getattr(self, name) < 1:
                 said = name.replace("_", " ")
                 raise InputError(f"{said} is {getattr(self, name)}; it must be 1 or more")
         if self.moments and self.pooled_inputs:
             raise InputError("moments hold no pooled inputs of gates; leave one of the two out")
+        if self.moments and self.attributions:
+            raise InputError("moments hold no attributions of single images; leave one of them out")
 
     @property
     def rows_a_shard(self) -> int:

@@ -51,6 +51,11 @@ class Capture:
     RUN/moments/PART, or RUN/untrained/moments/PART."""
     pooled_inputs: bool = False
     """Record also what each gate multiplies, pooled to the gate's own axes by the mean."""
+    attribution: tuple[str, ...] = ()
+    """Attribution methods to record beside Grad-CAM, each at the cost of many passes:
+    integrated_gradients, layer_integrated_gradients, occlusion, or one that a plugin registers."""
+    attribution_images: int = 200
+    """Number of images, evenly over the data, of which --attribution is recorded."""
     shard_images: int = 2048
     """Images a shard, rounded up to whole batches: what is held in memory, what is kept when a
     capture is killed, and the least that a process of torchrun takes."""
@@ -68,6 +73,8 @@ class Capture:
             precision=self.precision,
             moments=self.moments,
             pooled_inputs=self.pooled_inputs,
+            attributions=self.attribution,
+            attribution_images=self.attribution_images,
             shard_images=self.shard_images,
         )
         source, out = self._choose()

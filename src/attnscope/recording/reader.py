@@ -16,6 +16,7 @@ from attnscope import layout
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.kinds import KINDS, Gate
+from attnscope.recording.attributed import Attributions
 from attnscope.recording.format import (
     FORMAT,
     ROW_COLUMNS,
@@ -76,6 +77,9 @@ class ShardReader(ABC):
             self.classes: list[str] = parse_items(manifest["classes"], str)
             self.grad_cam_layers: list[str] = parse_items(manifest["grad_cam_layers"], str)
             self.pooled_inputs: list[str] = parse_items(manifest.get("pooled_inputs", []), str)
+            known = manifest.get("attributions")
+            self.attributions = Attributions() if known is None else Attributions.from_dict(known)
+            """Attribution methods beside Grad-CAM, and of how many images."""
             self.about: dict[str, Any] = dict(manifest["about"])
             self._source: object = manifest.get("source")
             self._shards = [parse_shard(shard) for shard in parse_items(manifest["shards"], dict)]
@@ -208,12 +212,15 @@ class ShardReader(ABC):
             wanted = " or ".join(k.name for k in KINDS.values() if trait in k.traits)
             raise InputError(f"gate '{name}' is of kind {gate.kind}, not {wanted}")
 
-    def _expect_grad_cam(self, layer: str | None, target: str) -> str:
-        """The layer that is meant (default: the last one), if it was recorded."""
+    def _expect_target(self, target: str) -> None:
         if target not in TARGETS:
             raise InputError(
                 f"Grad-CAM target '{target}' is not known; take {' or '.join(TARGETS)}"
             )
+
+    def _expect_grad_cam(self, layer: str | None, target: str) -> str:
+        """The layer that is meant (default: the last one), if it was recorded."""
+        self._expect_target(target)
         if layer is None and self.grad_cam_layers:
             layer = self.grad_cam_layers[-1]
         if layer not in self.grad_cam_layers:

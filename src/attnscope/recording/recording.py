@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from attnscope import layout
 from attnscope.errors import InputError
 from attnscope.kinds import MAP, PER_CHANNEL
+from attnscope.recording.attributed import GRAD_CAM, Attributed
 from attnscope.recording.format import TARGETS
 from attnscope.recording.places import find_recordings as find_recordings
 from attnscope.recording.reader import ShardReader
@@ -29,13 +30,18 @@ class RecordingWriter(ShardWriter):
     The arrays of a shard are ``gate/NAME`` (float32, ``(n, C)`` or ``(n, H, W)``),
     ``grad_cam/LAYER/predicted`` and ``.../true`` (float16, signed, ``(n, h, w)``), ``logits``
     (float32, ``(n, K)``), and ``images`` (uint8, ``(n, H, W, 3)``); where it was asked for also
-    ``pooled/NAME`` (float32, of the shape of ``gate/NAME``).
+    ``pooled/NAME`` (float32, of the shape of ``gate/NAME``) and, of the images that have any,
+    ``attribution/METHOD/LAYER/TARGET`` (float16, signed, ``(m, h, w)``).
     """
 
     kind = "recording"
 
     def _check(self, arrays: Mapping[str, NDArray[Any]], rows: pd.DataFrame) -> None:
-        counts = {key: len(value) for key, value in arrays.items() if len(value) != len(rows)}
+        counts = {
+            key: len(value)
+            for key, value in arrays.items()
+            if len(value) != len(rows) and not key.startswith("attribution/")
+        }
         if len(rows) == 0 or counts:
             raise ValueError(f"a shard of {len(rows)} rows cannot hold arrays of {counts}")
         needed = [f"gate/{gate.name}" for gate in self._gates]
@@ -106,6 +112,48 @@ class Recording(ShardReader):
         layer = self._expect_grad_cam(layer, target)
         return self._array(f"grad_cam/{layer}/{target}", rows).astype(np.float32)
 
+    @property
+    def attribution_methods(self) -> list[str]:
+        """Names of the attribution methods that were recorded, Grad-CAM first."""
+        other = dict.fromkeys(found.method for found in self.attributions.methods)
+        return [*([GRAD_CAM] if self.grad_cam_layers else []), *other]
+
+    def attributed_rows(self, method: str = GRAD_CAM) -> NDArray[np.int64]:
+        """The images of which a method has maps, ``(n,)``, sorted; of Grad-CAM all.
+
+        Raises:
+            InputError: the method was not recorded.
+        """
+        if method == GRAD_CAM:
+            self._expect_grad_cam(None, TARGETS[0])
+            return np.arange(len(self))
+        self._attributed(method, None)
+        return self.attributions.rows(len(self))
+
+    def attribution(
+        self, method: str = GRAD_CAM, layer: str | None = None, target: str = TARGETS[0]
+    ) -> NDArray[np.float32]:
+        """Signed maps of a method, ``(n, h, w)``, one for each of `attributed_rows`.
+
+        Args:
+            method: one of `attribution_methods`.
+            layer: of a method that explains layers; default the last one that was recorded.
+            target: ``predicted`` or ``true``, the class that is explained.
+
+        Raises:
+            InputError: the method, the layer or the target was not recorded.
+        """
+        if method == GRAD_CAM:
+            return self.grad_cam(layer, target)
+        found = self._attributed(method, layer)
+        self._expect_target(target)
+        rows, first, pieces = self.attributions.rows(len(self)), 0, []
+        for shard in self._shards:
+            if ((rows >= first) & (rows < first + shard.count)).any():
+                pieces.append(self._piece(shard, found.key(target)))
+            first += shard.count
+        return np.concatenate(pieces).astype(np.float32)
+
     def image(self, i: int) -> NDArray[np.uint8]:
         """The picture of image ``i``, ``(H, W, 3)``."""
         if not 0 <= i < len(self):
@@ -127,4 +175,34 @@ class Recording(ShardReader):
         keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in TARGETS]
         for key in [*keys, "logits", "images"]:
             found += verify_array(key, self._shards, self._piece)
+        return found + self._verify_attributions()
+
+    def _verify_attributions(self) -> list[str]:
+        found = []
+        for wanted in self.attributions.methods:
+            for target in TARGETS:
+                key = wanted.key(target)
+                try:
+                    maps = self.attribution(wanted.method, wanted.layer, target)
+                except InputError as error:
+                    found.append(f"{key}: {error}")
+                    continue
+                if len(maps) != len(self.attributed_rows(wanted.method)):
+                    found.append(f"{key}: {len(maps)} maps, not one for each stated image")
+                if not np.isfinite(maps).all():
+                    found.append(f"{key}: values that are not finite")
         return found
+
+    def _attributed(self, method: str, layer: str | None) -> Attributed:
+        known = [found for found in self.attributions.methods if found.method == method]
+        if not known:
+            has = ", ".join(self.attribution_methods) or "none"
+            raise InputError(
+                f"{self.folder} has no attributions by '{method}'; it has {has}: capture with "
+                f"--attribution {method}"
+            )
+        for found in known:
+            if layer in (None, found.layer):
+                return known[-1] if layer is None else found
+        layers = ", ".join(found.layer or "the input" for found in known)
+        raise InputError(f"{self.folder} has no {method} of '{layer}'; it has {layers}")

@@ -15,7 +15,16 @@ from attnscope.errors import InputError
 from attnscope.files import read_json, sha256_of
 from attnscope.recording.format import Shard, shard_file
 
-_PLANNED = ("format", "kind", "classes", "gates", "grad_cam_layers", "about", "pooled_inputs")
+_PLANNED = (
+    "format",
+    "kind",
+    "classes",
+    "gates",
+    "grad_cam_layers",
+    "about",
+    "pooled_inputs",
+    "attributions",
+)
 
 
 def verify_files(folder: Path, plan_id: str | None, shards: Sequence[Shard]) -> list[str]:

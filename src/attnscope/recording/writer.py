@@ -28,6 +28,7 @@ from attnscope import layout
 from attnscope.errors import InputError
 from attnscope.files import sha256_of, write_bytes, write_json
 from attnscope.kinds import Gate
+from attnscope.recording.attributed import Attributions
 from attnscope.recording.format import (
     FORMAT,
     ROW_COLUMNS,
@@ -35,6 +36,8 @@ from attnscope.recording.format import (
     shard_name,
 )
 from attnscope.recording.partial import PartialFolder, wait_until
+
+_NO_ATTRIBUTIONS = Attributions()
 
 
 class ShardWriter(ABC):
@@ -55,6 +58,7 @@ class ShardWriter(ABC):
         grad_cam_layers: list[str],
         about: Mapping[str, Any],
         pooled_inputs: Sequence[str] = (),
+        attributions: Attributions = _NO_ATTRIBUTIONS,
         identity: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
         rank: int = 0,
@@ -69,6 +73,7 @@ class ShardWriter(ABC):
             grad_cam_layers: paths of modules.
             about: what the folder tells of itself, of JSON values.
             pooled_inputs: names of the gates of which what they multiply is written as well.
+            attributions: the attribution methods of which some images have maps.
             identity: what else must be the same for a half-done folder to be gone on with, of JSON
                 values: weights, data, batch size ...
             source: where the network and the images come from, of JSON values: no part of the
@@ -84,6 +89,8 @@ class ShardWriter(ABC):
         }
         if pooled_inputs:  # without any, the plan stays that of a capture before there were any
             self._header["pooled_inputs"] = list(pooled_inputs)
+        if attributions.methods:
+            self._header["attributions"] = attributions.to_dict()
         plan = {"format": FORMAT, "kind": self.kind, **self._header, **(identity or {})}
         # What cannot be written is said before the work.
         plan_file = (json.dumps(plan, indent=2, allow_nan=False) + "\n").encode()

@@ -1,0 +1,86 @@
+"""Attribution methods that cost many passes, of some images of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from attnscope.attribution import ATTRIBUTIONS
+from attnscope.capturing.batching import batches, to_numpy
+from attnscope.data.images import LabelledImages, Normalization
+from attnscope.recording.attributed import Attributions
+from attnscope.recording.format import TARGETS
+
+_LARGEST = torch.finfo(torch.float16).max
+_BATCH = 32
+
+
+def stored_map(cam: Tensor) -> NDArray[np.float16]:
+    """A batch of maps ``(n, h, w)`` as it is stored, in float16.
+
+    Beyond what float16 holds a map would be infinite, and no map.
+    """
+    stored: NDArray[np.float16] = to_numpy(cam.clamp(-_LARGEST, _LARGEST).half())
+    return stored
+
+
+class Explanations:
+    """The maps of some images, computed before the pass and handed out shard by shard."""
+
+    def __init__(self, attributions: Attributions, count: int) -> None:
+        self._attributions = attributions
+        self._rows = attributions.rows(count)
+        self._maps: dict[str, dict[int, NDArray[np.float16]]] = {}
+
+    def compute(
+        self,
+        model: nn.Module,
+        dataset: LabelledImages | Dataset[tuple[Tensor, int]],
+        shards: Sequence[range],
+        normalization: Normalization,
+        device: torch.device,
+        progress: bool,
+    ) -> None:
+        """Computes those of the images of some shards, in float32.
+
+        Args:
+            model: the network, in eval mode, without hooks.
+            dataset: of `attnscope.capture`, as is ``normalization``.
+            shards: the rows of each.
+            normalization: as there.
+            device: where the network is.
+            progress: whether to show a bar.
+        """
+        wanted = [int(row) for row in self._rows if any(row in shard for shard in shards)]
+        done = 0
+        with tqdm(
+            total=len(wanted), unit="image", desc="attributions",
+            disable=not (progress and wanted), dynamic_ncols=True,
+        ) as bar:  # fmt: skip
+            for batch in batches(dataset, wanted, _BATCH, normalization, device):
+                rows = wanted[done : done + len(batch.labels)]
+                done += len(rows)
+                with torch.no_grad():
+                    predicted = model(batch.x).argmax(1)
+                classes = {"predicted": predicted, "true": batch.labels.to(device)}
+                for found in self._attributions.methods:
+                    explain = ATTRIBUTIONS.find(found.method).explain
+                    for target in TARGETS:
+                        maps = stored_map(explain(model, batch.x, classes[target], found.layer))
+                        kept = self._maps.setdefault(found.key(target), {})
+                        kept |= dict(zip(rows, maps, strict=True))
+                bar.update(len(rows))
+
+    def arrays(self, rows: range) -> dict[str, NDArray[Any]]:
+        """Those of the images of a shard: ``(n, h, w)`` each; none where none of them has any."""
+        inside = [int(row) for row in self._rows if row in rows]
+        if not inside:
+            return {}
+        return {key: np.stack([maps[row] for row in inside]) for key, maps in self._maps.items()}
