@@ -357,3 +357,31 @@ def test_a_gate_that_is_written_out_and_then_varies_is_refused() -> None:
     model.varies = True
     with watch_gates(model, gates), pytest.raises(InputError, match="varies along W"):
         model(x)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_factor_has_the_axes_of_the_features(batched: bool) -> None:
+    """Without a batch axis what is read has one of length 1; from parameters alone it has none."""
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.linspace(-1, 1, 3).view(3, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x * torch.sigmoid(self.scale)
+            return x * torch.sigmoid(x.mean((-2, -1), keepdim=True))
+
+    model, x = Both(), pictures()
+    x = x if batched else x[0]
+    static, own = find_gates(model, x, ("static", "channel"))
+    assert (static.kind, static.axes, own.kind) == ("static", "C", "channel")
+    with torch.no_grad(), watch_gates(model, [static, own]) as seen:
+        plain = model(x)
+    assert seen[static.name].shape == (3,)
+    assert seen[own.name].shape == (len(x) if batched else 1, 3)
+    factors = {gate.name: as_factor(seen[gate.name], gate) for gate in (static, own)}
+    assert factors[own.name].ndim == x.ndim
+    edits = {name: lambda g, f, new=new: new for name, new in factors.items()}
+    with torch.no_grad(), edit_gates(model, edits, [static, own]):
+        assert torch.equal(model(x), plain)

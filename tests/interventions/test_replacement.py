@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from attnscope import Recording, capture, edit_gates, figures
@@ -154,3 +154,24 @@ def test_the_mean_of_the_predicted_class_is_not_that_of_the_true_one(tmp_path: P
         with torch.no_grad(), edit_gates(model, edits):
             wanted = margins(model(x).numpy(), labels)
         np.testing.assert_allclose(rows["margin"], wanted, atol=1e-5)
+
+
+def test_a_gate_over_paths_has_no_value_that_changes_nothing(tmp_path: Path) -> None:
+    class Paths(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            z = x.mean((2, 3))
+            weights = torch.stack([z, -z], 1).softmax(1)[..., None, None]
+            y = (torch.stack([x, x.square()], 1) * weights).sum(1)
+            return (y * torch.sigmoid(y.mean((2, 3), keepdim=True))).mean((2, 3))
+
+    model, data = Paths().eval(), toy_images()
+    recording = capture(model, data, tmp_path / "r", grad_cam_layers=(), progress=False)
+    assert isinstance(recording, Recording)
+    kinds = {gate.name: gate.kind for gate in recording.gates}
+    assert sorted(kinds.values()) == ["branch", "channel"]
+    outcomes = replace_gates(Bench(model, data, recording), progress=False)
+    edits = outcomes.groupby("target", observed=True)["edit"].agg(set)
+    for name, kind in kinds.items():
+        assert ("neutral" in edits[name]) == (kind == "channel")
+        assert "mean" in edits[name]
+    assert "neutral" not in edits["all"]

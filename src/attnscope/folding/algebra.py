@@ -104,7 +104,7 @@ def mean_gates(
         images: usually the training part, un-augmented.
         normalization: which the network was trained with.
         spatial: ``map``, or ``number`` for the mean over the pixels as well.
-        batch_size: images a forward.
+        batch_size: images per forward.
 
     Returns:
         Name -> float32 on the CPU, in the order in which the gates act: ``(C,)`` of a channel gate,

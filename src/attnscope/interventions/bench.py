@@ -48,7 +48,7 @@ class Bench:
         normalization: as for `attnscope.capture`.
         images: about how many are scored; of each class its share, and at most half of it.
         seed: of all that is drawn.
-        batch_size: images a forward. What the modules of one batch return is held in memory.
+        batch_size: images per forward. What the modules of one batch return is held in memory.
 
     Raises:
         InputError: the recording is of other images, of another network or precision, or has too
