@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from attnscope.errors import InputError
 from attnscope.kinds import PER_CHANNEL
+from attnscope.recording.attributed import GRAD_CAM
 from attnscope.recording.recording import Recording
 from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
 from attnscope.statistics.inference import holm, mcnemar
@@ -142,13 +143,25 @@ def compare_class_order(a: Recording, b: Recording, seed: int = 0) -> pd.DataFra
     "How alike the Grad-CAM of two networks is, image by image.", takes=("recording", "recording")
 )
 def compare_grad_cam(
-    a: Recording, b: Recording, target: str = "predicted", seed: int = 0
+    a: Recording,
+    b: Recording,
+    target: str = "predicted",
+    seed: int = 0,
+    attribution: str = GRAD_CAM,
 ) -> pd.DataFrame:
     """Grad-CAM of two networks after the ReLU, image by image at the coarser of their grids.
 
     Scores as in ``map_agreement``, of the last recorded layer of each. The null: b's Grad-CAM of
     another image, never the same, drawn by ``seed`` among the scored. With the target ``predicted``
     the two maps explain different classes where the networks disagree.
+
+    Args:
+        a: the first network.
+        b: the second network.
+        target: ``predicted`` or ``true``, the class that is explained.
+        seed: of the other images.
+        attribution: another method that was recorded of both, in the place of Grad-CAM; of the
+            images of which it was.
 
     Returns:
         One row of ``all`` images, then one row a class: class, spearman, iou, null_spearman,
@@ -157,13 +170,22 @@ def compare_grad_cam(
         ReLU).
 
     Raises:
-        InputError: the recordings are not of the same images, one has no Grad-CAM, or the target is
-            not known.
+        InputError: the recordings are not of the same images, one has no Grad-CAM (or other
+            attribution), the attributions are not of the same images, or the target is not known.
     """
     expect_same_images(a, b)
-    map_a, map_b = (np.maximum(recording.grad_cam(target=target), 0) for recording in (a, b))
-    scores = score_maps(map_a, map_b, a.labels, seed)
-    return mean_scores(scores, a.labels, a.classes)[["class", *SCORES, "scored", "constant"]]
+    map_a, map_b = (
+        np.maximum(recording.attribution(attribution, target=target), 0) for recording in (a, b)
+    )
+    rows = a.attributed_rows(attribution)
+    if not np.array_equal(rows, b.attributed_rows(attribution)):
+        raise InputError(
+            f"{a.folder} and {b.folder} hold {attribution} of other images; capture both with the "
+            "same --attribution-images"
+        )
+    labels = a.labels[rows]
+    scores = score_maps(map_a, map_b, labels, seed)
+    return mean_scores(scores, labels, a.classes)[["class", *SCORES, "scored", "constant"]]
 
 
 def _profile_distances(recording: Recording, gate: str) -> NDArray[np.float64]:

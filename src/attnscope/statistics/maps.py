@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.kinds import MAP
+from attnscope.recording.attributed import GRAD_CAM
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.statistics.agreement import (
@@ -70,7 +71,11 @@ def class_mean_grad_cam(
     trait=MAP,
 )
 def map_agreement(
-    recording: Recording, gate: str, target: str = "predicted", seed: int = 0
+    recording: Recording,
+    gate: str,
+    target: str = "predicted",
+    seed: int = 0,
+    attribution: str = GRAD_CAM,
 ) -> pd.DataFrame:
     """A spatial gate against Grad-CAM after its ReLU, image by image, at the coarser grid.
 
@@ -86,6 +91,14 @@ def map_agreement(
     in the middle of the grid, its standard deviation a quarter of each side, is "the centre", with
     which the gate alone is compared.
 
+    Args:
+        recording: what to read.
+        gate: one with a map.
+        target: ``predicted`` or ``true``, the class that the attribution explains.
+        seed: of the other images.
+        attribution: another method that was recorded, in the place of Grad-CAM; of the images of
+            which it was (`Recording.attributed_rows`).
+
     Returns:
         One row an image: row, class (the true one), spearman (-1 to 1), iou (0 to 1),
         null_spearman, null_iou, same_class_spearman, same_class_iou, centre_spearman, centre_iou,
@@ -95,19 +108,27 @@ def map_agreement(
         class, and the centre scores on a grid of at most two cells a side, which has no centre.
 
     Raises:
-        InputError: there is no such spatial gate, no Grad-CAM was recorded, or the target is not
-            known.
+        InputError: there is no such spatial gate, no Grad-CAM (or other attribution) was recorded,
+            or the target is not known.
     """
-    grad_cam = np.maximum(recording.grad_cam(target=target), 0)
-    frame = score_maps(recording.spatial(gate), grad_cam, recording.labels, seed)
-    frame.insert(0, "row", np.arange(len(recording)))
-    frame.insert(1, "class", np.array(recording.classes)[recording.labels])
+    explained = np.maximum(recording.attribution(attribution, target=target), 0)
+    rows = recording.attributed_rows(attribution)
+    maps, labels = recording.spatial(gate), recording.labels
+    if attribution != GRAD_CAM:  # of Grad-CAM they are all, and a copy would double the memory
+        maps, labels = maps[rows], labels[rows]
+    frame = score_maps(maps, explained, labels, seed)
+    frame.insert(0, "row", rows)
+    frame.insert(1, "class", np.array(recording.classes)[labels])
     return frame
 
 
 @statistic("Whether gates and Grad-CAM look at the same place, with intervals.")
 def agreement_summary(
-    recording: Recording, target: str = "predicted", seed: int = 0, resamples: int = 1000
+    recording: Recording,
+    target: str = "predicted",
+    seed: int = 0,
+    resamples: int = 1000,
+    attribution: str = GRAD_CAM,
 ) -> pd.DataFrame:
     """Means of ``map_agreement`` over the scored images, for every spatial gate, with intervals.
 
@@ -119,6 +140,7 @@ def agreement_summary(
         target: ``predicted`` or ``true``, the class whose logit Grad-CAM explains.
         seed: of the other images, and of the resamples.
         resamples: of the images.
+        attribution: of `map_agreement`.
 
     Returns:
         For each gate one row of ``all`` images and then one row a class: gate, depth, class; the
@@ -133,12 +155,13 @@ def agreement_summary(
         InputError: no Grad-CAM was recorded, the target is not known, or resamples is below 1.
     """
     expect_positive("resamples", resamples, 1000)
-    labels, classes = recording.labels, recording.classes
+    classes = recording.classes
     frames = []
     for depth, gate in enumerate(recording.gates, start=1):
         if not gate.has(MAP):
             continue
-        scores = map_agreement(recording, gate.name, target, seed)
+        scores = map_agreement(recording, gate.name, target, seed, attribution)
+        labels = recording.labels[scores["row"]]
         frame = mean_scores(scores, labels, classes)
         frame = frame.join(score_intervals(scores, labels, len(classes), resamples, seed))
         frames.append(frame.assign(gate=gate.name, depth=depth))
