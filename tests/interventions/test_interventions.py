@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from attnscope import InputError, Recording, capture, edit_gates, figures, find_gates
+from attnscope import InputError, Recording, capture, edit_gates, find_gates
 from attnscope.gates.hooks import watch_gates
 from attnscope.interventions import (
     Bench,
@@ -30,10 +30,13 @@ from attnscope.interventions import (
 )
 from attnscope.interventions.randomization import _drawn_anew, _modules_of, _up_to, expect_seeds
 from attnscope.interventions.replay import plan_of
-from attnscope.pictures import USAGE, Unavailable, usage_of
-from attnscope.pictures.usage import static_sentence, usage_sentence
+from attnscope.plots import Unavailable, plots_of
+from attnscope.plots.decodable_and_used import usage_sentence
+from attnscope.plots.runs import find_outcomes
+from attnscope.plots.static_gates import static_sentence
+from attnscope.plots.subjects import Intervened
+from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
-from attnscope.report import find_outcomes
 from attnscope.statistics import compare_gates, gate_usage, sampling
 from attnscope.statistics.effects import (
     edit_contrast,
@@ -172,10 +175,10 @@ def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
             usage_of(again), usage_of(outcomes), check_exact=False, rtol=1e-12
         )
         verdicts[mode] = usage_of(again).loc[0, "verdict"]
-        with figures.style():
-            pictures = {name: make(bench.recording, again) for name, make in USAGE.items()}
-        captions[mode] = pictures["decodable_and_used"].caption
-        assert all(len(picture.figures) == 1 for picture in pictures.values())
+        made = Intervened(bench.recording, again)
+        drawings = {plot.name: plot.make(made) for plot in plots_of(Intervened)}
+        captions[mode] = drawings["decodable_and_used"].caption
+        assert all(len(drawing.figures) == 1 for drawing in drawings.values())
         assert find_outcomes(bench.recording) is not None
     assert verdicts == {"used": USED, "ignored": UNUSED, "constant": CONSTANT}
     assert "It is used at 1, most at gate" in captions["used"]
