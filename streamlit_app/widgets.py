@@ -16,7 +16,7 @@ from cached import Run
 from PIL import Image
 
 from attnscope.errors import InputError
-from attnscope.plots import Plot, Unavailable
+from attnscope.plots import PLOTS, Plot, Unavailable
 from attnscope.plots.text import as_percent
 
 _P = ParamSpec("_P")
@@ -77,6 +77,21 @@ def show_plot(plot: Plot[Any, Any], draw: Callable[[str], cached.Shown]) -> None
     for page in pages:
         st.image(page, width="stretch")
     st.text(caption)
+
+
+def browse(draw: dict[str, Callable[[str], cached.Shown]], key: str) -> None:
+    """One plot at a time, out of all.
+
+    Args:
+        draw: for each plot, its name -> figures and caption.
+        key: of the box in which a plot is chosen.
+    """
+    name = st.selectbox(
+        "Figure", list(draw), format_func=lambda name: PLOTS[name].title, key=key,
+        bind="query-params",
+    )  # fmt: skip
+    st.text(PLOTS[name].about)
+    show_plot(PLOTS[name], draw[name])
 
 
 def show_grid(png: bytes) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 from cached import Run
 from widgets import (
+    browse,
     chosen_run,
     in_percent,
     literal,
@@ -149,6 +150,10 @@ def _images(a: Run, b: Run) -> None:
     show_plot(PLOTS["disagreements"], partial(cached.comparison, a, b))
 
 
+def _all(a: Run, b: Run) -> None:
+    browse({plot.name: partial(cached.comparison, a, b) for plot in plots_of(Pair)}, "pair_figure")
+
+
 def _plots_that_need(what: str, a: Run, b: Run) -> None:
     for plot in plots_of(Pair):
         if plot.asks(what):
@@ -198,7 +203,10 @@ with st.sidebar:
     st.selectbox("Compare with", others, key="other", bind="query-params")
 other = found[st.session_state["other"]]
 st.markdown(f"First network {literal(run.label)}, second network {literal(other.label)}.")
-VIEWS = {"Accuracy": _accuracy, "Gates": _gates, "Grad-CAM": _grad_cam, "Images": _images}
+VIEWS = {
+    "Accuracy": _accuracy, "Gates": _gates, "Grad-CAM": _grad_cam, "Images": _images,
+    "All figures": _all,
+}  # fmt: skip
 view = st.segmented_control(
     "View", list(VIEWS), default="Accuracy", required=True, key="comparison_view",
     bind="query-params", label_visibility="collapsed",
