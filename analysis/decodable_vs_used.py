@@ -15,13 +15,15 @@ from typing import Annotated
 import pandas as pd
 import tyro
 
-from attnscope import figures, statistics
+from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
-from attnscope.pictures import USAGE, joint_of, seed_differences, seed_usage, usage_of, usages_of
-from attnscope.recording.outcomes import Outcomes, outcomes_folder
+from attnscope.plots import PLOTS, plots_of
+from attnscope.plots.subjects import Intervened, Seeds, TwoKinds
+from attnscope.plots.usage import joint_of, usage_of
+from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
 from attnscope.recording.recording import Recording
-from attnscope.report import find_outcomes, write_pictures, write_report
+from attnscope.report import write_drawings, write_report
 from attnscope.statistics.seeds import expect_pairs
 
 
@@ -47,7 +49,7 @@ def main(
         if recording.gates and older.exists() and find_outcomes(recording) is None:
             raise InputError(f"{older} is of another recording; remove it to make it again")
     with new_folder(out) as folder:
-        pictures = {}
+        drawings = {}
         for kind, seeds in kinds.items():
             made, tables = [], []
             for recording in seeds if seeds[0].gates else ():
@@ -60,26 +62,24 @@ def main(
                 usage = pd.concat([usage_of(outcomes), joint_of(outcomes)], ignore_index=True)
                 tables.append(usage)
                 write_bytes(folder / f"{run.name}-usage.csv", usage.to_csv(index=False).encode())
-                with figures.style():
-                    for name, make in USAGE.items():
-                        pictures[f"{run.name}-{name}"] = make(recording, outcomes)
+                for plot in plots_of(Intervened):
+                    drawings[f"{run.name}-{plot.name}"] = plot.make(Intervened(recording, outcomes))
             if len(made) > 1:
-                usages, joints = usages_of(seeds, made), [joint_of(each) for each in made]
                 name = f"{kind}-usage_over_seeds"
+                drawings[name] = PLOTS["seed_usage"].make(Seeds(kind, seeds, made))
                 table = statistics.usage_over_seeds(tables)
                 write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
-                with figures.style():
-                    pictures[name] = seed_usage(usages, joints, kind)
         for a, b in pairs:
             table = statistics.compare_seeds(kinds[a], kinds[b])
             write_bytes(folder / f"{a}-{b}.csv", table.to_csv(index=False).encode())
-            with figures.style():
-                pictures[f"{a}-{b}"] = seed_differences(kinds[a], kinds[b], (a, b))
-        write_pictures(pictures, folder)
+            drawings[f"{a}-{b}"] = PLOTS["seed_differences"].make(
+                TwoKinds((a, b), kinds[a], kinds[b])
+            )
+        write_drawings(drawings, folder)
         write_report(list(runs), folder / "report.html")
-    for name, picture in pictures.items():
-        print(f"{name}: {picture.caption}")
-    print(f"{out}: {len(pictures)} figures, tables, report.html")
+    for name, drawing in drawings.items():
+        print(f"{name}: {drawing.caption}")
+    print(f"{out}: {len(drawings)} figures, tables, report.html")
 
 
 def is_cut_short(outcomes: Outcomes) -> bool:

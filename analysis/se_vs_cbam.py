@@ -11,7 +11,8 @@ import tyro
 from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import write_bytes
-from attnscope.pictures import accuracy_sentence
+from attnscope.plots import per_class_accuracy
+from attnscope.plots.subjects import Pair
 from attnscope.recording.recording import Recording
 from attnscope.report import write_comparison, write_report
 
@@ -31,8 +32,9 @@ def main(
     if out.exists():
         raise InputError(f"{out} exists already; take another folder with --out or remove it")
     a, b = Recording(first), Recording(second)
+    accuracy = per_class_accuracy.compute(Pair(a, b))
     tables = {
-        "accuracy": statistics.compare_accuracy(a, b),
+        "accuracy": accuracy.comparison,
         "profiles": statistics.compare_profiles(a, b),
         "class_order": statistics.compare_class_order(a, b),
         "grad_cam": statistics.compare_grad_cam(a, b),
@@ -44,7 +46,7 @@ def main(
         write_bytes(out / f"{name}.csv", table.to_csv(index=False).encode())
     write_comparison(first, second, out)
     write_report([first, second], out / "report.html")
-    print(accuracy_sentence(tables["accuracy"], a.name, b.name))
+    print(per_class_accuracy.caption(accuracy))
     print(f"{out}: {len(tables)} tables, figures, report.html")
 
 

@@ -21,6 +21,7 @@ page = st.navigation(
             st.Page("views/usage.py", title="Decodable and used", icon=":material/science:"),
             st.Page("views/confusion.py", title="Confusion matrix", icon=":material/apps:"),
             st.Page("views/mistakes.py", title="Misclassified", icon=":material/error:"),
+            st.Page("views/figures.py", title="All figures", icon=":material/photo_library:"),
         ],
         "Two networks": [
             st.Page("views/comparison.py", title="Comparison", icon=":material/compare_arrows:")

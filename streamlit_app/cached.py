@@ -18,9 +18,16 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
-from attnscope import figures, pictures, report, statistics
+from attnscope import report, statistics
 from attnscope.errors import InputError
-from attnscope.recording.outcomes import Outcomes, outcomes_folder
+from attnscope.kinds import MAP
+from attnscope.layout import ABOUT, MANIFEST, RECORDINGS
+from attnscope.plots import PLOTS, Drawing, subjects
+from attnscope.plots.subjects import Pair
+from attnscope.plots.text import short_names, shorten
+from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
+from attnscope.plots.usage import usage_of
+from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
 from attnscope.recording.recording import Recording, find_recordings
 
 
@@ -53,7 +60,7 @@ def runs() -> tuple[dict[str, Run], list[str]]:
         InputError: there is no recording.
     """
     root = folder()
-    manifests = [path / "manifest.json" for path in find_recordings(root)]
+    manifests = [path / MANIFEST for path in find_recordings(root)]
     hashes = (hashlib.sha256(file.read_bytes()).hexdigest() for file in manifests)
     return _open(root, tuple(zip(map(str, manifests), hashes, strict=True)))
 
@@ -70,8 +77,8 @@ def _open(root: Path, manifests: tuple[tuple[str, str], ...]) -> tuple[dict[str,
     opened = {}
     for recording in found:
         place = recording.folder.relative_to(root).parts
-        parts = [part for part in place if part != "recordings"]
-        if not parts or place[0] == "recordings":
+        parts = [part for part in place if part != RECORDINGS]
+        if not parts or place[0] == RECORDINGS:
             parts = [root.resolve().name, *parts]
         label = "/".join(parts)
         path = str(recording.folder)
@@ -212,13 +219,13 @@ def interventions(run: Run) -> Intervened | None:
     Raises:
         InputError: they cannot be read.
     """
-    about = (outcomes_folder(run.recording.folder) / "about.json").resolve()
+    about = (outcomes_folder(run.recording.folder) / ABOUT).resolve()
     if not about.is_relative_to(folder().resolve()) or not about.is_file():
         return None
     # Before they are read: what is written in between is then read again.
     files = sorted((file.name, file.stat().st_mtime_ns) for file in about.parent.iterdir())
     key = f"{run.key} {hashlib.sha256(repr(files).encode()).hexdigest()}"
-    outcomes = report.find_outcomes(run.recording)
+    outcomes = find_outcomes(run.recording)
     return None if outcomes is None else Intervened(run, key, outcomes)
 
 
@@ -233,19 +240,21 @@ def gate_usage(made: Intervened) -> pd.DataFrame:
     Raises:
         Unavailable: an experiment that it needs was not made.
     """
-    return pictures.usage_of(made.outcomes)
+    return usage_of(made.outcomes)
 
 
-# --------------------------------------------------------------------------------------- pictures
+# ------------------------------------------------------------------------------ images and plots
 
 GRAD_CAM = "Grad-CAM"
 PICTURE = "picture"
+Shown = tuple[list[bytes], str]
+"""The figures of a plot as PNG, with its caption (plain text, not markdown)."""
 
 
 def overlays(run: Run) -> list[str]:
     """What a gallery can show: the pictures, Grad-CAM over them, or a spatial gate over them."""
     cam = [GRAD_CAM] if run.recording.grad_cam_layers else []
-    return [PICTURE, *cam, *(gate.name for gate in run.recording.gates_of_kind("spatial"))]
+    return [PICTURE, *cam, *(gate.name for gate in run.recording.gates_with(MAP))]
 
 
 def heat(run: Run, row: int, source: str) -> NDArray[Any]:
@@ -254,7 +263,7 @@ def heat(run: Run, row: int, source: str) -> NDArray[Any]:
     if source == GRAD_CAM:
         signed: NDArray[Any] = run.recording.grad_cam(rows=rows)[0]
         return signed.clip(0)
-    values: NDArray[Any] = run.recording.spatial(source, rows)[0]
+    values: NDArray[Any] = run.recording.gate(source, rows)[0]
     return values
 
 
@@ -267,33 +276,38 @@ def picture(run: Run, row: int, source: str, low: float, high: float) -> bytes:
     image = run.recording.image(row)
     if source == PICTURE:
         return layouts.enlarged(image)
-    cmap = figures.GRAD_CAM_MAP if source == GRAD_CAM else figures.GATE_MAP
+    cmap = GRAD_CAM_MAP if source == GRAD_CAM else GATE_MAP
     return layouts.overlay(image, heat(run, row, source), low, high, cmap)
 
 
 @_draw
-def figure(run: Run, name: str) -> tuple[list[bytes], str]:
-    """A figure of ``pictures.FIGURES`` as PNG, with its caption (plain text, not markdown)."""
-    with figures.style():
-        return _rendered(pictures.FIGURES[name](run.recording))
+def plot(run: Run, name: str) -> Shown:
+    """A plot of one recording.
+
+    Raises:
+        Unavailable: the recording cannot have it.
+    """
+    return _rendered(PLOTS.find(name).make(run.recording))
 
 
 @st.cache_data(show_spinner="Drawing", max_entries=20, hash_funcs={Intervened: _made_key})
-def usage_figure(made: Intervened, name: str) -> tuple[list[bytes], str]:
-    """A figure of ``pictures.USAGE`` as PNG, with its caption (plain text, not markdown)."""
-    with figures.style():
-        return _rendered(pictures.USAGE[name](made.run.recording, made.outcomes))
+def usage_plot(made: Intervened, name: str) -> Shown:
+    """A plot of the interventions on one recording.
+
+    Raises:
+        Unavailable: an experiment that it needs was not made.
+    """
+    return _rendered(PLOTS.find(name).make(subjects.Intervened(made.run.recording, made.outcomes)))
 
 
 @_draw
-def comparison(a: Run, b: Run, name: str) -> tuple[list[bytes], str]:
-    """A figure of ``pictures.COMPARISONS`` as PNG, with its caption (plain text, not markdown)."""
-    with figures.style():
-        return _rendered(pictures.COMPARISONS[name](a.recording, b.recording))
+def comparison(a: Run, b: Run, name: str) -> Shown:
+    """A plot of two recordings."""
+    return _rendered(PLOTS.find(name).make(Pair(a.recording, b.recording)))
 
 
-def _rendered(picture: pictures.Picture) -> tuple[list[bytes], str]:
-    return [report.render(page, "png", layouts.DPI) for page in picture.figures], picture.caption
+def _rendered(drawing: Drawing) -> Shown:
+    return [report.render(page, "png", layouts.DPI) for page in drawing.figures], drawing.caption
 
 
 @_draw
@@ -310,7 +324,7 @@ def channels_png(run: Run, gate: str, by_effect: bool) -> bytes:
 @_draw
 def class_maps_png(run: Run, classes: list[int], own_bounds: bool) -> bytes:
     """The mean spatial gates and the mean Grad-CAM of some classes."""
-    gates = run.recording.gates_of_kind("spatial")
+    gates = run.recording.gates_with(MAP)
     means = {gate.name: class_mean_maps(run, gate.name)[classes] for gate in gates}
     columns = _gate_columns(run, means, own_bounds)
     if run.recording.grad_cam_layers:
@@ -324,7 +338,7 @@ def class_maps_png(run: Run, classes: list[int], own_bounds: bool) -> bytes:
 def image_maps_png(run: Run, rows: list[int], own_bounds: bool) -> bytes:
     """Some images, each with every spatial gate and its Grad-CAM."""
     recording = run.recording
-    names = [gate.name for gate in recording.gates_of_kind("spatial")]
+    names = [gate.name for gate in recording.gates_with(MAP)]
     maps = {name: np.stack([heat(run, row, name) for row in rows]) for name in names}
     columns = _gate_columns(run, maps, own_bounds)
     if recording.grad_cam_layers:
@@ -344,7 +358,7 @@ def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
     columns = []
     for run in (a, b):
         cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
-        title = f"{GRAD_CAM}, {_cut(figures.drawable_names([run.label])[0])}"
+        title = f"{GRAD_CAM}, {shorten(drawable_names([run.label])[0], 16)}"
         columns.append(layouts.Column(title, cams, 0, _top(cams), grad_cam=True))
     classes = _short_classes(a)
     names = [
@@ -369,7 +383,7 @@ def _gate_columns(
         high = max(float(np.nanmax(values)) for values in maps.values())
     return [
         layouts.Column(title, values, low, high, grad_cam=False)
-        for title, values in zip(figures.short_names(list(maps)), maps.values(), strict=True)
+        for title, values in zip(short_names(list(maps)), maps.values(), strict=True)
     ]
 
 
@@ -380,8 +394,4 @@ def _top(cams: NDArray[Any]) -> float:
 
 
 def _short_classes(run: Run) -> list[str]:
-    return [_cut(name) for name in figures.drawable_names(run.recording.classes)]
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 16 else text[:15] + "…"
+    return [shorten(name, 16) for name in drawable_names(run.recording.classes)]

@@ -1,4 +1,4 @@
-"""How the drawings of ``attnscope.figures`` are laid out on the pages; each comes as PNG."""
+"""Grids of what a reader has chosen, made of the pieces of ``attnscope.plots``; each is a PNG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from attnscope import figures
+from attnscope.plots.channel_gates import draw, draw_differences
+from attnscope.plots.images import draw_colorbar, draw_image, draw_map, draw_overlay
+from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, style
+from attnscope.plots.titles import with_drawn_names
 
 DPI = 144
 """Twice the pixels that a page shows, so that letters are sharp on fine screens."""
@@ -51,33 +54,33 @@ def overlay(
     height, width = image.shape[:2]
     scale = PICTURE / min(height, width) / DPI
 
-    def draw(figure: Figure) -> None:
+    def fill(figure: Figure) -> None:
         ax = figure.add_axes((0, 0, 1, 1))
-        figures.draw_overlay(ax, image, heat, low=low, high=high, cmap=cmap)
+        draw_overlay(ax, image, heat, low=low, high=high, cmap=cmap)
 
-    return _png(width * scale, height * scale, draw, layout=None)
+    return _png(width * scale, height * scale, fill, layout=None)
 
 
 def channels(
     profiles: pd.DataFrame, low: float, high: float, order: Sequence[int] | None, ranked: str
 ) -> bytes:
     """Mean gate of class × channel, and below it what sets the classes apart."""
-    profiles = _drawable(profiles)
+    profiles = with_drawn_names(profiles, list(dict.fromkeys(profiles["class"])))
     middle = profiles.groupby("channel")["mean"].transform("mean")
     limit = float(np.nanmax((profiles["mean"] - middle).abs(), initial=1e-6))
     tall = 0.75 + 0.17 * min(profiles["class"].nunique(), 30)
 
-    def draw(figure: Figure) -> None:
+    def fill(figure: Figure) -> None:
         top, bottom = figure.subplots(2, 1)
         title = "Mean gate, on the scale of its bounds"
-        figures.draw_channel_gates(top, profiles, low=low, high=high, order=order, title=title)
-        figures.draw_colorbar(top, "gate", [top])
+        draw(top, profiles, low=low, high=high, order=order, title=title)
+        draw_colorbar(top, "gate", [top])
         title = "The same minus the channel's mean over the classes, on the scale of the largest"
-        figures.draw_channel_differences(bottom, profiles, limit=limit, order=order, title=title)
-        figures.draw_colorbar(bottom, "difference", [bottom])
+        draw_differences(bottom, profiles, limit=limit, order=order, title=title)
+        draw_colorbar(bottom, "difference", [bottom])
         bottom.set_xlabel(ranked)
 
-    return _png(11, 2 * tall, draw)
+    return _png(11, 2 * tall, fill)
 
 
 def map_grid(
@@ -88,17 +91,17 @@ def map_grid(
 
     def draw_cell(ax: Axes, i: int, column: Column, title: str) -> None:
         heat, low, high = column.maps[i], column.low, column.high
-        cmap = figures.GRAD_CAM_MAP if column.grad_cam else figures.GATE_MAP
+        cmap = GRAD_CAM_MAP if column.grad_cam else GATE_MAP
         if column.grad_cam and shift:
-            figures.draw_overlay(ax, pictures[i], heat, low=low, high=high, title=title, cmap=cmap)
+            draw_overlay(ax, pictures[i], heat, low=low, high=high, title=title, cmap=cmap)
         else:
-            figures.draw_map(ax, heat, low=low, high=high, title=title, cmap=cmap)
+            draw_map(ax, heat, low=low, high=high, title=title, cmap=cmap)
 
-    def draw(figure: Figure) -> None:
+    def fill(figure: Figure) -> None:
         axes = figure.subplots(len(names), shift + len(columns), squeeze=False)
         for i, name in enumerate(names):
             if shift:
-                figures.draw_image(axes[i, 0], pictures[i], title="" if i else "picture")
+                draw_image(axes[i, 0], pictures[i], title="" if i else "picture")
             for j, column in enumerate(columns, start=shift):
                 draw_cell(axes[i, j], i, column, "" if i else column.title)
             axes[i, 0].set_ylabel(
@@ -108,32 +111,25 @@ def map_grid(
         cams = [j for j, c in enumerate(columns, start=shift) if c.grad_cam]
         if gates:
             beside = list(axes[:, : gates[-1] + 1].flat)
-            figures.draw_colorbar(axes[0, gates[0]], "gate", beside)
+            draw_colorbar(axes[0, gates[0]], "gate", beside)
         for j in cams:
             beside = list(axes[:, (0 if j == cams[0] and not gates else j) : j + 1].flat)
-            figures.draw_colorbar(axes[0, j], "Grad-CAM", beside)
+            draw_colorbar(axes[0, j], "Grad-CAM", beside)
 
     wide = shift + len(columns)
     side = min(1.35, 11 / wide)
-    return _png(side * wide + 2.6, (side + 0.05) * len(names) + 0.3, draw)
-
-
-def _drawable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with class names as figures can write them."""
-    names = list(dict.fromkeys(frame["class"]))
-    drawn = dict(zip(names, figures.drawable_names(names), strict=True))
-    return frame.assign(**{"class": frame["class"].map(drawn)})
+    return _png(side * wide + 2.6, (side + 0.05) * len(names) + 0.3, fill)
 
 
 def _png(
     width: float,
     height: float,
-    draw: Callable[[Figure], None],
+    fill: Callable[[Figure], None],
     layout: Literal["constrained"] | None = "constrained",
 ) -> bytes:
-    with figures.style():
+    with style():
         figure = Figure((width, height), layout=layout)
-        draw(figure)
+        fill(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()

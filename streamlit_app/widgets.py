@@ -6,7 +6,7 @@ import functools
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import cached
 import layouts
@@ -16,6 +16,8 @@ from cached import Run
 from PIL import Image
 
 from attnscope.errors import InputError
+from attnscope.plots import PLOTS, Plot, Unavailable
+from attnscope.plots.text import as_percent
 
 _P = ParamSpec("_P")
 PAGE = 20
@@ -51,7 +53,7 @@ def part(function: Callable[_P, None]) -> Callable[_P, None]:
 
 def percent(share: float) -> str:
     """``0.9183`` as ``91.83 %``."""
-    return f"{100 * share:.2f} %"
+    return as_percent(share, 2)
 
 
 def in_percent(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
@@ -59,11 +61,37 @@ def in_percent(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     return frame.assign(**{name: 100 * frame[name] for name in columns})
 
 
-def show_figure(pages: list[bytes], caption: str) -> None:
-    """A figure with its caption; the caption holds names of classes, so it is plain text."""
+def show_plot(plot: Plot[Any, Any], draw: Callable[[str], cached.Shown]) -> None:
+    """A plot with its caption, or why the recording cannot have it.
+
+    Args:
+        plot: of the registry.
+        draw: its name -> figures and caption. The caption holds names of classes, so it is plain
+            text.
+    """
+    try:
+        pages, caption = draw(plot.name)
+    except Unavailable as reason:
+        st.info(literal(str(reason)))
+        return
     for page in pages:
         st.image(page, width="stretch")
     st.text(caption)
+
+
+def browse(draw: dict[str, Callable[[str], cached.Shown]], key: str) -> None:
+    """One plot at a time, out of all.
+
+    Args:
+        draw: for each plot, its name -> figures and caption.
+        key: of the box in which a plot is chosen.
+    """
+    name = st.selectbox(
+        "Figure", list(draw), format_func=lambda name: PLOTS[name].title, key=key,
+        bind="query-params",
+    )  # fmt: skip
+    st.text(PLOTS[name].about)
+    show_plot(PLOTS[name], draw[name])
 
 
 def show_grid(png: bytes) -> None:

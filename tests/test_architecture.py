@@ -124,7 +124,7 @@ def test_no_module_imports_one_that_imports_it() -> None:
 def test_a_library_has_its_place(file: Path) -> None:
     module = module_of(file)
     places = {
-        "matplotlib": {"figures", "pictures", "report"},
+        "matplotlib": {"plots", "report"},
         "captum": {"attribution"},
         "streamlit": {"serve", "commands"},
     }
@@ -185,8 +185,7 @@ def test_studies_and_the_dashboard_leave_each_other_alone(folder: str) -> None:
 
 def test_a_recording_is_looked_at_without_torch() -> None:
     """In one process for all, since each import takes seconds."""
-    modules = ["recording", "statistics"]
-    modules += [name for name in ("figures", "report") if (PACKAGE / f"{name}.py").is_file()]
+    modules = ["recording", "statistics", "plots", "report"]
     script = "import sys, attnscope\n"
     for module in modules:
         script += f"import attnscope.{module}\n"

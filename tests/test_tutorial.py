@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording
-from attnscope.report import find_outcomes
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-own-network.md"
 

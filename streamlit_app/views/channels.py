@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import altair as alt
 import cached
 import streamlit as st
 from cached import Run
-from widgets import chosen_run, in_percent, literal, part, percent, show_figure, table_height
+from widgets import chosen_run, in_percent, literal, part, percent, show_plot, table_height
+
+from attnscope.kinds import PER_CHANNEL
+from attnscope.plots import needs, plots_of
+from attnscope.recording.recording import Recording
 
 run = chosen_run()
-gates = [gate.name for gate in run.recording.gates_of_kind("channel")]
+gates = [gate.name for gate in run.recording.gates_with(PER_CHANNEL)]
 
 
 @part
@@ -99,8 +105,9 @@ view = st.segmented_control(
     bind="query-params", label_visibility="collapsed",
 )  # fmt: skip
 if view == "Over depth":
-    show_figure(*cached.figure(run, "gate_profiles"))
-    show_figure(*cached.figure(run, "gate_state"))
+    for plot in plots_of(Recording):
+        if plot.asks(needs.GATES):
+            show_plot(plot, partial(cached.plot, run))
     profiles, state = cached.gate_profiles(run), cached.gate_state(run)
     st.subheader("State of each gate")
     columns = ("saturated_low", "saturated_high", "stuck", "constant")

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cached
 import numpy as np
 import streamlit as st
 from cached import Run
 from widgets import (
+    browse,
     chosen_run,
     in_percent,
     literal,
     page_of,
     part,
     percent,
-    show_figure,
     show_grid,
+    show_plot,
     table_height,
 )
+
+from attnscope.kinds import PER_CHANNEL
+from attnscope.plots import PLOTS, needs, plots_of
+from attnscope.plots.subjects import Pair
+from attnscope.statistics.inference import LEVEL, significant
 
 IMAGES = 6
 EVERY, ONLY_A, ONLY_B, NEITHER = (
@@ -40,16 +48,17 @@ def _accuracy(a: Run, b: Run) -> None:
         "these two trained networks, not of other seeds.",
     )  # fmt: skip
     differs = comparison.iloc[1:]
-    differs = differs[differs["p_holm"] < 0.05]
+    differs = differs[significant(differs["p_holm"])]
     if not len(differs):
         st.info(
             "No class differs: after Holm's correction, no class has a difference in accuracy that "
-            "chance would not make at 5 %."
+            f"chance would not make at {100 * LEVEL:g} %."
         )
     else:
         names = ", ".join(literal(name) for name in differs["class"])
-        st.warning(f"Classes that differ after Holm's correction, at 5 %: {names}.")
-    show_figure(*cached.comparison(a, b, "per_class_accuracy"))
+        level = f"{100 * LEVEL:g} %"
+        st.warning(f"Classes that differ after Holm's correction, at {level}: {names}.")
+    show_plot(PLOTS["per_class_accuracy"], partial(cached.comparison, a, b))
     share = {
         name: st.column_config.NumberColumn(label, format="%.2f %%")
         for name, label in (
@@ -75,9 +84,10 @@ def _accuracy(a: Run, b: Run) -> None:
 def _gates(a: Run, b: Run) -> None:
     st.caption(
         "How far each class's channel gates lie from the mean of the classes, root mean square "
-        "over channels. Channels of two networks are never matched by number. Full bars: p < 0.05."
+        "over channels. Channels of two networks are never matched by number. Full bars: "
+        f"p < {LEVEL}."
     )
-    show_figure(*cached.comparison(a, b, "per_class_gates"))
+    _plots_that_need(PER_CHANNEL, a, b)
     left, right = st.columns([3, 2], gap="large")
     left.dataframe(
         cached.compare_profiles(a, b),
@@ -105,12 +115,12 @@ def _grad_cam(a: Run, b: Run) -> None:
         "Do both networks look at the same places of an image? Grey: against another image's "
         "Grad-CAM, which is what chance and habit give."
     )
-    show_figure(*cached.comparison(a, b, "per_class_grad_cam"))
+    _plots_that_need(needs.GRAD_CAM, a, b)
     if a.recording.grad_cam_layers and b.recording.grad_cam_layers:  # else the figure says so
         _grad_cam_table(a, b)
     st.subheader("Spatial gate and Grad-CAM", anchor=False)
     st.caption("Does a network's last spatial gate look where its own Grad-CAM does?")
-    show_figure(*cached.comparison(a, b, "per_class_agreement"))
+    show_plot(PLOTS["per_class_agreement"], partial(cached.comparison, a, b))
 
 
 def _grad_cam_table(a: Run, b: Run) -> None:
@@ -137,7 +147,17 @@ def _images(a: Run, b: Run) -> None:
     cached.compare_accuracy(a, b)  # refuses two recordings of different images
     _chosen_images(a, b)
     st.subheader("Right in one network alone", anchor=False)
-    show_figure(*cached.comparison(a, b, "disagreements"))
+    show_plot(PLOTS["disagreements"], partial(cached.comparison, a, b))
+
+
+def _all(a: Run, b: Run) -> None:
+    browse({plot.name: partial(cached.comparison, a, b) for plot in plots_of(Pair)}, "pair_figure")
+
+
+def _plots_that_need(what: str, a: Run, b: Run) -> None:
+    for plot in plots_of(Pair):
+        if plot.asks(what):
+            show_plot(plot, partial(cached.comparison, a, b))
 
 
 @part
@@ -183,7 +203,10 @@ with st.sidebar:
     st.selectbox("Compare with", others, key="other", bind="query-params")
 other = found[st.session_state["other"]]
 st.markdown(f"First network {literal(run.label)}, second network {literal(other.label)}.")
-VIEWS = {"Accuracy": _accuracy, "Gates": _gates, "Grad-CAM": _grad_cam, "Images": _images}
+VIEWS = {
+    "Accuracy": _accuracy, "Gates": _gates, "Grad-CAM": _grad_cam, "Images": _images,
+    "All figures": _all,
+}  # fmt: skip
 view = st.segmented_control(
     "View", list(VIEWS), default="Accuracy", required=True, key="comparison_view",
     bind="query-params", label_visibility="collapsed",

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cached
 import streamlit as st
 from cached import Run
-from widgets import chosen_run, literal, page_of, part, show_figure, show_grid
+from widgets import chosen_run, literal, page_of, part, show_grid, show_plot
+
+from attnscope.kinds import MAP
+from attnscope.plots import needs, plots_of
+from attnscope.recording.recording import Recording
 
 IMAGES = 6
 run = chosen_run()
 recording = run.recording
-spatial = recording.gates_of_kind("spatial")
+spatial = recording.gates_with(MAP)
 BOUNDS, SEEN = "the gate's bounds", "the range of the values shown"
 
 
@@ -80,7 +86,9 @@ def _agreement(run: Run) -> None:
         "nothing of the image; one that agrees better with a Gaussian in the middle may just be "
         "looking there."
     )
-    show_figure(*cached.figure(run, "map_agreement"))
+    for plot in plots_of(Recording):
+        if plot.asks(MAP, needs.GRAD_CAM):
+            show_plot(plot, partial(cached.plot, run))
     summary = cached.agreement_summary(run)
     everything = summary[summary["class"] == "all"]
     numbers = {

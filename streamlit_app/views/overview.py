@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import altair as alt
 import cached
 import pandas as pd
 import streamlit as st
-from widgets import chosen_run, in_percent, literal, percent, show_figure, table_height
+from widgets import chosen_run, in_percent, literal, percent, show_plot, table_height
 
-from attnscope.pictures import Unavailable
+from attnscope.layout import METRICS
+from attnscope.plots import plots_of
+from attnscope.plots.subjects import gate_counts
+from attnscope.recording.recording import Recording
+from attnscope.runs import Run
 
 run = chosen_run()
 recording = run.recording
@@ -29,7 +34,6 @@ def _flat(about: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 st.title("Overview")
 st.markdown(f"{literal(run.label)}: what the network makes of these images, class by class.")
-kinds = {kind: len(recording.gates_of_kind(kind)) for kind in ("channel", "spatial")}
 columns = st.columns(5)
 accuracy = recording.right.mean()
 columns[0].metric("Accuracy", percent(accuracy), border=True)
@@ -37,7 +41,7 @@ columns[1].metric("Images", f"{len(recording):,}", border=True)
 columns[2].metric("Classes", len(recording.classes), border=True)
 columns[3].metric(
     "Gates", len(recording.gates), border=True,
-    help=f"{kinds['channel']} channel gates, {kinds['spatial']} spatial gates",
+    help=", ".join(f"{count} gates" for count in gate_counts(recording)) or None,
 )  # fmt: skip
 columns[4].metric(
     "Calibration error", percent(cached.calibration_error(run)), border=True,
@@ -96,13 +100,13 @@ with right:
     )
     st.caption("Below the dashed line the network is surer than it is right.")
 
-try:
-    curves = cached.figure(run, "training_curves")
-except Unavailable:
-    pass  # a recording of somebody's own network has no training of ours
-else:
+# A recording of somebody's own network has no training of ours.
+place = Run.holding(recording)
+if place is not None and place.metrics_file.is_file():
     st.subheader("Training")
-    show_figure(*curves)
+    for plot in plots_of(Recording):
+        if plot.asks(METRICS):
+            show_plot(plot, partial(cached.plot, run))
 
 left, right = st.columns([3, 2], gap="large")
 with left:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import cached
 import pandas as pd
 import streamlit as st
 from cached import Intervened
-from widgets import chosen_run, literal, part, show_figure, table_height
+from widgets import chosen_run, literal, part, show_plot, table_height
 
-from attnscope.pictures import USAGE, Unavailable
-from attnscope.pictures.common import intervene_command
+from attnscope.plots import Plot, Unavailable, plots_of, subjects
+from attnscope.report.advice import intervene_command
 
 _FURTHER = {
     "ablation": "Some channels as their mean, against random ones",
@@ -19,11 +22,8 @@ _FURTHER = {
 
 
 @part
-def _figure(made: Intervened, name: str) -> None:
-    try:
-        show_figure(*cached.usage_figure(made, name))
-    except Unavailable as reason:
-        st.info(literal(str(reason)))
+def _plot(made: Intervened, plot: Plot[Any, Any]) -> None:
+    show_plot(plot, partial(cached.usage_plot, made))
 
 
 @part
@@ -102,7 +102,7 @@ if made is None:
     if command:
         st.code(command, language="sh")
     st.stop()
-for name in USAGE:
-    _figure(made, name)
+for plot in plots_of(subjects.Intervened):
+    _plot(made, plot)
 _verdicts(made)
 _further(made)

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from attnscope import Recording, capture, edit_gates, figures
+from attnscope import Recording, capture, edit_gates
 from attnscope.interventions import (
     Bench,
     intervene,
     replace_gates,
 )
-from attnscope.pictures import USAGE, usage_of
+from attnscope.plots import plots_of
+from attnscope.plots.subjects import Intervened
+from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import read_outcomes, write_outcomes
 from attnscope.report import find_outcomes
 from attnscope.statistics.effects import (
@@ -94,10 +96,10 @@ def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
             usage_of(again), usage_of(outcomes), check_exact=False, rtol=1e-12
         )
         verdicts[mode] = usage_of(again).loc[0, "verdict"]
-        with figures.style():
-            pictures = {name: make(bench.recording, again) for name, make in USAGE.items()}
-        captions[mode] = pictures["decodable_and_used"].caption
-        assert all(len(picture.figures) == 1 for picture in pictures.values())
+        made = Intervened(bench.recording, again)
+        drawings = {plot.name: plot.make(made) for plot in plots_of(Intervened)}
+        captions[mode] = drawings["decodable_and_used"].caption
+        assert all(len(drawing.figures) == 1 for drawing in drawings.values())
         assert find_outcomes(bench.recording) is not None
     assert verdicts == {"used": USED, "ignored": UNUSED, "constant": CONSTANT}
     assert "It is used at 1, most at gate" in captions["used"]

@@ -18,7 +18,8 @@ from attnscope.interventions import (
     replace_gates,
     study,
 )
-from attnscope.pictures import Unavailable, usage_of
+from attnscope.plots import Unavailable
+from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import read_outcomes
 from attnscope.report import find_outcomes
 from tests.interventions.toy import toy_bench

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from scipy import special, stats
 
-from attnscope import figures
 from attnscope.errors import InputError
-from attnscope.pictures import seed_differences, seeds_sentence
-from attnscope.pictures.usage import seed_usage_sentence
+from attnscope.plots import PLOTS
+from attnscope.plots.seed_differences import seeds_sentence
+from attnscope.plots.seed_usage import seed_usage_sentence
+from attnscope.plots.subjects import TwoKinds
 from attnscope.recording.recording import Recording
 from attnscope.statistics import compare_seeds, disagreements, usage_over_seeds
 from attnscope.statistics.inference import paired_interval
@@ -145,9 +146,9 @@ def test_disagreements_against_a_loop(make_recording: Make) -> None:
 def test_the_picture_has_the_table_and_images(
     kinds: tuple[list[Recording], list[Recording]],
 ) -> None:
-    with figures.style():
-        picture = seed_differences(*kinds, ("SE", "CBAM"))
-        same = seed_differences(kinds[0], kinds[0], ("SE", "CBAM"))
+    names = ("SE", "CBAM")
+    picture = PLOTS["seed_differences"].make(TwoKinds(names, *kinds))
+    same = PLOTS["seed_differences"].make(TwoKinds(names, kinds[0], kinds[0]))
     assert len(picture.figures) == 2
     assert len(same.figures) == 1  # no image tells a network from itself
     assert "points of accuracy over 3 seeds" in picture.caption

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from attnscope.pictures.usage import joint_sentence
+from attnscope.plots.usage import joint_sentence
 from attnscope.recording.recording import Recording
 from attnscope.statistics import decode_gates, joint_usage, linear_probe
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,18 @@ from streamlit.testing.v1 import AppTest
 
 from attnscope import statistics
 from attnscope.errors import InputError
+from attnscope.plots import PLOTS, register_plot
+from attnscope.plots.subjects import Pair
 from attnscope.recording.recording import Recording
 from attnscope.serve import serve
+from tests.plots.test_registry import TOY, Count
 
 APP = Path(__file__).parents[2] / "streamlit_app" / "app.py"
 PAGES = sorted(file.stem for file in (APP.parent / "views").glob("*.py"))
 VIEWS = {
     "channels": ["One gate", "Over depth"],
     "maps": ["Images", "Class means", "Agreement with Grad-CAM"],
-    "comparison": ["Accuracy", "Gates", "Grad-CAM", "Images"],
+    "comparison": ["Accuracy", "Gates", "Grad-CAM", "Images", "All figures"],
 }
 MARKUP = ["<script>alert(1)</script>", "*a* [b](http://c) $d$ `e` :smile: ``", "_f_ -> # | g\n- h"]
 
@@ -194,6 +198,42 @@ def test_interventions_are_shown_with_a_verdict_on_each_gate(
     (made / "about.json").write_text(json.dumps({**about, "recording": "another"}))
     app.run()
     assert "no interventions on this recording" in app.info[0].value
+
+
+def test_a_plot_that_is_registered_appears(
+    folder: Path, open_page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PLOTS, "_known", dict(PLOTS))
+    register_plot(replace(TOY, name="new", title="A new one"))
+    compute = lambda pair: Count(len(pair.a) + len(pair.b))  # noqa: E731
+    register_plot(replace(TOY, name="pair", title="Of two", subject=Pair, compute=compute))
+    app = open_page(folder, "figures")
+    well(app)
+    assert app.selectbox(key="figure").options[-1] == "A new one"
+    app.selectbox(key="figure").set_value("new").run()
+    well(app)
+    assert len(app.image) == 1
+    assert "There are 60 images & no more." in texts(app)
+    app = choose_view(open_page(folder, "comparison"), "All figures")
+    app.selectbox(key="pair_figure").set_value("pair").run()
+    well(app)
+    assert "There are 120 images & no more." in texts(app)
+
+
+def test_every_figure_can_be_seen_with_its_caption_or_the_reason_against_it(
+    folder: Path, open_page: Callable[..., AppTest], add_interventions: Callable[..., Path]
+) -> None:
+    recording = Recording(folder / "cbam")
+    app = open_page(folder, "figures")
+    assert "metrics.csv" in app.info[0].value  # the recording lies in a run that was never trained
+    add_interventions(recording)
+    app.run()
+    assert app.selectbox(key="figure").options[:2] == ["Decodable and used", "Static gates"]
+    for name in ("static_gates", "confusion_matrix"):
+        app.selectbox(key="figure").set_value(name).run()
+        well(app)
+        assert len(app.image) == 1
+        assert PLOTS[name].about in texts(app)
 
 
 def test_interventions_outside_the_folder_are_not_opened(

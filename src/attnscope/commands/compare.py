@@ -19,44 +19,26 @@ class Compare:
     """Where the figures go."""
 
     def __call__(self) -> None:
-        from attnscope.pictures import accuracy_sentence
+        from attnscope.plots import per_class_accuracy, seed_differences
+        from attnscope.plots.subjects import Pair, two_kinds
         from attnscope.recording.recording import Recording
-        from attnscope.report import write_comparison
-        from attnscope.statistics import compare_accuracy
+        from attnscope.report import write_plots
 
         if len(self.runs) < 2:
             raise InputError(f"compare takes two runs or more, not {len(self.runs)}")
         for run in self.runs:
             verify_folder(run)
-        if len(self.runs) > 2:
-            self._over_seeds()
-            return
-        first, second = self.runs
-        a, b = Recording(first), Recording(second)
-        comparison = compare_accuracy(a, b)
-        files = write_comparison(first, second, self.out)
-        print(comparison.to_string(index=False, float_format="{:.4g}".format))
-        print(accuracy_sentence(comparison, a.name, b.name))
-        announce_files(files)
-
-    def _over_seeds(self) -> None:
-        from attnscope import figures
-        from attnscope.pictures import seed_differences
-        from attnscope.recording.recording import Recording
-        from attnscope.report import write_pictures
-        from attnscope.statistics import compare_seeds, group_by_kind
-
-        kinds = group_by_kind([Recording(run) for run in self.runs])
-        if len(kinds) != 2:
-            raise InputError(
-                f"these are {len(kinds)} kinds of network ({', '.join(kinds)}); compare takes two "
-                "runs, or several seeds of two kinds"
-            )
-        (name_a, a), (name_b, b) = kinds.items()
-        table = compare_seeds(a, b)
-        with figures.style():
-            picture = seed_differences(a, b, (name_a, name_b))
-        files = write_pictures({"seed_differences": picture}, self.out)
+        recordings = [Recording(run) for run in self.runs]
+        if len(recordings) == 2:
+            pair = Pair(*recordings)
+            accuracy = per_class_accuracy.compute(pair)
+            table, words = accuracy.comparison, per_class_accuracy.caption(accuracy)
+            files = write_plots(pair, self.out)
+        else:
+            kinds = two_kinds(recordings)
+            differences = seed_differences.compute(kinds)
+            table, words = differences.comparison, seed_differences.caption(differences)
+            files = write_plots(kinds, self.out)
         print(table.to_string(index=False, float_format="{:.4g}".format))
-        print(picture.caption)
+        print(words)
         announce_files(files)

@@ -21,6 +21,8 @@ from attnscope.files import new_folder, read_json, write_bytes, write_json
 from attnscope.recording.places import outcomes_folder as outcomes_folder
 from attnscope.recording.reader import ShardReader
 
+REPLACED = "replacement"
+"""What the table is called that is kept image by image; all others are CSV."""
 TABLES = (
     "decoding",
     "effects",

@@ -1,0 +1,86 @@
+"""Axes that several plots share: labels that fit, classes in rows, gates over depth, measures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
+
+from attnscope.plots.text import short_names, shorten, with_minus
+from attnscope.plots.theme import INK
+
+IN_ORDER = "gate, in the order in which they act"
+"""Label of an axis of gates."""
+_MEASURES = {"spearman": "Spearman correlation", "iou": "IoU of the top 20 %"}
+
+
+def label_axis(axis: Axis, texts: Sequence[str]) -> None:
+    """A label at 0, 1, 2 ..., first smaller and then thinned evenly where they would overlap."""
+    size = 7.5 if thinning(axis, len(texts), 10) == 1 else 6.0
+    step = thinning(axis, len(texts), size + 1.5)
+    places = range(0, len(texts), step)
+    horizontal = isinstance(axis, XAxis)
+    slanted = horizontal and max((len(texts[i]) for i in places), default=0) > 2
+    axis.set_ticks(
+        list(places),
+        labels=[shorten(texts[i], 22) for i in places],
+        rotation=45 if slanted else 0,
+        ha=("right" if slanted else "center") if horizontal else "right",
+        rotation_mode="anchor" if slanted else "default",
+        fontsize=size,
+    )
+
+
+def thinning(axis: Axis, count: int, points: float) -> int:
+    """Every how manieth label fits, at so many points a label."""
+    ax = axis.axes
+    assert isinstance(ax, Axes)
+    box = ax.get_window_extent()
+    size = box.width if isinstance(axis, XAxis) else box.height
+    return math.ceil(count * points / max(1.0, size / ax.figure.dpi * 72))
+
+
+def over_gates(ax: Axes, gates: Sequence[str]) -> Axes:
+    """Gates from left to right at 0, 1, 2 ..., with room for marks beside each."""
+    label_axis(ax.xaxis, short_names(gates))
+    ax.set_xlim(-0.6, len(gates) - 0.4)
+    ax.grid(axis="y")
+    ax.set_axisbelow(True)
+    return ax
+
+
+def class_rows(ax: Axes, classes: Sequence[str]) -> Axes:
+    """Classes from top to bottom, the first (all together) set apart by a line."""
+    ax.set_ylim(len(classes) - 0.4, -0.6)
+    label_axis(ax.yaxis, classes)
+    ax.axhline(0.5, color="#888888", linewidth=0.6)
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def row_height(frame: pd.DataFrame) -> float:
+    """How high a panel must be, in inches, to have a line for each row."""
+    return max(1.6, (0.23 if len(frame) <= 40 else 0.13) * len(frame))
+
+
+def measure_axis(axis: Axis, ax: Axes, measure: str) -> None:
+    """An axis of ``spearman``, with a line at 0, or of ``iou``."""
+    if measure == "spearman":
+        line = ax.axvline if isinstance(axis, XAxis) else ax.axhline
+        line(0, color=INK, linewidth=0.6)
+    axis.set_label_text(_MEASURES[measure])
+
+
+def percent_tick(share: float, position: float) -> str:
+    """A tick label; what matplotlib calls a formatter function."""
+    return f"{100 * share:.3g} %"
+
+
+def points_tick(difference: float, position: float) -> str:
+    """A tick label for a difference of two shares."""
+    return with_minus(f"{100 * difference:.3g}")

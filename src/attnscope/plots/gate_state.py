@@ -1,0 +1,108 @@
+"""How many gate values are saturated, stuck or constant, over depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnscope import statistics
+from attnscope.plots import needs
+from attnscope.plots.axes import IN_ORDER, over_gates, percent_tick
+from attnscope.plots.frames import highest, unique
+from attnscope.plots.registry import Plot, register_plot
+from attnscope.plots.subjects import Identity, identity
+from attnscope.plots.text import as_percent
+from attnscope.plots.titles import title_of
+from attnscope.recording.recording import Recording
+
+_STATES = {
+    "saturated_low": ("saturated at the lower bound", "#332288"),
+    "saturated_high": ("saturated at the upper bound", "#CC6677"),
+    "stuck": ("stuck at the midpoint", "#DDAA33"),
+    "constant": ("constant over images", "#777777"),
+}
+"""Columns of `attnscope.statistics.gate_state`, their labels and colors."""
+_WORDS = {
+    "saturated_low": "saturated at the lower bound",
+    "saturated_high": "saturated at the upper bound",
+    "stuck": "stuck within 0.02 of the midpoint of the bounds",
+    "constant": "constant (a channel over all images, a map over all pixels)",
+}
+
+
+@dataclass(frozen=True)
+class GateState:
+    """Shares of gate values."""
+
+    of: Identity
+    state: pd.DataFrame
+    """Of `attnscope.statistics.gate_state`."""
+
+
+def compute(recording: Recording) -> GateState:
+    """Shares of every gate."""
+    return GateState(identity(recording), statistics.gate_state(recording))
+
+
+def draw(ax: Axes, state: pd.DataFrame, *, high: float) -> Axes:
+    """Shares of saturated, stuck and constant gates over depth, as bars from 0 to ``high``.
+
+    Args:
+        ax: where.
+        state: of `GateState`, one kind only.
+        high: upper end of the scale, a share of 1.
+    """
+    x, width = np.arange(len(state)), 0.2
+    for i, (column, (label, color)) in enumerate(_STATES.items()):
+        values = state[column].to_numpy()
+        ax.bar(x + (i - 1.5) * width, values, width, color=color, label=label)
+    ax.set_ylim(0, high)
+    ax.yaxis.set_major_formatter(percent_tick)
+    ax.set_ylabel("share")
+    return over_gates(ax, list(state["gate"]))
+
+
+def lay_out(shown: GateState) -> list[Figure]:
+    """A panel for each kind of gate, all on one scale."""
+    state = shown.state
+    kinds = unique(state["kind"])
+    high = min(1.05, max(0.05, 1.1 * float(np.nanmax(state[list(_STATES)].to_numpy(dtype=float)))))
+    figure = Figure(figsize=(9.5, 0.9 + 2.4 * len(kinds)), layout="constrained")
+    axes = figure.subplots(len(kinds), 1, squeeze=False).ravel()
+    for ax, kind in zip(axes, kinds, strict=True):
+        draw(ax, state[state["kind"] == kind], high=high).set_title(f"{kind} gates")
+    axes[-1].set_xlabel(IN_ORDER)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.suptitle(f"State of the gates: {title_of(shown.of)}")
+    return [figure]
+
+
+def caption(shown: GateState) -> str:
+    """Where each share is largest."""
+    parts = []
+    for column, words in _WORDS.items():
+        top = highest(shown.state, column)
+        where = f"at most {as_percent(top[column])}, in {top['gate']}" if top[column] else "none"
+        parts.append(f"{words}: {where}")
+    return f"Shares of gate values. {'; '.join(parts).capitalize()}."
+
+
+register_plot(
+    Plot(
+        name="gate_state",
+        title="Gate state",
+        about="How many gate values are saturated, stuck or constant, over depth.",
+        subject=Recording,
+        compute=compute,
+        draw=draw,
+        lay_out=lay_out,
+        caption=caption,
+        needs=(needs.gates(),),
+        heading="State of the gates",
+        place=60,
+    )
+)

@@ -1,0 +1,170 @@
+"""Images and maps on an Axes, the scales that maps share, and a color bar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from attnscope.kinds import Gate
+from attnscope.plots.text import shorten, with_minus
+from attnscope.plots.theme import EMPTY, GATE_MAP, GRAD_CAM_MAP
+
+
+def draw_note(ax: Axes, text: str) -> Axes:
+    """Says in words why there is nothing to draw."""
+    ax.set_axis_off()
+    ax.text(
+        0.5,
+        0.5,
+        text,
+        ha="center",
+        va="center",
+        wrap=True,
+        color="#555555",
+        fontsize=10,
+        transform=ax.transAxes,
+    )
+    return ax
+
+
+def draw_image(ax: Axes, image: NDArray[np.uint8], title: str = "") -> Axes:
+    """An image, ``(H, W, 3)`` uint8, pixel for pixel."""
+    ax.imshow(image, interpolation="nearest")
+    _bare(ax, title)
+    return ax
+
+
+def draw_map(
+    ax: Axes,
+    values: NDArray[Any],
+    *,
+    low: float,
+    high: float,
+    title: str = "",
+    cmap: str = GATE_MAP,
+) -> Axes:
+    """A map ``(h, w)`` on the scale from ``low`` to ``high``; cells are not interpolated."""
+    show(ax, values, low, high, cmap)
+    ax.set_aspect("equal")
+    _bare(ax, title)
+    return ax
+
+
+def draw_overlay(
+    ax: Axes,
+    image: NDArray[np.uint8],
+    heat: NDArray[Any],
+    *,
+    low: float,
+    high: float,
+    title: str = "",
+    cmap: str = GRAD_CAM_MAP,
+) -> Axes:
+    """A map over an image: ``heat`` ``(h, w)`` on its scale, over ``image`` ``(H, W, 3)`` in gray.
+
+    The image loses its colors, so that every color seen is the map's. The map is interpolated to
+    the image's pixels, for the eye only, and is the more opaque the higher it is.
+    """
+    height, width = image.shape[:2]
+    gray = image.astype(np.float64) @ (0.299, 0.587, 0.114)
+    ax.imshow(gray, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    ax.imshow(
+        heat,
+        cmap=cmap,
+        vmin=low,
+        vmax=high,
+        alpha=0.15 + 0.65 * np.clip((heat - low) / (high - low), 0, 1),
+        interpolation="bilinear",
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    )
+    _bare(ax, title)
+    return ax
+
+
+def draw_blank_reason(ax: Axes, text: str) -> Axes:
+    """Says on a map why it is of one color."""
+    ax.text(
+        0.5,
+        0.5,
+        text,
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        fontsize=6,
+        color="white",
+        bbox={"facecolor": "#00000088", "edgecolor": "none", "boxstyle": "round,pad=0.3"},
+    )
+    return ax
+
+
+def draw_colorbar(shown: Axes, label: str, beside: Sequence[Axes]) -> Colorbar:
+    """The color bar of the last image of ``shown``, beside ``beside``, with both ends as ticks."""
+    figure = shown.figure
+    assert isinstance(figure, Figure)
+    image = shown.images[-1]
+    # A mappable of its own: a bar takes over the transparency of an overlay otherwise.
+    colors = ScalarMappable(image.norm, image.cmap)
+    places = [ax.get_position() for ax in beside]
+    height = (max(p.y1 for p in places) - min(p.y0 for p in places)) * figure.get_figheight()
+    length = min(height, 2.6)
+    bar = figure.colorbar(
+        colors,
+        ax=list(beside),
+        label=label,
+        shrink=length / height,
+        aspect=length / 0.13,  # 0.13 inches wide, however tall the figure
+        anchor=(0.0, 1.0),
+        pad=0.01,
+    )
+    low, high = image.get_clim()
+    inner = [t for t in MaxNLocator(4).tick_values(low, high) if low < t < high]
+    ticks = [low, *(t for t in inner if min(t - low, high - t) > 0.12 * (high - low)), high]
+    bar.set_ticks(ticks, labels=[with_minus(f"{t:.3g}") for t in ticks])
+    bar.outline.set_visible(False)
+    return bar
+
+
+def show(ax: Axes, values: NDArray[Any], low: float, high: float, cmap: str) -> Any:
+    """An image on a stated scale; what is not a number is gray, not the color of a value."""
+    colors = matplotlib.colormaps[cmap].with_extremes(bad=EMPTY)
+    ax.spines[:].set_visible(False)
+    return ax.imshow(values, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
+
+
+def row_name(ax: Axes, name: str) -> None:
+    """A name to the left of the first Axes of a row."""
+    ax.set_ylabel(shorten(name), rotation=0, ha="right", va="center", labelpad=4, fontsize=7.5)
+
+
+def shared_scale(maps: Iterable[NDArray[Any]]) -> tuple[float, float]:
+    """The ends of a scale that all values share; never of width 0."""
+    values = np.concatenate([each.ravel() for each in maps])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return (low, high) if high - low > 1e-6 else (low - 0.01, high + 0.01)
+
+
+def top_of(values: NDArray[Any]) -> float:
+    """The upper end of a scale that begins at 0."""
+    return max(float(np.nanmax(values)), 1e-6)
+
+
+def bounds_of(gates: Sequence[Gate]) -> str:
+    """``bounds 0 to 1``: between what several gates lie."""
+    low, high = min(g.lo for g in gates), max(g.hi for g in gates)
+    return f"bounds {low:g} to {high:g}"
+
+
+def _bare(ax: Axes, title: str) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    ax.set_title(title, loc="center", fontsize=7.5, pad=3)

@@ -1,0 +1,111 @@
+"""How far the Grad-CAM of two networks agree, class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnscope import statistics
+from attnscope.plots import needs
+from attnscope.plots.axes import class_rows, measure_axis, row_height
+from attnscope.plots.frames import highest, lowest
+from attnscope.plots.maps import SEED
+from attnscope.plots.registry import Plot, register_plot
+from attnscope.plots.subjects import Pair
+from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
+from attnscope.plots.titles import two_names, with_drawn_names
+
+
+@dataclass(frozen=True)
+class PerClassGradCam:
+    """Agreement of two networks' Grad-CAM."""
+
+    names: tuple[str, str]
+    classes: Sequence[str]
+    comparison: pd.DataFrame
+    """Of `attnscope.statistics.compare_grad_cam`."""
+
+
+def compute(pair: Pair) -> PerClassGradCam:
+    """Scores the two Grad-CAMs of each image's predicted class."""
+    comparison = statistics.compare_grad_cam(pair.a, pair.b, "predicted", SEED)
+    return PerClassGradCam((pair.a.name, pair.b.name), pair.a.classes, comparison)
+
+
+def draw(ax: Axes, comparison: pd.DataFrame, measure: str) -> Axes:
+    """Agreement of two networks' Grad-CAM per class, beside the null of another image's.
+
+    Args:
+        ax: where.
+        comparison: of `PerClassGradCam`; the first row is all classes together.
+        measure: ``spearman`` or ``iou``.
+    """
+    y = np.arange(len(comparison))
+    own, null = (comparison[c].to_numpy() for c in (measure, f"null_{measure}"))
+    ax.hlines(y, np.fmin(own, null), np.fmax(own, null), color="#DDDDDD", linewidth=1.5, zorder=1)
+    ax.plot(own, y, "o", color=NETWORK_COLORS[0], markersize=5, label="the same image")
+    ax.plot(
+        null,
+        y,
+        "s",
+        color=NULL_COLOR,
+        markerfacecolor="white",
+        markersize=4.5,
+        label="null: another image",
+    )
+    class_rows(ax, list(comparison["class"]))
+    measure_axis(ax.xaxis, ax, measure)
+    return ax
+
+
+def lay_out(shown: PerClassGradCam) -> list[Figure]:
+    """A panel for each measure."""
+    names = two_names(*shown.names)
+    drawn = with_drawn_names(shown.comparison, shown.classes)
+    figure = Figure(figsize=(9.5, 1.9 + row_height(drawn)), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for ax, measure in zip(axes, ("spearman", "iou"), strict=True):
+        draw(ax, drawn, measure)
+    axes[1].set_yticklabels([])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
+    figure.suptitle(f"Agreement of Grad-CAM: {names[0]} and {names[1]}")
+    return [figure]
+
+
+def caption(shown: PerClassGradCam) -> str:
+    """How alike they are over all images, and on which classes least and most."""
+    comparison = shown.comparison
+    whole, classes = comparison.iloc[0], comparison.iloc[1:].dropna(subset=["spearman"])
+    text = (
+        f"Over {whole['scored']:,.0f} images the two Grad-CAMs of an image correlate with Spearman "
+        f"{whole['spearman']:.2f}, those of different images with {whole['null_spearman']:.2f}; "
+        f"their top 20 % overlap with IoU {whole['iou']:.2f} (null {whole['null_iou']:.2f})."
+    )
+    if classes.empty:
+        return text
+    least, most = lowest(classes, "spearman"), highest(classes, "spearman")
+    return text + (
+        f" Least alike: {least['class']} ({least['spearman']:.2f}); most: {most['class']} "
+        f"({most['spearman']:.2f})."
+    )
+
+
+register_plot(
+    Plot(
+        name="per_class_grad_cam",
+        title="Per class Grad-CAM",
+        about="How far the Grad-CAM of both networks agree, class by class.",
+        subject=Pair,
+        compute=compute,
+        draw=draw,
+        lay_out=lay_out,
+        caption=caption,
+        needs=(needs.both_grad_cam(),),
+        place=30,
+    )
+)

@@ -1,0 +1,88 @@
+"""Numbers and names in words, as captions, titles and tables write them. No matplotlib."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def as_percent(share: float, digits: int = 1) -> str:
+    """A share of 0 to 1 in percent; a dash for NaN."""
+    return f"{100 * share:.{digits}f} %" if np.isfinite(share) else "–"
+
+
+def as_points(difference: float) -> str:
+    """A difference of two shares in percentage points, with its sign; a dash for NaN."""
+    return with_minus(f"{100 * difference:+.1f}") if np.isfinite(difference) else "–"
+
+
+def as_number(value: float) -> str:
+    """Three decimals; a dash for NaN."""
+    return with_minus(f"{value:.3f}") if np.isfinite(value) else "–"
+
+
+def as_logits(value: float) -> str:
+    """A difference of logits, with its sign."""
+    return with_minus(f"{value:+.2g}")
+
+
+def as_p(p: float) -> str:
+    """``p = 0.012``, ``p < 0.001``; ``no test`` for NaN."""
+    number = as_p_number(p)
+    if not np.isfinite(p):
+        return number
+    return f"p {number}" if number.startswith("<") else f"p = {number}"
+
+
+def as_p_number(p: float) -> str:
+    """A p value without its letter; ``no test`` for NaN."""
+    if not np.isfinite(p):
+        return "no test"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def as_channels(count: int) -> str:
+    """``1 channel``, ``2,048 channels``."""
+    return f"{count:,} channel{'' if count == 1 else 's'}"
+
+
+def with_minus(number: str) -> str:
+    """A number in which the hyphen is a minus sign."""
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
+def shorten(text: object, length: int = 18) -> str:
+    """A text in one line, cut to so many characters."""
+    clean = " ".join(str(text).split())
+    return clean if len(clean) <= length else clean[: length - 1] + "…"
+
+
+def in_lines(texts: Sequence[str], width: int) -> str:
+    """A title and sentences below it, in lines of so many characters at most."""
+    return "\n".join(
+        line for text in texts for line in textwrap.wrap(text, width, break_on_hyphens=False)
+    )
+
+
+def short_names(gates: Sequence[str]) -> list[str]:
+    """Names of gates without the parts that all of them share.
+
+    ``layer1.0.attention.channel, layer1.1.attention.channel`` become ``layer1.0, layer1.1``. In
+    names of unlike length only what they share at either end is left out.
+    """
+    parts = [name.split(".") for name in dict.fromkeys(gates)]
+    if len(parts) < 2:
+        return list(gates)
+    if len({len(p) for p in parts}) == 1:
+        kept = [i for i, shared in enumerate(zip(*parts, strict=True)) if len(set(shared)) > 1]
+        return [".".join(name.split(".")[i] for i in kept) for name in gates]
+    shortest = min(len(p) for p in parts)
+    end = 0
+    while end < shortest - 1 and len({p[-1 - end] for p in parts}) == 1:
+        end += 1
+    start = 0
+    while start < shortest - 1 - end and len({p[start] for p in parts}) == 1:
+        start += 1
+    return [".".join(name.split(".")[start : len(name.split(".")) - end]) for name in gates]

@@ -1,0 +1,138 @@
+"""How every plot looks: settings, colors, color maps, fonts, and names as the fonts can write them.
+
+Color maps: cividis for gates and shares, viridis for Grad-CAM, a centered map for signed values. A
+scale is always handed in, because only the caller knows which panels are compared.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import matplotlib
+from matplotlib import font_manager
+
+GATE_MAP = "cividis"
+GRAD_CAM_MAP = "viridis"
+SIGNED_MAP = "RdBu_r"
+NETWORK_COLORS = ("#0072B2", "#D55E00")
+"""The first and the second network of a comparison."""
+NULL_COLOR = "#8C8C8C"
+"""Of what the null gives, beside what was found."""
+INK = "#222222"
+EMPTY = "#E4E4E4"
+"""Of a cell that has no value."""
+
+# Paul Tol's muted scheme, which color-blind readers can tell apart, and a dark grey.
+_CLASS_COLORS = (
+    "#332288", "#CC6677", "#117733", "#DDAA33", "#88CCEE",
+    "#882255", "#44AA99", "#999933", "#AA4499", "#555555",
+)  # fmt: skip
+
+# DejaVu comes with matplotlib and has no Chinese, Japanese or Korean; any of these may.
+_CJK_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK TC", "Noto Sans CJK KR", "Noto Sans SC",
+    "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
+    "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC", "PingFang HK",
+    "Hiragino Sans GB", "Hiragino Sans", "Heiti SC", "Heiti TC", "Malgun Gothic", "Yu Gothic",
+    "AR PL UMing CN", "AR PL UKai CN", "Arial Unicode MS",
+)  # fmt: skip
+
+_style_lock = threading.RLock()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Settings under which figures are both made and saved (fonts are embedded when saving).
+
+    matplotlib's settings are global, so threads of a dashboard take turns.
+    """
+    settings: dict[Any, Any] = {
+        "font.family": list(_families()),
+        "font.size": 8.5,
+        "axes.titlesize": 9,
+        "axes.titlelocation": "left",
+        "axes.labelsize": 8.5,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": "#888888",
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.unicode_minus": True,
+        "figure.titlesize": 10.5,
+        "figure.facecolor": "white",
+        "grid.color": "#E2E2E2",
+        "grid.linewidth": 0.6,
+        "image.interpolation": "nearest",
+        "legend.fontsize": 8,
+        "legend.frameon": False,
+        "lines.linewidth": 1.5,
+        "pdf.fonttype": 42,  # TrueType: text stays text, and journals accept it
+        "ps.fonttype": 42,
+        "text.color": INK,
+        "text.parse_math": False,  # a class may be called "$10 to $20"
+        "xtick.color": "#444444",
+        "ytick.color": "#444444",
+        "xtick.labelsize": 7.5,
+        "ytick.labelsize": 7.5,
+        "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5,
+    }
+    with _style_lock, matplotlib.rc_context(settings):
+        yield
+
+
+def class_colors(count: int) -> list[str]:
+    """One color for each class: easily told apart up to 10; beyond, hues of other lightness."""
+    if count <= len(_CLASS_COLORS):
+        return list(_CLASS_COLORS[:count])
+    golden = (math.sqrt(5) - 1) / 2  # steps of the golden ratio keep neighbors far apart
+    colors = []
+    for i in range(count):
+        rgb = colorsys.hls_to_rgb(i * golden % 1, (0.35, 0.5, 0.65)[i % 3], 0.55)
+        colors.append("#" + "".join(f"{round(255 * part):02X}" for part in rgb))
+    return colors
+
+
+def drawable_names(names: Sequence[str]) -> list[str]:
+    """The names as figures can write them.
+
+    A name with characters that no installed font has gets boxes for them and its number in front,
+    so that it can still be told from the others; nothing else changes.
+    """
+    boxed = [drawable(name) for name in names]
+    pairs = enumerate(zip(names, boxed, strict=True))
+    return [name if box == name else f"{number} {box}" for number, (name, box) in pairs]
+
+
+def drawable(text: str) -> str:
+    """A text in which a box stands for each character that no installed font has."""
+    missing = set(missing_characters([text]))
+    return "".join("□" if c in missing else c for c in text)
+
+
+def missing_characters(texts: Sequence[str]) -> str:
+    """The characters in ``texts`` that no font of ``style()`` has, in order and without repeats."""
+    known = _drawable_characters()
+    return "".join(dict.fromkeys(c for text in texts for c in text if ord(c) not in known))
+
+
+@lru_cache(maxsize=1)
+def _families() -> tuple[str, ...]:
+    # A family that is not installed would be complained about at every text.
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ("DejaVu Sans", *(name for name in _CJK_FONTS if name in installed))
+
+
+@lru_cache(maxsize=1)
+def _drawable_characters() -> frozenset[int]:
+    known: set[int] = set()
+    for family in _families():
+        file = font_manager.findfont(font_manager.FontProperties(family=family))
+        known |= set(font_manager.get_font(file).get_charmap())
+    return frozenset(known)

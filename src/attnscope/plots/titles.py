@@ -1,0 +1,51 @@
+"""Names of recordings and classes, and titles, as the installed fonts can write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from attnscope.plots.subjects import Identity
+from attnscope.plots.text import in_lines, shorten
+from attnscope.plots.theme import drawable, drawable_names
+
+
+def name_of(name: str) -> str:
+    """The name of a recording, or of a kind of network, for a title."""
+    return shorten(drawable(name), 40)
+
+
+def title_of(of: Identity) -> str:
+    """Name, split and number of images of a recording."""
+    images = f"{of.images:,} images"
+    inside = f"{drawable(of.split)}, {images}" if of.split else images
+    return f"{name_of(of.name)} ({inside})"
+
+
+def two_names(a: str, b: str) -> tuple[str, str]:
+    """Names of two recordings or kinds for a title, which differ from each other."""
+    names = name_of(a), name_of(b)
+    return names if names[0] != names[1] else (f"{names[0]} (first)", f"{names[1]} (second)")
+
+
+def short_pair(names: tuple[str, str]) -> tuple[str, str]:
+    """What stands beside a row or in a legend, and still tells the two apart."""
+    a, b = (shorten(name) for name in names)
+    return (a, b) if a != b else ("the first", "the second")
+
+
+def title_lines(texts: Sequence[str], width: int) -> str:
+    """A title and sentences below it, in lines of so many characters at most."""
+    return in_lines([drawable(text) for text in texts], width)
+
+
+def drawn_names(classes: Sequence[str]) -> dict[str, str]:
+    """Name of a class -> the name that can be drawn."""
+    return dict(zip(classes, drawable_names(classes), strict=True))
+
+
+def with_drawn_names(frame: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """A frame whose column ``class`` has the names that can be drawn."""
+    drawn = drawn_names(classes)
+    return frame.assign(**{"class": [drawn.get(name, name) for name in frame["class"]]})

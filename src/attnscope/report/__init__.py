@@ -1,0 +1,19 @@
+"""Every plot that a recording, or several, can have: as files, and on one HTML page."""
+
+from attnscope.report.files import (
+    render,
+    write_comparison,
+    write_drawings,
+    write_figures,
+    write_plots,
+)
+from attnscope.report.page import write_report
+
+__all__ = [
+    "render",
+    "write_comparison",
+    "write_drawings",
+    "write_figures",
+    "write_plots",
+    "write_report",
+]

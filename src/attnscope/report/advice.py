@@ -1,0 +1,17 @@
+"""Commands that are advised where something was not made yet."""
+
+from __future__ import annotations
+
+import shlex
+
+from attnscope.recording.places import run_of
+from attnscope.recording.recording import Recording
+
+
+def intervene_command(recording: Recording) -> str | None:
+    """What makes the interventions on a recording, for a shell; None if it lies in no run."""
+    run, split = run_of(recording.folder), recording.folder.resolve().name
+    if run is None:
+        return None
+    more = "" if split == "test" else f" --part {shlex.quote(split)}"
+    return f"attnscope intervene {shlex.quote(str(run))}{more}"

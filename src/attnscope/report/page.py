@@ -1,0 +1,203 @@
+"""One self-contained HTML page about one or more recordings."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from importlib.resources import files as package_files
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, StrictUndefined
+
+from attnscope import statistics
+from attnscope.errors import InputError
+from attnscope.files import write_bytes
+from attnscope.plots import Drawing, Plot, Unavailable, plots_of
+from attnscope.plots.maps import SEED
+from attnscope.plots.subjects import (
+    Intervened,
+    Pair,
+    Seeds,
+    TwoKinds,
+    gate_counts,
+    has_grad_cam,
+)
+from attnscope.plots.text import as_number, as_p_number, as_percent, as_points
+from attnscope.plots.titles import two_names
+from attnscope.plots.usage import usage_of
+from attnscope.recording.outcomes import find_outcomes
+from attnscope.recording.recording import Recording
+from attnscope.report.advice import intervene_command
+from attnscope.report.files import plots_for, render, tell_missing_characters
+from attnscope.statistics.inference import LEVEL, significant
+
+DPI = 120
+"""Of the figures: the page carries every one in itself."""
+
+_log = logging.getLogger(__name__)
+
+
+def write_report(folders: Sequence[Path], out: Path) -> Path:
+    """Writes one HTML page about one or more runs, with every figure in it.
+
+    Args:
+        folders: runs or recordings. Of several, the first is compared with each of the others; and
+            kinds of network of which there are several seeds with one another.
+        out: the page.
+
+    Raises:
+        InputError: no folder is given, or a recording cannot be read.
+    """
+    if not folders:
+        raise InputError("a report needs at least one run; give its folder")
+    recordings = [Recording(folder) for folder in folders]
+    tell_missing_characters(recordings)
+    kinds = _kinds(recordings)
+    context = {
+        "title": "Attention gates of " + ", ".join(r.name for r in recordings),
+        "level": LEVEL,
+        "seeds": _use_in_kinds(kinds),
+        "kinds": _compare_kinds(kinds),
+        "comparisons": [_compare(Pair(recordings[0], other)) for other in recordings[1:]],
+        "runs": [_describe(recording) for recording in recordings],
+    }
+    template = package_files("attnscope.report").joinpath("page.html.jinja")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": as_percent,
+        "points": as_points,
+        "p_value": as_p_number,
+        "number": as_number,
+    }
+    page = environment.from_string(template.read_text(encoding="utf-8")).render(context)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, page.encode())
+    return out
+
+
+def _describe(recording: Recording) -> dict[str, Any]:
+    wanted = plots_for(recording)
+    intervened = [subject for _, subject in wanted if isinstance(subject, Intervened)]
+    figures, left_out = [], []
+    command = intervene_command(recording)
+    if not intervened and recording.gates and command:
+        names = " and ".join(plot.name for plot in plots_of(Intervened))
+        left_out.append(
+            f"{names}: there are no interventions on this recording as "
+            f"it is now; make them with {command}"
+        )
+    for plot, subject in wanted:
+        try:
+            figures.append(_embed(plot, plot.make(subject)))
+        except Unavailable as reason:
+            _log.warning("%s left out: %s", plot.name, reason)
+            left_out.append(f"{plot.name}: {reason}")
+    right = int((recording.labels == recording.predictions).sum())
+    about = {key: value for key, value in recording.about.items() if value is not None}
+    return {
+        "name": recording.name,
+        "folder": str(recording.folder),
+        "accuracy": right / len(recording),
+        "right": right,
+        "count": len(recording),
+        "classes": len(recording.classes),
+        "calibration_error": statistics.calibration_error(recording),
+        "gates": gate_counts(recording),
+        "about": {key.replace("_", " "): _plain(value) for key, value in about.items()},
+        "metrics": statistics.class_metrics(recording).to_dict("records"),
+        "figures": figures,
+        "left_out": left_out,
+        "verdicts": _verdicts(intervened[0]) if intervened else [],
+    }
+
+
+def _verdicts(made: Intervened) -> list[dict[Hashable, Any]]:
+    """What became of each gate, in words; nothing where an experiment is missing."""
+    try:
+        return usage_of(made.outcomes)[["gate", "kind", "verdict"]].to_dict("records")
+    except Unavailable:  # the figures have said so
+        return []
+
+
+def _kinds(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
+    """Kinds of network; nothing where no kind has several seeds."""
+    try:
+        kinds = statistics.group_by_kind(recordings)
+    except InputError as problem:
+        _log.warning("no comparison over seeds: %s", problem)
+        return {}
+    return kinds if max(map(len, kinds.values())) > 1 else {}
+
+
+def _compare_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, Any]]:
+    """Each two kinds of network over their seeds."""
+    found = []
+    for a, b in combinations(kinds, 2):
+        about: dict[str, Any] = {"a": a, "b": b, "problem": "", "figures": []}
+        subject = TwoKinds((a, b), kinds[a], kinds[b])
+        try:
+            about["figures"] += [_embed(p, p.make(subject)) for p in plots_of(TwoKinds)]
+        except InputError as problem:  # the rest of the page is still true
+            _log.warning("no comparison of %s and %s over seeds: %s", a, b, problem)
+            about["problem"] = str(problem)
+        found.append(about)
+    return found
+
+
+def _use_in_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, Any]]:
+    """What is used over the seeds, of each kind of which all seeds were intervened on."""
+    found = []
+    for kind, seeds in kinds.items():
+        try:
+            outcomes = [made for made in map(find_outcomes, seeds) if made is not None]
+            if len(seeds) < 2 or len(outcomes) < len(seeds):
+                continue
+            subject = Seeds(kind, seeds, outcomes)
+            figures = [_embed(plot, plot.make(subject)) for plot in plots_of(Seeds)]
+            found.append({"kind": kind, "figures": figures})
+        except InputError as problem:  # each run's own part says what is missing
+            _log.warning("%s over its seeds left out: %s", kind, problem)
+    return found
+
+
+def _compare(pair: Pair) -> dict[str, Any]:
+    a, b = pair.a, pair.b
+    names = two_names(a.name, b.name)
+    found: dict[str, Any] = {"a": names[0], "b": names[1], "problem": "", "figures": []}
+    try:
+        accuracy = statistics.compare_accuracy(a, b)
+    except InputError as problem:  # the rest of the page is still true
+        _log.warning("no comparison of %s and %s: %s", a.name, b.name, problem)
+        return {**found, "problem": str(problem)}
+    found["figures"] = [_embed(plot, plot.make(pair)) for plot in plots_of(Pair)]
+    found["has_grad_cam"] = has_grad_cam(a) and has_grad_cam(b)
+    if found["has_grad_cam"]:  # both frames have all images first, then the classes in their order
+        cams = statistics.compare_grad_cam(a, b, "predicted", SEED)
+        accuracy = accuracy.assign(grad_cam=cams["spearman"])
+    differs = pd.Series(significant(accuracy["p_holm"]), accuracy.index)
+    found["accuracy"] = accuracy.assign(differs=differs).to_dict("records")
+    return found
+
+
+def _embed(plot: Plot[Any, Any], drawing: Drawing) -> dict[str, Any]:
+    return {
+        "title": plot.title,
+        "caption": drawing.caption,
+        "images": [
+            base64.b64encode(render(figure, "png", DPI)).decode() for figure in drawing.figures
+        ],
+    }
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    return str(value)

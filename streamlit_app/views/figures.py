@@ -1,0 +1,24 @@
+"""Every plot that the recording can have, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import cached
+import streamlit as st
+from widgets import browse, chosen_run, literal
+
+from attnscope.plots import plots_of
+from attnscope.plots.subjects import Intervened
+from attnscope.recording.recording import Recording
+
+run = chosen_run()
+st.title("All figures")
+st.markdown(f"{literal(run.label)}: the figures that `attnscope figures` writes, with their words.")
+made = cached.interventions(run)
+draw: dict[str, Callable[[str], cached.Shown]] = {}
+if made is not None:
+    draw |= {plot.name: partial(cached.usage_plot, made) for plot in plots_of(Intervened)}
+draw |= {plot.name: partial(cached.plot, run) for plot in plots_of(Recording)}
+browse(draw, "figure")

@@ -1,0 +1,74 @@
+"""What was drawn, read back; runs and registries made for a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from safetensors.numpy import save_file
+
+from attnscope.plots import PLOTS, Drawing
+from attnscope.plots.subjects import Pair
+from attnscope.recording.recording import Recording
+
+IN_A_RUN_ONLY = {"training_curves", "training_images"}
+
+
+def shown(ax: Axes) -> np.ndarray:
+    return np.ma.filled(ax.images[-1].get_array().astype(float), np.nan)
+
+
+def labels(texts) -> list[str]:
+    return [text.get_text() for text in texts]
+
+
+def words(figure: Figure) -> str:
+    found = [figure.get_suptitle()]
+    found += [text.get_text() for ax in figure.axes for text in ax.texts]
+    return "\n".join(found)
+
+
+def maps(figure: Figure, cmap: str) -> list:
+    return [i for ax in figure.axes for i in ax.images if i.cmap.name == cmap]
+
+
+def add_run_files(recording: Recording) -> Path:
+    run = recording.folder.parent.parent
+    epochs = np.arange(1, 4)
+    pd.DataFrame(
+        {
+            "epoch": epochs,
+            "step": 10 * epochs,
+            "train_loss": 2.0 / epochs,
+            "train_accuracy": 0.3 * epochs,
+            "validation_loss": 2.2 / epochs,
+            "validation_accuracy": [0.5, 0.8, 0.7],
+            "learning_rate": 0.1,
+            "images_per_second": 100.0,
+            "seconds": 60.0 * epochs,
+        }
+    ).to_csv(run / "metrics.csv", index=False)
+    (run / "config.json").write_text(json.dumps({"classes": recording.classes}))
+    images = np.random.default_rng(0).integers(0, 256, (10, 3, 8, 8), dtype=np.uint8)
+    save_file(
+        {"images": images, "labels": np.arange(10) % len(recording.classes)},
+        run / "training_images.safetensors",
+    )
+    return run
+
+
+def draw_plot(name: str, *recordings: Recording) -> Drawing:
+    """A plot of one recording, or of two."""
+    (subject,) = recordings if len(recordings) == 1 else (Pair(*recordings),)
+    return PLOTS[name].make(subject)
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Makes few plots of a recording where the test is of something else: drawing takes the time."""
+    kept = {n: p for n, p in PLOTS.items() if n in names or p.subject is not Recording}
+    monkeypatch.setattr(PLOTS, "_known", kept)

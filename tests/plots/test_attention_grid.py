@@ -1,0 +1,52 @@
+"""Images with their maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from attnscope.recording.recording import Recording
+from tests.plots.reading import draw_plot, words
+
+Make = Callable[..., Recording]
+
+
+def test_attention_grid_is_raw_seeded_and_of_right_answers(make_recording: Make) -> None:
+    recording = make_recording()
+    figure = draw_plot("attention_grid", recording).figures[0]
+    again = draw_plot("attention_grid", recording).figures[0]
+    grid = figure.axes[: 3 * 5]
+    for row in range(3):
+        image, first, second, cam, overlay = (ax.images[-1] for ax in grid[5 * row : 5 * row + 5])
+        pixels = image.get_array()
+        found = [i for i in range(60) if np.array_equal(recording.image(i), pixels)]
+        assert len(found) == 1
+        i = found[0]
+        assert recording.labels[i] == recording.predictions[i] == row
+        one = slice(i, i + 1)
+        np.testing.assert_array_equal(
+            first.get_array(), recording.spatial("layer1.attention.spatial", one)[0]
+        )
+        np.testing.assert_array_equal(
+            second.get_array(), recording.spatial("layer2.attention.spatial", one)[0]
+        )
+        np.testing.assert_array_equal(
+            cam.get_array(), np.maximum(recording.grad_cam(rows=one)[0], 0)
+        )
+        np.testing.assert_array_equal(overlay.get_array(), cam.get_array())
+        np.testing.assert_array_equal(pixels, again.axes[5 * row].images[0].get_array())
+    assert len({ax.images[-1].get_clim() for k, ax in enumerate(grid) if k % 5 in (1, 2)}) == 1
+    assert len({ax.images[-1].get_clim() for k, ax in enumerate(grid) if k % 5 in (3, 4)}) == 1
+    assert "seed 0" in figure.get_suptitle()
+
+
+def test_a_grad_cam_without_positive_values_says_why_it_is_blank(
+    make_recording: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    negative = np.full((1, 4, 4), -1, np.float32)
+    monkeypatch.setattr(Recording, "grad_cam", lambda self, rows: negative)
+    drawing = draw_plot("attention_grid", make_recording())
+    assert words(drawing.figures[0]).count("nowhere\nabove 0") == 3
+    assert "3 of 3 are nowhere above 0" in drawing.caption

@@ -1,0 +1,70 @@
+"""Channel gates per class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from attnscope import statistics
+from attnscope.plots import (
+    channel_gates,
+)
+from attnscope.recording.recording import Recording
+from tests.plots.reading import draw_plot, labels, maps, shown
+
+Make = Callable[..., Recording]
+
+
+def class_profiles(means: dict[str, list[float]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"class": name, "channel": channel, "mean": value}
+            for name, values in means.items()
+            for channel, value in enumerate(values)
+        ]
+    )
+
+
+def test_channel_gates_are_ordered_as_given(ax: Axes) -> None:
+    profiles = class_profiles({"owl": [0.1, 0.2, 0.3], "cat": [0.4, 0.5, 0.6]})
+    channel_gates.draw(ax, profiles, low=0, high=1, order=[2, 0, 1])
+    np.testing.assert_array_equal(shown(ax), [[0.3, 0.1, 0.2], [0.6, 0.4, 0.5]])
+    assert labels(ax.get_yticklabels()) == ["owl", "cat"]
+    assert labels(ax.get_xticklabels()) == ["1", "2", "3"]  # ranks, not channels
+
+
+def test_channel_differences_are_centred_on_the_mean_over_classes(ax: Axes) -> None:
+    profiles = class_profiles({"owl": [0.1, 0.5], "cat": [0.3, 0.5]})
+    channel_gates.draw_differences(ax, profiles, limit=0.2)
+    np.testing.assert_allclose(shown(ax), [[-0.1, 0], [0.1, 0]], atol=1e-12)
+    assert ax.images[0].get_clim() == (-0.2, 0.2)
+    middle = ax.images[0].cmap(0.5)
+    assert min(middle[:3]) > 0.9  # no difference is almost white
+
+
+def test_channel_gates_share_scales_and_start_with_the_planted_channel(
+    make_recording: Make,
+) -> None:
+    recording = make_recording(effect=0.3)
+    drawing = draw_plot("channel_gates", recording)
+    gates, differences = maps(drawing.figures[0], "cividis"), maps(drawing.figures[0], "RdBu_r")
+    assert len(gates) == len(differences) == 2
+    assert len({i.get_clim() for i in gates}) == len({i.get_clim() for i in differences}) == 1
+    low, high = gates[0].get_clim()
+    everything = np.concatenate([i.get_array().ravel() for i in gates])
+    assert (low, high) == (everything.min(), everything.max())
+    profiles = statistics.class_profiles(recording, "layer1.attention.channel")
+    planted = profiles[profiles["channel"] == 0]["mean"].to_numpy()
+    np.testing.assert_allclose(gates[0].get_array()[:, 0], planted, rtol=1e-6)
+    np.testing.assert_allclose(
+        differences[0].get_array()[:, 0], planted - planted.mean(), rtol=1e-5
+    )
+    bottom, top = differences[0].get_clim()
+    assert bottom == -top
+    assert "channel 0 of layer1.attention.channel" in drawing.caption
+    assert "1 channel (4.2 %) with class-dependent means" in drawing.caption
+    assert "Constant over all images: 1 channel." in drawing.caption
+    assert f"{low:.3g} to {high:.3g} (bounds 0 to 1)" in drawing.caption

@@ -1,0 +1,57 @@
+"""What holds for every plot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attnscope.plots import PLOTS, channel_gates, plots_of, spatial_maps
+from attnscope.recording.recording import Recording
+from attnscope.report import render
+from tests.plots.reading import IN_A_RUN_ONLY, draw_plot, maps, words
+
+Make = Callable[..., Recording]
+
+
+def test_names_in_the_architecture_are_those_made() -> None:
+    page = (Path(__file__).parents[2] / "docs/architecture.md").read_text(encoding="utf-8")
+    section = page.split("\n## Figures")[1].split("\n## ")[0]
+    for name in PLOTS:
+        assert f"`{name}`" in section
+
+
+def test_many_gates_take_several_pages_on_one_scale(
+    make_recording: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_gates, "GATES_A_PAGE", 1)
+    monkeypatch.setattr(spatial_maps, "CLASSES_A_PAGE", 2)
+    recording = make_recording(count=12)
+    for name, pages in (("channel_gates", 2), ("spatial_maps", 2)):
+        drawing = draw_plot(name, recording)
+        assert len(drawing.figures) == pages
+        assert len({i.get_clim() for f in drawing.figures for i in maps(f, "cividis")}) == 1
+
+
+@pytest.mark.parametrize("name", ["spatial_maps", "map_agreement", "attention_grid"])
+def test_a_network_without_spatial_gates_says_so(make_recording: Make, name: str) -> None:
+    drawing = draw_plot(name, make_recording("se", spatial=False))
+    assert "no spatial gates" in words(drawing.figures[0])
+    assert "no spatial gates" in drawing.caption
+
+
+@pytest.mark.parametrize(
+    "name", sorted({plot.name for plot in plots_of(Recording)} - IN_A_RUN_ONLY)
+)
+def test_a_network_without_gates_or_grad_cam_has_every_figure(
+    write_recording: Make, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    recording = write_recording(labels=[0, 1, 2, 0], predictions=[0, 1, 2, 1])
+    picture = np.zeros((4, 4, 3), np.uint8)
+    monkeypatch.setattr(Recording, "image", lambda self, i: picture)
+    made = draw_plot(name, recording)
+    render(made.figures[0], "png", 20)
+    if "gate" in name or "map" in name:
+        assert "no gates at all" in made.caption

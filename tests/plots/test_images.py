@@ -1,0 +1,55 @@
+"""Images and maps: values, scales and color bars are what was given."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from attnscope.plots import images
+from tests.plots.reading import labels, shown
+
+
+def test_map_is_drawn_raw_on_the_given_scale(ax: Axes) -> None:
+    values = np.array([[0.2, 0.4], [0.6, np.nan]])
+    assert images.draw_map(ax, values, low=0.1, high=0.9) is ax
+    np.testing.assert_array_equal(shown(ax), values)
+    assert ax.images[0].get_clim() == (0.1, 0.9)
+    assert ax.images[0].get_interpolation() == "nearest"
+    missing = ax.images[0].cmap(np.ma.masked)
+    assert missing[:3] not in [tuple(c[:3]) for c in ax.images[0].cmap(np.linspace(0, 1, 256))]
+
+
+def test_overlay_lies_on_the_whole_picture_and_hides_it_where_it_is_high(ax: Axes) -> None:
+    image = np.zeros((8, 6, 3), np.uint8)
+    image[..., 1] = 100
+    heat = np.array([[0.0, 1.0], [2.0, 4.0]])
+    images.draw_overlay(ax, image, heat, low=0, high=2)
+    below, above = ax.images
+    np.testing.assert_allclose(below.get_array(), 58.7)  # green weighs 0.587 in grey
+    np.testing.assert_array_equal(above.get_array(), heat)
+    assert above.get_clim() == (0, 2)
+    assert list(above.get_extent()) == list(below.get_extent()) == [-0.5, 5.5, 7.5, -0.5]
+    alpha = above.get_alpha()
+    assert alpha[0, 0] < alpha[0, 1] < alpha[1, 0] == alpha[1, 1] <= 1
+
+
+def test_image_keeps_its_pixels(ax: Axes) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    images.draw_image(ax, image, "owl")
+    np.testing.assert_array_equal(ax.images[0].get_array(), image)
+    assert ax.get_title("center") == "owl"
+
+
+def test_colorbar_states_both_ends_also_of_an_overlay(ax: Axes) -> None:
+    images.draw_overlay(ax, np.zeros((4, 4, 3), np.uint8), np.eye(2), low=0, high=0.123)
+    bar = images.draw_colorbar(ax, "Grad-CAM", [ax])
+    ends = labels(bar.ax.get_yticklabels())
+    assert (ends[0], ends[-1]) == ("0", "0.123")
+    assert bar.ax.get_ylabel() == "Grad-CAM"
+    assert bar.mappable.get_alpha() in (None, 1)
+
+
+def test_note_is_text_without_axes(ax: Axes) -> None:
+    images.draw_note(ax, "SE has no spatial gates")
+    assert labels(ax.texts) == ["SE has no spatial gates"]
+    assert not ax.axison

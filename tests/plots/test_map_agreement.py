@@ -1,0 +1,65 @@
+"""Spatial gates beside Grad-CAM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+
+from attnscope import statistics
+from attnscope.plots import (
+    map_agreement,
+)
+from attnscope.recording.recording import Recording
+from tests.plots.reading import draw_plot, labels
+
+Make = Callable[..., Recording]
+
+
+@pytest.mark.parametrize("measure", ["spearman", "iou"])
+def test_map_agreement_sets_own_beside_null(ax: Axes, measure: str) -> None:
+    summary = pd.DataFrame(
+        {
+            "gate": ["layer1.spatial"] * 3 + ["layer2.spatial"] * 3,
+            "class": ["all", "all", "dog"] * 2,  # the second is a class of that name
+            "spearman": [0.3, 0.2, 0.4, 0.6, 0.5, 0.7],
+            "iou": [0.31, 0.21, 0.41, 0.61, 0.51, 0.71],
+            "null_spearman": [0.03, 0.02, 0.04, 0.06, 0.05, 0.07],
+            "null_iou": [0.13, 0.12, 0.14, 0.16, 0.15, 0.17],
+        }
+    )
+    for k, name in enumerate(("same_class", "centre"), start=2):
+        for each in ("spearman", "iou"):
+            summary[f"{name}_{each}"] = summary[f"null_{each}"] * k
+    for each in ("spearman", "iou"):
+        summary[f"{each}_low"], summary[f"{each}_high"] = summary[each] - 0.1, summary[each] + 0.2
+    map_agreement.draw(ax, summary, measure)
+    lines = {line.get_label(): line for line in ax.lines}
+    own = next(line for name, line in lines.items() if "same image" in name)
+    np.testing.assert_array_equal(own.get_ydata(), summary[measure][[0, 3]])
+    for column, words in (
+        ("null", "another image"),
+        ("same_class", "of another image of the same class"),
+        ("centre", "Gaussian in the middle"),
+    ):
+        null = next(line for name, line in lines.items() if name.endswith(words))
+        np.testing.assert_array_equal(null.get_ydata(), summary[f"{column}_{measure}"][[0, 3]])
+    intervals = [path.vertices[:, 1] for path in ax.collections[1].get_paths()]
+    np.testing.assert_array_equal(
+        intervals, summary.loc[[0, 3], [f"{measure}_low", f"{measure}_high"]]
+    )
+    np.testing.assert_array_equal(
+        ax.collections[0].get_offsets()[:, 1], summary[measure][[1, 2, 4, 5]]
+    )
+    assert labels(ax.get_xticklabels()) == ["layer1", "layer2"]
+
+
+def test_map_agreement_draws_the_summary(make_recording: Make) -> None:
+    recording = make_recording()
+    axes = draw_plot("map_agreement", recording).figures[0].axes
+    whole = statistics.agreement_summary(recording).groupby("gate", sort=False).first()
+    np.testing.assert_allclose(axes[0].lines[0].get_ydata(), whole["spearman"])
+    np.testing.assert_allclose(axes[1].lines[1].get_ydata(), whole["null_iou"])

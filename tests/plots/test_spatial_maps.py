@@ -1,0 +1,29 @@
+"""Class means of spatial gates and Grad-CAM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from attnscope import statistics
+from attnscope.recording.recording import Recording
+from tests.plots.reading import draw_plot, maps
+
+Make = Callable[..., Recording]
+
+
+def test_spatial_maps_are_class_means_on_one_scale(make_recording: Make) -> None:
+    recording = make_recording()
+    drawing = draw_plot("spatial_maps", recording)
+    drawn = maps(drawing.figures[0], "cividis")
+    assert len(drawn) == 6
+    assert len({i.get_clim() for i in drawn}) == 1
+    expected = statistics.class_mean_maps(recording, "layer2.attention.spatial")
+    np.testing.assert_allclose(drawn[3].get_array(), expected[1])
+    cams = maps(drawing.figures[0], "viridis")
+    np.testing.assert_allclose(
+        cams[2].get_array(), statistics.class_mean_grad_cam(recording, "predicted")[2]
+    )
+    low, high = drawn[0].get_clim()
+    assert f"from {low:.3g} to {high:.3g} (bounds 0 to 1)" in drawing.caption

@@ -1,0 +1,40 @@
+"""Numbers and names in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from attnscope.plots import text
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["layer1.0.attention.channel", "layer1.1.attention.channel"], ["0", "1"]),
+        (["layer1.0.attention.channel", "layer2.0.attention.channel"], ["layer1", "layer2"]),
+        (
+            ["layer1.0.attention.channel", "layer2.0.attention.spatial"],
+            ["layer1.channel", "layer2.spatial"],
+        ),
+        (["a.gate", "a.gate#2"], ["gate", "gate#2"]),
+        (["only.one.gate"], ["only.one.gate"]),
+        (["gate", "b.gate"], ["gate", "b.gate"]),
+        ([], []),
+    ],
+)
+def test_short_names_stay_different(names: list[str], short: list[str]) -> None:
+    assert text.short_names(names) == short
+
+
+def test_numbers_that_are_none_are_said() -> None:
+    nan = float("nan")
+    assert [text.as_percent(nan), text.as_points(nan), text.as_number(nan)] == ["–"] * 3
+    assert text.as_p(nan) == text.as_p_number(nan) == "no test"
+
+
+def test_numbers_have_a_minus_and_their_sign() -> None:
+    assert text.as_points(-0.0123) == "−1.2"
+    assert text.as_points(0.0123) == "+1.2"
+    assert text.as_number(-0.5) == "−0.500"
+    assert text.as_percent(0.9183, 2) == "91.83 %"
+    assert [text.as_p(0.0123), text.as_p(0.0009)] == ["p = 0.012", "p < 0.001"]

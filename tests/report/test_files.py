@@ -1,0 +1,123 @@
+"""Files of plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attnscope.errors import InputError
+from attnscope.plots import plots_of
+from attnscope.plots.subjects import Pair
+from attnscope.recording.recording import Recording
+from attnscope.report import files, page, write_comparison, write_figures, write_report
+from tests.plots.reading import IN_A_RUN_ONLY, add_run_files, only
+
+Make = Callable[..., Recording]
+
+
+def of(subject: type) -> list[str]:
+    return [plot.name for plot in plots_of(subject)]
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "DPI", 30)
+    monkeypatch.setattr(page, "DPI", 20)
+
+
+def test_every_name_gives_png_and_pdf(make_recording: Make) -> None:
+    run = add_run_files(make_recording(count=30))
+    files = write_figures(run)
+    assert files == [run / "figures" / f"{n}.{e}" for n in of(Recording) for e in ("png", "pdf")]
+    assert {f.name for f in (run / "figures").iterdir()} == {f.name for f in files}
+    for file in files:
+        start = b"\x89PNG" if file.suffix == ".png" else b"%PDF"
+        assert file.read_bytes().startswith(start)
+
+
+def test_figures_of_interventions_come_first(
+    make_recording: Make,
+    add_interventions: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    recording = make_recording(count=30)
+    add_interventions(recording)
+    files = write_figures(recording.folder, tmp_path / "out")
+    names = ["decodable_and_used", "static_gates", "confusion_matrix"]
+    assert files == [tmp_path / "out" / f"{n}.{e}" for n in names for e in ("png", "pdf")]
+
+
+def test_interventions_that_cannot_be_read_cost_no_other_figure(
+    make_recording: Make,
+    add_interventions: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    recording = make_recording(count=30)
+    (add_interventions(recording) / "about.json").unlink()
+    files = write_figures(recording.folder, tmp_path / "out")
+    assert [file.name for file in files] == ["confusion_matrix.png", "confusion_matrix.pdf"]
+    assert "figures of interventions left out" in caplog.text
+    page = write_report([recording.folder], tmp_path / "page.html")
+    assert "Confusion" in page.read_text(encoding="utf-8")
+
+
+def test_figures_are_the_same_bytes_again(
+    make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "confusion_matrix", "misclassified")
+    recording = make_recording(count=12, spatial=False)
+    first = write_figures(recording.folder, tmp_path / "a")
+    second = write_figures(recording.folder, tmp_path / "b")
+    assert [f.read_bytes() for f in first] == [f.read_bytes() for f in second]
+
+
+def test_outside_a_run_what_is_missing_is_said(
+    make_recording: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only(monkeypatch, *IN_A_RUN_ONLY, "confusion_matrix")
+    recording = make_recording(count=12, spatial=False)
+    names = {file.stem for file in write_figures(recording.folder, tmp_path / "out")}
+    assert names == {"confusion_matrix"}
+    said = "\n".join(caplog.messages)
+    assert "training_curves left out" in said
+    assert "metrics.csv" in said
+    assert "training_images left out" in said
+
+
+def test_comparison_writes_every_figure(make_recording: Make, tmp_path: Path) -> None:
+    a, b = make_recording("se", spatial=False), make_recording("cbam", seed=1)
+    files = write_comparison(a.folder, b.folder, tmp_path / "out")
+    assert files == [tmp_path / "out" / f"{n}.{e}" for n in of(Pair) for e in ("png", "pdf")]
+    assert all(file.stat().st_size > 1000 for file in files)
+
+
+def test_different_images_leave_nothing_behind(make_recording: Make, tmp_path: Path) -> None:
+    a, b = make_recording("a", count=30), make_recording("b", count=60)
+    with pytest.raises(InputError, match="not of the same images"):
+        write_comparison(a.folder, b.folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_without_a_font_give_one_line(
+    make_recording: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only(monkeypatch, "confusion_matrix", "misclassified")
+    names = ["\U0010ffff", "\U0010ffff\U0010fffe", "owl"]
+    recording = make_recording(count=12, names=names)
+    write_figures(recording.folder, tmp_path / "out")
+    lines = [line for line in caplog.messages if "font" in line]
+    assert len(lines) == 1
+    assert "2 characters" in lines[0]

@@ -1,0 +1,130 @@
+"""The HTML page."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from markupsafe import escape
+
+from attnscope import statistics
+from attnscope.errors import InputError
+from attnscope.plots import plots_of
+from attnscope.plots.subjects import Pair
+from attnscope.recording.recording import Recording
+from attnscope.report import files, page, write_report
+from tests.plots.reading import IN_A_RUN_ONLY, add_run_files, draw_plot, only
+
+Make = Callable[..., Recording]
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "DPI", 30)
+    monkeypatch.setattr(page, "DPI", 20)
+
+
+class Page(HTMLParser):
+    """What a page would load, and how its tables and pictures stand."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.alts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name in {"src", "href", "srcset", "data", "action"}:
+                self.loads.append(value or "")
+            if name == "alt":
+                self.alts.append(value or "")
+
+
+def test_report_is_one_file_that_asks_for_nothing(make_recording: Make, tmp_path: Path) -> None:
+    a, b = make_recording("se", spatial=False), make_recording("cbam", seed=1)
+    add_run_files(a)
+    out = write_report([a.folder, b.folder], tmp_path / "deep" / "report.html")
+    text = out.read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(re.match(r"data:image/png;base64,|#", load) for load in page.loads)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert not {"script", "iframe", "object", "embed", "link"} & set(page.tags)
+    pictures = 2 * len(plots_of(Recording)) - len(IN_A_RUN_ONLY) + len(plots_of(Pair))
+    assert page.tags.count("img") == pictures == len([alt for alt in page.alts if alt])
+    for plot in plots_of(Pair):
+        assert str(escape(draw_plot(plot.name, a, b).caption)) in text
+    assert "made by the test" in text  # the source
+    assert "Left out: training_curves" in text
+    assert [p.name for p in out.parent.iterdir()] == ["report.html"]
+
+
+def test_report_escapes_what_comes_from_data(
+    make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "confusion_matrix", "gate_profiles", "map_agreement")
+    evil = "<script>alert(1)</script>"
+    names = [evil, '" onerror="x', "&amp; {{ 7 * 7 }}"]
+    a = make_recording("<b>a</b>", names=names, spatial=False)
+    b = make_recording("b", names=names, seed=1)
+    out = write_report([a.folder, b.folder], tmp_path / "report.html")
+    text = out.read_text(encoding="utf-8")
+    assert evil not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+
+
+def test_report_of_one_run_compares_nothing(
+    make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    recording = make_recording(spatial=False)
+    text = write_report([recording.folder], tmp_path / "one.html").read_text()
+    right = int((recording.labels == recording.predictions).sum())
+    assert f"{right} of 60" in text
+    assert "class by class" not in text
+    recall = statistics.class_metrics(recording)["recall"][0]
+    assert f"<td>{100 * recall:.1f} %</td>" in text
+
+
+def test_report_of_runs_that_cannot_be_compared_says_so(
+    make_recording: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    a = make_recording("a", count=30, spatial=False)
+    b = make_recording("b", count=33, spatial=False)
+    text = write_report([a.folder, b.folder], tmp_path / "r.html").read_text()
+    assert "cannot be compared" in text
+    assert "30 against 33" in text
+    assert any("no comparison of a and b" in line for line in caplog.messages)
+
+
+def test_report_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least one run"):
+        write_report([], tmp_path / "r.html")
+    with pytest.raises(InputError, match="holds no recording"):
+        write_report([tmp_path], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_report_needs_neither_torch_nor_pyplot() -> None:
+    code = (
+        "import sys, attnscope.report\n"
+        "print([m for m in ('torch', 'matplotlib.pyplot', 'captum') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
