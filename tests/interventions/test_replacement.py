@@ -20,8 +20,7 @@ from attnscope.interventions import (
 from attnscope.plots import plots_of
 from attnscope.plots.subjects import Intervened
 from attnscope.plots.usage import usage_of
-from attnscope.recording.outcomes import read_outcomes, write_outcomes
-from attnscope.report import find_outcomes
+from attnscope.recording.outcomes import find_outcomes, read_outcomes, write_outcomes
 from attnscope.statistics.effects import (
     edit_contrast,
     margins,

@@ -20,8 +20,7 @@ from attnscope.interventions import (
 )
 from attnscope.plots import Unavailable
 from attnscope.plots.usage import usage_of
-from attnscope.recording.outcomes import read_outcomes
-from attnscope.report import find_outcomes
+from attnscope.recording.outcomes import find_outcomes, read_outcomes
 from tests.interventions.toy import toy_bench
 
 
