@@ -15,7 +15,7 @@ from attnscope.recording.recording import Recording
 
 run = chosen_run()
 st.title("All figures")
-st.markdown(f"{literal(run.label)}: the figures that `attnscope figures` writes, with their words.")
+st.markdown(f"{literal(run.label)}: every figure that `attnscope figures` writes.")
 made = cached.interventions(run)
 draw: dict[str, Callable[[str], cached.Shown]] = {}
 if made is not None:

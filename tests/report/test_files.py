@@ -9,9 +9,9 @@ import pytest
 
 from attnscope.errors import InputError
 from attnscope.plots import plots_of
-from attnscope.plots.subjects import Pair
+from attnscope.plots.subjects import Pair, TwoKinds, two_kinds
 from attnscope.recording.recording import Recording
-from attnscope.report import files, page, write_comparison, write_figures, write_report
+from attnscope.report import files, page, write_comparison, write_figures, write_plots, write_report
 from tests.plots.reading import IN_A_RUN_ONLY, add_run_files, only
 
 Make = Callable[..., Recording]
@@ -121,3 +121,29 @@ def test_names_without_a_font_give_one_line(
     lines = [line for line in caplog.messages if "font" in line]
     assert len(lines) == 1
     assert "2 characters" in lines[0]
+
+
+def test_two_kinds_of_network_have_every_plot_over_seeds(
+    make_recording: Make, tmp_path: Path
+) -> None:
+    seeds = [make_recording(f"r{i}", count=30, seed=i, accuracy=0.3 + 0.2 * i) for i in range(3)]
+    one_each = TwoKinds(("se", "cbam"), seeds[:1], seeds[1:2])
+    names = [file.name for file in write_plots(one_each, tmp_path / "out")]
+    stems = ["seed_differences", "seed_differences_2"]  # the second page has the images
+    assert names == [f"{stem}.{ending}" for stem in stems for ending in ("png", "pdf")]
+    with pytest.raises(InputError, match="1 against 2 recordings"):
+        write_plots(TwoKinds(("se", "cbam"), seeds[:1], seeds[1:]), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_recordings_are_sorted_into_two_kinds_or_refused(make_recording: Make) -> None:
+    made = [make_recording(name, count=12) for name in ("a", "b", "c")]
+    for recording, (attention, seed) in zip(made, [("se", 1), ("cbam", 0), ("se", 0)], strict=True):
+        recording.about |= {"model": {"attention": attention}, "seed": seed}
+    kinds = two_kinds(made)
+    assert kinds.names == ("se", "cbam")
+    assert [[r.name for r in kind] for kind in (kinds.a, kinds.b)] == [["c", "a"], ["b"]]
+    made[1].about["model"] = {"attention": "se"}
+    made[1].about["seed"] = 2
+    with pytest.raises(InputError, match="1 kinds of network"):
+        two_kinds(made)
