@@ -385,7 +385,6 @@ def test_a_recipe_chooses_the_network_and_options_choose_otherwise(tmp_path: Pat
         (["--recipe", "slow"], "recipe 'slow' is not known; take one of fast, staged, cnn"),
         (["--accumulate", "0"], "accumulate is 0; it must be 1 or more"),
         (["--keep", "worst"], "'worst' weights cannot be kept; take last or best"),
-        (["--gate-start", "open"], "gate start 'open' is not known; take one of half, identity"),
         (["--weights", "no.pth"], "weights no.pth do not exist; check the path"),
         (["--model", "cnn", "--weights", "imagenet"], "no ImageNet weights of the network 'cnn'"),
     ],
