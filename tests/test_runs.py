@@ -106,6 +106,8 @@ def test_a_run_or_a_recording_whichever_is_given(run: Path, tmp_path: Path) -> N
     inside = run / "recordings" / "test"
     assert open_recording(run).folder == open_recording(inside).folder == inside
     assert open_recording(run, "validation").folder.name == "validation"
+    shutil.copytree(run / "recordings", tmp_path / "bare" / "recordings")
+    assert len(open_recording(tmp_path / "bare")) == len(open_recording(run))
     assert open_captured(run / "moments" / "test").kind == "moments"
     assert open_captured(run).kind == "recording"
     untrained = open_untrained(open_recording(run))

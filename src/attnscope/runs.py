@@ -295,7 +295,8 @@ def open_recording(folder: Path, split: str = "test") -> Recording:
     if is_captured(folder):
         return Recording(folder)
     run = Run(folder)
-    if not run.weights_file.is_file():
+    # Recordings can be copied without their network.
+    if not run.weights_file.is_file() and not run.recording_folder(split).is_dir():
         raise InputError(f"{folder} is no run with a network, and no recording; check the path")
     return run.recording(split)
 

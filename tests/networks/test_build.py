@@ -201,6 +201,7 @@ def test_the_small_cnn() -> None:
         ({"name": "resnet20"}, "network 'resnet20' is not known; take one of resnet18, resnet34"),
         ({"name": ""}, "network '' is not known"),
         ({"attention": "CBAM"}, "attention 'CBAM' is not known; take one of none, se, eca, cbam"),
+        ({"gate_start": "open"}, "gate start 'open' is not known; take one of half, identity"),
         ({"placement": "stem"}, "placement 'stem' is not known; take one of block, stage"),
         ({"placement": ""}, "placement '' is not known"),
         ({"stem": "resnet"}, "stem 'resnet' is not known; take one of cifar, imagenet"),

@@ -1,9 +1,8 @@
-"""A recording comes back as it was written, or says what is wrong with it."""
+"""Recordings, written and read again; damaged ones are refused in one line."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,69 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from safetensors.numpy import save_file
 
 from attnscope.errors import InputError
-from attnscope.kinds import HAS_NEUTRAL, MAP, Gate
-from attnscope.recording.recording import Recording, RecordingWriter, find_recordings
-
-GATES = [
-    Gate("layer1.attention.channel", "channel", 6, None, "sigmoid", 0.0, 1.0, 1.0),
-    Gate("layer1.attention.spatial", "spatial", 6, (4, 5), "hardsigmoid", 0.0, 2.0, 1.0),
-]
-CLASSES = ["猫", "dog", "owl"]
-SIZES = (3, 4, 1)
-Arrays = dict[str, np.ndarray[Any, Any]]
-
-
-def make_arrays(count: int = sum(SIZES)) -> Arrays:
-    rng = np.random.default_rng(5)
-    return {
-        "gate/layer1.attention.channel": rng.random((count, 6), np.float32),
-        "gate/layer1.attention.spatial": rng.random((count, 4, 5), np.float32) * 2,
-        "grad_cam/layer1/predicted": rng.normal(size=(count, 4, 5)).astype(np.float16),
-        "grad_cam/layer1/true": rng.normal(size=(count, 4, 5)).astype(np.float16),
-        "logits": rng.normal(size=(count, 3)).astype(np.float32),
-        "images": rng.integers(0, 256, (count, 8, 10, 3), dtype=np.uint8),
-    }
-
-
-def make_rows(arrays: Arrays) -> pd.DataFrame:
-    count = len(arrays["logits"])
-    return pd.DataFrame(
-        {
-            "path": [f"test/猫/{i}.png" for i in range(count)],
-            "label": np.arange(count) % 3,
-            "prediction": arrays["logits"].argmax(1),
-            "loss": np.linspace(0, 1, count),
-        }
-    )
-
-
-def write(folder: Path, arrays: Arrays | None = None, rows: pd.DataFrame | None = None) -> Path:
-    arrays = make_arrays() if arrays is None else arrays
-    rows = make_rows(arrays) if rows is None else rows
-    with RecordingWriter(
-        folder, gates=GATES, classes=CLASSES, grad_cam_layers=["layer1"], about={"name": "toy"}
-    ) as writer:
-        start = 0
-        for size in SIZES:
-            piece = slice(start, start + size)
-            writer.add_shard({key: value[piece] for key, value in arrays.items()}, rows[piece])
-            start += size
-    return folder
-
-
-def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write(tmp_path / "recording")
+from attnscope.kinds import HAS_NEUTRAL, MAP
+from attnscope.recording.recording import Recording, RecordingWriter
+from tests.recording.making import (
+    CLASSES,
+    GATES,
+    make_arrays,
+    make_rows,
+    one_line,
+    write,
+)
 
 
 def test_round_trip(folder: Path) -> None:
@@ -234,98 +183,6 @@ def test_what_was_not_recorded_is_named(folder: Path) -> None:
     assert recording.gates_of_kind("branch") == []
 
 
-# --- verify ---------------------------------------------------------------------------------------
-
-
-def flip(file: Path, at: int) -> None:
-    content = bytearray(file.read_bytes())
-    content[at] ^= 1
-    file.write_bytes(content)
-
-
-def test_verify_finds_a_flipped_byte(folder: Path) -> None:
-    file = folder / "shards/00001/arrays.safetensors"
-    for at in (-1, file.stat().st_size // 2):
-        flip(file, at)
-        (line,) = Recording(folder).verify()
-        assert line == f"{file} has changed since it was written (SHA-256)"
-        flip(file, at)
-    assert Recording(folder).verify() == []
-    recording = Recording(folder)
-    flip(folder / "shards/00002/rows.parquet", 8)
-    assert ["00002/rows.parquet has changed" in line for line in recording.verify()] == [True]
-
-
-def test_verify_finds_what_is_truncated_or_missing(folder: Path) -> None:
-    recording = Recording(folder)
-    cut, gone = (folder / f"shards/0000{i}/arrays.safetensors" for i in (0, 2))
-    cut.write_bytes(cut.read_bytes()[:-10])
-    gone.unlink()
-    first, second = recording.verify()
-    assert first == f"{cut} has changed since it was written (SHA-256)"
-    assert second == f"{gone} is missing (No such file or directory)"
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "line"),
-    [
-        ("gate/layer1.attention.channel", 1.5, "2 values not finite or not in 0.0 to 1.0"),
-        ("gate/layer1.attention.channel", -0.1, "2 values not finite or not in 0.0 to 1.0"),
-        ("gate/layer1.attention.spatial", 2.1, "2 values not finite or not in 0.0 to 2.0"),
-        ("gate/layer1.attention.spatial", np.nan, "2 values not finite or not in 0.0 to 2.0"),
-        ("logits", np.inf, "2 values not finite or not in -inf to inf"),
-        ("grad_cam/layer1/true", np.nan, "2 values not finite or not in -inf to inf"),
-    ],
-)
-def test_verify_counts_values_out_of_bounds(
-    tmp_path: Path, key: str, value: float, line: str
-) -> None:
-    arrays = make_arrays()
-    arrays[key].reshape(-1)[[0, 3]] = value
-    assert Recording(write(tmp_path / "r", arrays)).verify() == [f"{key}: {line}"]
-
-
-def test_the_bounds_themselves_are_inside(tmp_path: Path) -> None:
-    arrays = make_arrays()
-    arrays["gate/layer1.attention.channel"][0, :2] = 0, 1
-    # As far as single precision rounds, which bounds, computed in double precision, do not.
-    arrays["gate/layer1.attention.channel"][1, 0] = np.nextafter(np.float32(1), np.float32(2))
-    assert Recording(write(tmp_path / "r", arrays)).verify() == []
-
-
-@pytest.mark.parametrize("column", ["label", "prediction"])
-def test_verify_finds_a_class_that_is_none(tmp_path: Path, column: str) -> None:
-    arrays = make_arrays()
-    rows = make_rows(arrays)
-    rows.loc[[0, 7], column] = -1, 3
-    found = Recording(write(tmp_path / "r", arrays, rows)).verify()
-    assert found == [f"2 values of the column {column} are no class"]
-
-
-def rehash(folder: Path) -> None:
-    """Makes the manifest agree with the files: what is left to find is what they hold."""
-    import hashlib
-
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for shard in manifest["shards"]:
-        for name in shard["sha256"]:
-            content = (folder / "shards" / shard["name"] / name).read_bytes()
-            shard["sha256"][name] = hashlib.sha256(content).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def test_verify_finds_an_array_that_is_not_there_or_too_short(folder: Path) -> None:
-    arrays = {key: value[:3] for key, value in make_arrays().items() if key != "images"}
-    arrays["logits"] = arrays["logits"][:2]
-    save_file(arrays, folder / "shards/00000/arrays.safetensors")
-    rehash(folder)
-    found = Recording(folder).verify()
-    assert [line.split(":")[0] for line in found] == ["logits", "images"]
-
-
-# --- recordings that are damaged ------------------------------------------------------------------
-
-
 def test_no_recording_is_one_line(tmp_path: Path, folder: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere", folder / "manifest.json"):
         with pytest.raises(InputError, match=r"holds no recording .*attnscope capture") as caught:
@@ -450,134 +307,6 @@ def test_a_recording_moves_and_is_reached_through_a_link(tmp_path: Path, folder:
     for path in (tmp_path / "moved", tmp_path / "link"):
         assert Recording(path).verify() == []
         assert len(Recording(str(path)).logits) == 8
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-def test_a_recording_is_never_overwritten(folder: Path) -> None:
-    before = (folder / "manifest.json").read_bytes()
-    with pytest.raises(InputError, match="recording exists already; take another folder"):
-        write(folder)
-    assert (folder / "manifest.json").read_bytes() == before
-    assert [p.name for p in folder.parent.iterdir()] == ["recording"]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_writer_that_fails_before_its_first_shard_leaves_nothing(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
-    writer = RecordingWriter(
-        tmp_path / "run/recordings/test",
-        gates=GATES,
-        classes=CLASSES,
-        grad_cam_layers=["layer1"],
-        about={},
-    )
-    with pytest.raises(error), writer:
-        raise error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_recording_of_nothing_is_refused(tmp_path: Path) -> None:
-    writer = RecordingWriter(
-        tmp_path / "r", gates=GATES, classes=CLASSES, grad_cam_layers=[], about={}
-    )
-    with pytest.raises(InputError, match="no image was recorded"), writer:
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
-    for about, error in (({"path": tmp_path}, TypeError), ({"loss": float("nan")}, ValueError)):
-        with pytest.raises(error, match="JSON"):
-            RecordingWriter(
-                tmp_path / "r", gates=GATES, classes=CLASSES, grad_cam_layers=[], about=about
-            )
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_manifest_that_cannot_be_written_costs_no_shard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("attnscope.recording.writer.os.replace", full)
-        with pytest.raises(OSError, match="No space left on device; make room and start the same"):
-            write(tmp_path / "r")
-    assert list(tmp_path.iterdir()) == []
-    real = os.replace
-
-    def almost_full(source: Path, target: Path) -> None:
-        if Path(target).name == "manifest.json":
-            full()
-        real(source, target)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("attnscope.files.os.replace", almost_full)
-        with pytest.raises(OSError, match=r"3 whole shards stay in .*: make room and start the"):
-            write(tmp_path / "r")
-    assert [p.name for p in tmp_path.iterdir()] == [".r.partial"]
-    with RecordingWriter(
-        tmp_path / "r",
-        gates=GATES,
-        classes=CLASSES,
-        grad_cam_layers=["layer1"],
-        about={"name": "toy"},
-    ):
-        pass  # all is there
-    assert Recording(tmp_path / "r").verify() == []
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda a: a.pop("gate/layer1.attention.spatial"),
-        lambda a: a.update({"logits": a["logits"][:2]}),
-        lambda a: a.update(
-            {"gate/layer1.attention.channel": a["gate/layer1.attention.channel"].astype("f2")}
-        ),
-        lambda a: a.update({key: value[:0] for key, value in a.items()}),
-    ],
-    ids=["gate missing", "too short", "float16 gate", "empty"],
-)
-def test_a_shard_that_does_not_fit_is_refused(
-    tmp_path: Path, change: Callable[[Arrays], object]
-) -> None:
-    arrays = make_arrays(3)
-    rows = make_rows(arrays)
-    change(arrays)
-    rows = rows[: len(arrays["images"])]
-    writer = RecordingWriter(
-        tmp_path / "r", gates=GATES, classes=CLASSES, grad_cam_layers=["layer1"], about={}
-    )
-    with pytest.raises(ValueError, match="a shard"), writer:
-        writer.add_shard(arrays, rows)
-    assert list(tmp_path.iterdir()) == []
-
-
-# --- folders of recordings ------------------------------------------------------------------------
-
-
-def test_recordings_are_found_in_runs(tmp_path: Path) -> None:
-    for name in ("b/recordings/test", "a/recordings/test", "a/recordings/validation", "c"):
-        write(tmp_path / name)
-    (tmp_path / "a/recordings/.test.1.partial").mkdir()
-    (tmp_path / "a/recordings/.test.1.partial/manifest.json").touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in find_recordings(tmp_path)]
-    assert found == ["a/recordings/test", "a/recordings/validation", "b/recordings/test", "c"]
-    assert len(find_recordings(tmp_path / "a")) == 2
-    assert len(find_recordings(tmp_path / "c")) == 1
-    assert Recording(tmp_path / "a").folder == tmp_path / "a/recordings/test"
-
-
-def test_a_folder_without_recordings_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no recording; make one with"):
-        find_recordings(tmp_path)
-    with pytest.raises(InputError, match="does not exist; check the path"):
-        find_recordings(tmp_path / "nowhere")
 
 
 def test_opening_needs_no_torch(folder: Path) -> None:

@@ -17,7 +17,7 @@ from attnscope.files import locked
 from attnscope.recording import partial
 from attnscope.recording import writer as shards
 from attnscope.recording.recording import Recording, RecordingWriter
-from tests.recording.test_recording import CLASSES, GATES, SIZES, flip, make_arrays, make_rows
+from tests.recording.making import CLASSES, GATES, SIZES, flip, make_arrays, make_rows
 
 STARTS = (0, 3, 7)
 

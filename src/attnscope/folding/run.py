@@ -193,9 +193,10 @@ def _open_data(folder: Path, data_root: Path | None) -> tuple[Data, dict[str, An
     data, network = source.open_data(), source.network
     if network.is_run:
         return data, Run(network.target).config
+    settings = asdict(source.data)
     return data, {
-        **asdict(source.data),
-        "data": source.data.source,
+        "data": settings.pop("source"),
+        **settings,
         "data_root": str(source.data.data_root),
         "image_size": data.image_size,
         "model": network.target,

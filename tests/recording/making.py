@@ -1,0 +1,71 @@
+"""Recordings written for the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from attnscope.errors import InputError
+from attnscope.kinds import Gate
+from attnscope.recording.recording import RecordingWriter
+
+GATES = [
+    Gate("layer1.attention.channel", "channel", 6, None, "sigmoid", 0.0, 1.0, 1.0),
+    Gate("layer1.attention.spatial", "spatial", 6, (4, 5), "hardsigmoid", 0.0, 2.0, 1.0),
+]
+CLASSES = ["猫", "dog", "owl"]
+SIZES = (3, 4, 1)
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def make_arrays(count: int = sum(SIZES)) -> Arrays:
+    rng = np.random.default_rng(5)
+    return {
+        "gate/layer1.attention.channel": rng.random((count, 6), np.float32),
+        "gate/layer1.attention.spatial": rng.random((count, 4, 5), np.float32) * 2,
+        "grad_cam/layer1/predicted": rng.normal(size=(count, 4, 5)).astype(np.float16),
+        "grad_cam/layer1/true": rng.normal(size=(count, 4, 5)).astype(np.float16),
+        "logits": rng.normal(size=(count, 3)).astype(np.float32),
+        "images": rng.integers(0, 256, (count, 8, 10, 3), dtype=np.uint8),
+    }
+
+
+def make_rows(arrays: Arrays) -> pd.DataFrame:
+    count = len(arrays["logits"])
+    return pd.DataFrame(
+        {
+            "path": [f"test/猫/{i}.png" for i in range(count)],
+            "label": np.arange(count) % 3,
+            "prediction": arrays["logits"].argmax(1),
+            "loss": np.linspace(0, 1, count),
+        }
+    )
+
+
+def write(folder: Path, arrays: Arrays | None = None, rows: pd.DataFrame | None = None) -> Path:
+    arrays = make_arrays() if arrays is None else arrays
+    rows = make_rows(arrays) if rows is None else rows
+    with RecordingWriter(
+        folder, gates=GATES, classes=CLASSES, grad_cam_layers=["layer1"], about={"name": "toy"}
+    ) as writer:
+        start = 0
+        for size in SIZES:
+            piece = slice(start, start + size)
+            writer.add_shard({key: value[piece] for key, value in arrays.items()}, rows[piece])
+            start += size
+    return folder
+
+
+def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def flip(file: Path, at: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)

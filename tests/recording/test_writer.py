@@ -1,0 +1,116 @@
+"""What a writer refuses and leaves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attnscope.errors import InputError
+from attnscope.recording.recording import Recording, RecordingWriter
+from tests.recording.making import CLASSES, GATES, Arrays, make_arrays, make_rows, write
+
+
+def test_a_recording_is_never_overwritten(folder: Path) -> None:
+    before = (folder / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match="recording exists already; take another folder"):
+        write(folder)
+    assert (folder / "manifest.json").read_bytes() == before
+    assert [p.name for p in folder.parent.iterdir()] == ["recording"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_writer_that_fails_before_its_first_shard_leaves_nothing(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    writer = RecordingWriter(
+        tmp_path / "run/recordings/test",
+        gates=GATES,
+        classes=CLASSES,
+        grad_cam_layers=["layer1"],
+        about={},
+    )
+    with pytest.raises(error), writer:
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_of_nothing_is_refused(tmp_path: Path) -> None:
+    writer = RecordingWriter(
+        tmp_path / "r", gates=GATES, classes=CLASSES, grad_cam_layers=[], about={}
+    )
+    with pytest.raises(InputError, match="no image was recorded"), writer:
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    for about, error in (({"path": tmp_path}, TypeError), ({"loss": float("nan")}, ValueError)):
+        with pytest.raises(error, match="JSON"):
+            RecordingWriter(
+                tmp_path / "r", gates=GATES, classes=CLASSES, grad_cam_layers=[], about=about
+            )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_that_cannot_be_written_costs_no_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("attnscope.recording.writer.os.replace", full)
+        with pytest.raises(OSError, match="No space left on device; make room and start the same"):
+            write(tmp_path / "r")
+    assert list(tmp_path.iterdir()) == []
+    real = os.replace
+
+    def almost_full(source: Path, target: Path) -> None:
+        if Path(target).name == "manifest.json":
+            full()
+        real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("attnscope.files.os.replace", almost_full)
+        with pytest.raises(OSError, match=r"3 whole shards stay in .*: make room and start the"):
+            write(tmp_path / "r")
+    assert [p.name for p in tmp_path.iterdir()] == [".r.partial"]
+    with RecordingWriter(
+        tmp_path / "r",
+        gates=GATES,
+        classes=CLASSES,
+        grad_cam_layers=["layer1"],
+        about={"name": "toy"},
+    ):
+        pass  # all is there
+    assert Recording(tmp_path / "r").verify() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a.pop("gate/layer1.attention.spatial"),
+        lambda a: a.update({"logits": a["logits"][:2]}),
+        lambda a: a.update(
+            {"gate/layer1.attention.channel": a["gate/layer1.attention.channel"].astype("f2")}
+        ),
+        lambda a: a.update({key: value[:0] for key, value in a.items()}),
+    ],
+    ids=["gate missing", "too short", "float16 gate", "empty"],
+)
+def test_a_shard_that_does_not_fit_is_refused(
+    tmp_path: Path, change: Callable[[Arrays], object]
+) -> None:
+    arrays = make_arrays(3)
+    rows = make_rows(arrays)
+    change(arrays)
+    rows = rows[: len(arrays["images"])]
+    writer = RecordingWriter(
+        tmp_path / "r", gates=GATES, classes=CLASSES, grad_cam_layers=["layer1"], about={}
+    )
+    with pytest.raises(ValueError, match="a shard"), writer:
+        writer.add_shard(arrays, rows)
+    assert list(tmp_path.iterdir()) == []
