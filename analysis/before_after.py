@@ -77,7 +77,7 @@ def median_interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[floa
     """The narrowest pair of order statistics that covers the median with at least 95%."""
     count, ordered = len(values), np.sort(values)
     rank = 1
-    while 2 * stats.binom.cdf(rank, count, 0.5) <= 0.05:
+    while 2 * stats.binom.cdf(rank, count, 0.5) <= 1 - 0.95:
         rank += 1
     return float(ordered[rank - 1]), float(ordered[count - rank])
 

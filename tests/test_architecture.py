@@ -176,6 +176,38 @@ def test_nothing_is_unpickled_and_nothing_is_evaluated(file: Path) -> None:
         assert not called.endswith(("read_pickle", "to_pickle")), f"line {node.lineno}"
 
 
+EVERY = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
+
+
+@pytest.mark.parametrize("file", EVERY, ids=[str(file.relative_to(ROOT)) for file in EVERY])
+def test_a_long_file_says_why_it_is_one(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    if len(text.splitlines()) > 400:
+        assert "more than 400 lines" in (ast.get_docstring(ast.parse(text)) or "").lower()
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=[str(f.relative_to(ROOT)) for f in SOURCES])
+def test_significance_is_decided_in_one_place(file: Path) -> None:
+    if file.name == "inference.py":
+        return
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare):
+            sides = (node.left, *node.comparators)
+            numbers = [side.value for side in sides if isinstance(side, ast.Constant)]
+            assert 0.05 not in numbers, f"line {node.lineno}: use statistics.inference"
+
+
+@pytest.mark.parametrize("file", FILES, ids=NAMES)
+def test_a_kind_is_asked_for_traits_and_not_for_its_name(file: Path) -> None:
+    names = {"channel", "spatial", "strip", "branch", "full", "static"}
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            asked = any(ast.unparse(side).split(".")[-1] == "kind" for side in sides)
+            constants = [n.value for s in sides for n in ast.walk(s) if isinstance(n, ast.Constant)]
+            assert not (asked and names & set(constants)), f"line {node.lineno}"
+
+
 @pytest.mark.parametrize("folder", ["streamlit_app", "analysis"])
 def test_studies_and_the_dashboard_leave_each_other_alone(folder: str) -> None:
     other = {"streamlit_app": "analysis", "analysis": "streamlit_app"}[folder]

@@ -15,14 +15,7 @@ NAMES = {value for key, value in vars(layout).items() if key.isupper() and isins
 FILES = {name for name in NAMES if "." in name[1:]}
 FOLDERS = NAMES - FILES
 PATHS = {"joinpath", "glob", "rglob", "with_name"}
-# These still spell names themselves.
-ELSEWHERE = {"training", "pictures", "report", "figures"}
-SOURCES = [
-    file
-    for file in sorted(PACKAGE.rglob("*.py"))
-    if file.name != "layout.py"
-    and file.relative_to(PACKAGE).parts[0].split(".")[0] not in ELSEWHERE
-]
+SOURCES = [file for file in sorted(PACKAGE.rglob("*.py")) if file.name != "layout.py"]
 
 
 def literals(tree: ast.AST) -> Iterator[tuple[ast.Constant, bool]]:

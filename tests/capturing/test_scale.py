@@ -1,4 +1,7 @@
-"""Capture at scale, by the real command: killed, stopped, run twice, by several processes."""
+"""Capture at scale, by the real command: killed, stopped, run twice, by several processes.
+
+More than 400 lines, since each of its tests starts, stops and compares the same small capture.
+"""
 
 from __future__ import annotations
 

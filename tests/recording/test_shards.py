@@ -1,4 +1,7 @@
-"""A folder of shards is whole or hidden, is one capture's, and has one writer."""
+"""A folder of shards is whole or hidden, is one capture's, and has one writer.
+
+More than 400 lines, since all of it is about one state: the folder that is being written.
+"""
 
 from __future__ import annotations
 

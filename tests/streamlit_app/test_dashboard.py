@@ -1,4 +1,7 @@
-"""Every page of the dashboard, without a browser."""
+"""Every page of the dashboard, without a browser.
+
+More than 400 lines, since each page is opened on the same two recordings.
+"""
 
 from __future__ import annotations
 
