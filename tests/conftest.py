@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from attnscope.kinds import Gate
+from attnscope.recording.attributed import Attributed, Attributions
 from attnscope.recording.outcomes import Outcomes, outcomes_folder, write_outcomes
 from attnscope.recording.recording import Recording, RecordingWriter
 from attnscope.statistics.effects import replacement_effects
@@ -31,7 +32,8 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
     """Makes a recording of two blocks with random gates; arguments plant an effect.
 
     ``spatial=False`` is an SE network. In ``layer1.attention.channel``, channel 0 differs between
-    the classes by ``effect`` and channel 1 is constant. ``names`` are the classes.
+    the classes by ``effect`` and channel 1 is constant. ``names`` are the classes. ``attributed``
+    images have maps of two methods beside Grad-CAM.
     """
 
     def make(
@@ -44,6 +46,7 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
         seed: int = 0,
         names: list[str] = CLASSES,
         shard: int = 25,
+        attributed: int = 0,
     ) -> Recording:
         rng = np.random.default_rng(seed)
         labels = np.arange(count) % len(names)
@@ -73,6 +76,14 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
         for target in ("predicted", "true"):
             cam = rng.normal(size=(count, 4, 4)).astype(np.float16)
             arrays[f"grad_cam/layer2/{target}"] = cam
+        known = [Attributed("occlusion", ""), Attributed("layer_integrated_gradients", "layer2")]
+        attributions = Attributions(tuple(known), attributed) if attributed else Attributions()
+        rows = attributions.rows(count)
+        explained = {
+            found.key(target): rng.normal(size=(len(rows), side, side)).astype(np.float16)
+            for found, side in zip(attributions.methods, (16, 4), strict=False)
+            for target in ("predicted", "true")
+        }
         exp = np.exp(logits)
         table = pd.DataFrame(
             {
@@ -89,10 +100,13 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
             classes=list(names),
             grad_cam_layers=["layer2"],
             about={"name": name, "part": "test", "source": "made by the test"},
+            attributions=attributions,
         ) as writer:
             for start in range(0, count, shard):
                 piece = slice(start, start + shard)
-                writer.add_shard({k: v[piece] for k, v in arrays.items()}, table[piece])
+                here = (rows >= start) & (rows < start + shard)
+                some = {key: maps[here] for key, maps in explained.items() if here.any()}
+                writer.add_shard({**{k: v[piece] for k, v in arrays.items()}, **some}, table[piece])
         return Recording(folder)
 
     return make

@@ -9,9 +9,8 @@ import cached
 import streamlit as st
 from widgets import browse, chosen_run, literal
 
-from attnscope.plots import plots_of
+from attnscope.plots import plots_for
 from attnscope.plots.subjects import Intervened
-from attnscope.recording.recording import Recording
 
 run = chosen_run()
 st.title("All figures")
@@ -19,6 +18,7 @@ st.markdown(f"{literal(run.label)}: every figure that `attnscope figures` writes
 made = cached.interventions(run)
 draw: dict[str, Callable[[str], cached.Shown]] = {}
 if made is not None:
-    draw |= {plot.name: partial(cached.usage_plot, made) for plot in plots_of(Intervened)}
-draw |= {plot.name: partial(cached.plot, run) for plot in plots_of(Recording)}
+    made_subject = Intervened(run.recording, made.outcomes)
+    draw |= {plot.name: partial(cached.usage_plot, made) for plot in plots_for(made_subject)}
+draw |= {plot.name: partial(cached.plot, run) for plot in plots_for(run.recording)}
 browse(draw, "figure")

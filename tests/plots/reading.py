@@ -17,6 +17,7 @@ from attnscope.plots.subjects import Pair
 from attnscope.recording.recording import Recording
 
 IN_A_RUN_ONLY = {"training_curves", "training_images"}
+ASKED_FOR = {"attributions", "attribution_agreement"}
 
 
 def shown(ax: Axes) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from attnscope.plots import PLOTS, channel_gates, plots_of, spatial_maps
 from attnscope.recording.recording import Recording
 from attnscope.report import render
-from tests.plots.reading import IN_A_RUN_ONLY, draw_plot, maps, words
+from tests.plots.reading import ASKED_FOR, IN_A_RUN_ONLY, draw_plot, maps, words
 
 Make = Callable[..., Recording]
 
@@ -43,7 +43,7 @@ def test_a_network_without_spatial_gates_says_so(make_recording: Make, name: str
 
 
 @pytest.mark.parametrize(
-    "name", sorted({plot.name for plot in plots_of(Recording)} - IN_A_RUN_ONLY)
+    "name", sorted({plot.name for plot in plots_of(Recording)} - IN_A_RUN_ONLY - ASKED_FOR)
 )
 def test_a_network_without_gates_or_grad_cam_has_every_figure(
     write_recording: Make, monkeypatch: pytest.MonkeyPatch, name: str

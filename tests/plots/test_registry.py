@@ -48,7 +48,10 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def subjects(make_recording: Make, add_interventions: Callable[..., Path]) -> dict[type, Any]:
     """One of each that a plot can be of."""
-    a, b = (make_recording(name, count=30, seed=i, accuracy=0.6) for i, name in enumerate("ab"))
+    a, b = (
+        make_recording(name, count=30, seed=i, accuracy=0.6, attributed=6)
+        for i, name in enumerate("ab")
+    )
     add_run_files(a)
     made = [read_outcomes(add_interventions(recording)) for recording in (a, b)]
     return {

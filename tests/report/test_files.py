@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attnscope.errors import InputError
-from attnscope.plots import plots_of
+from attnscope.plots import plots_for, plots_of
 from attnscope.plots.subjects import Pair, TwoKinds, two_kinds
 from attnscope.recording.recording import Recording
 from attnscope.report import files, page, write_comparison, write_figures, write_plots, write_report
@@ -28,9 +28,12 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_name_gives_png_and_pdf(make_recording: Make) -> None:
-    run = add_run_files(make_recording(count=30))
+    recording = make_recording(count=30)
+    run = add_run_files(recording)
     files = write_figures(run)
-    assert files == [run / "figures" / f"{n}.{e}" for n in of(Recording) for e in ("png", "pdf")]
+    names = [plot.name for plot in plots_for(recording)]
+    assert set(of(Recording)) - set(names) == {"attributions", "attribution_agreement"}
+    assert files == [run / "figures" / f"{name}.{e}" for name in names for e in ("png", "pdf")]
     assert {f.name for f in (run / "figures").iterdir()} == {f.name for f in files}
     for file in files:
         start = b"\x89PNG" if file.suffix == ".png" else b"%PDF"

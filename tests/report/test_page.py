@@ -14,7 +14,7 @@ from markupsafe import escape
 
 from attnscope import statistics
 from attnscope.errors import InputError
-from attnscope.plots import plots_of
+from attnscope.plots import plots_for, plots_of
 from attnscope.plots.subjects import Pair
 from attnscope.recording.recording import Recording
 from attnscope.report import files, page, write_report
@@ -58,7 +58,7 @@ def test_report_is_one_file_that_asks_for_nothing(make_recording: Make, tmp_path
     assert "url(" not in text
     assert "@import" not in text
     assert not {"script", "iframe", "object", "embed", "link"} & set(page.tags)
-    pictures = 2 * len(plots_of(Recording)) - len(IN_A_RUN_ONLY) + len(plots_of(Pair))
+    pictures = 2 * len(plots_for(a)) - len(IN_A_RUN_ONLY) + len(plots_of(Pair))
     assert page.tags.count("img") == pictures == len([alt for alt in page.alts if alt])
     for plot in plots_of(Pair):
         assert str(escape(draw_plot(plot.name, a, b).caption)) in text

@@ -17,6 +17,7 @@ from attnscope.plots.registry import (
     Note,
     Plot,
     Unavailable,
+    plots_for,
     plots_of,
     register_plot,
 )
@@ -24,4 +25,13 @@ from attnscope.plots.registry import (
 for _module in sorted(module.name for module in iter_modules(__path__)):
     import_module(f"{__name__}.{_module}")
 
-__all__ = ["PLOTS", "Drawing", "Note", "Plot", "Unavailable", "plots_of", "register_plot"]
+__all__ = [
+    "PLOTS",
+    "Drawing",
+    "Note",
+    "Plot",
+    "Unavailable",
+    "plots_for",
+    "plots_of",
+    "register_plot",
+]

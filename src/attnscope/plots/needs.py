@@ -29,6 +29,9 @@ class Need:
     """Subject -> a sentence that says what is missing; empty where nothing is."""
     left_out: bool = False
     """Whether the plot is left out without it. Otherwise the sentence stands on the figure."""
+    asked_for: bool = False
+    """Whether it is there only where somebody asked for it: without it the plot is not spoken of,
+    unless it is wanted by name."""
 
 
 def gates(trait: str = "", consequence: str = "") -> Need:
@@ -54,6 +57,17 @@ def grad_cam(text: str) -> Need:
         text: what is said without it.
     """
     return Need(GRAD_CAM, lambda recording: "" if has_grad_cam(recording) else text)
+
+
+def attributions() -> Need:
+    """Attribution methods beside Grad-CAM."""
+
+    def missing(recording: Recording) -> str:
+        if recording.attributions.methods:
+            return ""
+        return f"{recording.folder} has no attributions beside Grad-CAM; capture --attribution"
+
+    return Need("attributions", missing, left_out=True, asked_for=True)
 
 
 def both_grad_cam() -> Need:

@@ -126,6 +126,10 @@ class Plot(Generic[S, R]):
         result = self.result(subject)
         return Drawing(self.figures(result), self.words(result))
 
+    def concerns(self, subject: S) -> bool:
+        """Whether it is shown, or said to be missing, where all plots of a subject are."""
+        return not any(need.asked_for and need.missing(subject) for need in self.needs)
+
     def asks(self, *what: str) -> bool:
         """Whether all of these are among its needs."""
         return set(what) <= {need.what for need in self.needs}
@@ -180,3 +184,8 @@ def plots_of(subject: type[S]) -> list[Plot[S, Any]]:
     """The plots of one of `SUBJECTS`, in the order in which they are shown."""
     found = [plot for plot in PLOTS.values() if plot.subject is subject]
     return sorted(found, key=lambda plot: plot.place)  # stable
+
+
+def plots_for(subject: S) -> list[Plot[S, Any]]:
+    """Those of them that concern one subject: `Plot.concerns`."""
+    return [plot for plot in plots_of(type(subject)) if plot.concerns(subject)]

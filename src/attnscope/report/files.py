@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from attnscope.errors import InputError
 from attnscope.files import write_bytes
 from attnscope.layout import FIGURES
-from attnscope.plots import Drawing, Plot, Unavailable, plots_of
+from attnscope.plots import Drawing, Plot, Unavailable, plots_for, plots_of
 from attnscope.plots.subjects import Intervened, Pair, TwoKinds
 from attnscope.plots.theme import missing_characters, style
 from attnscope.recording.outcomes import find_outcomes
@@ -45,7 +45,7 @@ def write_figures(folder: Path, out: Path | None = None) -> list[Path]:
         out = run.figures_folder(recording.folder.name) if run else recording.folder / FIGURES
     tell_missing_characters([recording])
     written = []
-    for plot, subject in plots_for(recording):
+    for plot, subject in plots_of_recording(recording):
         written += _write_plot(plot, subject, out)
     return written
 
@@ -93,7 +93,7 @@ def write_drawings(drawings: Mapping[str, Drawing], out: Path) -> list[Path]:
     return written
 
 
-def plots_for(recording: Recording) -> list[tuple[Plot[Any, Any], Recording | Intervened]]:
+def plots_of_recording(recording: Recording) -> list[tuple[Plot[Any, Any], Recording | Intervened]]:
     """Each plot of a recording with what it is of; those of its interventions first, if any.
 
     Interventions that cannot be read are left out, with a warning.
@@ -106,8 +106,8 @@ def plots_for(recording: Recording) -> list[tuple[Plot[Any, Any], Recording | In
         outcomes = None
     if outcomes is not None:
         made = Intervened(recording, outcomes)
-        found += [(plot, made) for plot in plots_of(Intervened)]
-    return found + [(plot, recording) for plot in plots_of(Recording)]
+        found += [(plot, made) for plot in plots_for(made)]
+    return found + [(plot, recording) for plot in plots_for(recording)]
 
 
 def render(figure: Figure, file_format: str, dpi: int) -> bytes:

@@ -32,7 +32,7 @@ from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.report.advice import intervene_command
-from attnscope.report.files import plots_for, render, tell_missing_characters
+from attnscope.report.files import plots_of_recording, render, tell_missing_characters
 from attnscope.statistics.inference import LEVEL, significant
 
 DPI = 120
@@ -82,7 +82,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _describe(recording: Recording) -> dict[str, Any]:
-    wanted = plots_for(recording)
+    wanted = plots_of_recording(recording)
     intervened = [subject for _, subject in wanted if isinstance(subject, Intervened)]
     figures, left_out = [], []
     command = intervene_command(recording)

@@ -1,0 +1,107 @@
+"""How far spatial gates agree with each attribution method, over depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnscope import statistics
+from attnscope.kinds import MAP
+from attnscope.plots import needs
+from attnscope.plots.axes import IN_ORDER, measure_axis, over_gates
+from attnscope.plots.maps import SEED
+from attnscope.plots.registry import Plot, register_plot
+from attnscope.plots.subjects import Identity, identity
+from attnscope.plots.theme import NULL_COLOR, class_colors
+from attnscope.plots.titles import title_of
+from attnscope.recording.recording import Recording
+
+
+@dataclass(frozen=True)
+class AttributionAgreement:
+    """Scores of every spatial gate against every method, over all scored images."""
+
+    of: Identity
+    summaries: Mapping[str, pd.DataFrame]
+    """Method -> `attnscope.statistics.agreement_summary`, the row of all images of each gate."""
+    images: Mapping[str, int]
+    """Method -> number of images that it was recorded of."""
+
+
+def compute(recording: Recording) -> AttributionAgreement:
+    """Scores every gate with a map against every method."""
+    summaries, images = {}, {}
+    for method in recording.attribution_methods:
+        summary = statistics.agreement_summary(recording, "predicted", SEED, attribution=method)
+        summaries[method] = summary.groupby("gate", sort=False).first().reset_index()
+        images[method] = len(recording.attributed_rows(method))
+    return AttributionAgreement(identity(recording), summaries, images)
+
+
+def draw(ax: Axes, shown: AttributionAgreement) -> Axes:
+    """A mark for each gate and method with its interval, and a hollow one for its null."""
+    gates: Sequence[str] = list(next(iter(shown.summaries.values()))["gate"])
+    count = len(shown.summaries)
+    shifts = np.linspace(-0.3, 0.3, count) if count > 1 else [0.0]
+    colors = class_colors(max(count, 3))
+    for shift, color, (method, summary) in zip(
+        shifts, colors, shown.summaries.items(), strict=False
+    ):
+        x = np.arange(len(gates)) + shift
+        label = f"{method.replace('_', ' ')} ({shown.images[method]:,} images), 95% CI"
+        ax.vlines(x, summary["spearman_low"], summary["spearman_high"], color=color, linewidth=1.6)
+        ax.plot(x, summary["spearman"], "o", color=color, markersize=5, label=label)
+        ax.plot(
+            x, summary["null_spearman"], "s", markersize=4, markerfacecolor="white",
+            markeredgecolor=color, linestyle="none",
+        )  # fmt: skip
+    ax.plot([], [], "s", markerfacecolor="white", markeredgecolor=NULL_COLOR, linestyle="none",
+            label="null: the same method of another image")  # fmt: skip
+    measure_axis(ax.yaxis, ax, "spearman")
+    return over_gates(ax, gates)
+
+
+def lay_out(shown: AttributionAgreement) -> list[Figure]:
+    """One panel."""
+    gates = len(next(iter(shown.summaries.values())))
+    figure = Figure(figsize=(max(7.5, 1.5 + 0.9 * gates), 4.4), layout="constrained")
+    ax = draw(figure.subplots(), shown)
+    ax.set_xlabel(IN_ORDER)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
+    figure.suptitle(f"Agreement of spatial gates with attributions: {title_of(shown.of)}")
+    return [figure]
+
+
+def caption(shown: AttributionAgreement) -> str:
+    """How many gates agree with each method more than by chance."""
+    found = "; ".join(
+        f"with {method.replace('_', ' ')} {int((summary['above_null_low'] > 0).sum())} of "
+        f"{len(summary)} gates ({shown.images[method]:,} images)"
+        for method, summary in shown.summaries.items()
+    )
+    return (
+        "Spearman correlation of each spatial gate with the attribution of the predicted class "
+        "after its ReLU, image by image at the coarser grid, mean and 95% CI over images. More "
+        f"than with the same method's map of another image (95% CI above 0) agree: {found}."
+    )
+
+
+register_plot(
+    Plot(
+        name="attribution_agreement",
+        title="Attribution agreement",
+        about="How far spatial gates agree with each attribution method, over depth.",
+        subject=Recording,
+        compute=compute,
+        draw=draw,
+        lay_out=lay_out,
+        caption=caption,
+        needs=(needs.attributions(), needs.gates(MAP)),
+        place=94,
+    )
+)
