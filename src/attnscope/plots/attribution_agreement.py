@@ -17,6 +17,7 @@ from attnscope.plots.axes import IN_ORDER, measure_axis, over_gates
 from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
+from attnscope.plots.text import method_name
 from attnscope.plots.theme import NULL_COLOR, class_colors
 from attnscope.plots.titles import title_of
 from attnscope.recording.recording import Recording
@@ -53,7 +54,7 @@ def draw(ax: Axes, shown: AttributionAgreement) -> Axes:
         shifts, colors, shown.summaries.items(), strict=False
     ):
         x = np.arange(len(gates)) + shift
-        label = f"{method.replace('_', ' ')} ({shown.images[method]:,} images), 95% CI"
+        label = f"{method_name(method)} ({shown.images[method]:,} images), 95% CI"
         ax.vlines(x, summary["spearman_low"], summary["spearman_high"], color=color, linewidth=1.6)
         ax.plot(x, summary["spearman"], "o", color=color, markersize=5, label=label)
         ax.plot(
@@ -80,7 +81,7 @@ def lay_out(shown: AttributionAgreement) -> list[Figure]:
 def caption(shown: AttributionAgreement) -> str:
     """How many gates agree with each method more than by chance."""
     found = "; ".join(
-        f"with {method.replace('_', ' ')} {int((summary['above_null_low'] > 0).sum())} of "
+        f"with {method_name(method)} {int((summary['above_null_low'] > 0).sum())} of "
         f"{len(summary)} gates ({shown.images[method]:,} images)"
         for method, summary in shown.summaries.items()
     )

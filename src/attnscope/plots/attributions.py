@@ -13,7 +13,7 @@ from attnscope.plots import needs
 from attnscope.plots.images import draw_colorbar, draw_image, draw_map, row_name
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
-from attnscope.plots.text import shorten
+from attnscope.plots.text import method_name, shorten
 from attnscope.plots.theme import SIGNED_MAP, drawable_names
 from attnscope.plots.titles import title_of
 from attnscope.recording.recording import Recording
@@ -71,7 +71,7 @@ def lay_out(shown: AttributionMaps) -> list[Figure]:
         row_name(axes[row, 0], names[shown.labels[row]])
         for ax, method in zip(axes[row, 1:], shown.maps, strict=True):
             reach = shown.reach(method)
-            words = shorten(method.replace("_", " "), 28).replace(" integrated", "\nintegrated")
+            words = shorten(method_name(method), 28).replace(" integrated", "\nintegrated")
             title = "" if row else f"{words}\n±{reach:.2g}"
             scaled = shown.maps[method][row] / reach
             draw_map(ax, scaled, low=-1, high=1, title=title, cmap=SIGNED_MAP)
@@ -82,9 +82,7 @@ def lay_out(shown: AttributionMaps) -> list[Figure]:
 
 def caption(shown: AttributionMaps) -> str:
     """Which methods there are, and their scales."""
-    scales = ", ".join(
-        f"{method.replace('_', ' ')} ±{shown.reach(method):.3g}" for method in shown.maps
-    )
+    scales = ", ".join(f"{method_name(method)} ±{shown.reach(method):.3g}" for method in shown.maps)
     return (
         f"{len(shown.images)} of {shown.recorded:,} images with attributions, evenly over the "
         "recording. Red speaks for the predicted class, blue against it; maps are signed, summed "

@@ -86,3 +86,8 @@ def short_names(gates: Sequence[str]) -> list[str]:
     while start < shortest - 1 - end and len({p[start] for p in parts}) == 1:
         start += 1
     return [".".join(name.split(".")[start : len(name.split(".")) - end]) for name in gates]
+
+
+def method_name(method: str) -> str:
+    """An attribution method as it is called in a text: ``Grad-CAM``, ``integrated gradients``."""
+    return method.replace("grad_cam", "Grad-CAM").replace("_", " ")
