@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from attnscope.networks.weights import load_model as load_model
     from attnscope.recording.moments import Moments as Moments
     from attnscope.recording.recording import Recording as Recording
+    from attnscope.runs import Run as Run
     from attnscope.training.config import TrainConfig as TrainConfig
     from attnscope.training.run import train_run as train_run
 
@@ -37,6 +38,7 @@ _HOMES = {
     "Gate": "kinds",
     "Moments": "recording",
     "Recording": "recording",
+    "Run": "runs",
     "TrainConfig": "training.config",
     "build_model": "networks.build",
     "capture": "capturing.capture",
