@@ -65,7 +65,7 @@ def draw_modules(ax: Axes) -> Axes:
     subjects, found = read_table(), imports()
     names = list(subjects)
     count, left = len(names), 13.2
-    ax.set(xlim=(0, left + count + 0.6), ylim=(count + 1.2, -4.2))
+    ax.set(xlim=(0, left + count + 1.4), ylim=(count + 1.2, -4.2))
     for row, name in enumerate(names):
         y = row + 0.5
         if row % 2 == 0:
