@@ -132,3 +132,16 @@ def test_a_changed_map_is_found_by_verify(recording: Recording, tmp_path: Path) 
     content[-1] ^= 255
     file.write_bytes(bytes(content))
     assert Recording(folder).verify()
+
+
+def test_shards_without_an_attributed_image_are_passed_over(
+    model: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
+    found = capture(
+        model, TensorDataset(images, LABELS), tmp_path / "few", batch_size=4, shard_images=4,
+        attributions=["occlusion"], attribution_images=2, progress=False,
+    )  # fmt: skip
+    assert isinstance(found, Recording)
+    assert found.attributed_rows("occlusion").tolist() == [0, 12]  # of the first and the last shard
+    assert found.attribution("occlusion").shape == (2, 16, 16)
+    assert found.verify() == []

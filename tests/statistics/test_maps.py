@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from attnscope.errors import InputError
+from attnscope.recording.recording import Recording
 from attnscope.statistics import (
     agreement_summary,
     class_mean_grad_cam,
     class_mean_maps,
+    compare_grad_cam,
     map_agreement,
 )
 from attnscope.statistics.agreement import centre_map, top_overlap
@@ -311,3 +315,36 @@ def test_what_does_not_exist(make_recording, write_recording):
     without = agreement_summary(make_recording("se", spatial=False))
     assert len(without) == 0
     assert list(without)[:3] == ["gate", "depth", "class"]
+
+
+def test_another_attribution_is_compared_with_the_gates_of_its_own_images(
+    make_recording: Callable[..., Recording],
+) -> None:
+    """At one grid it is Spearman's rho of the two maps of each image, by scipy."""
+    recording = make_recording(attributed=7)
+    method, gate = "layer_integrated_gradients", "layer2.attention.spatial"
+    found = map_agreement(recording, gate, attribution=method)
+    rows = recording.attributed_rows(method)
+    assert found["row"].tolist() == rows.tolist()
+    names = np.array(recording.classes)[recording.labels[rows]]
+    assert found["class"].tolist() == names.tolist()
+    explained = np.maximum(recording.attribution(method), 0)
+    for place, row in enumerate(rows):
+        own = recording.spatial(gate)[row].ravel()
+        rho = stats.spearmanr(own, explained[place].ravel()).statistic
+        assert found["spearman"][place] == pytest.approx(rho, abs=1e-6)
+    summary = agreement_summary(recording, attribution=method).set_index(["gate", "class"])
+    assert summary.loc[(gate, "all"), "spearman"] == pytest.approx(found["spearman"].mean())
+
+
+def test_other_attributions_of_two_networks_are_of_the_same_images(
+    make_recording: Callable[..., Recording],
+) -> None:
+    a, b = make_recording("a", attributed=7), make_recording("b", seed=1, attributed=7)
+    found = compare_grad_cam(a, b, attribution="occlusion").iloc[0]
+    maps = [np.maximum(recording.attribution("occlusion"), 0) for recording in (a, b)]
+    rho = [stats.spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(*maps, strict=True)]
+    assert found["spearman"] == pytest.approx(np.mean(rho), abs=1e-6)
+    assert found["scored"] == 7
+    with pytest.raises(InputError):
+        compare_grad_cam(a, make_recording("c", attributed=6), attribution="occlusion")
