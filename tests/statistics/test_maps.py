@@ -341,7 +341,10 @@ def test_other_attributions_of_two_networks_are_of_the_same_images(
     make_recording: Callable[..., Recording],
 ) -> None:
     a, b = make_recording("a", attributed=7), make_recording("b", seed=1, attributed=7)
-    found = compare_grad_cam(a, b, attribution="occlusion").iloc[0]
+    frame = compare_grad_cam(a, b, attribution="occlusion")
+    labels = a.labels[a.attributed_rows("occlusion")]
+    assert frame["scored"][1:].tolist() == np.bincount(labels, minlength=3).tolist()
+    found = frame.iloc[0]
     maps = [np.maximum(recording.attribution("occlusion"), 0) for recording in (a, b)]
     rho = [stats.spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(*maps, strict=True)]
     assert found["spearman"] == pytest.approx(np.mean(rho), abs=1e-6)
