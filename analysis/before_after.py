@@ -39,6 +39,8 @@ class Arguments:
     after: Path = Path(__file__).parents[1] / "src"
     """Folder that holds the newer one."""
     rounds: int = 9
+    turns: int = 1
+    """How often both do the work in one round, in turns; their seconds are added up."""
     work: tuple[str, ...] = field(default=WORK)
     """Some of train, infer, find, watch, capture, grad_cam, statistics and probe."""
     scale: float = 1.0
@@ -55,9 +57,10 @@ def main(arguments: Arguments) -> None:
         ratios: list[float] = []
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for number in range(arguments.rounds + 1):
-            taken = {}
-            for name in names if number % 2 else names[::-1]:
-                taken[name] = ask(processes[name], work, arguments.scale)
+            taken = dict.fromkeys(names, 0.0)
+            for turn in range(arguments.turns):
+                for name in names if (number + turn) % 2 else names[::-1]:
+                    taken[name] += ask(processes[name], work, arguments.scale)
             if number:  # the first round warms up, and does not count
                 ratios.append(taken["before"] / taken["after"])
                 for name in names:
