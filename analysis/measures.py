@@ -17,6 +17,7 @@ import tyro
 from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
+from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.recording.recording import Recording
 from attnscope.runs import open_recording
 from attnscope.statistics.inference import significant
@@ -55,7 +56,7 @@ def of_one(recording: Recording, permutations: int) -> dict[str, pd.DataFrame]:
     if not recording.gates:
         return found
     of_gates: dict[str, list[pd.DataFrame]] = {}
-    for gate in recording.gates_of_kind("channel"):
+    for gate in recording.gates_with(PER_CHANNEL):
         for name, frame in of_channels(recording, gate.name, permutations).items():
             frame.insert(0, "gate", gate.name)
             of_gates.setdefault(name, []).append(frame)
@@ -66,7 +67,7 @@ def of_one(recording: Recording, permutations: int) -> dict[str, pd.DataFrame]:
     found["variance"] = statistics.between_class_variance(recording, permutations)
     found["states"] = statistics.state_sweep(recording)
     found["errors"] = statistics.error_position_summary(recording)
-    if recording.gates_of_kind("spatial") and recording.grad_cam_layers:
+    if recording.gates_with(MAP) and recording.grad_cam_layers:
         found["agreement"] = statistics.agreement_summary(recording)
     return found
 
@@ -116,7 +117,7 @@ def of_pairs(recordings: dict[str, Recording], permutations: int) -> dict[str, p
         if not shared:
             continue
         alike.append(statistics.compare_gates(first, second).assign(first=a, second=b))
-        if any(gate.name in shared for gate in first.gates_of_kind("channel")):
+        if any(gate.name in shared for gate in first.gates_with(PER_CHANNEL)):
             frame = statistics.compare_geometry(first, second, permutations)
             geometry.append(frame.assign(first=a, second=b))
     tables = {"pairs_gates": alike, "pairs_geometry": geometry}
