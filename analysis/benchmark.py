@@ -31,7 +31,7 @@ from torchvision import transforms
 
 from attnscope.attribution import last_map_layer
 from attnscope.capturing.capture import capture
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.load import Data
 from attnscope.kinds import Gate
 from attnscope.networks.build import build_model
@@ -124,7 +124,7 @@ def recipe(images: int = 1280, rounds: int = 3, width: int = 64) -> None:
     """
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
-    part = LabelledImages(
+    part = LabeledImages(
         torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
         torch.arange(images) % 10,
         [str(i) for i in range(images)],
@@ -201,7 +201,7 @@ def record(
     pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
     with torch.inference_mode():
         classes = model(torch.zeros(1, 3, size, size, device=device)).shape[1]
-    part = LabelledImages(
+    part = LabeledImages(
         pixels,
         torch.arange(images) % classes,
         [str(i) for i in range(images)],
@@ -290,7 +290,7 @@ def memory(images: tuple[int, ...] = (10_000, 50_000), moments: bool = False) ->
         return
     pixels = torch.randint(0, 256, (images[0], 3, 32, 32), dtype=torch.uint8)
     paths, classes = [str(i) for i in range(images[0])], [str(k) for k in range(10)]
-    part = LabelledImages(pixels, torch.arange(images[0]) % 10, paths, classes)
+    part = LabeledImages(pixels, torch.arange(images[0]) % 10, paths, classes)
     model = build_model(attention="se", width=16, stem="imagenet")
     with tempfile.TemporaryDirectory() as folder:
         capture(model, part, Path(folder) / "recording", moments=moments, progress=False)

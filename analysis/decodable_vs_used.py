@@ -33,7 +33,7 @@ def main(
     """Tables (CSV), figures and one page.
 
     Args:
-        runs: with recordings of the test part; each has a folder name of its own.
+        runs: with recordings of the test split; each has a folder name of its own.
         out: a folder that must not exist.
     """
     if not runs or len({run.name for run in runs}) < len(runs):

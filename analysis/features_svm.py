@@ -1,7 +1,7 @@
 """A linear SVM on what a network already sees: python analysis/features_svm.py folder:PATH.
 
 The network is frozen and its classifier unused; scikit-learn fits a support vector machine to the
-pooled features of the last layer. The penalty is chosen on the validation part; the test part is
+pooled features of the last layer. The penalty is chosen on the validation split; the test split is
 looked at once.
 """
 
@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from torch import nn
 
-from attnscope.data.images import LabelledImages, batches
+from attnscope.data.images import LabeledImages, batches
 from attnscope.data.load import load_data
 from attnscope.errors import InputError
 from attnscope.networks.build import build_model
@@ -61,7 +61,7 @@ def main(
     network = network.to(device).eval()
     images = load_data(data, image_size=image_size, resize=resize)
 
-    def features(part: LabelledImages) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def features(part: LabeledImages) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         with torch.inference_mode():
             seen = [
                 network(images.normalization.apply(x.to(device))).cpu()

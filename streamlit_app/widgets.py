@@ -132,7 +132,7 @@ def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:
         low, high = gate.lo, gate.hi
     if source != cached.PICTURE:
         st.caption(
-            f"{literal(source)} over the picture in grey, from {low:.3g} (dark) to {high:.3g} "
+            f"{literal(source)} over the picture in gray, from {low:.3g} (dark) to {high:.3g} "
             "(bright); one scale for this page."
         )
     wide = 5

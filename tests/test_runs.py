@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--attention", "se", "--width", "16", "--reduction", "4", "--epochs", "1"]
     options += ["--data", f"folder:{images}", "--device", "cpu", "--seed", "3"]
     assert main(["train", *options, "--out", str(root / "se")]) == 0
-    for more in ([], ["--untrained"], ["--moments"], ["--part", "validation"]):
+    for more in ([], ["--untrained"], ["--moments"], ["--split", "validation"]):
         assert main(["capture", str(root / "se"), "--device", "cpu", *more]) == 0
     return root / "se"
 
@@ -125,9 +125,9 @@ def test_a_run_or_a_recording_whichever_is_given(run: Path, tmp_path: Path) -> N
 def test_what_is_not_there_is_one_line_with_the_remedy(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="make it with attnscope train"):
         Run(tmp_path / "none")
-    with pytest.raises(InputError, match=f"attnscope capture {run} --part train"):
+    with pytest.raises(InputError, match=f"attnscope capture {run} --split train"):
         Run(run).recording("train")
-    with pytest.raises(InputError, match="--part train --moments"):
+    with pytest.raises(InputError, match="--split train --moments"):
         Run(run).moments("train")
     with pytest.raises(InputError, match="no run with a network"):
         open_recording(tmp_path)

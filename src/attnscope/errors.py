@@ -1,16 +1,62 @@
-"""The one exception for input that cannot be used."""
+"""Input that cannot be used: one exception, and a stable code for each thing that can be wrong."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+ERRORS: Mapping[str, str] = MappingProxyType(
+    {
+        # AS0: internal to the move of every message to a code.
+        "AS000": "Input cannot be used.",
+        # AS1: the command line, settings, files, plugins and devices.
+        # AS2: images and data sources.
+        # AS3: networks and weights.
+        # AS4: gates and attribution.
+        # AS5: training and run folders.
+        # AS6: capture and recordings.
+        # AS7: statistics and comparisons.
+        # AS8: interventions and folding.
+        # AS9: plots, reports and the dashboard.
+    }
+)
+"""Code -> what is wrong, as one sentence. A code keeps its meaning in all later versions.
+
+The first digit names the subject. `docs/errors/` has a page for each subject.
+"""
+
 
 class InputError(ValueError):
-    """What was given cannot be used; the message is one line that names the thing and the remedy.
+    """The input cannot be used.
 
-    The commands print the message and exit with code 2. Any other exception is a bug of ours and
-    keeps its traceback.
+    The message is one line. It names the thing, says what is expected, and ends with the remedy.
+    The commands print it with its code and exit with code 2. Any other exception is a bug of
+    attnscope and keeps its traceback.
+
+    Attributes:
+        code: one of `ERRORS`, such as ``"AS104"``.
+        message: the message without the code.
     """
+
+    def __init__(self, code: str, message: str | None = None) -> None:
+        if message is None:
+            code, message = "AS000", code
+        if code not in ERRORS:
+            raise LookupError(f"{code} is not in attnscope.errors.ERRORS")
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        if self.code == "AS000":  # a message that has no code yet
+            return self.message
+        return f"{self.message} [{self.code}]"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says; its type where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of an exception's message, or the name of its type if it has none.
+
+    An `InputError` gives its message without the code.
+    """
+    text = error.message if isinstance(error, InputError) else str(error)
+    return (text.splitlines() or [type(error).__name__])[0]

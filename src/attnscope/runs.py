@@ -26,7 +26,7 @@ from attnscope.recording.reader import ShardReader, captured_kind
 from attnscope.recording.recording import Recording
 
 if TYPE_CHECKING:
-    from attnscope.data.images import LabelledImages
+    from attnscope.data.images import LabeledImages
     from attnscope.data.load import Data
     from attnscope.sources import Module, Source
 
@@ -131,7 +131,7 @@ class Run:
 
     def split(
         self, name: str = "test", *, data_root: Path | None = None, skip_unreadable: bool = False
-    ) -> LabelledImages:
+    ) -> LabeledImages:
         """The images of a split as the network gets them, but for the normalization.
 
         Args:
@@ -277,7 +277,7 @@ class Run:
         if not folder.is_dir():
             raise InputError(
                 f"{folder} does not exist; make it with attnscope capture {self.folder} "
-                f"--part {split}{options}"
+                f"--split {split}{options}"
             )
         return folder
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch.nn import Module as Module
 
 from attnscope import layout
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.load import Data, DataSettings
 from attnscope.data.sources import find_source
 from attnscope.errors import InputError
@@ -37,7 +37,7 @@ class Subject:
 
     model: Module
     """In eval mode, on the CPU."""
-    images: LabelledImages
+    images: LabeledImages
     normalization: Normalization
     about: dict[str, Any]
     """What a recording tells of itself."""
@@ -61,7 +61,7 @@ class Source:
     def __post_init__(self) -> None:
         if self.split not in layout.SPLITS:
             known = ", ".join(layout.SPLITS)
-            raise InputError(f"part '{self.split}' is not known; take one of {known}")
+            raise InputError(f"split '{self.split}' is not known; take one of {known}")
 
     @classmethod
     def of_run(
@@ -89,7 +89,9 @@ class Source:
             InputError: the split is not known, or the folder is no run.
         """
         if split not in layout.SPLITS:  # before anything is read
-            raise InputError(f"part '{split}' is not known; take one of {', '.join(layout.SPLITS)}")
+            raise InputError(
+                f"split '{split}' is not known; take one of {', '.join(layout.SPLITS)}"
+            )
         config = read_config(run)
         try:
             data = DataSettings(
@@ -144,7 +146,7 @@ class Source:
         self.network.expect_weights()
         return self.network.load().model
 
-    def open_images(self) -> LabelledImages:
+    def open_images(self) -> LabeledImages:
         """The images alone, of the size that the network gets.
 
         Raises:
@@ -227,7 +229,7 @@ class Source:
 
     def _open_images(
         self, normalization: Normalization | None
-    ) -> tuple[LabelledImages, list[str], Normalization]:
+    ) -> tuple[LabeledImages, list[str], Normalization]:
         if self.split == "test" and normalization is not None:
             images, skipped = self.data.load_test()
             if self.network.is_run:

@@ -112,7 +112,7 @@ def _gates(a: Run, b: Run) -> None:
 
 def _grad_cam(a: Run, b: Run) -> None:
     st.caption(
-        "Do both networks look at the same places of an image? Grey: against another image's "
+        "Do both networks look at the same places of an image? Gray: against another image's "
         "Grad-CAM, which is what chance and habit give."
     )
     _plots_that_need(needs.GRAD_CAM, a, b)

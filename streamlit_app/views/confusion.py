@@ -91,7 +91,7 @@ def _matrix(run: Run) -> None:
             placeholder="any",
         )  # fmt: skip
         source = choose_overlay(run, "show")
-        mistakes_only = st.toggle("Colour the mistakes only", key="mistakes_only")
+        mistakes_only = st.toggle("Color the mistakes only", key="mistakes_only")
     with left:
         st.altair_chart(
             _chart(run, mistakes_only), width="content", key="matrix", on_select=_clicked,

@@ -26,7 +26,7 @@ def _own_bounds(key: str) -> bool:
     scale = st.segmented_control(
         "Scale from dark to bright", [BOUNDS, SEEN], default=BOUNDS, required=True, key=key,
         help="One scale holds for all gates on the page either way, and the bar states it. "
-        "Values are the gates themselves, never normalised.",
+        "Values are the gates themselves, never normalized.",
     )  # fmt: skip
     return scale == BOUNDS
 
@@ -76,13 +76,13 @@ def _class_means(run: Run) -> None:
         st.info("Pick a class.")
         return
     show_grid(cached.class_maps_png(run, picked, own))
-    st.caption("Means over the images of each true class. Grey: a class without images.")
+    st.caption("Means over the images of each true class. Gray: a class without images.")
 
 
 def _agreement(run: Run) -> None:
     st.caption(
         "Does a spatial gate look where Grad-CAM does? Large marks are all images, small ones are "
-        "classes. A gate that agrees no better than with another image's Grad-CAM (grey) knows "
+        "classes. A gate that agrees no better than with another image's Grad-CAM (gray) knows "
         "nothing of the image; one that agrees better with a Gaussian in the middle may just be "
         "looking there."
     )
@@ -95,7 +95,7 @@ def _agreement(run: Run) -> None:
         "spearman": "Spearman",
         "null_spearman": "Spearman, null",
         "same_class_spearman": "Same class",
-        "centre_spearman": "Centre",
+        "center_spearman": "Center",
         "iou": "IoU",
         "null_iou": "IoU, null",
     }

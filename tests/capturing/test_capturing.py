@@ -406,7 +406,7 @@ def test_a_run_is_captured_with_its_own_data(data: Data, tmp_path: Path) -> None
     with pytest.raises(InputError, match="exists already"):
         capture_run(run, progress=False)
     with pytest.raises(InputError, match="part 'all'"):
-        capture_run(run, part="all", progress=False)
+        capture_run(run, split="all", progress=False)
     with pytest.raises(InputError, match="does not exist"):
         capture_run(tmp_path / "no-run", progress=False)
 

@@ -35,7 +35,7 @@ from attnscope.networks.weights import load_model, save_model
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.statistics import class_mean_grad_cam, class_profiles, gate_profiles
-from attnscope.training.processes import Team, launched_team
+from attnscope.training.processes import ProcessGroup, launched_process_group
 
 SHARDS = ["--batch-size", "4", "--shard-images", "8", "--device", "cpu"]  # 24 images, 3 shards
 
@@ -219,7 +219,7 @@ def test_what_was_begun_otherwise_is_refused(
     assert "kind recording instead of moments" in refusal(capsys, *command, "--moments")
     assert "grad cam layers" in refusal(capsys, *command, "--grad-cam-layer", "layer3")
     assert "with other pooled inputs;" in refusal(capsys, *command, "--pooled-inputs")
-    assert "part test instead of train" in refusal(capsys, *command, "--part", "train")
+    assert "part test instead of train" in refusal(capsys, *command, "--split", "train")
 
     other = tmp_path / "other"
     shutil.copytree(run, other)
@@ -256,7 +256,7 @@ def test_a_shard_that_was_put_there_or_changed_is_refused(
     out, shards = tmp_path / "out", tmp_path / ".out.partial" / "shards"
     command = ["capture", str(run), "--out", str(out), *SHARDS]
     half_done(run, out, monkeypatch)
-    foreign = capture_run(run, part="train", out=tmp_path / "foreign", progress=False)
+    foreign = capture_run(run, split="train", out=tmp_path / "foreign", progress=False)
     shutil.copytree(foreign.folder / "shards/00000", shards / "00002")
     line = refusal(capsys, *command)
     assert f"{shards / '00002'} is a shard of another recording; remove" in line
@@ -347,13 +347,13 @@ def test_ranks_out_of_order_and_what_the_environment_says(
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("WORLD_SIZE", size)
         with pytest.raises(InputError, match=message):
-            launched_team()
+            launched_process_group()
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    assert launched_team() == Team(1, 3)
+    assert launched_process_group() == ProcessGroup(1, 3)
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
-    assert launched_team() == Team()
+    assert launched_process_group() == ProcessGroup()
 
 
 class Squares(Dataset[tuple[Tensor, int]]):

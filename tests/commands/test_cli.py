@@ -156,7 +156,7 @@ def test_interventions_and_their_page(
     assert f"make them with attnscope intervene {run}" in page
     shutil.rmtree(run / "interventions")
     assert "make it with attnscope capture" in refused(
-        capsys, "intervene", run, "--part", "validation"
+        capsys, "intervene", run, "--split", "validation"
     )
     assert "is no run with a network" in refused(capsys, "intervene", tmp_path)
     (run / "interventions" / "test").mkdir(parents=True)
@@ -243,7 +243,7 @@ def test_options_of_capture_that_do_not_go_together(
     "arguments",
     [
         ["train", "--placement", "top"],
-        ["capture", "run", "--part", "all"],
+        ["capture", "run", "--split", "all"],
         ["capture", "run", "--precision", "fp16"],
         ["fold", "run", "--out", "x", "--spatial", "maps"],
     ],

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from attnscope.data.images import LabelledImages
+from attnscope.data.images import LabeledImages
 from attnscope.data.load import Data, load_data
 from attnscope.errors import InputError
 
@@ -28,7 +28,7 @@ def refused(action: Callable[[], object], *said: str) -> None:
         assert text in message, message
 
 
-def same(a: LabelledImages, b: LabelledImages) -> bool:
+def same(a: LabeledImages, b: LabeledImages) -> bool:
     return (
         a.paths == b.paths and torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
     )
@@ -55,6 +55,6 @@ def load(root: Path, **options: Any) -> Data:
     return load_data(f"folder:{root}", **options)
 
 
-def values(part: LabelledImages) -> list[int]:
+def values(part: LabeledImages) -> list[int]:
     assert (part.images.flatten(1) == part.images.flatten(1)[:, :1]).all()
     return part.images[:, 0, 0, 0].tolist()

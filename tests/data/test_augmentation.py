@@ -143,10 +143,10 @@ def test_augmentation_follows_its_generator_alone() -> None:
     assert not torch.equal(found[0], found[2])
 
 
-# --- colours ----------------------------------------------------------------------------------
+# --- colors ----------------------------------------------------------------------------------
 
 
-def test_colours_equal_torchvision_image_by_image() -> None:
+def test_colors_equal_torchvision_image_by_image() -> None:
     count = 60
     images = pictures(count, 8).float() / 255
     images[0], images[1] = 0.5, 0.0  # gray and black have no hue
@@ -174,7 +174,7 @@ def test_turning_the_hue_by_a_third_moves_the_primaries() -> None:
     torch.testing.assert_close(turned, primaries.roll(-1, 0), atol=1e-6, rtol=0)
 
 
-def test_colours_are_changed_before_normalisation() -> None:
+def test_colors_are_changed_before_normalization() -> None:
     """Half the brightness is half the pixel, whatever mean is taken away afterwards."""
     images = torch.full((1, 3, 32, 32), 200, dtype=torch.uint8)
     normalization = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -200,7 +200,7 @@ def test_rotation_equals_scipy() -> None:
 
 def test_a_turned_picture_turns_counter_clockwise() -> None:
     image = torch.zeros(1, 3, 33, 33)
-    image[:, :, 16, 28] = 1  # to the right of the centre
+    image[:, :, 16, 28] = 1  # to the right of the center
     turned = module._rotate(image, torch.tensor([90.0]))
     assert turned[0, 0, 4, 16] == pytest.approx(1, abs=1e-4), "now above it"
 
@@ -216,7 +216,7 @@ def test_resized_crops_are_linear_views_of_the_picture() -> None:
     x, y = crops[:, 0], crops[:, 1]
     assert (x - x[:, :1]).abs().max() < 1e-5, "columns are straight"
     assert (y - y[:, :, :1]).abs().max() < 1e-5
-    # 30 pixels lie between the centres of the second and the last but one: borders reflect.
+    # 30 pixels lie between the centers of the second and the last but one: borders reflect.
     wide = (x[:, 0, 30] - x[:, 0, 1]) / 29 * 32
     high = (y[:, 30, 0] - y[:, 1, 0]) / 29 * 32
     area, shape = wide * high, wide / high

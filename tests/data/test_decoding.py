@@ -25,8 +25,8 @@ def one_image(root: Path, **options: Any) -> Tensor:
     return data.test.images[row]
 
 
-COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [90, 120, 150]]], np.uint8)
-PICTURE = COLOURS.repeat(6, 0).repeat(6, 1)  # 12×12
+COLORS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [90, 120, 150]]], np.uint8)
+PICTURE = COLORS.repeat(6, 0).repeat(6, 1)  # 12×12
 
 
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".bmp", ".tif", ".ppm", ".Webp"])
@@ -71,7 +71,7 @@ def test_gray_palette_and_alpha(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("transparency", [0, bytes([0, 128, 255, 3])])
-def test_a_palette_with_transparent_colours(tmp_path: Path, transparency: int | bytes) -> None:
+def test_a_palette_with_transparent_colors(tmp_path: Path, transparency: int | bytes) -> None:
     file = tmp_path / "test/cow/image.png"
     file.parent.mkdir(parents=True)
     Image.fromarray(PICTURE).quantize(4).save(file, transparency=transparency)
@@ -80,7 +80,7 @@ def test_a_palette_with_transparent_colours(tmp_path: Path, transparency: int | 
     np.testing.assert_array_equal(one_image(tmp_path).permute(1, 2, 0).numpy(), PICTURE)
 
 
-def png(file: Path, pixels: Array, colour_type: int) -> None:
+def png(file: Path, pixels: Array, color_type: int) -> None:
     """A PNG of 16 bits a channel, written by hand: Pillow writes gray ones only."""
     height, width = pixels.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
@@ -89,7 +89,7 @@ def png(file: Path, pixels: Array, colour_type: int) -> None:
         checksum = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + checksum
 
-    head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
     file.parent.mkdir(parents=True)
     file.write_bytes(
         b"\x89PNG\r\n\x1a\n"
@@ -112,7 +112,7 @@ def test_16_bit_gray_is_scaled_and_not_clipped(tmp_path: Path) -> None:
             np.testing.assert_array_equal(channel, expected)
 
 
-def test_16_bit_colour_is_scaled_and_not_clipped(tmp_path: Path) -> None:
+def test_16_bit_color_is_scaled_and_not_clipped(tmp_path: Path) -> None:
     pixels = np.stack([DEEP, DEEP[::-1], DEEP.T], 2)
     png(tmp_path / "test/cow/image.png", pixels, 2)
     found = one_image(tmp_path).permute(1, 2, 0).numpy()
@@ -159,7 +159,7 @@ def test_decompression_bombs(root: Path, monkeypatch: pytest.MonkeyPatch, limit:
     assert len(load(root, skip_unreadable=True).skipped) == 1
 
 
-def test_images_of_several_sizes_are_centre_crops_of_224(tmp_path: Path) -> None:
+def test_images_of_several_sizes_are_center_crops_of_224(tmp_path: Path) -> None:
     wide = np.zeros((50, 150, 3), np.uint8)
     wide[:, :50], wide[:, 50:100], wide[:, 100:] = 10, 200, 90
     for name, pixels in {"wide": wide, "tall": wide.transpose(1, 0, 2)}.items():

@@ -50,7 +50,7 @@ def test_images_to_crop_from() -> None:
             load_data(image_size=size, resize=resize)
 
 
-def test_normalisation_is_measured_on_the_training_part_alone(root: Path) -> None:
+def test_normalization_is_measured_on_the_training_part_alone(root: Path) -> None:
     for file in (root / "train").rglob("*.png"):
         save(file, RNG.integers(0, 200, (12, 12, 3), dtype=np.uint8))
     data = load(root)
@@ -59,7 +59,7 @@ def test_normalisation_is_measured_on_the_training_part_alone(root: Path) -> Non
     np.testing.assert_allclose(data.normalization.std, pixels.std((0, 2, 3)), atol=6e-5)
 
 
-def test_a_set_of_one_colour_has_a_deviation(root: Path) -> None:
+def test_a_set_of_one_color_has_a_deviation(root: Path) -> None:
     for file in root.rglob("*.png"):
         save(file, 77)
     data = load(root)

@@ -23,7 +23,7 @@ def every_value() -> Tensor:
         Normalization((0.0, 0.5, 1.0), (1 / 255, 0.5, 1.0)),
     ],
 )
-def test_normalisation_is_undone_exactly(normalization: Normalization) -> None:
+def test_normalization_is_undone_exactly(normalization: Normalization) -> None:
     images = every_value()
     x = normalization.apply(images)
     assert x.dtype == torch.float32

@@ -10,7 +10,7 @@ import torch
 
 from attnscope import load_data
 from attnscope.commands.main import main
-from attnscope.data.images import LabelledImages
+from attnscope.data.images import LabeledImages
 from attnscope.data.known import DATA_SOURCES
 from attnscope.data.sources import (
     DataRequest,
@@ -38,7 +38,7 @@ def load_stripes(request: DataRequest) -> LoadedSplits:
         across = (torch.arange(size) % 2 * 255).to(torch.uint8).expand(3, size, size)
         images = torch.stack([across.transpose(1, 2) if y else across for y in labels])
         paths = [f"{name}/{i}" for i in range(count)]
-        splits.append(LabelledImages(images.contiguous(), labels, paths, ["across", "along"]))
+        splits.append(LabeledImages(images.contiguous(), labels, paths, ["across", "along"]))
     return LoadedSplits(splits, ["one that was left out"])
 
 

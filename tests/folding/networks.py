@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.folding.algebra import fold_gates
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import edit_gates
@@ -97,9 +97,9 @@ def check(model: nn.Module, x: Tensor, means: Means, gates: list[Gate]) -> nn.Mo
     return folded
 
 
-def toy_images(count: int, size: int = 16) -> LabelledImages:
+def toy_images(count: int, size: int = 16) -> LabeledImages:
     rng = torch.Generator().manual_seed(7)
     images = torch.randint(0, 256, (count, 3, size, size), generator=rng, dtype=torch.uint8)
     images = (images * torch.rand(count, 3, 1, 1, generator=rng)).to(torch.uint8)
     labels = torch.arange(count) % 10
-    return LabelledImages(images, labels, list(map(str, range(count))), list("abcdefghij"))
+    return LabeledImages(images, labels, list(map(str, range(count))), list("abcdefghij"))

@@ -148,7 +148,7 @@ def test_one_gate_matters_and_seven_do_not(
             share = (guess == images.labels).double().mean().item()
             assert report[part][which] == pytest.approx(share, abs=0.02)  # a close case may flip
     assert report["test"]["before"] > 0.5
-    # The means are of the training part, and the validation part chooses.
+    # The means are of the training split, and the validation split chooses.
     mean = hooked_mean(se_run, data.normalization.apply(data.train.images), LAST).float()
     x, labels = data.normalization.apply(data.validation.images), data.validation.labels
     with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attnscope.data.images import LabelledImages
+from attnscope.data.images import LabeledImages
 from attnscope.folding.report import PairedAccuracy
 from attnscope.folding.search import choose_gates, right_images
 from attnscope.folding.speed import images_per_second
@@ -82,7 +82,7 @@ def test_right_images_are_those_that_are_right() -> None:
     model, images = network("resnet18", "se", "stage"), toy_images(11)
     with torch.no_grad():
         wanted = model(images.images / 255).argmax(1)
-    images = LabelledImages(images.images, wanted.clone(), images.paths, images.classes)
+    images = LabeledImages(images.images, wanted.clone(), images.paths, images.classes)
     images.labels[3] = (images.labels[3] + 1) % 10
     found = right_images(model, images, UNIT, batch_size=4)
     assert found.tolist() == [i != 3 for i in range(11)]

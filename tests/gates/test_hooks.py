@@ -165,7 +165,7 @@ def test_nothing_is_left_behind(raises: bool) -> None:
             with torch.no_grad():
                 model.eval()(x)
             if raises:
-                model(x[:, :2])  # two colours: the first convolution raises
+                model(x[:, :2])  # two colors: the first convolution raises
 
     flags = [m.training for m in model.modules()]
     if raises:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attnscope import Recording, capture
 from attnscope.interventions import (
-    Bench,
+    InterventionSetup,
     ablate_channels,
 )
 from attnscope.statistics.effects import (
@@ -51,14 +51,14 @@ def test_ablation_tells_whether_the_highest_gates_matter(tmp_path: Path, invert:
         model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
     )
     assert isinstance(recording, Recording)
-    bench = Bench(model, images, recording)
-    found = ablate_channels(bench, shares=(1 / 12, 0.5), draws=60, images=20, progress=False)
+    setup = InterventionSetup(model, images, recording)
+    found = ablate_channels(setup, shares=(1 / 12, 0.5), draws=60, images=20, progress=False)
     assert len(found) == 10
     assert set(found["channels"]) == {1, 6}
     few = found[found["channels"] == 1].set_index("order")
     # By hand: of each image the channel with the highest gate is the fourth of its class.
-    mean, values = bench.mean_gate("gate"), recording.gate("gate")
-    rows = bench.sample(20)
+    mean, values = setup.mean_gate("gate"), recording.gate("gate")
+    rows = setup.sample(20)
     labels = recording.labels[rows]
     assert np.bincount(labels).min() >= 6
     wanted = []
@@ -99,8 +99,8 @@ def test_ablation_of_one_number_for_all_channels(tmp_path: Path) -> None:
     )
     assert isinstance(recording, Recording)
     assert recording.gate("one").shape == (30, 1)
-    bench = Bench(model, images, recording)
-    found = ablate_channels(bench, shares=(0.5,), draws=5, images=9, progress=False)
+    setup = InterventionSetup(model, images, recording)
+    found = ablate_channels(setup, shares=(0.5,), draws=5, images=9, progress=False)
     assert set(found["gate"]) == {"gate"}
     assert set(found["channels"]) == {2}
 
@@ -118,8 +118,8 @@ def test_ablation_by_gate_and_norm(tmp_path: Path) -> None:
         model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
     )
     assert isinstance(recording, Recording)
-    bench = Bench(model, images, recording)
-    found = ablate_channels(bench, shares=(1 / 12,), draws=40, images=20, progress=False)
+    setup = InterventionSetup(model, images, recording)
+    found = ablate_channels(setup, shares=(1 / 12,), draws=40, images=20, progress=False)
     found = found.set_index("order")
     # The loudest channel makes the logit, though its gate is the lowest of its class.
     assert (

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from attnscope import InputError, Recording, capture
-from attnscope.interventions import Bench, erase
+from attnscope.interventions import InterventionSetup, erase
 from attnscope.interventions.erasing import _ranks
 
 
@@ -28,13 +28,13 @@ def bench_of(
     folder: Path,
     layers: Sequence[str] = (),
     **options: int,
-) -> Bench:
-    """A bench on a recording made for it; ``layers`` are those of Grad-CAM."""
+) -> InterventionSetup:
+    """A setup on a recording made for it; ``layers`` are those of Grad-CAM."""
     recording = capture(
         model.eval(), data, folder / "r", grad_cam_layers=layers, batch_size=7, progress=False
     )
     assert isinstance(recording, Recording)
-    return Bench(model, data, recording, **options)
+    return InterventionSetup(model, data, recording, **options)
 
 
 class Corner(nn.Module):
@@ -65,12 +65,12 @@ def corner_images() -> TensorDataset:
 
 @pytest.mark.parametrize(("looks", "right"), [(slice(0, 4), True), (slice(12, 16), False)])
 def test_deletion_and_insertion(tmp_path: Path, looks: slice, right: bool) -> None:
-    bench = bench_of(Corner(looks), corner_images(), tmp_path, images=20)
-    recording = bench.recording
-    found = erase(bench, steps=16, images=20, progress=False)
+    setup = bench_of(Corner(looks), corner_images(), tmp_path, images=20)
+    recording = setup.recording
+    found = erase(setup, steps=16, images=20, progress=False)
     name = recording.gates[0].name
     assert recording.gates[0].kind == "spatial"
-    assert set(found.curves["order"]) == {name, "random", "centre"}
+    assert set(found.curves["order"]) == {name, "random", "center"}
     areas = found.areas.set_index(["mode", "fill", "order"])
     curves = found.curves.set_index(["mode", "fill", "order", "share"])["probability"]
     # Nothing deleted and all inserted is the image; all deleted is nothing inserted.
@@ -154,9 +154,9 @@ def curve_by_hand(
 
 
 def test_deletion_and_insertion_pixel_by_pixel(tmp_path: Path) -> None:
-    """Both fills, Grad-CAM, a gate and the centre: curves, areas and intervals.
+    """Both fills, Grad-CAM, a gate and the center: curves, areas and intervals.
 
-    Six steps of 16 pixels: those of one distance from the centre come in fours, whose order among
+    Six steps of 16 pixels: those of one distance from the center come in fours, whose order among
     themselves is then of no matter.
     """
     size, steps, resamples = (8, 12), 6, 300
@@ -167,24 +167,24 @@ def test_deletion_and_insertion_pixel_by_pixel(tmp_path: Path) -> None:
     images = images * torch.tensor([1, 0.8, 0.6])[:, None, None]
     labels = torch.where(torch.arange(24) % 3 == 0, 1 - bright, bright)  # a third is wrong
     model, data = Bright(size), TensorDataset(images, labels)
-    bench = bench_of(model, data, tmp_path, ["body"], images=10, seed=3, batch_size=4)
-    assert (bench.recording.predictions == bright.numpy()).all()
-    found = erase(bench, steps=steps, images=9, resamples=resamples, progress=False)
+    setup = bench_of(model, data, tmp_path, ["body"], images=10, seed=3, batch_size=4)
+    assert (setup.recording.predictions == bright.numpy()).all()
+    found = erase(setup, steps=steps, images=9, resamples=resamples, progress=False)
 
-    rows = bench.sample(9)
+    rows = setup.sample(9)
     assert len(rows) == 9
     assert {0, 1} == set(bright[rows].tolist())
-    colour = images[bench.others].mean((0, 2, 3))
-    gate = bench.gates[0].name
+    color = images[setup.others].mean((0, 2, 3))
+    gate = setup.gates[0].name
     pixels = list(itertools.product(range(8), range(12)))
     drawn = np.random.default_rng(3).integers(0, 9, (resamples, 9))
     curves = found.curves.set_index(["mode", "fill", "order"])
     areas = found.areas.set_index(["mode", "fill", "order"])
     for mode, fill in itertools.product(("deletion", "insertion"), ("mean", "blur")):
-        each: dict[str, list[list[float]]] = {gate: [], "Grad-CAM": [], "centre": []}
+        each: dict[str, list[list[float]]] = {gate: [], "Grad-CAM": [], "center": []}
         for row in rows:
             image = images[row]
-            filled = colour[:, None, None].expand(3, *size)
+            filled = color[:, None, None].expand(3, *size)
             if fill == "blur":
                 filled = torch.from_numpy(blurred_by_hand(image.numpy())).float()
             light = model.light(image[None])[0, 0]
@@ -192,7 +192,7 @@ def test_deletion_and_insertion_pixel_by_pixel(tmp_path: Path) -> None:
             scores = {
                 gate: [float(light[p]) for p in pixels],
                 "Grad-CAM": [sign * float(light[p]) for p in pixels],
-                "centre": [-(((r - 3.5) / 8) ** 2) - ((c - 5.5) / 12) ** 2 for r, c in pixels],
+                "center": [-(((r - 3.5) / 8) ** 2) - ((c - 5.5) / 12) ** 2 for r, c in pixels],
             }
             for name, score in scores.items():
                 order = [pixels[i] for i in sorted(range(96), key=lambda i, s=score: -s[i])]
@@ -203,8 +203,8 @@ def test_deletion_and_insertion_pixel_by_pixel(tmp_path: Path) -> None:
             curve = curves.loc[(mode, fill, name), "probability"]
             np.testing.assert_allclose(curve, wanted, atol=1e-6)
             # The same images are drawn for an area and for what it is above another.
-            over = own[name] - own["centre"]
-            for column, values in (("area", own[name]), ("over_centre", over)):
+            over = own[name] - own["center"]
+            for column, values in (("area", own[name]), ("over_center", over)):
                 low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
                 prefix = "" if column == "area" else f"{column}_"
                 told = areas.loc[(mode, fill, name), [column, f"{prefix}low", f"{prefix}high"]]
@@ -212,9 +212,9 @@ def test_deletion_and_insertion_pixel_by_pixel(tmp_path: Path) -> None:
                     told.astype(float), [values.mean(), low, high], atol=1e-6
                 )
         # Random pixels nobody can foretell; but from either side their difference is the same.
-        centre, chance = (areas.loc[(mode, fill, order)] for order in ("centre", "random"))
-        there = centre[["over_random", "over_random_low", "over_random_high"]].astype(float)
-        back = chance[["over_centre", "over_centre_high", "over_centre_low"]].astype(float)
+        center, chance = (areas.loc[(mode, fill, order)] for order in ("center", "random"))
+        there = center[["over_random", "over_random_low", "over_random_high"]].astype(float)
+        back = chance[["over_center", "over_center_high", "over_center_low"]].astype(float)
         np.testing.assert_allclose(there, -back.to_numpy(), atol=1e-12)
         assert there["over_random_low"] < there["over_random_high"]
         for column in ("over_random", "over_random_low", "over_random_high"):
@@ -259,19 +259,19 @@ def test_areas_are_those_of_torchcam(tmp_path: Path) -> None:
     patches = torch.rand(30, 3, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
     images = 0.9 * patches + 0.1 * torch.rand(30, 3, 16, 16)
     data = TensorDataset(images, torch.arange(30) % 3)
-    bench = bench_of(Half(), data, tmp_path, images=12, batch_size=5)
-    assert bench.gates[0].grid == (8, 8)
-    areas = erase(bench, steps=8, images=12, resamples=1, progress=False).areas
+    setup = bench_of(Half(), data, tmp_path, images=12, batch_size=5)
+    assert setup.gates[0].grid == (8, 8)
+    areas = erase(setup, steps=8, images=12, resamples=1, progress=False).areas
     areas = areas[areas["fill"] == "mean"].set_index(["mode", "order"])["area"]
-    rows, name = bench.scored, bench.gates[0].name
-    maps = torch.from_numpy(bench.recording.gate(name)[rows]).double()
+    rows, name = setup.scored, setup.gates[0].name
+    maps = torch.from_numpy(setup.recording.gate(name)[rows]).double()
     pixels = F.interpolate(maps[:, None], (16, 16), mode="bilinear").flatten(1)
     assert all(len(image.unique()) == 256 for image in pixels)  # ties would be broken otherwise
     metric = DeletionInsertionMetric(
-        Recorded(bench.model, maps),
+        Recorded(setup.model, maps),
         partial(torch.softmax, dim=1),
         steps=8,
-        baseline=images[bench.others].mean((0, 2, 3))[:, None, None],
+        baseline=images[setup.others].mean((0, 2, 3))[:, None, None],
     )
     metric.update(images[rows])
     theirs = metric.summary()
@@ -303,20 +303,20 @@ def test_ties_are_broken_at_random() -> None:
 
 def test_a_constant_map_is_a_random_order(tmp_path: Path) -> None:
     """No gradient reaches the layer: its Grad-CAM is 0 everywhere, and no sooner in the corner."""
-    bench = bench_of(Corner(slice(0, 4)), corner_images(), tmp_path, ["body"], images=20)
-    assert not bench.recording.grad_cam("body").any()
-    areas = erase(bench, steps=16, images=20, progress=False).areas
+    setup = bench_of(Corner(slice(0, 4)), corner_images(), tmp_path, ["body"], images=20)
+    assert not setup.recording.grad_cam("body").any()
+    areas = erase(setup, steps=16, images=20, progress=False).areas
     areas = areas[areas["fill"] == "mean"].set_index(["mode", "order"])
     for mode in ("deletion", "insertion"):
-        found, looks = (areas.loc[(mode, order)] for order in ("Grad-CAM", bench.gates[0].name))
+        found, looks = (areas.loc[(mode, order)] for order in ("Grad-CAM", setup.gates[0].name))
         assert found["over_random_low"] < 0 < found["over_random_high"]
         assert found["over_random"] != 0  # it is drawn by itself
         assert abs(found["over_random"]) < abs(looks["over_random"]) / 5
 
 
 def test_erasing_nothing_is_refused(tmp_path: Path) -> None:
-    bench = bench_of(Corner(slice(0, 4)), corner_images(), tmp_path)
+    setup = bench_of(Corner(slice(0, 4)), corner_images(), tmp_path)
     with pytest.raises(InputError, match="0 steps of 200 images; take 1 or more of each"):
-        erase(bench, steps=0)
+        erase(setup, steps=0)
     with pytest.raises(InputError, match="10 steps of 0 images"):
-        erase(bench, images=0)
+        erase(setup, images=0)

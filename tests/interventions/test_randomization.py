@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attnscope import InputError, Recording, capture, find_gates
 from attnscope.gates.hooks import watch_gates
 from attnscope.interventions import (
-    Bench,
+    InterventionSetup,
     randomization,
     randomize_gates,
 )
@@ -24,7 +24,7 @@ from attnscope.interventions.randomization import _drawn_anew, _modules_of, _up_
 from attnscope.interventions.replay import plan_of
 from attnscope.statistics import compare_gates
 from attnscope.statistics.geometry import linear_cka
-from tests.interventions.toy import toy_bench, toy_images
+from tests.interventions.toy import toy_images, toy_setup
 
 
 def test_randomization_tells_what_was_learnt(
@@ -57,18 +57,18 @@ def test_randomization_tells_what_was_learnt(
         model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
     )
     assert isinstance(recording, Recording)
-    bench = Bench(model, images, recording)
+    setup = InterventionSetup(model, images, recording)
     drawn: list[set[str]] = []
 
-    def noted(bench: Bench, gate: Any, paths: set[str], *rest: Any) -> nn.Module | None:
+    def noted(setup: InterventionSetup, gate: Any, paths: set[str], *rest: Any) -> nn.Module | None:
         drawn.append(paths)
-        return _drawn_anew(bench, gate, paths, *rest)
+        return _drawn_anew(setup, gate, paths, *rest)
 
     monkeypatch.setattr(randomization, "_drawn_anew", noted)
     torch.manual_seed(5)
     seed = Recording(recording.folder)
     seed.id = "of another training"
-    found = randomize_gates(bench, [seed], draws=2, progress=False)
+    found = randomize_gates(setup, [seed], draws=2, progress=False)
     following = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(following, torch.rand(1))  # nobody else's random numbers are touched
@@ -80,7 +80,7 @@ def test_randomization_tells_what_was_learnt(
     assert (table["first"][["own", "upstream"]] < 0.999).all()
     # What is drawn: the gate's own layer, and with what had run before nothing after it.
     gate = recording.gates[0]
-    lenders = np.flatnonzero(bench.others)
+    lenders = np.flatnonzero(setup.others)
     for paths, wanted_names in (
         (_modules_of(model, gate), {"first"}),
         (
@@ -88,7 +88,7 @@ def test_randomization_tells_what_was_learnt(
             {"first", "stem", "norm"},
         ),
     ):
-        other = _drawn_anew(bench, gate, paths, lenders, 0)
+        other = _drawn_anew(setup, gate, paths, lenders, 0)
         assert other is not None
         changed = {
             name.split(".")[0]
@@ -101,31 +101,31 @@ def test_randomization_tells_what_was_learnt(
         features = other.stem(images.tensors[0][lenders])
     wanted = features.mean((0, 2, 3))
     torch.testing.assert_close(other.norm.running_mean, wanted, atol=1e-3, rtol=1e-3)
-    assert _drawn_anew(bench, gate, {"first.1"}, lenders, 0) is None  # a sigmoid has no parameters
+    assert _drawn_anew(setup, gate, {"first.1"}, lenders, 0) is None  # a sigmoid has no parameters
     assert table["constant"].isna().all()  # a constant gate is like nothing, itself included
     assert len(found) == 2 * (2 * 2 + 1)
 
 
 def test_seeds_are_other_trainings_of_the_same_network(tmp_path: Path) -> None:
-    bench = toy_bench("used", tmp_path)
+    setup = toy_setup("used", tmp_path)
     with pytest.raises(InputError, match="is the network itself"):
-        randomize_gates(bench, [bench.recording], progress=False)
-    other = Recording(bench.recording.folder)
+        randomize_gates(setup, [setup.recording], progress=False)
+    other = Recording(setup.recording.folder)
     other.id = "of another training"
-    bench.recording.about["model"] = {"width": 16}
-    expect_seeds(bench, [other])  # what is not known cannot differ
+    setup.recording.about["model"] = {"width": 16}
+    expect_seeds(setup, [other])  # what is not known cannot differ
     other.about["model"] = {"width": 32}
     with pytest.raises(InputError, match="is of another network or training"):
-        expect_seeds(bench, [other])
+        expect_seeds(setup, [other])
     other.about["model"] = {"width": 16}
     # The same weights captured again, in other batches.
-    bench.recording.about["weights_sha256"] = other.about["weights_sha256"] = "abc"
+    setup.recording.about["weights_sha256"] = other.about["weights_sha256"] = "abc"
     with pytest.raises(InputError, match="is the network itself"):
-        expect_seeds(bench, [other])
+        expect_seeds(setup, [other])
     other.about["weights_sha256"] = "def"
     other.gates = []
     with pytest.raises(InputError, match="has no gate gate; take another seed"):
-        expect_seeds(bench, [other])
+        expect_seeds(setup, [other])
 
 
 def test_norms_of_pooled_features_are_estimated_on_several_images(tmp_path: Path) -> None:
@@ -143,11 +143,13 @@ def test_norms_of_pooled_features_are_estimated_on_several_images(tmp_path: Path
         model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
     )
     assert isinstance(recording, Recording)
-    bench = Bench(model, images, recording, batch_size=29)  # thirty lenders: one is left over
-    assert bench.others.sum() == 30
-    found = randomize_gates(bench, draws=1, progress=False)
+    setup = InterventionSetup(
+        model, images, recording, batch_size=29
+    )  # thirty lenders: one is left over
+    assert setup.others.sum() == 30
+    found = randomize_gates(setup, draws=1, progress=False)
     assert found["similarity"].notna().all()
-    one = Bench(model, images, recording, batch_size=1)
+    one = InterventionSetup(model, images, recording, batch_size=1)
     drawn = _drawn_anew(one, one.gates[0], {"gate.1"}, np.flatnonzero(one.others), 0)
     assert drawn is not None
     assert (drawn.get_submodule("gate.1").running_var < 0.5).all()  # as at the start it were 1

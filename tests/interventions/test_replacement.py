@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from attnscope import Recording, capture, edit_gates
 from attnscope.interventions import (
-    Bench,
+    InterventionSetup,
     intervene,
     replace_gates,
 )
@@ -30,11 +30,11 @@ from attnscope.statistics.usage import (
     UNUSED,
     USED,
 )
-from tests.interventions.toy import CLASSES, Toy, effects, toy_bench, toy_images
+from tests.interventions.toy import CLASSES, Toy, effects, toy_images, toy_setup
 
 
 def test_a_gate_that_carries_the_class_and_is_used(tmp_path: Path) -> None:
-    found = effects(toy_bench("used", tmp_path)).loc["gate"]
+    found = effects(toy_setup("used", tmp_path)).loc["gate"]
     assert len(found) == 7
     # Without the gate of the image all classes are alike, and the first of equal logits wins.
     assert found.loc["mean", "accuracy"] == pytest.approx(1 / 3)
@@ -47,10 +47,10 @@ def test_a_gate_that_carries_the_class_and_is_used(tmp_path: Path) -> None:
 
 
 def test_a_gate_that_carries_the_class_and_is_ignored(tmp_path: Path) -> None:
-    bench = toy_bench("ignored", tmp_path)
-    profile = bench.class_mean_gates("gate")
+    setup = toy_setup("ignored", tmp_path)
+    profile = setup.class_mean_gates("gate")
     assert (profile.argmax(1) == np.arange(3)).all()  # the class can be read from it
-    found = effects(bench).loc["gate"]
+    found = effects(setup).loc["gate"]
     assert found["change"].eq(0).all()
     assert found["margin_change"].eq(0).all()
     assert (found["low"] < 0).all()  # a change that was not seen may still be there
@@ -58,7 +58,7 @@ def test_a_gate_that_carries_the_class_and_is_ignored(tmp_path: Path) -> None:
 
 
 def test_a_gate_that_is_constant(tmp_path: Path) -> None:
-    found = effects(toy_bench("constant", tmp_path)).loc["gate"]
+    found = effects(toy_setup("constant", tmp_path)).loc["gate"]
     static = found.drop("neutral")
     assert static["change"].eq(0).all()
     assert static["margin_change"].abs().max() < 1e-5  # means of one value, in float32
@@ -73,7 +73,7 @@ def test_a_gate_that_is_constant(tmp_path: Path) -> None:
 def test_the_contrast_of_swaps_tells_the_three_apart(tmp_path: Path) -> None:
     change = {}
     for mode in ("used", "ignored", "constant"):
-        outcomes = replace_gates(toy_bench(mode, tmp_path), progress=False)
+        outcomes = replace_gates(toy_setup(mode, tmp_path), progress=False)
         contrast = edit_contrast(outcomes, "swap_other", "swap_same").set_index("target")
         dynamic = edit_contrast(outcomes, "mean", "own").set_index("target")
         change[mode] = (contrast.loc["gate", "change"], dynamic.loc["gate", "change"])
@@ -85,8 +85,8 @@ def test_the_contrast_of_swaps_tells_the_three_apart(tmp_path: Path) -> None:
 def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
     verdicts, captions = {}, {}
     for mode in ("used", "ignored", "constant"):
-        bench = toy_bench(mode, tmp_path)
-        outcomes = intervene(bench, experiments=["decode", "replace"], progress=False)
+        setup = toy_setup(mode, tmp_path)
+        outcomes = intervene(setup, experiments=["decode", "replace"], progress=False)
         assert set(outcomes.tables) == {"decoding", "effects"}
         folder = tmp_path / f"{mode}-interventions"
         write_outcomes(folder, outcomes)
@@ -95,11 +95,11 @@ def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
             usage_of(again), usage_of(outcomes), check_exact=False, rtol=1e-12
         )
         verdicts[mode] = usage_of(again).loc[0, "verdict"]
-        made = Intervened(bench.recording, again)
+        made = Intervened(setup.recording, again)
         drawings = {plot.name: plot.make(made) for plot in plots_of(Intervened)}
         captions[mode] = drawings["decodable_and_used"].caption
         assert all(len(drawing.figures) == 1 for drawing in drawings.values())
-        assert find_outcomes(bench.recording) is not None
+        assert find_outcomes(setup.recording) is not None
     assert verdicts == {"used": USED, "ignored": UNUSED, "constant": CONSTANT}
     assert "It is used at 1, most at gate" in captions["used"]
     assert "costs 100.0 points" in captions["used"]
@@ -123,12 +123,12 @@ def test_classes_without_other_images_have_no_row(tmp_path: Path) -> None:
         model, data, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
     )
     assert isinstance(recording, Recording)
-    bench = Bench(model, data, recording)
-    assert 30 not in bench.scored
-    outcomes = replace_gates(bench, progress=False)
+    setup = InterventionSetup(model, data, recording)
+    assert 30 not in setup.scored
+    outcomes = replace_gates(setup, progress=False)
     counts = outcomes.groupby("edit", observed=True)["row"].count()
-    assert counts["mean"] == counts["true"] == len(bench.scored)
-    assert np.isnan(bench.class_mean_gates("gate")).sum() == 0
+    assert counts["mean"] == counts["true"] == len(setup.scored)
+    assert np.isnan(setup.class_mean_gates("gate")).sum() == 0
 
 
 def test_the_mean_of_the_predicted_class_is_not_that_of_the_true_one(tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_the_mean_of_the_predicted_class_is_not_that_of_the_true_one(tmp_path: P
         model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
     )
     assert isinstance(recording, Recording)
-    bench = Bench(model, images, recording, images=30)
-    found = replace_gates(bench, edits=["predicted", "true"], progress=False)
-    means = bench.class_mean_gates("gate")
+    setup = InterventionSetup(model, images, recording, images=30)
+    found = replace_gates(setup, edits=["predicted", "true"], progress=False)
+    means = setup.class_mean_gates("gate")
     for edit, ahead in (("predicted", 1), ("true", 0)):
         rows = found[found["edit"] == edit]
         labels = rows["label"].to_numpy()
@@ -170,7 +170,7 @@ def test_a_gate_over_paths_has_no_value_that_changes_nothing(tmp_path: Path) -> 
     assert isinstance(recording, Recording)
     kinds = {gate.name: gate.kind for gate in recording.gates}
     assert sorted(kinds.values()) == ["branch", "channel"]
-    outcomes = replace_gates(Bench(model, data, recording), progress=False)
+    outcomes = replace_gates(InterventionSetup(model, data, recording), progress=False)
     edits = outcomes.groupby("target", observed=True)["edit"].agg(set)
     for name, kind in kinds.items():
         assert ("neutral" in edits[name]) == (kind == "channel")

@@ -21,11 +21,11 @@ from attnscope.interventions import (
 from attnscope.plots import Unavailable
 from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import find_outcomes, read_outcomes
-from tests.interventions.toy import toy_bench
+from tests.interventions.toy import toy_setup
 
 
 def test_what_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench, folder = toy_bench("used", tmp_path), tmp_path / "out"
+    setup, folder = toy_setup("used", tmp_path), tmp_path / "out"
     made: list[str] = []
 
     def counted(*args: Any, **kwargs: Any) -> pd.DataFrame:
@@ -40,47 +40,47 @@ def test_what_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr(study, "erase", killed)
         with pytest.raises(KeyboardInterrupt):
-            intervene_in(folder, bench, experiments=wanted, progress=False)
+            intervene_in(folder, setup, experiments=wanted, progress=False)
     kept = read_outcomes(folder)
     assert kept.about["experiments"] == ["replace", "decode"]
     assert set(kept.tables) == {"effects", "decoding"}
-    found = intervene_in(folder, bench, experiments=wanted, progress=False)
+    found = intervene_in(folder, setup, experiments=wanted, progress=False)
     assert made == ["replace"]
     assert found.about["experiments"] == wanted
-    whole = intervene(bench, experiments=wanted, progress=False)
+    whole = intervene(setup, experiments=wanted, progress=False)
     assert found.about == whole.about
     pd.testing.assert_frame_equal(found.replacement, whole.replacement)
     assert set(found.tables) == set(whole.tables)
     for name, table in whole.tables.items():
         pd.testing.assert_frame_equal(found.tables[name], table, check_exact=False, rtol=1e-12)
     with pytest.raises(InputError, match="holds these experiments already"):
-        intervene_in(folder, bench, experiments=["erase"], progress=False)
-    other = toy_bench("constant", tmp_path)
+        intervene_in(folder, setup, experiments=["erase"], progress=False)
+    other = toy_setup("constant", tmp_path)
     with pytest.raises(InputError, match="is of another recording"):
         intervene_in(folder, other, experiments=["ablate"], progress=False)
 
 
 def test_what_was_made_with_other_controls_is_made_again(tmp_path: Path) -> None:
-    bench, folder = toy_bench("used", tmp_path), tmp_path / "out"
-    other = toy_bench("constant", tmp_path).recording
+    setup, folder = toy_setup("used", tmp_path), tmp_path / "out"
+    other = toy_setup("constant", tmp_path).recording
     wanted = ["decode", "randomize"]
-    found = intervene_in(folder, bench, experiments=wanted, progress=False)
+    found = intervene_in(folder, setup, experiments=wanted, progress=False)
     assert "seed" not in set(found.table("randomization")["randomized"])
     assert found.table("decoding")["untrained_accuracy"].isna().all()
     with pytest.raises(InputError, match="holds these experiments already"):
-        intervene_in(folder, bench, experiments=wanted, progress=False)
-    found = intervene_in(folder, bench, [other], experiments=wanted, progress=False)
+        intervene_in(folder, setup, experiments=wanted, progress=False)
+    found = intervene_in(folder, setup, [other], experiments=wanted, progress=False)
     assert "seed" in set(found.table("randomization")["randomized"])
     assert found.about["experiments"] == wanted
     assert found.about["controls"] == {"randomize": [other.id]}
     with pytest.raises(InputError, match="holds these experiments already"):
-        intervene_in(folder, bench, [other], experiments=wanted, progress=False)
-    found = intervene_in(folder, bench, untrained=other, experiments=wanted, progress=False)
+        intervene_in(folder, setup, [other], experiments=wanted, progress=False)
+    found = intervene_in(folder, setup, untrained=other, experiments=wanted, progress=False)
     assert found.table("decoding")["untrained_accuracy"].notna().all()
     assert found.about["controls"] == {"randomize": [other.id], "decode": [other.id]}
     assert "seed" in set(found.table("randomization")["randomized"])  # it was not made again
     with pytest.raises(InputError, match="is no folder of interventions"):
-        intervene_in(tmp_path, bench, progress=False)
+        intervene_in(tmp_path, setup, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_what_was_made_with_other_controls_is_made_again(tmp_path: Path) -> None
 def test_how_many_images_each_experiment_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scored: int, taken: tuple[int, int, int]
 ) -> None:
-    bench = toy_bench("used", tmp_path)
-    bench.scored = np.arange(scored)
+    setup = toy_setup("used", tmp_path)
+    setup.scored = np.arange(scored)
     asked: dict[str, int] = {}
 
     def remember(name: str, answer: Any) -> Callable[..., Any]:
@@ -105,19 +105,19 @@ def test_how_many_images_each_experiment_takes(
     monkeypatch.setattr(study, "erase", remember("erase", Erasing(table, table)))
     monkeypatch.setattr(study, "randomize_gates", remember("randomize", table))
     experiments = ["ablate", "erase", "randomize"]
-    study.intervene(bench, experiments=experiments, progress=False)
+    study.intervene(setup, experiments=experiments, progress=False)
     assert asked == dict(zip(experiments, taken, strict=True))
 
 
 def test_outcomes_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
-    bench = toy_bench("used", tmp_path)
-    assert find_outcomes(bench.recording) is None
+    setup = toy_setup("used", tmp_path)
+    assert find_outcomes(setup.recording) is None
     with pytest.raises(InputError, match="make them with attnscope intervene"):
         read_outcomes(tmp_path / "none")
-    outcomes = intervene(bench, experiments=["decode"], progress=False)
+    outcomes = intervene(setup, experiments=["decode"], progress=False)
     with pytest.raises(Unavailable, match="replaced no gate"):
         usage_of(outcomes)
     with pytest.raises(InputError, match="have no effects"):
         outcomes.table("effects")
     with pytest.raises(InputError, match="experiment 'cut' is not known"):
-        intervene(bench, experiments=["cut"])
+        intervene(setup, experiments=["cut"])

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 from attnscope import Recording, capture
 from attnscope.interventions import (
-    Bench,
+    InterventionSetup,
     replace_gates,
 )
 from attnscope.statistics.effects import (
@@ -56,7 +56,7 @@ def toy_images(count: int = 90) -> TensorDataset:
     return TensorDataset(images, labels)
 
 
-def toy_bench(mode: str, folder: Path, **options: int) -> Bench:
+def toy_setup(mode: str, folder: Path, **options: int) -> InterventionSetup:
     model, images = Toy(mode).eval(), toy_images()
     recording = capture(
         model,
@@ -67,9 +67,9 @@ def toy_bench(mode: str, folder: Path, **options: int) -> Bench:
         progress=False,
     )
     assert isinstance(recording, Recording)
-    return Bench(model, images, recording, **options)
+    return InterventionSetup(model, images, recording, **options)
 
 
-def effects(bench: Bench) -> pd.DataFrame:
-    found = replacement_effects(replace_gates(bench, progress=False))
+def effects(setup: InterventionSetup) -> pd.DataFrame:
+    found = replacement_effects(replace_gates(setup, progress=False))
     return found.set_index(["target", "edit"])

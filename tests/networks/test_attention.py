@@ -39,7 +39,7 @@ def features(shape: tuple[int, ...], *, ties: bool, dtype: torch.dtype = torch.f
     return (x.round().relu() if ties else x).to(dtype)
 
 
-def randomised(module: nn.Module) -> nn.Module:
+def randomized(module: nn.Module) -> nn.Module:
     """Weights large enough that the gates are far from one half."""
     generator = torch.Generator().manual_seed(4)
     for parameter in module.parameters():
@@ -115,7 +115,7 @@ PLAIN = {"se": plain_se, "eca": plain_eca, "cbam": plain_cbam}
 def test_values_and_gradients_are_those_of_the_formula(
     kind: str, layout: str, shape: tuple[int, ...]
 ) -> None:
-    module = randomised(build_attention(kind, shape[1], reduction=4, kernel_size=3))
+    module = randomized(build_attention(kind, shape[1], reduction=4, kernel_size=3))
     x = LAYOUTS[layout](features(shape, ties=False)).detach().requires_grad_()
     assert x.is_contiguous() or layout != "contiguous"
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(8))
@@ -160,7 +160,7 @@ def test_the_first_of_several_largest_values_gets_the_gradient(layout: str, over
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_gradients_of_cbam_are_right_in_double_precision(layout: str) -> None:
-    module = randomised(build_attention("cbam", 4, reduction=2, kernel_size=3)).double()
+    module = randomized(build_attention("cbam", 4, reduction=2, kernel_size=3)).double()
     x = LAYOUTS[layout](features((1, 4, 2, 3), ties=False, dtype=torch.float64)).requires_grad_()
     assert torch.autograd.gradcheck(module, (x,))
 
@@ -194,7 +194,7 @@ def test_the_features_may_be_overwritten_afterwards(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bfloat16_is_near_float32(kind: str) -> None:
-    module = randomised(build_attention(kind, 32, reduction=8))
+    module = randomized(build_attention(kind, 32, reduction=8))
     x = channels_last(features((4, 32, 8, 8), ties=False)).requires_grad_()
     expected = module(x)
     with torch.autocast("cpu", torch.bfloat16):
@@ -245,7 +245,7 @@ def test_the_kernel_of_eca_is_the_nearest_odd_number() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cbam_equals_timm(layout: str) -> None:
     """timm puts a BatchNorm after the spatial convolution; fresh and in eval mode it is nothing."""
-    ours = randomised(build_attention("cbam", 32, reduction=16, kernel_size=7))
+    ours = randomized(build_attention("cbam", 32, reduction=16, kernel_size=7))
     channel, spatial = ChannelAttn(32, rd_ratio=1 / 16), SpatialAttn(7)
     spatial.eval()
     spatial.conv.bn.eps = 0.0

@@ -36,7 +36,7 @@ def test_channel_gates_are_ordered_as_given(ax: Axes) -> None:
     assert labels(ax.get_xticklabels()) == ["1", "2", "3"]  # ranks, not channels
 
 
-def test_channel_differences_are_centred_on_the_mean_over_classes(ax: Axes) -> None:
+def test_channel_differences_are_centered_on_the_mean_over_classes(ax: Axes) -> None:
     profiles = class_profiles({"owl": [0.1, 0.5], "cat": [0.3, 0.5]})
     channel_gates.draw_differences(ax, profiles, limit=0.2)
     np.testing.assert_allclose(shown(ax), [[-0.1, 0], [0.1, 0]], atol=1e-12)

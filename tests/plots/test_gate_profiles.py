@@ -43,7 +43,7 @@ def test_gate_profiles_draw_means_and_intervals(ax: Axes) -> None:
     assert labels(ax.get_xticklabels()) == ["layer1", "layer2", "layer3"]
 
 
-def test_gate_profiles_centred(ax: Axes) -> None:
+def test_gate_profiles_centered(ax: Axes) -> None:
     gates_over_depth.draw(ax, gate_profiles(["cat", "dog"]), centered=True)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), -0.05)
     np.testing.assert_allclose(ax.lines[1].get_ydata(), 0.05)

@@ -25,7 +25,7 @@ def test_overlay_lies_on_the_whole_picture_and_hides_it_where_it_is_high(ax: Axe
     heat = np.array([[0.0, 1.0], [2.0, 4.0]])
     images.draw_overlay(ax, image, heat, low=0, high=2)
     below, above = ax.images
-    np.testing.assert_allclose(below.get_array(), 58.7)  # green weighs 0.587 in grey
+    np.testing.assert_allclose(below.get_array(), 58.7)  # green weighs 0.587 in gray
     np.testing.assert_array_equal(above.get_array(), heat)
     assert above.get_clim() == (0, 2)
     assert list(above.get_extent()) == list(below.get_extent()) == [-0.5, 5.5, 7.5, -0.5]

@@ -31,7 +31,7 @@ def test_map_agreement_sets_own_beside_null(ax: Axes, measure: str) -> None:
             "null_iou": [0.13, 0.12, 0.14, 0.16, 0.15, 0.17],
         }
     )
-    for k, name in enumerate(("same_class", "centre"), start=2):
+    for k, name in enumerate(("same_class", "center"), start=2):
         for each in ("spearman", "iou"):
             summary[f"{name}_{each}"] = summary[f"null_{each}"] * k
     for each in ("spearman", "iou"):
@@ -43,7 +43,7 @@ def test_map_agreement_sets_own_beside_null(ax: Axes, measure: str) -> None:
     for column, words in (
         ("null", "another image"),
         ("same_class", "of another image of the same class"),
-        ("centre", "Gaussian in the middle"),
+        ("center", "Gaussian in the middle"),
     ):
         null = next(line for name, line in lines.items() if name.endswith(words))
         np.testing.assert_array_equal(null.get_ydata(), summary[f"{column}_{measure}"][[0, 3]])

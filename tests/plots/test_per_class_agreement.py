@@ -61,7 +61,7 @@ def test_per_class_agreement_of_two_networks(ax: Axes) -> None:
     assert ax.get_xlabel() == "Spearman correlation"
 
 
-def test_per_class_agreement_of_one_network_keeps_its_colour(ax: Axes) -> None:
+def test_per_class_agreement_of_one_network_keeps_its_color(ax: Axes) -> None:
     per_class_agreement.draw(ax, (None, agreement_rows([0.2, 0.1, 0.3])), ("SE", "CBAM"))
     words = ax.get_legend_handles_labels()[1]
     assert words == ["CBAM, 95 % interval", "CBAM, null: Grad-CAM of another image"]

@@ -85,7 +85,7 @@ def logits_again(recording: Recording) -> np.ndarray:
         return recording.network()(normalization.apply(recording.images().images)).numpy()
 
 
-@pytest.mark.parametrize("given", [(), ("--part", "train"), ("--part", "validation")])
+@pytest.mark.parametrize("given", [(), ("--split", "train"), ("--split", "validation")])
 def test_the_same_logits_from_another_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]
 ) -> None:

@@ -15,7 +15,7 @@ def test_the_command_for_interventions_names_the_part(make_recording: Make, tmp_
     recording = make_recording(count=30)
     for folder, command in (
         ("my run/recordings/test", f"attnscope intervene '{tmp_path}/my run'"),
-        ("run/recordings/validation", f"attnscope intervene {tmp_path}/run --part validation"),
+        ("run/recordings/validation", f"attnscope intervene {tmp_path}/run --split validation"),
         ("copied", None),
     ):
         recording.folder = tmp_path / folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attnscope.statistics.agreement import centre_map, to_grid, top_overlap
+from attnscope.statistics.agreement import center_map, to_grid, top_overlap
 
 
 def pooled(image, rows, columns):
@@ -59,8 +59,8 @@ def test_the_top_is_a_fifth_rounded_and_one_at_least(pixels, top):
 
 
 def test_cells_equally_far_from_the_middle_tie():
-    square = centre_map((10, 10))
+    square = center_map((10, 10))
     assert square[5, 8] == square[7, 7] == square[2, 2]  # 1 + 49 = 25 + 25
     assert (square == square[::-1]).all()
     assert (square == square.T).all()
-    assert np.ptp(centre_map((2, 2))) == 0
+    assert np.ptp(center_map((2, 2))) == 0

@@ -17,7 +17,7 @@ from attnscope.statistics import (
     compare_grad_cam,
     map_agreement,
 )
-from attnscope.statistics.agreement import centre_map, top_overlap
+from attnscope.statistics.agreement import center_map, top_overlap
 from tests.statistics.test_agreement import pooled
 
 MAP = "layer1.attention.spatial"  # 8 × 8, where Grad-CAM is 4 × 4
@@ -123,36 +123,36 @@ def test_the_third_null_is_a_gaussian_in_the_middle(write_recording, grid):
         for n in grid
     ]
     gaussian = np.outer(*sides)
-    assert centre_map(grid) == pytest.approx(gaussian)
+    assert center_map(grid) == pytest.approx(gaussian)
     gaussian = gaussian.round(9)  # cells that are equally far tie
     for i in range(5):
         own = recording.spatial("s")[i].ravel()
         expected = stats.spearmanr(own, gaussian.ravel()).statistic
-        assert frame["centre_spearman"][i] == pytest.approx(expected)
+        assert frame["center_spearman"][i] == pytest.approx(expected)
         overlap = top_overlap(own[None], gaussian.reshape(1, -1).astype(np.float32))[0]
-        assert frame["centre_iou"][i] == pytest.approx(overlap)
+        assert frame["center_iou"][i] == pytest.approx(overlap)
 
 
 def test_planted_agreements_are_told_apart(write_recording):
-    """By class, by centre and by image: each null keeps what it should, and no more."""
+    """By class, by center and by image: each null keeps what it should, and no more."""
     rng = np.random.default_rng(0)
     labels = np.arange(240) % 3
-    gaussian = np.tile(centre_map((4, 4)), (240, 1, 1))
+    gaussian = np.tile(center_map((4, 4)), (240, 1, 1))
     of_class = rng.permuted(np.tile(np.arange(16.0), (3, 1)), axis=1).reshape(3, 4, 4)[labels]
     cam = of_class / 16 + 0.01 * rng.random((240, 4, 4))
-    gates = {"centre": 0.1 + gaussian / 2, "class": 0.05 * of_class, "own": cam / 2}
+    gates = {"center": 0.1 + gaussian / 2, "class": 0.05 * of_class, "own": cam / 2}
     frame = agreement_summary(
         write_recording(labels=labels, gates=gates, grad_cam=cam), resamples=99
     )
     rows = frame[frame["class"] == "all"].set_index("gate")
-    assert rows.loc["centre", ["centre_spearman", "centre_iou"]].tolist() == pytest.approx([1, 1])
-    assert rows["centre_spearman"]["class"] < 0.6
+    assert rows.loc["center", ["center_spearman", "center_iou"]].tolist() == pytest.approx([1, 1])
+    assert rows["center_spearman"]["class"] < 0.6
     for gate in ("class", "own"):
         assert rows["same_class_spearman"][gate] > 0.95
         assert rows["null_spearman"][gate] < 0.6
         assert rows["above_null_low"][gate] > 0.2
     # A map that is the same for all images agrees with each Grad-CAM as with its own.
-    assert rows["above_null_low"]["centre"] <= 0 <= rows["above_null_high"]["centre"]
+    assert rows["above_null_low"]["center"] <= 0 <= rows["above_null_high"]["center"]
 
 
 def test_the_only_scored_image_of_a_class_has_no_partner(write_recording):
@@ -163,7 +163,7 @@ def test_the_only_scored_image_of_a_class_has_no_partner(write_recording):
     frame = map_agreement(recording, "s")
     assert frame["same_class_spearman"].isna().tolist() == 3 * [False] + 3 * [True]
     assert frame["same_class_iou"].isna().tolist() == 3 * [False] + 3 * [True]
-    assert frame["centre_spearman"].isna().tolist() == 4 * [False] + [True, False]
+    assert frame["center_spearman"].isna().tolist() == 4 * [False] + [True, False]
     summary = agreement_summary(recording).set_index("class")
     assert summary["scored"].tolist() == [5, 3, 1, 1]
     cats = frame["same_class_spearman"][:3].mean()
@@ -176,13 +176,13 @@ def test_the_only_scored_image_of_a_class_has_no_partner(write_recording):
     assert summary[ends].isna().any(axis=1).tolist() == [False, False, True, True]
 
 
-def test_a_grid_without_a_centre_has_no_centre_scores(write_recording):
+def test_a_grid_without_a_center_has_no_center_scores(write_recording):
     maps = np.random.default_rng(0).random((4, 2, 2))
     recording = write_recording(labels=[0, 1, 0, 1], gates={"s": maps}, grad_cam=maps)
     frame = map_agreement(recording, "s")
     assert frame["scored"].all()
-    assert frame[["centre_spearman", "centre_iou"]].isna().all(axis=None)
-    assert agreement_summary(recording)["centre_spearman"].isna().all()
+    assert frame[["center_spearman", "center_iou"]].isna().all(axis=None)
+    assert agreement_summary(recording)["center_spearman"].isna().all()
 
 
 def test_intervals_equal_scipys_bootstrap(make_recording):
@@ -228,8 +228,8 @@ def test_agreement_with_the_own_image_is_told_from_the_null(write_recording):
 
 
 def test_agreement_that_all_images_share_is_in_the_null_as_well(write_recording):
-    centre = np.array([[0.1, 0.2, 0.3], [0.4, 0.9, 0.5], [0.6, 0.7, 0.8]])
-    maps = np.tile(centre, (6, 1, 1))
+    center = np.array([[0.1, 0.2, 0.3], [0.4, 0.9, 0.5], [0.6, 0.7, 0.8]])
+    maps = np.tile(center, (6, 1, 1))
     row = agreement_summary(
         write_recording(labels=[0, 1, 2, 0, 1, 2], gates={"s": maps}, grad_cam=maps)
     ).loc[0]
@@ -292,7 +292,7 @@ def test_agreement_summary_equals_groupby(make_recording):
     assert frame["depth"].tolist() == [2] * 4 + [4] * 4
     assert frame["class"].tolist() == ["all", *recording.classes] * 2
     columns = ["spearman", "iou", "null_spearman", "null_iou"]
-    columns += ["same_class_spearman", "same_class_iou", "centre_spearman", "centre_iou"]
+    columns += ["same_class_spearman", "same_class_iou", "center_spearman", "center_iou"]
     for gate in (MAP, SAME):
         images = map_agreement(recording, gate, "true", seed=3)
         rows = frame[frame["gate"] == gate].set_index("class")

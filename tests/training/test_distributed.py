@@ -24,7 +24,7 @@ from attnscope.training.checkpoint import read_state
 from attnscope.training.evaluation import evaluate
 from attnscope.training.fitting import fit
 from attnscope.training.optimization import step_sizes
-from attnscope.training.processes import Team, current_team, join_team
+from attnscope.training.processes import ProcessGroup, current_process_group, join_process_group
 from attnscope.training.recipe import SGD
 from attnscope.training.recipes import RECIPES
 
@@ -70,7 +70,7 @@ import sys
 from pathlib import Path
 import torch
 from attnscope.training import loop as train_module
-from attnscope.training.processes import join_team
+from attnscope.training.processes import join_process_group
 from tests.training.test_distributed import follow
 torch.set_num_threads(1)
 step, stop = train_module.TrainingLoop.step, int(sys.argv[3])
@@ -81,7 +81,7 @@ def until(training, *arguments):
     return step(training, *arguments)
 
 train_module.TrainingLoop.step = until
-with join_team(torch.device("cpu")):
+with join_process_group(torch.device("cpu")):
     follow(Path(sys.argv[1]), int(sys.argv[2]), resume=True)
 """
 
@@ -153,7 +153,7 @@ def test_every_test_image_is_counted_once(runs: dict[int, Path]) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_shares_are_a_partition(count: int, size: int) -> None:
-    shares = [Team(rank, size).share(count) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).share(count) for rank in range(size)]
     assert [i for share in shares for i in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -173,13 +173,13 @@ def test_the_command_under_torchrun(tmp_path: Path) -> None:
 
 def test_alone_there_is_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with join_team(torch.device("cpu")) as team:
-        assert (team.rank, team.size, team.leads) == (0, 1, True)
+    with join_process_group(torch.device("cpu")) as process_group:
+        assert (process_group.rank, process_group.size, process_group.is_main) == (0, 1, True)
         assert not torch.distributed.is_initialized()
-    assert current_team() == Team()
+    assert current_process_group() == ProcessGroup()
     values = torch.tensor([1.0, 2.0])
-    assert torch.equal(team.total(values), values)
-    assert torch.equal(team.largest(values), values)
+    assert torch.equal(process_group.total(values), values)
+    assert torch.equal(process_group.largest(values), values)
 
 
 def test_too_few_images_for_the_devices() -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from attnscope.data.images import LabelledImages
+from attnscope.data.images import LabeledImages
 from attnscope.errors import InputError
 from attnscope.networks.build import build_model
 from attnscope.networks.weights import load_model
@@ -116,7 +116,7 @@ def test_the_test_part_chooses_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     model = Spy()
     real = train_module.evaluate
 
-    def spy(network: nn.Module, given: LabelledImages, *rest: Any) -> Any:
+    def spy(network: nn.Module, given: LabeledImages, *rest: Any) -> Any:
         looked.append((given.paths[0].split("/")[0], len(model.seen)))
         return real(network, given, *rest)
 

@@ -250,7 +250,7 @@ def test_best_weights_are_kept(
         assert result.validation.accuracy == (0.7 if keeps == "best" else 0.4)
         kept, other = (1, 3) if keeps == "best" else (3, 1)
         for name, value in tested[kept].items():
-            assert torch.equal(tested[4][name], value), "the test part is seen with these weights"
+            assert torch.equal(tested[4][name], value), "the test split is seen with these weights"
         from safetensors.torch import load_file
 
         other_file = "last.safetensors" if keeps == "best" else "best.safetensors"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.data.augmentation import Augmentation
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.load import Data
 from attnscope.networks.build import build_model
 from attnscope.training.fitting import fit
@@ -26,7 +26,7 @@ PLAIN = Augmentation()
 TINY = replace(FAST, epochs=2, batch_size=8, learning_rate=0.05, phases=(Phase(1.0, 1.0),))
 
 
-def part(name: str, count: int, size: int = 32, seed: int = 0) -> LabelledImages:
+def part(name: str, count: int, size: int = 32, seed: int = 0) -> LabeledImages:
     """Two classes that a network can tell apart: the upper or the lower half is brighter."""
     rng = np.random.default_rng([seed, *name.encode()])
     labels = torch.arange(count) % 2
@@ -35,7 +35,7 @@ def part(name: str, count: int, size: int = 32, seed: int = 0) -> LabelledImages
         half = slice(0, size // 2) if label else slice(size // 2, None)
         image[:, half] += 100
     paths = [f"{name}/{i}" for i in range(count)]
-    return LabelledImages(torch.from_numpy(images), labels, paths, ["low", "high"])
+    return LabeledImages(torch.from_numpy(images), labels, paths, ["low", "high"])
 
 
 def make_data(count: int = 20, size: int = 32, **changes: Any) -> Data:

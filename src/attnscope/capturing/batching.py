@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.errors import InputError
 
 SAMPLE_IMAGES = 4  # images on which the gates are found
@@ -34,7 +34,7 @@ class Batch:
 
 
 def batches(
-    dataset: LabelledImages | Dataset[tuple[Tensor, int]],
+    dataset: LabeledImages | Dataset[tuple[Tensor, int]],
     rows: Sequence[int],
     batch_size: int,
     normalization: Normalization,
@@ -49,10 +49,10 @@ def batches(
         device: where they are wanted.
 
     Raises:
-        InputError: an item is no image with a label, or its values say that it was normalised
+        InputError: an item is no image with a label, or its values say that it was normalized
             otherwise.
     """
-    if isinstance(dataset, LabelledImages):
+    if isinstance(dataset, LabeledImages):
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
             # A slice is read where it lies; other rows are copied.

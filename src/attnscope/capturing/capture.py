@@ -28,7 +28,7 @@ from attnscope.capturing.explaining import Explanations, stored_map
 from attnscope.capturing.fingerprints import hash_data
 from attnscope.capturing.pooling import pooling_edits
 from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.errors import InputError
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import Edit, edit_gates, watch_gates
@@ -40,14 +40,14 @@ from attnscope.recording.format import TARGETS
 from attnscope.recording.moments import ClassSums, Moments, MomentsWriter
 from attnscope.recording.recording import Recording, RecordingWriter
 from attnscope.sources import Source
-from attnscope.training.processes import Team
+from attnscope.training.processes import ProcessGroup
 
-_ALONE = Team()
+_ALONE = ProcessGroup()
 
 
 def capture(
     model: nn.Module,
-    dataset: LabelledImages | Dataset[tuple[Tensor, int]],
+    dataset: LabeledImages | Dataset[tuple[Tensor, int]],
     out: str | os.PathLike[str],
     *,
     classes: Sequence[str] | None = None,
@@ -63,7 +63,7 @@ def capture(
     attributions: Sequence[str] = (),
     attribution_images: int = 200,
     shard_images: int = SHARD_IMAGES,
-    team: Team = _ALONE,
+    process_group: ProcessGroup = _ALONE,
 ) -> Recording | Moments:
     """Records what a network does on a data set, with one forward a batch.
 
@@ -97,9 +97,9 @@ def capture(
         attribution_images: of how many images they are recorded, evenly over the data set
             (`Recording.attributed_rows`).
         shard_images: images a shard, rounded up to whole batches. One shard is held in memory.
-        team: the processes that share the work, each with the same call, over one folder that all
-            of them see. `attnscope.training.processes.launched_team` tells which torchrun has
-            started.
+        process_group: the processes that share the work. Each makes the same call, and all of them
+            see the same folder. `attnscope.training.processes.launched_process_group` returns the
+            group that torchrun started.
 
     Raises:
         InputError: an argument cannot be used, a gate that was found does not fire, another
@@ -108,7 +108,7 @@ def capture(
         OSError: the disk is full, or the like; whole shards stay.
     """
     folder = Path(out)
-    if team.leads and folder.exists():
+    if process_group.is_main and folder.exists():
         raise InputError(f"{folder} exists already; take another folder or remove it")
     settings = CaptureSettings(
         grad_cam_layers,
@@ -149,14 +149,14 @@ def capture(
             attributions=chosen,
             identity={**over.identity(), "images_a_shard": size, "device": over.device.type},
             source=None if source is None else source.to_dict(),
-            rank=team.rank,
-            processes=team.size,
+            rank=process_group.rank,
+            processes=process_group.size,
         )
-        own = team.share(len(shards))
+        own = process_group.share(len(shards))
         bar = tqdm(
             total=sum(len(shards[index]) for index in own),
             unit="image",
-            disable=not (progress and team.leads),
+            disable=not (progress and process_group.is_main),
             dynamic_ncols=True,
         )
         explained = Explanations(chosen, count)
@@ -164,7 +164,9 @@ def capture(
             left = [index for index in own if not writer.has(index)]
             bar.update(sum(len(shards[index]) for index in own if index not in left))
             # Before the hooks, under which the many passes of these methods would be read as well.
-            over.explain(explained, [shards[index] for index in left], progress and team.leads)
+            over.explain(
+                explained, [shards[index] for index in left], progress and process_group.is_main
+            )
             with over.hooks():
                 for index in left:
                     arrays, rows = over.shard(shards[index], bar.update)
@@ -179,7 +181,7 @@ class _Pass:
     def __init__(
         self,
         model: nn.Module,
-        dataset: LabelledImages | Dataset[tuple[Tensor, int]],
+        dataset: LabeledImages | Dataset[tuple[Tensor, int]],
         *,
         normalization: Normalization,
         batch_size: int,

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from attnscope.attribution import ATTRIBUTIONS
 from attnscope.capturing.batching import batches, to_numpy
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.recording.attributed import Attributions
 from attnscope.recording.format import TARGETS
 
@@ -42,7 +42,7 @@ class Explanations:
     def compute(
         self,
         model: nn.Module,
-        dataset: LabelledImages | Dataset[tuple[Tensor, int]],
+        dataset: LabeledImages | Dataset[tuple[Tensor, int]],
         shards: Sequence[range],
         normalization: Normalization,
         device: torch.device,

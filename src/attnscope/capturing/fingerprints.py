@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from attnscope.capturing.batching import SAMPLE_IMAGES
-from attnscope.data.images import LabelledImages
+from attnscope.data.images import LabeledImages
 
 
-def hash_data(dataset: LabelledImages | Dataset[tuple[Tensor, int]]) -> str:
+def hash_data(dataset: LabeledImages | Dataset[tuple[Tensor, int]]) -> str:
     """SHA-256 over paths, labels and pixels; of a set that is not in memory, over its ends.
 
     Reading the whole of such a set would take as long as capturing it: of its items the first and
     the last four count, and a change between them is not seen.
     """
-    if isinstance(dataset, LabelledImages):
+    if isinstance(dataset, LabeledImages):
         return dataset.sha256()
     digest = hashlib.sha256()
     count = len(dataset)  # type: ignore[arg-type]

@@ -12,9 +12,9 @@ from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from attnscope.sources import Source
-from attnscope.training.processes import Team
+from attnscope.training.processes import ProcessGroup
 
-_ALONE = Team()
+_ALONE = ProcessGroup()
 
 
 def capture_source(
@@ -24,7 +24,7 @@ def capture_source(
     *,
     device: torch.device | None = None,
     progress: bool = True,
-    team: Team = _ALONE,
+    process_group: ProcessGroup = _ALONE,
 ) -> Recording | Moments:
     """Opens a network and its images, and records what the network does on them.
 
@@ -33,8 +33,8 @@ def capture_source(
         out: the folder of the recording, which must not exist.
         settings: what is recorded.
         device: where the network runs; default the CPU.
-        progress: of `capture`, as is ``team``.
-        team: as there.
+        progress: of `capture`, as is ``process_group``.
+        process_group: as there.
 
     Raises:
         InputError: as `attnscope.sources.Source.open` and `capture`.
@@ -56,14 +56,14 @@ def capture_source(
         attributions=settings.attributions,
         attribution_images=settings.attribution_images,
         shard_images=settings.shard_images,
-        team=team,
+        process_group=process_group,
     )
 
 
 def capture_run(
     run: Path,
     *,
-    part: str = "test",
+    split: str = "test",
     out: Path | None = None,
     data_root: Path | None = None,
     batch_size: int = 128,
@@ -73,8 +73,8 @@ def capture_run(
 
     Args:
         run: a run folder whose training ended.
-        part: ``train`` (without augmentation), ``validation`` or ``test``.
-        out: default ``RUN/recordings/PART``.
+        split: ``train`` (without augmentation), ``validation`` or ``test``.
+        out: default ``RUN/recordings/SPLIT``.
         data_root: where torchvision's sets lie now; default where they lay at the training.
         batch_size: of `capture`, as is ``progress``.
         progress: as there.
@@ -84,8 +84,8 @@ def capture_run(
     """
     of = Run(run)
     recording = capture_source(
-        of.source(part, data_root=data_root),
-        of.recording_folder(part) if out is None else out,
+        of.source(split, data_root=data_root),
+        of.recording_folder(split) if out is None else out,
         CaptureSettings(batch_size=batch_size),
         progress=progress,
     )

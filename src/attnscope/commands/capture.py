@@ -27,13 +27,13 @@ class Capture:
     network: tyro.conf.OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
     skip_unreadable: bool = False
     """Go on without images that cannot be read; they are named."""
-    part: Split = "test"
+    split: Split = "test"
     """Which images."""
     untrained: bool = False
     """The run's architecture with fresh random weights, as a control. The folder is then
-    RUN/untrained/PART, which figures and dashboard do not look into."""
+    RUN/untrained/SPLIT, which figures and dashboard do not look into."""
     out: Path | None = None
-    """The folder of the recording, which must not exist. Default: RUN/recordings/PART."""
+    """The folder of the recording, which must not exist. Default: RUN/recordings/SPLIT."""
     data_root: Path | None = None
     """Where cifar10 and cifar100 lie. Default: where they lay at the training, or data."""
     grad_cam_layer: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Capture:
     """bf16 is autocast; float32 is stored either way."""
     moments: bool = False
     """Record sums over the images of each class, and no single image. The folder is then
-    RUN/moments/PART, or RUN/untrained/moments/PART."""
+    RUN/moments/SPLIT, or RUN/untrained/moments/SPLIT."""
     pooled_inputs: bool = False
     """Record also what each gate multiplies, pooled to the gate's own axes by the mean."""
     attribution: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class Capture:
     def __call__(self) -> None:
         from attnscope.capturing.settings import CaptureSettings
         from attnscope.files import refuse_existing
-        from attnscope.training.processes import launched_team
+        from attnscope.training.processes import launched_process_group
 
         if self.no_grad_cam and self.grad_cam_layer:
             raise InputError("--no-grad-cam and --grad-cam-layer contradict; leave one of them out")
@@ -78,16 +78,18 @@ class Capture:
             shard_images=self.shard_images,
         )
         source, out = self._choose()
-        team = launched_team()
-        if team.leads:
+        process_group = launched_process_group()
+        if process_group.is_main:
             refuse_existing(out)
 
         from attnscope.capturing.run import capture_source
         from attnscope.training.devices import choose_device
 
         device = choose_device(self.device)
-        recording = capture_source(source, out, settings, device=device, team=team)
-        if team.leads:
+        recording = capture_source(
+            source, out, settings, device=device, process_group=process_group
+        )
+        if process_group.is_main:
             _announce(recording, self.pooled_inputs)
 
     def _choose(self) -> tuple[Source, Path]:
@@ -97,7 +99,7 @@ class Capture:
         if self.run is None:
             if self.untrained:
                 raise InputError("--untrained is of a run, whose architecture is known")
-            source = self.network.source(self.part, self.data_root, self.skip_unreadable)
+            source = self.network.source(self.split, self.data_root, self.skip_unreadable)
             if self.out is None:
                 raise InputError("--model needs --data (which images) and --out (the recording)")
             return source, self.out
@@ -106,9 +108,9 @@ class Capture:
         from attnscope.runs import Run
 
         run = Run(self.run)
-        default = run.captured_folder(self.part, untrained=self.untrained, moments=self.moments)
+        default = run.captured_folder(self.split, untrained=self.untrained, moments=self.moments)
         source = run.source(
-            self.part,
+            self.split,
             data_root=self.data_root,
             untrained=self.untrained,
             skip_unreadable=self.skip_unreadable,

@@ -15,7 +15,7 @@ class Figures:
     run: RunArgument
     """A run folder with a recording, or a recording."""
     out: Path | None = None
-    """Default: RUN/figures, of another part than test RUN/figures/PART; of a recording without a
+    """Default: RUN/figures, of another split than test RUN/figures/SPLIT; of a recording without a
     run, figures within it."""
 
     def __call__(self) -> None:

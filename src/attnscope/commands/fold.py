@@ -18,7 +18,7 @@ class Fold:
     out: Path
     """The new run folder, which must not exist."""
     gates: tuple[str, ...] = ()
-    """These gates, whatever is lost. Default: those that the validation part chooses."""
+    """These gates, whatever is lost. Default: those that the validation split chooses."""
     tolerance: float | None = None
     """What validation accuracy may lose with all chosen gates, in points. Default: 0.2."""
     spatial: Literal["map", "number"] = "map"

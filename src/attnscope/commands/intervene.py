@@ -19,7 +19,7 @@ class Intervene:
     run: RunArgument
     """A run folder with a recording of the part; or a recording of any network that attnscope
     capture made."""
-    part: Split = "test"
+    split: Split = "test"
     """Which recording of a run."""
     seed_runs: tuple[Path, ...] = ()
     """Runs or recordings of the same network with other seeds: the yardstick of the
@@ -33,7 +33,7 @@ class Intervene:
     """Random seed."""
     out: Path | None = None
     """Where they go, each as it ends; what lies there of the same images is kept. Default:
-    RUN/interventions/PART, or RECORDING-interventions."""
+    RUN/interventions/SPLIT, or RECORDING-interventions."""
     data_root: Path | None = None
     """Where cifar10 and cifar100 lie. Default: where they lay before."""
     batch_size: int = 64
@@ -45,18 +45,18 @@ class Intervene:
         from attnscope.recording.places import outcomes_folder
         from attnscope.runs import open_recording, open_untrained
 
-        recording = open_recording(self.run, self.part)
+        recording = open_recording(self.run, self.split)
         expect_whole(recording)
 
         import torch
 
-        from attnscope.interventions import EXPERIMENTS, Bench, intervene_in
+        from attnscope.interventions import EXPERIMENTS, InterventionSetup, intervene_in
         from attnscope.statistics.comparison import expect_same_images
         from attnscope.training.devices import choose_device
 
         out = outcomes_folder(recording.folder) if self.out is None else self.out
         device = choose_device(self.device)
-        bench = Bench(
+        setup = InterventionSetup(
             recording.network().to(device).to(memory_format=torch.channels_last),
             recording.images(self.data_root),
             recording,
@@ -71,8 +71,8 @@ class Intervene:
             expect_same_images(recording, untrained)
         outcomes = intervene_in(
             out,
-            bench,
-            [open_recording(run, self.part) for run in self.seed_runs],
+            setup,
+            [open_recording(run, self.split) for run in self.seed_runs],
             untrained=untrained,
             experiments=self.experiments or EXPERIMENTS,
         )
@@ -80,5 +80,5 @@ class Intervene:
             table = outcomes.tables["effects"]
             columns = ["target", "edit", "images", "change", "low", "high", "margin_change"]
             print(table[columns].to_string(index=False, float_format="{:+.4f}".format))
-        print(f"{len(bench.scored)} images scored, {len(bench.gates)} gates: {out}")
+        print(f"{len(setup.scored)} images scored, {len(setup.gates)} gates: {out}")
         print(f"Next: attnscope report {self.run}")

@@ -52,7 +52,7 @@ class NetworkOptions:
     one size up to 96, else 224."""
     mean: tuple[float, float, float] | None = None
     """Of --model: per-channel mean for normalization, of red, green and blue in 0 to 1. Default:
-    timm's or torchvision's, else the mean of the training part."""
+    timm's or torchvision's, else the mean of the training split."""
     std: tuple[float, float, float] | None = None
     """Of --model: per-channel standard deviation for normalization."""
 

@@ -26,9 +26,9 @@ class Train(TrainConfig):
         settings = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}
         config = TrainConfig(**settings)
 
-        from attnscope.training.processes import launched_team
+        from attnscope.training.processes import launched_process_group
         from attnscope.training.run import train_run
 
         run = train_run(config)
-        if launched_team().leads:
+        if launched_process_group().is_main:
             announce_run(run)

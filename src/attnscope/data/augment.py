@@ -56,7 +56,7 @@ def augment(
 
     Args:
         images: uint8, ``(N, 3, H, W)``, of ``size`` pixels or (for resized crops) larger.
-        normalization: is applied after the colours are changed.
+        normalization: is applied after the colors are changed.
         augmentation: what is done; its pixels are those of an image of 32, and scaled.
         generator: on the CPU.
         size: side of what is returned, in pixels.
@@ -113,7 +113,7 @@ def jitter_colors(images: Tensor, draws: _Draws, augmentation: Augmentation) -> 
 
 
 def turn_hue(images: Tensor, by: Tensor) -> Tensor:
-    """Images ``(N, 3, H, W)`` in 0 to 1 with the hue turned by shares of the colour circle."""
+    """Images ``(N, 3, H, W)`` in 0 to 1 with the hue turned by shares of the color circle."""
     high, _ = images.max(1, keepdim=True)
     low, _ = images.min(1, keepdim=True)
     chroma = (high - low).clamp_min(1e-12)
@@ -173,7 +173,7 @@ def _resized_crop(images: Tensor, draws: _Draws, size: int, *, flip: bool) -> Te
 
 
 def _rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turned counter-clockwise about the centre; what comes from outside is 0, the mean colour."""
+    """Turned counter-clockwise about the center; what comes from outside is 0, the mean color."""
     angle = torch.deg2rad(degrees)
     theta = torch.zeros(len(images), 2, 3, device=images.device)
     theta[:, 0, 0] = theta[:, 1, 1] = angle.cos()
@@ -203,7 +203,7 @@ def _crop_and_flip(images: Tensor, draws: _Draws, padding: int, *, flip: bool) -
 
 
 def _erase(images: Tensor, draws: _Draws, side: int) -> Tensor:
-    """Cutout, DeVries and Taylor 2017: a square about a random pixel becomes 0, the mean colour."""
+    """Cutout, DeVries and Taylor 2017: a square about a random pixel becomes 0, the mean color."""
     height, width = images.shape[2:]
     top, left = (draws.integers(length) - side // 2 for length in (height, width))
     y, x = (torch.arange(length, device=images.device) for length in (height, width))

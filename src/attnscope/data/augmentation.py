@@ -22,9 +22,9 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
-    """Turned by ± this share of the colour circle; 0 to 0.5."""
+    """Turned by ± this share of the color circle; 0 to 0.5."""
     rotation: float = 0.0
-    """Turned by ± these degrees; the corners get the mean colour."""
+    """Turned by ± these degrees; the corners get the mean color."""
     cutout: int = 0
     """Side of the erased square for images of 32 pixels; scaled with the size; 0 is none."""
 

@@ -23,7 +23,7 @@ def _load(name: str, request: DataRequest) -> LoadedSplits:
     import torch
     from torchvision.datasets import CIFAR10, CIFAR100
 
-    from attnscope.data.images import LabelledImages, check_memory, resize_images
+    from attnscope.data.images import LabeledImages, check_memory, resize_images
 
     root, image_size = request.root, request.image_size
     assert image_size is not None  # the source has a default
@@ -55,7 +55,7 @@ def _load(name: str, request: DataRequest) -> LoadedSplits:
         if image_size != 32:
             images = resize_images(images, image_size)
         parts.append(
-            LabelledImages(
+            LabeledImages(
                 images.contiguous(),
                 torch.tensor(dataset.targets),
                 [f"{part}/{i}" for i in range(len(images))],

@@ -75,10 +75,10 @@ def read_image(file: Path, size: int) -> Tensor:
         elif image.mode == "F":
             raise ValueError("floating-point pixels, whose white is not known")
         elif image.mode in ("P", "PA"):
-            image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparent colours
+            image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparent colors
         image = image.convert("RGB")
     if image.size != (size, size):
-        # Resized and centre cropped at once: the whole of a very long image could fill the memory.
+        # Resized and center cropped at once: the whole of a very long image could fill the memory.
         wide, high = image.size
         short = min(wide, high)
         left, top = (wide - short) / 2, (high - short) / 2

@@ -10,7 +10,7 @@ def load(request: DataRequest) -> LoadedSplits:
     import torch
     from sklearn.datasets import load_digits
 
-    from attnscope.data.images import LabelledImages, check_memory, resize_images
+    from attnscope.data.images import LabeledImages, check_memory, resize_images
     from attnscope.data.splits import stratified_split
 
     image_size = request.image_size
@@ -20,13 +20,13 @@ def load(request: DataRequest) -> LoadedSplits:
     digits = load_digits()
     small = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)  # 8×8, values 0 to 16
     images = resize_images(small, image_size).expand(-1, 3, -1, -1).contiguous()
-    whole = LabelledImages(
+    whole = LabeledImages(
         images,
         torch.from_numpy(digits.target).long(),
         [f"digits/{i}" for i in range(len(images))],
         [str(c) for c in digits.target_names],
     )
-    # The test part is the same for every seed, so that runs of several seeds can be compared.
+    # The test split is the same for every seed, so that runs of several seeds can be compared.
     kept, test = stratified_split(digits.target, whole.classes, 0.2, seed=0)
     return LoadedSplits([whole[kept], whole[test]], [])
 

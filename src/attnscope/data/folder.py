@@ -37,7 +37,7 @@ def _load_folder(
     import torch
 
     from attnscope.data.decoding import attempt, common_size, read_image
-    from attnscope.data.images import LabelledImages, check_memory
+    from attnscope.data.images import LabeledImages, check_memory
 
     if not root.is_dir():
         raise InputError(f"folder {root} does not exist; check the path after 'folder:'")
@@ -87,7 +87,7 @@ def _load_folder(
             what = f"class {missing[0]} of {root / name}" if missing else str(root / name)
             raise InputError(f"{what} has no readable image; add some")
         parts.append(
-            LabelledImages(
+            LabeledImages(
                 torch.stack([decoded[f] for _, f in kept]),
                 torch.tensor([classes.index(c) for c, _ in kept]),
                 [f.relative_to(root).as_posix() for _, f in kept],

@@ -14,13 +14,14 @@ from torch.nn import functional as F
 
 from attnscope.data.normalization import Normalization as Normalization
 from attnscope.errors import InputError
+from attnscope.lazy import renamed_names
 
 _MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images that are held
 _PIECE = 1024  # images that are converted at once
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """Images of one size in memory, with what a recording needs to know about each."""
 
     images: Tensor
@@ -34,7 +35,7 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def center_crop(self, size: int) -> LabelledImages:
+    def center_crop(self, size: int) -> LabeledImages:
         """The middle of each image, ``size`` pixels high and wide."""
         margin = (self.images.shape[-1] - size) // 2
         if not margin and self.images.shape[-1] == size:
@@ -50,14 +51,14 @@ class LabelledImages:
             digest.update(self.images[start : start + _PIECE].contiguous().numpy().data)
         return digest.hexdigest()
 
-    def __getitem__(self, rows: NDArray[np.int64] | slice) -> LabelledImages:
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> LabeledImages:
         index = np.arange(len(self))[rows]
-        return LabelledImages(
+        return LabeledImages(
             self.images[index], self.labels[index], [self.paths[i] for i in index], self.classes
         )
 
 
-def batches(part: LabelledImages, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(part: LabeledImages, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """``(images, labels)`` in order, the last batch smaller."""
     for start in range(0, len(part), batch_size):
         yield part.images[start : start + batch_size], part.labels[start : start + batch_size]
@@ -85,3 +86,6 @@ def resize_images(images: Tensor, size: int) -> Tensor:
         piece = F.interpolate(piece, size=size, mode="bilinear", antialias=True)
         resized[start : start + _PIECE] = piece.round().clamp(0, 255).to(torch.uint8)
     return resized
+
+
+__getattr__ = renamed_names(__name__, {"LabelledImages": "LabeledImages"})

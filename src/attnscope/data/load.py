@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.known import find_source
 from attnscope.data.sources import DataRequest, LoadedSplits
 from attnscope.data.splits import stratified_split
@@ -18,12 +18,12 @@ from attnscope.errors import InputError
 
 @dataclass(frozen=True)
 class Data:
-    """The three parts of a source, and the normalisation of its training part."""
+    """The three parts of a source, and the normalization of its training split."""
 
     source: str
-    train: LabelledImages
-    validation: LabelledImages
-    test: LabelledImages
+    train: LabeledImages
+    validation: LabeledImages
+    test: LabeledImages
     normalization: Normalization
     may_flip: bool
     """Whether a mirrored image keeps its class; not so for digits."""
@@ -34,7 +34,7 @@ class Data:
         """Of each part the number of its images, and a SHA-256 over their paths and labels."""
         found: dict[str, dict[str, int | str]] = {}
         for name in ("train", "validation", "test"):
-            part: LabelledImages = getattr(self, name)
+            part: LabeledImages = getattr(self, name)
             digest = hashlib.sha256("\n".join(part.paths).encode())
             digest.update(part.labels.numpy().tobytes())
             found[name] = {"images": len(part), "sha256": digest.hexdigest()}
@@ -111,7 +111,7 @@ class DataSettings:
             self.source, train, validation, test, normalization, source.may_flip, found.skipped
         )
 
-    def load_test(self, download: bool = True) -> tuple[LabelledImages, list[str]]:
+    def load_test(self, download: bool = True) -> tuple[LabeledImages, list[str]]:
         """The test split of `load`, and which of its files were skipped.
 
         A source may leave the other splits unread: they may be too many for the memory.
@@ -129,7 +129,7 @@ class DataSettings:
             DataRequest(path, self.data_root, size, download, self.skip_unreadable, test_alone)
         )
 
-    def _crop(self, images: LabelledImages) -> LabelledImages:
+    def _crop(self, images: LabeledImages) -> LabeledImages:
         return images if self.image_size is None else images.center_crop(self.image_size)
 
 
@@ -157,8 +157,8 @@ def load_data(
         resize: pixels to which the images are resized before, ``image_size`` or more. Validation
             and test images are cropped from their centers; training images keep this size, for an
             augmentation that crops.
-        validation_share: share of the training part that becomes validation, class by class, where
-            the source has no validation part.
+        validation_share: share of the training split that becomes validation, class by class, where
+            the source has no validation split.
         seed: of that split.
         download: whether cifar10 and cifar100 may be downloaded.
         skip_unreadable: go on without files that cannot be read, naming them in ``Data.skipped``.

@@ -23,7 +23,7 @@ from attnscope.errors import InputError
 from attnscope.registry import Registry
 
 if TYPE_CHECKING:
-    from attnscope.data.images import LabelledImages
+    from attnscope.data.images import LabeledImages
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class DataRequest:
 class LoadedSplits:
     """What a source gives."""
 
-    splits: list[LabelledImages]
+    splits: list[LabeledImages]
     """Training and test, or training, validation and test; all with the same classes."""
     skipped: list[str]
     """Files that could not be read, each with the reason."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.capturing.batching import batches
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.errors import InputError
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import watch_gates
@@ -89,7 +89,7 @@ def fold_gates(model: nn.Module, means: Mapping[str, Tensor]) -> nn.Module:
 
 def mean_gates(
     model: nn.Module,
-    images: LabelledImages,
+    images: LabeledImages,
     normalization: Normalization,
     *,
     spatial: str = "map",
@@ -101,7 +101,7 @@ def mean_gates(
 
     Args:
         model: any network.
-        images: usually the training part, un-augmented.
+        images: usually the training split, un-augmented.
         normalization: which the network was trained with.
         spatial: ``map``, or ``number`` for the mean over the pixels as well.
         batch_size: images per forward.
@@ -147,7 +147,7 @@ def expect_known(name: str, known: Sequence[str]) -> None:
 
 
 def find_on_sample(
-    model: nn.Module, images: LabelledImages, normalization: Normalization
+    model: nn.Module, images: LabeledImages, normalization: Normalization
 ) -> list[Gate]:
     """Find the gates of a network on a few of the images."""
     sample = next(

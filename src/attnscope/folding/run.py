@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attnscope import __version__, layout
 from attnscope.capturing.batching import batches
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.load import Data
 from attnscope.errors import InputError
 from attnscope.files import new_folder, sha256_of, write_json
@@ -60,7 +60,7 @@ def fold_run(
 ) -> FoldReport:
     """Folds a run's gates, and writes the network as a run folder of its own.
 
-    Means are those of the training part, the validation part chooses, and the test part is used
+    Means are those of the training split, the validation split chooses, and the test split is used
     once, at the end.
 
     Args:
@@ -110,7 +110,7 @@ def fold_run(
         )
         model = model.to(device or "cpu").to(memory_format=torch.channels_last)
 
-        def right(network: nn.Module, part: LabelledImages = validation) -> NDArray[np.bool_]:
+        def right(network: nn.Module, part: LabeledImages = validation) -> NDArray[np.bool_]:
             return right_images(network, part, normalization, batch_size)
 
         means = mean_gates(model, train, normalization, spatial=spatial, batch_size=batch_size)
@@ -228,7 +228,7 @@ def _write(folder: Path, folded: nn.Module, report: FoldReport, config: dict[str
 
 
 def _expect_found(
-    folded: nn.Module, images: LabelledImages, normalization: Normalization, left: Sequence[str]
+    folded: nn.Module, images: LabeledImages, normalization: Normalization, left: Sequence[str]
 ) -> None:
     """Refuses a network whose gates could not be captured any more.
 
@@ -248,7 +248,7 @@ def _logit_difference(
     model: nn.Module,
     folded: nn.Module,
     means: Mapping[str, Tensor],
-    images: LabelledImages,
+    images: LabeledImages,
     normalization: Normalization,
 ) -> float:
     batch = next(batches(images, range(len(images)), len(images), normalization, device_of(model)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from attnscope.capturing.batching import batches
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.folding.algebra import device_of, fold_gates
 from attnscope.gates.modes import eval_mode
 
@@ -80,7 +80,7 @@ def choose_gates(
 
 
 def right_images(
-    model: nn.Module, images: LabelledImages, normalization: Normalization, batch_size: int = 128
+    model: nn.Module, images: LabeledImages, normalization: Normalization, batch_size: int = 128
 ) -> NDArray[np.bool_]:
     """Which images a network classifies rightly, in eval mode: ``(N,)``."""
     found = []

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from attnscope.errors import InputError
 from attnscope.gates.hooks import as_factor
-from attnscope.interventions.bench import Bench
 from attnscope.interventions.replay import Tape
+from attnscope.interventions.setup import InterventionSetup
 from attnscope.kinds import PER_CHANNEL, Gate
 from attnscope.statistics.effects import margins
 from attnscope.statistics.inference import paired_accuracy_change
@@ -43,7 +43,7 @@ _COLUMNS = [
 
 
 def ablate_channels(
-    bench: Bench,
+    setup: InterventionSetup,
     *,
     shares: Sequence[float] = (0.1, 0.25, 0.5),
     draws: int = 100,
@@ -57,7 +57,7 @@ def ablate_channels(
     highest or lowest gate times feature norm, or random ones.
 
     Args:
-        bench: the network and its images.
+        setup: the network and its images.
         shares: of the channels, above 0 and at most 1; rounded, one channel at least.
         draws: how often random channels are drawn, in each draw the same for all images.
         images: how many of the scored images are taken, since each draw runs the network again.
@@ -82,24 +82,24 @@ def ablate_channels(
     Raises:
         InputError: there is no other channel gate, or a number is out of its range.
     """
-    units = gates_to_choose_in(bench)
-    gates = [gate for gate in bench.gates if gate.name in units]
+    units = gates_to_choose_in(setup)
+    gates = [gate for gate in setup.gates if gate.name in units]
     if not gates:
         raise InputError(
-            f"{bench.recording.folder} holds no channel gate of several values; there is nothing "
+            f"{setup.recording.folder} holds no channel gate of several values; there is nothing "
             "to choose from"
         )
     if not shares or not all(0 < share <= 1 for share in shares):
         raise InputError(f"shares are {tuple(shares)}; each must be above 0 and at most 1")
     if draws < 1 or images < 1:
         raise InputError(f"{draws} draws of {images} images; take 1 or more of each, usually 100")
-    rows = bench.sample(images)
-    tape = Tape(bench.model, bench.gates, [(gate.name,) for gate in gates])
+    rows = setup.sample(images)
+    tape = Tape(setup.model, setup.gates, [(gate.name,) for gate in gates])
     losses = {(gate.name, share): _Losses(len(rows), draws) for gate in gates for share in shares}
     own_right, start = np.zeros(len(rows), bool), 0
-    rng = bench.rng("channels")
+    rng = setup.rng("channels")
     with (
-        bench.quiet(),
+        setup.quiet(),
         tqdm(total=len(rows), unit="image", disable=not progress, dynamic_ncols=True) as bar,
     ):
         # One set a draw, the same for all images: a ranking too chooses much the same for all.
@@ -107,8 +107,8 @@ def ablate_channels(
             gate.name: np.stack([rng.permutation(units[gate.name]) for _ in range(draws)])
             for gate in gates
         }
-        means = {gate.name: torch.from_numpy(bench.mean_gate(gate.name)) for gate in gates}
-        for batch in bench.batches(rows):
+        means = {gate.name: torch.from_numpy(setup.mean_gate(gate.name)) for gate in gates}
+        for batch in setup.batches(rows):
             places = slice(start, start + len(batch.labels))
             start = places.stop
             labels = batch.labels.numpy()
@@ -121,7 +121,7 @@ def ablate_channels(
                 for share in shares:
                     count = max(1, round(share * values.shape[1]))
                     found = losses[gate.name, share]
-                    mean = means[gate.name].to(bench.device)
+                    mean = means[gate.name].to(setup.device)
                     for ranking, of_channel in score.items():
                         for end in ("top", "bottom"):
                             mask = _choose(of_channel, count, end == "top", rng)
@@ -141,17 +141,17 @@ def ablate_channels(
                 {"gate": gate.name, "share": share, "channels": count},
                 own_right,
                 resamples,
-                bench.seed,
+                setup.seed,
             )
     return pd.DataFrame(table, columns=_COLUMNS)
 
 
-def gates_to_choose_in(bench: Bench) -> dict[str, int]:
+def gates_to_choose_in(setup: InterventionSetup) -> dict[str, int]:
     """Names of the channel gates of several values, and how many values each has."""
-    sizes = {gate.name: bench.recording.gate(gate.name, slice(0, 1)).size for gate in bench.gates}
+    sizes = {gate.name: setup.recording.gate(gate.name, slice(0, 1)).size for gate in setup.gates}
     return {
         gate.name: sizes[gate.name]
-        for gate in bench.gates
+        for gate in setup.gates
         if gate.has(PER_CHANNEL) and sizes[gate.name] > 1
     }
 

@@ -15,14 +15,14 @@ from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
 from attnscope.errors import InputError
-from attnscope.interventions.bench import Bench
+from attnscope.interventions.setup import InterventionSetup
 from attnscope.kinds import MAP, Gate
 from attnscope.statistics.resampling import bootstrap_interval
 
 MODES = ("deletion", "insertion")
 FILLS = ("mean", "blur")
-CONTROLS = ("random", "centre")
-_MEAN_OF = 256  # images of which the mean colour is taken
+CONTROLS = ("random", "center")
+_MEAN_OF = 256  # images of which the mean color is taken
 _BLUR = 8  # the side of the image over the blur's standard deviation
 
 
@@ -35,11 +35,11 @@ class Erasing:
     over the images)."""
     areas: pd.DataFrame
     """One row a mode, fill and order: mode, fill, order, images, area, low, high, over_random,
-    over_random_low, over_random_high, over_centre, over_centre_low, over_centre_high."""
+    over_random_low, over_random_high, over_center, over_center_low, over_center_high."""
 
 
 def erase(
-    bench: Bench,
+    setup: InterventionSetup,
     *,
     steps: int = 10,
     images: int = 200,
@@ -54,13 +54,13 @@ def erase(
     shows what the network uses has a small area of deletion, and a large one of insertion.
 
     The orders: each spatial gate and the signed Grad-CAM of the predicted class, as recorded and
-    brought to the image's size bilinearly; pixels at random; and from the centre outwards. Ties are
-    broken at random. Tokens that are no square are left out. What fills is the mean colour of
+    brought to the image's size bilinearly; pixels at random; and from the center outwards. Ties are
+    broken at random. Tokens that are no square are left out. What fills is the mean color of
     images that are not scored, or the image itself, blurred with a deviation of an eighth of its
     side.
 
     Args:
-        bench: the network and its images.
+        setup: the network and its images.
         steps: into how many parts the pixels are divided.
         images: how many of the scored images are taken.
         resamples: of the bootstrap over images.
@@ -68,16 +68,16 @@ def erase(
 
     Returns:
         Curves, and areas with 95 % intervals: of their mean over images, and of the paired
-        differences to the same images in random order (``over_random``) and from the centre
-        outwards (``over_centre``), all of the same bootstrap draws.
+        differences to the same images in random order (``over_random``) and from the center
+        outwards (``over_center``), all of the same bootstrap draws.
 
     Raises:
         InputError: a number is below 1.
     """
     if steps < 1 or images < 1:
         raise InputError(f"{steps} steps of {images} images; take 1 or more of each")
-    rows = bench.sample(images)
-    maps = _recorded_maps(bench, rows)
+    rows = setup.sample(images)
+    maps = _recorded_maps(setup, rows)
     orders = [*maps, *CONTROLS]
     shares = np.arange(steps + 1) / steps
     found = {
@@ -86,34 +86,34 @@ def erase(
         for fill in FILLS
         for order in orders
     }
-    rng, start = bench.rng("erasing"), 0
-    mean = _mean_colour(bench)
+    rng, start = setup.rng("erasing"), 0
+    mean = _mean_color(setup)
     with (
-        bench.quiet(),
+        setup.quiet(),
         tqdm(total=len(rows), unit="image", disable=not progress, dynamic_ncols=True) as bar,
     ):
-        for batch in bench.batches(rows):
+        for batch in setup.batches(rows):
             places = slice(start, start + len(batch.labels))
             start = places.stop
-            own = bench.model(batch.x).float()
+            own = setup.model(batch.x).float()
             target = own.argmax(1, keepdim=True)
             fills = {"mean": mean.expand_as(batch.x), "blur": _blurred(batch.x)}
             # Nothing and everything filled are the same in every order.
             whole = _chance(own, target)
-            empty = {fill: _chance(bench.model(other), target) for fill, other in fills.items()}
+            empty = {fill: _chance(setup.model(other), target) for fill, other in fills.items()}
             for (mode, fill, _), values in found.items():
                 ends = (whole, empty[fill]) if mode == "deletion" else (empty[fill], whole)
                 values[places, 0], values[places, -1] = ends
             for order in orders:
                 size = tuple(batch.x.shape[2:])
                 score = _score(order, maps, places, size, rng)
-                rank = _ranks(score, rng).to(bench.device)
+                rank = _ranks(score, rng).to(setup.device)
                 for step, share in list(enumerate(shares))[1:-1]:
                     first = (rank < round(share * rank[0].numel()))[:, None]
                     for fill, other in fills.items():
                         for mode in MODES:
                             pixels = first if mode == "deletion" else ~first
-                            logits = bench.model(torch.where(pixels, other, batch.x))
+                            logits = setup.model(torch.where(pixels, other, batch.x))
                             found[mode, fill, order][places, step] = _chance(logits, target)
             bar.update(len(batch.labels))
     curves, areas = [], []
@@ -121,9 +121,9 @@ def erase(
         about = {"mode": mode, "fill": fill, "order": order}
         curves.append(pd.DataFrame({**about, "share": shares, "probability": values.mean(0)}))
         own = area(values)
-        over_random, over_centre = (own - area(found[mode, fill, control]) for control in CONTROLS)
-        every = np.stack([own, over_random, over_centre], 1)
-        low, high = bootstrap_interval(every, resamples, bench.seed)
+        over_random, over_center = (own - area(found[mode, fill, control]) for control in CONTROLS)
+        every = np.stack([own, over_random, over_center], 1)
+        low, high = bootstrap_interval(every, resamples, setup.seed)
         areas.append(
             {
                 **about,
@@ -134,9 +134,9 @@ def erase(
                 "over_random": over_random.mean(),
                 "over_random_low": low[1],
                 "over_random_high": high[1],
-                "over_centre": over_centre.mean(),
-                "over_centre_low": low[2],
-                "over_centre_high": high[2],
+                "over_center": over_center.mean(),
+                "over_center_low": low[2],
+                "over_center_high": high[2],
             }
         )
     return Erasing(pd.concat(curves, ignore_index=True), pd.DataFrame(areas))
@@ -148,16 +148,18 @@ def area(curve: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def _recorded_maps(bench: Bench, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+def _recorded_maps(
+    setup: InterventionSetup, rows: NDArray[np.int64]
+) -> dict[str, NDArray[np.float32]]:
     """Spatial gates and Grad-CAM of some images, ``(n, H, W)`` each at its own grid."""
     maps = {
-        gate.name: bench.gates_of(gate.name, rows)
-        for gate in bench.gates
+        gate.name: setup.gates_of(gate.name, rows)
+        for gate in setup.gates
         if gate.has(MAP) and not _is_row(gate)
     }
-    if bench.recording.grad_cam_layers:
-        layer = bench.recording.grad_cam_layers[-1]
-        cams = [bench.recording.grad_cam(layer, rows=slice(row, row + 1)) for row in rows]
+    if setup.recording.grad_cam_layers:
+        layer = setup.recording.grad_cam_layers[-1]
+        cams = [setup.recording.grad_cam(layer, rows=slice(row, row + 1)) for row in rows]
         maps["Grad-CAM"] = np.concatenate(cams)
     return maps
 
@@ -173,11 +175,11 @@ def _chance(logits: Tensor, target: Tensor) -> NDArray[np.float32]:
     return chance
 
 
-def _mean_colour(bench: Bench) -> Tensor:
+def _mean_color(setup: InterventionSetup) -> Tensor:
     """Of images that are not scored, as the network gets them: ``(1, 3, 1, 1)``."""
-    lenders = np.flatnonzero(bench.others)
-    some = bench.rng("colour").permutation(lenders)[:_MEAN_OF]
-    means = [batch.x.mean((2, 3)) for batch in bench.batches(np.sort(some))]
+    lenders = np.flatnonzero(setup.others)
+    some = setup.rng("color").permutation(lenders)[:_MEAN_OF]
+    means = [batch.x.mean((2, 3)) for batch in setup.batches(np.sort(some))]
     return torch.cat(means).mean(0)[None, :, None, None]
 
 
@@ -200,7 +202,7 @@ def _score(
     count = places.stop - places.start
     if order == "random":
         return rng.random((count, *size))
-    if order == "centre":
+    if order == "center":
         rows, columns = (np.arange(n) - (n - 1) / 2 for n in size)
         distance = (rows[:, None] / size[0]) ** 2 + (columns / size[1]) ** 2
         return np.broadcast_to(-distance, (count, *size))

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from attnscope.errors import InputError
 from attnscope.gates.hooks import watch_gates
 from attnscope.gates.modes import eval_mode
-from attnscope.interventions.bench import Bench
 from attnscope.interventions.replay import plan_of
+from attnscope.interventions.setup import InterventionSetup
 from attnscope.kinds import Gate
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
@@ -28,7 +28,7 @@ _CALIBRATION = 256  # images on which BatchNorm is estimated again
 
 
 def randomize_gates(
-    bench: Bench,
+    setup: InterventionSetup,
     seeds: Sequence[Recording] = (),
     *,
     draws: int = 3,
@@ -48,7 +48,7 @@ def randomize_gates(
     other scales.
 
     Args:
-        bench: the network and its images.
+        setup: the network and its images.
         seeds: recordings of other trainings of the same network, on the same images.
         draws: how often parameters are drawn.
         images: how many of the scored images are taken.
@@ -66,33 +66,33 @@ def randomize_gates(
     """
     if draws < 1 or images < 1:
         raise InputError(f"{draws} draws of {images} images; take 1 or more of each")
-    expect_seeds(bench, seeds)
-    rows = bench.sample(images)
-    before = {gate.name: bench.gates_of(gate.name, rows) for gate in bench.gates}
-    if bench.others.sum() < 2:
+    expect_seeds(setup, seeds)
+    rows = setup.sample(images)
+    before = {gate.name: setup.gates_of(gate.name, rows) for gate in setup.gates}
+    if setup.others.sum() < 2:
         raise InputError(
-            f"{bench.recording.folder} has {bench.others.sum()} images that are not scored, and "
+            f"{setup.recording.folder} has {setup.others.sum()} images that are not scored, and "
             "BatchNorms are estimated on two or more; take fewer with --images"
         )
     lenders = np.sort(
-        bench.rng("calibration").permutation(np.flatnonzero(bench.others))[:_CALIBRATION]
+        setup.rng("calibration").permutation(np.flatnonzero(setup.others))[:_CALIBRATION]
     )
-    with bench.quiet():
-        plan = plan_of(bench.model, next(bench.batches(rows)).x)
+    with setup.quiet():
+        plan = plan_of(setup.model, next(setup.batches(rows)).x)
     found = []
-    total = len(bench.gates) * 2 * draws
+    total = len(setup.gates) * 2 * draws
     with tqdm(total=total, unit="network", disable=not progress, dynamic_ncols=True) as bar:
-        for depth, gate in enumerate(bench.gates, start=1):
+        for depth, gate in enumerate(setup.gates, start=1):
             about = {"gate": gate.name, "kind": gate.kind, "depth": depth}
-            makers = _modules_of(bench.model, gate)
+            makers = _modules_of(setup.model, gate)
             upstream = makers | plan.ran_before(gate)
             for randomized, paths in (("own", makers), ("upstream", upstream)):
                 for draw in range(draws):
-                    model = _drawn_anew(bench, gate, paths, lenders, draw)
+                    model = _drawn_anew(setup, gate, paths, lenders, draw)
                     if model is None:  # nothing in them could be drawn
                         found.append({**about, "randomized": randomized, "draw": draw})
                         continue
-                    after = _values(bench, model, gate, rows)
+                    after = _values(setup, model, gate, rows)
                     similarity, scored = gate_similarity(before[gate.name], after, gate)
                     found.append(
                         {
@@ -120,30 +120,30 @@ def randomize_gates(
     return pd.DataFrame(found, columns=columns)
 
 
-def expect_seeds(bench: Bench, seeds: Sequence[Recording]) -> None:
+def expect_seeds(setup: InterventionSetup, seeds: Sequence[Recording]) -> None:
     """Refuses recordings that are no other trainings of the same network on the same images.
 
     Raises:
         InputError: one of them is not.
     """
     for other in seeds:
-        expect_same_images(bench.recording, other)
-        if _is_same(bench.recording.id, other.id) or _is_same(
-            *(recording.about.get("weights_sha256") for recording in (bench.recording, other))
+        expect_same_images(setup.recording, other)
+        if _is_same(setup.recording.id, other.id) or _is_same(
+            *(recording.about.get("weights_sha256") for recording in (setup.recording, other))
         ):
             raise InputError(f"{other.folder} is the network itself; give its other seeds alone")
         kinds = [
             [recording.about.get(key) for key in ("model", "training_sha256")]
-            for recording in (bench.recording, other)
+            for recording in (setup.recording, other)
         ]
         for mine, its in zip(*kinds, strict=True):
             if None not in (mine, its) and mine != its:
                 raise InputError(
                     f"{other.folder} is of another network or training than "
-                    f"{bench.recording.folder}; seeds differ in nothing but the seed"
+                    f"{setup.recording.folder}; seeds differ in nothing but the seed"
                 )
         names = {gate.name for gate in other.gates}
-        missing = [gate.name for gate in bench.gates if gate.name not in names]
+        missing = [gate.name for gate in setup.gates if gate.name not in names]
         if missing:
             raise InputError(f"{other.folder} has no gate {missing[0]}; take another seed of it")
 
@@ -167,15 +167,19 @@ def _modules_of(model: nn.Module, gate: Gate) -> set[str]:
 
 
 def _drawn_anew(
-    bench: Bench, gate: Gate, paths: Iterable[str], lenders: NDArray[np.int64], draw: int
+    setup: InterventionSetup,
+    gate: Gate,
+    paths: Iterable[str],
+    lenders: NDArray[np.int64],
+    draw: int,
 ) -> nn.Module | None:
     """A copy of the network with the parameters of some modules drawn anew; None if none can be."""
-    model = copy.deepcopy(bench.model).cpu()
+    model = copy.deepcopy(setup.model).cpu()
     modules = dict(model.named_modules())
     norms, drawn = [], False
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         # Of the CPU's generator alone, which is the one that is forked; manual_seed is of all.
-        seed = int(bench.rng("parameters").integers(2**31)) + draw
+        seed = int(setup.rng("parameters").integers(2**31)) + draw
         torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         for path in sorted(paths):
             module = modules[path]
@@ -192,24 +196,24 @@ def _drawn_anew(
                 parameter.copy_(parameter.flatten()[order].view_as(parameter))
     if not drawn:
         return None
-    model.to(bench.device)
+    model.to(setup.device)
     if norms:
         with eval_mode(model), torch.no_grad(), _up_to(model, gate) as run:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # a plain mean over the batches
                 norm.train()
-            for batch in bench.batches(lenders, at_least=2):
+            for batch in setup.batches(lenders, at_least=2):
                 if len(batch.x) > 1:  # of one image a BatchNorm after pooling has no variance
                     run(batch.x)
     return model
 
 
 def _values(
-    bench: Bench, model: nn.Module, gate: Gate, rows: NDArray[np.int64]
+    setup: InterventionSetup, model: nn.Module, gate: Gate, rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     with eval_mode(model), torch.no_grad(), _up_to(model, gate) as run:
-        found = [run(batch.x).float().cpu().numpy() for batch in bench.batches(rows)]
+        found = [run(batch.x).float().cpu().numpy() for batch in setup.batches(rows)]
     return np.concatenate(found)
 
 

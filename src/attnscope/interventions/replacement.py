@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from attnscope.errors import InputError
 from attnscope.gates.hooks import Edit, as_factor
-from attnscope.interventions.bench import Bench, Target
 from attnscope.interventions.replay import Tape
+from attnscope.interventions.setup import InterventionSetup, Target
 from attnscope.kinds import HAS_NEUTRAL, Gate
 from attnscope.statistics.effects import OUTCOME_COLUMNS, OWN, margins
 
@@ -26,7 +26,7 @@ the same class, and of another class."""
 
 
 def replace_gates(
-    bench: Bench,
+    setup: InterventionSetup,
     *,
     edits: Sequence[str] = REPLACEMENTS,
     targets: Sequence[Target] | None = None,
@@ -38,9 +38,9 @@ def replace_gates(
     at once, by those of the same class or the same other image.
 
     Args:
-        bench: the network and its images.
+        setup: the network and its images.
         edits: of `REPLACEMENTS`.
-        targets: of `Bench.targets`; default all of them.
+        targets: of `InterventionSetup.targets`; default all of them.
         progress: whether to show a bar.
 
     Returns:
@@ -55,30 +55,30 @@ def replace_gates(
     unknown = [edit for edit in edits if edit not in REPLACEMENTS]
     if unknown:
         raise InputError(f"edit '{unknown[0]}' is not known; take of {', '.join(REPLACEMENTS)}")
-    targets = bench.targets() if targets is None else list(targets)
-    gates = {gate.name: gate for gate in bench.gates}
-    draws = _Draws.of(bench)
+    targets = setup.targets() if targets is None else list(targets)
+    gates = {gate.name: gate for gate in setup.gates}
+    draws = _Draws.of(setup)
     stock = {
-        name: _Stock.of(bench, gate, edits, draws)
+        name: _Stock.of(setup, gate, edits, draws)
         for name, gate in gates.items()
         if any(name in target.gates for target in targets)
     }
-    tape = Tape(bench.model, bench.gates, [target.gates for target in targets])
+    tape = Tape(setup.model, setup.gates, [target.gates for target in targets])
     frames: list[pd.DataFrame] = []
     start = 0
     with (
-        bench.quiet(),
+        setup.quiet(),
         tqdm(
-            total=len(bench.scored), unit="image", disable=not progress, dynamic_ncols=True
+            total=len(setup.scored), unit="image", disable=not progress, dynamic_ncols=True
         ) as bar,
     ):
-        for batch in bench.batches(bench.scored):
+        for batch in setup.batches(setup.scored):
             places = slice(start, start + len(batch.labels))
             start = places.stop
             labels = batch.labels.numpy()
             own = tape.forward(batch.x)
             predicted = own.argmax(1).cpu().numpy()
-            base = _Frame(bench.scored[places], labels)
+            base = _Frame(setup.scored[places], labels)
             frames.append(base.of("", OWN, own))
             classes = {"predicted": predicted, "true": labels, "random": draws.random[places]}
             for target in targets:
@@ -94,7 +94,7 @@ def replace_gates(
                         usable &= np.isfinite(value).reshape(len(value), -1).all(1)
                     if not usable.any():
                         continue
-                    new = tape.again(_edits(known, gates, bench.device))
+                    new = tape.again(_edits(known, gates, setup.device))
                     frames.append(base.of(target.name, edit, new, usable))
             bar.update(len(labels))
     outcomes = pd.concat(frames, ignore_index=True)
@@ -116,11 +116,11 @@ class _Draws:
     """``(n,)``, that of an image of another class."""
 
     @classmethod
-    def of(cls, bench: Bench) -> _Draws:
-        labels = bench.recording.labels
-        lenders = np.flatnonzero(bench.others)
-        rng = bench.rng("donors")
-        own = labels[bench.scored]
+    def of(cls, setup: InterventionSetup) -> _Draws:
+        labels = setup.recording.labels
+        lenders = np.flatnonzero(setup.others)
+        rng = setup.rng("donors")
+        own = labels[setup.scored]
         random = rng.choice(np.unique(labels[lenders]), len(own))
         same, other = np.full(len(own), -1), np.full(len(own), -1)
         for k in np.unique(own):
@@ -145,14 +145,16 @@ class _Stock:
     """Of ``swap_same`` and ``swap_other``, one for each scored image; NaN where there is none."""
 
     @classmethod
-    def of(cls, bench: Bench, gate: Gate, edits: Sequence[str], draws: _Draws) -> _Stock:
+    def of(
+        cls, setup: InterventionSetup, gate: Gate, edits: Sequence[str], draws: _Draws
+    ) -> _Stock:
         donors = {}
         for edit, rows in (("swap_same", draws.same), ("swap_other", draws.other)):
             if edit in edits:
-                values = bench.gates_of(gate.name, np.maximum(rows, 0))
+                values = setup.gates_of(gate.name, np.maximum(rows, 0))
                 values[rows < 0] = np.nan
                 donors[edit] = values
-        return cls(gate, bench.mean_gate(gate.name), bench.class_mean_gates(gate.name), donors)
+        return cls(gate, setup.mean_gate(gate.name), setup.class_mean_gates(gate.name), donors)
 
     def values(
         self, edit: str, classes: Mapping[str, NDArray[np.int64]], places: slice

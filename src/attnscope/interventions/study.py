@@ -12,10 +12,10 @@ import pandas as pd
 from attnscope import layout
 from attnscope.errors import InputError
 from attnscope.interventions.ablation import ablate_channels, gates_to_choose_in
-from attnscope.interventions.bench import Bench
 from attnscope.interventions.erasing import erase
 from attnscope.interventions.randomization import expect_seeds, randomize_gates
 from attnscope.interventions.replacement import replace_gates
+from attnscope.interventions.setup import InterventionSetup
 from attnscope.recording.outcomes import Outcomes, add_outcomes, read_outcomes, write_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.statistics.effects import replacement_effects
@@ -29,7 +29,7 @@ least so many, if there are."""
 
 
 def intervene(
-    bench: Bench,
+    setup: InterventionSetup,
     seeds: Sequence[Recording] = (),
     *,
     untrained: Recording | None = None,
@@ -38,11 +38,11 @@ def intervene(
 ) -> Outcomes:
     """Runs experiments on one network, each with its usual settings.
 
-    Of the images that the bench scores, ``ablate`` takes a tenth, ``erase`` a fifth and
+    Of the images that the setup scores, ``ablate`` takes a tenth, ``erase`` a fifth and
     ``randomize`` half, but not less than 50, 100 and 250, where there are as many.
 
     Args:
-        bench: the network and its images.
+        setup: the network and its images.
         seeds: recordings of other trainings, for `randomize_gates`.
         untrained: that of the network before any training, for `decode_gates`.
         experiments: of `EXPERIMENTS`. ``ablate`` is left out for a network without channel gates of
@@ -52,33 +52,33 @@ def intervene(
     Raises:
         InputError: an experiment is not known, or as the experiments.
     """
-    _expect(bench, seeds, experiments)
-    takes = {name: max(least, len(bench.scored) // n) for name, (n, least) in _TAKES.items()}
+    _expect(setup, seeds, experiments)
+    takes = {name: max(least, len(setup.scored) // n) for name, (n, least) in _TAKES.items()}
     tables: dict[str, pd.DataFrame] = {}
     replacement = None
     if "decode" in experiments:
-        tables["decoding"] = decode_gates(bench.recording, untrained, seed=bench.seed)
+        tables["decoding"] = decode_gates(setup.recording, untrained, seed=setup.seed)
     if "replace" in experiments:
-        replacement = replace_gates(bench, progress=progress)
-        tables["effects"] = replacement_effects(replacement, seed=bench.seed)
-    if "ablate" in experiments and gates_to_choose_in(bench):
-        tables["ablation"] = ablate_channels(bench, images=takes["ablate"], progress=progress)
+        replacement = replace_gates(setup, progress=progress)
+        tables["effects"] = replacement_effects(replacement, seed=setup.seed)
+    if "ablate" in experiments and gates_to_choose_in(setup):
+        tables["ablation"] = ablate_channels(setup, images=takes["ablate"], progress=progress)
     if "erase" in experiments:
-        erased = erase(bench, images=takes["erase"], progress=progress)
+        erased = erase(setup, images=takes["erase"], progress=progress)
         tables["erasing_areas"], tables["erasing_curves"] = erased.areas, erased.curves
     if "randomize" in experiments:
         tables["randomization"] = randomize_gates(
-            bench, seeds, images=takes["randomize"], progress=progress
+            setup, seeds, images=takes["randomize"], progress=progress
         )
     made = {name: _controls(name, seeds, untrained) for name in experiments}
     controls = {name: ids for name, ids in made.items() if ids}
-    about = {**_about(bench), "experiments": list(experiments), "controls": controls}
+    about = {**_about(setup), "experiments": list(experiments), "controls": controls}
     return Outcomes(about, replacement, tables)
 
 
 def intervene_in(
     folder: Path,
-    bench: Bench,
+    setup: InterventionSetup,
     seeds: Sequence[Recording] = (),
     *,
     untrained: Recording | None = None,
@@ -92,7 +92,7 @@ def intervene_in(
 
     Args:
         folder: of the outcomes; new, or of the same recording, images and seed.
-        bench: as for `intervene`, and so the rest.
+        setup: as for `intervene`, and so the rest.
         seeds: as there.
         untrained: as there.
         experiments: as there.
@@ -104,14 +104,14 @@ def intervene_in(
     Raises:
         InputError: as `intervene`; or the folder holds something else, or all of them.
     """
-    _expect(bench, seeds, experiments)
+    _expect(setup, seeds, experiments)
     left = list(experiments)
     if os.path.lexists(folder):
         if not (folder / layout.ABOUT).is_file():
             raise InputError(
                 f"{folder} is no folder of interventions; take another with --out or remove it"
             )
-        about, known = _about(bench), read_outcomes(folder).about
+        about, known = _about(setup), read_outcomes(folder).about
         if any(known.get(key) != about[key] for key in _SAME):
             raise InputError(
                 f"{folder} is of another recording, other images or another seed; take another "
@@ -126,7 +126,7 @@ def intervene_in(
             raise InputError(f"{folder} holds these experiments already; remove it to repeat them")
     for name in left:
         outcomes = intervene(
-            bench, seeds, untrained=untrained, experiments=[name], progress=progress
+            setup, seeds, untrained=untrained, experiments=[name], progress=progress
         )
         (add_outcomes if os.path.lexists(folder) else write_outcomes)(folder, outcomes)
     return read_outcomes(folder)
@@ -144,20 +144,22 @@ def _controls(
     return [untrained.id] if name == "decode" and untrained is not None else []
 
 
-def _about(bench: Bench) -> dict[str, Any]:
-    recording = bench.recording
+def _about(setup: InterventionSetup) -> dict[str, Any]:
+    recording = setup.recording
     return {
         "name": recording.name,
         "part": recording.about.get("part"),
         "recording": recording.id,
-        "images": len(bench.scored),
+        "images": len(setup.scored),
         "of": len(recording),
         "classes": recording.classes,
-        "seed": bench.seed,
+        "seed": setup.seed,
     }
 
 
-def _expect(bench: Bench, seeds: Sequence[Recording], experiments: Sequence[str]) -> None:
+def _expect(
+    setup: InterventionSetup, seeds: Sequence[Recording], experiments: Sequence[str]
+) -> None:
     """Refuses what would else be refused after the hours that the first experiments take."""
     unknown = [name for name in experiments if name not in EXPERIMENTS]
     if unknown:
@@ -165,4 +167,4 @@ def _expect(bench: Bench, seeds: Sequence[Recording], experiments: Sequence[str]
             f"experiment '{unknown[0]}' is not known; take of {', '.join(EXPERIMENTS)}"
         )
     if "randomize" in experiments:
-        expect_seeds(bench, seeds)
+        expect_seeds(setup, seeds)

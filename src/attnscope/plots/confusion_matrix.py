@@ -101,7 +101,7 @@ def caption(matrix: ConfusionMatrix) -> str:
         )
     empty = [c for c, row in zip(matrix.classes, numbers, strict=True) if not row.any()]
     if empty:
-        text += f" Classes without images, in grey: {', '.join(empty)}."
+        text += f" Classes without images, in gray: {', '.join(empty)}."
     return text
 
 

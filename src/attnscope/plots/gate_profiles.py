@@ -132,7 +132,7 @@ def caption(shown: GateProfiles) -> str:
         f"{least['class']} {least['mean']:.3f}, {most['class']} {most['mean']:.3f}."
     )
     if shown.highlight is not None:
-        text += " In colour: of each kind of gate the four classes that depart most."
+        text += " In color: of each kind of gate the four classes that depart most."
     return f"{text} {shown.without}".rstrip()
 
 

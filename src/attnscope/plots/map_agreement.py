@@ -24,7 +24,7 @@ from attnscope.recording.recording import Recording
 _NULLS = (
     ("null", 0, "s", "null: Grad-CAM of another image"),
     ("same_class", 0.16, "^", "null: of another image of the same class"),
-    ("centre", 0.32, "P", "null: a Gaussian in the middle"),
+    ("center", 0.32, "P", "null: a Gaussian in the middle"),
 )
 """Columns of the summary, how far to the right of the gate they stand, marks and labels."""
 
@@ -102,7 +102,7 @@ def caption(shown: MapAgreement) -> str:
         for gate, row in whole.iterrows()
     ]
     above = int((whole["above_null_low"] > 0).sum())
-    central = int((whole["centre_spearman"] > whole["spearman"]).sum())
+    central = int((whole["center_spearman"] > whole["spearman"]).sum())
     unscored = int(whole["constant"].sum())
     return (
         f"{above} of {len(whole)} spatial gates agree more with the Grad-CAM of their own image "

@@ -28,7 +28,7 @@ INK = "#222222"
 EMPTY = "#E4E4E4"
 """Of a cell that has no value."""
 
-# Paul Tol's muted scheme, which color-blind readers can tell apart, and a dark grey.
+# Paul Tol's muted scheme, which color-blind readers can tell apart, and a dark gray.
 _CLASS_COLORS = (
     "#332288", "#CC6677", "#117733", "#DDAA33", "#88CCEE",
     "#882255", "#44AA99", "#999933", "#AA4499", "#555555",

@@ -64,7 +64,7 @@ def lay_out(shown: TrainingImages) -> list[Figure]:
     classes = drawable_names(shown.classes)
     for ax, image, label in zip(axes, shown.images, shown.labels, strict=False):
         draw_image(ax, image, shorten(classes[label] if label < len(classes) else label))
-    figure.suptitle(f"Training images as {name_of(shown.name)} gets them, un-normalised")
+    figure.suptitle(f"Training images as {name_of(shown.name)} gets them, un-normalized")
     return [figure]
 
 
@@ -73,7 +73,7 @@ def caption(shown: TrainingImages) -> str:
     size = f"{shown.images.shape[2]} × {shown.images.shape[1]}"
     return (
         f"{len(shown.images)} training images of {size} pixels after augmentation, with the "
-        "normalisation undone."
+        "normalization undone."
     )
 
 

@@ -36,6 +36,11 @@ TABLES = (
 _log = logging.getLogger(__name__)
 _WORDS = ("gate", "target", "edit", "kind", "order", "randomized", "mode", "fill")
 """Columns of text: a gate may be called 2, or null."""
+_RENAMED_COLUMNS = {
+    f"over_centre{suffix}": f"over_center{suffix}" for suffix in ("", "_low", "_high")
+}
+_RENAMED_ORDERS = {"centre": "center"}
+"""Names in the tables of version 0.1 -> the names of today."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +145,12 @@ def read_outcomes(folder: Path) -> Outcomes:
 
 def _read_table(file: Path) -> pd.DataFrame:
     columns = pd.read_csv(file, nrows=0).columns
-    return pd.read_csv(
+    table = pd.read_csv(
         file,
         dtype={name: "str" for name in columns if name in _WORDS},
         keep_default_na=False,
         na_values={name: [""] for name in columns if name not in _WORDS},
-    )
+    ).rename(columns=_RENAMED_COLUMNS)
+    if "order" in table:
+        table["order"] = table["order"].replace(_RENAMED_ORDERS)
+    return table

@@ -32,7 +32,7 @@ from attnscope.recording.reopening import find_source, open_images, open_network
 from attnscope.recording.verification import verify_files, verify_rows
 
 if TYPE_CHECKING:
-    from attnscope.data.images import LabelledImages
+    from attnscope.data.images import LabeledImages
     from attnscope.sources import Module, Source
 
 
@@ -51,7 +51,7 @@ class ShardReader(ABC):
     """The folder of a run that holds what is of this kind."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Opens what was captured, or in a run folder what was captured of the test part.
+        """Opens what was captured, or in a run folder what was captured of the test split.
 
         Raises:
             InputError: there is nothing, it is cut off, it is of another kind or format, or one of
@@ -186,7 +186,7 @@ class ShardReader(ABC):
         """
         return open_network(self.folder, self.source())
 
-    def images(self, data_root: Path | None = None) -> LabelledImages:
+    def images(self, data_root: Path | None = None) -> LabeledImages:
         """The images that were captured, in the order of the rows, not normalized; needs torch.
 
         Args:

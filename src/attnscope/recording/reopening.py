@@ -18,7 +18,7 @@ from attnscope.files import read_json
 from attnscope.recording.places import home_run
 
 if TYPE_CHECKING:
-    from attnscope.data.images import LabelledImages
+    from attnscope.data.images import LabeledImages
     from attnscope.sources import Module, Source
 
 
@@ -89,7 +89,7 @@ def open_network(folder: Path, source: Source) -> Module:
     return model
 
 
-def open_images(folder: Path, source: Source) -> LabelledImages:
+def open_images(folder: Path, source: Source) -> LabeledImages:
     """The images of a recording, in its order.
 
     Raises:

@@ -13,5 +13,5 @@ def intervene_command(recording: Recording) -> str | None:
     run, split = run_of(recording.folder), recording.folder.resolve().name
     if run is None:
         return None
-    more = "" if split == "test" else f" --part {shlex.quote(split)}"
+    more = "" if split == "test" else f" --split {shlex.quote(split)}"
     return f"attnscope intervene {shlex.quote(str(run))}{more}"

@@ -22,7 +22,7 @@ from attnscope.statistics.resampling import (
 )
 
 SCORES = ["spearman", "iou", "null_spearman", "null_iou"]
-CONTROLS = ["same_class_spearman", "same_class_iou", "centre_spearman", "centre_iou"]
+CONTROLS = ["same_class_spearman", "same_class_iou", "center_spearman", "center_iou"]
 INTERVALS = ["spearman_low", "spearman_high", "iou_low", "iou_high"]
 INTERVALS += ["above_null", "above_null_low", "above_null_high"]
 
@@ -41,10 +41,10 @@ def score_maps(
     Returns:
         One row an image: spearman and iou; null_spearman and null_iou, the same against ``second``
         of another image; same_class_spearman and same_class_iou, against that of another image of
-        the same class; centre_spearman and centre_iou, of ``first`` against ``centre_map``; scored.
+        the same class; center_spearman and center_iou, of ``first`` against ``center_map``; scored.
         An image one of whose maps is constant at the coarser grid has no ranks: it is not scored,
         and all is NaN. NaN as well are the null of one scored image alone, the same_class scores of
-        the only scored image of a class, and the centre scores on a grid without a centre.
+        the only scored image of a class, and the center scores on a grid without a center.
     """
     grid = (min(first.shape[1], second.shape[1]), min(first.shape[2], second.shape[2]))
     a = to_grid(first, grid).reshape(len(first), -1)
@@ -54,7 +54,7 @@ def score_maps(
     others = derangement(len(rows), seed) if len(rows) >= 2 else None
     partners = class_partners(labels[rows], seed)
     paired = np.flatnonzero(partners >= 0)
-    centre = centre_map(grid).reshape(1, -1)
+    center = center_map(grid).reshape(1, -1)
     scores = {name: np.full(len(a), np.nan) for name in (*SCORES, *CONTROLS)}
     for measure, prepare, compare in (
         ("spearman", centered_ranks, correlation),
@@ -67,8 +67,8 @@ def score_maps(
             scores[f"null_{measure}"][rows] = compare(x, y[others])
         own = compare(x[paired], y[partners[paired]])
         scores[f"same_class_{measure}"][rows[paired]] = own
-        if centre.max() > centre.min():
-            scores[f"centre_{measure}"][rows] = compare(x, prepare(centre))
+        if center.max() > center.min():
+            scores[f"center_{measure}"][rows] = compare(x, prepare(center))
     return pd.DataFrame(scores).assign(scored=scored)
 
 
@@ -173,7 +173,7 @@ def _overlap(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float
 def _top_places(values: NDArray[Any]) -> NDArray[np.float64]:
     """Of each pixel the share that is among the top fifth, rounded, and one pixel at least.
 
-    Pixels that tie for the last places share them: a cut by index would favour one corner, and one
+    Pixels that tie for the last places share them: a cut by index would favor one corner, and one
     that takes them all would take the whole map where a ReLU left few pixels above zero.
     """
     pixels = values.shape[1]
@@ -185,7 +185,7 @@ def _top_places(values: NDArray[Any]) -> NDArray[np.float64]:
     return places_taken
 
 
-def centre_map(grid: tuple[int, int]) -> NDArray[np.float64]:
+def center_map(grid: tuple[int, int]) -> NDArray[np.float64]:
     """A Gaussian in the middle of the grid, ``(H, W)``, its deviation a quarter of each side.
 
     Its highest value would be 1, between the cells where a side is even. Up to two cells a side are

@@ -234,13 +234,13 @@ def linear_cka(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
         return float("nan")
     grams = []
     for values in (x, y):
-        centred = np.asarray(values, np.float64)
-        centred = centred - centred.mean(0)
-        scale = np.sqrt((centred**2).sum() / n)
+        centered = np.asarray(values, np.float64)
+        centered = centered - centered.mean(0)
+        scale = np.sqrt((centered**2).sum() / n)
         # Rounding leaves something of a constant gate.
         if scale <= 1e-7 * max(float(np.abs(values).max()), 1e-30):
             return float("nan")
-        gram = (centred / scale) @ (centred / scale).T
+        gram = (centered / scale) @ (centered / scale).T
         np.fill_diagonal(gram, 0)
         grams.append(gram)
     k, m = grams

@@ -85,10 +85,10 @@ def map_agreement(
     last places share them, and shares overlap by their minimum and unite by their maximum.
 
     The null: the Grad-CAM of another image, never the same, drawn by ``seed`` among the scored. It
-    keeps what all images share, such as a network's liking for the centre. Two maps that agree no
+    keeps what all images share, such as a network's liking for the center. Two maps that agree no
     better than that say nothing of the image. Two more say what such an agreement may be: the
     Grad-CAM of another image of the same true class keeps also what a class shares, and a Gaussian
-    in the middle of the grid, its standard deviation a quarter of each side, is "the centre", with
+    in the middle of the grid, its standard deviation a quarter of each side, is "the center", with
     which the gate alone is compared.
 
     Args:
@@ -101,11 +101,11 @@ def map_agreement(
 
     Returns:
         One row an image: row, class (the true one), spearman (-1 to 1), iou (0 to 1),
-        null_spearman, null_iou, same_class_spearman, same_class_iou, centre_spearman, centre_iou,
+        null_spearman, null_iou, same_class_spearman, same_class_iou, center_spearman, center_iou,
         scored. An image whose map is constant at the coarser grid, or whose Grad-CAM is (mostly:
         all zero after the ReLU), has no ranks: scored is False, the scores are NaN. NaN are also
         the null of one scored image alone, the same_class scores of the only scored image of its
-        class, and the centre scores on a grid of at most two cells a side, which has no centre.
+        class, and the center scores on a grid of at most two cells a side, which has no center.
 
     Raises:
         InputError: there is no such spatial gate, no Grad-CAM (or other attribution) was recorded,
@@ -145,7 +145,7 @@ def agreement_summary(
     Returns:
         For each gate one row of ``all`` images and then one row a class: gate, depth, class; the
         means spearman, iou, null_spearman, null_iou, same_class_spearman, same_class_iou,
-        centre_spearman, centre_iou (NaN where no image is scored; the same_class means over images
+        center_spearman, center_iou (NaN where no image is scored; the same_class means over images
         whose class has another scored one); spearman_low, spearman_high, iou_low, iou_high;
         above_null, the mean of spearman - null_spearman image by image, with above_null_low and
         above_null_high (NaN for one scored image); scored and constant (numbers of images that are

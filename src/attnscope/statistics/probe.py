@@ -242,7 +242,7 @@ class _Rotated:
     In these axes each shrinkage d of the covariance is a scale for each axis, and whitens it. Then,
     M being the class means and D the shares of the classes, the covariance within the classes is
     ``I - (1 - d) M' D M``, and by Woodbury's identity its inverse applied to the means is
-    ``M' (I - (1 - d) D M M')^-1``: for no labelling is anything larger than K × K inverted.
+    ``M' (I - (1 - d) D M M')^-1``: for no labeling is anything larger than K × K inverted.
     """
 
     def __init__(self, fit: NDArray[np.float32], score: NDArray[np.float32]) -> None:
@@ -269,7 +269,7 @@ class _Rotated:
         classes: int,
         shrinkage: float,
     ) -> NDArray[np.float64]:
-        """Shares of the images of each class that are scored right, ``(B, K)``, for B labellings.
+        """Shares of the images of each class that are scored right, ``(B, K)``, for B labelings.
 
         A class without images counts as never right.
         """

@@ -130,7 +130,7 @@ def bootstrap_means(
 def class_sums(
     labels: NDArray[np.int64], classes: int, values: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Sums over the images of each class under each of B labellings.
+    """Sums over the images of each class under each of B labelings.
 
     Args:
         labels: ``(B, n)``
@@ -174,7 +174,7 @@ def permuted_class_sums(
         seed: of the orders.
 
     Yields:
-        ``(b, G, K, U)``, the next b of the ``1 + permutations`` labellings, the found one first.
+        ``(b, G, K, U)``, the next b of the ``1 + permutations`` labelings, the found one first.
     """
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(groups == g) for g in range(int(groups.max()) + 1)]

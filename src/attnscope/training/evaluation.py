@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attnscope.data.images import LabelledImages, Normalization, batches
+from attnscope.data.images import LabeledImages, Normalization, batches
 from attnscope.gates.modes import eval_mode
 from attnscope.training.devices import autocast_block
-from attnscope.training.processes import Team
+from attnscope.training.processes import ProcessGroup
 
 _EVALUATION_BATCH = 256
 
@@ -28,19 +28,19 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module,
-    part: LabelledImages,
+    part: LabeledImages,
     normalization: Normalization,
     device: torch.device,
     autocast: bool = False,
-    team: Team | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> Evaluation:
     """Loss and accuracy in eval mode over a whole part; each module gets its mode back.
 
-    In a team each process looks at its own images, so that each is counted once.
+    In a process_group each process looks at its own images, so that each is counted once.
     """
     loss = right = 0.0
-    team = team or Team()
-    mine = team.share(len(part))
+    process_group = process_group or ProcessGroup()
+    mine = process_group.share(len(part))
     with eval_mode(model), torch.inference_mode():
         # A part of one process is not cut out: that would copy every image.
         own = part if len(mine) == len(part) else part[mine.start : mine.stop]
@@ -51,5 +51,5 @@ def evaluate(
             loss += F.cross_entropy(logits.float(), y, reduction="sum").item()
             right += (logits.argmax(1) == y).sum().item()
     sums = torch.tensor([loss, right], dtype=torch.float64, device=device)
-    loss, right = team.total(sums).tolist()
+    loss, right = process_group.total(sums).tolist()
     return Evaluation(loss / len(part), right / len(part))

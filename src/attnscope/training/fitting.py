@@ -24,7 +24,7 @@ from attnscope.training.freezing import check_parts
 from attnscope.training.loop import Plan, TrainingLoop
 from attnscope.training.loss import class_weight_tensor
 from attnscope.training.optimization import step_sizes
-from attnscope.training.processes import current_team
+from attnscope.training.processes import current_process_group
 from attnscope.training.recipe import Recipe
 from attnscope.training.result import TrainResult
 
@@ -90,11 +90,11 @@ def fit(
     require(seed >= 0, "seed", seed, "0 or more")
     where = choose_device(device)
     autocast = choose_precision(precision, where)
-    team = current_team()
+    process_group = current_process_group()
     _check_model(model, data)
     for phase in recipe.phases:
         check_parts(model, phase.trains)
-    sizes = step_sizes(len(data.train), recipe.batch_size, recipe.accumulate * team.size)
+    sizes = step_sizes(len(data.train), recipe.batch_size, recipe.accumulate * process_group.size)
     weights = class_weight_tensor(class_weights, data.train.labels, data.classes)
     settings = {
         **(config or {}),
@@ -106,7 +106,7 @@ def fit(
         **({} if weights is None else {"class_weights": class_weights}),
         "seed": seed,
         "device": str(where),
-        "devices": team.size,
+        "devices": process_group.size,
         "precision": "bf16" if autocast else "fp32",
         "classes": data.classes,
         "normalization": asdict(data.normalization),
@@ -114,11 +114,11 @@ def fit(
         "parts": data.fingerprints(),
     }
     resume = resume and _may_resume(out, settings)
-    team.wait()  # nobody makes the folder before all have looked
+    process_group.wait()  # nobody makes the folder before all have looked
     if not resume:
         refuse_existing(out)
-    team.wait()
-    if not resume and team.leads:
+    process_group.wait()
+    if not resume and process_group.is_main:
         try:
             out.mkdir(parents=True)
         except OSError as error:
@@ -127,7 +127,7 @@ def fit(
             ) from None
     # Nothing was changed up to here; from here on, input is no reason to fail.
     plan = Plan(recipe, epochs, seed, sizes, weights, compiled)
-    training = TrainingLoop(model, data, plan, out, where, autocast, team)
+    training = TrainingLoop(model, data, plan, out, where, autocast, process_group)
     training.begin(settings)
     try:
         training.run(progress, checkpoint_seconds)

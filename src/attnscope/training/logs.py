@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from attnscope.data.augment import augment
 from attnscope.data.load import Data
 from attnscope.files import write_bytes
-from attnscope.training.processes import Team
+from attnscope.training.processes import ProcessGroup
 from attnscope.training.randomness import derive_seed, derived_generator
 from attnscope.training.recipe import Recipe
 
@@ -41,9 +41,11 @@ def save_training_images(data: Data, recipe: Recipe, seed: int, file: Path) -> N
 
 
 @contextmanager
-def open_board(folder: Path, step: int, team: Team) -> Iterator[SummaryWriter | None]:
+def open_board(
+    folder: Path, step: int, process_group: ProcessGroup
+) -> Iterator[SummaryWriter | None]:
     """TensorBoard's writer, of the process that leads; what lies behind ``step`` is dropped."""
-    if not team.leads:
+    if not process_group.is_main:
         yield None
         return
     with SummaryWriter(str(folder), purge_step=step + 1 if step else None) as board:

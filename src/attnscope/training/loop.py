@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from attnscope import layout
-from attnscope.data.images import LabelledImages
+from attnscope.data.images import LabeledImages
 from attnscope.data.load import Data
 from attnscope.files import write_json
 from attnscope.networks.cnn import SmallCNN
@@ -43,7 +43,7 @@ from attnscope.training.logs import (
 )
 from attnscope.training.loss import TrainingLoss
 from attnscope.training.optimization import build_optimizer, build_schedule
-from attnscope.training.processes import Team
+from attnscope.training.processes import ProcessGroup
 from attnscope.training.randomness import derive_seed, derived_generator
 from attnscope.training.recipe import Phase, Recipe
 from attnscope.training.result import TrainResult
@@ -77,12 +77,12 @@ class TrainingLoop:
         out: Path,
         device: torch.device,
         autocast: bool,
-        team: Team,
+        process_group: ProcessGroup,
     ) -> None:
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.data, self.plan, self.recipe, self.out = data, plan, plan.recipe, out
         self.steps = plan.epochs * len(plan.sizes)
-        self.device, self.autocast, self.team = device, autocast, team
+        self.device, self.autocast, self.process_group = device, autocast, process_group
         # What the caller has frozen stays so in every phase.
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self.callable: nn.Module = torch.compile(model) if plan.compiled else model  # type: ignore[assignment]
@@ -113,9 +113,9 @@ class TrainingLoop:
             if (self.out / layout.STEPS).exists():
                 rows = read_rows(self.out / layout.STEPS)
                 self.history = [row for row in rows if row["step"] <= self.position.step]
-        self.team.wait()  # until all have read what the first will write anew
+        self.process_group.wait()  # until all have read what the first will write anew
         if not found:
-            if self.team.leads:
+            if self.process_group.is_main:
                 write_json(self.out / layout.CONFIG, settings)
                 images = self.out / layout.TRAINING_IMAGES
                 save_training_images(self.data, self.recipe, self.plan.seed, images)
@@ -138,7 +138,7 @@ class TrainingLoop:
         self.optimizer = build_optimizer(self.model, self.recipe, rate)
         self.schedule = build_schedule(self.optimizer, self.recipe, self.steps)
         self.network = self.callable
-        if self.team.size > 1:
+        if self.process_group.size > 1:
             self.network = DistributedDataParallel(self.callable)
 
     def train_only(self, parts: tuple[str, ...]) -> None:
@@ -163,13 +163,13 @@ class TrainingLoop:
         """From the position to the last step."""
         at, sizes = self.position, self.plan.sizes
         with (
-            open_board(self.out / layout.TENSORBOARD, at.step, self.team) as board,
+            open_board(self.out / layout.TENSORBOARD, at.step, self.process_group) as board,
             stop_signal() as stopped,
             tqdm(
                 total=self.steps,
                 initial=at.step,
                 unit="step",
-                disable=not (progress and self.team.leads),
+                disable=not (progress and self.process_group.is_main),
                 dynamic_ncols=True,
             ) as bar,
         ):
@@ -178,7 +178,7 @@ class TrainingLoop:
                 training_mode(self.model)
                 # Sums stay on the device: reading them every step would make a GPU wait for us.
                 sums = torch.tensor([at.loss_sum, at.right], device=self.device)
-                if not self.team.leads:
+                if not self.process_group.is_main:
                     sums.zero_()  # what was before is counted once
                 bad_steps = torch.zeros((), device=self.device)  # since the loss was not finite
                 generator = derived_generator("order", self.plan.seed, epoch)
@@ -197,22 +197,22 @@ class TrainingLoop:
                     ended = at.seen == len(order)
                     logs = at.step % self.recipe.log_steps == 0
                     looks = ended or logs or at.step % _REPORT_STEPS == 0
-                    # In a team all stop together, at a step at which all look.
-                    if not (looks or (stopped and self.team.size == 1)):
+                    # In a process_group all stop together, at a step at which all look.
+                    if not (looks or (stopped and self.process_group.size == 1)):
                         continue
                     flags = torch.stack([bad_steps, bad_steps.new_tensor(float(bool(stopped)))])
-                    not_finite, stops = map(int, self.team.largest(flags).tolist())
+                    not_finite, stops = map(int, self.process_group.largest(flags).tolist())
                     if not_finite:
                         raise FloatingPointError(
                             f"the loss is not finite at step {at.step - not_finite + 1} of "
                             f"{self.steps} (learning rate {rates[-not_finite]:.3g}); "
                             f"{self.last_checkpoint()}"
                         )
-                    at.loss_sum, at.right = self.team.total(sums).tolist()
+                    at.loss_sum, at.right = self.process_group.total(sums).tolist()
                     now = time.perf_counter()
                     at.seconds, began = at.seconds + now - began, now
                     if logs:
-                        loss, accuracy = (self.team.total(of_step) / len(rows)).tolist()
+                        loss, accuracy = (self.process_group.total(of_step) / len(rows)).tolist()
                         row = {
                             "step": at.step,
                             "epoch": epoch + 1,
@@ -250,8 +250,8 @@ class TrainingLoop:
     def step(self, rows: Tensor, epoch: int, board: SummaryWriter | None) -> Tensor:
         """One step of the optimizer on images ``rows``; sums of loss and of right predictions."""
         step, recipe = self.position.step, self.recipe
-        pieces = torch.tensor_split(rows, recipe.accumulate * self.team.size)
-        first = self.team.rank * recipe.accumulate
+        pieces = torch.tensor_split(rows, recipe.accumulate * self.process_group.size)
+        first = self.process_group.rank * recipe.accumulate
         mine = range(first, first + recipe.accumulate)
         # Smaller images first, but for a network that takes one size alone.
         scale = 1.0 if isinstance(self.model, SmallCNN) else self.phase.scale
@@ -276,7 +276,7 @@ class TrainingLoop:
                     logits = network(x)
                 loss = self.loss(logits.float(), y, of_step)
                 # Gradients are averaged over the images of the step, whoever saw them.
-                share = len(piece) / len(rows) * self.team.size
+                share = len(piece) / len(rows) * self.process_group.size
                 torch.autograd.backward(loss * share)
             right = (logits.detach().argmax(1) == y).sum()
             sums += torch.stack([loss.detach() * len(piece), right])
@@ -292,7 +292,7 @@ class TrainingLoop:
     def end_epoch(self, epoch: int, board: SummaryWriter | None, rate: float) -> None:
         """Validation, what follows from it, and what is written."""
         at, count = self.position, len(self.data.train)
-        self.team.follow_buffers(self.model)
+        self.process_group.follow_buffers(self.model)
         validation = self.evaluate(self.data.validation)
         if not math.isfinite(validation.loss):
             raise FloatingPointError(
@@ -314,7 +314,7 @@ class TrainingLoop:
         at.seen, at.loss_sum, at.right = 0, 0.0, 0.0
         if isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau):
             self.schedule.step(validation.loss)
-        if self.team.leads:
+        if self.process_group.is_main:
             if at.best_epoch == epoch + 1:
                 save_weights(self.model, self.out / layout.BEST_WEIGHTS)
             write_rows(self.out / layout.METRICS, at.metrics)
@@ -328,9 +328,9 @@ class TrainingLoop:
         at, best = self.position, self.out / layout.BEST_WEIGHTS
         kept = self.recipe.keeps
         if kept == "best":
-            if self.team.leads:
+            if self.process_group.is_main:
                 save_weights(self.model, self.out / layout.LAST_WEIGHTS)
-            self.team.wait()
+            self.process_group.wait()
             self.model.load_state_dict(load_file(best, device=str(self.device)))
         row = at.metrics[at.best_epoch - 1 if kept == "best" else -1]
         self.train_only(("all",))
@@ -345,28 +345,33 @@ class TrainingLoop:
             weights=kept,
             best_epoch=at.best_epoch,
             device=str(self.device),
-            devices=self.team.size,
+            devices=self.process_group.size,
             precision="bf16" if self.autocast else "fp32",
             parameters=sum(p.numel() for p in self.trained),
         )
-        if self.team.leads:
+        if self.process_group.is_main:
             save_model(self.model, self.out)
             write_json(self.out / layout.RESULT, asdict(result))
             self.checkpoint.unlink()
             if kept == "best":
                 best.unlink()  # it is model.safetensors now
-        self.team.wait()
+        self.process_group.wait()
         return result
 
-    def evaluate(self, part: LabelledImages) -> Evaluation:
+    def evaluate(self, part: LabeledImages) -> Evaluation:
         """By all processes together."""
         return evaluate(
-            self.model, part, self.data.normalization, self.device, self.autocast, self.team
+            self.model,
+            part,
+            self.data.normalization,
+            self.device,
+            self.autocast,
+            self.process_group,
         )
 
     def save_state(self) -> None:
         """The checkpoint; the one before stays until this one is whole."""
-        if self.team.leads:
+        if self.process_group.is_main:
             if self.history:
                 write_rows(self.out / layout.STEPS, self.history)
             state = {

@@ -11,17 +11,18 @@ import torch
 from torch import distributed, nn
 
 from attnscope.errors import InputError
+from attnscope.lazy import renamed_names
 
 
 @dataclass(frozen=True)
-class Team:
-    """The processes of one work; one that is alone is a team too."""
+class ProcessGroup:
+    """The processes of one work; one that is alone is a process_group too."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes files and speaks."""
         return self.rank == 0
 
@@ -55,41 +56,51 @@ class Team:
         return values
 
 
-def current_team() -> Team:
-    """The team that torch.distributed knows of."""
+def current_process_group() -> ProcessGroup:
+    """The process_group that torch.distributed knows of."""
     if distributed.is_available() and distributed.is_initialized():
-        return Team(distributed.get_rank(), distributed.get_world_size())
-    return Team()
+        return ProcessGroup(distributed.get_rank(), distributed.get_world_size())
+    return ProcessGroup()
 
 
-def launched_team() -> Team:
-    """The team that the environment tells of (``RANK``, ``WORLD_SIZE``), without a connection.
+def launched_process_group() -> ProcessGroup:
+    """The process group of the environment (``RANK``, ``WORLD_SIZE``), without a connection.
 
     Raises:
-        InputError: the two make no team.
+        InputError: the two make no process_group.
     """
     rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
         raise InputError(
-            f"RANK={rank} and WORLD_SIZE={size} name no process of a team; "
+            f"RANK={rank} and WORLD_SIZE={size} name no process of a process_group; "
             "start with torchrun, or number the processes from 0 to WORLD_SIZE - 1"
         )
-    return Team(int(rank), int(size))
+    return ProcessGroup(int(rank), int(size))
 
 
 @contextmanager
-def join_team(device: torch.device) -> Iterator[Team]:
+def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Joins the processes that torchrun started with this one; alone without torchrun.
 
     NCCL between GPUs, gloo between CPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Team()
+        yield ProcessGroup()
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield current_team()
+        yield current_process_group()
     finally:
         distributed.destroy_process_group()
+
+
+__getattr__ = renamed_names(
+    __name__,
+    {
+        "Team": "ProcessGroup",
+        "launched_team": "launched_process_group",
+        "current_team": "current_process_group",
+    },
+)

@@ -123,7 +123,7 @@ class Network:
     image_size: int | None = None
     """Pixels of the images that the network gets."""
     resize: int | None = None
-    """Pixels to which images are resized before; test images are then cropped in the centre."""
+    """Pixels to which images are resized before; test images are then cropped in the center."""
 
     def __post_init__(self) -> None:
         check_types(self)

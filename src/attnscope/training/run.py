@@ -17,7 +17,7 @@ from attnscope.networks.pretrained import Pretrained, read_pretrained, start_fro
 from attnscope.training.config import ResolvedConfig, TrainConfig
 from attnscope.training.devices import choose_device
 from attnscope.training.fitting import fit
-from attnscope.training.processes import Team, join_team
+from attnscope.training.processes import ProcessGroup, join_process_group
 
 _SMALL = 96  # pixels up to which the cifar stem is affordable
 
@@ -41,11 +41,13 @@ def train_run(config: TrainConfig, progress: bool = True) -> Path:
         KeyboardInterrupt: after SIGINT or SIGTERM, and after a checkpoint was written.
         OSError: the disk is full, or the like; the last checkpoint is whole.
     """
-    with join_team(choose_device(config.device)) as team:
-        return _train(config, config.resolve(), team, progress)
+    with join_process_group(choose_device(config.device)) as process_group:
+        return _train(config, config.resolve(), process_group, progress)
 
 
-def _train(config: TrainConfig, settings: ResolvedConfig, team: Team, progress: bool) -> Path:
+def _train(
+    config: TrainConfig, settings: ResolvedConfig, process_group: ProcessGroup, progress: bool
+) -> Path:
     network = settings.network
     if not config.resume:
         refuse_existing(settings.out)
@@ -54,7 +56,7 @@ def _train(config: TrainConfig, settings: ResolvedConfig, team: Team, progress: 
     weights = None
     gate_start: str | None = config.gate_start
     if settings.weights != "none":
-        weights = _read_weights(settings, team)
+        weights = _read_weights(settings, process_group)
         gate_start = gate_start or weights.gate_start or "identity"
     data = load_data(
         config.data,
@@ -70,7 +72,7 @@ def _train(config: TrainConfig, settings: ResolvedConfig, team: Team, progress: 
         settings.model, num_classes=len(data.classes), **network, gate_start=gate_start or "half"
     )
     report = None if weights is None else start_from(model, weights)
-    if team.leads:
+    if process_group.is_main:
         small = settings.model != "cnn" and network["stem"] in (None, "cifar")
         if small and data.image_size > _SMALL:
             _say(
@@ -108,13 +110,13 @@ def _train(config: TrainConfig, settings: ResolvedConfig, team: Team, progress: 
     return settings.out
 
 
-def _read_weights(settings: ResolvedConfig, team: Team) -> Pretrained:
+def _read_weights(settings: ResolvedConfig, process_group: ProcessGroup) -> Pretrained:
     """What is downloaded, is downloaded once: by the first process, before the others look."""
-    if not team.leads:
-        team.wait()
+    if not process_group.is_main:
+        process_group.wait()
     weights = read_pretrained(settings.weights, settings.model)
-    if team.leads:
-        team.wait()
+    if process_group.is_main:
+        process_group.wait()
     return weights
 
 

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from attnscope.statistics import error_position_summary
-from attnscope.statistics.agreement import centre_map, score_intervals, score_maps
+from attnscope.statistics.agreement import center_map, score_intervals, score_maps
 from tests.statistics.calibration.rates import TEN, TIMES, expect_coverage, many
 
 
 def test_the_intervals_of_map_agreement():
     """Of maps that all look at the middle, gates that follow their own Grad-CAM by half."""
-    middle = 2 * centre_map((4, 4))
+    middle = 2 * center_map((4, 4))
 
     def scores(images, seed):
         rng = np.random.default_rng([9, seed])

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from attnscope import capture
-from attnscope.interventions import Bench, ablate_channels, erase
+from attnscope.interventions import InterventionSetup, ablate_channels, erase
 from tests.statistics.calibration.rates import TEN, TIMES, expect_coverage, expect_false_positives
 
 
@@ -44,10 +44,10 @@ def test_ablation_where_the_ranking_tells_nothing(tmp_path):
     p = {"top gate": [], "bottom gate": []}
     for i in range(200 * TIMES):
         model.part.fill_(1)
-        bench = Bench(model, images, recording, images=30, seed=i)
+        setup = InterventionSetup(model, images, recording, images=30, seed=i)
         model.part.copy_(torch.randn(12, 3, generator=torch.Generator().manual_seed(i)))
         settings = dict(shares=(0.25,), draws=19, images=9, resamples=1, progress=False)
-        found = ablate_channels(bench, **settings).set_index("order")
+        found = ablate_channels(setup, **settings).set_index("order")
         for order, values in p.items():
             values.append(found.loc[order, "p"])
     for order, values in p.items():
@@ -72,9 +72,9 @@ def test_the_interval_of_an_area_over_that_of_a_random_order(tmp_path):
     recording = capture(model, images, tmp_path / "r", **names)
     ends = {"deletion": [], "insertion": []}
     for i in range(200 * TIMES):
-        bench = Bench(model, images, recording, images=150, seed=i)
-        areas = erase(bench, steps=3, images=150, resamples=200, progress=False).areas
-        areas = areas[(areas["fill"] == "mean") & (areas["order"] == "centre")].set_index("mode")
+        setup = InterventionSetup(model, images, recording, images=150, seed=i)
+        areas = erase(setup, steps=3, images=150, resamples=200, progress=False).areas
+        areas = areas[(areas["fill"] == "mean") & (areas["order"] == "center")].set_index("mode")
         for mode in ends:
             ends[mode].append(tuple(areas.loc[mode, ["over_random_low", "over_random_high"]]))
     for mode, each in ends.items():

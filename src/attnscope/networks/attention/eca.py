@@ -15,7 +15,7 @@ from attnscope.networks.attention.registry import register_attention
 class ECAChannelGate(SigmoidGate):
     """Efficient channel attention gate, Wang et al. 2020, eq. 9 and 12.
 
-    ``sigmoid(conv1d(mean(x)))`` over neighbouring channels, the kernel size being the odd number
+    ``sigmoid(conv1d(mean(x)))`` over neighboring channels, the kernel size being the odd number
     nearest to ``log2(C) / 2 + 1/2``: ``(N, C, H, W) -> (N, C, 1, 1)``.
     """
 

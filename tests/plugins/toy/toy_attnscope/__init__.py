@@ -25,18 +25,18 @@ def load_stripes(request: DataRequest) -> LoadedSplits:
     """Two classes: pictures whose upper or lower half is bright."""
     import torch
 
-    from attnscope.data.images import LabelledImages
+    from attnscope.data.images import LabeledImages
 
     size = request.image_size or 16
 
-    def split(name: str) -> LabelledImages:
+    def split(name: str) -> LabeledImages:
         labels = torch.arange(2 * PER_IMAGE) % 2
         images = torch.full((len(labels), 3, size, size), 40, dtype=torch.uint8)
         for row, label in enumerate(labels.tolist()):
             half = slice(0, size // 2) if label == 0 else slice(size // 2, size)
             images[row, :, half] = 200 + row
         paths = [f"{name}/{row}" for row in range(len(labels))]
-        return LabelledImages(images, labels, paths, ["upper", "lower"])
+        return LabeledImages(images, labels, paths, ["upper", "lower"])
 
     return LoadedSplits([split("train"), split("test")], [])
 

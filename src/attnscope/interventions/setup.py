@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from attnscope.capturing.batching import IN_UNIT_RANGE, Batch, batches
-from attnscope.data.images import LabelledImages, Normalization
+from attnscope.data.images import LabeledImages, Normalization
 from attnscope.errors import InputError
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
+from attnscope.lazy import renamed_names
 from attnscope.recording.recording import Recording
 from attnscope.statistics.reading import gate_rows, stretches
 from attnscope.statistics.resampling import stratified_sample
@@ -37,7 +38,7 @@ class Target:
     """That of the gate; ``block`` or ``all`` for several."""
 
 
-class Bench:
+class InterventionSetup:
     """What interventions need: a network, images, and a recording of what it did on them.
 
     Args:
@@ -58,7 +59,7 @@ class Bench:
     def __init__(
         self,
         model: nn.Module,
-        dataset: LabelledImages | Dataset[tuple[Tensor, int]],
+        dataset: LabeledImages | Dataset[tuple[Tensor, int]],
         recording: Recording,
         *,
         normalization: Normalization | None = None,
@@ -186,7 +187,7 @@ class Bench:
         rows = self.scored[: len(batch.labels)]
         known = self.recording.rows["path"].to_numpy()[rows]
         if (batch.labels.numpy() != self.recording.labels[rows]).any() or (
-            isinstance(self._dataset, LabelledImages) and list(known) != batch.paths
+            isinstance(self._dataset, LabeledImages) and list(known) != batch.paths
         ):
             raise InputError(
                 f"{self.recording.folder} is of other images; take the data that was captured"
@@ -200,3 +201,6 @@ class Bench:
             raise InputError(
                 f"{self.recording.folder} is of another network or other weights; capture again"
             )
+
+
+__getattr__ = renamed_names(__name__, {"Bench": "InterventionSetup"})
