@@ -1,11 +1,56 @@
-"""What tests of several folders make."""
+"""Images and checks that tests of several folders share."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from attnscope.commands.main import main
+from attnscope.errors import ERRORS, InputError
+
+
+@contextmanager
+def refused(code: str, names: tuple[object, ...] = ()) -> Iterator[None]:
+    """The block raises an `InputError` with this code, in one line.
+
+    Args:
+        code: of `attnscope.errors.ERRORS`.
+        names: values that the message contains, such as a path, a gate's name or an option.
+    """
+    assert code in ERRORS
+    with pytest.raises(InputError) as caught:
+        yield
+    assert caught.value.code == code, f"{caught.value} has another code than {code}"
+    _check_message(str(caught.value), names)
+
+
+def refused_command(
+    capsys: pytest.CaptureFixture[str],
+    code: str,
+    *arguments: object,
+    names: tuple[object, ...] = (),
+) -> None:
+    """The command ``attnscope ARGUMENTS`` exits with 2 and prints one line with this code."""
+    assert code in ERRORS
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr().err.strip()
+    line = printed.splitlines()[-1] if printed else ""
+    assert re.search(r"\[(AS\d{3})\]$", line), line
+    assert line.endswith(f"[{code}]"), f"{line} has another code than {code}"
+    _check_message(line, names)
+
+
+def _check_message(message: str, names: tuple[object, ...]) -> None:
+    assert "\n" not in message
+    for name in names:
+        assert str(name) in message, f"{name} is not named in: {message}"
 
 
 def write_images(root: Path, train: int = 12, test: int = 6, seed: int = 0) -> Path:

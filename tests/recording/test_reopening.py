@@ -303,4 +303,4 @@ def test_settings_that_contradict_are_refused() -> None:
     refused(lambda: Normalization((0.0, 0.0, 0.0), (1.0, 0.0, 1.0)), "above 0")
     network = NetworkSource("timm:resnet18")
     refused(network.expect_weights, "random weights; give --weights")
-    refused(lambda: Source(network, DataSettings(), "all"), "part 'all' is not known")
+    refused(lambda: Source(network, DataSettings(), "all"), "split 'all' is not known")
