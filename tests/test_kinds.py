@@ -43,11 +43,17 @@ from attnscope.recording.recording import Recording
 # Axes along which a gate varies -> its kind; and where it is one part of a softmax whose other
 # parts gate other paths.
 TABLE = {
-    "": ("channel", "branch"),
+    "": ("scalar", "branch"),
     "C": ("channel", "branch"),
+    "D": ("strip", "strip"),
+    "CD": ("strip", "strip"),
+    "DHW": ("volume", "branch"),
+    "G": ("grouped", "grouped"),
+    "CG": ("grouped", "grouped"),
+    "GHW": ("grouped", "grouped"),
     "H": ("strip", "strip"),
     "W": ("strip", "strip"),
-    "L": ("spatial", "branch"),
+    "L": ("sequence", "branch"),
     "CH": ("strip", "strip"),
     "CW": ("strip", "strip"),
     "CL": ("strip", "strip"),
@@ -106,7 +112,9 @@ def test_exactly_one_kind_recognizes_a_gate(layout: str, along: str) -> None:
 
 
 def test_kinds_that_are_searched_by_default() -> None:
-    assert searched_kinds() == ("channel", "spatial", "strip", "branch")
+    assert searched_kinds() == (
+        "channel", "spatial", "scalar", "sequence", "volume", "grouped", "strip", "branch",
+    )  # fmt: skip
     assert set(KINDS) == {*searched_kinds(), "full", "static"}
 
 
@@ -116,6 +124,10 @@ def test_traits_of_each_kind() -> None:
         "static": {HAS_NEUTRAL},
         "channel": {PER_CHANNEL, HAS_NEUTRAL},
         "spatial": {MAP, HAS_NEUTRAL},
+        "scalar": {HAS_NEUTRAL},
+        "sequence": {HAS_NEUTRAL},
+        "volume": {HAS_NEUTRAL},
+        "grouped": {HAS_NEUTRAL},
         "strip": {HAS_NEUTRAL},
         "branch": set(),
         "full": {HAS_NEUTRAL},
@@ -220,7 +232,7 @@ def images(count: int = 9) -> Tensor:
 def test_a_registered_kind_is_found_recorded_and_averaged(tmp_path: Path) -> None:
     model, x = Numbered().eval(), images()
     labels = torch.arange(9) % 3
-    assert [gate.kind for gate in find_gates(model, x)] == ["channel", "channel"]
+    assert [gate.kind for gate in find_gates(model, x)] == ["scalar", "channel"]
     register_kind(NUMBER)
     gates = find_gates(model, x)
     assert [(gate.kind, gate.axes) for gate in gates] == [("number", "NC"), ("channel", "NC")]
@@ -296,18 +308,18 @@ def test_only_a_map_over_tokens_is_read_as_a_grid() -> None:
             tokens = self.patch(x).flatten(2).transpose(1, 2)
             return (tokens * torch.sigmoid(self.look(tokens))).mean(1)
 
-    model, x = Tokens().eval(), images(2)
-    for kind, shape, grid in (("spatial", (2, 4, 4), (4, 4)), ("sequence", (2, 16), None)):
-        if kind == "sequence":
-            register_kind(
-                Kind(
-                    "sequence",
-                    "one value for each position of a sequence",
-                    lambda variation: variation.along == {"L"},
-                )
-            )
+    class Sequence(Tokens):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch = nn.Conv1d(3, 6, 2, 2)
+
+    sequence = torch.rand(2, 3, 32, generator=torch.Generator().manual_seed(1))
+    for model, x, kind, axes, shape, grid in (
+        (Tokens().eval(), images(2), "spatial", "NHW", (2, 4, 4), (4, 4)),
+        (Sequence().eval(), sequence, "sequence", "NL", (2, 16), None),
+    ):
         (gate,) = find_gates(model, x)
-        assert (gate.kind, gate.axes, gate.grid) == (kind, "NL", grid)
+        assert (gate.kind, gate.axes, gate.grid) == (kind, axes, grid)
         with torch.no_grad(), watch_gates(model, [gate]) as read:
             plain = model(x)
         assert read[gate.name].shape == shape

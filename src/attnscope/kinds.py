@@ -4,14 +4,14 @@ A kind defines how a gate is recognized, what its values mean, how they are aver
 which statistics and plots apply. Other modules never compare `Gate.kind` with a name. They ask for
 traits, so a new kind needs one call of `register_kind`, here or in another package::
 
-    from attnscope.kinds import HAS_NEUTRAL, PER_CHANNEL, Kind, register_kind
+    from attnscope.kinds import HAS_NEUTRAL, Kind, register_kind
 
     register_kind(
         Kind(
-            "number",
-            "one value for all channels and positions",
-            lambda seen: not seen.along and not seen.static and not seen.shares_paths,
-            traits=frozenset({PER_CHANNEL, HAS_NEUTRAL}),
+            "columns",
+            "one value per channel and column",
+            lambda seen: seen.along == {"C", "W"} and not seen.static,
+            traits=frozenset({HAS_NEUTRAL}),
         )
     )
 
@@ -78,6 +78,8 @@ class Gate:
     """Path of the module whose forward multiplies the features by the gate."""
     layout: str = "NCHW"
     """Axes of the features in their own order, as letters of `AXES`."""
+    rows_per_image: int = 1
+    """Number of rows per image, if an axis of the features holds images and groups or frames."""
     axes: str = ""
     """Axes of the gate's values in the order of `AXES`: ``NC`` for a channel gate, ``NHW`` for a
     spatial gate."""
@@ -137,7 +139,8 @@ NOT_A_GATE: Mapping[str, str] = MappingProxyType(
         "consumed": "consumed by {}",
         "unused": "not used by any operation",
         "no-features": "multiplies a tensor that is not a feature map",
-        "no-batch-axis": "multiplies features whose first axis is not the batch",
+        "size": "its axes cannot be determined, because the network takes one image size only",
+        "no-batch-axis": "multiplies features without an axis of images",
         "whole-batch": "one gate for the whole batch",
         "pooling": "the weights of a softmax pooling",
         "other-kind": "a gate of the kind {}",
@@ -307,24 +310,40 @@ def searched_kinds() -> tuple[str, ...]:
     return tuple(name for name, kind in KINDS.items() if kind.searched)
 
 
-_POSITIONS = ({"H", "W"}, {"L"})
+_POSITIONS = ({"H", "W"}, {"L"}, {"D", "H", "W"})
 
 
 def _is_static(seen: Variation) -> bool:
     return seen.static
 
 
+def _is_scalar(seen: Variation) -> bool:
+    return _is_own(seen) and not seen.along and not seen.shares_paths
+
+
 def _is_channel(seen: Variation) -> bool:
-    return _is_own(seen) and seen.along <= {"C"} and not seen.shares_paths
+    return _is_own(seen) and seen.along == {"C"} and not seen.shares_paths
 
 
 def _is_spatial(seen: Variation) -> bool:
-    return _is_own(seen) and seen.along in _POSITIONS and not seen.shares_paths
+    return _is_own(seen) and seen.along == {"H", "W"} and not seen.shares_paths
+
+
+def _is_sequence(seen: Variation) -> bool:
+    return _is_own(seen) and seen.along == {"L"} and not seen.shares_paths
+
+
+def _is_volume(seen: Variation) -> bool:
+    return _is_own(seen) and seen.along == {"D", "H", "W"} and not seen.shares_paths
+
+
+def _is_grouped(seen: Variation) -> bool:
+    return _is_own(seen) and "G" in seen.along and "B" not in seen.along
 
 
 def _is_strip(seen: Variation) -> bool:
     others = seen.along - {"C"}
-    return _is_own(seen) and len(others) == 1 and others != {"B"} and seen.along != {"L"}
+    return _is_own(seen) and len(others) == 1 and not others & {"B", "G"} and seen.along != {"L"}
 
 
 def _is_branch(seen: Variation) -> bool:
@@ -362,6 +381,38 @@ register_kind(
         "one value per position",
         _is_spatial,
         traits=frozenset({MAP, HAS_NEUTRAL}),
+    )
+)
+register_kind(
+    Kind(
+        "scalar",
+        "one value per image",
+        _is_scalar,
+        traits=frozenset({HAS_NEUTRAL}),
+    )
+)
+register_kind(
+    Kind(
+        "sequence",
+        "one value per position of a sequence",
+        _is_sequence,
+        traits=frozenset({HAS_NEUTRAL}),
+    )
+)
+register_kind(
+    Kind(
+        "volume",
+        "one value per position of a volume",
+        _is_volume,
+        traits=frozenset({HAS_NEUTRAL}),
+    )
+)
+register_kind(
+    Kind(
+        "grouped",
+        "values per group of channels, or per view of an image",
+        _is_grouped,
+        traits=frozenset({HAS_NEUTRAL}),
     )
 )
 register_kind(

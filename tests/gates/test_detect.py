@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnscope.errors import InputError
-from attnscope.gates.detect import find_gates
+from attnscope.gates.detect import find_gates, inspect_gates
 from attnscope.gates.hooks import edit_gates, watch_gates
 from attnscope.kinds import KINDS
 from attnscope.networks.build import build_model
@@ -22,7 +22,6 @@ from tests.gates.nets import (
     pictures,
     state_of,
 )
-from tests.making import refused
 
 
 def test_every_field_of_a_gate_is_known_by_hand() -> None:
@@ -112,7 +111,7 @@ def test_maps_of_one_pixel_take_a_larger_sample_and_are_then_known_by_place() ->
     assert list(seen) == list(expected)
 
 
-def test_a_network_of_one_size_with_maps_of_one_pixel_is_refused_by_name() -> None:
+def test_a_gate_of_unclear_axes_is_listed_and_does_not_hide_the_others() -> None:
     class OneSize(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -120,13 +119,17 @@ def test_a_network_of_one_size_with_maps_of_one_pixel_is_refused_by_name() -> No
             self.fc = nn.Linear(3 * 16, 2)
 
         def forward(self, x: Tensor) -> Tensor:
+            if x.shape[2:] != (32, 32):
+                raise ValueError("one size only")
+            x = x * torch.sigmoid(self.gate(x.mean((2, 3))))[:, :, None, None]
             small = F.avg_pool2d(x, 32)
             small = small * torch.sigmoid(self.gate(small.flatten(1)))[:, :, None, None]
             return self.fc(torch.cat([small.flatten(1), x[:, :, :3, :5].flatten(1)], 1))
 
     model = OneSize()
-    with refused("AS407", names=("(3, 3, 1, 1)",)):
-        find_gates(model, pictures())
+    found = inspect_gates(model, pictures())
+    assert [(gate.kind, gate.axes) for gate in found.gates] == [("channel", "NC")]
+    assert [ungated.code for ungated in found.ungated] == ["size"]
 
 
 def test_names_drop_the_wrapper() -> None:
@@ -137,7 +140,12 @@ def test_names_drop_the_wrapper() -> None:
 
 def test_one_image_without_a_batch_axis() -> None:
     class OneImage(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
         def forward(self, x: Tensor) -> Tensor:  # (3, H, W)
+            x = self.conv(x)
             return x * torch.sigmoid(x.mean((1, 2)))[:, None, None] * torch.sigmoid(x.mean(0))
 
     model, x = OneImage(), images()[0]
@@ -148,7 +156,7 @@ def test_one_image_without_a_batch_axis() -> None:
     ]
     with watch_gates(model, gates) as seen:
         plain = model(x)
-    assert torch.equal(seen[""], torch.sigmoid(x.mean((1, 2)))[None])
+    assert torch.equal(seen[""], torch.sigmoid(model.conv(x).mean((1, 2)))[None])
     assert seen["#2"].shape == (1, SIZE, SIZE)
     with edit_gates(model, {"": lambda g, f: 2 * g}, gates):
         assert torch.equal(model(x), 2 * plain)

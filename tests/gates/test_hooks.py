@@ -276,7 +276,7 @@ def test_a_spatial_gate_over_tokens_as_a_factor() -> None:
     torch.manual_seed(0)
     model, x = Tokens().eval(), torch.rand(3, 3, 8, 8)
     (gate,) = find_gates(model, x)
-    assert (gate.kind, gate.layout) == ("spatial", "NLC")
+    assert (gate.kind, gate.layout) == ("spatial", "N(HW)C")
     own: list[Tensor] = []
 
     def see(value: Tensor, features: Tensor) -> Tensor:
@@ -355,7 +355,7 @@ def test_an_expanded_gate_that_starts_to_vary_is_refused() -> None:
     gates = find_gates(model, x)
     assert [g.kind for g in gates] == ["channel"]
     model.varies = True
-    with watch_gates(model, gates), refused("AS404", names=("axis W",)):
+    with watch_gates(model, gates), refused("AS404", names=("axis H",)):
         model(x)
 
 

@@ -212,8 +212,8 @@ SPELLINGS = {
     ),
     "two factors, one a number an image": Spelling(
         lambda net, y: y * (channel(net, y) * torch.sigmoid(y.mean((1, 2, 3), keepdim=True))),
-        kinds=("channel", "channel"),
-        axes=("NC", "NC"),
+        kinds=("channel", "scalar"),
+        axes=("NC", "N"),
         names=("", "#2"),
     ),
     "stretched and clamped": Spelling(
@@ -278,17 +278,17 @@ SPELLINGS = {
         layout="NHWC",
     ),
     "NLC": Spelling(
-        lambda net, y: nlc(y) * torch.sigmoid(logits(net, y))[:, None, :], layout="NLC"
+        lambda net, y: nlc(y) * torch.sigmoid(logits(net, y))[:, None, :], layout="N(HW)C"
     ),
     "NLC, map": Spelling(
         lambda net, y: nlc(y) * torch.sigmoid(nlc(y).mean(2, keepdim=True)),
         lambda net, y: torch.sigmoid(nlc(y).mean(2)).view(-1, *y.shape[2:]),
         ("spatial",),
-        ("NL",),
-        layout="NLC",
+        ("NHW",),
+        layout="N(HW)C",
     ),
     "NCL": Spelling(
-        lambda net, y: y.flatten(2) * torch.sigmoid(logits(net, y))[:, :, None], layout="NCL"
+        lambda net, y: y.flatten(2) * torch.sigmoid(logits(net, y))[:, :, None], layout="NC(HW)"
     ),
     "softmax over channels": Spelling(
         lambda net, y: y * column(logits(net, y).softmax(1)),

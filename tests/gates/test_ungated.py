@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnscope.gates.detect import find_gates, inspect_gates
+from attnscope.gates.hooks import watch_gates
 from attnscope.kinds import NOT_A_GATE
 from tests.gates.nets import (
     CHANNELS,
@@ -174,11 +175,33 @@ def test_an_unknown_operation_is_named() -> None:
     )  # fmt: skip
 
 
-def test_a_gate_over_rows_that_are_not_images_is_listed_with_a_reason() -> None:
+def test_groups_that_share_an_axis_with_the_images_are_read_by_image_and_group() -> None:
     def grouped(net: Net, y: Tensor) -> Tensor:
         groups = y.reshape(-1, 3, *y.shape[2:])
         return (groups * torch.sigmoid(groups.mean((2, 3), keepdim=True))).view_as(y)
 
-    found = inspect_gates(Net(grouped), images())
-    assert found.gates == []
-    assert [u.code for u in found.ungated] == ["no-batch-axis"]
+    model = Net(grouped)
+    (gate,) = find_gates(model, images())
+    assert (gate.kind, gate.axes, gate.layout, gate.rows_per_image) == (
+        "grouped", "NGC", "(NG)CHW", 2,
+    )  # fmt: skip
+    with watch_gates(model, [gate]) as seen:
+        model(images(5))
+    y = model.conv(images(5))
+    assert torch.equal(seen[gate.name], y.mean((2, 3)).sigmoid().view(5, 2, 3))
+
+
+def test_rows_with_the_images_after_one_another_are_told_by_their_values() -> None:
+    def views(net: Net, y: Tensor) -> Tensor:
+        both = torch.cat([y, y.flip(3).relu()])
+        return (both * torch.sigmoid(both.mean((2, 3), keepdim=True))).chunk(2)[1]
+
+    model = Net(views)
+    (gate,) = find_gates(model, images())
+    assert (gate.axes, gate.layout) == ("NGC", "(GN)CHW")
+    with watch_gates(model, [gate]) as seen:
+        model(images(5))
+    y = model.conv(images(5))
+    by_hand = y.flip(3).relu().mean((2, 3)).sigmoid()
+    torch.testing.assert_close(seen[gate.name][:, 1], by_hand)
+    assert not torch.allclose(seen[gate.name][:, 0], by_hand)

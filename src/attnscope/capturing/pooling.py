@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from attnscope.gates.axes import letters_of, parse_layout, split_axes
 from attnscope.gates.hooks import Edit
-from attnscope.kinds import AXES, Gate
+from attnscope.kinds import Gate
 
 
 def pooling_edits(gates: Sequence[Gate], inputs: dict[str, Tensor]) -> dict[str, Edit]:
@@ -36,23 +37,24 @@ def _pooled(features: Tensor, shape: torch.Size, gate: Gate) -> Tensor:
         shape: of the gate, which broadcasts to them.
         gate: what the axes are.
     """
-    layout = gate.layout
-    sizes = (1,) * (features.ndim - len(shape)) + tuple(shape)
-    order = [letter for letter in AXES if letter in layout]
-    values = features.permute([layout.index(letter) for letter in order])
-    # One number for all channels is read as a channel gate (N, 1), and its input so as well.
+    layout = parse_layout(gate.layout)
+    shape = torch.Size((1,) * (features.ndim - len(shape)) + tuple(shape))
+    # The mean over an axis that the gate has only in length 1, such as one value for all channels.
     over = [
         axis
-        for axis, letter in enumerate(order)
-        if letter not in gate.axes or sizes[layout.index(letter)] == 1
+        for axis, token in enumerate(layout)
+        if not set(token) & set(gate.axes) or shape[axis] == 1
     ]
-    own = [
-        1 if axis in over else values.shape[axis]
-        for axis, letter in enumerate(order)
-        if letter in gate.axes
-    ]
+    values = features
     if over:  # a sum over no axes would be one over all
         # In single precision whatever the features are in; mean is slow in bfloat16 on a CPU.
-        total = values.sum(over, dtype=torch.float32)
-        values = total / math.prod(values.shape[axis] for axis in over)
-    return values.float().reshape(own)
+        total = values.sum(over, keepdim=True, dtype=torch.float32)
+        values = total / math.prod(features.shape[axis] for axis in over)
+    values = split_axes(values.float(), layout, gate.rows_per_image, gate.grid or (0, 0))
+    return values.reshape(
+        [
+            size
+            for letter, size in zip(letters_of(layout), values.shape, strict=True)
+            if letter in gate.axes
+        ]
+    )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from attnscope.errors import InputError, first_line
-from attnscope.gates.axes import grid_of_row, layout_of
-from attnscope.gates.finder import Finder, Place, Use, look
+from attnscope.errors import InputError
+from attnscope.gates.axes import Layout, format_layout, grid_of
+from attnscope.gates.finder import Finder, Place, Use
+from attnscope.gates.inputs import Inputs
+from attnscope.gates.probes import Probes, probe
 from attnscope.kinds import (
     AXES,
     KINDS,
     MAP,
+    PER_CHANNEL,
     Gate,
     Kind,
     Ungated,
@@ -54,7 +57,7 @@ class Inspection:
         return gate_table(self.gates) + (html_table(head, others) if others else "")
 
 
-def find_gates(model: nn.Module, images: Tensor, kinds: Sequence[str] | None = None) -> list[Gate]:
+def find_gates(model: nn.Module, images: Any, kinds: Sequence[str] | None = None) -> list[Gate]:
     """Return the gates of a network in the order in which they multiply.
 
     A gate is a bounded activation (sigmoid, softmax ...) whose output multiplies a feature map by
@@ -64,57 +67,57 @@ def find_gates(model: nn.Module, images: Tensor, kinds: Sequence[str] | None = N
     return inspect_gates(model, images, kinds).gates
 
 
-def inspect_gates(
-    model: nn.Module, images: Tensor, kinds: Sequence[str] | None = None
-) -> Inspection:
+def inspect_gates(model: nn.Module, images: Any, kinds: Sequence[str] | None = None) -> Inspection:
     """Return the gates of a network, and why its other bounded activations are not gates.
 
-    The network runs in eval mode without gradients and is unchanged afterwards. The axes that grow
-    with the image are the spatial axes. If the sample does not show them (a map of 1×1, channels
-    last), the network also runs on a larger sample.
+    The network runs in eval mode without gradients and is unchanged afterwards. It runs on the
+    sample, on a sample with one image more, and once for each spatial dimension, which is doubled
+    then. This shows which axes hold images, channels and positions (`attnscope.gates.axes`).
 
     Args:
-        model: any network whose forward takes ``images``.
-        images: a small sample, normalized as the network expects it and on its device:
-            ``(N, 3, H, W)``, or one image ``(3, H, W)`` for a network without a batch axis.
+        model: any network.
+        images: a small sample, normalized as the network expects it and on its device. Usually
+            ``(N, 3, H, W)``, or one image ``(3, H, W)`` for a network without a batch axis. Also
+            sequences ``(N, C, L)``, volumes ``(N, C, D, H, W)``, a list with one entry per image,
+            or a dict or dataclass of tensors that share their first axis. A tuple holds several
+            arguments.
         kinds: names of the kinds to find. By default all but ``full`` (gates with the same shape as
             the features) and ``static`` (gates that do not depend on the input).
 
     Raises:
-        InputError: AS401 to AS407; or a kind is not registered.
+        InputError: AS405 or AS406; or a kind is not registered.
     """
-    return inspect_call(model, (images,), {}, kinds)
+    inputs = Inputs.of(images)
+    return inspect_call(model, inputs.args, {}, kinds)
 
 
 def inspect_call(
     model: nn.Module,
     args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    kwargs: Mapping[str, Any],
     kinds: Sequence[str] | None = None,
 ) -> Inspection:
-    """Do what `inspect_gates` does for a forward with any arguments. The images come first."""
+    """Do what `inspect_gates` does for a forward with any arguments."""
     kinds = searched_kinds() if kinds is None else kinds
     for kind in kinds:
         KINDS.find(kind)
-    first = last = look(model, args, kwargs)
-    refused = ""
-    while args and first.unclear(last):
-        images = args[0]
-        if not isinstance(images, Tensor) or images.ndim not in (3, 4):
+    inputs = Inputs(args, kwargs)
+    first = probe(model, inputs)
+    last = first
+    while last.is_unclear():
+        larger = last.inputs
+        for axis in last.spatial.values():
+            larger = larger.doubled(axis)
+        if larger.main is None or max(larger.main.shape) > 2 * _LARGE:
             break
-        if last is not first and max(images.shape[-2:]) >= _LARGE:
-            break
-        batch = images if images.ndim == 4 else images[None]
-        batch = nn.functional.interpolate(batch, scale_factor=2.0)
-        args = (batch if images.ndim == 4 else batch[0], *args[1:])
         try:
-            last = look(model, args, kwargs)
+            enlarged = probe(model, larger)
         except InputError:
             raise
-        except Exception as error:  # a network that takes one size only may raise anything
-            refused = first_line(error)
+        except Exception:  # a network that takes one size only may raise anything
             break
-    return _conclude(first, last, refused, kinds)
+        last = enlarged
+    return _conclude(first.sample, last, kinds)
 
 
 @dataclass(frozen=True)
@@ -123,67 +126,76 @@ class _Found:
 
     use: Use
     """The multiplication on the sample."""
-    larger: Use
-    """The multiplication on the larger sample."""
-    layout: str
+    layout: Layout
     kind: Kind
     axes: str
+    aspect: float
+    """Height of the images over their width."""
 
 
-def _read(first: Use, use: Use, layout: str | None, images: int | None) -> _Found | Reason:
-    """Return kind and axes of a gate on the larger sample, or the reason why it is not a gate."""
-    if layout is None:
-        return "no-features", ""
-    along = {letter for letter, moves in zip(layout, use.aligned, strict=True) if moves} - {"N"}
-    rows = (1,) * (len(use.features) - len(use.gate)) + use.gate
-    if use.static:
-        kind = kind_of(_variation(use, along, set()))
-        return _Found(first, use, layout, kind, _in_order(along))
-    if images is not None and use.features[0] != images:
-        return "no-batch-axis", ""
-    if images is not None and images > 1 and rows[0] == 1:
-        return "whole-batch", ""
-    sizes = {letter for letter, n in zip(layout, use.features, strict=True) if n > 1}
-    seen = _variation(use, along, sizes - {"N"})
-    kind = kind_of(seen)
-    is_summed = {layout.index(letter) for letter in along} <= use.summed
-    if MAP in kind.traits and use.is_distribution and is_summed:
+def _read(first: Use, probes: Probes) -> _Found | Reason:
+    """Return kind and axes of a gate, or the reason why it is not a gate."""
+    place = first.mark.place
+    use = probes.sample.uses.get(place, first)
+    if use.softmax_axes and use.softmax_axes <= use.summed and probes.are_spatial(place):
         return "pooling", ""
-    # One value for all channels is returned as a channel gate (N, 1).
-    read = along if along or seen.everywhere else {"C"}
-    return _Found(first, use, layout, kind, _in_order(read | ({"N"} & set(layout))))
+    layout = probes.layout(place)
+    if layout is None:
+        return "size", ""
+    batch = probes.batch
+    positions = {letter for token in layout for letter in token} - set("NCBG1")
+    if not positions and len(layout) > 2:
+        return "no-features", ""
+    varies = probes.varies(place)
+    along = {
+        letter for token, moves in zip(layout, varies, strict=True) if moves for letter in token
+    }
+    along -= {"N", "1"}
+    if use.static:
+        return _found(first, layout, along, set(), probes)
+    if batch is not None and not any("N" in token for token in layout):
+        return "no-batch-axis", ""
+    rows = (1,) * (len(use.features) - len(use.gate)) + use.gate
+    axis = next((i for i, token in enumerate(layout) if "N" in token), None)
+    if axis is not None and use.features[axis] > 1 and rows[axis] == 1:
+        return "whole-batch", ""
+    sizes = zip(layout, probes.largest(place), strict=True)
+    longer = {letter for token, size in sizes if size > 1 for letter in token} - {"N"}
+    found = _found(first, layout, along, longer, probes)
+    is_summed = {i for i, token in enumerate(layout) if along & set(token)} <= use.summed
+    if MAP in found.kind.traits and use.is_distribution and is_summed:
+        return "pooling", ""
+    return found
+
+
+def _found(
+    first: Use, layout: Layout, along: set[str], features: set[str], probes: Probes
+) -> _Found:
+    use = probes.sample.uses.get(first.mark.place, first)
+    seen = Variation(
+        along=frozenset(along),
+        features=frozenset(features),
+        own_shape=probes.has_own_shape(first.mark.place),
+        static=use.static,
+        shares_paths=use.mark.activation == "softmax" and not use.is_distribution,
+    )
+    kind = kind_of(seen)
+    own = {letter for token in layout for letter in token} & {"N"} if not use.static else set()
+    if PER_CHANNEL in kind.traits:
+        own |= {"C"} & set(layout)  # one value for all channels is read as (N, 1)
+    return _Found(first, layout, kind, _in_order(along | own), probes.aspect)
 
 
 def _in_order(letters: set[str]) -> str:
     return "".join(letter for letter in AXES if letter in letters)
 
 
-def _variation(use: Use, along: set[str], features: set[str]) -> Variation:
-    return Variation(
-        along=frozenset(along),
-        features=frozenset(features),
-        own_shape=use.gate == use.features,
-        static=use.static,
-        shares_paths=use.mark.activation == "softmax" and not use.is_distribution,
-    )
-
-
-def _conclude(first: Finder, last: Finder, refused: str, kinds: Sequence[str]) -> Inspection:
+def _conclude(first: Finder, last: Probes, kinds: Sequence[str]) -> Inspection:
     """Name the gates, and give the reason why each other bounded activation is not a gate."""
     found: list[_Found] = []
     reasons = dict(first.reasons)
-    for place, use in first.uses.items():
-        larger = last.uses.get(place, use)
-        layout = layout_of(use.features, larger.features, larger.aligned, first.images is not None)
-        if layout is None and refused:
-            name = _path(use, first.bare) or "of the network"
-            raise InputError(
-                "AS407",
-                f"the kind of the gate {name} cannot be determined: a tensor of shape {use.gate} "
-                f"multiplies one of shape {use.features}, and the network refuses larger images "
-                f"({refused}); use a sample on which the feature maps are larger than 1×1",
-            )
-        read = _read(use, larger, layout, first.images)
+    for use in first.uses.values():
+        read = _read(use, last)
         if isinstance(read, _Found):
             if read.axes and read.kind.name in kinds:
                 found.append(read)
@@ -214,17 +226,18 @@ def _named(found: Sequence[_Found], bare: set[str]) -> dict[Place, Gate]:
         gates[mark.place] = Gate(
             name=name if number == 1 else f"{name}#{number}",
             kind=each.kind.name,
-            channels=use.features[each.layout.index("C")],
-            grid=_grid(use.features, each.layout) if MAP in each.kind.traits else None,
+            channels=_size_of("C", use.features, each.layout),
+            grid=_grid(use.features, each) if MAP in each.kind.traits else None,
             activation=mark.activation,
             lo=mark.bounds[0],
             hi=mark.bounds[1],
-            neutral=each.larger.neutral,
+            neutral=use.neutral,
             made_in=mark.made_in,
             call=mark.call,
             form=mark.form,
             applied_in=use.applied_in,
-            layout=each.layout,
+            layout=format_layout(each.layout),
+            rows_per_image=_rows_per_image(use, each.layout),
             axes=each.axes,
         )
     return gates
@@ -238,7 +251,20 @@ def _path(use: Use, bare: set[str]) -> str:
     return made_in
 
 
-def _grid(features: tuple[int, ...], layout: str) -> tuple[int, int]:
-    if "L" in layout:
-        return grid_of_row(features[layout.index("L")])
-    return features[layout.index("H")], features[layout.index("W")]
+def _size_of(letter: str, features: Sequence[int], layout: Layout) -> int:
+    """Return the length of the axis of this letter alone, and 1 if there is none."""
+    return features[layout.index(letter)] if letter in layout else 1
+
+
+def _rows_per_image(use: Use, layout: Layout) -> int:
+    """Return the number of rows per image, if an axis holds images and something else, else 1."""
+    axis = next((i for i, token in enumerate(layout) if len(token) > 1 and "N" in token), None)
+    return 1 if axis is None or use.batch is None else use.features[axis] // use.batch
+
+
+def _grid(features: Sequence[int], found: _Found) -> tuple[int, int]:
+    layout = found.layout
+    for token in ("HW", "L"):
+        if token in layout:
+            return grid_of(features[layout.index(token)], found.aspect)
+    return _size_of("H", features, layout), _size_of("W", features, layout)

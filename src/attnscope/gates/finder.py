@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from attnscope.errors import InputError
-from attnscope.gates.axes import is_plain
+from attnscope.errors import InputError, first_line
+from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.modes import eval_mode
 from attnscope.gates.ops.operation import Known, Operation
@@ -63,18 +63,32 @@ class Use:
     """The value of the gate that leaves the features unchanged."""
     summed: frozenset[int] = frozenset()
     """Axes over which the product was summed later."""
+    batch: int | None = None
+    """Number of images of the forward."""
+    rows: Tensor | None = None
+    """The gate, kept if its first axis is not the batch."""
+    softmax: tuple[int, ...] = ()
+    """Axes of the gate, counted from the end, over which a softmax sums to one."""
 
     @property
     def aligned(self) -> tuple[bool, ...]:
         """For each axis of the features, whether the gate varies along it."""
         return (False,) * (len(self.features) - len(self.varies)) + self.varies
 
+    @property
+    def softmax_axes(self) -> frozenset[int]:
+        """Axes of the features over which the gate is a softmax."""
+        return frozenset(axis + len(self.features) for axis in self.softmax)
+
 
 class Finder(Tracer):
     """Records where gates multiply in a forward, and where other activations end."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, batched: bool = True) -> None:
         super().__init__(model)
+        self.batched = batched
+        self.error = ""
+        """Why the forward failed."""
         self.uses: dict[Place, Use] = {}
         self.activations: dict[tuple[str, int], str] = {}
         self.reasons: dict[tuple[str, int], tuple[str, str]] = {}
@@ -87,8 +101,7 @@ class Finder(Tracer):
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record the batch size."""
-        images = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
-        self.images = None if images is None or images.ndim == 3 else images.shape[0]
+        self.images = Inputs(args, kwargs).batch_size(self.batched)
 
     def bounds_of(self, tensor: Tensor) -> Bounds | None:
         """Return minimum and maximum of a static tensor, and None for any other tensor."""
@@ -127,14 +140,18 @@ class Finder(Tracer):
             ]
             if not all(still):
                 varies[start:] = [not constant for constant in still]
-        softmax = mark.activation == "softmax" and self.images is not None
+        softmax = mark.activation == "softmax"
+        is_row = self.images is not None and gate.ndim and gate.shape[0] not in (1, self.images)
         return Use(
             mark,
             tuple(gate.shape),
             tuple(varies),
-            softmax and _is_distribution(gate, mark.bounds, varies),
+            softmax and self.images is not None and _is_distribution(gate, mark.bounds, varies),
             self.is_static(gate),
             self.running,
+            batch=self.images,
+            rows=gate.detach().float().clone() if is_row else None,
+            softmax=_softmax_axes(gate, mark.bounds) if softmax else (),
         )
 
     def note(
@@ -177,25 +194,38 @@ class Finder(Tracer):
                 axes = [axes] if isinstance(axes, int) else axes
                 use.summed |= {axis % argument.ndim for axis in axes}
 
-    def unclear(self, last: Finder) -> bool:
-        """Return whether the axes of some features are still ambiguous after a larger sample.
 
-        Args:
-            last: the forward on the larger sample, or this one.
-        """
-        return not all(
-            is_plain(use.features, use.aligned, self.images is not None)
-            or use.features != last.uses.get(place, use).features
-            for place, use in self.uses.items()
-        )
+def look(model: nn.Module, inputs: Inputs, batched: bool = True, *, whole: bool = True) -> Finder:
+    """Run the network once, in eval mode and without gradients, and return what was found.
 
-
-def look(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Finder:
-    """Run the network once, in eval mode and without gradients, and return what was found."""
-    finder = Finder(model)
-    with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]), finder:
-        model(*args, **kwargs)
+    Args:
+        model: any network.
+        inputs: its arguments.
+        batched: whether the first axis of the inputs is the batch.
+        whole: whether an exception of the network is raised. Otherwise it is kept in
+            `Finder.error`, with what was found before it.
+    """
+    finder = Finder(model, batched)
+    with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            with finder:
+                model(*inputs.args, **inputs.kwargs)
+        except Exception as error:  # a network may raise anything on a variant
+            if whole:
+                raise
+            finder.error = first_line(error)
     return finder
+
+
+def _softmax_axes(gate: Tensor, bounds: Bounds) -> tuple[int, ...]:
+    """Return the axes, counted from the end, along which the values sum to one."""
+    values = (gate.detach().float() - bounds[0]) / (bounds[1] - bounds[0])
+    found = []
+    for axis in range(-gate.ndim, 0):
+        sums = values.sum(axis)
+        if gate.shape[axis] > 1 and torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
+            found.append(axis)
+    return tuple(found)
 
 
 def _is_distribution(gate: Tensor, bounds: Bounds, varies: Sequence[bool]) -> bool:

@@ -28,11 +28,19 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.errors import InputError
-from attnscope.gates.axes import grid_of_row
+from attnscope.gates.axes import (
+    Layout,
+    grid_of,
+    join_axes,
+    letters_of,
+    parse_layout,
+    split_axes,
+)
 from attnscope.gates.detect import inspect_call
 from attnscope.gates.finder import Place, refuse_checkpoint
+from attnscope.gates.inputs import Inputs
 from attnscope.gates.tracer import Product, Tracer
-from attnscope.kinds import AXES, MAP, Gate
+from attnscope.kinds import MAP, Gate
 
 Edit = Callable[[Tensor, Tensor], Tensor]
 """``fn(gate, features) -> gate``, both in the shapes that are multiplied."""
@@ -136,8 +144,10 @@ class _Server(Tracer):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.listeners: list[_Listener] = []
+        self.batch: int | None = None
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.batch = Inputs(args, kwargs).batch_size()
         model = self._model()
         waiting = [listener for listener in self.listeners if listener.gates is None]
         if waiting and model is not None:
@@ -164,7 +174,7 @@ class _Server(Tracer):
             listener.fired.add(site.name)
         for listener, site in known:
             if site and listener.values is not None and site.name not in listener.values:
-                listener.values[site.name] = _read(edited.detach(), site).clone()
+                listener.values[site.name] = _read(edited.detach(), site, self.batch).clone()
         return edited
 
     def finish(self) -> None:
@@ -204,14 +214,18 @@ def _serve(model: nn.Module, listener: _Listener) -> Iterator[None]:
         del _servers[model]
 
 
-def _read(values: Tensor, gate: Gate) -> Tensor:
-    """Return the values of a gate with its own axes only, in the order of `AXES`."""
-    layout = gate.layout
+def _read(values: Tensor, gate: Gate, batch: int | None) -> Tensor:
+    """Return the values of a gate with its own axes only, in the order of `AXES`.
+
+    Args:
+        values: the tensor that multiplies the features.
+        gate: the gate.
+        batch: number of images of the forward, None if it is unknown.
+    """
+    layout = parse_layout(gate.layout)
     values = values.reshape((1,) * (len(layout) - values.ndim) + tuple(values.shape))
-    order = [letter for letter in AXES if letter in layout]
-    values = values.permute([layout.index(letter) for letter in order])
-    for axis in reversed(range(len(order))):
-        if order[axis] in gate.axes:
+    for axis, token in enumerate(layout):
+        if set(token) & set(gate.axes):
             continue
         one = values.narrow(axis, 0, 1)
         # `repeat` and the like write copies. (`expand` gives a stride of 0.)
@@ -222,15 +236,40 @@ def _read(values: Tensor, gate: Gate) -> Tensor:
         ):
             raise InputError(
                 "AS404",
-                f"the gate {gate.name} varies along the axis {order[axis]} in this forward, but "
+                f"the gate {gate.name} varies along the axis {token} in this forward, but "
                 "was constant along it on the sample; find the gates on a larger sample",
             )
-        values = one.squeeze(axis)
-    if "N" not in layout and gate.per_image:
+        values = one
+    values = split_axes(values, layout, _rows_per_image(values, gate, layout, batch), _grid(gate))
+    letters = letters_of(layout)
+    for axis in reversed(range(len(letters))):
+        if letters[axis] not in gate.axes:
+            values = values.squeeze(axis)
+    if "N" not in gate.layout and gate.per_image:
         values = values[None]
-    if "L" in gate.axes and gate.has(MAP):
-        values = values.reshape(len(values), *grid_of_row(values.shape[1]))
+    if "L" in gate.axes and gate.has(MAP):  # as version 0.1 recorded tokens
+        values = values.reshape(len(values), *grid_of(values.shape[1]))
     return values
+
+
+def _rows_per_image(values: Tensor, gate: Gate, layout: Layout, batch: int | None) -> int:
+    """Return the number of rows per image in this forward."""
+    for token, size in zip(layout, values.shape, strict=True):
+        if len(token) > 1 and "N" in token and size > 1:
+            if batch is not None and size % batch == 0:
+                return size // batch
+            if "G" in token and size % gate.rows_per_image == 0:
+                return gate.rows_per_image  # the number of groups is a constant of the network
+            raise InputError(
+                "AS407",
+                f"the gate {gate.name} has {size} rows, but the number of images is unknown; call "
+                "the network itself, and not one of its parts",
+            )
+    return 1
+
+
+def _grid(gate: Gate) -> tuple[int, int]:
+    return gate.grid or (0, 0)
 
 
 def as_factor(values: Tensor, gate: Gate) -> Tensor:
@@ -248,15 +287,15 @@ def as_factor(values: Tensor, gate: Gate) -> Tensor:
         A tensor with the axes `Gate.layout`, of length 1 where the gate does not vary:
         ``(N, C, 1, 1)`` or ``(N, 1, H, W)``.
     """
-    order = [letter for letter in AXES if letter in gate.layout]
-    if "L" in gate.axes and gate.has(MAP):
+    layout = parse_layout(gate.layout)
+    if "L" in gate.axes and gate.has(MAP):  # as version 0.1 recorded tokens
         values = values.flatten(1)
     if "N" not in gate.layout and gate.per_image:
         values = values[0]
-    for axis, letter in enumerate(order):
+    for axis, letter in enumerate(letters_of(layout)):
         if letter not in gate.axes:
             values = values.unsqueeze(axis)
-    return values.permute([order.index(letter) for letter in gate.layout])
+    return join_axes(values, layout)
 
 
 def _as_shape_of(edited: Tensor, gate: Tensor, name: str) -> Tensor:
