@@ -72,6 +72,8 @@ class Gate:
     """Path of the module whose forward runs the activation."""
     call: int = 0
     """Index of the activation among the bounded activations of that module in one forward."""
+    entry: int = 0
+    """How often the module had been entered before in the same forward."""
     form: str = ""
     """Operations between the activation and the multiplication, such as ``add 1``."""
     applied_in: str = ""

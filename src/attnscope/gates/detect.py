@@ -234,6 +234,7 @@ def _named(found: Sequence[_Found], bare: set[str]) -> dict[Place, Gate]:
             neutral=use.neutral,
             made_in=mark.made_in,
             call=mark.call,
+            entry=mark.entry,
             form=mark.form,
             applied_in=use.applied_in,
             layout=format_layout(each.layout),

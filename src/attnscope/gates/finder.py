@@ -17,7 +17,7 @@ from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.modes import eval_mode
 from attnscope.gates.ops.operation import Known, Operation
-from attnscope.gates.tracer import Product, Tracer
+from attnscope.gates.tracer import Product, Tracer, own_level
 
 Place = tuple[str, int, str]
 """The identity of a gate: `attnscope.gates.marks.Mark.place`."""
@@ -205,8 +205,13 @@ def look(model: nn.Module, inputs: Inputs, batched: bool = True, *, whole: bool 
         whole: whether an exception of the network is raised. Otherwise it is kept in
             `Finder.error`, with what was found before it.
     """
-    finder = Finder(model, batched)
-    with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with (
+        own_level(),
+        eval_mode(model),
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+    ):
+        finder = Finder(model, batched)
         try:
             with finder:
                 model(*inputs.args, **inputs.kwargs)

@@ -39,6 +39,7 @@ from attnscope.gates.axes import (
 from attnscope.gates.detect import inspect_call
 from attnscope.gates.finder import Place, refuse_checkpoint
 from attnscope.gates.inputs import Inputs
+from attnscope.gates.marks import Mark
 from attnscope.gates.tracer import Product, Tracer
 from attnscope.kinds import MAP, Gate
 
@@ -127,6 +128,17 @@ class _Listener:
         self.gates = [g for g in gates if self.values is not None or g.name in self.edits]
         self.by_place = {(gate.made_in, gate.call, gate.form): gate for gate in self.gates}
 
+    def begin_part(self, path: str) -> None:
+        """Reset the state before a part of the network is called without the network.
+
+        The values of gates in other parts are kept, so that all of them can be read after the
+        parts were called one by one.
+        """
+        self.edited.clear()
+        for gate in self.gates or ():
+            if self.values is not None and _is_within(gate.made_in, path):
+                self.values.pop(gate.name, None)
+
     def begin(self) -> None:
         """Reset the state at the start of a forward."""
         self.fired.clear()
@@ -157,10 +169,17 @@ class _Server(Tracer):
         for listener in self.listeners:
             listener.begin()
 
+    def begin_part(self, path: str) -> None:
+        self.batch = None
+        for listener in self.listeners:
+            listener.begin_part(path)
+
     def meet(self, product: Product) -> Tensor:
         place, gate, other = product.mark.place, product.gate, product.features
         known = [(listener, listener.by_place.get(place)) for listener in self.listeners]
         edited = gate
+        if any(site is not None for _, site in known) and (self.called or product.mark.outside):
+            self._check_part(product.mark)
         for listener, site in known:
             if site is None:
                 continue
@@ -177,6 +196,21 @@ class _Server(Tracer):
                 listener.values[site.name] = _read(edited.detach(), site, self.batch).clone()
         return edited
 
+    def _check_part(self, mark: Mark) -> None:
+        """Refuse a gate that cannot be identified if only a part of the network is called."""
+        repeated = any(
+            gate.entry > 0 and _is_within(gate.made_in, self.called)
+            for listener in self.listeners
+            for gate in listener.gates or ()
+        )
+        if mark.outside or repeated or not _is_within(mark.made_in, self.called):
+            what = "a method of the network" if mark.outside else f"the module {self.called}"
+            raise InputError(
+                "AS413",
+                f"the gate in {mark.made_in or 'the network'} cannot be identified, because {what} "
+                "was called, which bypasses the network's __call__; call the network itself",
+            )
+
     def finish(self) -> None:
         for listener in self.listeners:
             silent = [g.name for g in listener.gates or () if g.name not in listener.fired]
@@ -187,6 +221,11 @@ class _Server(Tracer):
                     f"the gate {silent[0]} did not multiply anything in this forward (gates that "
                     f"did: {fired}); find the gates again on the input of this forward",
                 )
+
+
+def _is_within(path: str, module: str) -> bool:
+    """Return whether a path is that of a module or of one inside it."""
+    return not module or path == module or path.startswith(f"{module}.")
 
 
 _servers: weakref.WeakKeyDictionary[nn.Module, _Server] = weakref.WeakKeyDictionary()

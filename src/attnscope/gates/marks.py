@@ -34,6 +34,10 @@ class Mark:
     """The places of the factors, for a product of gates of different shapes."""
     copied: frozenset[int] = frozenset()
     """Axes along which one value was repeated, counted from the last axis, -1."""
+    entry: int = 0
+    """How often the module had been entered before in the same call."""
+    outside: bool = False
+    """Whether the activation ran outside of all modules of the network."""
     version: int | None = None
     """Version counter of the tensor when it was marked. Each in-place write increments it."""
 

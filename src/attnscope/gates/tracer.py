@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from abc import abstractmethod
 from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +29,20 @@ from attnscope.registry import load_announced
 
 # Tensor arguments that can be passed by keyword, in their positional order.
 _BY_NAME = ("input", "self", "tensors", "other", "tensor1", "tensor2", "end", "weight")
+
+
+_levels = [0]
+# While a tracer looks for gates, the tracers of outer blocks must not count its operations.
+
+
+@contextmanager
+def own_level() -> Iterator[None]:
+    """Hide a block from the tracers that exist before it."""
+    _levels.append(max(_levels) + 1)
+    try:
+        yield
+    finally:
+        _levels.pop()
 
 
 @dataclass(frozen=True)
@@ -64,20 +79,26 @@ class Tracer(TorchFunctionMode):
         self._known: dict[int, tuple[Tensor, int | None]] = {}
         self._running: list[str] = []
         self._calls: dict[str, int] = {}
+        self._entries: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
-        self._paused = False
+        self._level = _levels[-1]
+        self.called = ""
+        """Path of the module that was called from outside: the network itself if it is empty."""
         self.bare: set[str] = set()
         """Paths of the modules without submodules and without parameters, such as `nn.Sigmoid`."""
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Called before each forward, with its arguments."""
+        """Called before each forward of the network, with its arguments."""
+
+    def begin_part(self, path: str) -> None:
+        """Called before a module is called from outside the network, without the network."""
 
     @abstractmethod
     def meet(self, product: Product) -> Tensor:
         """Called before a gate multiplies. Returns the tensor that multiplies instead."""
 
     def finish(self) -> None:
-        """Called after each forward."""
+        """Called after each forward of the network."""
 
     def note(
         self,
@@ -92,6 +113,11 @@ class Tracer(TorchFunctionMode):
     def bounds_of(self, tensor: Tensor) -> Bounds | None:
         """Return the bounds of a static tensor, and None for any other tensor."""
         return (0.0, 0.0) if self.is_static(tensor) else None
+
+    @property
+    def _paused(self) -> bool:
+        """Whether another tracer looks for gates, which is not part of this forward."""
+        return _levels[-1] != self._level
 
     @property
     def running(self) -> str:
@@ -137,15 +163,19 @@ class Tracer(TorchFunctionMode):
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             if self._paused:
                 return
-            if is_root:
+            if is_root or not self._running:
                 self._running.clear()
                 self._calls.clear()
-                self._mark_parameters_static(module)
-                self._paused = True  # `begin` may run the network; this is not part of the forward
-                try:
+                self._entries.clear()
+                model = self._model()
+                if model is not None:
+                    self._mark_parameters_static(model)
+                self.called = path
+                if is_root:
                     self.begin(args, kwargs)
-                finally:
-                    self._paused = False
+                else:
+                    self.begin_part(path)
+            self._entries[path] = self._entries.get(path, -1) + 1
             self._running.append(path)
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
@@ -209,7 +239,15 @@ class Tracer(TorchFunctionMode):
                 call = self._calls.get(self.running, 0)
                 self._calls[self.running] = call + 1
                 label, bounds = bounded
-                fresh = Mark(self.running, call, label, bounds, ((self.running, call),))
+                fresh = Mark(
+                    self.running,
+                    call,
+                    label,
+                    bounds,
+                    ((self.running, call),),
+                    entry=self._entries.get(self.running, 0),
+                    outside=not self._running,
+                )
         for number, output in enumerate(outputs):
             mark = fresh
             if mark is None and marked:
