@@ -113,18 +113,21 @@ class Finder(Tracer):
         """Record the multiplication, and return the gate unchanged."""
         gate, mark, features = product.gate, product.mark, product.features
         refuse_checkpoint(self.running)
-        if not mark.bounded:
-            return gate
+        if product.divides:
+            mark = mark.inverted()
+            gate = 1 / gate
+        if not mark.bounded or (mark.is_statistic and product.divides):
+            return product.gate
         use = self._use(gate, mark, features)
         if features is None:
             self._factors[mark.place] = use
-            return gate
+            return product.gate
         for seen in [self._factors[place] for place in mark.factors] or [use]:
             seen.features = tuple(features.shape)
             if product.addend is features:
                 seen.neutral = 0.0
             self.uses.setdefault(seen.mark.place, seen)
-        return gate
+        return product.gate
 
     def _use(self, gate: Tensor, mark: Mark, features: Tensor | None) -> Use:
         varies = [

@@ -175,7 +175,9 @@ class _Server(Tracer):
             listener.begin_part(path)
 
     def meet(self, product: Product) -> Tensor:
-        place, gate, other = product.mark.place, product.gate, product.features
+        mark = product.mark.inverted() if product.divides else product.mark
+        place, other = mark.place, product.features
+        gate = 1 / product.gate if product.divides else product.gate
         known = [(listener, listener.by_place.get(place)) for listener in self.listeners]
         edited = gate
         if any(site is not None for _, site in known) and (self.called or product.mark.outside):
@@ -194,7 +196,10 @@ class _Server(Tracer):
         for listener, site in known:
             if site and listener.values is not None and site.name not in listener.values:
                 listener.values[site.name] = _read(edited.detach(), site, self.batch).clone()
-        return edited
+        if not product.divides:
+            return edited
+        # A divisor that no edit changed must still divide, or the last bit differs.
+        return product.gate if torch.equal(edited, gate) else 1 / edited
 
     def _check_part(self, mark: Mark) -> None:
         """Refuse a gate that cannot be identified if only a part of the network is called."""

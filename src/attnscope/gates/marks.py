@@ -38,6 +38,8 @@ class Mark:
     """How often the module had been entered before in the same call."""
     outside: bool = False
     """Whether the activation ran outside of all modules of the network."""
+    is_statistic: bool = False
+    """Whether the values were reduced over axes since the activation."""
     version: int | None = None
     """Version counter of the tensor when it was marked. Each in-place write increments it."""
 
@@ -50,6 +52,10 @@ class Mark:
     def bounded(self) -> bool:
         """Whether both bounds are finite, as a gate requires."""
         return math.isfinite(self.bounds[0]) and math.isfinite(self.bounds[1])
+
+    def inverted(self) -> Mark:
+        """Return the mark of one over the tensor."""
+        return self.altered("r", divide((1.0, 1.0), self.bounds))
 
     def altered(self, how: str, bounds: Bounds, *others: Mark) -> Mark:
         """Return the mark after an operation that changed the values.

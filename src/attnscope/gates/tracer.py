@@ -57,6 +57,8 @@ class Product:
     """The other factor. None if it is a gate of another shape."""
     addend: Tensor | None
     """The tensor that is added to the product, as in ``torch.addcmul``."""
+    divides: bool = False
+    """Whether the features are divided by ``gate``, so that the gate is one over it."""
 
 
 class Tracer(TorchFunctionMode):
@@ -236,15 +238,18 @@ class Tracer(TorchFunctionMode):
         if operation.activates and tensors and not (marked and operation.carries):
             bounded = operation.activates(name, arguments, keywords)
             if bounded is not None:
-                call = self._calls.get(self.running, 0)
-                self._calls[self.running] = call + 1
                 label, bounds = bounded
+                # Functions with one bound are counted apart: they are no gates by themselves.
+                key = f"{self.running}:{label}" if operation.one_sided else self.running
+                call = self._calls.get(key, 0)
+                self._calls[key] = call + 1
                 fresh = Mark(
                     self.running,
                     call,
                     label,
                     bounds,
-                    ((self.running, call),),
+                    ((self.running, call),) if not operation.one_sided else ((key, call),),
+                    form=label if operation.one_sided else "",
                     entry=self._entries.get(self.running, 0),
                     outside=not self._running,
                 )
@@ -288,18 +293,33 @@ class Tracer(TorchFunctionMode):
             return []
         addend = None if factors.addend is None else arguments[factors.addend]
         of_a, of_b = marks[i], marks[j]
+        if of_a and of_b and of_a.bounded != of_b.bounded and not factors.divides:
+            of_a, of_b = (of_a, None) if of_a.bounded else (None, of_b)
         if of_a and of_b:
-            if self.is_static(a) or self.is_static(b) or a.shape == b.shape:
+            if self.is_static(a) or self.is_static(b):
+                return []  # the product is one gate
+            if a.shape == b.shape:
+                # A gate that was expanded to the shape of features that are bounded, too.
+                if of_a.copied > of_b.copied:
+                    return [Product(a, of_a, b, addend, factors.divides)]
+                if of_b.copied > of_a.copied and not factors.divides:
+                    return [Product(b, of_b, a, addend)]
                 return []  # the product is one gate
             if _is_map(b) and _covers(b, a):
-                return [Product(a, of_a, b, addend)]
-            if _is_map(a) and _covers(a, b):
+                return [Product(a, of_a, b, addend, factors.divides)]
+            if _is_map(a) and _covers(a, b) and not factors.divides:
                 return [Product(b, of_b, a, addend)]
+            if factors.divides:
+                return []
             return [Product(a, of_a, None, addend), Product(b, of_b, None, addend)]
         gate, features, mark = (a, b, of_a) if of_a else (b, a, of_b)
-        if mark is None or self.is_static(features) or features.ndim < 3:
+        if factors.divides and mark is of_b:
+            return []  # a gate that is divided by something
+        if mark is None or self.is_static(features) or features.ndim < 2:
             return []
-        return [Product(gate, mark, features, addend)] if _covers(features, gate) else []
+        if not _covers(features, gate):
+            return []
+        return [Product(gate, mark, features, addend, factors.divides)]
 
     def _mark_after(
         self,

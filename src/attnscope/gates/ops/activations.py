@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from attnscope.gates.marks import UNBOUNDED, Bounds, Mark
+from attnscope.gates.ops.arithmetic import of_one
 from attnscope.gates.ops.operation import Call, Operation, register_operation
 
 
@@ -54,6 +56,17 @@ def _carry_clamped(call: Call) -> Mark | None:
     return call.first.altered(f"{call.name} {low:g} {high:g}", bounds)
 
 
+def _carry_relu(call: Call) -> Mark | None:
+    if call.first is None:
+        return None
+    low, high = call.first.bounds
+    return call.first.altered(call.name, (max(low, 0.0), max(high, 0.0)))
+
+
+def _exp(bound: float) -> float:
+    return math.exp(bound) if bound < 700 else math.inf
+
+
 def _limits(
     arguments: Sequence[Any],
     keywords: Mapping[str, Any],
@@ -71,6 +84,21 @@ def _limits(
     return found[0], found[1]
 
 
+def one_sided(low: float, high: float) -> Operation:
+    """Return the handler of a function that is bounded on one side.
+
+    A tensor that comes from it is no gate before another operation bounds the other side, as in
+    ``relu(z).clamp(max=1)``.
+    """
+
+    def activate(
+        own: str, arguments: Sequence[Any], keywords: Mapping[str, Any]
+    ) -> tuple[str, Bounds] | None:
+        return own, (low, high)
+
+    return Operation(activates=activate, one_sided=True)
+
+
 register_operation("sigmoid", bounded_activation(0.0, 1.0), "special_expit", "expit")
 register_operation("hardsigmoid", bounded_activation(0.0, 1.0))
 register_operation("softmax", bounded_activation(0.0, 1.0), "softmin", "gumbel_softmax")
@@ -79,7 +107,18 @@ register_operation("softsign", bounded_activation(-1.0, 1.0))
 register_operation("erf", bounded_activation(-1.0, 1.0))
 register_operation("relu6", bounded_activation(0.0, 6.0))
 # Bounded on one side: 1 / (1 + exp(-z)) is a sigmoid.
-register_operation("exp", bounded_activation(0.0, math.inf, "sigmoid"))
+register_operation(
+    "exp",
+    replace(
+        bounded_activation(0.0, math.inf, "sigmoid"),
+        carries=of_one(lambda a: (_exp(a[0]), _exp(a[1]))).carries,
+        keeps_places=True,
+    ),
+)
+register_operation("relu", replace(one_sided(0.0, math.inf), carries=_carry_relu))
+register_operation("softplus", one_sided(0.0, math.inf))
+register_operation("logsigmoid", one_sided(-math.inf, 0.0))
+register_operation("abs", one_sided(0.0, math.inf), "absolute")
 register_operation("hardtanh", Operation(activates=_hardtanh_bounds))
 register_operation(
     "clamp",

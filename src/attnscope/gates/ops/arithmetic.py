@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -55,6 +55,60 @@ def of_two(bounds: Callable[[Bounds, Bounds], Bounds], *, adds: bool = False) ->
     return Operation(carries=carry, keeps_places=True, adds=adds)
 
 
+def reduces() -> Operation:
+    """Return the handler of an operation that averages or selects over axes or windows."""
+
+    def carry(call: Call) -> Mark | None:
+        if call.first is None:
+            return None
+        options = [repr(a) for a in call.arguments[1:] if not isinstance(a, Tensor)]
+        options += [f"{key}={value!r}" for key, value in call.keywords.items()]
+        how = f"{call.name}({', '.join(options)})"
+        return replace(call.first.altered(how, call.first.bounds), is_statistic=True)
+
+    return Operation(carries=carry)
+
+
+def _carry_where(call: Call) -> Mark | None:
+    """``torch.where(condition, a, b)``: the values come from two operands."""
+    if len(call.arguments) != 3 or call.marks[0]:
+        return None
+    return _union(call, call.arguments[1:], call.marks[1:])
+
+
+def _carry_filled(position: int) -> Callable[[Call], Mark | None]:
+    def carry(call: Call) -> Mark | None:
+        value = call.arguments[position] if len(call.arguments) > position else None
+        value = call.keywords.get("value", value)
+        return _union(call, (call.arguments[0], value), (call.marks[0], None))
+
+    return carry
+
+
+def _carry_padded(call: Call) -> Mark | None:
+    """``pad(x, widths, mode, value)``: reflected and repeated values keep the bounds."""
+    mode = call.keywords.get("mode", call.arguments[2] if len(call.arguments) > 2 else "constant")
+    if mode != "constant":
+        return call.first and call.first.altered("pad", call.first.bounds)
+    value = call.keywords.get("value", call.arguments[3] if len(call.arguments) > 3 else None)
+    return _union(call, (call.arguments[0], value or 0.0), (call.marks[0], None))
+
+
+def _union(
+    call: Call, operands: Sequence[object], operand_marks: Sequence[Mark | None]
+) -> Mark | None:
+    """Return the mark of a tensor whose values come from one operand or the other."""
+    bounds = []
+    for operand, mark in zip(operands, operand_marks, strict=True):
+        own, _ = _operand(operand, mark, call)
+        if own is None and isinstance(operand, Tensor):
+            return None
+        bounds.append(own or (0.0, 0.0))
+    known = [mark for mark in operand_marks if mark]
+    low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
+    return known[0].altered(call.name, (low, high), *known[1:]) if known else None
+
+
 def multiplies(
     first: int = 0, second: int = 1, *, addend: int | None = None, is_product: bool = False
 ) -> Operation:
@@ -95,7 +149,15 @@ register_operation(
     "multiply",
     "rmul",
 )
-register_operation("div", of_two(marks.divide), "divide", "true_divide", "truediv")
+register_operation(
+    "div",
+    replace(of_two(marks.divide), multiplies=Factors(1, 0, divides=True)),
+    "divide",
+    "true_divide",
+    "truediv",
+)
+register_operation("maximum", of_two(lambda a, b: (max(a[0], b[0]), max(a[1], b[1]))), "fmax")
+register_operation("minimum", of_two(lambda a, b: (min(a[0], b[0]), min(a[1], b[1]))), "fmin")
 register_operation("rdiv", of_two(lambda a, b: marks.divide(b, a)), "rtruediv")
 register_operation("pow", of_two(marks.power))
 register_operation("neg", of_one(marks.negate), "negative")
@@ -103,6 +165,16 @@ register_operation("reciprocal", of_one(lambda a: marks.divide((1.0, 1.0), a)))
 register_operation("square", of_one(lambda a: marks.power(a, (2.0, 2.0))))
 register_operation("sqrt", of_one(lambda a: marks.power(a, (0.5, 0.5))))
 register_operation("sum", Operation(sums=True))
+for _name in (
+    *("mean", "amax", "amin", "median", "quantile"),
+    *("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d"),
+    *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"),
+    *("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+):
+    register_operation(_name, reduces())
+register_operation("where", Operation(carries=_carry_where, keeps_places=True))
+register_operation("masked_fill", Operation(carries=_carry_filled(2), keeps_places=True))
+register_operation("pad", Operation(carries=_carry_padded))
 register_operation("addcmul", multiplies(1, 2, addend=0))
 # start + weight * (end - start): the weight is the gate.
 register_operation("lerp", multiplies(1, 2))

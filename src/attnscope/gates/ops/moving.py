@@ -91,7 +91,10 @@ _GROWTHS = """
     expand expand_as broadcast_to repeat repeat_interleave tile
 """.split()  # noqa: SIM905
 _COPIES = ("clone", "contiguous", "detach", "to")
-_CASTS = "alias type type_as float half bfloat16 double cpu cuda dropout".split()  # noqa: SIM905
+_CASTS = """
+    alias type type_as float half bfloat16 double cpu cuda dropout dropout1d dropout2d dropout3d
+    alpha_dropout feature_dropout
+""".split()  # noqa: SIM905
 _SELECTIONS = """
     getitem narrow select chunk split split_with_sizes tensor_split unbind index_select gather
     take_along_dim unfold

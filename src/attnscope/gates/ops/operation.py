@@ -55,6 +55,8 @@ class Factors:
     """Index of the other factor."""
     addend: int | None = None
     """Index of the argument that is added to the product."""
+    divides: bool = False
+    """Whether the second factor is divided by the first."""
     is_product: bool = True
     """Whether the result is the product alone. If so, the product of two gates counts as two gates
     of the features that it multiplies."""
@@ -78,6 +80,8 @@ class Operation:
     along which a gate is constant then remain known."""
     multiplies: Factors | None = None
     """The two arguments that are multiplied. A gate among them acts on the other."""
+    one_sided: bool = False
+    """Whether `activates` gives one bound only, so that the result is no gate by itself."""
     takes_list: bool = False
     """Whether the first argument is a list of tensors."""
     creates: bool = False
