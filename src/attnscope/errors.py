@@ -24,6 +24,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS410": "No layer returns a feature map for Grad-CAM.",
         "AS411": "The layer chosen for Grad-CAM does not return a feature map.",
         "AS407": "The number of images of a forward is unknown.",
+        "AS414": "A module has lazy parameters that are not initialized.",
         "AS413": "A gate cannot be identified if only a part of the network is called.",
         "AS412": "The network has no layer of this name for Grad-CAM.",
         # AS5: training and run folders.

@@ -145,6 +145,9 @@ NOT_A_GATE: Mapping[str, str] = MappingProxyType(
         "no-batch-axis": "multiplies features without an axis of images",
         "whole-batch": "one gate for the whole batch",
         "pooling": "the weights of a softmax pooling",
+        "unbounded": "multiplies a feature map, but is unbounded",
+        "statistic": "a statistic of the features, as in a normalization",
+        "mask": "a mask",
         "other-kind": "a gate of the kind {}",
     }
 )
@@ -193,8 +196,11 @@ class Variation:
     """Whether the gate has the same shape as the features."""
     static: bool
     """Whether the gate does not depend on the input."""
-    shares_paths: bool
+    shares_paths: bool = False
     """Whether the gate is one slice of a softmax whose other slices gate other branches."""
+
+    pointwise: bool = False
+    """Whether the gate is computed from the features position by position."""
 
     @property
     def everywhere(self) -> bool:
@@ -353,6 +359,10 @@ def _is_branch(seen: Variation) -> bool:
     return _is_own(seen) and ("B" in seen.along or is_part)
 
 
+def _is_activation(seen: Variation) -> bool:
+    return not seen.static and seen.everywhere and seen.pointwise
+
+
 def _is_own(seen: Variation) -> bool:
     """Whether the gate depends on the image and does not vary along all axes of the features."""
     return not seen.static and not seen.everywhere
@@ -436,13 +446,22 @@ register_kind(
 )
 register_kind(
     Kind(
-        "full",
-        "one value per feature",
-        lambda seen: True,
+        "activation",
+        "one value per feature, computed from the same values",
+        _is_activation,
         traits=frozenset({HAS_NEUTRAL}),
         image_means=mean_of_first_path,
         searched=False,
-        unasked="has the same shape as the features",
+        unasked="is computed from the same values, position by position, as in SiLU",
+    )
+)
+register_kind(
+    Kind(
+        "full",
+        "one value per feature, computed from other positions or another branch",
+        lambda seen: True,
+        traits=frozenset({HAS_NEUTRAL}),
+        image_means=mean_of_first_path,
         fallback=True,
     )
 )

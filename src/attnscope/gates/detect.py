@@ -178,6 +178,7 @@ def _found(
         own_shape=probes.has_own_shape(first.mark.place),
         static=use.static,
         shares_paths=use.mark.activation == "softmax" and not use.is_distribution,
+        pointwise=use.pointwise or not features & set("DHWL"),
     )
     kind = kind_of(seen)
     own = {letter for token in layout for letter in token} & {"N"} if not use.static else set()
@@ -211,7 +212,8 @@ def _conclude(first: Finder, last: Probes, kinds: Sequence[str]) -> Inspection:
             Ungated(*origin, activation, *reasons.get(origin, ("unused", "")))
             for origin, activation in first.activations.items()
             if origin not in served
-        ],
+        ]
+        + [Ungated(path, number, "none", code) for path, number, code in first.multipliers],
     )
 
 
@@ -245,11 +247,14 @@ def _named(found: Sequence[_Found], bare: set[str]) -> dict[Place, Gate]:
 
 
 def _path(use: Use, bare: set[str]) -> str:
-    """Return the path of the module that computes the gate, or of the parent of ``nn.Sigmoid``."""
-    made_in = use.mark.made_in
-    if made_in in bare and made_in != use.applied_in:
-        return made_in.rpartition(".")[0]
-    return made_in
+    """Return the path of the module that computes the gate, or of the parent of ``nn.Sigmoid``.
+
+    A gate that the network computes in its own forward is called after the activation.
+    """
+    path = use.mark.made_in
+    if path in bare and path != use.applied_in:
+        path = path.rpartition(".")[0]
+    return path or use.mark.activation
 
 
 def _size_of(letter: str, features: Sequence[int], layout: Layout) -> int:

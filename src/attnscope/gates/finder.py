@@ -14,10 +14,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from attnscope.errors import InputError, first_line
 from attnscope.gates.inputs import Inputs
+from attnscope.gates.lineage import Lineage
 from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.modes import eval_mode
 from attnscope.gates.ops.operation import Known, Operation
-from attnscope.gates.tracer import Product, Tracer, own_level
+from attnscope.gates.tracer import Product, Tracer, covers, own_level
 
 Place = tuple[str, int, str]
 """The identity of a gate: `attnscope.gates.marks.Mark.place`."""
@@ -63,6 +64,8 @@ class Use:
     """The value of the gate that leaves the features unchanged."""
     summed: frozenset[int] = frozenset()
     """Axes over which the product was summed later."""
+    pointwise: bool = False
+    """Whether the gate is computed from the features position by position."""
     batch: int | None = None
     """Number of images of the forward."""
     rows: Tensor | None = None
@@ -95,6 +98,9 @@ class Finder(Tracer):
         """Why an activation is not a gate: code and detail of `attnscope.kinds.Ungated`."""
         self.images: int | None = None
         """Batch size of the input. None for an image without a batch axis."""
+        self.multipliers: list[tuple[str, int, str]] = []
+        """Multipliers without bounds: module, number, and a code of `NOT_A_GATE`."""
+        self.lineage = Lineage()
         self._factors: dict[Place, Use] = {}
         self._made: MutableMapping[Tensor, tuple[weakref.ref[Tensor], Place]]
         self._made = WeakTensorKeyDictionary()
@@ -113,12 +119,13 @@ class Finder(Tracer):
         """Record the multiplication, and return the gate unchanged."""
         gate, mark, features = product.gate, product.mark, product.features
         refuse_checkpoint(self.running)
+        origin = gate
         if product.divides:
             mark = mark.inverted()
             gate = 1 / gate
         if not mark.bounded or (mark.is_statistic and product.divides):
             return product.gate
-        use = self._use(gate, mark, features)
+        use = self._use(gate, mark, features, origin)
         if features is None:
             self._factors[mark.place] = use
             return product.gate
@@ -129,7 +136,7 @@ class Finder(Tracer):
             self.uses.setdefault(seen.mark.place, seen)
         return product.gate
 
-    def _use(self, gate: Tensor, mark: Mark, features: Tensor | None) -> Use:
+    def _use(self, gate: Tensor, mark: Mark, features: Tensor | None, origin: Tensor) -> Use:
         varies = [
             size > 1 and axis - gate.ndim not in mark.copied for axis, size in enumerate(gate.shape)
         ]
@@ -152,6 +159,8 @@ class Finder(Tracer):
             softmax and self.images is not None and _is_distribution(gate, mark.bounds, varies),
             self.is_static(gate),
             self.running,
+            pointwise=features is not None
+            and self.lineage.of(origin).root == self.lineage.of(features).root,
             batch=self.images,
             rows=gate.detach().float().clone() if is_row else None,
             softmax=_softmax_axes(gate, mark.bounds) if softmax else (),
@@ -166,22 +175,50 @@ class Finder(Tracer):
         products: Sequence[Product],
     ) -> None:
         """Record activations, the operations that end them, and the use of products."""
-        kept = False
+        kept: set[tuple[str, int]] = set()
         for output in outputs:
             mark = self.mark_of(output)
-            kept = kept or mark is not None
-            if mark and mark.bounded:
-                self.activations.setdefault((mark.made_in, mark.call), mark.activation)
-        if outputs and not kept and not products:
+            if mark is not None:
+                kept.update(mark.origins)
+                if mark.bounded:
+                    self.activations.setdefault(mark.origins[0], mark.activation)
+        if outputs and not products:
             for mark in filter(None, marks):
                 for origin in mark.origins:
-                    self.reasons.setdefault(origin, ("consumed", known.name))
+                    if origin not in kept:
+                        self.reasons.setdefault(origin, ("consumed", known.name))
+        if not any(product.mark.bounded or product.divides for product in products):
+            self._note_multiplier(known, arguments)
+        self.lineage.follow(known, arguments, outputs, self.is_static)
         for product in products:
             if product.features is not None and outputs[0] is not product.features:
                 self._made[outputs[0]] = weakref.ref(product.features), product.mark.place
         operation = known.operation
         if self._made and (operation.adds or operation.sums):
             self._follow(operation, arguments)
+
+    def _note_multiplier(self, known: Known, arguments: Sequence[Any]) -> None:
+        """Record a product with a tensor that broadcasts like a gate and has no bounds."""
+        factors = known.operation.multiplies
+        if factors is None or len(arguments) <= max(factors.first, factors.second):
+            return
+        a, b = arguments[factors.first], arguments[factors.second]
+        if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+            return
+        if self.is_static(a) or self.is_static(b):
+            return
+        for gate, features in ((a, b), (b, a)):
+            if factors.divides and gate is b:
+                continue
+            if features.ndim < 3 or gate.numel() >= features.numel() or not covers(features, gate):
+                continue
+            if not gate.is_floating_point():
+                code = "mask"
+            else:
+                code = "statistic" if self.lineage.of(gate).is_statistic else "unbounded"
+            number = sum(path == self.running for path, _, _ in self.multipliers)
+            self.multipliers.append((self.running, number, code))
+            return
 
     def _follow(self, operation: Operation, arguments: Sequence[Any]) -> None:
         """Follow a product to ``x + x * g`` (neutral value 0) and ``(x * p).sum()`` (pooling)."""

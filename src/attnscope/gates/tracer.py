@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -83,6 +84,7 @@ class Tracer(TorchFunctionMode):
         self._calls: dict[str, int] = {}
         self._entries: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
+        self._untraced: list[tuple[int, Any]] = []
         self._level = _levels[-1]
         self.called = ""
         """Path of the module that was called from outside: the network itself if it is empty."""
@@ -146,9 +148,10 @@ class Tracer(TorchFunctionMode):
         assert model is not None  # the caller's `with` holds it
         for path, module in model.named_modules():
             _refuse_untraceable(module, path)
+        is_wrapped = [name for name, _ in model.named_children()] == ["module"]
         for path, module in model.named_modules():
-            # The names leave out a wrapper such as DataParallel.
-            path = "" if path == "module" else path.removeprefix("module.")
+            if is_wrapped:  # the names leave out a wrapper such as DataParallel
+                path = "" if path == "module" else path.removeprefix("module.")
             if not list(module.children()) and not list(module.parameters(recurse=False)):
                 self.bare.add(path)
             self._hook(module, path, is_root=module is model)
@@ -179,10 +182,17 @@ class Tracer(TorchFunctionMode):
                     self.begin_part(path)
             self._entries[path] = self._entries.get(path, -1) + 1
             self._running.append(path)
+            if type(module) in _FAST_PATHS and _is_plain(module):
+                # An active mode would switch off the fast path, which changes the last bits.
+                untraced = torch._C.DisableTorchFunction()
+                untraced.__enter__()
+                self._untraced.append((len(self._running), untraced))
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             if self._paused:
                 return
+            if self._untraced and self._untraced[-1][0] == len(self._running):
+                self._untraced.pop()[1].__exit__(None, None, None)
             if self._running:  # empty if another hook raised before `enter` ran
                 self._running.pop()
             # There is no output after an exception, and gates may be missing for that reason.
@@ -305,9 +315,9 @@ class Tracer(TorchFunctionMode):
                 if of_b.copied > of_a.copied and not factors.divides:
                     return [Product(b, of_b, a, addend)]
                 return []  # the product is one gate
-            if _is_map(b) and _covers(b, a):
+            if _is_map(b) and covers(b, a):
                 return [Product(a, of_a, b, addend, factors.divides)]
-            if _is_map(a) and _covers(a, b) and not factors.divides:
+            if _is_map(a) and covers(a, b) and not factors.divides:
                 return [Product(b, of_b, a, addend)]
             if factors.divides:
                 return []
@@ -317,7 +327,7 @@ class Tracer(TorchFunctionMode):
             return []  # a gate that is divided by something
         if mark is None or self.is_static(features) or features.ndim < 2:
             return []
-        if not _covers(features, gate):
+        if not covers(features, gate):
             return []
         return [Product(gate, mark, features, addend, factors.divides)]
 
@@ -361,19 +371,38 @@ class Tracer(TorchFunctionMode):
         return replace(mark, copied=copied)
 
 
+_FAST_PATHS = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Return whether all submodules are those of torch, in which no gate can be."""
+    return all(type(each).__module__.startswith("torch.nn.") for each in module.modules())
+
+
 def _refuse_untraceable(module: nn.Module, path: str) -> None:
     """Refuse modules that run without Python, because their operations cannot be traced."""
     what = ""
+    where = f"the module {path}" if path else "the network"
     if isinstance(module, torch.jit.ScriptModule):
         what = "scripted or traced by torch.jit"
     elif type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
         what = "compiled by torch.compile"
+    for name, value in vars(module).items():
+        if isinstance(value, torch.jit.ScriptFunction):
+            what, where = "scripted by torch.jit", f"the function {path and path + '.'}{name}"
+        elif callable(value) and hasattr(value, "_torchdynamo_orig_callable"):
+            what, where = "compiled by torch.compile", f"the function {path and path + '.'}{name}"
+    if any(isinstance(p, UninitializedParameter) for p in module.parameters(recurse=False)):
+        raise InputError(
+            "AS414",
+            f"{where} ({type(module).__name__}) has lazy parameters that are not initialized; run "
+            "the network once on a sample before you search for gates",
+        )
     if what:
-        where = f"the module {path}" if path else "the network"
         raise InputError(
             "AS406",
             f"{where} ({type(module).__name__}) is {what}, so its operations cannot be traced; "
-            "use the original module",
+            "use the original code",
         )
 
 
@@ -399,7 +428,7 @@ def _copied_along(mark: Mark, before: Tensor, after: Tensor) -> frozenset[int]:
     return mark.copied | grown
 
 
-def _covers(features: Tensor, gate: Tensor) -> bool:
+def covers(features: Tensor, gate: Tensor) -> bool:
     """Return whether the gate broadcasts to the shape of the features."""
     if gate.ndim > features.ndim:
         return False

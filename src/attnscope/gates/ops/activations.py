@@ -117,7 +117,7 @@ register_operation(
 )
 register_operation("relu", replace(one_sided(0.0, math.inf), carries=_carry_relu))
 register_operation("softplus", one_sided(0.0, math.inf))
-register_operation("logsigmoid", one_sided(-math.inf, 0.0))
+register_operation("logsigmoid", one_sided(-math.inf, 0.0), "log_sigmoid")
 register_operation("abs", one_sided(0.0, math.inf), "absolute")
 register_operation("hardtanh", Operation(activates=_hardtanh_bounds))
 register_operation(

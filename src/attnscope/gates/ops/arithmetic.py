@@ -120,7 +120,7 @@ def multiplies(
         addend: index of the argument that is added to the product.
         is_product: whether the result is the product alone. See `Factors`.
     """
-    return Operation(multiplies=Factors(first, second, addend, is_product))
+    return Operation(multiplies=Factors(first, second, addend, is_product=is_product))
 
 
 def product_of(a: Mark, b: Mark, how: str) -> Mark:
