@@ -71,7 +71,10 @@ class Gate:
     made_in: str = ""
     """Path of the module whose forward runs the activation."""
     call: int = 0
-    """Index of the activation among the bounded activations of that module in one forward."""
+    """Index of the activation among those of that module with the same source, in one forward."""
+    source: str | None = None
+    """Path of the module with parameters whose output the activation received. Empty if it is
+    unknown, and None in recordings of version 0.1."""
     entry: int = 0
     """How often the module had been entered before in the same forward."""
     form: str = ""
@@ -148,6 +151,7 @@ NOT_A_GATE: Mapping[str, str] = MappingProxyType(
         "unbounded": "multiplies a feature map, but is unbounded",
         "statistic": "a statistic of the features, as in a normalization",
         "mask": "a mask",
+        "routing": "weights over the kernels of a {}",
         "other-kind": "a gate of the kind {}",
     }
 )

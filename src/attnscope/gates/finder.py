@@ -101,6 +101,8 @@ class Finder(Tracer):
         self.multipliers: list[tuple[str, int, str]] = []
         """Multipliers without bounds: module, number, and a code of `NOT_A_GATE`."""
         self.lineage = Lineage()
+        self._mixed: MutableMapping[Tensor, tuple[tuple[str, int], ...]]
+        self._mixed = WeakTensorKeyDictionary()
         self._factors: dict[Place, Use] = {}
         self._made: MutableMapping[Tensor, tuple[weakref.ref[Tensor], Place]]
         self._made = WeakTensorKeyDictionary()
@@ -119,7 +121,7 @@ class Finder(Tracer):
         """Record the multiplication, and return the gate unchanged."""
         gate, mark, features = product.gate, product.mark, product.features
         refuse_checkpoint(self.running)
-        origin = gate
+        origin = gate if product.aligned is None else product.aligned.argument
         if product.divides:
             mark = mark.inverted()
             gate = 1 / gate
@@ -131,6 +133,8 @@ class Finder(Tracer):
             return product.gate
         for seen in [self._factors[place] for place in mark.factors] or [use]:
             seen.features = tuple(features.shape)
+            if product.aligned is not None:
+                seen.summed |= product.aligned.summed
             if product.addend is features:
                 seen.neutral = 0.0
             self.uses.setdefault(seen.mark.place, seen)
@@ -187,6 +191,7 @@ class Finder(Tracer):
                 for origin in mark.origins:
                     if origin not in kept:
                         self.reasons.setdefault(origin, ("consumed", known.name))
+            self._note_routing(known, arguments, marks, outputs)
         if not any(product.mark.bounded or product.divides for product in products):
             self._note_multiplier(known, arguments)
         self.lineage.follow(known, arguments, outputs, self.is_static)
@@ -197,10 +202,33 @@ class Finder(Tracer):
         if self._made and (operation.adds or operation.sums):
             self._follow(operation, arguments)
 
+    def _note_routing(
+        self,
+        known: Known,
+        arguments: Sequence[Any],
+        marks: Sequence[Mark | None],
+        outputs: Sequence[Tensor],
+    ) -> None:
+        """Follow weights over kernels to the convolution, as in dynamic convolution."""
+        tensors = [a for a in arguments if isinstance(a, Tensor)]
+        if known.name.startswith(("conv", "linear")):
+            weight = arguments[1] if len(arguments) > 1 else None
+            for origin in self._mixed.get(weight, ()) if isinstance(weight, Tensor) else ():
+                self.reasons[origin] = "routing", known.name
+            return
+        moving = [a for a in tensors if not self.is_static(a)]
+        if len(moving) != 1 or not outputs:
+            return
+        origins = self._mixed.get(moving[0])
+        if len(tensors) > 1:  # mixed with parameters
+            origins = next((mark.origins for mark in marks if mark), origins)
+        if origins:
+            self._mixed[outputs[0]] = origins
+
     def _note_multiplier(self, known: Known, arguments: Sequence[Any]) -> None:
         """Record a product with a tensor that broadcasts like a gate and has no bounds."""
         factors = known.operation.multiplies
-        if factors is None or len(arguments) <= max(factors.first, factors.second):
+        if factors is None or factors.align or len(arguments) <= max(factors.first, factors.second):
             return
         a, b = arguments[factors.first], arguments[factors.second]
         if not isinstance(a, Tensor) or not isinstance(b, Tensor):

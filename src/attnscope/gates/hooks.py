@@ -126,7 +126,11 @@ class _Listener:
                     f"the network has no gate '{name}'; its gates are {', '.join(names) or 'none'}",
                 )
         self.gates = [g for g in gates if self.values is not None or g.name in self.edits]
-        self.by_place = {(gate.made_in, gate.call, gate.form): gate for gate in self.gates}
+        self.by_place = {_place(gate): gate for gate in self.gates}
+
+    def find(self, mark: Mark) -> Gate | None:
+        """Return the gate with this mark."""
+        return self.by_place.get(mark.place) or self.by_place.get(mark.old_place)
 
     def begin_part(self, path: str) -> None:
         """Reset the state before a part of the network is called without the network.
@@ -176,9 +180,9 @@ class _Server(Tracer):
 
     def meet(self, product: Product) -> Tensor:
         mark = product.mark.inverted() if product.divides else product.mark
-        place, other = mark.place, product.features
+        other = product.features
         gate = 1 / product.gate if product.divides else product.gate
-        known = [(listener, listener.by_place.get(place)) for listener in self.listeners]
+        known = [(listener, listener.find(mark)) for listener in self.listeners]
         edited = gate
         if any(site is not None for _, site in known) and (self.called or product.mark.outside):
             self._check_part(product.mark)
@@ -226,6 +230,12 @@ class _Server(Tracer):
                     f"the gate {silent[0]} did not multiply anything in this forward (gates that "
                     f"did: {fired}); find the gates again on the input of this forward",
                 )
+
+
+def _place(gate: Gate) -> Place:
+    if gate.source is None:
+        return gate.made_in, gate.call, gate.form
+    return gate.made_in, gate.call, f"{gate.source}|{gate.form}"
 
 
 def _is_within(path: str, module: str) -> bool:

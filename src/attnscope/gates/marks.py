@@ -36,6 +36,10 @@ class Mark:
     """Axes along which one value was repeated, counted from the last axis, -1."""
     entry: int = 0
     """How often the module had been entered before in the same call."""
+    source: str = ""
+    """Path of the module with parameters whose output the activation received, if it is known."""
+    number: int = 0
+    """Index of the activation among those of the module with the same source."""
     outside: bool = False
     """Whether the activation ran outside of all modules of the network."""
     is_statistic: bool = False
@@ -45,7 +49,15 @@ class Mark:
 
     @property
     def place(self) -> tuple[str, int, str]:
-        """The identity of a gate across forwards: module, activation, and operations since."""
+        """The identity of a gate across forwards: module, activation, and operations since.
+
+        The source tells apart two activations of one module, of which one may run in training only.
+        """
+        return self.made_in, self.number, f"{self.source}|{self.form}"
+
+    @property
+    def old_place(self) -> tuple[str, int, str]:
+        """The identity of a gate in recordings that do not store the source."""
         return self.made_in, self.call, self.form
 
     @property

@@ -8,6 +8,7 @@ tell which module is running, which gives each gate its name.
 
 from __future__ import annotations
 
+import math
 import weakref
 from abc import abstractmethod
 from collections.abc import Iterator, MutableMapping, Sequence
@@ -17,6 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
@@ -25,7 +30,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from attnscope.errors import InputError
 from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.ops.arithmetic import product_of
-from attnscope.gates.ops.operation import Call, Factors, Known, look_up
+from attnscope.gates.ops.operation import Align, Aligned, Call, Factors, Known, look_up
 from attnscope.registry import load_announced
 
 # Tensor arguments that can be passed by keyword, in their positional order.
@@ -60,6 +65,14 @@ class Product:
     """The tensor that is added to the product, as in ``torch.addcmul``."""
     divides: bool = False
     """Whether the features are divided by ``gate``, so that the gate is one over it."""
+    aligned: Aligned | None = None
+    """How ``gate`` was made from the argument, if it is not the argument itself."""
+
+    def replaced(self, value: Any, edited: Tensor) -> Any:
+        """Return what an argument of the operation is after an edit of the gate."""
+        if self.aligned is None:
+            return edited if value is self.gate else value
+        return self.aligned.restore(edited) if value is self.aligned.argument else value
 
 
 class Tracer(TorchFunctionMode):
@@ -84,6 +97,11 @@ class Tracer(TorchFunctionMode):
         self._calls: dict[str, int] = {}
         self._entries: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
+        self._paths: MutableMapping[nn.Module, str] = weakref.WeakKeyDictionary()
+        # Paths of the modules with parameters and without submodules, and their last outputs.
+        self._learned: set[str] = set()
+        self._sources: MutableMapping[Tensor, str] = WeakTensorKeyDictionary()
+        self._negatives: MutableMapping[Tensor, weakref.ref[Tensor]] = WeakTensorKeyDictionary()
         self._untraced: list[tuple[int, Any]] = []
         self._level = _levels[-1]
         self.called = ""
@@ -152,58 +170,69 @@ class Tracer(TorchFunctionMode):
         for path, module in model.named_modules():
             if is_wrapped:  # the names leave out a wrapper such as DataParallel
                 path = "" if path == "module" else path.removeprefix("module.")
-            if not list(module.children()) and not list(module.parameters(recurse=False)):
-                self.bare.add(path)
-            self._hook(module, path, is_root=module is model)
+            if not list(module.children()):
+                has_parameters = bool(list(module.parameters(recurse=False)))
+                (self._learned if has_parameters else self.bare).add(path)
+            self._paths[module] = path
+        # Hooks on all modules, and none on the network's own: a copy of the network that is made
+        # inside the block has no hooks, and the network can be pickled.
+        enter = register_module_forward_pre_hook(self._enter_module)
+        leave = register_module_forward_hook(self._leave_module, always_call=True)
+        model._forward_pre_hooks_with_kwargs[enter.id] = True  # the inputs may be keywords
+        self._handles += [enter, leave]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._known.clear()
+        model = self._model()
         for handle in self._handles:
             handle.remove()
+            if model is not None:
+                model._forward_pre_hooks_with_kwargs.pop(handle.id, None)
 
-    def _hook(self, module: nn.Module, path: str, is_root: bool) -> None:
-        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-            if self._paused:
-                return
-            if is_root or not self._running:
-                self._running.clear()
-                self._calls.clear()
-                self._entries.clear()
-                model = self._model()
-                if model is not None:
-                    self._mark_parameters_static(model)
-                self.called = path
-                if is_root:
-                    self.begin(args, kwargs)
-                else:
-                    self.begin_part(path)
-            self._entries[path] = self._entries.get(path, -1) + 1
-            self._running.append(path)
-            if type(module) in _FAST_PATHS and _is_plain(module):
-                # An active mode would switch off the fast path, which changes the last bits.
-                untraced = torch._C.DisableTorchFunction()
-                untraced.__enter__()
-                self._untraced.append((len(self._running), untraced))
+    def _enter_module(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
+        path = self._paths.get(module)
+        if path is None or self._paused:
+            return
+        if module is self._model() or not self._running:
+            self._running.clear()
+            self._calls.clear()
+            self._entries.clear()
+            self._mark_parameters_static()
+            self.called = path
+            if module is self._model():
+                self.begin(args, kwargs or {})
+            else:
+                self.begin_part(path)
+        self._entries[path] = self._entries.get(path, -1) + 1
+        self._running.append(path)
+        if type(module) in _FAST_PATHS and _is_plain(module):
+            # An active mode would switch off the fast path, which changes the last bits.
+            untraced = torch._C.DisableTorchFunction()
+            untraced.__enter__()
+            self._untraced.append((len(self._running), untraced))
 
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            if self._paused:
-                return
-            if self._untraced and self._untraced[-1][0] == len(self._running):
-                self._untraced.pop()[1].__exit__(None, None, None)
-            if self._running:  # empty if another hook raised before `enter` ran
-                self._running.pop()
-            # There is no output after an exception, and gates may be missing for that reason.
-            if is_root and output is not None:
-                self.finish()
+    def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
+        path = self._paths.get(module)
+        if path is None or self._paused:
+            return
+        if self._untraced and self._untraced[-1][0] == len(self._running):
+            self._untraced.pop()[1].__exit__(None, None, None)
+        if self._running:  # empty if another hook raised before `_enter_module` ran
+            self._running.pop()
+        if path in self._learned and isinstance(output, Tensor):
+            self._sources[output] = path
+        # There is no output after an exception, and gates may be missing for that reason.
+        if module is self._model() and output is not None:
+            self.finish()
 
-        self._handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-        self._handles.append(module.register_forward_hook(leave, always_call=True))
-
-    def _mark_parameters_static(self, model: nn.Module) -> None:
+    def _mark_parameters_static(self) -> None:
         """Mark parameters and buffers as static at the start of a forward, even after writes."""
+        model = self._model()
+        if model is None:
+            return
         known = {}  # a new dict, so that replaced buffers are released
         for tensor in (*model.parameters(), *model.buffers()):
             version = _version(tensor)
@@ -238,31 +267,47 @@ class Tracer(TorchFunctionMode):
             for product in products:
                 edited = self.meet(product)
                 if edited is not product.gate:
-                    args = tuple(edited if a is product.gate else a for a in args)
-                    kwargs = {k: edited if a is product.gate else a for k, a in kwargs.items()}
+                    args = tuple(product.replaced(a, edited) for a in args)
+                    kwargs = {k: product.replaced(a, edited) for k, a in kwargs.items()}
         result = func(*args, **kwargs)
         outputs = list(_tensors([result]))
         if (known.writes or kwargs.get("inplace")) and tensors:
             outputs = outputs or tensors[:1]
         fresh: Mark | None = None
-        if operation.activates and tensors and not (marked and operation.carries):
-            bounded = operation.activates(name, arguments, keywords)
+        if tensors and not (marked and operation.carries):
+            bounded = None
+            one_sided = operation.one_sided
+            if operation.activates:
+                bounded = operation.activates(name, arguments, keywords)
+            elif operation.squares and len(tensors) == 2 and not static:
+                bounded, one_sided = self._square(*tensors), True
             if bounded is not None:
                 label, bounds = bounded
                 # Functions with one bound are counted apart: they are no gates by themselves.
-                key = f"{self.running}:{label}" if operation.one_sided else self.running
+                key = f"{self.running}:{label}" if one_sided else self.running
                 call = self._calls.get(key, 0)
                 self._calls[key] = call + 1
+                source = self._sources.get(tensors[0], "")
+                number = self._calls.get(f"{key} {source}", 0)
+                self._calls[f"{key} {source}"] = number + 1
                 fresh = Mark(
                     self.running,
                     call,
                     label,
                     bounds,
-                    ((self.running, call),) if not operation.one_sided else ((key, call),),
-                    form=label if operation.one_sided else "",
+                    ((self.running if not one_sided else key, call),),
+                    form=label if one_sided else "",
                     entry=self._entries.get(self.running, 0),
                     outside=not self._running,
+                    source=source,
+                    number=number,
                 )
+        if operation.negates and len(tensors) == 1 and outputs:
+            self._negatives[outputs[0]] = weakref.ref(tensors[0])
+        if operation.carries is not None and len(tensors) == 1 and not marked and outputs:
+            source = self._sources.get(tensors[0], "")
+            if source:
+                self._sources[outputs[0]] = source
         for number, output in enumerate(outputs):
             mark = fresh
             if mark is None and marked:
@@ -280,6 +325,16 @@ class Tracer(TorchFunctionMode):
                 self._marks.pop(output, None)
         self.note(known, arguments, marks, outputs, products)
         return result
+
+    def _square(self, a: Tensor, b: Tensor) -> tuple[str, Bounds] | None:
+        """Return the bounds of ``z * z`` and of ``-z * z``, and None for other products."""
+        if a is b:
+            return "square", (0.0, math.inf)
+        for one, other in ((a, b), (b, a)):
+            negative = self._negatives.get(one)
+            if negative is not None and negative() is other:
+                return "square", (-math.inf, 0.0)
+        return None
 
     def _attribute(self, value: Any, of: Tensor) -> Any:
         """Give ``tensor.data`` and the like the mark of the tensor."""
@@ -303,6 +358,8 @@ class Tracer(TorchFunctionMode):
             return []
         addend = None if factors.addend is None else arguments[factors.addend]
         of_a, of_b = marks[i], marks[j]
+        if factors.align is not None:
+            return self._aligned_products(factors.align, arguments, marks, (i, j))
         if of_a and of_b and of_a.bounded != of_b.bounded and not factors.divides:
             of_a, of_b = (of_a, None) if of_a.bounded else (None, of_b)
         if of_a and of_b:
@@ -330,6 +387,23 @@ class Tracer(TorchFunctionMode):
         if not covers(features, gate):
             return []
         return [Product(gate, mark, features, addend, factors.divides)]
+
+    def _aligned_products(
+        self,
+        align: Align,
+        arguments: Sequence[Any],
+        marks: Sequence[Mark | None],
+        factors: tuple[int, int],
+    ) -> list[Product]:
+        """Return the gate of an operation that multiplies in another way than by broadcasting."""
+        for gate, features in (factors, factors[::-1]):
+            mark = marks[gate]
+            if mark is None or self.is_static(arguments[features]):
+                continue
+            aligned = align(arguments, mark, gate, features)
+            if aligned is not None:
+                return [Product(aligned.gate, mark, arguments[features], None, aligned=aligned)]
+        return []
 
     def _mark_after(
         self,

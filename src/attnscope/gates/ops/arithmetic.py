@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from attnscope.gates import marks
 from attnscope.gates.marks import Bounds, Mark
-from attnscope.gates.ops.operation import Call, Factors, Operation, register_operation
+from attnscope.gates.ops.operation import Aligned, Call, Factors, Operation, register_operation
 
 
 def of_one(bounds: Callable[[Bounds], Bounds]) -> Operation:
@@ -109,6 +112,14 @@ def _union(
     return known[0].altered(call.name, (low, high), *known[1:]) if known else None
 
 
+def _even_power(
+    name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]
+) -> tuple[str, Bounds] | None:
+    exponent = arguments[1] if len(arguments) > 1 else keywords.get("exponent")
+    is_even = isinstance(exponent, (int, float)) and exponent > 0 and exponent % 2 == 0
+    return ("square", (0.0, math.inf)) if is_even else None
+
+
 def multiplies(
     first: int = 0, second: int = 1, *, addend: int | None = None, is_product: bool = False
 ) -> Operation:
@@ -129,6 +140,45 @@ def product_of(a: Mark, b: Mark, how: str) -> Mark:
     return replace(both, factors=(a.factors or (a.place,)) + (b.factors or (b.place,)))
 
 
+def _align_einsum(arguments: Sequence[Any], mark: Mark, gate: int, features: int) -> Aligned | None:
+    """``einsum("nchw,nc->nchw", x, g)``: each letter of the gate is one of the features."""
+    equation = arguments[0]
+    if not isinstance(equation, str) or "." in equation or "->" not in equation:
+        return None
+    inputs, output = equation.replace(" ", "").split("->")
+    terms = inputs.split(",")
+    if len(terms) != 2 or any(len(set(term)) < len(term) for term in terms):
+        return None
+    own, all_letters = terms[gate - 1], terms[features - 1]
+    if not set(own) < set(all_letters) or not set(own) - set(output) <= set(all_letters):
+        return None
+    if not set(output) <= set(all_letters) or not set(all_letters) - set(output) <= set(own):
+        return None
+    order = [own.index(letter) for letter in all_letters if letter in own]
+    argument = arguments[gate]
+    sizes = iter(argument.permute(order).shape)
+    shape = [next(sizes) if letter in own else 1 for letter in all_letters]
+    kept = [axis for axis, letter in enumerate(all_letters) if letter in own]
+
+    def restore(edited: Tensor) -> Tensor:
+        small = edited.reshape([edited.shape[axis] for axis in kept])
+        return small.permute([order.index(axis) for axis in range(len(order))])
+
+    summed = frozenset(i for i, letter in enumerate(all_letters) if letter not in output)
+    return Aligned(argument.permute(order).reshape(shape), argument, restore, summed)
+
+
+def _align_diagonal(
+    arguments: Sequence[Any], mark: Mark, gate: int, features: int
+) -> Aligned | None:
+    """``bmm(diag_embed(g), x)``: a batched diagonal matrix scales the rows of the features."""
+    argument = arguments[gate]
+    if gate > features or not mark.form.endswith("diag") or argument.ndim != 3:
+        return None
+    diagonal = argument.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    return Aligned(diagonal, argument, lambda edited: torch.diag_embed(edited.squeeze(-1)))
+
+
 def _operand(argument: object, mark: Mark | None, call: Call) -> tuple[Bounds | None, str]:
     """Return the bounds of an operand, or None if they are unknown, and its label in a form."""
     if mark:
@@ -145,7 +195,7 @@ register_operation("sub", of_two(marks.subtract), "subtract")
 register_operation("rsub", of_two(lambda a, b: marks.subtract(b, a)))
 register_operation(
     "mul",
-    replace(of_two(marks.multiply), multiplies=Factors(is_product=True)),
+    replace(of_two(marks.multiply), multiplies=Factors(is_product=True), squares=True),
     "multiply",
     "rmul",
 )
@@ -159,10 +209,17 @@ register_operation(
 register_operation("maximum", of_two(lambda a, b: (max(a[0], b[0]), max(a[1], b[1]))), "fmax")
 register_operation("minimum", of_two(lambda a, b: (min(a[0], b[0]), min(a[1], b[1]))), "fmin")
 register_operation("rdiv", of_two(lambda a, b: marks.divide(b, a)), "rtruediv")
-register_operation("pow", of_two(marks.power))
-register_operation("neg", of_one(marks.negate), "negative")
+register_operation("pow", replace(of_two(marks.power), activates=_even_power, one_sided=True))
+register_operation("neg", replace(of_one(marks.negate), negates=True), "negative")
 register_operation("reciprocal", of_one(lambda a: marks.divide((1.0, 1.0), a)))
-register_operation("square", of_one(lambda a: marks.power(a, (2.0, 2.0))))
+register_operation(
+    "square",
+    replace(
+        of_one(lambda a: marks.power(a, (2.0, 2.0))),
+        activates=lambda name, arguments, keywords: ("square", (0.0, math.inf)),
+        one_sided=True,
+    ),
+)
 register_operation("sqrt", of_one(lambda a: marks.power(a, (0.5, 0.5))))
 register_operation("sum", Operation(sums=True))
 for _name in (
@@ -178,3 +235,10 @@ register_operation("pad", Operation(carries=_carry_padded))
 register_operation("addcmul", multiplies(1, 2, addend=0))
 # start + weight * (end - start): the weight is the gate.
 register_operation("lerp", multiplies(1, 2))
+register_operation("einsum", Operation(multiplies=Factors(1, 2, align=_align_einsum)))
+register_operation(
+    "diag_embed",
+    Operation(carries=lambda call: call.first and call.first.altered("diag", call.first.bounds)),
+)
+for _name in ("bmm", "matmul"):
+    register_operation(_name, Operation(multiplies=Factors(0, 1, align=_align_diagonal)))

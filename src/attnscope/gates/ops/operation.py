@@ -45,6 +45,27 @@ Activate = Callable[[str, Sequence[Any], Mapping[str, Any]], tuple[str, Bounds] 
 not bounded."""
 
 
+@dataclass(frozen=True)
+class Aligned:
+    """A gate in the shape of its features, made from an argument of another shape."""
+
+    gate: Tensor
+    """The gate, which broadcasts to the features."""
+    argument: Tensor
+    """The argument of the operation."""
+    restore: Callable[[Tensor], Tensor]
+    """Returns the argument of a gate that was edited."""
+    summed: frozenset[int] = frozenset()
+    """Axes of the features over which the operation sums the product."""
+
+
+Align = Callable[[Sequence[Any], Mark, int, int], Aligned | None]
+"""``(arguments, mark of the gate, index of the gate, index of the features)``.
+
+None if the operation does not multiply the features by the gate, value by value.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Factors:
     """The two arguments that an operation multiplies."""
@@ -55,6 +76,8 @@ class Factors:
     """Index of the other factor."""
     addend: int | None = None
     """Index of the argument that is added to the product."""
+    align: Align | None = None
+    """Set if the operation multiplies in another way than by broadcasting."""
     divides: bool = False
     """Whether the second factor is divided by the first."""
     is_product: bool = True
@@ -80,6 +103,10 @@ class Operation:
     along which a gate is constant then remain known."""
     multiplies: Factors | None = None
     """The two arguments that are multiplied. A gate among them acts on the other."""
+    negates: bool = False
+    """Whether the result is the negative of the argument."""
+    squares: bool = False
+    """Whether the result is a product, which has a sign if both factors are the same tensor."""
     one_sided: bool = False
     """Whether `activates` gives one bound only, so that the result is no gate by itself."""
     takes_list: bool = False
