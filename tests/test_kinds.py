@@ -113,9 +113,9 @@ def test_exactly_one_kind_recognizes_a_gate(layout: str, along: str) -> None:
 
 def test_kinds_that_are_searched_by_default() -> None:
     assert searched_kinds() == (
-        "channel", "spatial", "scalar", "sequence", "volume", "grouped", "strip", "branch",
+        "channel", "spatial", "scalar", "sequence", "volume", "grouped", "strip", "branch", "full",
     )  # fmt: skip
-    assert set(KINDS) == {*searched_kinds(), "full", "static"}
+    assert set(KINDS) == {*searched_kinds(), "activation", "static"}
 
 
 def test_traits_of_each_kind() -> None:
@@ -131,6 +131,7 @@ def test_traits_of_each_kind() -> None:
         "strip": {HAS_NEUTRAL},
         "branch": set(),
         "full": {HAS_NEUTRAL},
+        "activation": {HAS_NEUTRAL},
     }
     assert [name for name, kind in KINDS.items() if not kind.per_image] == ["static"]
 

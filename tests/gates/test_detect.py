@@ -93,7 +93,7 @@ def test_two_gates_of_one_module_are_numbered() -> None:
             return x * torch.sigmoid(x.mean(1, keepdim=True))
 
     found = find_gates(Net(), pictures())
-    assert [(g.name, g.kind) for g in found] == [("", "channel"), ("#2", "spatial")]
+    assert [(g.name, g.kind) for g in found] == [("sigmoid", "channel"), ("sigmoid#2", "spatial")]
 
 
 def test_maps_of_one_pixel_take_a_larger_sample_and_are_then_known_by_place() -> None:
@@ -156,9 +156,9 @@ def test_one_image_without_a_batch_axis() -> None:
     ]
     with watch_gates(model, gates) as seen:
         plain = model(x)
-    assert torch.equal(seen[""], torch.sigmoid(model.conv(x).mean((1, 2)))[None])
-    assert seen["#2"].shape == (1, SIZE, SIZE)
-    with edit_gates(model, {"": lambda g, f: 2 * g}, gates):
+    assert torch.equal(seen["sigmoid"], torch.sigmoid(model.conv(x).mean((1, 2)))[None])
+    assert seen["sigmoid#2"].shape == (1, SIZE, SIZE)
+    with edit_gates(model, {"sigmoid": lambda g, f: 2 * g}, gates):
         assert torch.equal(model(x), 2 * plain)
 
 
@@ -176,9 +176,16 @@ def test_kinds_are_checked() -> None:
 
 def test_the_order_of_kinds_does_not_change_names() -> None:
     model = Net(lambda net, y: (y * torch.sigmoid(net.other(y))) * channel(net, y))
+    both = [("full", "sigmoid"), ("channel", "sigmoid#2")]
+    assert [(g.kind, g.name) for g in find_gates(model, images())] == both
+    assert [(g.kind, g.name) for g in find_gates(model, images(), tuple(KINDS)[::-1])] == both
+    model = Net(lambda net, y: (y * torch.sigmoid(y)) * channel(net, y))
     (gate,) = find_gates(model, images())
-    both = find_gates(model, images(), tuple(KINDS))
-    assert [(g.kind, g.name) for g in both] == [("full", "#2"), ("channel", gate.name)]
+    with_activation = find_gates(model, images(), tuple(KINDS))
+    assert [(g.kind, g.name) for g in with_activation] == [
+        ("activation", "sigmoid#2"),
+        ("channel", gate.name),
+    ]
 
 
 def test_finding_draws_no_random_numbers() -> None:

@@ -63,14 +63,14 @@ def test_watch_reads_what_a_plain_hook_reads(
 def test_a_functional_sigmoid_inside_a_forward_is_read() -> None:
     model, x = MidForward(), pictures()
     (gate,) = find_gates(model, x)
-    assert (gate.name, gate.kind, gate.channels) == ("", "channel", 6)
+    assert (gate.name, gate.kind, gate.channels) == ("sigmoid", "channel", 6)
     with torch.no_grad():
         y = model.features(x)
         by_hand = model.gate(y)
         with watch_gates(model, [gate]) as seen:
             model(x)
-        assert torch.equal(seen[""], by_hand)
-        with edit_gates(model, {"": lambda g, f: 2 * g}):
+        assert torch.equal(seen["sigmoid"], by_hand)
+        with edit_gates(model, {"sigmoid": lambda g, f: 2 * g}):
             doubled = model(x)
         expected = (y * (2 * by_hand).view(-1, 6, 1, 1)).sum((2, 3))
         assert torch.equal(doubled, expected)
@@ -126,7 +126,7 @@ def test_gradients_flow_through_an_edit() -> None:
     model, x = MidForward(), pictures()
     y = model.features(x).detach()
     scale = torch.ones(1, 6, 1, 1, requires_grad=True)
-    with edit_gates(model, {"": lambda g, f: g * scale}):
+    with edit_gates(model, {"sigmoid": lambda g, f: g * scale}):
         model(x).sum().backward()
     expected = (y * model.gate(y).detach().view(-1, 6, 1, 1)).sum((0, 2, 3))
     assert scale.grad is not None
@@ -143,11 +143,14 @@ def test_a_nested_edit_receives_the_result_of_the_outer_edit() -> None:
 
     with torch.no_grad():
         own = model.gate(model.features(x))
-        with edit_gates(model, {"": lambda g, f: 0.5 * g}), edit_gates(model, {"": inner}):
+        with (
+            edit_gates(model, {"sigmoid": lambda g, f: 0.5 * g}),
+            edit_gates(model, {"sigmoid": inner}),
+        ):
             with watch_gates(model) as seen:
                 model(x)
         assert torch.equal(got[0].flatten(1), 0.5 * own)
-        assert torch.equal(seen[""], 0.5 * own + 0.25)
+        assert torch.equal(seen["sigmoid"], 0.5 * own + 0.25)
 
 
 @pytest.mark.parametrize("raises", [False, True], ids=["well", "raising"])
@@ -188,12 +191,12 @@ def test_two_factors_stay_two_gates_of_one_multiplication() -> None:
 
     model, x = Net(), pictures()
     found = find_gates(model, x)
-    assert [(g.name, g.kind) for g in found] == [("", "channel"), ("#2", "spatial")]
+    assert [(g.name, g.kind) for g in found] == [("sigmoid", "channel"), ("sigmoid#2", "spatial")]
     with watch_gates(model) as seen:
         plain = model(x)
-    assert torch.equal(seen[""], torch.sigmoid(x.mean((2, 3))))
-    assert torch.equal(seen["#2"], torch.sigmoid(x.mean(1)))
-    for name in ("", "#2"):
+    assert torch.equal(seen["sigmoid"], torch.sigmoid(x.mean((2, 3))))
+    assert torch.equal(seen["sigmoid#2"], torch.sigmoid(x.mean(1)))
+    for name in ("sigmoid", "sigmoid#2"):
         with edit_gates(model, {name: lambda g, f: 2 * g}):
             assert torch.equal(model(x), 2 * plain)
 
@@ -211,9 +214,9 @@ def test_one_gate_used_twice_is_one_gate_and_is_edited_once() -> None:
         return 0.5 * gate
 
     x = pictures()
-    assert [g.name for g in find_gates(Net(), x)] == [""]
+    assert [g.name for g in find_gates(Net(), x)] == ["sigmoid"]
     model = Net()
-    with edit_gates(model, {"": halve}):
+    with edit_gates(model, {"sigmoid": halve}):
         assert torch.equal(model(x), 0.5 * Net()(x))
     assert len(calls) == 1
 
@@ -229,7 +232,7 @@ def test_watch_reads_the_values_after_the_edits() -> None:
     model, x = Overwrites(), pictures()
     with torch.no_grad(), watch_gates(model) as seen:
         model(x)
-    assert torch.equal(seen[""], torch.sigmoid(x.mean((2, 3))))
+    assert torch.equal(seen["sigmoid"], torch.sigmoid(x.mean((2, 3))))
 
 
 def test_a_gate_that_does_not_multiply_is_refused_by_name() -> None:
@@ -256,7 +259,7 @@ def test_a_gate_that_does_not_multiply_is_refused_by_name() -> None:
 
 def test_an_edit_of_the_wrong_shape_is_refused() -> None:
     model = MidForward()
-    with edit_gates(model, {"": lambda g, f: g[:, :2]}):
+    with edit_gates(model, {"sigmoid": lambda g, f: g[:, :2]}):
         with refused("AS403", names=("(3, 2, 1, 1)", "(3, 6, 1, 1)")):
             model(pictures())
 

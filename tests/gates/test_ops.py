@@ -111,10 +111,16 @@ def test_an_operator_of_torch_library_under_both_of_its_names() -> None:
 def test_an_unregistered_operation_ends_a_gate_and_is_named() -> None:
     found = inspect_gates(Net(lambda x: x * shuffle(torch.sigmoid(pooled(x)))), X)
     assert found.gates == []
-    assert [(u.code, u.detail) for u in found.ungated] == [("consumed", "my_shuffle")]
+    assert [(u.code, u.detail) for u in found.ungated] == [
+        ("consumed", "my_shuffle"),
+        ("unbounded", ""),
+    ]
     register_operation("my_shuffle", Operation())  # says the same
     found = inspect_gates(Net(lambda x: x * shuffle(torch.sigmoid(pooled(x)))), X)
-    assert [(u.code, u.detail) for u in found.ungated] == [("consumed", "my_shuffle")]
+    assert [(u.code, u.detail) for u in found.ungated] == [
+        ("consumed", "my_shuffle"),
+        ("unbounded", ""),
+    ]
 
 
 def test_a_registered_move_carries_a_gate() -> None:

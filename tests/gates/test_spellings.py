@@ -46,6 +46,7 @@ class Spelling:
     """What comes out when the first gate is doubled; default twice what came out."""
     ask: tuple[str, ...] = searched_kinds()
     names: tuple[str, ...] = field(default=("",))
+    """What follows the name of the activation in the names of the gates."""
 
 
 def by_hand_sigmoid(net: Net, y: Tensor) -> Tensor:
@@ -343,7 +344,7 @@ def test_a_gate_is_found_read_and_edited(spelling: Spelling, how: str) -> None:
     gates = find_gates(model, x, spelling.ask)
     assert tuple(g.kind for g in gates) == spelling.kinds
     assert tuple(g.axes for g in gates) == spelling.axes
-    assert tuple(g.name for g in gates) == spelling.names
+    assert tuple(g.name for g in gates) == tuple(spelling.activation + n for n in spelling.names)
     gate = gates[0]
     assert (gate.activation, gate.layout) == (spelling.activation, spelling.layout)
     assert (gate.lo, gate.hi) == pytest.approx(spelling.bounds)

@@ -95,9 +95,6 @@ NO_GATES: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "fake quantisation, learned": lambda net, y: (
         torch.clamp(torch.round(y / net.scale), -128, 127) * net.scale
     ),
-    "two factors, reshaped as one": lambda net, y: (
-        y.flatten(2) * (channel(net, y) * spatial(y)).flatten(2)
-    ),
     "features broadcast over it": lambda net, y: (
         y.mean((2, 3), keepdim=True) * torch.sigmoid(y)
     ),
@@ -141,19 +138,18 @@ def test_a_constant_that_was_written_into_is_features() -> None:
 @pytest.mark.parametrize(
     ("name", "reasons"),
     {
-        "silu by hand": [("other-kind", "full")],
-        "silu by hand, of vectors": [("consumed", "mul")],
+        "silu by hand": [("other-kind", "activation")],
+        "silu by hand, of vectors": [("other-kind", "activation")],
         "silu by hand, 1×1": [("no-features", "")],
         "self-attention": [("consumed", "matmul")],
         "softmax pooling": [("pooling", "")],
-        "two factors, reshaped as one": 2 * [("other-kind", "full")],
         "parameter": [("other-kind", "static")],
         "mask": [("consumed", "gt")],
-        "dynamic kernel": [("consumed", "conv2d")],
+        "dynamic kernel": [("routing", "conv2d")],
         "weight mask": [("consumed", "conv2d")],
         "added": [("consumed", "add")],
         "overwritten": [("consumed", "copy")],
-        "one for the batch": [("consumed", "mean"), ("whole-batch", "")],
+        "one for the batch": [("consumed", "sigmoid"), ("whole-batch", "")],
         "tanh times a scale": [("unused", "")],
         "not bounded": [],
         "exponential": [],
@@ -163,16 +159,57 @@ def test_activations_that_are_not_gates_are_listed_with_a_reason(
     name: str, reasons: list[tuple[str, str]]
 ) -> None:
     found = inspect_gates(Net(NO_GATES[name]), images())
-    assert [(u.code, u.detail) for u in found.ungated] == reasons
+    activations = [u for u in found.ungated if u.activation != "none"]
+    assert [(u.code, u.detail) for u in activations] == reasons
     assert all(u.code in NOT_A_GATE and u.detail in u.reason for u in found.ungated)
 
 
-def test_an_unknown_operation_is_named() -> None:
-    model = Net(lambda net, y: torch.einsum("nchw,nc->nchw", y, torch.sigmoid(logits(net, y))))
-    (ungated,) = inspect_gates(model, images()).ungated
-    assert (ungated.made_in, ungated.activation, ungated.code, ungated.detail) == (
-        "", "sigmoid", "consumed", "einsum",
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (lambda net, y: y * column(logits(net, y)), "unbounded"),
+        (lambda net, y: y * column(logits(net, y)).relu(), "unbounded"),
+        (lambda net, y: y * F.softplus(y.mean(1, keepdim=True)), "unbounded"),
+        (lambda net, y: y / (y.std(1, keepdim=True) + 1e-5), "statistic"),
+        (lambda net, y: (y - y.mean((2, 3), keepdim=True)) * y.var((2, 3), keepdim=True).rsqrt(),
+         "statistic"),
+        (lambda net, y: y * (channel(net, y) > 0.5), "mask"),
+    ],
+)  # fmt: skip
+def test_multipliers_without_bounds_are_listed(
+    body: Callable[[Net, Tensor], Tensor], code: str
+) -> None:
+    found = inspect_gates(Net(body), images())
+    assert found.gates == []
+    assert [u.code for u in found.ungated if u.activation == "none"] == [code]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointwise"),
+    [
+        (lambda net, y: y * torch.sigmoid(y), True),
+        (lambda net, y: y[:, :3] * torch.sigmoid(y[:, 3:]), True),
+        (lambda net, y: y * torch.sigmoid(F.conv2d(y, net.other.weight[:, :, 1:2, 1:2])), True),
+        (lambda net, y: y * torch.sigmoid(net.other(y)), False),
+        (lambda net, y: y * torch.sigmoid(y - y.mean((2, 3), keepdim=True)), False),
+        (lambda net, y: y * torch.sigmoid(y.flip(3)), False),
+        (lambda net, y: y.flatten(2) * (channel(net, y) * spatial(y)).flatten(2), False),
+    ],
+)
+def test_a_gate_of_the_features_shape_is_an_activation_if_it_is_pointwise(
+    body: Callable[[Net, Tensor], Tensor], pointwise: bool
+) -> None:
+    found = inspect_gates(Net(body), images())
+    assert [gate.kind for gate in found.gates] == ([] if pointwise else ["full"])
+    listed = [(u.code, u.detail) for u in found.ungated]
+    assert (("other-kind", "activation") in listed) == pointwise
+
+
+def test_a_consumed_activation_is_named_with_its_consumer() -> None:
+    model = Net(lambda net, y: y * torch.cumsum(torch.sigmoid(logits(net, y)), 1)[..., None, None])
+    first, second = inspect_gates(model, images()).ungated
+    assert (first.activation, first.code, first.detail) == ("sigmoid", "consumed", "cumsum")
+    assert second.code == "unbounded"
 
 
 def test_groups_that_share_an_axis_with_the_images_are_read_by_image_and_group() -> None:

@@ -36,6 +36,19 @@ _STATISTICS = frozenset(
     """.split()  # noqa: SIM905
 )
 """Reductions over axes as in normalizations. A sum is also a pooling, and is not among them."""
+_ARITHMETIC = frozenset(
+    """
+    add sub rsub mul multiply div divide true_divide truediv rdiv pow square sqrt rsqrt reciprocal
+    clamp clip clamp_min clamp_max abs absolute maximum float to type type_as
+    """.split()  # noqa: SIM905
+)
+"""Operations that make a norm or a standard deviation of reductions."""
+_MOVES = frozenset(
+    """
+    view reshape view_as flatten unflatten squeeze unsqueeze permute transpose expand expand_as
+    getitem
+    """.split()  # noqa: SIM905
+)
 _MOVES_POSITIONS = frozenset("roll flip rot90 pixel_shuffle pixel_unshuffle interpolate".split())  # noqa: SIM905
 
 
@@ -79,9 +92,8 @@ class Lineage:
         name = known.name
         keeps = _keeps_positions(known, arguments) and len(roots) == 1
         root = roots.pop() if keeps else next(self._numbers)
-        arithmetic = name in _POINTWISE or known.operation.carries is not None
         statistic = name in _STATISTICS or (
-            arithmetic and name != "linear" and all(origin.is_statistic for origin in origins)
+            name in _ARITHMETIC | _MOVES and all(origin.is_statistic for origin in origins)
         )
         for output in outputs:
             self._origins[output] = Origin(root, statistic)
