@@ -15,7 +15,14 @@ from torch.utils.data import TensorDataset
 
 from attnscope.capturing.capture import capture
 from attnscope.errors import InputError
-from attnscope.gates import as_factor, edit_gates, find_gates, inspect_gates, watch_gates
+from attnscope.gates import (
+    Inspection,
+    as_factor,
+    edit_gates,
+    find_gates,
+    inspect_gates,
+    watch_gates,
+)
 from attnscope.kinds import (
     HAS_NEUTRAL,
     KINDS,
@@ -23,6 +30,7 @@ from attnscope.kinds import (
     PER_CHANNEL,
     Gate,
     Kind,
+    Ungated,
     Variation,
     kind_of,
     mean_of_all,
@@ -73,7 +81,7 @@ def seen(along: str, features: str, **given: bool) -> Variation:
 
 
 @pytest.mark.parametrize(("layout", "along"), CASES)
-def test_which_gate_is_of_which_kind(layout: str, along: str) -> None:
+def test_kind_of_each_combination_of_axes(layout: str, along: str) -> None:
     plain, sharing = TABLE[along]
     for shares, expected in ((False, plain), (True, sharing)):
         for own_shape in (False, True):
@@ -88,7 +96,7 @@ def test_which_gate_is_of_which_kind(layout: str, along: str) -> None:
 
 
 @pytest.mark.parametrize(("layout", "along"), CASES)
-def test_no_two_kinds_recognize_one_gate(layout: str, along: str) -> None:
+def test_exactly_one_kind_recognizes_a_gate(layout: str, along: str) -> None:
     """So that the order in which they were registered says nothing."""
     for own, static, shares in itertools.product((False, True), repeat=3):
         variation = seen(along, layout, own_shape=own, static=static, shares_paths=shares)
@@ -97,7 +105,7 @@ def test_no_two_kinds_recognize_one_gate(layout: str, along: str) -> None:
         assert found == [kind_of(variation).name] or kind_of(variation).fallback
 
 
-def test_what_is_looked_for_unless_asked() -> None:
+def test_kinds_that_are_searched_by_default() -> None:
     assert searched_kinds() == ("channel", "spatial", "strip", "branch")
     assert set(KINDS) == {*searched_kinds(), "full", "static"}
 
@@ -115,7 +123,7 @@ def test_traits_of_each_kind() -> None:
     assert [name for name, kind in KINDS.items() if not kind.per_image] == ["static"]
 
 
-def test_a_gate_is_asked_for_its_traits() -> None:
+def test_gate_has_the_traits_of_its_kind() -> None:
     gate = Gate("g", "channel", 4, None, "sigmoid", 0.0, 1.0, 1.0)
     assert gate.has(PER_CHANNEL)
     assert not gate.has(MAP)
@@ -126,7 +134,7 @@ def test_a_gate_is_asked_for_its_traits() -> None:
         unknown.has(PER_CHANNEL)
 
 
-def test_mean_of_an_image_by_hand() -> None:
+def test_image_means_by_hand() -> None:
     values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     for kind, axes, wanted in (
         ("strip", "NCH", [5.5, 17.5]),
@@ -179,7 +187,7 @@ NUMBER = Kind(
     ],
     ids=str,
 )
-def test_a_kind_that_is_not_complete_is_refused(change: dict[str, Any]) -> None:
+def test_an_incomplete_kind_is_refused(change: dict[str, Any]) -> None:
     given = {"name": "number", "about": "one value", "recognizes": is_number, **change}
     before = dict(KINDS)
     with pytest.raises(InputError):
@@ -209,7 +217,7 @@ def images(count: int = 9) -> Tensor:
 
 
 @pytest.mark.usefixtures("own_kinds")
-def test_a_kind_of_ones_own_from_the_network_to_the_sums(tmp_path: Path) -> None:
+def test_a_registered_kind_is_found_recorded_and_averaged(tmp_path: Path) -> None:
     model, x = Numbered().eval(), images()
     labels = torch.arange(9) % 3
     assert [gate.kind for gate in find_gates(model, x)] == ["channel", "channel"]
@@ -217,7 +225,8 @@ def test_a_kind_of_ones_own_from_the_network_to_the_sums(tmp_path: Path) -> None
     gates = find_gates(model, x)
     assert [(gate.kind, gate.axes) for gate in gates] == [("number", "NC"), ("channel", "NC")]
     assert [gate.kind for gate in find_gates(model, x, ["channel"])] == ["channel"]
-    assert [u.fate for u in inspect_gates(model, x, ["channel"]).ungated] == ["number"]
+    (ungated,) = inspect_gates(model, x, ["channel"]).ungated
+    assert (ungated.code, ungated.detail) == ("other-kind", "number")
 
     name = gates[0].name
     with torch.no_grad(), watch_gates(model, gates) as read:
@@ -247,7 +256,7 @@ def test_a_kind_of_ones_own_from_the_network_to_the_sums(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("own_kinds")
-def test_moments_sum_a_kind_up_as_it_says(tmp_path: Path) -> None:
+def test_moments_average_a_kind_as_it_defines(tmp_path: Path) -> None:
     register_kind(
         Kind(
             "wide",
@@ -276,7 +285,7 @@ def test_moments_sum_a_kind_up_as_it_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("own_kinds")
-def test_only_a_map_of_a_row_of_pixels_is_read_as_a_grid() -> None:
+def test_only_a_map_over_tokens_is_read_as_a_grid() -> None:
     class Tokens(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -307,7 +316,7 @@ def test_only_a_map_of_a_row_of_pixels_is_read_as_a_grid() -> None:
             assert torch.equal(model(x), plain)
 
 
-def test_a_recording_of_a_kind_that_is_not_registered_is_refused_by_name(
+def test_a_recording_of_an_unregistered_kind_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = TensorDataset(images(), torch.arange(9) % 3)
@@ -318,7 +327,7 @@ def test_a_recording_of_a_kind_that_is_not_registered_is_refused_by_name(
             folder = tmp_path / str(moments)
             capture(Numbered().eval(), data, folder, progress=False, moments=moments)
     for opens, folder in ((Recording, "False"), (Moments, "True")):
-        with pytest.raises(InputError, match="kind of gate 'number' is not known"):
+        with pytest.raises(InputError, match="'number'"):
             opens(tmp_path / folder)
 
 
@@ -328,3 +337,26 @@ def test_the_default_mean_is_over_all_values() -> None:
     values = np.array([[0.25, 0.75], [0.5, 1.0]], np.float32)
     np.testing.assert_array_equal(kind.image_means(values, gate), [0.5, 0.75])
     np.testing.assert_array_equal(mean_of_all(values, gate), [0.5, 0.75])
+
+
+def test_repr_and_html_of_gates_and_inspections_name_them_and_escape_text() -> None:
+    channel = Gate("a<b>.se", "channel", 64, None, "sigmoid", 0.0, 1.0, 1.0, made_in="a<b>.se")
+    spatial = Gate("s", "spatial", 64, (8, 4), "sigmoid", 0.0, 1.0, 1.0)
+    assert repr(channel) == "<Gate 'a<b>.se': channel, 64 channels, sigmoid 0 to 1>"
+    assert repr(spatial) == "<Gate 's': spatial, 8×4 positions, sigmoid 0 to 1>"
+    assert "a&lt;b&gt;.se" in channel._repr_html_()
+    assert "a<b>" not in channel._repr_html_()
+    inspection = Inspection([channel, spatial], [Ungated("x<y>", 0, "tanh", "consumed", "mul")])
+    assert "2 gates" in repr(inspection)
+    assert "1 channel, 1 spatial" in repr(inspection)
+    page = inspection._repr_html_()
+    assert page.count("<tr>") == 2 + 2 + 1  # two tables with a head each
+    assert "x&lt;y&gt;" in page
+    assert "x<y>" not in page
+
+
+def test_the_old_name_of_a_reason_warns() -> None:
+    ungated = Ungated("m", 0, "tanh", "other-kind", "static")
+    assert "static" in ungated.reason
+    with pytest.warns(DeprecationWarning, match="Ungated.reason"):
+        assert ungated.fate == ungated.reason

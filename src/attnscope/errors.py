@@ -13,6 +13,18 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         # AS2: images and data sources.
         # AS3: networks and weights.
         # AS4: gates and attribution.
+        "AS401": "The network has no gate of this name.",
+        "AS402": "A gate did not multiply anything during a forward.",
+        "AS403": "An edit returned a value of the wrong shape or type.",
+        "AS404": "A gate varies along an axis along which it was constant on the sample.",
+        "AS405": "A gate runs inside torch.utils.checkpoint.",
+        "AS406": "A module is scripted or compiled, so its operations cannot be traced.",
+        "AS407": "The kind of a gate cannot be determined from the sample.",
+        "AS408": "The name of an operation is not the name of a function.",
+        "AS409": "An operation is already registered under this name.",
+        "AS410": "No layer returns a feature map for Grad-CAM.",
+        "AS411": "The layer chosen for Grad-CAM does not return a feature map.",
+        "AS412": "The network has no layer of this name for Grad-CAM.",
         # AS5: training and run folders.
         # AS6: capture and recordings.
         # AS7: statistics and comparisons.

@@ -1,8 +1,8 @@
-"""Gates and their kinds: what is known of them without their values. No torch.
+"""Gates and the kinds of gates. This module needs no torch.
 
-A kind says how a gate is recognized, what its values are, how it is summed up per image, and which
-statistics and plots apply to it. No other module compares `Gate.kind` with a name: it asks for
-traits, so that a new kind is one more call of `register_kind`, here or in a package of one's own::
+A kind defines how a gate is recognized, what its values mean, how they are averaged per image, and
+which statistics and plots apply. Other modules never compare `Gate.kind` with a name. They ask for
+traits, so a new kind needs one call of `register_kind`, here or in another package::
 
     from attnscope.kinds import HAS_NEUTRAL, PER_CHANNEL, Kind, register_kind
 
@@ -15,132 +15,185 @@ traits, so that a new kind is one more call of `register_kind`, here or in a pac
         )
     )
 
-From then on `find_gates` finds gates of that kind, and they are recorded and read like any other.
+After that call `find_gates` finds gates of the new kind, and all commands handle them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attnscope.notebook import html_table
 from attnscope.registry import Registry
 
 AXES = "NBGCDHWL"
-"""Letters of axes, in the order in which a gate's values are read: images, paths, groups, channels,
-depth (slices or frames), rows, columns, and positions that stand in one row."""
+"""Letters of axes, in the order in which a gate's values are returned.
+
+N: images, B: branches (paths), G: groups, C: channels, D: depth (slices or frames), H: rows,
+W: columns, L: positions in one flattened axis (tokens).
+"""
 
 PER_CHANNEL = "per-channel"
-"""Trait: values are ``(N, C)``, one for each channel. Statistics of channels apply."""
+"""Trait: the values are ``(N, C)``, one per channel. Channel statistics apply."""
 MAP = "map"
-"""Trait: values are ``(N, H, W)``, one for each position; positions that stand in one row are read
+"""Trait: the values are ``(N, H, W)``, one per position. Flattened positions (tokens) are returned
 as a grid (`Gate.grid`). Maps are drawn and compared with Grad-CAM."""
 HAS_NEUTRAL = "has-neutral"
-"""Trait: there is a value, `Gate.neutral`, under which the gate changes nothing."""
+"""Trait: at one value, `Gate.neutral`, the gate leaves the features unchanged."""
 TRAITS = frozenset({PER_CHANNEL, MAP, HAS_NEUTRAL})
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One place where a bounded activation multiplies a feature map."""
+    """One place in a network where a bounded activation multiplies a feature map."""
 
     name: str
-    """Path of the module that makes it, ``#2`` for a module's second gate."""
+    """Path of the module that computes the gate. A module's second gate has the suffix ``#2``."""
     kind: str
     """Name of a kind in `KINDS`."""
     channels: int
-    """Channels of the features that it multiplies."""
+    """Number of channels of the features that the gate multiplies."""
     grid: tuple[int, int] | None
-    """Rows and columns of a gate that is a `MAP`, on the sample; None for other kinds."""
+    """Rows and columns of a gate with the trait `MAP`, on the sample. None for other kinds."""
     activation: str
-    """The bounded activation: sigmoid, hardsigmoid, softmax ..."""
+    """Name of the bounded activation: sigmoid, hardsigmoid, softmax ..."""
     lo: float
     hi: float
-    """The bounds of the gate: the activation's, after ``1 + g``, ``2 * g`` and the like."""
+    """Lower and upper bound of the gate: those of the activation after ``1 + g``, ``2 * g`` ..."""
     neutral: float
-    """The value that changes nothing: 1, or 0 for ``x + x * g``."""
+    """The value that leaves the features unchanged: 1, or 0 for ``x + x * g``."""
     made_in: str = ""
-    """Path of the module in whose forward the activation runs."""
+    """Path of the module whose forward runs the activation."""
     call: int = 0
-    """Which of that module's bounded activations it is in one forward of the network, from 0."""
+    """Index of the activation among the bounded activations of that module in one forward."""
     form: str = ""
-    """What was done to the activation's values before they multiply, as ``1 +`` or ``[0]``."""
+    """Operations between the activation and the multiplication, such as ``add 1``."""
     applied_in: str = ""
-    """Path of the module in whose forward the gate multiplies the features."""
+    """Path of the module whose forward multiplies the features by the gate."""
     layout: str = "NCHW"
-    """Axes of the features in their order, letters of `AXES`."""
+    """Axes of the features in their own order, as letters of `AXES`."""
     axes: str = ""
-    """Axes of the values that are read, in the order of `AXES`: ``NC`` for channels, ``NHW`` for
-    pixels ..."""
+    """Axes of the gate's values in the order of `AXES`: ``NC`` for a channel gate, ``NHW`` for a
+    spatial gate."""
+
+    def __repr__(self) -> str:
+        return (
+            f"<Gate '{self.name}': {self.kind}, {self.size}, "
+            f"{self.activation} {self.lo:g} to {self.hi:g}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return gate_table([self])
+
+    @property
+    def size(self) -> str:
+        """The number of values in words: ``64 channels``, or ``16×16 positions`` for a map."""
+        if self.grid is not None:
+            return f"{self.grid[0]}×{self.grid[1]} positions"
+        return f"{self.channels} channel{'' if self.channels == 1 else 's'}"
 
     @property
     def midpoint(self) -> float:
-        """The middle of the bounds; 0.5 for a sigmoid, which is where an untrained gate starts."""
+        """The midpoint of the bounds: 0.5 for a sigmoid, the value of many untrained gates."""
         return (self.lo + self.hi) / 2
 
     def image_means(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Each image's mean gate, as the gate's kind sums it up.
+        """Return the mean of the gate for each image, as the gate's kind defines it.
 
         Args:
-            values: of this gate, ``(N, ...)`` as they are read.
+            values: values of this gate, ``(N, ...)`` in the order of `axes`.
 
         Returns:
-            ``(N,)``
+            An array ``(N,)``.
         """
         return KINDS.find(self.kind).image_means(values, self)
 
     def has(self, trait: str) -> bool:
-        """Whether the gate's kind has a trait.
+        """Return whether the gate's kind has a trait.
 
         Raises:
-            InputError: its kind is not registered.
-            ValueError: there is no such trait.
+            InputError: the kind is not registered.
+            ValueError: the trait is not one of `TRAITS`.
         """
         if trait not in TRAITS:
-            raise ValueError(f"there is no trait '{trait}'; there are {', '.join(sorted(TRAITS))}")
+            known = ", ".join(sorted(TRAITS))
+            raise ValueError(f"the trait '{trait}' does not exist; the traits are {known}")
         return trait in KINDS.find(self.kind).traits
 
     @property
     def per_image(self) -> bool:
-        """Whether there is a value for each image: `Kind.per_image`."""
+        """Whether the gate has a value for each image: `Kind.per_image`."""
         return KINDS.find(self.kind).per_image
+
+
+NOT_A_GATE: Mapping[str, str] = MappingProxyType(
+    {
+        "consumed": "consumed by {}",
+        "unused": "not used by any operation",
+        "no-features": "multiplies a tensor that is not a feature map",
+        "no-batch-axis": "multiplies features whose first axis is not the batch",
+        "whole-batch": "one gate for the whole batch",
+        "pooling": "the weights of a softmax pooling",
+        "other-kind": "a gate of the kind {}",
+    }
+)
+"""Codes of `Ungated.code`, and what they mean. The braces stand for `Ungated.detail`."""
 
 
 @dataclass(frozen=True)
 class Ungated:
-    """A bounded activation whose output gated no feature map."""
+    """A bounded activation whose output is not a gate."""
 
     made_in: str
-    """Path of the module in whose forward it runs."""
+    """Path of the module whose forward runs it."""
     call: int
-    """Which of that module's bounded activations it is, from 0."""
+    """Its index among the bounded activations of that module, from 0."""
     activation: str
-    fate: str
-    """What became of its output: the operation that consumed it, or why it is no gate."""
+    """Name of the activation."""
+    code: str
+    """Why it is not a gate: one of `NOT_A_GATE`."""
+    detail: str = ""
+    """The operation that consumed its output, or the kind that was not searched."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not a gate, in words."""
+        reason = NOT_A_GATE[self.code].format(self.detail)
+        if self.code == "other-kind" and (unasked := KINDS.find(self.detail).unasked):
+            reason += f", which {unasked}"
+        return reason
+
+    @property
+    def fate(self) -> str:
+        """The old name of `reason`."""
+        warnings.warn("Ungated.fate is now Ungated.reason", DeprecationWarning, stacklevel=2)
+        return self.reason
 
 
 @dataclass(frozen=True)
 class Variation:
-    """Along which axes a gate was seen to vary: all that tells its kind."""
+    """The axes along which a gate varies. They determine its kind."""
 
     along: frozenset[str]
-    """Letters of the axes along which it varies, without N: C channels, H rows, W columns, L pixels
-    in one row, B paths."""
+    """Letters of the axes along which the gate varies, without N."""
     features: frozenset[str]
     """Letters of the axes of the features that are longer than 1, without N."""
     own_shape: bool
-    """Whether the gate has the shape of the features."""
+    """Whether the gate has the same shape as the features."""
     static: bool
-    """Whether no input has a part in it."""
+    """Whether the gate does not depend on the input."""
     shares_paths: bool
-    """Whether it is one part of a softmax whose other parts gate other paths."""
+    """Whether the gate is one slice of a softmax whose other slices gate other branches."""
 
     @property
     def everywhere(self) -> bool:
-        """Whether it varies along every axis of the features, as a written-out SiLU does."""
+        """Whether the gate varies along every axis of the features, as in SiLU written by hand."""
         return self.own_shape and self.along == self.features
 
 
@@ -150,39 +203,58 @@ class Kind:
 
     name: str
     about: str
-    """What one value of the gate is for, as ``one value for each channel``."""
+    """One phrase that describes the values, such as ``one value per channel``."""
     recognizes: Callable[[Variation], bool]
-    """Kinds are asked from the last registered to the first, so that a package's own kinds come
-    before these, and those of `fallback` after all others."""
+    """Whether a gate is of this kind. Kinds are asked from the last registered to the first, so the
+    kinds of other packages come before those of attnscope. Kinds with `fallback` come last."""
     traits: frozenset[str] = frozenset()
-    """Of `TRAITS`: which statistics and plots apply. What no trait allows is left out and named."""
+    """Traits of `TRAITS`. They decide which statistics and plots apply."""
     image_means: Callable[[NDArray[Any], Gate], NDArray[np.float64]] = lambda values, gate: (
         mean_of_all(values, gate)
     )
-    """Sums a gate up per image: ``(N, ...)`` as it is read, and the gate -> ``(N,)``."""
+    """Averages a gate per image: values ``(N, ...)`` and the gate -> ``(N,)``."""
     image_mean_about: str = ""
-    """What that mean is where it is not the mean of all values, as ``the first path's``."""
+    """What is averaged, if it is not all values: such as ``the first branch``."""
     per_image: bool = True
-    """Whether there is a value for each image; not where no image has a part in it."""
+    """Whether the gate has a value for each image. False for gates of parameters alone."""
     searched: bool = True
-    """Whether it is looked for unless other kinds are asked for."""
+    """Whether `find_gates` looks for this kind by default."""
     unasked: str = ""
-    """Where it is not looked for, what is said of an activation whose gate is of this kind."""
+    """The reason in `Ungated.reason` when the kind is not searched."""
     fallback: bool = False
-    """Whether it takes what no other kind recognizes."""
+    """Whether the kind takes the gates that no other kind recognizes."""
+
+
+def gate_table(gates: Iterable[Gate]) -> str:
+    """Return an HTML table with one row per gate. Text is escaped."""
+    head = ("gate", "kind", "size", "activation", "bounds", "neutral", "computed in", "applied in")
+    rows = [
+        (
+            gate.name,
+            gate.kind,
+            gate.size,
+            gate.activation,
+            f"{gate.lo:g} to {gate.hi:g}",
+            f"{gate.neutral:g}" if gate.has(HAS_NEUTRAL) else "",
+            gate.made_in,
+            gate.applied_in,
+        )
+        for gate in gates
+    ]
+    return html_table(head, rows)
 
 
 def mean_of_all(values: NDArray[Any], gate: Gate) -> NDArray[np.float64]:
-    """Each image's mean over all of a gate's values: ``(N, ...)`` -> ``(N,)``."""
+    """Return the mean over all values of each image: ``(N, ...)`` -> ``(N,)``."""
     means: NDArray[np.float64] = values.reshape(len(values), -1).mean(1, dtype=np.float64)
     return means
 
 
 def mean_of_first_path(values: NDArray[Any], gate: Gate) -> NDArray[np.float64]:
-    """Each image's mean over the first path.
+    """Return the mean over the first branch of each image: ``(N, ...)`` -> ``(N,)``.
 
-    Paths that share a softmax sum to one, so that the mean over all of them is the same for every
-    image.
+    Branches that share a softmax sum to one, so the mean over all of them would be the same for
+    every image.
     """
     if "B" in gate.axes:
         values = values.take(0, gate.axes.index("B"))
@@ -190,45 +262,48 @@ def mean_of_first_path(values: NDArray[Any], gate: Gate) -> NDArray[np.float64]:
 
 
 def _check(kind: Kind) -> None:
-    """Refuse a kind that is not complete, where it is registered and not where it is first met."""
+    """Refuse an incomplete kind when it is registered, not when it is first used."""
     for field in ("name", "about"):
         if not isinstance(getattr(kind, field), str) or not getattr(kind, field).strip():
-            raise ValueError(f"its {field} must be a text")
+            raise ValueError(f"its {field} must be a non-empty string")
     for field in ("recognizes", "image_means"):
         if not callable(getattr(kind, field)):
             raise TypeError(f"its {field} must be a function")
     unknown = sorted(set(kind.traits) - TRAITS)
     if unknown:
         raise ValueError(
-            f"its trait '{unknown[0]}' is not known; take of {', '.join(sorted(TRAITS))}"
+            f"its trait '{unknown[0]}' does not exist; choose from {', '.join(sorted(TRAITS))}"
         )
     if {PER_CHANNEL, MAP} <= kind.traits:
-        raise ValueError("it has values per channel and per position; take one of the two traits")
+        raise ValueError("it has the traits per-channel and map; choose one of the two")
     if not kind.searched and not kind.unasked:
-        raise ValueError("it is not looked for unless asked; say in `unasked` what it is then")
+        raise ValueError("it is not searched by default; give the reason in `unasked`")
 
 
 KINDS: Registry[Kind] = Registry("kind of gate", _check)
-"""All kinds by name."""
+"""All registered kinds by name."""
 
 
 def register_kind(kind: Kind) -> Kind:
-    """Add a kind of gate.
+    """Register a kind of gate.
+
+    Returns:
+        The kind.
 
     Raises:
-        InputError: its name is taken, or it is not complete.
+        InputError: the name is taken, or the kind is incomplete.
     """
     return KINDS.register(kind.name, kind)
 
 
 def kind_of(variation: Variation) -> Kind:
-    """The kind that recognizes a gate."""
+    """Return the kind that recognizes a gate."""
     kinds = sorted(reversed(list(KINDS.values())), key=lambda kind: kind.fallback)  # stable
     return next(kind for kind in kinds if kind.recognizes(variation))
 
 
 def searched_kinds() -> tuple[str, ...]:
-    """Names of the kinds that are looked for unless others are asked for."""
+    """Return the names of the kinds that `find_gates` looks for by default."""
     return tuple(name for name, kind in KINDS.items() if kind.searched)
 
 
@@ -258,25 +333,25 @@ def _is_branch(seen: Variation) -> bool:
 
 
 def _is_own(seen: Variation) -> bool:
-    """Whether it depends on the image and is not of the features' own shape."""
+    """Whether the gate depends on the image and does not vary along all axes of the features."""
     return not seen.static and not seen.everywhere
 
 
 register_kind(
     Kind(
         "static",
-        "a gate from parameters alone, the same for every image",
+        "a gate of parameters alone, the same for every image",
         _is_static,
         traits=frozenset({HAS_NEUTRAL}),
         per_image=False,
         searched=False,
-        unasked="from parameters alone",
+        unasked="does not depend on the input",
     )
 )
 register_kind(
     Kind(
         "channel",
-        "one value for each channel",
+        "one value per channel",
         _is_channel,
         traits=frozenset({PER_CHANNEL, HAS_NEUTRAL}),
     )
@@ -284,7 +359,7 @@ register_kind(
 register_kind(
     Kind(
         "spatial",
-        "one value for each position",
+        "one value per position",
         _is_spatial,
         traits=frozenset({MAP, HAS_NEUTRAL}),
     )
@@ -292,7 +367,7 @@ register_kind(
 register_kind(
     Kind(
         "strip",
-        "one value for each row or column, of each channel",
+        "one value per channel and row, or per channel and column",
         _is_strip,
         traits=frozenset({HAS_NEUTRAL}),
     )
@@ -300,21 +375,21 @@ register_kind(
 register_kind(
     Kind(
         "branch",
-        "how much each of several paths counts",
+        "one weight per branch",
         _is_branch,
         image_means=mean_of_first_path,
-        image_mean_about="the first path's",
+        image_mean_about="the first branch",
     )
 )
 register_kind(
     Kind(
         "full",
-        "one value for each value of the features",
+        "one value per feature",
         lambda seen: True,
         traits=frozenset({HAS_NEUTRAL}),
         image_means=mean_of_first_path,
         searched=False,
-        unasked="multiplies features of its own shape",
+        unasked="has the same shape as the features",
         fallback=True,
     )
 )

@@ -35,13 +35,13 @@ class EndsInAGate(nn.Module):
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_spatial_gate_after_the_last_layer_is_passed_over() -> None:
+def test_a_spatial_gate_after_the_last_layer_is_skipped() -> None:
     model = EndsInAGate(outputs=1).eval()
     assert last_map_layer(model, IMAGES) == "body"  # a map of one channel, known as a gate or not
     assert last_map_layer(model, IMAGES, find_gates(model, IMAGES)) == "body"
 
 
-def test_a_gate_of_the_features_own_shape_is_passed_over_where_it_is_known() -> None:
+def test_a_known_gate_of_the_features_shape_is_skipped() -> None:
     model = EndsInAGate(outputs=8).eval()
     gates = find_gates(model, IMAGES, ["full"])
     assert [gate.made_in for gate in gates] == ["gate"]

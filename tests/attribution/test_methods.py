@@ -36,7 +36,7 @@ def scores(model: nn.Module, images: Tensor) -> Tensor:
         return model(images).gather(1, TARGET[:, None])[:, 0]
 
 
-def test_the_methods_that_there_are() -> None:
+def test_registered_attribution_methods() -> None:
     grids = {name: method.grid for name, method in ATTRIBUTIONS.items()}
     assert grids == {
         "grad_cam": "layer",
@@ -47,7 +47,7 @@ def test_the_methods_that_there_are() -> None:
 
 
 @pytest.mark.parametrize("name", ATTRIBUTIONS)
-def test_a_map_an_image_and_the_network_is_left_as_it_was(
+def test_each_method_gives_one_map_per_image_and_restores_the_network(
     name: str, model: nn.Module, images: Tensor
 ) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -76,7 +76,7 @@ def test_integrated_gradients_equal_plain_captum(model: nn.Module, images: Tenso
 
 
 @pytest.mark.parametrize("name", ["integrated_gradients", "layer_integrated_gradients"])
-def test_integrated_gradients_add_up_to_the_change_of_the_logit(
+def test_integrated_gradients_sum_to_the_change_of_the_logit(
     name: str, model: nn.Module, images: Tensor
 ) -> None:
     change = scores(model, images) - scores(model, torch.zeros_like(images))
@@ -84,7 +84,7 @@ def test_integrated_gradients_add_up_to_the_change_of_the_logit(
     torch.testing.assert_close(total, change, rtol=0.02, atol=0.02)
 
 
-def test_occlusion_is_the_mean_fall_over_the_windows_that_cover_a_position(
+def test_occlusion_is_the_mean_drop_over_the_windows_that_cover_a_position(
     model: nn.Module, images: Tensor
 ) -> None:
     own, total = scores(model, images), torch.zeros(3, 32, 32)
@@ -101,7 +101,7 @@ def test_occlusion_is_the_mean_fall_over_the_windows_that_cover_a_position(
     )
 
 
-def test_methods_are_registered_whole() -> None:
+def test_incomplete_methods_are_refused() -> None:
     known = ATTRIBUTIONS[GRAD_CAM]
     with pytest.raises(InputError):
         register_attribution(known)  # the name is taken

@@ -33,7 +33,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_forms_are_those_of_0_1(name: str) -> None:
+def test_forms_equal_those_of_version_0_1(name: str) -> None:
     assert [g.form for g in find_gates(Net(SPELLINGS[name].body), images())] == FORMS[name]
 
 
@@ -51,12 +51,14 @@ OTHERS: dict[str, tuple[Callable[[Net, Tensor], Tensor], str]] = {
 
 
 @pytest.mark.parametrize(("body", "form"), OTHERS.values(), ids=OTHERS)
-def test_what_was_done_is_named(body: Callable[[Net, Tensor], Tensor], form: str) -> None:
+def test_form_names_the_operations_since_the_activation(
+    body: Callable[[Net, Tensor], Tensor], form: str
+) -> None:
     assert [gate.form for gate in find_gates(Net(body), images())] == [form]
 
 
 @pytest.mark.parametrize("copy", ["clone", "contiguous", "detach"])
-def test_a_copy_of_a_product_of_two_gates_is_one_of_two_gates(copy: str) -> None:
+def test_a_copied_product_of_two_gates_remains_two_gates(copy: str) -> None:
     def body(net: Net, y: Tensor) -> Tensor:
         return y * getattr(channel(net, y) * spatial(y), copy)()
 
@@ -66,7 +68,7 @@ def test_a_copy_of_a_product_of_two_gates_is_one_of_two_gates(copy: str) -> None
 @pytest.mark.parametrize(
     ("mode", "count"), [("nearest", 1), ("bilinear", 1), ("area", 1), ("bicubic", 0)]
 )
-def test_resized_maps(mode: str, count: int) -> None:
+def test_a_resized_map_is_a_gate_unless_interpolation_is_bicubic(mode: str, count: int) -> None:
     """Weights of a bicubic one are negative in part, and leave the bounds."""
 
     def body(net: Net, y: Tensor) -> Tensor:
@@ -75,10 +77,11 @@ def test_resized_maps(mode: str, count: int) -> None:
 
     found = inspect_gates(Net(body), images())
     assert len(found.gates) == count
-    assert [u.fate for u in found.ungated] == ["consumed by interpolate"] * (1 - count)
+    reasons = [(u.code, u.detail) for u in found.ungated]
+    assert reasons == [("consumed", "interpolate")] * (1 - count)
 
 
-def test_a_quotient_is_a_gate_only_where_the_divisor_cannot_be_zero() -> None:
+def test_a_quotient_is_a_gate_only_if_the_divisor_cannot_be_zero() -> None:
     def over(shift: float) -> Callable[[Net, Tensor], Tensor]:
         return lambda net, y: y * (1 / (column(torch.sigmoid(logits(net, y))) + shift))
 

@@ -164,10 +164,12 @@ def test_networks_without_gates(source: str, name: str) -> None:
     assert find_gates(build(source, name), images(name)) == []
 
 
-def test_additive_attention_is_reported() -> None:
+def test_additive_attention_is_listed_with_its_consumer() -> None:
     for name, consumer in (("nl", "bmm"), ("gca", "matmul")):
         found = inspect_gates(build("attention", name), images(name)).ungated
-        assert {(u.activation, u.fate) for u in found} == {("softmax", f"consumed by {consumer}")}
+        assert {(u.activation, u.code, u.detail) for u in found} == {
+            ("softmax", "consumed", consumer)
+        }
         assert len(found) == 8
 
 
@@ -185,7 +187,7 @@ def test_at_32_pixels_the_last_maps_are_single_pixels() -> None:
         assert torch.equal(value, raw[:, :, 0, 0])
 
 
-def test_where_a_plain_hook_reads_nothing() -> None:
+def test_gates_are_read_where_a_plain_hook_reads_nothing() -> None:
     """timm's LightChannelAttn has a ``gate`` that it never calls: it calls F.sigmoid itself."""
     model, x = build("attention", "lcbam"), images("lcbam")
     fired: list[Any] = []
@@ -198,7 +200,7 @@ def test_where_a_plain_hook_reads_nothing() -> None:
     assert seen["layer1.0.se.channel"].shape == (2, 64)
 
 
-def test_edits_of_every_kind() -> None:
+def test_edits_of_every_kind_change_the_output() -> None:
     """Each edit against the product by hand, at a gate of a network that is not ours."""
     model, x = build("timm", "seresnet18"), images("")
     name = "layer2.0.se"

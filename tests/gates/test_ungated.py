@@ -1,4 +1,4 @@
-"""Everything that looks like a gate and is none, and what is said of it."""
+"""Activations that look like gates and are not, and the reasons that are given."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnscope.gates.detect import find_gates, inspect_gates
+from attnscope.kinds import NOT_A_GATE
 from tests.gates.nets import (
     CHANNELS,
     Net,
@@ -114,11 +115,11 @@ NO_GATES: dict[str, Callable[[Net, Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("body", NO_GATES.values(), ids=NO_GATES)
-def test_no_gate(body: Callable[[Net, Tensor], Tensor]) -> None:
+def test_look_alikes_are_not_gates(body: Callable[[Net, Tensor], Tensor]) -> None:
     assert find_gates(Net(body), images()) == []
 
 
-def test_no_gate_in_inference_mode() -> None:
+def test_look_alikes_are_not_gates_in_inference_mode() -> None:
     """Where tensors count no versions, writes are seen where they happen."""
     for name in ("overwritten", "written into", "silu by hand"):
         with torch.inference_mode():
@@ -137,44 +138,47 @@ def test_a_constant_that_was_written_into_is_features() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fates"),
+    ("name", "reasons"),
     {
-        "silu by hand": ["full: multiplies features of its own shape"],
-        "silu by hand, of vectors": ["consumed by mul"],
-        "silu by hand, 1×1": ["multiplies what is no feature map"],
-        "self-attention": ["consumed by matmul"],
-        "softmax pooling": ["softmax pooling"],
-        "two factors, reshaped as one": 2 * ["full: multiplies features of its own shape"],
-        "parameter": ["static: from parameters alone"],
-        "mask": ["consumed by gt"],
-        "dynamic kernel": ["consumed by conv2d"],
-        "weight mask": ["consumed by conv2d"],
-        "added": ["consumed by add"],
-        "overwritten": ["consumed by copy"],
-        "one for the batch": ["consumed by mean", "one gate for all images of a batch"],
-        "tanh times a scale": ["used by no operation"],
+        "silu by hand": [("other-kind", "full")],
+        "silu by hand, of vectors": [("consumed", "mul")],
+        "silu by hand, 1×1": [("no-features", "")],
+        "self-attention": [("consumed", "matmul")],
+        "softmax pooling": [("pooling", "")],
+        "two factors, reshaped as one": 2 * [("other-kind", "full")],
+        "parameter": [("other-kind", "static")],
+        "mask": [("consumed", "gt")],
+        "dynamic kernel": [("consumed", "conv2d")],
+        "weight mask": [("consumed", "conv2d")],
+        "added": [("consumed", "add")],
+        "overwritten": [("consumed", "copy")],
+        "one for the batch": [("consumed", "mean"), ("whole-batch", "")],
+        "tanh times a scale": [("unused", "")],
         "not bounded": [],
         "exponential": [],
     }.items(),
 )
-def test_what_is_no_gate_is_reported(name: str, fates: list[str]) -> None:
+def test_activations_that_are_not_gates_are_listed_with_a_reason(
+    name: str, reasons: list[tuple[str, str]]
+) -> None:
     found = inspect_gates(Net(NO_GATES[name]), images())
-    assert [u.fate for u in found.ungated] == fates
+    assert [(u.code, u.detail) for u in found.ungated] == reasons
+    assert all(u.code in NOT_A_GATE and u.detail in u.reason for u in found.ungated)
 
 
-def test_an_operation_that_is_not_known_is_named() -> None:
+def test_an_unknown_operation_is_named() -> None:
     model = Net(lambda net, y: torch.einsum("nchw,nc->nchw", y, torch.sigmoid(logits(net, y))))
     (ungated,) = inspect_gates(model, images()).ungated
-    assert (ungated.made_in, ungated.activation, ungated.fate) == (
-        "", "sigmoid", "consumed by einsum",
+    assert (ungated.made_in, ungated.activation, ungated.code, ungated.detail) == (
+        "", "sigmoid", "consumed", "einsum",
     )  # fmt: skip
 
 
-def test_rows_that_are_not_images_are_reported() -> None:
+def test_a_gate_over_rows_that_are_not_images_is_listed_with_a_reason() -> None:
     def grouped(net: Net, y: Tensor) -> Tensor:
         groups = y.reshape(-1, 3, *y.shape[2:])
         return (groups * torch.sigmoid(groups.mean((2, 3), keepdim=True))).view_as(y)
 
     found = inspect_gates(Net(grouped), images())
     assert found.gates == []
-    assert [u.fate for u in found.ungated] == ["multiplies features whose rows are not the images"]
+    assert [u.code for u in found.ungated] == ["no-batch-axis"]

@@ -1,10 +1,10 @@
-"""What made the network decide as it did: attribution methods, by Captum.
+"""Attribution methods: which positions of an image contributed to a class score. By Captum.
 
-An attribution has three parts: the method (`ATTRIBUTIONS`), the layer (or the input), and the
-target, the class that is explained: ``predicted`` or ``true``.
+An attribution is defined by the method (one of `ATTRIBUTIONS`), the layer or the input, and the
+target, which is the explained class: ``predicted`` or ``true``.
 """
 
-# Each of these registers its methods.
+# These modules register their methods.
 from attnscope.attribution import integrated_gradients as _integrated_gradients  # noqa: F401
 from attnscope.attribution import occlusion as _occlusion  # noqa: F401
 from attnscope.attribution.grad_cam import HeadGraph, head_graph

@@ -1,4 +1,4 @@
-"""Grad-CAM by Captum, from the same forward pass that gives everything else."""
+"""Grad-CAM by Captum, from the forward pass that also gives gates and logits."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from attnscope.recording.attributed import GRAD_CAM
 
 
 class HeadGraph:
-    """What one forward kept of the layers: their outputs, with a graph from the first one on."""
+    """The layer outputs of one forward, with the autograd graph from the first layer on."""
 
     def __init__(self, layers: Sequence[str]) -> None:
         self.layers = tuple(layers)
         self.outputs: dict[str, Tensor] = {}
 
     def grad_cam(self, layer: str, logits: Tensor, target: Tensor) -> Tensor:
-        """Signed Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2 without the ReLU), by Captum.
+        """Return signed Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2 without the ReLU).
 
         Args:
-            layer: one of the layers that were kept.
-            logits: ``(N, K)``, what the network returned in that forward.
+            layer: one of the layers of `head_graph`.
+            logits: ``(N, K)``, the output of the network in this forward.
             target: ``(N,)`` int64, the class to explain for each image.
 
         Returns:
-            ``(N, h, w)`` float32 on the grid of the layer, detached.
+            Maps ``(N, h, w)`` float32 on the grid of the layer, detached.
         """
         output = self.outputs[layer]
         probe = nn.Identity()
-        # Captum runs a forward to reach its layer. The forward has been: this replays its end.
+        # Captum runs a forward to reach its layer. Here the forward has already run, and the
+        # function below only returns its result.
         replay = LayerGradCam(lambda z: (probe(z), logits)[1], probe)
         cam: Tensor = replay.attribute(
             output, target, relu_attributions=False, grad_kwargs={"retain_graph": True}
@@ -44,13 +45,18 @@ class HeadGraph:
 
 @contextmanager
 def head_graph(model: nn.Module, layers: Sequence[str]) -> Iterator[HeadGraph]:
-    """Makes forwards keep the graph from the earliest of ``layers`` on, and nothing before it.
+    """Record the autograd graph only from the first of ``layers`` on.
 
-    Inside the block no gradient is recorded until a layer has run, so that a forward costs hardly
-    more than without. (Inside ``torch.inference_mode`` no gradient can be recorded at all.)
+    Inside the block autograd is off until one of the layers has run, so a forward costs little more
+    than one without gradients. It does not work inside ``torch.inference_mode``.
+
+    Args:
+        model: any network.
+        layers: paths of modules that return a feature map ``(N, C, H, W)``.
 
     Raises:
-        InputError: the network has no such layer; in a forward, when its output is no map.
+        InputError: a layer does not exist (AS412); or during a forward, if its output is not a
+            feature map (AS411).
     """
     modules = dict(model.named_modules())
     head = HeadGraph(layers)
@@ -59,12 +65,16 @@ def head_graph(model: nn.Module, layers: Sequence[str]) -> Iterator[HeadGraph]:
     def keep(name: str, output: object) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise InputError(f"layer {name} returns {shape}; Grad-CAM needs a map (N, C, H, W)")
-        torch.set_grad_enabled(True)  # until the next forward begins, or the block ends
+            raise InputError(
+                "AS411",
+                f"the layer {name} returns {shape}, but Grad-CAM needs a feature map "
+                "(N, C, H, W); choose a convolutional layer",
+            )
+        torch.set_grad_enabled(True)  # until the next forward, or the end of the block
         if not output.requires_grad:
             output = output.detach().requires_grad_()
         head.outputs[name] = output
-        # A copy goes on, since what follows may write into it.
+        # Return a copy, because the next module may write to it.
         return output.clone()
 
     def begin(*_: object) -> None:
@@ -76,7 +86,11 @@ def head_graph(model: nn.Module, layers: Sequence[str]) -> Iterator[HeadGraph]:
             handles.append(model.register_forward_pre_hook(begin))
             for name in layers:
                 if name not in modules:
-                    raise InputError(f"the network has no layer '{name}' for Grad-CAM")
+                    raise InputError(
+                        "AS412",
+                        f"the network has no layer '{name}' for Grad-CAM; choose a path from "
+                        "model.named_modules()",
+                    )
                 handles.append(
                     modules[name].register_forward_hook(
                         lambda module, args, output, name=name: keep(name, output)
@@ -97,7 +111,7 @@ def _explain(model: nn.Module, images: Tensor, target: Tensor, layer: str) -> Te
 register_attribution(
     Attribution(
         GRAD_CAM,
-        "Grad-CAM of a layer, from the forward that gives everything else and one backward pass",
+        "Grad-CAM of a layer; costs one partial backward pass",
         "layer",
         _explain,
     )

@@ -1,10 +1,9 @@
-"""Integrated gradients, of the input and of a layer, by Captum.
+"""Integrated gradients of the input and of a layer, by Captum.
 
-Sundararajan, Taly and Yan 2017, Axiomatic attribution for deep networks, eq. 1: the gradient along
-the straight line from a baseline to the image, times their difference. The baseline is 0 in what
-the network gets, which is the mean color where images are normalized. The sum over all positions is
-the logit of the image minus that of the baseline, up to the error of the sum that stands for the
-integral.
+Sundararajan, Taly and Yan 2017, Axiomatic attribution for deep networks, eq. 1: the mean gradient
+along the straight line from a baseline to the image, times their difference. The baseline is 0 in
+the network's input, which is the mean color of normalized images. The sum over all positions equals
+the logit of the image minus the logit of the baseline, up to the error of numerical integration.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from attnscope.attribution.methods import Attribution, register_attribution
 
 STEPS = 32
-"""Points of the Gauss-Legendre sum along the line."""
-_IMAGES_AT_ONCE = 64  # of the points of all images; a batch of 64 images needs 32 such passes
+"""Number of Gauss-Legendre points along the line."""
+_IMAGES_AT_ONCE = 64  # batch size over the points of all images: 64 images need 32 such passes
 
 
 def _of_input(model: nn.Module, images: Tensor, target: Tensor, layer: str) -> Tensor:
@@ -40,7 +39,7 @@ def _of_layer(model: nn.Module, images: Tensor, target: Tensor, layer: str) -> T
 register_attribution(
     Attribution(
         "integrated_gradients",
-        f"integrated gradients of the image, {STEPS} forward and backward passes",
+        f"integrated gradients of the input; costs {STEPS} forward and backward passes",
         "input",
         _of_input,
     )
@@ -48,7 +47,7 @@ register_attribution(
 register_attribution(
     Attribution(
         "layer_integrated_gradients",
-        f"integrated gradients of a layer's output, {STEPS} forward and backward passes",
+        f"integrated gradients of a layer; costs {STEPS} forward and backward passes",
         "layer",
         _of_layer,
     )

@@ -1,4 +1,4 @@
-"""Which layer is explained unless one is named."""
+"""The default layer of Grad-CAM."""
 
 from __future__ import annotations
 
@@ -12,25 +12,23 @@ from attnscope.kinds import Gate
 
 
 def last_map_layer(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ()) -> str:
-    """The layer whose output is the last feature map larger than 1×1: Grad-CAM's usual place.
+    """Return the path of the last layer whose output is a feature map larger than 1×1.
 
-    A gate is no feature map, and neither is a map of one channel, from which spatial gates are
-    made: a module that returns one is passed over.
-
-    A map whose channels come last ``(N, H, W, C)`` is none that Grad-CAM can weigh: such an output
-    has the proportions of the images along other axes, and is passed over.
+    Skipped are modules that return a gate, maps of one channel (spatial gates are computed from
+    them), and channels-last maps ``(N, H, W, C)``, which Grad-CAM cannot weight. Channels-last maps
+    are recognized by the aspect ratio of the images.
 
     Args:
         model: any network, in eval mode.
-        images: a small sample as the network gets it, ``(N, 3, H, W)``.
-        gates: of `attnscope.find_gates`.
+        images: a small sample ``(N, 3, H, W)``, normalized as the network expects it.
+        gates: gates from `attnscope.find_gates`.
 
     Raises:
-        InputError: no layer returns such a map.
+        InputError: no layer returns a feature map (AS410).
     """
     found = ""
     handles = []
-    # Where a gate multiplies in another module than it is made in, what makes it returns the gate.
+    # A module whose gate is applied in another module returns the gate itself.
     makers = {gate.made_in for gate in gates if gate.made_in != gate.applied_in}
     high, wide = images.shape[-2:]
 
@@ -60,7 +58,8 @@ def last_map_layer(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ())
             handle.remove()
     if not found:
         raise InputError(
-            "no layer of the network returns a map (N, C, H, W) larger than 1×1 for Grad-CAM; "
-            "capture without it: --no-grad-cam, or grad_cam_layers=()"
+            "AS410",
+            "no layer of the network returns a feature map (N, C, H, W) larger than 1×1, which "
+            "Grad-CAM needs; capture without it: --no-grad-cam, or grad_cam_layers=()",
         )
     return found

@@ -1,6 +1,6 @@
-"""Attribution methods by name: what made the network decide as it did, as one map an image.
+"""The registry of attribution methods. Each gives one map per image.
 
-Another method is one file with one call of `register_attribution`.
+A new method is one file with one call of `register_attribution`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from attnscope.registry import Registry
 
 Explain = Callable[[nn.Module, Tensor, Tensor, str], Tensor]
-"""``fn(model, images, target, layer) -> maps``: images ``(n, C, H, W)`` as the network gets them,
-the class to explain for each ``(n,)``, the path of a module (empty for a method of the input) ->
-signed attributions ``(n, h, w)``, summed over channels."""
+"""``fn(model, images, target, layer) -> maps``.
+
+``images`` are ``(n, C, H, W)`` as the network expects them, ``target`` is the explained class of
+each image ``(n,)``, and ``layer`` is the path of a module, empty for a method of the input. The
+result are signed attributions ``(n, h, w)``, summed over channels.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,13 @@ class Attribution:
     about: str
     """One line: what it computes, and how many passes it costs."""
     grid: Literal["layer", "input"]
-    """Whether its maps lie on the grid of a layer or of the image."""
+    """Whether its maps have the grid of a layer or of the input."""
     explain: Explain
 
 
 def _check(method: Attribution) -> None:
     if not method.about.strip():
-        raise ValueError("its about must be a text")
+        raise ValueError("its about must be a non-empty string")
     if method.grid not in ("layer", "input"):
         raise ValueError(f"its grid is '{method.grid}'; it must be layer or input")
     if not callable(method.explain):
@@ -41,13 +44,16 @@ def _check(method: Attribution) -> None:
 
 
 ATTRIBUTIONS: Registry[Attribution] = Registry("attribution method", _check)
-"""All methods by name."""
+"""All registered methods by name."""
 
 
 def register_attribution(method: Attribution) -> Attribution:
-    """Add an attribution method.
+    """Register an attribution method.
+
+    Returns:
+        The method.
 
     Raises:
-        InputError: its name is taken, or it is not complete.
+        InputError: the name is taken, or the method is incomplete.
     """
     return ATTRIBUTIONS.register(method.name, method)

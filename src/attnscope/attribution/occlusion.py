@@ -1,9 +1,9 @@
-"""Occlusion by Captum: how far the logit falls when a window of the image is gray.
+"""Occlusion by Captum: the drop of the logit when a window of the image is covered.
 
-Zeiler and Fergus 2014, Visualizing and understanding convolutional networks. A window is a quarter
-of the image high and wide, moves by half of itself, and is filled with 0, which is the mean color
-where images are normalized. The attribution of a position is the mean over the windows that cover
-it.
+Zeiler and Fergus 2014, Visualizing and understanding convolutional networks. The window has a
+quarter of the image's height and width, moves by half its size, and is filled with 0, which is the
+mean color of normalized images. The attribution of a position is the mean over the windows that
+cover it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from attnscope.attribution.methods import Attribution, register_attribution
 
-_PARTS = 4  # windows beside each other, without overlap
+_WINDOWS_PER_SIDE = 4  # without overlap
 
 
 def _explain(model: nn.Module, images: Tensor, target: Tensor, layer: str) -> Tensor:
     channels, high, wide = images.shape[1:]
-    window = max(1, high // _PARTS), max(1, wide // _PARTS)
+    window = max(1, high // _WINDOWS_PER_SIDE), max(1, wide // _WINDOWS_PER_SIDE)
     stride = max(1, window[0] // 2), max(1, window[1] // 2)
     with torch.no_grad():
         found: Tensor = Occlusion(model).attribute(
@@ -29,15 +29,15 @@ def _explain(model: nn.Module, images: Tensor, target: Tensor, layer: str) -> Te
             baselines=0,
             target=target,
         )
-    # A window covers all channels, so that they hold one value each: their sum is what it changes
-    # times the channels.
+    # A window covers all channels, and each channel holds the full difference, so the sum over
+    # channels is the difference times the number of channels.
     return found.detach().float().sum(1) / channels
 
 
 register_attribution(
     Attribution(
         "occlusion",
-        "fall of the logit when a window of the image is gray, about 50 forward passes",
+        "drop of the logit when a window of the image is covered; costs about 50 forward passes",
         "input",
         _explain,
     )

@@ -1,7 +1,7 @@
-"""Find, read and edit the gates of any network. Imports torch only.
+"""Find, read and edit the gates of any network.
 
-A gate is what a bounded activation returns, where it multiplies features. What each operation of
-torch does to it is registered, and operations of one's own are registered in the same way::
+A gate is the output of a bounded activation that multiplies features. A registry says what each
+operation of torch does to a gate. Register your own operations in the same way::
 
     import torch
     from torch import Tensor, nn
@@ -20,15 +20,15 @@ torch does to it is registered, and operations of one's own are registered in th
     (gate,) = find_gates(Net(), torch.rand(2, 3, 8, 8))
     gate.kind, gate.activation, gate.lo, gate.hi  # ("channel", "squash", -1.0, 1.0)
 
-Without that call nothing would be found: an operation that is not registered ends a gate. Seen are
-the functions that torch hands to a `torch.overrides.TorchFunctionMode`: those of torch itself,
-operators of ``torch.library``, and Python functions under `torch.overrides.wrap_torch_function`. A
-plain Python function needs no registration, since the operations within it are seen.
+Without that call no gate would be found, because an unregistered operation ends a gate. The tracer
+sees the functions that torch passes to a ``torch.overrides.TorchFunctionMode``: functions of torch,
+operators of ``torch.library``, and Python functions wrapped by
+``torch.overrides.wrap_torch_function``. A plain Python function needs no registration, because the
+tracer sees the operations inside it.
 
-Of an operation that carries a gate on, `moves` says that it moves values and changes none,
-`of_one` and `of_two` give the bounds of its result, `multiplies` says that a gate acts in it; see
-`attnscope.gates.ops` for the other families. One that drops the gate need not be registered.
-Packages announce the module that registers theirs as an entry point: `attnscope.registry`.
+`moves` declares that an operation moves values without changing them, `of_one` and `of_two` give
+the bounds of its result, and `multiplies` declares that a gate can act in it. `attnscope.gates.ops`
+lists the other families. A package announces its module as an entry point: `attnscope.registry`.
 """
 
 from attnscope.gates.detect import Inspection, find_gates, inspect_gates

@@ -1,8 +1,8 @@
-"""Which axis of the features is which: images, paths, channels, or pixels.
+"""Determine the axes of a feature map: images, branches, channels, and spatial axes.
 
-Told from two looks at a network, on a sample and on a larger one: an axis that grows with the image
-is one of pixels, the first one is that of the images where the network takes a batch, and what is
-left are channels and, before them, paths. Everything else takes the letters from here.
+Two forwards are compared, one on a sample and one on a larger sample. An axis that grows with the
+image is spatial. The first axis is the batch if the network takes a batch. The remaining axes are
+the channels and, before them, the branches.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from collections.abc import Sequence
 def layout_of(
     small: Sequence[int], large: Sequence[int], varies: Sequence[bool], batched: bool
 ) -> str | None:
-    """A letter of `attnscope.kinds.AXES` for each axis of some features, as ``NCHW``.
+    """Return one letter of `attnscope.kinds.AXES` per axis of a feature map, such as ``NCHW``.
 
     Args:
         small: shape of the features on the sample.
-        large: their shape on the larger sample; the same where there was none.
-        varies: whether the gate varies along each of their axes, on the larger sample.
-        batched: whether the network takes a batch, so that the first axis is that of the images.
+        large: shape of the features on the larger sample, or ``small`` if there is none.
+        varies: for each axis of the features, whether the gate varies along it on the larger
+            sample.
+        batched: whether the network takes a batch, which is then the first axis.
 
     Returns:
-        None where it cannot be told.
+        The letters, or None if they cannot be determined.
     """
     start = int(batched)
     grows = [a != b for a, b in zip(small, large, strict=True)] if len(small) == len(large) else []
     if not any(grows[start:]):
-        if batched and len(large) == 3:  # a row of pixels, and nothing that tells where
+        if batched and len(large) == 3:  # tokens, and no axis is known to grow
             return "NLC" if tuple(varies)[1:] == (False, True) else None
         grows = [i >= len(large) - 2 for i in range(len(large))]
         if min(large[-2:]) == 1:
@@ -40,11 +41,11 @@ def layout_of(
 
 
 def is_plain(features: Sequence[int], varies: Sequence[bool], batched: bool) -> bool:
-    """Whether there is one reading of the axes only, if the channels stand where PyTorch's do.
+    """Return whether the axes are unambiguous if the channels are where PyTorch puts them.
 
     Args:
-        features: their shape.
-        varies: whether the gate varies along each of their axes.
+        features: shape of the features.
+        varies: for each axis of the features, whether the gate varies along it.
         batched: whether the network takes a batch.
     """
     if not batched:
@@ -58,6 +59,6 @@ def is_plain(features: Sequence[int], varies: Sequence[bool], batched: bool) -> 
 
 
 def grid_of_row(pixels: int) -> tuple[int, int]:
-    """Rows and columns of pixels that stand in one row: a square where that can be."""
+    """Return rows and columns of flattened positions: a square if possible, else one row."""
     side = math.isqrt(pixels)
     return (side, side) if side * side == pixels else (1, pixels)

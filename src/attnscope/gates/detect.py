@@ -1,7 +1,8 @@
-"""Which gates a network has: two looks at it, and what follows from them."""
+"""Find the gates of a network from one forward on a sample, and a second one if needed."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,46 +20,68 @@ from attnscope.kinds import (
     Kind,
     Ungated,
     Variation,
+    gate_table,
     kind_of,
     searched_kinds,
 )
+from attnscope.notebook import html_table
 
-_LARGE = 128  # pixels; what is 1×1 on an enlarged sample of this size is no feature map
+Reason = tuple[str, str]
+"""``code`` and ``detail`` of `attnscope.kinds.Ungated`."""
+_LARGE = 128  # pixels; a map that is 1×1 even on a sample of this size is not a feature map
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect_gates` found."""
+    """The gates of a network, and its other bounded activations."""
 
     gates: list[Gate]
-    """In the order in which they act."""
+    """The gates in the order in which they multiply."""
     ungated: list[Ungated]
-    """The other bounded activations, in the order in which they run."""
+    """The other bounded activations in the order in which they run, each with a reason."""
+
+    def __repr__(self) -> str:
+        counts = Counter(gate.kind for gate in self.gates)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none"
+        return (
+            f"<Inspection: {len(self.gates)} gates ({kinds}), "
+            f"{len(self.ungated)} other bounded activations>"
+        )
+
+    def _repr_html_(self) -> str:
+        others = [(u.activation, u.made_in or "(the network)", u.reason) for u in self.ungated]
+        head = ("activation", "computed in", "not a gate because")
+        return gate_table(self.gates) + (html_table(head, others) if others else "")
 
 
 def find_gates(model: nn.Module, images: Tensor, kinds: Sequence[str] | None = None) -> list[Gate]:
-    """The gates of a network, in the order in which they act: `inspect_gates` without the rest."""
+    """Return the gates of a network in the order in which they multiply.
+
+    A gate is a bounded activation (sigmoid, softmax ...) whose output multiplies a feature map by
+    broadcasting. See `inspect_gates` for the arguments, the errors, and the activations that are
+    not gates.
+    """
     return inspect_gates(model, images, kinds).gates
 
 
 def inspect_gates(
     model: nn.Module, images: Tensor, kinds: Sequence[str] | None = None
 ) -> Inspection:
-    """The gates of a network, and what became of every other bounded activation.
+    """Return the gates of a network, and why its other bounded activations are not gates.
 
-    The network runs in eval mode without gradients, and is left as it was. What the axes of a
-    feature map are is seen from which of them grow with the image: where the sample does not tell
-    (a map of 1×1, channels at another place than PyTorch's), the network runs on a larger one too.
+    The network runs in eval mode without gradients and is unchanged afterwards. The axes that grow
+    with the image are the spatial axes. If the sample does not show them (a map of 1×1, channels
+    last), the network also runs on a larger sample.
 
     Args:
         model: any network whose forward takes ``images``.
-        images: a small sample as the network gets it, ``(N, 3, H, W)``, or one image
-            ``(3, H, W)`` for a network without a batch axis; on the network's device.
-        kinds: of `attnscope.kinds.Gate`; ``full`` and ``static`` only when asked for.
+        images: a small sample, normalized as the network expects it and on its device:
+            ``(N, 3, H, W)``, or one image ``(3, H, W)`` for a network without a batch axis.
+        kinds: names of the kinds to find. By default all but ``full`` (gates with the same shape as
+            the features) and ``static`` (gates that do not depend on the input).
 
     Raises:
-        InputError: a kind is not known; the kind of a gate cannot be told, since the network takes
-            this size only; a module is scripted, compiled or checkpointed.
+        InputError: AS401 to AS407; or a kind is not registered.
     """
     return inspect_call(model, (images,), {}, kinds)
 
@@ -69,7 +92,7 @@ def inspect_call(
     kwargs: dict[str, Any],
     kinds: Sequence[str] | None = None,
 ) -> Inspection:
-    """`inspect_gates` for a forward with any arguments, the first of which are the images."""
+    """Do what `inspect_gates` does for a forward with any arguments. The images come first."""
     kinds = searched_kinds() if kinds is None else kinds
     for kind in kinds:
         KINDS.find(kind)
@@ -88,7 +111,7 @@ def inspect_call(
             last = look(model, args, kwargs)
         except InputError:
             raise
-        except Exception as error:  # whatever a network raises that takes one size only
+        except Exception as error:  # a network that takes one size only may raise anything
             refused = first_line(error)
             break
     return _conclude(first, last, refused, kinds)
@@ -96,37 +119,37 @@ def inspect_call(
 
 @dataclass(frozen=True)
 class _Found:
-    """A gate that is handed out."""
+    """A multiplication that is a gate."""
 
     use: Use
-    """On the sample."""
+    """The multiplication on the sample."""
     larger: Use
-    """On the larger sample."""
+    """The multiplication on the larger sample."""
     layout: str
     kind: Kind
     axes: str
 
 
-def _read(first: Use, use: Use, layout: str | None, images: int | None) -> _Found | str:
-    """Kind and axes of a gate on the larger sample; where it is none, why."""
+def _read(first: Use, use: Use, layout: str | None, images: int | None) -> _Found | Reason:
+    """Return kind and axes of a gate on the larger sample, or the reason why it is not a gate."""
     if layout is None:
-        return "multiplies what is no feature map"
+        return "no-features", ""
     along = {letter for letter, moves in zip(layout, use.aligned, strict=True) if moves} - {"N"}
     rows = (1,) * (len(use.features) - len(use.gate)) + use.gate
     if use.static:
         kind = kind_of(_variation(use, along, set()))
         return _Found(first, use, layout, kind, _in_order(along))
     if images is not None and use.features[0] != images:
-        return "multiplies features whose rows are not the images"
+        return "no-batch-axis", ""
     if images is not None and images > 1 and rows[0] == 1:
-        return "one gate for all images of a batch"
+        return "whole-batch", ""
     sizes = {letter for letter, n in zip(layout, use.features, strict=True) if n > 1}
     seen = _variation(use, along, sizes - {"N"})
     kind = kind_of(seen)
     is_summed = {layout.index(letter) for letter in along} <= use.summed
     if MAP in kind.traits and use.is_distribution and is_summed:
-        return "softmax pooling"
-    # One number for all channels is read as a channel gate (N, 1).
+        return "pooling", ""
+    # One value for all channels is returned as a channel gate (N, 1).
     read = along if along or seen.everywhere else {"C"}
     return _Found(first, use, layout, kind, _in_order(read | ({"N"} & set(layout))))
 
@@ -146,34 +169,34 @@ def _variation(use: Use, along: set[str], features: set[str]) -> Variation:
 
 
 def _conclude(first: Finder, last: Finder, refused: str, kinds: Sequence[str]) -> Inspection:
-    """Names the gates, and says of every other bounded activation what became of it."""
+    """Name the gates, and give the reason why each other bounded activation is not a gate."""
     found: list[_Found] = []
-    fates = dict(first.fates)
+    reasons = dict(first.reasons)
     for place, use in first.uses.items():
         larger = last.uses.get(place, use)
         layout = layout_of(use.features, larger.features, larger.aligned, first.images is not None)
         if layout is None and refused:
             name = _path(use, first.bare) or "of the network"
             raise InputError(
-                f"the kind of the gate {name} cannot be told where {use.gate} multiplies "
-                f"{use.features}, and the network takes no larger images ({refused}); give it a "
-                "sample on which its maps are larger than 1×1"
+                "AS407",
+                f"the kind of the gate {name} cannot be determined: a tensor of shape {use.gate} "
+                f"multiplies one of shape {use.features}, and the network refuses larger images "
+                f"({refused}); use a sample on which the feature maps are larger than 1×1",
             )
         read = _read(use, larger, layout, first.images)
         if isinstance(read, _Found):
             if read.axes and read.kind.name in kinds:
                 found.append(read)
                 continue
-            name, unasked = read.kind.name, read.kind.unasked
-            read = f"{name}: {unasked}" if unasked else name
+            read = "other-kind", read.kind.name
         for origin in use.mark.origins:
-            fates.setdefault(origin, read)
+            reasons.setdefault(origin, read)
     gates = _named(found, first.bare)
     served = {origin for each in found for origin in each.use.mark.origins}
     return Inspection(
         [gates[each.use.mark.place] for each in found],
         [
-            Ungated(*origin, activation, fates.get(origin, "used by no operation"))
+            Ungated(*origin, activation, *reasons.get(origin, ("unused", "")))
             for origin, activation in first.activations.items()
             if origin not in served
         ],
@@ -181,9 +204,9 @@ def _conclude(first: Finder, last: Finder, refused: str, kinds: Sequence[str]) -
 
 
 def _named(found: Sequence[_Found], bare: set[str]) -> dict[Place, Gate]:
-    """The gates by place, each with the name of the module that makes it."""
+    """Return the gates by place, each with the name of the module that computes it."""
     gates: dict[Place, Gate] = {}
-    # Names must not depend on which other kinds were asked for.
+    # Names must not depend on which other kinds were requested.
     for each in sorted(found, key=lambda each: not each.kind.searched):
         use, mark = each.use, each.use.mark
         name = _path(use, bare)
@@ -208,7 +231,7 @@ def _named(found: Sequence[_Found], bare: set[str]) -> dict[Place, Gate]:
 
 
 def _path(use: Use, bare: set[str]) -> str:
-    """The path of the module that makes the gate; a bare ``nn.Sigmoid`` takes its parent's."""
+    """Return the path of the module that computes the gate, or of the parent of ``nn.Sigmoid``."""
     made_in = use.mark.made_in
     if made_in in bare and made_in != use.applied_in:
         return made_in.rpartition(".")[0]

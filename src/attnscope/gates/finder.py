@@ -1,4 +1,4 @@
-"""One look at a network: where its gates multiply, and where other bounded activations end."""
+"""Trace one forward: where gates multiply, and where other bounded activations end."""
 
 from __future__ import annotations
 
@@ -20,75 +20,84 @@ from attnscope.gates.ops.operation import Known, Operation
 from attnscope.gates.tracer import Product, Tracer
 
 Place = tuple[str, int, str]
-"""By which a gate is known: `attnscope.gates.marks.Mark.place`."""
+"""The identity of a gate: `attnscope.gates.marks.Mark.place`."""
 
 
 def refuse_checkpoint(module: str) -> None:
-    """Refuses to go on within ``torch.utils.checkpoint``.
+    """Refuse to continue inside ``torch.utils.checkpoint``.
 
-    What it runs again for the gradients would not see the edits of a block that has ended.
+    The second forward of a checkpoint, in the backward pass, would not see the edits of a block
+    that has ended.
+
+    Raises:
+        InputError: AS405.
     """
     frame = sys._getframe(1)
     while frame := frame.f_back:  # type: ignore[assignment]
         if frame.f_code.co_filename.endswith(("torch/utils/checkpoint.py", r"utils\checkpoint.py")):
             raise InputError(
-                f"the gate in {module or 'the network'} runs within torch.utils.checkpoint, where "
-                "gradients under an edit would be wrong; switch gradient checkpointing off"
+                "AS405",
+                f"the gate in {module or 'the network'} runs inside torch.utils.checkpoint, where "
+                "gradients under an edit would be wrong; switch gradient checkpointing off",
             )
 
 
 @dataclass
 class Use:
-    """A gate that was seen to multiply."""
+    """One multiplication of features by a gate."""
 
     mark: Mark
     gate: tuple[int, ...]
-    """Its shape."""
+    """Shape of the gate."""
     varies: tuple[bool, ...]
-    """Along which of its axes."""
+    """For each axis of the gate, whether it varies along it."""
     is_distribution: bool
-    """Whether its values sum to one in each image: a softmax over what the gate varies along."""
+    """Whether the values of each image sum to one: a softmax over the axes of the gate."""
     static: bool
+    """Whether the gate does not depend on the input."""
     applied_in: str
+    """Path of the module that runs the multiplication."""
     features: tuple[int, ...] = ()
-    """Their shape."""
+    """Shape of the features."""
     neutral: float = 1.0
+    """The value of the gate that leaves the features unchanged."""
     summed: frozenset[int] = frozenset()
-    """Axes over which the product was summed."""
+    """Axes over which the product was summed later."""
 
     @property
     def aligned(self) -> tuple[bool, ...]:
-        """Along which axes of the features the gate varies."""
+        """For each axis of the features, whether the gate varies along it."""
         return (False,) * (len(self.features) - len(self.varies)) + self.varies
 
 
 class Finder(Tracer):
-    """Learns from one forward where gates multiply, and where other activations end."""
+    """Records where gates multiply in a forward, and where other activations end."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self.uses: dict[Place, Use] = {}
         self.activations: dict[tuple[str, int], str] = {}
-        self.fates: dict[tuple[str, int], str] = {}
+        self.reasons: dict[tuple[str, int], tuple[str, str]] = {}
+        """Why an activation is not a gate: code and detail of `attnscope.kinds.Ungated`."""
         self.images: int | None = None
-        """How many images the network got; None where it takes one without a batch axis."""
+        """Batch size of the input. None for an image without a batch axis."""
         self._factors: dict[Place, Use] = {}
         self._made: MutableMapping[Tensor, tuple[weakref.ref[Tensor], Place]]
         self._made = WeakTensorKeyDictionary()
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Notes how many images the network gets."""
+        """Record the batch size."""
         images = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
         self.images = None if images is None or images.ndim == 3 else images.shape[0]
 
     def bounds_of(self, tensor: Tensor) -> Bounds | None:
-        """The lowest and the highest value of a tensor that no input has a part in."""
+        """Return minimum and maximum of a static tensor, and None for any other tensor."""
         if not self.is_static(tensor) or tensor.is_complex() or not tensor.numel():
             return None
         return float(tensor.min()), float(tensor.max())
 
     def meet(self, product: Product) -> Tensor:
-        """Notes the gate, and leaves it as it is."""
+        """Record the multiplication, and return the gate unchanged."""
         gate, mark, features = product.gate, product.mark, product.features
         refuse_checkpoint(self.running)
         if not mark.bounded:
@@ -109,8 +118,8 @@ class Finder(Tracer):
             size > 1 and axis - gate.ndim not in mark.copied for axis, size in enumerate(gate.shape)
         ]
         if features is not None and gate.shape == features.shape:
-            # The activation may have had a written-out input. Where all is constant nothing can
-            # be said: a gate whose last layer starts at zero.
+            # The activation may have had an expanded input, so the values tell where the gate is
+            # constant. They do not if all are equal, as in a gate whose last layer starts at zero.
             start = 0 if self.images is None else 1
             still = [
                 torch.equal(gate, gate.narrow(axis, 0, 1).expand_as(gate))
@@ -136,7 +145,7 @@ class Finder(Tracer):
         outputs: Sequence[Tensor],
         products: Sequence[Product],
     ) -> None:
-        """Notes activations, where they end, and what becomes of products."""
+        """Record activations, the operations that end them, and the use of products."""
         kept = False
         for output in outputs:
             mark = self.mark_of(output)
@@ -146,7 +155,7 @@ class Finder(Tracer):
         if outputs and not kept and not products:
             for mark in filter(None, marks):
                 for origin in mark.origins:
-                    self.fates.setdefault(origin, f"consumed by {known.name}")
+                    self.reasons.setdefault(origin, ("consumed", known.name))
         for product in products:
             if product.features is not None and outputs[0] is not product.features:
                 self._made[outputs[0]] = weakref.ref(product.features), product.mark.place
@@ -155,7 +164,7 @@ class Finder(Tracer):
             self._follow(operation, arguments)
 
     def _follow(self, operation: Operation, arguments: Sequence[Any]) -> None:
-        """``x + x * g`` and ``(x * p).sum()``: what becomes of a product tells more of its gate."""
+        """Follow a product to ``x + x * g`` (neutral value 0) and ``(x * p).sum()`` (pooling)."""
         for argument in arguments:
             made = self._made.get(argument) if isinstance(argument, Tensor) else None
             if made is None or made[1] not in self.uses:
@@ -169,7 +178,11 @@ class Finder(Tracer):
                 use.summed |= {axis % argument.ndim for axis in axes}
 
     def unclear(self, last: Finder) -> bool:
-        """Whether the axes of some features are told neither here nor by the last, larger look."""
+        """Return whether the axes of some features are still ambiguous after a larger sample.
+
+        Args:
+            last: the forward on the larger sample, or this one.
+        """
         return not all(
             is_plain(use.features, use.aligned, self.images is not None)
             or use.features != last.uses.get(place, use).features
@@ -178,7 +191,7 @@ class Finder(Tracer):
 
 
 def look(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Finder:
-    """Runs the network once, in eval mode and without gradients."""
+    """Run the network once, in eval mode and without gradients, and return what was found."""
     finder = Finder(model)
     with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]), finder:
         model(*args, **kwargs)

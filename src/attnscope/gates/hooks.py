@@ -1,18 +1,19 @@
-"""Find, read and edit the gates of any network, by what a gate does.
+"""Read and edit the gates of any network while it runs.
 
-A gate is a bounded activation's output that multiplies a feature map by broadcasting. Four rules:
+A gate is the output of a bounded activation that multiplies a feature map by broadcasting. Four
+rules find it:
 
-1. What a bounded activation returns is **marked**, with the module that made it.
-2. The mark is **carried** by operations that keep a gate a gate, and dropped by every other one.
-   Which do what is registered in `attnscope.gates.ops`, and can be added to from outside.
-3. What no input has a part in is **static**: weights, masks and noise are neither gates nor
-   features.
-4. Where a marked tensor multiplies a tensor that is neither static nor marked, and broadcasts over
-   it, **a gate acts**.
+1. The output of a bounded activation is **marked** with the module that computed it.
+2. Operations that preserve a gate **carry** the mark. All others drop it. `attnscope.gates.ops` is
+   the registry of operations, and other packages can add to it.
+3. A tensor that does not depend on the input is **static**. Weights, masks and noise are neither
+   gates nor features.
+4. **A gate acts** where a marked tensor multiplies a tensor that is neither marked nor static, and
+   broadcasts over it.
 
-`attnscope.gates.tracer` follows the marks through a forward. `attnscope.gates.detect` looks at a
-sample and learns which gates there are, and of which kind. Here they are known, by the place where
-they are made, and are read and edited at the multiplication: no module is patched or swapped.
+`attnscope.gates.tracer` follows the marks through a forward. `attnscope.gates.detect` finds the
+gates and their kinds on a sample. This module identifies each gate by the place of its activation,
+and reads or edits it at the multiplication. No module is patched or replaced.
 """
 
 from __future__ import annotations
@@ -34,27 +35,28 @@ from attnscope.gates.tracer import Product, Tracer
 from attnscope.kinds import AXES, MAP, Gate
 
 Edit = Callable[[Tensor, Tensor], Tensor]
-"""``fn(gate, features) -> gate``, both in the shapes in which they multiply."""
+"""``fn(gate, features) -> gate``, both in the shapes that are multiplied."""
 
 
 @contextmanager
 def watch_gates(
     model: nn.Module, gates: Sequence[Gate] | None = None
 ) -> Iterator[dict[str, Tensor]]:
-    """Reads the gates while the network runs.
-
-    Yields a dict that each forward fills anew: name -> what multiplied the features, detached and
-    copied at that moment, in the precision in which it multiplied. A channel gate is ``(N, C)``, a
-    spatial gate ``(N, H, W)``, a strip ``(N, C, H)`` or ``(N, C, W)``, a branch ``(N, B, C)`` or,
-    where each path has a multiplication of its own, ``(N, C)``: see the gate's ``axes``.
+    """Read the gates of a network while it runs.
 
     Args:
         model: any network.
-        gates: of `find_gates`. Without them they are found on what the first forward gets.
+        gates: gates from `find_gates`. By default they are found on the input of the first forward.
+
+    Yields:
+        A dict that each forward fills: gate name -> the values that multiplied the features, as a
+        detached copy in their own precision. `Gate.axes` gives the shape: a channel gate is
+        ``(N, C)``, a spatial gate ``(N, H, W)``, a strip gate ``(N, C, H)`` or ``(N, C, W)``, a
+        branch gate ``(N, B, C)``, or ``(N, C)`` if each branch has its own multiplication.
 
     Raises:
-        InputError: in a forward, when a gate does not fire, or varies along an axis along which it
-            did not on the sample.
+        InputError: during a forward, if a gate does not multiply anything (AS402), or varies along
+            an axis along which it was constant on the sample (AS404).
     """
     values: dict[str, Tensor] = {}
     with _serve(model, _Listener(gates, values=values)):
@@ -65,21 +67,24 @@ def watch_gates(
 def edit_gates(
     model: nn.Module, edits: Mapping[str, Edit], gates: Sequence[Gate] | None = None
 ) -> Iterator[None]:
-    """Hands the multiplications other gates while the network runs.
+    """Replace gates while a network runs.
+
+    After the block the network runs exactly as before. Blocks can be nested: the inner edit
+    receives the value that the outer edit returned. Gradients flow through the edits.
 
     Args:
-        model: any network; it is not changed, and afterwards runs exactly as before.
-        edits: name -> ``fn(gate, features) -> gate``, called once a forward (again only where the
-            same gate multiplies in another shape). The gate comes in the shape in which it
-            multiplies, for example ``(N, C, 1, 1)``; what is returned must have that shape, or
-            broadcast to it. Of a gate that multiplies another gate, as in ``x * (gc * gs)``,
-            ``features`` is ``gate`` itself. Gradients flow through. Blocks nest: the inner one
-            receives what the outer one returned.
-        gates: of `find_gates`. Without them they are found on what the first forward gets.
+        model: any network. It is not modified.
+        edits: gate name -> ``fn(gate, features) -> gate``. The function is called once per forward
+            and shape. It receives the gate in the shape that is multiplied, for example
+            ``(N, C, 1, 1)``, and must return a tensor of that shape, or one that broadcasts to it.
+            If the gate multiplies another gate, as in ``x * (gc * gs)``, then ``features`` is
+            ``gate`` itself.
+        gates: gates from `find_gates`. By default they are found on the input of the first forward.
 
     Raises:
-        InputError: there is no such gate; in a forward, when a gate does not fire, an edit returns
-            another shape, or the gate is within ``torch.utils.checkpoint``.
+        InputError: a gate does not exist (AS401); or during a forward, if a gate does not multiply
+            anything (AS402), an edit returns another shape (AS403), or the gate runs inside
+            ``torch.utils.checkpoint`` (AS405).
     """
     with _serve(model, _Listener(gates, edits)):
         yield
@@ -87,34 +92,35 @@ def edit_gates(
 
 @dataclass
 class _Listener:
-    """One ``with`` block: what it edits, and what it has seen."""
+    """One ``with`` block: its edits, and the values that it has read."""
 
     gates: Sequence[Gate] | None
-    """Which must fire; None until they are found."""
+    """The gates that must multiply in each forward. None until they are found."""
     edits: Mapping[str, Edit] = field(default_factory=dict)
     values: dict[str, Tensor] | None = None
     fired: set[str] = field(default_factory=set)
     edited: dict[tuple[str, torch.Size], Tensor] = field(default_factory=dict)
-    """What an edit returned in this forward, for the gate's second use."""
+    """The result of an edit in this forward, for a gate that is used twice."""
 
     def __post_init__(self) -> None:
         self.by_place: dict[Place, Gate] = {}
         if self.gates is not None:
-            self.know(self.gates)
+            self.set_gates(self.gates)
 
-    def know(self, gates: Sequence[Gate]) -> None:
-        """Takes the gates that are wanted."""
+    def set_gates(self, gates: Sequence[Gate]) -> None:
+        """Set the gates of the network, and select those that this block needs."""
         names = [gate.name for gate in gates]
         for name in self.edits:
             if name not in names:
                 raise InputError(
-                    f"there is no gate '{name}'; there are {', '.join(names) or 'none'}"
+                    "AS401",
+                    f"the network has no gate '{name}'; its gates are {', '.join(names) or 'none'}",
                 )
         self.gates = [g for g in gates if self.values is not None or g.name in self.edits]
         self.by_place = {(gate.made_in, gate.call, gate.form): gate for gate in self.gates}
 
     def begin(self) -> None:
-        """Forgets the last forward."""
+        """Reset the state at the start of a forward."""
         self.fired.clear()
         self.edited.clear()
         if self.values is not None:
@@ -122,9 +128,9 @@ class _Listener:
 
 
 class _Server(Tracer):
-    """Serves every open ``with`` block on one network.
+    """The tracer of all open ``with`` blocks on one network.
 
-    One tracer serves nested blocks, since a tensor that an edit returned has to keep its mark.
+    Nested blocks share one tracer, because a tensor that an edit returned must keep its mark.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -133,11 +139,11 @@ class _Server(Tracer):
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         model = self._model()
-        unknowing = [listener for listener in self.listeners if listener.gates is None]
-        if unknowing and model is not None:
+        waiting = [listener for listener in self.listeners if listener.gates is None]
+        if waiting and model is not None:
             gates = inspect_call(model, args, kwargs).gates
-            for listener in unknowing:
-                listener.know(gates)
+            for listener in waiting:
+                listener.set_gates(gates)
         for listener in self.listeners:
             listener.begin()
 
@@ -153,7 +159,7 @@ class _Server(Tracer):
                 key = site.name, edited.shape
                 if key not in listener.edited:
                     new = listener.edits[site.name](edited, edited if other is None else other)
-                    listener.edited[key] = _checked(new, edited, site.name)
+                    listener.edited[key] = _as_shape_of(new, edited, site.name)
                 edited = listener.edited[key]
             listener.fired.add(site.name)
         for listener, site in known:
@@ -165,10 +171,11 @@ class _Server(Tracer):
         for listener in self.listeners:
             silent = [g.name for g in listener.gates or () if g.name not in listener.fired]
             if silent:
-                known = ", ".join(sorted(listener.fired)) or "none"
+                fired = ", ".join(sorted(listener.fired)) or "none"
                 raise InputError(
-                    f"the gate {silent[0]} did not multiply anything in this forward; "
-                    f"those that did: {known}"
+                    "AS402",
+                    f"the gate {silent[0]} did not multiply anything in this forward (gates that "
+                    f"did: {fired}); find the gates again on the input of this forward",
                 )
 
 
@@ -177,14 +184,14 @@ _servers: weakref.WeakKeyDictionary[nn.Module, _Server] = weakref.WeakKeyDiction
 
 @contextmanager
 def _serve(model: nn.Module, listener: _Listener) -> Iterator[None]:
-    """Adds a listener to the network's tracer, which lives as long as the outermost block."""
+    """Add a listener to the network's tracer. The outermost block owns the tracer."""
     server = _servers.get(model)
     if server is not None:
         server.listeners.append(listener)
         try:
             yield
         finally:
-            # By identity: two blocks that know the same are equal.
+            # Compare by identity: two blocks with the same gates are equal.
             server.listeners[:] = [each for each in server.listeners if each is not listener]
         return
     server = _Server(model)
@@ -198,7 +205,7 @@ def _serve(model: nn.Module, listener: _Listener) -> Iterator[None]:
 
 
 def _read(values: Tensor, gate: Gate) -> Tensor:
-    """A gate as it is handed out: its own axes, images first, then paths, channels and pixels."""
+    """Return the values of a gate with its own axes only, in the order of `AXES`."""
     layout = gate.layout
     values = values.reshape((1,) * (len(layout) - values.ndim) + tuple(values.shape))
     order = [letter for letter in AXES if letter in layout]
@@ -207,15 +214,16 @@ def _read(values: Tensor, gate: Gate) -> Tensor:
         if order[axis] in gate.axes:
             continue
         one = values.narrow(axis, 0, 1)
-        # Written out by repeat and the like. (What expand makes has a stride of 0.)
+        # `repeat` and the like write copies. (`expand` gives a stride of 0.)
         if (
             values.shape[axis] > 1
             and values.stride(axis)
             and not torch.equal(values, one.expand_as(values))
         ):
             raise InputError(
-                f"the gate {gate.name} varies along {order[axis]} in this forward, and did not on "
-                "the sample on which it was found; find the gates on a larger sample"
+                "AS404",
+                f"the gate {gate.name} varies along the axis {order[axis]} in this forward, but "
+                "was constant along it on the sample; find the gates on a larger sample",
             )
         values = one.squeeze(axis)
     if "N" not in layout and gate.per_image:
@@ -226,19 +234,19 @@ def _read(values: Tensor, gate: Gate) -> Tensor:
 
 
 def as_factor(values: Tensor, gate: Gate) -> Tensor:
-    """Turns what `watch_gates` reads into the shape in which the gate multiplies.
+    """Reshape values in the form of `watch_gates` to the shape that multiplies the features.
 
-    So ``edit_gates(model, {gate.name: lambda g, x: as_factor(other, gate)})`` puts the gates of
-    other images, or any made by hand, in the place of its own.
+    For example ``edit_gates(model, {gate.name: lambda g, x: as_factor(other, gate)})`` replaces a
+    gate by the gates of other images.
 
     Args:
-        values: of the gate's ``axes``, images first: ``(N, C)`` for a channel gate, ``(N, H, W)``
-            for a spatial one. N may be 1: the same for all images.
-        gate: which one.
+        values: values with the axes `Gate.axes`: ``(N, C)`` for a channel gate, ``(N, H, W)`` for a
+            spatial gate. N may be 1, which means the same values for all images.
+        gate: the gate that they replace.
 
     Returns:
-        A tensor with one axis for each of the gate's ``layout``, of length 1 where the gate does
-        not vary: ``(N, C, 1, 1)``, ``(N, 1, H, W)``.
+        A tensor with the axes `Gate.layout`, of length 1 where the gate does not vary:
+        ``(N, C, 1, 1)`` or ``(N, 1, H, W)``.
     """
     order = [letter for letter in AXES if letter in gate.layout]
     if "L" in gate.axes and gate.has(MAP):
@@ -251,7 +259,7 @@ def as_factor(values: Tensor, gate: Gate) -> Tensor:
     return values.permute([order.index(letter) for letter in gate.layout])
 
 
-def _checked(edited: Tensor, gate: Tensor, name: str) -> Tensor:
+def _as_shape_of(edited: Tensor, gate: Tensor, name: str) -> Tensor:
     try:
         if edited.shape == gate.shape:
             return edited
@@ -261,5 +269,7 @@ def _checked(edited: Tensor, gate: Tensor, name: str) -> Tensor:
     except (AttributeError, RuntimeError):
         got = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
         raise InputError(
-            f"the edit of {name} returned {got}; it must return a tensor of {tuple(gate.shape)}"
+            "AS403",
+            f"the edit of the gate {name} returned {got}; it must return a tensor of shape "
+            f"{tuple(gate.shape)}, or one that broadcasts to it",
         ) from None

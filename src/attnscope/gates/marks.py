@@ -1,7 +1,7 @@
-"""Marks: what is known of a tensor that comes from a bounded activation, and how bounds are added.
+"""Marks of tensors that come from a bounded activation, and interval arithmetic for their bounds.
 
-The bounds are carried by interval arithmetic, so that ``1 / (1 + exp(-z))`` is a sigmoid without a
-rule of its own. Nothing here computes with the values of tensors.
+Interval arithmetic makes ``1 / (1 + exp(-z))`` a sigmoid without a special rule. This module does
+not use the values of tensors.
 """
 
 from __future__ import annotations
@@ -10,46 +10,50 @@ import math
 from dataclasses import dataclass, replace
 
 Bounds = tuple[float, float]
-"""The lowest and the highest value that is possible; infinite where there is none."""
+"""Lower and upper bound of all possible values. They may be infinite."""
 UNBOUNDED: Bounds = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What is known of a marked tensor."""
+    """The origin and the bounds of a tensor that comes from a bounded activation."""
 
     made_in: str
+    """Path of the module that ran the activation."""
     call: int
+    """Index of the activation among those of that module."""
     activation: str
+    """Name of the activation."""
     bounds: Bounds
+    """Bounds of the tensor."""
     origins: tuple[tuple[str, int], ...]
-    """Every activation that has a part in it: made_in and call."""
+    """``made_in`` and ``call`` of every activation that the tensor depends on."""
     form: str = ""
-    """What was done to the values since the activation."""
+    """The operations since the activation that changed the values."""
     factors: tuple[tuple[str, int, str], ...] = ()
-    """Of a product of gates of different shapes: the place of each."""
+    """The places of the factors, for a product of gates of different shapes."""
     copied: frozenset[int] = frozenset()
-    """Axes along which one value was written many times, counted from the last one, -1."""
+    """Axes along which one value was repeated, counted from the last axis, -1."""
     version: int | None = None
-    """Of the tensor when it was marked: a write to it, or to what it is a view of, counts up."""
+    """Version counter of the tensor when it was marked. Each in-place write increments it."""
 
     @property
     def place(self) -> tuple[str, int, str]:
-        """By which a gate is known again in another forward."""
+        """The identity of a gate across forwards: module, activation, and operations since."""
         return self.made_in, self.call, self.form
 
     @property
     def bounded(self) -> bool:
-        """Whether it may be a gate."""
+        """Whether both bounds are finite, as a gate requires."""
         return math.isfinite(self.bounds[0]) and math.isfinite(self.bounds[1])
 
     def altered(self, how: str, bounds: Bounds, *others: Mark) -> Mark:
-        """The mark after an operation that changed the values.
+        """Return the mark after an operation that changed the values.
 
         Args:
-            how: what is added to its `form`.
-            bounds: of the new values.
-            others: the other marks that have a part in them.
+            how: the operation, which is appended to `form`.
+            bounds: the bounds of the new values.
+            others: the marks of the other operands.
         """
         origins = tuple(dict.fromkeys(o for m in (self, *others) for o in m.origins))
         form = f"{self.form}; {how}" if self.form else how
@@ -57,30 +61,33 @@ class Mark:
 
 
 def add(a: Bounds, b: Bounds) -> Bounds:
-    """Bounds of ``a + b``."""
+    """Return the bounds of ``a + b``."""
     return a[0] + b[0], a[1] + b[1]
 
 
 def subtract(a: Bounds, b: Bounds) -> Bounds:
-    """Bounds of ``a - b``."""
+    """Return the bounds of ``a - b``."""
     return a[0] - b[1], a[1] - b[0]
 
 
 def multiply(a: Bounds, b: Bounds) -> Bounds:
-    """Bounds of ``a * b``."""
+    """Return the bounds of ``a * b``."""
     ends = [0.0 if 0.0 in (x, y) else x * y for x in a for y in b]
     return min(ends), max(ends)
 
 
 def divide(a: Bounds, b: Bounds) -> Bounds:
-    """Bounds of ``a / b``; there are none where ``b`` may be 0."""
+    """Return the bounds of ``a / b``, which are infinite if ``b`` can be 0."""
     if b[0] <= 0.0 <= b[1]:
         return UNBOUNDED
     return multiply(a, (1.0 / b[1], 1.0 / b[0]))
 
 
 def power(a: Bounds, b: Bounds) -> Bounds:
-    """Bounds of ``a ** b`` for a number ``b``: -1, or above 0 for ``a`` of 0 or more, or 2."""
+    """Return the bounds of ``a ** b`` for a number ``b``.
+
+    They are known for ``b = -1``, for ``b = 2``, and for ``b > 0`` if ``a`` is not negative.
+    """
     if b == (-1.0, -1.0):
         return divide((1.0, 1.0), a)
     if b[0] != b[1] or b[0] <= 0.0:
@@ -94,5 +101,5 @@ def power(a: Bounds, b: Bounds) -> Bounds:
 
 
 def negate(a: Bounds) -> Bounds:
-    """Bounds of ``-a``."""
+    """Return the bounds of ``-a``."""
     return -a[1], -a[0]

@@ -1,4 +1,4 @@
-"""The mode of a network for the length of a block."""
+"""Eval mode for a block."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import nn
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode for the block; afterwards every module has its own training flag back."""
+    """Set a network to eval mode for a block, then restore the training flag of every module."""
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        for module, training in flags:  # one flag for all would thaw a frozen BatchNorm
+        for module, training in flags:  # model.train() would also unfreeze a frozen BatchNorm
             module.training = training

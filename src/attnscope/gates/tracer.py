@@ -1,9 +1,9 @@
-"""Follows marks through a forward of a network: what `attnscope.gates` stands on.
+"""Follow marks through a forward of a network.
 
-While a network runs, a `TorchFunctionMode` sees every operation on tensors. What each of them does
-to a mark is asked of `attnscope.gates.ops`, and no operation is known by name here; the marks are
-kept, and it is seen where a marked tensor multiplies. Hooks on the modules say only which of them
-is running, so that a gate has a name.
+A `TorchFunctionMode` receives every operation on tensors while a network runs.
+`attnscope.gates.ops` says what each operation does to a mark; this module knows no operation by
+name. It keeps the marks, and detects where a marked tensor multiplies. Hooks on the modules only
+tell which module is running, which gives each gate its name.
 """
 
 from __future__ import annotations
@@ -26,56 +26,58 @@ from attnscope.gates.ops.arithmetic import product_of
 from attnscope.gates.ops.operation import Call, Factors, Known, look_up
 from attnscope.registry import load_announced
 
-# Arguments that may be given by name, in their order.
+# Tensor arguments that can be passed by keyword, in their positional order.
 _BY_NAME = ("input", "self", "tensors", "other", "tensor1", "tensor2", "end", "weight")
 
 
 @dataclass(frozen=True)
 class Product:
-    """A multiplication of which a marked tensor is one factor."""
+    """A multiplication with a marked tensor as one factor."""
 
     gate: Tensor
+    """The marked tensor."""
     mark: Mark
+    """Its mark."""
     features: Tensor | None
-    """The other factor; None where it is a gate of another shape."""
+    """The other factor. None if it is a gate of another shape."""
     addend: Tensor | None
-    """What is added to the product, as in ``torch.addcmul``."""
+    """The tensor that is added to the product, as in ``torch.addcmul``."""
 
 
 class Tracer(TorchFunctionMode):
-    """Keeps the marks of one network's tensors while it runs.
+    """Keeps the marks of a network's tensors while the network runs.
 
-    Marks are weak references: no tensor lives longer for having been marked.
+    Marks are stored by weak reference, so a marked tensor does not live longer.
 
     Raises:
-        InputError: on entering, where the network holds a module whose operations cannot be seen.
+        InputError: on entering, if a module is scripted or compiled (AS406).
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._model = weakref.ref(model)
         self._marks: MutableMapping[Tensor, Mark] = WeakTensorKeyDictionary()
-        # What no input has a part in (parameters, constants, noise), with its version.
+        # Tensors that do not depend on the input (parameters, constants, noise), with versions.
         self._static: MutableMapping[Tensor, int | None] = WeakTensorKeyDictionary()
-        # Of the network's own tensors the version when they were last put there. To put all of them
-        # there before each forward costs one part in a hundred of it.
+        # Versions of the parameters and buffers in `_static`. Adding all of them again before each
+        # forward would cost 1% of its time.
         self._known: dict[int, tuple[Tensor, int | None]] = {}
         self._running: list[str] = []
         self._calls: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
         self._paused = False
         self.bare: set[str] = set()
-        """Paths of the modules that have neither modules within them nor parameters."""
+        """Paths of the modules without submodules and without parameters, such as `nn.Sigmoid`."""
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The network is about to run on these arguments."""
+        """Called before each forward, with its arguments."""
 
     @abstractmethod
     def meet(self, product: Product) -> Tensor:
-        """A gate is about to multiply; returns what is to multiply in its place."""
+        """Called before a gate multiplies. Returns the tensor that multiplies instead."""
 
     def finish(self) -> None:
-        """The network has run."""
+        """Called after each forward."""
 
     def note(
         self,
@@ -85,19 +87,19 @@ class Tracer(TorchFunctionMode):
         outputs: Sequence[Tensor],
         products: Sequence[Product],
     ) -> None:
-        """An operation has run of which ``marks`` were those of its arguments."""
+        """Called after each operation, with its arguments, their marks, and its results."""
 
     def bounds_of(self, tensor: Tensor) -> Bounds | None:
-        """Bounds of a tensor that no input has a part in; None for any other."""
+        """Return the bounds of a static tensor, and None for any other tensor."""
         return (0.0, 0.0) if self.is_static(tensor) else None
 
     @property
     def running(self) -> str:
-        """Path of the innermost module that is running."""
+        """Path of the innermost running module."""
         return self._running[-1] if self._running else ""
 
     def mark_of(self, tensor: object) -> Mark | None:
-        """The mark of a tensor, unless something was written into it since."""
+        """Return the mark of a tensor, or None if it has none or was written to since."""
         if not isinstance(tensor, Tensor):
             return None
         mark = self._marks.get(tensor)
@@ -107,17 +109,17 @@ class Tracer(TorchFunctionMode):
         return mark
 
     def is_static(self, tensor: Tensor) -> bool:
-        """Whether no input has a part in it: weights and masks are neither gates nor features."""
+        """Return whether a tensor does not depend on the input, such as a weight or a mask."""
         return self._static.get(tensor, -1) == _version(tensor)
 
     def __enter__(self) -> Tracer:
-        load_announced()  # now, and not in the middle of a forward
+        load_announced()  # import plugins now, not in the middle of a forward
         model = self._model()
         assert model is not None  # the caller's `with` holds it
         for path, module in model.named_modules():
-            _refuse_what_cannot_be_seen(module, path)
+            _refuse_untraceable(module, path)
         for path, module in model.named_modules():
-            # A wrapper such as DataParallel is no part of the network's names.
+            # The names leave out a wrapper such as DataParallel.
             path = "" if path == "module" else path.removeprefix("module.")
             if not list(module.children()) and not list(module.parameters(recurse=False)):
                 self.bare.add(path)
@@ -138,8 +140,8 @@ class Tracer(TorchFunctionMode):
             if is_root:
                 self._running.clear()
                 self._calls.clear()
-                self._know(module)
-                self._paused = True  # what is done to get ready is no part of this forward
+                self._mark_parameters_static(module)
+                self._paused = True  # `begin` may run the network; this is not part of the forward
                 try:
                     self.begin(args, kwargs)
                 finally:
@@ -149,18 +151,18 @@ class Tracer(TorchFunctionMode):
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             if self._paused:
                 return
-            if self._running:  # an exception in somebody's hook may have come before ours
+            if self._running:  # empty if another hook raised before `enter` ran
                 self._running.pop()
-            # After an exception there is no output, and what did not fire is not to blame.
+            # There is no output after an exception, and gates may be missing for that reason.
             if is_root and output is not None:
                 self.finish()
 
         self._handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
         self._handles.append(module.register_forward_hook(leave, always_call=True))
 
-    def _know(self, model: nn.Module) -> None:
-        """Parameters and buffers are static at the start of a forward, whatever was written."""
-        known = {}  # a new one: a buffer that was replaced must not live on here
+    def _mark_parameters_static(self, model: nn.Module) -> None:
+        """Mark parameters and buffers as static at the start of a forward, even after writes."""
+        known = {}  # a new dict, so that replaced buffers are released
         for tensor in (*model.parameters(), *model.buffers()):
             version = _version(tensor)
             old = self._known.get(id(tensor))
@@ -184,7 +186,7 @@ class Tracer(TorchFunctionMode):
             arguments = [*arguments[0], *arguments[1:]]
         keywords = {key: kwargs[key] for key in kwargs if key not in (*_BY_NAME, "out")}
         tensors = list(_tensors([*arguments, *keywords.values()]))
-        # Outside the network nobody knows: noise that is made there may be its input.
+        # Tensors created outside the network, such as noise, may be its input.
         static = bool(self._running) and (operation.creates or all(map(self.is_static, tensors)))
         marks = [self.mark_of(argument) for argument in arguments]
         marked = any(marks)
@@ -227,7 +229,7 @@ class Tracer(TorchFunctionMode):
         return result
 
     def _attribute(self, value: Any, of: Tensor) -> Any:
-        """``tensor.data`` and the like are what the tensor is."""
+        """Give ``tensor.data`` and the like the mark of the tensor."""
         if isinstance(value, Tensor):
             mark = self.mark_of(of)
             if mark:
@@ -239,7 +241,7 @@ class Tracer(TorchFunctionMode):
     def _products(
         self, factors: Factors, arguments: Sequence[Any], marks: Sequence[Mark | None]
     ) -> list[Product]:
-        """The gates that act in this multiplication: none, one, or two that are factors of one."""
+        """Return the gates in a multiplication: none, one, or two that multiply each other."""
         i, j = factors.first, factors.second
         if len(arguments) <= max(i, j):
             return []
@@ -250,7 +252,7 @@ class Tracer(TorchFunctionMode):
         of_a, of_b = marks[i], marks[j]
         if of_a and of_b:
             if self.is_static(a) or self.is_static(b) or a.shape == b.shape:
-                return []  # becomes one gate
+                return []  # the product is one gate
             if _is_map(b) and _covers(b, a):
                 return [Product(a, of_a, b, addend)]
             if _is_map(a) and _covers(a, b):
@@ -280,7 +282,7 @@ class Tracer(TorchFunctionMode):
             return None
         tensors = [a for a in arguments if isinstance(a, Tensor)]
         if not all(map(self.is_static, tensors)):
-            # Beside a gate, sigmoid(parameter) is a parameter.
+            # Next to a gate, sigmoid(parameter) counts as a parameter.
             marks = [
                 None if isinstance(a, Tensor) and self.is_static(a) else mark
                 for a, mark in zip(arguments, marks, strict=True)
@@ -301,22 +303,24 @@ class Tracer(TorchFunctionMode):
         return replace(mark, copied=copied)
 
 
-def _refuse_what_cannot_be_seen(module: nn.Module, path: str) -> None:
-    """Refuses modules that run without Python, where no operation is seen."""
+def _refuse_untraceable(module: nn.Module, path: str) -> None:
+    """Refuse modules that run without Python, because their operations cannot be traced."""
     what = ""
     if isinstance(module, torch.jit.ScriptModule):
         what = "scripted or traced by torch.jit"
     elif type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
         what = "compiled by torch.compile"
     if what:
+        where = f"the module {path}" if path else "the network"
         raise InputError(
-            f"the module {path or 'itself'} ({type(module).__name__}) is {what}, and its "
-            "operations cannot be seen; take the network as it was before that"
+            "AS406",
+            f"{where} ({type(module).__name__}) is {what}, so its operations cannot be traced; "
+            "use the original module",
         )
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    """The tensors among values, and those in lists and tuples among them."""
+    """Yield the tensors among values, including those in lists and tuples."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -329,7 +333,7 @@ def _version(tensor: Tensor) -> int | None:
 
 
 def _copied_along(mark: Mark, before: Tensor, after: Tensor) -> frozenset[int]:
-    """Axes of the result along which every value is one and the same, by its making."""
+    """Return the axes of the result along which values are repeated by construction."""
     if after.ndim < before.ndim:
         return frozenset()
     sizes = (1,) * (after.ndim - before.ndim) + tuple(before.shape)
@@ -338,7 +342,7 @@ def _copied_along(mark: Mark, before: Tensor, after: Tensor) -> frozenset[int]:
 
 
 def _covers(features: Tensor, gate: Tensor) -> bool:
-    """Whether the product has the shape of the features: the gate broadcasts, not they."""
+    """Return whether the gate broadcasts to the shape of the features."""
     if gate.ndim > features.ndim:
         return False
     shape = features.shape[features.ndim - gate.ndim :]
@@ -346,5 +350,5 @@ def _covers(features: Tensor, gate: Tensor) -> bool:
 
 
 def _is_map(tensor: Tensor) -> bool:
-    """Whether a bounded tensor is rather features, as after relu6, than a gate."""
+    """Return whether a bounded tensor is a feature map, as after ReLU6, and not a gate."""
     return tensor.ndim >= 3 and min(tensor.shape[1:]) > 1

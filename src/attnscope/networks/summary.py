@@ -102,7 +102,7 @@ class GateList:
             text += f"\n\nThe range is what was seen on {self.sample}."
         if self.ungated:
             others = [("bounded, but no gate", "made in", "what became of it")]
-            others += [(u.activation, u.made_in or "(the network)", u.fate) for u in self.ungated]
+            others += [(u.activation, u.made_in or "(the network)", u.reason) for u in self.ungated]
             text += f"\n\n{_table(others, left=3)}"
         return text
 
@@ -110,7 +110,7 @@ class GateList:
         """The same as lists and dicts, for JSON."""
         return {
             "gates": [{**asdict(g), "range": list(self.ranges[g.name])} for g in self.gates],
-            "ungated": [asdict(u) for u in self.ungated],
+            "ungated": [{**asdict(u), "reason": u.reason} for u in self.ungated],
             "sample": self.sample,
         }
 

@@ -1,17 +1,17 @@
-"""What operations do to gates: one small handler for each family, registered under its names.
+"""What operations do to gates: one handler per family, registered under the operation's names.
 
 =====================  ============================================================================
-`bounded_activation`   bounds its result, and so makes what may be a gate
-`moves`                moves, copies, writes out or casts values: a gate stays the same gate
-`selects`              takes some of the values: another selection is another gate
-`joins`                puts tensors of a list side by side
-`interpolates`         resizes maps
-`of_one`, `of_two`     arithmetic, value by value, with the bounds of its result
-`multiplies`           is where a gate acts
-`creates`              makes a tensor anew
+`bounded_activation`   Its result is bounded, so it can be a gate.
+`moves`                It moves, copies, expands or casts values. The gate stays the same gate.
+`selects`              It selects values. Each selection is a different gate.
+`joins`                It concatenates the tensors of a list.
+`interpolates`         It resizes maps.
+`of_one`, `of_two`     It computes elementwise, with known bounds of the result.
+`multiplies`           It multiplies two arguments, one of which can be a gate.
+`creates`              It creates a tensor that does not depend on its arguments.
 =====================  ============================================================================
 
-An operation that is not registered ends a gate, and is named in what `inspect_gates` lists.
+An unregistered operation ends a gate. `attnscope.inspect_gates` names it.
 """
 
 from attnscope.gates.ops.activations import bounded_activation

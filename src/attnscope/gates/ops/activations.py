@@ -1,4 +1,4 @@
-"""Operations that bound their result, and so make what may be a gate."""
+"""Bounded activations: operations whose result can be a gate."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from attnscope.gates.ops.operation import Call, Operation, register_operation
 
 
 def bounded_activation(low: float, high: float, name: str = "") -> Operation:
-    """An activation whose values lie between two bounds, whatever its argument is.
+    """Return the handler of an activation whose values lie between two bounds.
 
     Args:
-        low, high: infinite where it is bounded on one side only.
-        name: `Gate.activation`; default the operation's own name.
+        low: the lower bound, or minus infinity.
+        high: the upper bound, or infinity.
+        name: the name in `Gate.activation`. Default: the name of the operation.
     """
 
     def activate(
@@ -40,12 +41,12 @@ def _hardtanh_bounds(
 
 def _limited(name: str, bounds: Bounds) -> tuple[str, Bounds] | None:
     if not math.isfinite(bounds[0] - bounds[1]):
-        return None  # one-sided, as for a norm that must not be zero
+        return None  # bounded on one side, such as a norm that must not be zero
     return ("relu6" if bounds == (0.0, 6.0) else name), bounds
 
 
 def _carry_clamped(call: Call) -> Mark | None:
-    """A gate that is clamped, as a stretched sigmoid is, stays a gate."""
+    """Return the mark of a clamped gate, such as a stretched sigmoid."""
     if call.first is None:
         return None
     low, high = _limits(call.arguments, call.keywords, ("min", "max"), UNBOUNDED)
@@ -59,7 +60,7 @@ def _limits(
     keys: tuple[str, str],
     default: Bounds,
 ) -> Bounds:
-    """The limits of a clamp; infinite where there is none, or where it is no number."""
+    """Return the limits of a clamp. A limit that is missing or not a number is infinite."""
     found = list(default)
     for i, key in enumerate(keys):
         given = arguments[i + 1] if len(arguments) > i + 1 else keywords.get(key)

@@ -1,4 +1,4 @@
-"""Arithmetic with numbers, parameters and other gates; sums; and where a gate may act."""
+"""Arithmetic with numbers, parameters and other gates; sums; and multiplications."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from attnscope.gates.ops.operation import Call, Factors, Operation, register_ope
 
 
 def of_one(bounds: Callable[[Bounds], Bounds]) -> Operation:
-    """A function of one tensor, value by value.
+    """Return the handler of an elementwise function of one tensor.
 
     Args:
-        bounds: those of the argument -> those of the result.
+        bounds: the bounds of the argument -> the bounds of the result.
     """
 
     def carry(call: Call) -> Mark | None:
@@ -26,14 +26,14 @@ def of_one(bounds: Callable[[Bounds], Bounds]) -> Operation:
 
 
 def of_two(bounds: Callable[[Bounds, Bounds], Bounds], *, adds: bool = False) -> Operation:
-    """A function of two tensors or numbers, value by value.
+    """Return the handler of an elementwise function of two tensors or numbers.
 
-    A gate stays one beside a number, beside what depends on parameters alone, and beside another
-    gate.
+    The result is a gate if one operand is a gate, and the other a number, a tensor that depends on
+    parameters alone, or another gate.
 
     Args:
-        bounds: those of the two arguments, in their order -> those of the result.
-        adds: as in `Operation`.
+        bounds: the bounds of the two arguments -> the bounds of the result.
+        adds: whether the result is the sum of the arguments, as in `Operation`.
     """
 
     def carry(call: Call) -> Mark | None:
@@ -58,18 +58,25 @@ def of_two(bounds: Callable[[Bounds, Bounds], Bounds], *, adds: bool = False) ->
 def multiplies(
     first: int = 0, second: int = 1, *, addend: int | None = None, is_product: bool = False
 ) -> Operation:
-    """A gate among two of the arguments acts on the other: `Factors`."""
+    """Return the handler of an operation that multiplies two of its arguments.
+
+    Args:
+        first: index of one factor.
+        second: index of the other factor.
+        addend: index of the argument that is added to the product.
+        is_product: whether the result is the product alone. See `Factors`.
+    """
     return Operation(multiplies=Factors(first, second, addend, is_product))
 
 
 def product_of(a: Mark, b: Mark, how: str) -> Mark:
-    """The mark of a product of two gates of different shapes, each of which stays a gate."""
+    """Return the mark of a product of two gates of different shapes. Both remain gates."""
     both = a.altered(how, marks.multiply(a.bounds, b.bounds), b)
     return replace(both, factors=(a.factors or (a.place,)) + (b.factors or (b.place,)))
 
 
 def _operand(argument: object, mark: Mark | None, call: Call) -> tuple[Bounds | None, str]:
-    """Bounds of an operand, None where nobody knows them, and what it is called in a form."""
+    """Return the bounds of an operand, or None if they are unknown, and its label in a form."""
     if mark:
         return mark.bounds, f"{mark.made_in}.{mark.call}{mark.form}"
     if isinstance(argument, Tensor):

@@ -1,4 +1,4 @@
-"""Operations whose result is made anew, whatever their arguments hold."""
+"""Operations whose result does not depend on the values of their arguments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from attnscope.gates.ops.operation import Operation, register_operation
 
 
 def creates() -> Operation:
-    """A tensor in which no argument has a part: within a network neither gate nor features."""
+    """Return the handler of an operation that creates a tensor: neither a gate nor features."""
     return Operation(creates=True)
 
 

@@ -1,4 +1,4 @@
-"""Operations that move values: each stays what it is, in its place or in another."""
+"""Operations that move values without changing them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from attnscope.gates.ops.operation import Call, Operation, register_operation
 
 
 def moves(*, keeps_places: bool = False, keeps_factors: bool = False) -> Operation:
-    """All values of the first argument, in their places or in others; a gate stays the same gate.
+    """Return the handler of an operation that moves the values of its first argument.
+
+    The result is the same gate.
 
     Args:
-        keeps_places: as in `Operation`: nothing moves, or one value is written many times.
-        keeps_factors: the result is the first argument itself or a copy of it, so that a product of
-            two gates stays one of two gates.
+        keeps_places: whether no value moves, or values are only repeated. See `Operation`.
+        keeps_factors: whether the result is the first argument or a copy of it, so that a product
+            of two gates remains a product of two gates.
     """
 
     def carry(call: Call) -> Mark | None:
@@ -29,19 +31,19 @@ def moves(*, keeps_places: bool = False, keeps_factors: bool = False) -> Operati
 
 
 def selects() -> Operation:
-    """Some values of the first argument: another selection is another gate."""
+    """Return the handler of an operation that selects values. Each selection is another gate."""
     return Operation(carries=_select)
 
 
 def joins() -> Operation:
-    """The tensors of a list, side by side: one gate where all of them are gates."""
+    """Return the handler of an operation that concatenates a list: a gate if all tensors are."""
     return Operation(carries=_join, takes_list=True)
 
 
 def interpolates() -> Operation:
-    """Values of the first argument, or means of several, as of `torch.nn.functional.interpolate`.
+    """Return the handler of an operation that resizes maps by selecting or averaging values.
 
-    Bicubic weights are negative in part: what they mix leaves the bounds.
+    Bicubic interpolation has negative weights, so its result can leave the bounds and is no gate.
     """
     return Operation(carries=_interpolate, keeps_places=True)
 

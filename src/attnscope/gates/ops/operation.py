@@ -1,4 +1,4 @@
-"""What one operation does to gates, and the registry of all operations."""
+"""The registry of operations: what each of them does to gates."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from attnscope.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of an operation on marked tensors, of which one output is asked about."""
+    """One call of an operation on marked tensors, and one of its outputs."""
 
     name: str
-    """Under which the operation is registered."""
+    """The registered name of the operation."""
     arguments: Sequence[Any]
-    """Tensors and numbers, in their order; those in the list of a join one by one."""
+    """The positional arguments. A list of tensors is flattened."""
     keywords: Mapping[str, Any]
     """The other arguments by name."""
     marks: Sequence[Mark | None]
-    """Of each of ``arguments``."""
+    """The marks of ``arguments``."""
     bounds_of: Callable[[Tensor], Bounds | None]
-    """Bounds of a tensor that depends on parameters alone; None for any other."""
+    """Returns the bounds of a tensor that depends on parameters alone, else None."""
     output: int
-    """Which of the outputs is meant, from 0."""
+    """Index of the output."""
     selects: bool
-    """Whether that output is smaller than the first argument."""
+    """Whether the output is smaller than the first argument."""
 
     @property
     def first(self) -> Mark | None:
@@ -39,55 +39,59 @@ class Call:
 
 
 Carry = Callable[[Call], Mark | None]
-"""The mark of what a call on marked tensors returns; None where that is no gate any more."""
+"""Returns the mark of the output, or None if the output is not a gate."""
 Activate = Callable[[str, Sequence[Any], Mapping[str, Any]], tuple[str, Bounds] | None]
-"""``(name, arguments, keywords)`` -> the activation's name and bounds; None where a call with these
-arguments bounds nothing."""
+"""``(name, arguments, keywords)`` -> name and bounds of the activation, or None if the result is
+not bounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """Where a gate may act: which two arguments an operation multiplies."""
+    """The two arguments that an operation multiplies."""
 
     first: int = 0
+    """Index of one factor."""
     second: int = 1
+    """Index of the other factor."""
     addend: int | None = None
-    """The argument that is added to the product."""
+    """Index of the argument that is added to the product."""
     is_product: bool = True
-    """Whether the result is the product and nothing else: two gates that it multiplies then stay
-    two gates of what the result multiplies."""
+    """Whether the result is the product alone. If so, the product of two gates counts as two gates
+    of the features that it multiplies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What one operation does to gates. Whatever is left out, it does not do.
+    """What an operation does to gates.
 
-    An operation that does none of this, as one that is not registered, ends a gate: its result has
-    no mark.
+    With all fields at their defaults it ends a gate: its result has no mark. An unregistered
+    operation does the same.
     """
 
     activates: Activate | None = None
-    """It bounds its result. An operation that carries marks too does so only without one."""
+    """Set if the result is bounded. It is not used if `carries` is set and an argument has a
+    mark."""
     carries: Carry | None = None
-    """What becomes of a gate among its arguments."""
+    """Set if the result of a call on a gate is a gate."""
     keeps_places: bool = False
-    """Values stay where they are, or one is written many times along an axis of length 1, so that
-    axes along which a gate is constant are known still."""
+    """Whether values keep their places, or are only repeated along an axis of length 1. The axes
+    along which a gate is constant then remain known."""
     multiplies: Factors | None = None
-    """A gate among these two arguments acts on the other."""
+    """The two arguments that are multiplied. A gate among them acts on the other."""
     takes_list: bool = False
-    """The first argument is a list of tensors."""
+    """Whether the first argument is a list of tensors."""
     creates: bool = False
-    """The result is made anew, whatever the arguments hold."""
+    """Whether the result does not depend on the values of the arguments."""
     adds: bool = False
-    """The result is the sum of its arguments: ``x + x * g`` has the neutral value 0."""
+    """Whether the result is the sum of the arguments. ``x + x * g`` has the neutral value 0."""
     sums: bool = False
-    """The result is a sum over axes, its second argument: of a softmax over them it is a mean."""
+    """Whether the result is a sum over the axes in the second argument. Such a sum over the axes of
+    a softmax is a pooling."""
 
 
 def _check(operation: Operation) -> None:
     if not isinstance(operation, Operation):
-        raise TypeError("it must be an Operation, as bounded_activation(0, 1) makes one")
+        raise TypeError("it must be an Operation, for example bounded_activation(0, 1)")
     for field in ("activates", "carries"):
         function = getattr(operation, field)
         if function is not None and not callable(function):
@@ -95,51 +99,54 @@ def _check(operation: Operation) -> None:
 
 
 OPERATIONS: Registry[Operation] = Registry("operation", _check)
-"""All operations by name."""
+"""All registered operations by name."""
 UNKNOWN = Operation()
-"""An operation that is not registered."""
-_spellings: dict[str, str] = {}  # each name, the operation's own too -> the operation's own
-# Python's augmented assignments have names of their own: `iadd` is `add`, and writes.
+"""Stands for an operation that is not registered."""
+_spellings: dict[str, str] = {}  # each name and alias -> the registered name
+# Augmented assignments have their own names: `iadd` is `add` in place.
 _AUGMENTED = frozenset({"iadd", "isub", "imul", "itruediv", "idiv", "ipow"})
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a function of torch is known as."""
+    """The registered operation of a function of torch."""
 
     name: str
     operation: Operation
     writes: bool
-    """Whether it writes into its first argument."""
+    """Whether it writes to its first argument."""
 
 
 _known: dict[str, Known] = {}
 
 
 def register_operation(name: str, operation: Operation, *spellings: str) -> Operation:
-    """Say what an operation does to gates.
+    """Register what an operation does to gates.
 
     Args:
-        name: the function's ``__name__``, without underscores at its ends: ``mul`` is ``mul_`` and
-            ``__mul__`` as well. It stands in the `Gate.form` of what it changes.
-        operation: usually of one of the families in `attnscope.gates.ops`.
+        name: the ``__name__`` of the function without leading and trailing underscores: ``mul``
+            also stands for ``mul_`` and ``__mul__``. It appears in `Gate.form`.
+        operation: usually made by one of the families in `attnscope.gates.ops`.
         spellings: other names of the same operation.
 
     Returns:
         The operation.
 
     Raises:
-        InputError: one of the names is taken, or is no name of a function.
+        InputError: a name is not the name of a function (AS408), or is taken (AS409).
     """
     names = [name, *spellings]
     for number, each in enumerate(names):
         if each != each.strip("_") or not each.isidentifier():
             raise InputError(
-                f"'{each}' cannot name an operation; take the function's name without underscores "
-                "at its ends"
+                "AS408",
+                f"'{each}' cannot be the name of an operation; use the function's __name__ "
+                "without leading and trailing underscores",
             )
         if each in _spellings or each in names[:number]:
-            raise InputError(f"the operation '{each}' is registered already; take another name")
+            raise InputError(
+                "AS409", f"the operation '{each}' is already registered; choose another name"
+            )
     OPERATIONS.register(name, operation)
     _spellings.update(dict.fromkeys(names, name))
     _known.clear()
@@ -147,7 +154,7 @@ def register_operation(name: str, operation: Operation, *spellings: str) -> Oper
 
 
 def look_up(function: Any) -> Known:
-    """What a function of torch is known as; the tracer asks this of every operation."""
+    """Return the registered operation of a function of torch."""
     name = getattr(function, "__name__", "")
     known = _known.get(name)
     if known is None:
@@ -156,7 +163,7 @@ def look_up(function: Any) -> Known:
 
 
 def _resolve(name: str) -> Known:
-    name = name.partition(".")[0]  # of an overload, as torch.library's `squash.default`
+    name = name.partition(".")[0]  # an overload of torch.library, such as `squash.default`
     plain = name.strip("_")
     writes = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
     if plain in _AUGMENTED:
