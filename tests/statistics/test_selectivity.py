@@ -158,7 +158,7 @@ def test_the_planted_channel_is_found_and_the_constant_one_named(make_recording,
 def test_how_the_work_is_cut_changes_nothing(uneven, function, monkeypatch):
     expected = function(uneven, "g", permutations=30)
     assert expected.equals(function(uneven, "g", permutations=30))
-    monkeypatch.setattr(reading, "_STRETCH", 7)
+    monkeypatch.setattr(reading, "_CHUNK", 7)
     monkeypatch.setattr(resampling, "_DENSE_CLASSES", 2)
     found = function(uneven, "g", permutations=30)
     assert found.drop(columns="best", errors="ignore").to_numpy(float) == pytest.approx(

@@ -70,7 +70,7 @@ def test_the_sweep_is_the_mean_over_images_with_its_interval(make_recording, mon
             assert row["constant"] == channels["constant"].mean()
             assert row["dead"] == channels["dead"].mean()
             assert row["stuck"] == pytest.approx(channels["stuck"].mean())
-    monkeypatch.setattr(reading, "_STRETCH", 7)
+    monkeypatch.setattr(reading, "_CHUNK", 7)
     assert state_sweep(recording, [0, 0.1]).equals(frame)
 
 

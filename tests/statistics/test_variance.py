@@ -103,7 +103,7 @@ def test_the_standard_error_is_that_of_a_jackknife(write_recording):
 def test_how_the_work_is_cut_changes_nothing(make_recording, monkeypatch):
     recording = make_recording()
     expected = between_class_variance(recording, 50)
-    monkeypatch.setattr(reading, "_STRETCH", 7)
+    monkeypatch.setattr(reading, "_CHUNK", 7)
     monkeypatch.setattr(resampling, "_DENSE_CLASSES", 2)
     columns = ["eta_squared", "omega_squared", "low", "high", "null_low", "null_high", "p"]
     found = between_class_variance(recording, 50)
