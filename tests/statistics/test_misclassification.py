@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attnscope.errors import InputError
 from attnscope.statistics import error_position_summary, error_positions
 from attnscope.statistics.resampling import stratified_folds
+from tests.making import refused
 
 GATE = "layer1.attention.channel"
 TOWARD = ["predicted", "third", "runner_up", "predicted - third", "predicted - runner_up"]
@@ -98,7 +98,7 @@ def test_positions_equal_a_loop(make_recording):
     assert compared > 20
 
 
-def test_the_summary_is_the_ratio_of_sums(write_recording):
+def test_mean_position_is_a_ratio_of_sums(write_recording):
     recording = plant(write_recording, noise=0.1, count=400)
     frame = error_positions(recording, "g")
     summary = error_position_summary(recording, resamples=20).set_index("toward")
@@ -112,7 +112,7 @@ def test_the_summary_is_the_ratio_of_sums(write_recording):
     assert summary["position"]["predicted - third"] == pytest.approx(difference)
 
 
-def test_noise_of_the_means_draws_no_position_to_the_middle(write_recording):
+def test_positions_are_not_biased_by_noise_of_the_class_means(write_recording):
     # With means of a few noisy images a plain projection would give a good deal more than 0.
     found = [
         error_position_summary(
@@ -133,7 +133,7 @@ def test_noise_of_the_means_draws_no_position_to_the_middle(write_recording):
     assert abs(np.median(found)) < 0.1
 
 
-def test_runner_ups_are_of_the_same_pairs_and_weigh_the_same(write_recording):
+def test_runner_ups_match_the_pairs_and_their_weights(write_recording):
     # Two pairs: a taken for b (three times) and a taken for c (once); runner-ups at 0.2 and 0.6.
     corner = np.array([[0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9]])
     rows = []  # label, logits, share of the way, toward
@@ -156,7 +156,7 @@ def test_runner_ups_are_of_the_same_pairs_and_weigh_the_same(write_recording):
     assert summary["images"].tolist() == [4, 4, 4, 4, 4]
 
 
-def test_pairs_without_a_runner_up_and_classes_without_right_images(write_recording):
+def test_images_without_means_or_runner_ups_are_counted_as_unplaced(write_recording):
     labels = np.repeat([0, 1, 2], 6)
     predictions = np.array([0] * 5 + [1] + [1] * 5 + [2] + [0] * 6)
     logits = 4 * np.eye(3)[predictions] + np.eye(3)[2]  # the runner-up of all is the owl
@@ -175,18 +175,18 @@ def test_pairs_without_a_runner_up_and_classes_without_right_images(write_record
     assert frame["position"].isna().sum() >= 7
 
 
-def test_no_errors_no_positions(write_recording):
+def test_positions_are_empty_without_errors(write_recording):
     recording = write_recording(labels=[0, 0, 1, 1], gates={"g": [[0.1], [0.2], [0.3], [0.4]]})
     assert len(error_positions(recording, "g")) == 0
     summary = error_position_summary(recording, resamples=5)
     assert summary[["position", "low", "high"]].isna().all(axis=None)
     assert (summary[["images", "unplaced"]] == 0).all(axis=None)
-    with pytest.raises(InputError, match="resamples"):
+    with refused("AS701", names=("resamples", 0)):
         error_position_summary(recording, resamples=0)
     assert len(error_position_summary(write_recording("none", labels=[0, 1]))) == 0
 
 
-def test_a_constant_gate_has_no_line(write_recording):
+def test_positions_of_a_constant_gate_are_nan(write_recording):
     labels = np.arange(30) % 3
     recording = write_recording(
         labels=labels,
@@ -197,7 +197,7 @@ def test_a_constant_gate_has_no_line(write_recording):
     assert error_position_summary(recording, 9)["position"].isna().all()
 
 
-def test_the_summary_is_the_same_twice_and_of_every_kind_of_gate(make_recording):
+def test_error_position_summary_is_deterministic_and_covers_every_gate(make_recording):
     recording = make_recording(count=90)
     first = error_position_summary(recording, resamples=30)
     assert first.equals(error_position_summary(recording, resamples=30))

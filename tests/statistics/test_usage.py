@@ -64,7 +64,7 @@ def test_what_gates_together_do_not_show_is_said() -> None:
     )
 
 
-def test_controls_of_decoding_have_the_probes_intervals(
+def test_decode_gates_has_the_intervals_of_its_controls(
     make_recording: Callable[..., Recording],
 ) -> None:
     recording, untrained = (make_recording(name, count=60, seed=i) for i, name in enumerate("ab"))
