@@ -1,4 +1,4 @@
-"""How alike two maps are: grids against pooling by definition, and ties by hand."""
+"""Agreement of maps: pooling against its definition, and ties by hand."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def test_to_grid_keeps_a_constant_map_exactly_constant():
 
 
 def test_top_overlap_shares_the_last_places_between_tied_pixels():
-    # Of ten pixels two are on top. In b one is, and the nine others share the second place.
+    # The top fifth of ten pixels has two places. In b nine pixels share the second place.
     a = np.array([[9, 8, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32)
     b = np.array([[9, 0, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32)
     assert top_overlap(a, a) == top_overlap(b, b) == 1
     shared = 1 + 1 / 9
     assert top_overlap(a, b) == pytest.approx(shared / (4 - shared))
-    # No corner is preferred.
+    # The order of the pixels does not matter.
     assert top_overlap(a[:, ::-1], b[:, ::-1]) == pytest.approx(top_overlap(a, b))
 
 
 @pytest.mark.parametrize(("pixels", "top"), [(2, 1), (4, 1), (16, 3), (49, 10), (64, 13)])
 def test_top_overlap_uses_a_fifth_of_the_pixels_and_at_least_one(pixels, top):
-    # The top of the one is the bottom of the other, but for the pixel that is on top of both.
+    # The top of a is the bottom of b, except for one pixel that is at the top of both.
     a = np.arange(pixels, dtype=np.float32)[None]
     b = -a
     b[0, -1] = 1

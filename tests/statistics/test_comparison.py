@@ -1,4 +1,4 @@
-"""Two networks side by side, against SciPy, loops, values by hand and planted differences."""
+"""Comparisons of two networks, against SciPy, loops, values by hand and planted differences."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_compare_accuracy_by_hand(write_recording):
     assert frame["only_a"].tolist() == [6, 5, 1, 0]
     assert frame["only_b"].tolist() == [0, 0, 0, 0]
     assert frame["p"].tolist() == pytest.approx([2 / 2**6, 2 / 2**5, 1, 1])
-    # Holm: the smallest of three times 3; the others are 1 as it is.
+    # Holm: three times the smallest p of three; the others are 1 already.
     assert frame["p_holm"].tolist() == pytest.approx([2 / 2**6, 6 / 2**5, 1, 1])
     assert frame["difference"].tolist() == pytest.approx([-6 / 12, -5 / 6, -1 / 5, 0])
 
@@ -83,7 +83,7 @@ def test_compare_accuracy_does_not_count_an_empty_class_as_a_test(write_recordin
     frame = compare_accuracy(a, b).set_index("class")
     assert frame.loc["owl", "count"] == 0
     assert frame.loc["owl", ["accuracy_a", "accuracy_b", "difference", "p", "p_holm"]].isna().all()
-    assert frame.loc["cat", "p_holm"] == pytest.approx(2 * 2 / 2**6)  # of two tests, not three
+    assert frame.loc["cat", "p_holm"] == pytest.approx(2 * 2 / 2**6)  # two tests, not three
 
 
 def test_compare_profiles_equals_a_loop(pair):
@@ -104,7 +104,7 @@ def test_compare_profiles_shows_a_planted_effect(make_recording):
     a = make_recording("a", count=600, effect=0.6, seed=1)
     b = make_recording("b", count=600, effect=0, seed=2)
     frame = compare_profiles(a, b).set_index(["gate", "class"])
-    # Channel 0 of eight lies 0.2 below, at and above its middle: sqrt(0.2² / 8).
+    # Channel 0 of 8 differs from its mean by -0.2, 0 and 0.2: the distance is sqrt(0.2² / 8).
     planted = frame.loc[GATES[0], "distance_a"]
     assert planted.tolist() == pytest.approx([0.2 / 8**0.5, 0, 0.2 / 8**0.5], abs=0.007)
     assert frame.loc[GATES[0], "distance_b"].max() < 0.007
@@ -117,7 +117,7 @@ def test_compare_profiles_weights_classes_equally_and_skips_empty_ones(write_rec
     b = write_recording("b", labels=labels, gates={"g": [[0.1, 0.5]] * 3 + [[0.3, 0.9]]})
     frame = compare_profiles(a, b)
     assert frame["distance_a"].tolist() == pytest.approx([0.2, 0.2, np.nan], nan_ok=True)
-    # Two channels against one: distances are a network's own.
+    # Two channels against one: each distance is over the channels of its own network.
     half = np.sqrt((0.1**2 + 0.2**2) / 2)
     assert frame["distance_b"].tolist() == pytest.approx([half, half, np.nan], nan_ok=True)
 
@@ -125,7 +125,7 @@ def test_compare_profiles_weights_classes_equally_and_skips_empty_ones(write_rec
 def test_networks_without_a_shared_channel_gate_are_refused(write_recording):
     a = write_recording("a", labels=[0, 1], gates={"g": [[0.1], [0.2]]})
     b = write_recording("b", labels=[0, 1], gates={"h": [[0.1], [0.2]]})
-    # A gate of the same name but of another kind is no common one.
+    # A gate of the same name but another kind is not shared.
     c = write_recording("c", labels=[0, 1], gates={"g": [[[0.1]], [[0.2]]]})
     for other in (b, c):
         for function in (compare_profiles, compare_class_order):
@@ -144,7 +144,7 @@ def test_class_order_equals_scipy(make_recording):
         assert row["spearman"] == pytest.approx(expected.statistic)
         ranks = [stats.rankdata(of_gate[f"distance_{end}"]) for end in "ab"]
         orders = rng.permuted(np.tile(ranks[1], (20_000, 1)), axis=1)
-        drawn = (orders - 5.5) @ (ranks[0] - 5.5) / 82.5  # the rho of ten ranks without ties
+        drawn = (orders - 5.5) @ (ranks[0] - 5.5) / 82.5  # rho of ten ranks without ties
         beyond = [(sign * (drawn - expected.statistic) >= -1e-9).mean() for sign in (1, -1)]
         assert row["p"] == pytest.approx(min(1, 2 * min(beyond)), abs=0.03)
     pd.testing.assert_frame_equal(frame, compare_class_order(a, b))

@@ -1,4 +1,4 @@
-"""Geometry of classes, against SciPy, all orders counted by hand, and planted similarities."""
+"""Geometry of classes, against SciPy, enumerated orders and planted similarities."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_class_distances_by_hand(write_recording):
     )
     expected = [[0, 0, 2], [0, 0, 2], [2, 2, 0]]
     assert frame.iloc[:3, :3].to_numpy() == pytest.approx(np.array(expected), abs=1e-6)
-    # A profile that is the same in all channels has no correlation, nor has a class without images.
+    # There is no correlation for a constant profile and for a class without images.
     assert frame.iloc[3:].isna().all(axis=None)
     assert frame.iloc[:, 3:].isna().all(axis=None)
 
@@ -77,7 +77,7 @@ def test_compare_geometry_finds_agreement_for_any_order_of_channels(write_record
     assert same["p"] == 1 / 200
     assert same["low"] > 0.9
     assert compare_geometry(a, other, permutations=199, resamples=100).loc[0, "p"] > 0.05
-    # Of itself with fewer channels it is the same still in what it says of p's range.
+    # The same network with fewer channels is still similar.
     few = write_recording(
         "d", labels=labels, gates={"g": (means[labels] + noise())[:, :20]}, names=TEN[:8]
     )

@@ -48,7 +48,7 @@ def test_corrections_equal_statsmodels(tests):
 @pytest.mark.parametrize(
     ("p", "adjusted"),
     [
-        # Times 4, 3, 2, 1 in order, never below the one before.
+        # Sorted p times 4, 3, 2, 1, never below the previous one.
         ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
         ([0.02, np.nan, 0.02], [0.04, np.nan, 0.04]),
         ([0.6, 0.9], [1, 1]),
@@ -72,7 +72,7 @@ def test_paired_tests_of_equal_values():
     right = np.array([True, False, True])
     assert mcnemar(right, right) == 1
     assert paired_t(np.ones(3), np.ones(3)) == 1
-    assert paired_t(np.ones(3), np.zeros(3)) == 0  # all by the same, which no t can tell
+    assert paired_t(np.ones(3), np.zeros(3)) == 0  # equal differences have no t
     assert np.isnan(paired_t(np.ones(1), np.zeros(1)))
 
 
@@ -98,7 +98,7 @@ def test_paired_interval_is_nan_without_spread(difference):
 def test_mean_interval_equals_statsmodels():
     rng = np.random.default_rng(0)
     groups = [rng.normal(size=(n, 2)) for n in (2, 9, 40)]
-    mean, std = (np.stack([f(g) for g in groups]) for f in (lambda g: g.mean(0), deviation))
+    mean, std = (np.stack([f(g) for g in groups]) for f in (lambda g: g.mean(0), sample_std))
     count = np.array([len(group) for group in groups])
     low, high = mean_interval(mean, std, count)
     for k, group in enumerate(groups):
@@ -110,7 +110,7 @@ def test_mean_interval_equals_statsmodels():
     assert np.isnan(alone).all()
 
 
-def deviation(values):
+def sample_std(values):
     return values.std(0, ddof=1)
 
 
@@ -137,7 +137,7 @@ def test_mean_share_interval_of_one_share_is_wilsons(right, count):
 
 
 def test_mean_share_interval_of_two_shares_is_newcombes():
-    """The difference p - q is twice the mean of p and 1 - q, less 1."""
+    """The difference p - q is twice the mean of p and 1 - q, minus 1."""
     for (x, n), (y, m) in (((7, 20), (30, 50)), ((0, 10), (9, 9)), ((40, 41), (3, 7))):
         shares, count = np.array([x / n, 1 - y / m]), np.array([n, m])
         expected = confint_proportions_2indep(x, n, y, m, method="newcomb")
@@ -146,7 +146,7 @@ def test_mean_share_interval_of_two_shares_is_newcombes():
 
 
 def test_paired_accuracy_change_has_bonett_and_prices_interval():
-    """Wald's of the difference of two paired shares, with one image added to each kind of flip."""
+    """It is the Wald interval of paired shares after one image is added to each kind of flip."""
     kept, gained, lost = 60, 5, 15
     before = np.repeat([True, False, True], [kept, gained, lost])
     after = np.repeat([True, True, False], [kept, gained, lost])

@@ -1,4 +1,4 @@
-"""A kind of gate that a package registered is treated by its traits, whatever it is called."""
+"""Statistics treat a kind of gate that a package registered by its traits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attnscope.statistics import compare_gates, gate_state
 
 @pytest.fixture
 def renamed(monkeypatch):
-    """The same recording with gates of kinds of other names and with the same traits, or none."""
+    """Return a function that renames the kinds of gates, with the same traits or without traits."""
     for name, traits in (("ring", {MAP}), ("tone", {PER_CHANNEL}), ("odd", set())):
         kind = Kind(name, "a kind of a package", lambda seen: False, traits=frozenset(traits))
         monkeypatch.setitem(KINDS._known, name, kind)

@@ -1,4 +1,4 @@
-"""Maps against Grad-CAM: scores against SciPy, sets and loops; planted agreement, and its null."""
+"""Maps and Grad-CAM: scores against SciPy, sets and loops; planted agreement, and controls."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_map_agreement_equals_scipy_and_sets(make_recording, gate, target):
         first = pooled(recording.spatial(gate)[i], 4, 4).ravel()
         second = np.maximum(cam[i], 0).ravel()
         assert frame["spearman"][i] == pytest.approx(stats.spearmanr(first, second).statistic)
-        # Of 16 pixels a fifth is 3. Grad-CAM is positive at more than 3 here: nothing ties.
+        # A fifth of 16 pixels is 3. Grad-CAM is positive at more than 3 pixels: there are no ties.
         assert (second > 0).sum() > 3
         top, other = set(np.argsort(-first)[:3]), set(np.argsort(-second)[:3])
         assert frame["iou"][i] == pytest.approx(len(top & other) / len(top | other))
@@ -93,7 +93,7 @@ def test_the_null_is_the_grad_cam_of_another_image(make_recording):
 
 
 def top(values, places):
-    """The highest pixels as a set."""
+    """Return the highest pixels as a set."""
     return set(np.argsort(-values)[:places])
 
 
@@ -125,7 +125,7 @@ def test_the_center_control_is_a_centered_gaussian(write_recording, grid):
     ]
     gaussian = np.outer(*sides)
     assert center_map(grid) == pytest.approx(gaussian)
-    gaussian = gaussian.round(9)  # cells that are equally far tie
+    gaussian = gaussian.round(9)  # cells at equal distance tie
     for i in range(5):
         own = recording.spatial("s")[i].ravel()
         expected = stats.spearmanr(own, gaussian.ravel()).statistic
@@ -135,7 +135,7 @@ def test_the_center_control_is_a_centered_gaussian(write_recording, grid):
 
 
 def test_controls_separate_agreement_by_center_class_and_image(write_recording):
-    """By class, by center and by image: each null keeps what it should, and no more."""
+    """Agreement by class, by center and by image is in the right controls, and in no other."""
     rng = np.random.default_rng(0)
     labels = np.arange(240) % 3
     gaussian = np.tile(center_map((4, 4)), (240, 1, 1))
@@ -152,14 +152,14 @@ def test_controls_separate_agreement_by_center_class_and_image(write_recording):
         assert rows["same_class_spearman"][gate] > 0.95
         assert rows["null_spearman"][gate] < 0.6
         assert rows["above_null_low"][gate] > 0.2
-    # A map that is the same for all images agrees with each Grad-CAM as with its own.
+    # A map that is the same for all images agrees with every Grad-CAM alike.
     assert rows["above_null_low"]["center"] <= 0 <= rows["above_null_high"]["center"]
 
 
 def test_same_class_scores_are_nan_for_the_only_scored_image_of_a_class(write_recording):
     rng = np.random.default_rng(0)
     maps, cam = rng.random((2, 6, 4, 4)).astype(np.float16)
-    cam[4] = 0  # of the two dogs one is left
+    cam[4] = 0  # leaves one of the two dogs
     recording = write_recording(labels=[0, 0, 0, 1, 1, 2], gates={"s": maps}, grad_cam=cam)
     frame = map_agreement(recording, "s")
     assert frame["same_class_spearman"].isna().tolist() == 3 * [False] + 3 * [True]
@@ -321,7 +321,7 @@ def test_unknown_gates_targets_and_attributions_are_refused(make_recording, writ
 def test_map_agreement_uses_the_images_of_the_attribution(
     make_recording: Callable[..., Recording],
 ) -> None:
-    """At one grid it is Spearman's rho of the two maps of each image, by scipy."""
+    """On the same grid the score is Spearman's rho of the two maps of each image."""
     recording = make_recording(attributed=7)
     method, gate = "layer_integrated_gradients", "layer2.attention.spatial"
     found = map_agreement(recording, gate, attribution=method)

@@ -1,4 +1,4 @@
-"""Predictions against loops, hand and planted accuracies."""
+"""Predictions, against loops, values by hand and planted accuracies."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_confusion_matrix_has_the_true_class_in_the_rows(write_recording):
 def test_confusion_matrix_shows_the_planted_accuracy(make_recording):
     counts = confusion_matrix(make_recording(count=600, accuracy=0.8)).to_numpy()
     assert counts.sum() == 600
-    # Some of the other fifth are right by chance: of their random logits only the true is lowered.
+    # Some of the other fifth are correct by chance.
     assert counts.trace() / 600 == pytest.approx(0.8, abs=0.04)
 
 
 def by_counting(labels, predictions, classes):
-    """Precision, recall, F1 and support of each class; NaN for 0 / 0."""
+    """Return precision, recall, F1 and support of each class; NaN for 0 / 0."""
     rows = []
     for k in range(classes):
         pairs = list(zip(labels, predictions, strict=True))
@@ -87,7 +87,7 @@ def test_tables_of_a_single_class(write_recording):
     [
         ([0, 0, 1, 2], [0, 1, 1, 1]),  # owl occurs and is never predicted
         ([0, 0, 1, 1], [0, 1, 1, 2]),  # owl is predicted and never occurs
-        ([0, 0, 1, 1], [0, 1, 1, 0]),  # owl neither
+        ([0, 0, 1, 1], [0, 1, 1, 0]),  # owl never occurs and is never predicted
     ],
 )
 def test_class_metrics_of_0_over_0_are_nan(write_recording, labels, predictions):
@@ -123,7 +123,7 @@ def test_calibration_bins_include_their_upper_edge(write_recording):
 
 
 def test_calibration_error_by_hand(write_recording):
-    # Two bins are filled: 0.9 said and 1 of 4 right, 0.6 said and 1 of 1 right.
+    # Two bins have images: confidence 0.9 with 1 of 4 correct, and 0.6 with 1 of 1 correct.
     sure, unsure = [0.9, 0.05, 0.05], [0.6, 0.3, 0.1]
     recording = write_recording(
         labels=[0, 1, 1, 2, 0], logits=logits_of([sure, sure, sure, sure, unsure])
@@ -152,9 +152,9 @@ def test_misclassified_by_hand(write_recording):
         logits=logits_of(
             [
                 [0.3, 0.6, 0.1],
-                [0.1, 0.8, 0.1],  # right
+                [0.1, 0.8, 0.1],  # correct
                 [0.9, 0.05, 0.05],
-                [0.3, 0.1, 0.6],  # as sure as the first
+                [0.3, 0.1, 0.6],  # as confident as the first
                 [0.45, 0.15, 0.4],
             ]
         ),

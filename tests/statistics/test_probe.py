@@ -1,4 +1,4 @@
-"""The linear probe, against discriminant analysis written out, scikit-learn and planted effects."""
+"""Linear probes, against discriminant analysis by definition, scikit-learn and planted effects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sigmoids(count, effect, channels=6, seed=0, classes=3):
 
 
 def chosen(x, labels, classes, seed):
-    """The shrinkage that does best from one part of the fitting half to the other."""
+    """Return the shrinkage that is best in a split of the fitting half."""
     rng = np.random.default_rng(seed)
     parts = stratified_folds(labels, 2, rng)
     a, b = parts == 0, parts == 1
@@ -34,11 +34,11 @@ def chosen(x, labels, classes, seed):
     for shrinkage in (0.1, 0.01, 1e-3, 1e-4):
         right = by_definition(x[a], labels[a], x[b], classes, shrinkage) == labels[b]
         quality[shrinkage] = np.mean([right[labels[b] == k].mean() for k in range(classes)])
-    return max(quality, key=quality.get)  # the first of those that are best
+    return max(quality, key=quality.get)  # the first of equally good ones
 
 
 def by_definition(x, labels, y, classes, shrinkage):
-    """Predictions of discriminant analysis with a shrunk covariance, from its definition."""
+    """Predict by discriminant analysis with a shrunk covariance, from its definition."""
     mean, std = x.mean(0), x.std(0)
     x, y = (x - mean) / std, (y - mean) / std
     means = np.stack([x[labels == k].mean(0) for k in range(classes)])
@@ -118,7 +118,7 @@ def test_linear_probe_is_close_to_scikit_learn(write_recording):
 
 
 def test_linear_probe_separates_classes_on_a_line(write_recording):
-    # Regression on indicators would never predict the middle class.
+    # Regression on class indicators would never predict the middle class.
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     recording = write_recording(
@@ -127,7 +127,7 @@ def test_linear_probe_separates_classes_on_a_line(write_recording):
     row = linear_probe(recording, permutations=99).loc[0]
     assert row["balanced_accuracy"] == 1
     assert row["high"] == 1
-    assert 0.95 < row["low"] < 1  # not a point
+    assert 0.95 < row["low"] < 1  # the interval has a width
     assert row["p"] == 1 / 100
     assert row["null"] == pytest.approx(1 / 3, abs=0.03)
 
@@ -218,14 +218,14 @@ def test_linear_probe_is_nan_with_too_few_classes_or_images(write_recording):
     )
     assert alone[["fitted", "scored"]].to_numpy().tolist() == [
         [2, 2]
-    ]  # the class of one is left out
+    ]  # a class of one image is left out
     with refused("AS701", names=("permutations", 0)):
         linear_probe(write_recording("p", labels=[0, 1]), 0)
 
 
 def test_linear_probe_uses_the_pooled_input_unchanged(write_recording):
     labels, inputs = sigmoids(90, 2, 6)
-    inputs = 1000 * inputs - 50  # no logit of this could be taken
+    inputs = 1000 * inputs - 50  # outside the domain of the logit
     recording = write_recording(
         labels=labels, gates={"g": np.full((90, 6), 0.5)}, pooled={"g": inputs}
     )
@@ -284,7 +284,7 @@ def test_missing_or_infinite_pooled_inputs(write_recording):
 
 
 def test_p_max_compares_with_the_highest_accuracy_of_any_gate(write_recording):
-    """Against the highest of all gates under each permutation; a gate alone keeps its p."""
+    """With one gate p_max equals p; with several it compares with the highest accuracy."""
     gates = {f"g{i}": special.expit(sigmoids(90, 2.0 * i, seed=i)[1]) for i in range(3)}
     labels = np.arange(90) % 3
     alone = [

@@ -1,4 +1,4 @@
-"""Class profiles, effects and states of gates, against SciPy, loops, hand and planted effects."""
+"""Profiles, effects and states of gates, against SciPy, loops, values by hand, planted effects."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_omega_squared_by_hand(write_recording):
 def test_p_by_is_benjamini_yekutieli_over_the_channels_that_vary(make_recording):
     frame = channel_effects(make_recording(), GATE).dropna()
     p = np.sort(frame["p"])
-    assert len(p) == 7  # channel 1 is constant and is no test
+    assert len(p) == 7  # channel 1 is constant and not tested
     harmonic = sum(1 / i for i in range(1, 8))
     expected = [min(1, *(7 * harmonic * p[j] / (j + 1) for j in range(i, 7))) for i in range(7)]
     assert np.sort(frame["p_by"]) == pytest.approx(expected)
@@ -109,7 +109,7 @@ def test_p_by_is_benjamini_yekutieli_over_the_channels_that_vary(make_recording)
 def test_channel_effects_find_the_planted_channel_and_no_other(make_recording):
     planted = channel_effects(make_recording(effect=0.3), GATE)
     assert (planted["p_by"] < 0.05).tolist() == [True] + [False] * 7
-    # The classes' means 0.4, 0.5 and 0.6 have variance 0.02 / 3; the noise 0.2² / 12.
+    # The class means 0.4, 0.5 and 0.6 have the variance 0.02 / 3, the noise has 0.2² / 12.
     between, within = 0.02 / 3, 0.04 / 12
     assert planted["omega_squared"][0] == pytest.approx(between / (between + within), abs=0.06)
     none = channel_effects(make_recording("none", effect=0), GATE)
@@ -173,7 +173,7 @@ def test_gate_profiles_average_the_image_means(make_recording):
 
 
 def test_gate_profiles_show_a_planted_effect(make_recording):
-    # One channel of eight rises by 0.2 from the first class to the last, so their mean by 0.025.
+    # One of eight channels rises by 0.2 from the first class to the last, so the mean by 0.025.
     frame = gate_profiles(make_recording(count=600, effect=0.3)).set_index(["gate", "class"])
     rise = frame.loc[(GATE, "owl"), "mean"] - frame.loc[(GATE, "cat"), "mean"]
     assert rise == pytest.approx(0.025, abs=0.006)
@@ -188,13 +188,16 @@ def test_gate_state_by_hand(write_recording):
     assert frame["kind"].tolist() == ["channel", "spatial"]
     assert frame["depth"].tolist() == [1, 2]
     assert frame["saturated_low"].tolist() == [1 / 8, 0]
-    assert frame["saturated_high"].tolist() == [1 / 8, 1 / 8]  # 0.99 counts: the margin is inside
+    assert frame["saturated_high"].tolist() == [
+        1 / 8,
+        1 / 8,
+    ]  # 0.99 counts: the threshold is included
     assert frame["stuck"].tolist() == [2 / 8, 2 / 8]
-    assert frame["constant"].tolist() == [1 / 4, 1 / 2]  # of channels; of images
+    assert frame["constant"].tolist() == [1 / 4, 1 / 2]  # share of channels; share of images
 
 
 def test_gate_state_uses_the_bounds_of_the_gate(write_recording):
-    # The range of 2 makes the margin 0.02; stuck stays within 0.02 of the middle, 0 and not 0.5.
+    # With a range of 2 the margin is 0.02; stuck is within 0.02 of the middle, which is 0.
     values = [[-0.985, 0.985, 0.015, 0.5], [-0.97, 0.97, 0.03, 0.51]]
     row = gate_state(write_recording(labels=[0, 1], gates={"g": values}, bounds=(-1, 1))).loc[0]
     assert row["saturated_low"] == row["saturated_high"] == row["stuck"] == 1 / 8

@@ -1,4 +1,4 @@
-"""Statistics by name: those of the package are all there, and others can be added."""
+"""The registry of statistics is complete, and packages can add to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_STATISTICS = {
 
 @pytest.fixture
 def own_names(monkeypatch):
-    """What a test registers is forgotten after it."""
+    """Undo the registrations of a test."""
     monkeypatch.setattr(STATISTICS, "_known", dict(STATISTICS))
 
 
@@ -95,13 +95,13 @@ def test_a_package_can_register_a_statistic(make_recording):
         {"about": "Two\nlines."},
         {"takes": ()},
         {"takes": ("recording", "weather")},
-        {"trait": PER_CHANNEL},  # of no gate
+        {"trait": PER_CHANNEL},  # a trait without a gate
         {"takes": ("recording", "gate"), "trait": "round"},
     ],
 )
 def test_an_incomplete_statistic_is_refused(wrong):
     def new(recording):
-        """Nothing."""
+        """Return nothing."""
 
     with refused_elsewhere("AS123", names=("new",)):
         statistic(**{"about": "Something.", **wrong})(new)

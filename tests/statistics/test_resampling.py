@@ -1,4 +1,4 @@
-"""Permutations, bootstrap, folds and samples: against loops, SciPy and counts of all orders."""
+"""Permutations, bootstraps, folds and samples, against loops, SciPy and enumerated orders."""
 
 from __future__ import annotations
 
@@ -69,20 +69,20 @@ def test_percentile_interval_leaves_a_fortieth_at_each_end():
 
 
 def test_centered_interval_subtracts_the_bias():
-    drawn = np.array([0.1, 0.3, np.nan])  # mean 0.2, deviation 0.1, and 0.5 was found
+    drawn = np.array([0.1, 0.3, np.nan])  # mean 0.2, standard deviation 0.1, observed 0.5
     assert centered_interval(0.5, drawn) == pytest.approx((0.8 - 0.1959964, 0.8 + 0.1959964))
 
 
 @pytest.mark.parametrize(("count", "band"), [(19, (1, 19)), (39, (1, 39)), (199, (5, 195))])
 def test_null_band_by_hand(count, band):
-    """One value more that chance gives is below rank 5 of 199 in 5 of 200 cases: 2.5 %."""
+    """A further value from the null is below rank 5 of 199 in 5 of 200 cases: 2.5%."""
     drawn = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
     assert null_band(drawn) == pytest.approx(band)
 
 
 def test_permutation_p_counts_the_observed_order_and_ties():
     permuted = np.array([[0.1, 5.0], [0.3, 6.0], [0.2, 7.0]])
-    # 0.2 ties with one and is below one; a value a little below a found one is a tie.
+    # 0.2 ties with one value and is below one; a value slightly below the observed one ties.
     assert permutation_p(permuted, np.array([0.2, 8.0])).tolist() == [3 / 4, 1 / 4]
     assert permutation_p(np.array([1 - 1e-7, 0.9]), np.array(1.0)) == 2 / 3
 
@@ -96,7 +96,7 @@ def test_permutation_p_equals_scipy():
     theirs = stats.permutation_test(
         (a, b), lambda x, y: x.sum() - y.sum(), alternative="greater", n_resamples=np.inf
     )
-    # All orders but the found one, which is counted anyway.
+    # All orders except the observed one, which is always counted.
     others = np.delete(every, np.argmin(np.abs(np.array(every) - theirs.statistic)))
     assert permutation_p(others, np.array(theirs.statistic)) == pytest.approx(theirs.pvalue)
 
@@ -128,7 +128,7 @@ def test_mantel_permutes_rows_and_columns_together(classes):
     assert rho == pytest.approx(stats.spearmanr(x[rows, columns], y[rows, columns]).statistic)
     rng = np.random.default_rng(7)
     orders = (
-        list(itertools.permutations(range(classes)))  # the found one among them
+        list(itertools.permutations(range(classes)))  # includes the observed order
         if classes == 4
         else [range(classes), *(rng.permutation(classes) for _ in range(300))]
     )
@@ -137,7 +137,7 @@ def test_mantel_permutes_rows_and_columns_together(classes):
         for order in orders
     ]
     assert p == pytest.approx((np.abs(found) >= abs(rho) - 1e-9).mean())
-    assert 1 / len(orders) < p < 0.5  # a p that other orders would give, too, tells nothing
+    assert 1 / len(orders) < p < 0.5  # away from the ends, where wrong orders would pass
 
 
 def test_order_test_equals_an_enumeration_of_all_orders():
@@ -152,7 +152,7 @@ def test_order_test_equals_an_enumeration_of_all_orders():
 
 def test_class_partners_are_one_cycle_within_each_class():
     labels = np.random.default_rng(0).integers(0, 4, 40)
-    labels[7] = 9  # alone
+    labels[7] = 9  # the only image of its class
     for seed in range(10):
         partners = class_partners(labels, seed)
         assert partners[7] == -1

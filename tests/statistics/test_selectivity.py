@@ -1,4 +1,4 @@
-"""Selectivity and permuted effects of channels, against loops, SciPy, hand and planted effects."""
+"""Selectivity and permutation tests, against loops, SciPy, values by hand and planted effects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEN = list("abcdefghij")
 
 @pytest.fixture
 def uneven(write_recording):
-    """Classes of 14, 9, 6 and 1 images and one of none; five channels of gamma values."""
+    """Five channels of gamma values; classes of 14, 9, 6, 0 and 1 images."""
     rng = np.random.default_rng(3)
     labels = rng.permutation(np.repeat([0, 1, 2, 4], [14, 9, 6, 1]))
     values = rng.gamma(3, 0.1, (30, 5))
@@ -34,7 +34,7 @@ def uneven(write_recording):
 def test_selectivity_equals_a_loop(uneven):
     frame = class_selectivity(uneven, "g", permutations=9, seed=5)
     labels, values = uneven.labels, uneven.channel("g").astype(float)
-    usable = np.where(labels == 4, -1, labels)  # one image cannot be on both halves
+    usable = np.where(labels == 4, -1, labels)  # one image cannot be in both halves
     halves = stratified_folds(usable, 2, np.random.default_rng(5))
     for channel in range(5):
         choose, score = (
@@ -67,7 +67,7 @@ def test_selectivity_equals_a_loop(uneven):
 
 
 def test_selectivity_by_hand(write_recording):
-    # All images of a class are alike, so that the halves do not matter: (0.9 - 0.2) / (0.9 + 0.2).
+    # All images of a class are equal, so the halves do not matter: (0.9 - 0.2) / (0.9 + 0.2).
     values = [[0.1, 0.4, 0.0, 0.5]] * 4 + [[0.9, 0.4, 0.3, 0.1]] * 4 + [[0.3, 0.4, 0.0, 0.6]] * 4
     values = np.array(values)
     values[0, 3] -= 0.6  # below zero
@@ -97,7 +97,7 @@ def test_selectivity_is_nan_for_a_channel_of_zeros_on_the_scoring_half(write_rec
 
 
 def test_selectivity_is_zero_on_average_without_effect(write_recording):
-    # On the half that chose, the largest of ten noisy means would be about 0.1 above the others.
+    # On the choosing half the largest of ten noisy means is about 0.1 above the others.
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 10
     recording = write_recording(

@@ -1,4 +1,4 @@
-"""States of gates over thresholds, against values by hand, loops and ``gate_state``."""
+"""States of gates over thresholds, against values by hand, loops and `gate_state`."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_state_sweep_agrees_with_gate_state(make_recording):
     old = gate_state(recording)
     for column in ("saturated_low", "saturated_high"):
         assert fine[column].to_numpy() == pytest.approx(old[column].to_numpy())
-    assert coarse["stuck"].to_numpy() == pytest.approx(old["stuck"].to_numpy())  # a range of 1
+    assert coarse["stuck"].to_numpy() == pytest.approx(old["stuck"].to_numpy())  # the range is 1
     exact = state_sweep(recording, [0.0]).set_index("gate")["constant"]
     assert exact["layer1.attention.channel"] == 1 / 8
 

@@ -70,7 +70,7 @@ def test_share_of_one_channel_equals_the_analysis_of_variance(write_recording):
 
 def test_a_planted_effect_is_outside_the_null_band(make_recording):
     frame = between_class_variance(make_recording(count=240, effect=0.3, seed=1), permutations=199)
-    # 0.02 / 3 between, and 0.2² / 12 within in each of seven channels that vary.
+    # 0.02 / 3 between classes, and 0.2² / 12 within classes in each of seven varying channels.
     truth = (0.02 / 3) / (0.02 / 3 + 7 * 0.04 / 12)
     assert frame["low"][0] < truth < frame["high"][0]
     assert frame["p"][0] == 1 / 200
@@ -90,7 +90,7 @@ def test_standard_error_equals_the_jackknife(write_recording):
         ssb, ssw = squares(values[keep], labels[keep])
         msw = ssw / 116
         omegas.append((ssb - 2 * msw) / (ssb + ssw + msw))
-    # Stratified: the deviation from the class's mean.
+    # Stratified: the spread about the mean of the class.
     variance = (
         sum(np.var([omegas[i] for i in range(120) if labels[i] == k]) * 40 for k in range(3))
         * 119
@@ -128,14 +128,14 @@ def test_shares_are_nan_for_constant_gates_and_too_few_images(write_recording):
         write_recording("s", labels=[0, 0, 1], gates={"g": [[0.1], [0.2], [0.4]]}), 9
     )
     assert single["p"].notna().all()
-    assert single[["low", "high"]].isna().all(axis=None)  # a class of one image has no spread
+    assert single[["low", "high"]].isna().all(axis=None)  # no spread in a class of one image
     assert len(between_class_variance(write_recording("n", labels=[0, 1]), 9)) == 0
     with refused("AS701", names=("permutations", 0)):
         between_class_variance(write_recording("p", labels=[0, 1]), 0)
 
 
 def test_channels_of_a_small_spread_are_resolved(write_recording):
-    # A channel that is nearly always closed, beside float32's own precision.
+    # The channel is almost closed, close to the precision of float32.
     labels = np.arange(60) % 3
     values = (1e-6 * (1 + labels + np.random.default_rng(0).uniform(0, 0.1, 60)))[:, None]
     row = between_class_variance(write_recording(labels=labels, gates={"g": values}), 99).loc[0]
@@ -145,7 +145,7 @@ def test_channels_of_a_small_spread_are_resolved(write_recording):
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_non_finite_values_are_refused(write_recording, wrong):
-    """NaN is above and below nothing: it would have the least p there is."""
+    """A NaN compares as False and would get the smallest possible p."""
     labels = np.arange(60) % 3
     values = np.random.default_rng(0).random((60, 4))
     values[7, 2] = wrong
