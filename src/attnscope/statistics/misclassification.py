@@ -43,11 +43,15 @@ def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFr
     """Locate the gate of each misclassified image between the means of two classes.
 
     Let m_t be the mean gate of the true class and m_p that of the predicted class, over the
-    correctly classified images of the other folds (five stratified folds). The position of the gate
-    g is ``(g - m_t) · (m_p - m_t) / |m_p - m_t|²``: 0 at the mean of the true class, 1 at the mean
-    of the predicted class. Sampling noise of the two means biases numerator and denominator by
-    known squared standard errors, which are subtracted; otherwise every position would be shrunk
-    toward the middle. The method was developed for this package; docs/metrics.md derives it.
+    correctly classified images of the other folds (five stratified folds), and v_k the squared
+    standard error of m_k, summed over the units (channels or positions). The position of g is::
+
+        ((g - m_t) · (m_p - m_t) - v_t) / (|m_p - m_t|² - v_t - v_p)
+
+    which is 0 at the mean of the true class and 1 at the mean of the predicted class. The terms v_t
+    and v_p remove the bias from sampling noise of the means, which would shrink every position
+    toward the middle. There is no interval and no test for single images. The method has no
+    published source; docs/metrics.md derives it.
 
     Args:
         recording: recording of one network.
@@ -59,14 +63,14 @@ def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFr
 
         - ``row``: row in the recording.
         - ``label``, ``prediction``: names of the true and the predicted class.
-        - ``position``: 0 at the true class, 1 at the predicted class, without bounds.
+        - ``position``: 0 at the true class, 1 at the predicted class, without bounds or unit.
         - ``third``: the same position relative to all other classes: the sum of the numerators over
           the sum of the denominators.
-        - ``distance``: distance between the two means, the root mean square over the units
-          (channels or positions), in units of the gate.
+        - ``distance``: distance between the two means, ``√((|m_p - m_t|² - v_t - v_p) / units)``,
+          in units of the gate.
 
-        The numbers are NaN where the unbiased squared distance is not positive, or where a class
-        has fewer than two correctly classified images in the other folds.
+        The numbers are NaN where the denominator is not positive, or where a class has fewer than
+        two correctly classified images in the other folds.
 
     Raises:
         InputError: the gate does not exist.

@@ -37,8 +37,14 @@ def centered_ranks(values: Num[Array, "images pixels"]) -> Float64[Array, "image
 def correlation(
     x: Float64[Array, "images pixels"], y: Float64[Array, "#images pixels"]
 ) -> Float64[Array, " images"]:
-    """Return Pearson's correlation of rows whose means are 0: ``(N, P)`` with ``(N, P)`` or ``(1,
-    P)``.
+    """Return Pearson's correlation of rows with mean 0.
+
+    Args:
+        x: ``(N, P)``
+        y: ``(N, P)``, or one row for all, ``(1, P)``.
+
+    Returns:
+        ``(N,)``, -1 to 1.
     """
     rho: NDArray[np.float64] = (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
     return rho
