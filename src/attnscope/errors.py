@@ -28,6 +28,30 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         # AS5: training and run folders.
         # AS6: capture and recordings.
         # AS7: statistics and comparisons.
+        "AS701": "A number of permutations or resamples is below 1.",
+        "AS702": "The number of calibration bins is below 1.",
+        "AS703": "A threshold of the gate states is missing or outside 0 to 0.5.",
+        "AS704": "Recorded values are NaN or infinite.",
+        "AS705": "The activation of a gate has no known inverse.",
+        "AS706": "The input of a linear probe is unknown.",
+        "AS707": "A table of outcomes lacks a column.",
+        "AS708": "An image has no outcome of the unedited network.",
+        "AS709": "An image has several outcomes of the unedited network.",
+        "AS710": "An edit is unknown.",
+        "AS711": "A table of outcomes lacks a decoded gate.",
+        "AS712": "There are no usage tables to summarize.",
+        "AS713": "Usage tables are of different gates.",
+        "AS720": "Two recordings have different classes.",
+        "AS721": "Two recordings have different numbers of images.",
+        "AS722": "Two recordings have different image paths.",
+        "AS723": "Two recordings have different labels for the same image.",
+        "AS724": "Two recordings have attributions of different images.",
+        "AS725": "Two recordings have no channel gate with the same name.",
+        "AS730": "There are no recordings to compare.",
+        "AS731": "Two kinds of network have different numbers of recordings.",
+        "AS732": "The two recordings of a pair have different seeds.",
+        "AS733": "Two recordings of one kind have the same seed.",
+        "AS734": "Two kinds of network have the same name.",
         # AS8: interventions and folding.
         # AS9: plots, reports and the dashboard.
     }

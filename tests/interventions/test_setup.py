@@ -55,7 +55,7 @@ def test_gates_of_rows_in_any_order_over_many_stretches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = toy_setup("used", tmp_path)
-    monkeypatch.setattr(reading, "_STRETCH", 16)
+    monkeypatch.setattr(reading, "_CHUNK", 16)
     rows = np.random.default_rng(0).permutation(90)[:40]
     whole = setup.recording.gate("gate")
     np.testing.assert_array_equal(setup.gates_of("gate", rows), whole[rows])

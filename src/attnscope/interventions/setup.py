@@ -19,7 +19,7 @@ from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.lazy import renamed_names
 from attnscope.recording.recording import Recording
-from attnscope.statistics.reading import gate_rows, stretches
+from attnscope.statistics.reading import gate_rows, row_chunks
 from attnscope.statistics.resampling import stratified_sample
 
 _SAME_LOGITS = 0.01
@@ -156,7 +156,7 @@ class InterventionSetup:
     def mean_gate(self, name: str) -> NDArray[np.float32]:
         """The mean of a gate over the images that are not scored: ``(C,)``, ``(H, W)`` ..."""
         total, count = np.zeros(()), 0
-        for rows in stretches(len(self.recording)):
+        for rows in row_chunks(len(self.recording)):
             values = self.recording.gate(name, rows)[self.others[rows]]
             total = total + values.sum(0, dtype=np.float64)
             count += len(values)
@@ -170,7 +170,7 @@ class InterventionSetup:
         labels = self.recording.labels
         shape = self.recording.gate(name, slice(0, 1)).shape[1:]
         total = np.zeros((len(self.recording.classes), *shape))
-        for rows in stretches(len(self.recording)):
+        for rows in row_chunks(len(self.recording)):
             kept = self.others[rows]
             np.add.at(total, labels[rows][kept], self.recording.gate(name, rows)[kept])
         count = np.bincount(labels[self.others], minlength=len(total)).astype(np.float64)
