@@ -83,4 +83,4 @@ def test_reprs_count_images_and_classes(digits: Data) -> None:
         "<Data 'digits': train 1,295, validation 143, test 359 images of 16×16 pixels, 10 classes>"
     )
     with_skipped = repr(replace(digits, skipped=["a.png (empty file)", "b.png (empty file)"]))
-    assert with_skipped.endswith("10 classes, 2 files skipped>")
+    assert with_skipped.endswith("10 classes, 2 skipped>")

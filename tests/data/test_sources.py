@@ -104,8 +104,8 @@ def test_a_registered_target_scheme_is_loaded_by_name(tmp_path: Path) -> None:
 
 def test_an_incomplete_or_taken_source_is_not_registered() -> None:
     for thing in (3, DataSource(None, help="none")):  # type: ignore[arg-type]
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match="'wrong'"):
             register_data_source("wrong", thing)  # type: ignore[arg-type]
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="'digits'"):
         register_data_source("digits", DATA_SOURCES["digits"])
     assert "wrong" not in DATA_SOURCES

@@ -37,7 +37,7 @@ class Data:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in self._splits().items())
-        skipped = f", {len(self.skipped)} files skipped" if self.skipped else ""
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return (
             f"<Data {self.source!r}: {sizes} images of {self.image_size}×{self.image_size} pixels, "
             f"{len(self.classes)} classes{skipped}>"
