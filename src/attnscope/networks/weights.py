@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, get_type_hints
 
 import torch
@@ -181,11 +182,18 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             "AS344",
             f"the weights file {file} cannot be read ({error.strerror}); check its permissions",
         ) from None
-    except Exception as error:  # torch.load raises exceptions of many types
+    except UnpicklingError:  # torch's message advises to run the code in the file
         raise InputError(
             "AS345",
-            f"the weights file {file} cannot be loaded safely ({first_line(error)}); save it again "
-            "with torch.save(model.state_dict(), FILE) or as safetensors",
+            f"the weights file {file} contains more than tensors, which could run code; save it "
+            "again with torch.save(model.state_dict(), FILE) or as safetensors",
+        ) from None
+    except Exception as error:  # torch.load raises exceptions of many types
+        raise InputError(
+            "AS348",
+            f"the weights file {file} is damaged or has an unknown format ({type(error).__name__}: "
+            f"{first_line(error)}); save it again with torch.save(model.state_dict(), FILE) or as "
+            "safetensors",
         ) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
