@@ -41,9 +41,9 @@ class LabeledImages:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        height, width = self.images.shape[2:]
+        size = "×".join(map(str, self.images.shape[2:]))
         count = "1 image" if len(self) == 1 else f"{len(self):,} images"
-        return f"<LabeledImages: {count} of {height}×{width} pixels, {len(self.classes)} classes>"
+        return f"<LabeledImages: {count} of {size} pixels, {len(self.classes)} classes>"
 
     def center_crop(self, size: int) -> LabeledImages:
         """Return the central ``size`` × ``size`` pixels of each image."""
