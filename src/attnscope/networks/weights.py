@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, get_type_hints
 
 import torch
@@ -137,7 +136,7 @@ def _check_forms(model: nn.Module, forms: Mapping[str, str]) -> None:
         if name in places and places[name].norm is None:
             possible.remove("norm")
         if name not in places or form not in possible:
-            raise TypeError(f"folded has the entry {name:.60}: {form!r:.40}, which is impossible")
+            raise TypeError(f"folded: {name:.60} is {form!r:.40}, which is impossible")
 
 
 def _empty_values(
@@ -182,13 +181,13 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             "AS344",
             f"the weights file {file} cannot be read ({error.strerror}); check its permissions",
         ) from None
-    except UnpicklingError:  # torch's message advises to run the code in the file
-        raise InputError(
-            "AS345",
-            f"the weights file {file} contains more than tensors, which could run code; save it "
-            "again with torch.save(model.state_dict(), FILE) or as safetensors",
-        ) from None
     except Exception as error:  # torch.load raises exceptions of many types
+        if type(error).__name__ == "UnpicklingError":  # torch's message advises to run the code
+            raise InputError(
+                "AS345",
+                f"the weights file {file} contains more than tensors, which could run code; save "
+                "it again with torch.save(model.state_dict(), FILE) or as safetensors",
+            ) from None
         raise InputError(
             "AS348",
             f"the weights file {file} is damaged or has an unknown format ({type(error).__name__}: "
@@ -212,9 +211,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 def _check_fit(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
     own = model.state_dict()
     problems = {
-        "missing in the file": [name for name in own if name not in state],
-        "missing in the network": [name for name in state if name not in own],
-        "different shape": [n for n in own if n in state and own[n].shape != state[n].shape],
+        "missing": [name for name in own if name not in state],
+        "not in the network": [name for name in state if name not in own],
+        "other shape": [n for n in own if n in state and own[n].shape != state[n].shape],
     }
     found = [
         f"{problem}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
