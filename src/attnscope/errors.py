@@ -57,7 +57,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS523": "A checkpoint is damaged.",
         "AS524": "A checkpoint does not fit the network or the recipe.",
         "AS530": "A run folder does not exist.",
-        "AS531": "The config.json of a run is incomplete or invalid.",
+        "AS531": "The configuration of a run is incomplete or invalid.",
         "AS532": "A run has no recording of a split.",
         "AS533": "A run has no moments of a split.",
         "AS534": "A run has no recording of its untrained network.",

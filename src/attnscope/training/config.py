@@ -191,8 +191,8 @@ class ResolvedConfig:
     """The recipe, with the settings that replace its own."""
     model: str
     network: dict[str, Any]
-    """The other arguments of `attnscope.build_model`, except the number of classes (which depends on
-    the data) and the initial value of the gates (which depends on the weights)."""
+    """The other arguments of `attnscope.build_model`, except the number of classes (which depends
+    on the data) and the initial value of the gates (which depends on the weights)."""
     image_size: int | None
     """None: the size of the data source."""
     resize: int | None
