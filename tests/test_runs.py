@@ -149,8 +149,9 @@ def test_repr_and_html_describe_the_run(run: Path, tmp_path: Path) -> None:
     accuracy = f"{json.loads((run / 'result.json').read_text())['test']['accuracy']:.1%}"
     for shown in (repr(Run(run)), Run(run)._repr_html_()):
         assert "\n" not in shown
-        for value in ("se", "resnet18", "2 classes", "seed 3", accuracy, "validation, test"):
+        for value in ("se", "resnet18", "2 classes", accuracy, "validation and test"):
             assert value in shown
+    assert "seed 3" in repr(Run(run))
     (tmp_path / "<b>").mkdir()
     bare = Run(tmp_path / "<b>")
     assert "config.json" in repr(bare)

@@ -54,14 +54,18 @@ class Run:
             )
 
     def __repr__(self) -> str:
-        return f"<Run '{self.name}': {', '.join(self._describe().values())}>"
+        words = [
+            value if label in ("network", "state") else f"{label} {value}"
+            for label, value in self._describe().items()
+        ]
+        return f"<Run '{self.name}': {', '.join(words)}>"
 
     def _repr_html_(self) -> str:
         rows = {"folder": str(self.folder), **self._describe()}
         cells = "".join(
-            f"<tr><th style='text-align: left'>{escape(name)}</th>"
+            f"<tr><th style='text-align: left'>{escape(label)}</th>"
             f"<td style='text-align: left'>{escape(value)}</td></tr>"
-            for name, value in rows.items()
+            for label, value in rows.items()
         )
         return f"<table><caption>Run {escape(self.name)}</caption>{cells}</table>"
 
@@ -323,7 +327,7 @@ class Run:
         return folder
 
     def _describe(self) -> dict[str, str]:
-        """What `repr` shows, by name. It never raises: files may be missing or damaged."""
+        """The facts that `repr` shows. It never raises, even if files are missing or damaged."""
         shown: dict[str, str] = {}
         model = _read_table(self.folder / layout.MODEL)
         if model:
@@ -332,21 +336,21 @@ class Run:
             shown["network"] = f"{model.get('name')} with {gates}"
             folded = model.get("folded")
             if isinstance(folded, dict) and folded:
-                shown["folded"] = f"{len(folded)} folded gates"
+                shown["folded gates"] = str(len(folded))
         config = _read_table(self.folder / layout.CONFIG)
         if not config:
             return shown | {"state": f"no readable {layout.CONFIG}"}
         classes = config.get("classes")
         count = f" ({len(classes)} classes)" if isinstance(classes, list) else ""
-        shown["data"] = f"data {config.get('data')}{count}"
-        shown["seed"] = f"seed {config.get('seed')}"
+        shown["data"] = f"{config.get('data')}{count}"
+        shown["seed"] = str(config.get("seed"))
         result = _read_table(self.folder / layout.RESULT)
         test = result.get("test")
         if isinstance(test, dict) and isinstance(test.get("accuracy"), int | float):
-            shown["accuracy"] = f"test accuracy {test['accuracy']:.1%}"
+            shown["test accuracy"] = f"{test['accuracy']:.1%}"
         elif not self.weights_file.is_file():
             shown["state"] = "training not finished"
-        shown["recordings"] = f"recordings: {', '.join(self._captured_splits()) or 'none'}"
+        shown["recordings"] = " and ".join(self._captured_splits()) or "none"
         return shown
 
     def _captured_splits(self) -> Iterator[str]:
