@@ -5,7 +5,7 @@
 >>> recording, outcomes = run.recording("test"), run.interventions("test")
 
 Files are read when they are asked for. Neither importing this module nor reading recordings imports
-torch.
+torch. More than 400 lines, because one class describes everything in a run folder.
 """
 
 from __future__ import annotations

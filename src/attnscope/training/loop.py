@@ -1,7 +1,8 @@
 """The training loop, for every network, data source and recipe, on one device or several.
 
 `TrainingLoop` says what happens when: at the start, at each phase, step, check and epoch, and at
-the end. The modules that it imports say how.
+the end. The modules that it imports say how. More than 400 lines, because these methods share one
+state.
 """
 
 from __future__ import annotations
