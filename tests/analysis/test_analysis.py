@@ -58,7 +58,7 @@ def test_se_vs_cbam(make_recording: Callable[..., Recording], tmp_path: Path) ->
     assert (out / "per_class_grad_cam.pdf").is_file()
     done = run("se_vs_cbam.py", a.folder, b.folder, "--out", out)
     assert done.returncode == 2
-    assert "exists already" in done.stderr
+    assert "[AS113]" in done.stderr
 
 
 def test_features_svm(tmp_path: Path) -> None:
