@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from attnscope.kinds import Gate
+
 
 def html_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Return a table with a header row."""
@@ -22,9 +24,15 @@ def html_page(title: str, *tables: str) -> str:
     return f"<div><p><strong>{escape(title)}</strong></p>{''.join(tables)}</div>"
 
 
-def html_details(summary: str, table: str) -> str:
-    """Return a table that is shown when its summary is clicked."""
-    return f"<details><summary>{escape(summary)}</summary>{table}</details>"
+def html_gates(gates: Sequence[Gate]) -> str:
+    """Return a table of gates that opens when its summary, their number, is clicked."""
+    rows = [
+        (gate.name, gate.kind, gate.channels, gate.activation, f"{gate.lo:g} to {gate.hi:g}")
+        for gate in gates
+    ]
+    table = html_table(("Gate", "Kind", "Channels", "Activation", "Bounds"), rows)
+    summary = escape(number_of(len(gates), "gate"))
+    return f"<details><summary>{summary}</summary>{table}</details>"
 
 
 def number_of(count: int, singular: str, plural: str = "") -> str:

@@ -20,13 +20,7 @@ from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.kinds import KINDS, Gate
 from attnscope.recording.attributed import Attributions
-from attnscope.recording.display import (
-    html_details,
-    html_page,
-    html_properties,
-    html_table,
-    number_of,
-)
+from attnscope.recording.display import html_gates, html_page, html_properties, number_of
 from attnscope.recording.format import (
     FORMAT,
     ROW_COLUMNS,
@@ -160,15 +154,10 @@ class ShardReader(ABC):
             ("Grad-CAM layers", ", ".join(self.grad_cam_layers) or "none"),
             ("Folder", self.folder),
         ]
-        gates = [
-            (gate.name, gate.kind, gate.channels, gate.activation, f"{gate.lo:g} to {gate.hi:g}")
-            for gate in self.gates
-        ]
-        table = html_table(("Gate", "Kind", "Channels", "Activation", "Bounds"), gates)
         return html_page(
             f"{type(self).__name__} {self._title()}",
             html_properties(properties),
-            html_details(number_of(len(gates), "gate"), table),
+            html_gates(self.gates),
         )
 
     def _title(self) -> str:
