@@ -48,7 +48,6 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS656": "A shard belongs to another recording.",
         "AS657": "A shard of an unfinished recording is missing.",
         "AS658": "No image was recorded.",
-        "AS659": "The output folder already exists.",
         "AS660": "The data set to capture is empty.",
         "AS661": "The network and the data set have different numbers of classes.",
         "AS662": "The network to capture does not return logits.",

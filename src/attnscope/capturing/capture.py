@@ -30,6 +30,7 @@ from attnscope.capturing.pooling import pooling_edits
 from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.errors import InputError
+from attnscope.files import refuse_existing
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import Edit, edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
@@ -38,7 +39,6 @@ from attnscope.networks.weights import hash_weights
 from attnscope.recording.attributed import Attributed, Attributions
 from attnscope.recording.format import TARGETS
 from attnscope.recording.moments import ClassSums, Moments, MomentsWriter
-from attnscope.recording.partial import refuse_existing
 from attnscope.recording.recording import Recording, RecordingWriter
 from attnscope.sources import Source
 from attnscope.training.processes import ProcessGroup

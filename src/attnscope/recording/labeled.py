@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 AXIS_NAMES = {
     "N": "image",
-    "B": "path",
+    "B": "branch",
     "G": "group",
     "C": "channel",
     "D": "depth",

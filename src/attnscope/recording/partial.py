@@ -22,7 +22,14 @@ from typing import Any
 
 from attnscope import layout
 from attnscope.errors import InputError
-from attnscope.files import DISK_ERRORS, locked, read_json, sha256_of, write_bytes
+from attnscope.files import (
+    DISK_ERRORS,
+    locked,
+    read_json,
+    refuse_existing,
+    sha256_of,
+    write_bytes,
+)
 from attnscope.recording.format import Shard, parse_shard, shard_name, with_current_keys
 
 _POLL_SECONDS = 0.1  # between two checks for the files of other processes
@@ -218,16 +225,6 @@ class PartialFolder:
         if isinstance(error, KeyboardInterrupt) and count and not error.args:
             return KeyboardInterrupt(f"interrupted; {kept}: run the same command to resume")
         return error
-
-
-def refuse_existing(folder: Path) -> None:
-    """Refuse a folder that exists, even as a link that leads nowhere.
-
-    Raises:
-        InputError: It exists.
-    """
-    if os.path.lexists(folder):
-        raise InputError("AS659", f"{folder} already exists; choose another folder, or remove it")
 
 
 def wait_until(missing: Callable[[], str]) -> None:

@@ -111,7 +111,9 @@ class ShardReader(ABC):
             self.id: str | None = manifest.get("id")
             """SHA-256 of ``plan.json``; None for recordings of versions that wrote no plan."""
             if not self._shards or self._count != manifest["count"]:
-                raise ValueError("the counts of its shards do not add up")
+                raise ValueError(
+                    f"its count is {manifest['count']}, and its shards have {self._count} images"
+                )
         except InputError as error:  # the kind of a gate is not registered here
             raise InputError("AS605", f"{folder} cannot be opened: {first_line(error)}") from None
         except (KeyError, TypeError, ValueError) as error:
