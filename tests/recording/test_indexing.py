@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from attnscope.recording.recording import Recording, RecordingWriter
+from attnscope.recording.rows import row_numbers
 from tests.making import refused
 from tests.recording.making import CLASSES, GATES, SIZES, make_arrays, make_rows
 
@@ -112,6 +113,11 @@ def test_unknown_gate_is_refused_with_the_nearest_names(
     many = write_recording(labels=[0, 1], gates={name: np.zeros((2, 3)) for name in names})
     with refused("AS608", names=("layer2.1.channel", "12", "layer2.1.attention.channel")):
         many["layer2.1.channel"]
+
+
+def test_short_integers_select_rows_of_long_recordings() -> None:
+    assert list(row_numbers(np.array([-1, 5], np.int8), 1000)) == [999, 5]
+    assert list(row_numbers(np.array([200], np.uint8), 1000)) == [200]
 
 
 def test_only_shards_with_selected_rows_are_read(pooled: Recording) -> None:

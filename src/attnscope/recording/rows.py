@@ -45,12 +45,13 @@ def row_numbers(rows: Rows, count: int) -> range | NDArray[np.int64]:
             f"rows of a recording cannot be selected by {rows!r:.60}; use a slice, a number, a "
             "list of numbers or a boolean mask"
         )
+    numbers = numbers.astype(np.int64)  # the sum below may not fit into a shorter type
     outside = (numbers < -count) | (numbers >= count)
     if outside.any():
         raise IndexError(
             f"row {numbers[outside].flat[0]} is out of range; there are {count} images"
         )
-    return np.where(numbers < 0, numbers + count, numbers).astype(np.int64)
+    return np.where(numbers < 0, numbers + count, numbers)
 
 
 def consecutive(numbers: NDArray[np.int64]) -> list[slice]:
