@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from attnscope.capturing.arrays import ShardArrays
 from attnscope.capturing.capture import capture
 from attnscope.capturing.run import capture_run
 from attnscope.commands.main import main
@@ -446,6 +447,26 @@ def test_items_that_are_not_images_are_refused(
 ) -> None:
     with refused(code, names):
         capture(nn.Identity(), items, tmp_path / "r", classes=["a"], progress=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["a map", "a tuple"])
+def test_output_that_is_not_logits_is_refused(tmp_path: Path, kind: str) -> None:
+    class Other(nn.Module):
+        def forward(self, x: Tensor) -> Tensor | tuple[Tensor]:
+            y = x * of_pixels(x)
+            return y if kind == "a map" else (y.mean((2, 3)),)
+
+    images = TensorDataset(torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
+    named = "(4, 3, 8, 8)" if kind == "a map" else "tuple"
+    with refused("AS662", names=(named, "(N, K)")):
+        capture(Other(), images, tmp_path / "r", classes=["a"], progress=False)
+
+
+def test_arrays_of_different_shapes_in_two_batches_are_refused() -> None:
+    filled = ShardArrays(4)
+    filled.add({"images": np.zeros((2, 8, 8, 3), np.uint8)}, np.zeros(2, np.int64))
+    with refused("AS666", names=("images", "(8, 9, 3)", "(8, 8, 3)")):
+        filled.add({"images": np.zeros((2, 8, 9, 3), np.uint8)}, np.zeros(2, np.int64))
 
 
 def test_logits_that_are_not_finite_are_refused(tmp_path: Path) -> None:

@@ -259,6 +259,12 @@ def test_invalid_manifest_is_refused(
         Recording(folder)
 
 
+def test_unregistered_kind_of_gate_is_refused(folder: Path) -> None:
+    edit(folder, lambda m: m["gates"][0].update(kind="wave"))
+    with refused("AS605", names=(folder, "wave")):
+        Recording(folder)
+
+
 @pytest.mark.parametrize("content", ["[]", "3", "null", '"text"', "{}"])
 def test_json_that_is_not_a_manifest_is_refused(folder: Path, content: str) -> None:
     (folder / "manifest.json").write_text(content)

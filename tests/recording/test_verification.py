@@ -12,6 +12,8 @@ from safetensors.numpy import save_file
 from attnscope.recording.recording import Recording
 from tests.recording.making import flip, found_problems, make_arrays, make_rows, write
 
+FIRST_ARRAYS = "shards/00000/arrays.safetensors"
+
 
 def test_verify_finds_a_flipped_byte(folder: Path) -> None:
     file = folder / "shards/00001/arrays.safetensors"
@@ -68,6 +70,14 @@ def test_verify_finds_values_that_are_not_classes(tmp_path: Path, column: str) -
     rows.loc[[0, 7], column] = -1, 3
     found = Recording(write(tmp_path / "r", arrays, rows)).verify()
     found_problems(found, ("AS686", f"{column} has 2 "))
+
+
+def test_verify_finds_different_shapes_in_two_shards(folder: Path) -> None:
+    arrays = {key: value[:3] for key, value in make_arrays().items()}
+    arrays["images"] = arrays["images"][:, :4]
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / FIRST_ARRAYS)
+    rehash(folder)
+    found_problems(Recording(folder).verify(), ("AS688", "images"))
 
 
 def rehash(folder: Path) -> None:

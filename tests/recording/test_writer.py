@@ -38,6 +38,12 @@ def test_writer_that_fails_before_its_first_shard_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with refused("AS650", names=(tmp_path / "file" / "r",)):
+        write(tmp_path / "file" / "r")
+
+
 def test_recording_without_images_is_refused(tmp_path: Path) -> None:
     writer = RecordingWriter(
         tmp_path / "r", gates=GATES, classes=CLASSES, grad_cam_layers=[], about={}
