@@ -175,7 +175,7 @@ class Source:
             return {
                 "name": network.target.rpartition(":")[2],
                 "source": self.data.source,
-                "part": self.split,
+                "split": self.split,
                 "model": {"name": network.target},
                 "weights_sha256": network.weights_sha256,
                 "skipped": skipped,
@@ -185,7 +185,7 @@ class Source:
         about: dict[str, Any] = {
             "name": run.resolve().name,
             "source": config["data"],
-            "part": self.split,
+            "split": self.split,
             "seed": config["seed"],
             "model": read_json(run / layout.MODEL),
             "weights_sha256": network.weights_sha256,

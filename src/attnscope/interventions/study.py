@@ -148,7 +148,7 @@ def _about(setup: InterventionSetup) -> dict[str, Any]:
     recording = setup.recording
     return {
         "name": recording.name,
-        "part": recording.about.get("part"),
+        "split": recording.split,
         "recording": recording.id,
         "images": len(setup.scored),
         "of": len(recording),

@@ -28,8 +28,8 @@ def grad_cam_of(recording: Recording, rows: Sequence[int]) -> NDArray[np.float32
     """Grad-CAM of the predicted class after its ReLU, ``(len(rows), h, w)``; None without any."""
     if not has_grad_cam(recording):
         return None
-    maps = [recording.grad_cam(rows=slice(i, i + 1)) for i in rows]
-    return np.maximum(np.concatenate(maps), 0)
+    maps: NDArray[np.float32] = np.maximum(recording.grad_cam(rows=list(rows)), 0)
+    return maps
 
 
 def gate_of(recording: Recording, gate: str, rows: Sequence[int]) -> NDArray[np.float32]:

@@ -84,8 +84,7 @@ def two_kinds(recordings: Sequence[Recording]) -> TwoKinds:
 
 def identity(recording: Recording) -> Identity:
     """What titles say of a recording."""
-    split = recording.about.get("part")
-    return Identity(recording.name, str(split) if split else None, len(recording))
+    return Identity(recording.name, recording.split, len(recording))
 
 
 def no_gate(recording: Recording, trait: str = "") -> str:

@@ -84,7 +84,7 @@ def compare_seeds(
     return frame
 
 
-_OF_A_KIND = ("model", "source", "part", "training_sha256")
+_OF_A_KIND = ("model", "source", "split", "training_sha256")
 
 
 def group_by_kind(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
