@@ -160,7 +160,8 @@ def expect_foldable(model: nn.Module, description: str) -> None:
     if not isinstance(config, ModelConfig):
         raise InputError(
             "AS850",
-            f"{description} was not built by attnscope.build_model; only such networks can be folded",
+            f"{description} was not built by attnscope.build_model; only such networks "
+            "can be folded, pass one of them",
         )
     if config.folded:
         raise InputError(
