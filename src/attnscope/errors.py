@@ -52,7 +52,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS858": "The network to fold has no gates.",
         "AS859": "No gate can be folded within the tolerance.",
         "AS860": "The folded network does not give the logits of the edited network.",
-        "AS861": "The remaining gates cannot be found beside stored maps.",
+        "AS861": "The remaining gates of a network with stored maps cannot be found.",
         # AS9: plots, reports and the dashboard.
     }
 )

@@ -210,9 +210,11 @@ def test_curves_areas_and_intervals_equal_those_by_hand(tmp_path: Path) -> None:
             for column, values in (("area", own[name]), ("over_center", over)):
                 low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
                 prefix = "" if column == "area" else f"{column}_"
-                told = areas.loc[(mode, fill, name), [column, f"{prefix}low", f"{prefix}high"]]
+                found_area = areas.loc[
+                    (mode, fill, name), [column, f"{prefix}low", f"{prefix}high"]
+                ]
                 np.testing.assert_allclose(
-                    told.astype(float), [values.mean(), low, high], atol=1e-6
+                    found_area.astype(float), [values.mean(), low, high], atol=1e-6
                 )
         # The random order is not known here, but both differences to it must agree.
         center, chance = (areas.loc[(mode, fill, order)] for order in ("center", "random"))

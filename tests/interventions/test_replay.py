@@ -132,7 +132,7 @@ def test_a_rerun_is_exact_with_a_shared_module_and_in_place_operations() -> None
 
 
 class Twice(nn.Module):
-    """A block with a gate that runs twice, and a convolution that also runs beside it."""
+    """A block with a gate that runs twice, and a convolution that also runs outside it."""
 
     def __init__(self) -> None:
         super().__init__()

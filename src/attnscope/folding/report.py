@@ -129,7 +129,8 @@ class FoldReport:
                 f"images per second: {speed_before:.1f} -> {speed_after:.1f}, ratio "
                 f"{np.median(ratios):.3f} ({ratios.min():.3f} to {ratios.max():.3f}); medians of "
                 f"{len(ratios)} alternating rounds, {self.speed_images} images, batch size "
-                f"{self.batch_size}, {self.device}, {self.threads} threads",
+                f"{self.batch_size}, {self.device}, {self.threads} CPU thread"
+                f"{'' if self.threads == 1 else 's'}",
                 "largest logit difference to the network with gates edited to the same means: "
                 f"{self.logit_difference:.1e}",
             ]

@@ -74,7 +74,7 @@ def fold(
         target: A run whose training has ended, a recording or moments of a network of
             `attnscope.build_model` that can be opened again, or the path of one of these.
         out: The new run folder. It must not exist.
-        gates: Names of the gates to fold, whatever the loss. Default: `choose_gates` chooses.
+        gates: Names of the gates to fold, with any loss. Default: `choose_gates` chooses.
         tolerance: Largest accepted loss of validation accuracy with all chosen gates, in percentage
             points. Default: 0.2. Cannot be combined with ``gates``.
         spatial: The form of a folded spatial gate: ``map``, one value for each pixel, for a fixed
@@ -316,8 +316,8 @@ def _expect_found(
     except InputError as error:
         raise InputError(
             "AS861",
-            f"the remaining gates cannot be found beside stored maps ({first_line(error)}); fold "
-            "with --spatial number",
+            f"the remaining gates of the network with stored maps cannot be found "
+            f"({first_line(error)}); fold with --spatial number",
         ) from None
     if sorted(found) != sorted(dynamic):
         raise RuntimeError(f"the folded network has the gates {found} instead of {dynamic}")

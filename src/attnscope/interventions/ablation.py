@@ -105,8 +105,8 @@ def ablate_channels(
         )
     wrong = [share for share in shares if not 0 < share <= 1]
     if wrong or not shares:
-        given = f"the share {wrong[0]}" if wrong else "an empty list of shares"
-        raise InputError("AS816", f"{given} cannot be ablated; pass shares above 0 and at most 1")
+        given = f"the share {wrong[0]} is out of range" if wrong else "there are no shares"
+        raise InputError("AS816", f"{given}; pass shares of the channels above 0 and at most 1")
     expect_draws(draws)
     expect_images(images)
     rows = setup.sample(images)

@@ -44,10 +44,9 @@ def randomize_gates(
     itself is not changed.
 
     Layers are reinitialized by PyTorch's ``reset_parameters``. Parameters of modules without this
-    method are permuted. Parameters that a module holds beside its layers, while it is still running
-    when the gate is made, are not changed. The running statistics of reinitialized BatchNorms are
-    estimated on donors, because with the initial statistics the next layer would see features of
-    another scale.
+    method are permuted. Parameters held directly by a module that is still running when the gate is
+    made are not changed. The running statistics of reinitialized BatchNorms are estimated on
+    donors, because with the initial statistics the next layer would see features of another scale.
 
     Args:
         setup: The network and its images.

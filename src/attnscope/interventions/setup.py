@@ -166,7 +166,7 @@ class InterventionSetup:
 
         Args:
             rows: Rows of the recording.
-            at_least: Smallest size of all batches but the last, whatever the batch size is.
+            at_least: Smallest size of all batches but the last, even if the batch size is smaller.
         """
         wanted = rows if isinstance(rows, range) else [int(row) for row in rows]
         size = max(self.batch_size, at_least)

@@ -155,7 +155,7 @@ _IDENTITY = ("recording", "images", "seed")
 def _controls(
     name: str, seeds: Sequence[Recording], untrained: Recording | None
 ) -> list[str | None]:
-    """Return the ids of the recordings that an experiment uses beside that of the network."""
+    """Return the ids of the other recordings that an experiment uses."""
     if name == "randomize":
         return [recording.id for recording in seeds]
     return [untrained.id] if name == "decode" and untrained is not None else []
