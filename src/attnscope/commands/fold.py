@@ -31,10 +31,9 @@ class Fold:
     """auto, cpu, cuda or cuda:N."""
 
     def __call__(self) -> None:
-        from attnscope.folding.run import fold_run
-        from attnscope.training.devices import choose_device
+        from attnscope.folding.run import fold
 
-        report = fold_run(
+        report = fold(
             self.run,
             self.out,
             gates=self.gates,
@@ -42,7 +41,7 @@ class Fold:
             spatial=self.spatial,
             data_root=self.data_root,
             batch_size=self.batch_size,
-            device=choose_device(self.device),
+            device=self.device,
         )
         print(report)
         print(self.out)

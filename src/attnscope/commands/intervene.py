@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnscope.commands.options import RunArgument, Split, expect_whole
+from attnscope.commands.options import RunArgument, Split
 
 
 @dataclass(frozen=True)
@@ -43,42 +43,28 @@ class Intervene:
 
     def __call__(self) -> None:
         from attnscope.recording.places import outcomes_folder
-        from attnscope.runs import open_recording, open_untrained
+        from attnscope.runs import open_recording
 
         recording = open_recording(self.run, self.split)
-        expect_whole(recording)
 
-        import torch
+        from attnscope.interventions.run import intervene
 
-        from attnscope.interventions import EXPERIMENTS, InterventionSetup, intervene_in
-        from attnscope.statistics.comparison import expect_same_images
-        from attnscope.training.devices import choose_device
-
-        out = outcomes_folder(recording.folder) if self.out is None else self.out
-        device = choose_device(self.device)
-        setup = InterventionSetup(
-            recording.network().to(device).to(memory_format=torch.channels_last),
-            recording.images(self.data_root),
+        outcomes = intervene(
             recording,
-            normalization=recording.source().network.normalization,
+            split=self.split,
+            experiments=self.experiments,
             images=self.images,
             seed=self.seed,
+            seed_runs=self.seed_runs,
+            out=self.out,
+            data_root=self.data_root,
             batch_size=self.batch_size,
-        )
-        untrained = open_untrained(recording)
-        if untrained is not None:
-            expect_whole(untrained)
-            expect_same_images(recording, untrained)
-        outcomes = intervene_in(
-            out,
-            setup,
-            [open_recording(run, self.split) for run in self.seed_runs],
-            untrained=untrained,
-            experiments=self.experiments or EXPERIMENTS,
+            device=self.device,
         )
         if "effects" in outcomes.tables:
             table = outcomes.tables["effects"]
             columns = ["target", "edit", "images", "change", "low", "high", "margin_change"]
             print(table[columns].to_string(index=False, float_format="{:+.4f}".format))
-        print(f"{len(setup.scored)} images scored, {len(setup.gates)} gates: {out}")
+        out = outcomes_folder(recording.folder) if self.out is None else self.out
+        print(f"{outcomes.about['images']} images scored, {len(recording.gates)} gates: {out}")
         print(f"Next: attnscope report {self.run}")
