@@ -181,9 +181,6 @@ def compare(
             "lists with one network for each seed",
         )
     groups = [open_all(group, split) for group in (a, b)]
-    expect_pairs(*groups)
-    for recording in groups[0][1:] + groups[1]:
-        expect_same_images(groups[0][0], recording)
     kinds = group_by_kind(groups[0] + groups[1])
     members = {name: {id(recording) for recording in kind} for name, kind in kinds.items()}
     found = [
@@ -198,7 +195,11 @@ def compare(
             "in the same list",
         )
     (name_a,), (name_b,) = found
-    return SeedComparison((name_a, name_b), kinds[name_a], kinds[name_b])
+    first, *others = recordings = kinds[name_a]
+    expect_pairs(recordings, kinds[name_b])  # each kind is in the order of its seeds
+    for recording in others + kinds[name_b]:
+        expect_same_images(first, recording)
+    return SeedComparison((name_a, name_b), recordings, kinds[name_b])
 
 
 def compare_kinds(recordings: Sequence[Recording]) -> SeedComparison:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from attnscope.plots.seed_differences import seeds_sentence
+from attnscope.plots.seed_usage import seed_usage_sentence
 from scipy import special, stats
 
 from attnscope.errors import InputError
 from attnscope.plots import PLOTS
-from attnscope.plots.builtin.seed_differences import seeds_sentence
-from attnscope.plots.builtin.seed_usage import seed_usage_sentence
-from attnscope.plots.subjects import SeedComparison
+from attnscope.plots.subjects import TwoKinds
 from attnscope.recording.recording import Recording
 from attnscope.statistics import compare_seeds, disagreements, usage_over_seeds
 from attnscope.statistics.inference import paired_interval
@@ -147,8 +147,8 @@ def test_the_picture_has_the_table_and_images(
     kinds: tuple[list[Recording], list[Recording]],
 ) -> None:
     names = ("SE", "CBAM")
-    picture = PLOTS["seed_differences"].make(SeedComparison(names, *kinds))
-    same = PLOTS["seed_differences"].make(SeedComparison(names, kinds[0], kinds[0]))
+    picture = PLOTS["seed_differences"].make(TwoKinds(names, *kinds))
+    same = PLOTS["seed_differences"].make(TwoKinds(names, kinds[0], kinds[0]))
     assert len(picture.figures) == 2
     assert len(same.figures) == 1  # no image tells a network from itself
     assert "points of accuracy over 3 seeds" in picture.caption

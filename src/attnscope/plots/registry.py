@@ -178,7 +178,8 @@ class Plot(Generic[S, R]):
             count, caption = len(figures), self.words(result)
             if count > 1:
                 for page, figure in enumerate(figures, start=1):
-                    figure.suptitle(f"{figure.get_suptitle()} (page {page} of {count})")
+                    title, *more = figure.get_suptitle().split("\n")
+                    figure.suptitle("\n".join([f"{title} (page {page} of {count})", *more]))
             return [
                 as_plot_figure(figure, plot=self.name, caption=caption, page=page, pages=count)
                 for page, figure in enumerate(figures, start=1)

@@ -71,9 +71,9 @@ def as_p_number(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def as_channels(count: int) -> str:
-    """Write a number of channels: ``1 channel``, ``2,048 channels``."""
-    return f"{count:,} channel{'' if count == 1 else 's'}"
+def as_count(count: int, noun: str) -> str:
+    """Write a number of things: ``1 gate``, ``2,048 gates``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def with_minus(number: str) -> str:

@@ -124,8 +124,8 @@ def caption(shown: AttentionGrid) -> str:
     blank = int((~cams.any(axis=(1, 2))).sum())
     return (
         f"{text}Grad-CAM of the predicted class after the ReLU is on one color scale from 0 to "
-        f"{top_of(cams):.3g}, the largest value shown; it is 0 everywhere in {blank} of "
-        f"{len(cams)} images. The overlay interpolates Grad-CAM to the size of the image."
+        f"{top_of(cams):.3g}, the largest value shown; {blank} of {len(cams)} images have no value "
+        "above 0. The overlay interpolates Grad-CAM to the size of the image."
     )
 
 

@@ -18,7 +18,7 @@ from attnscope.plots.frames import highest, wide
 from attnscope.plots.images import bounds_of, draw_colorbar, shared_scale, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
-from attnscope.plots.text import as_channels, as_number, as_p, as_percent, shorten
+from attnscope.plots.text import as_count, as_number, as_p, as_percent, shorten
 from attnscope.plots.theme import GATE_MAP, SIGNED_MAP
 from attnscope.plots.titles import title_of, with_drawn_names
 from attnscope.recording.recording import Recording
@@ -146,7 +146,7 @@ def caption(shown: ChannelGates) -> str:
         f"Mean gate of each class for {len(found):,} channels in {len(shown.gates)} gates. Left: "
         f"the mean gate, on one color scale from {low:.3g} to {high:.3g} "
         f"({bounds_of(shown.gates)}). Right: the same minus the channel's mean over the classes, "
-        f"at most ±{shown.limit:.3g}. The class means differ in {as_channels(different)} "
+        f"at most ±{shown.limit:.3g}. The class means differ in {as_count(different, 'channel')} "
         f"({as_percent(different / len(found))}; F test, Benjamini-Yekutieli within each gate, "
         f"p < {LEVEL})"
     )
@@ -157,7 +157,7 @@ def caption(shown: ChannelGates) -> str:
             f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_by'])}"
         )
     verb = "is" if constant == 1 else "are"
-    return f"{text}. {as_channels(constant)} {verb} constant over all images."
+    return f"{text}. {as_count(constant, 'channel')} {verb} constant over all images."
 
 
 def _draw_classes(

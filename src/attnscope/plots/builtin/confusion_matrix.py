@@ -15,7 +15,7 @@ from attnscope.plots.axes import label_axis
 from attnscope.plots.images import draw_colorbar, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
-from attnscope.plots.text import as_interval, as_percent
+from attnscope.plots.text import as_count, as_interval, as_percent
 from attnscope.plots.theme import GATE_MAP, INK, drawable_names
 from attnscope.plots.titles import title_of
 from attnscope.recording.recording import Recording
@@ -106,8 +106,8 @@ def caption(matrix: ConfusionMatrix) -> str:
     if wrong.any():
         i, j = np.unravel_index(wrong.argmax(), wrong.shape)
         text += (
-            f" The most frequent error is {matrix.classes[i]} predicted as {matrix.classes[j]}: "
-            f"{wrong[i, j]:,.0f} image{'' if wrong[i, j] == 1 else 's'}, "
+            f" The most frequent error is class {matrix.classes[i]} predicted as "
+            f"{matrix.classes[j]}: {as_count(int(wrong[i, j]), 'image')}, "
             f"{as_percent(wrong[i, j] / numbers[i].sum())} of the true class."
         )
     empty = [c for c, row in zip(matrix.classes, numbers, strict=True) if not row.any()]

@@ -190,7 +190,7 @@ def _class_sentence(usage: pd.DataFrame) -> str:
     if found.empty:
         text = (
             f" The class in the gate is used significantly at none of {count} gates (upper ends of "
-            f"the 95% CIs: at most {as_plain_points(usage['class_high'].max())} points of accuracy)."
+            f"the 95% CIs: at most {as_plain_points(usage['class_high'].max())} points)."
         )
     if len(used):
         most = highest(used, "class_value")

@@ -145,8 +145,8 @@ def lay_out(found: Disagreements) -> list[Figure]:
         for column, about in zip(grid.T, shown, strict=False):
             for ax in column:
                 ax.set_axis_on()
-            said = about["prediction_b" if about["right"] == "a" else "prediction_a"]
-            words = f"true: {shorten(drawn[about['label']], 14)}\nother: {shorten(drawn[said], 14)}"
+            wrong = drawn[about["prediction_b" if about["right"] == "a" else "prediction_a"]]
+            words = f"true: {shorten(drawn[about['label']], 14)}\nwrong: {shorten(wrong, 14)}"
             row = int(about["row"])
             draw_image(column[0], found.images[row], words)
             for ax, strip in zip(column[1:], found.strips, strict=True):
@@ -174,7 +174,7 @@ def caption(found: Disagreements) -> str:
         f"Images that only one network classifies correctly: of {found.count:,} images, only "
         f"{names[0]} is correct on {only_a:,}, only {names[1]} on {only_b:,}. The figure shows "
         f"{shown} of them, those on which both networks are most confident, with the true class "
-        "and the prediction of the other network."
+        "and the wrong prediction of the other network."
     ]
     cams = [
         f"{names[strip.side]} from 0 to {strip.high:.3g}"

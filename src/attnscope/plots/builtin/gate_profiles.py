@@ -138,7 +138,7 @@ def caption(shown: GateProfiles) -> str:
 
 
 def _mean_of(row: pd.Series[Any]) -> str:
-    return f"{row['class']} {row['mean']:.3f} ({as_interval(row['low'], row['high'])})"
+    return f"class {row['class']} {row['mean']:.3f} ({as_interval(row['low'], row['high'])})"
 
 
 register_plot(

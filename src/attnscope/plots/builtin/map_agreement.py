@@ -13,7 +13,7 @@ from attnscope import statistics
 from attnscope.kinds import MAP
 from attnscope.plots import needs
 from attnscope.plots.axes import IN_ORDER, measure_axis, over_gates
-from attnscope.plots.frames import unique
+from attnscope.plots.frames import highest, unique
 from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
@@ -99,26 +99,27 @@ def lay_out(shown: MapAgreement) -> list[Figure]:
 def caption(shown: MapAgreement) -> str:
     """Count the gates that agree with Grad-CAM of the same image, and list their scores."""
     whole = shown.summary.groupby("gate", sort=False).first()
-    lines = [
-        f"{gate}: Spearman {row['spearman']:.2f} "
-        f"({as_interval(row['spearman_low'], row['spearman_high'], as_score)}; null "
-        f"{row['null_spearman']:.2f}), IoU {row['iou']:.2f} "
-        f"({as_interval(row['iou_low'], row['iou_high'], as_score)}; null {row['null_iou']:.2f})"
-        for gate, row in whole.iterrows()
-    ]
     above = int((whole["above_null_low"] > 0).sum())
     central = int((whole["center_spearman"] > whole["spearman"]).sum())
     unscored = int(whole["constant"].sum())
-    return (
+    text = (
         "Agreement of each spatial gate with Grad-CAM of the predicted class, per image at the "
-        "coarser of the two resolutions. Large marks are means over all images, small marks means "
-        "over the images of one class; IoU compares the top 20% of cells. "
+        "coarser of the two resolutions. Large marks are means over all images with 95% CIs, small "
+        "marks are means over the images of one class; IoU compares the top 20% of cells. "
         f"{above} of {len(whole)} spatial gates agree more with Grad-CAM of the same image than "
         "with that of another image (95% CI of the difference in Spearman correlation above 0); "
-        f"{central} agree more with a Gaussian at the image center than with Grad-CAM. "
-        f"{'; '.join(lines)}. {unscored:,} maps could not be scored because the gate or Grad-CAM "
-        "is constant."
+        f"{central} agree more with a Gaussian at the image center than with Grad-CAM."
     )
+    if whole["spearman"].notna().any():
+        best = highest(whole.reset_index(), "spearman")
+        text += (
+            f" The agreement is highest at {best['gate']}: Spearman {as_score(best['spearman'])} "
+            f"({as_interval(best['spearman_low'], best['spearman_high'], as_score)}; null "
+            f"{as_score(best['null_spearman'])}), IoU {as_score(best['iou'])} "
+            f"({as_interval(best['iou_low'], best['iou_high'], as_score)}; null "
+            f"{as_score(best['null_iou'])})."
+        )
+    return f"{text} {unscored:,} maps could not be scored because the gate or Grad-CAM is constant."
 
 
 register_plot(

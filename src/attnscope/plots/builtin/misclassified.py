@@ -76,11 +76,11 @@ def lay_out(mistakes: Misclassified) -> list[Figure]:
         ax.set_axis_off()
     heat_axes: list[Axes] = []
     names, shown = drawn_names(mistakes.classes), mistakes.shown
-    true, said = ([names[c] for c in shown[column]] for column in ("label", "prediction"))
+    true, predicted = ([names[c] for c in shown[column]] for column in ("label", "prediction"))
     for k, (image, sure) in enumerate(zip(mistakes.images, shown["confidence"], strict=True)):
         band, column = divmod(k, _COLUMNS)
         ax = axes[band * panels, column]
-        title = f"true: {shorten(true[k])}\npred.: {shorten(said[k], 14)} ({as_percent(sure)})"
+        title = f"true: {shorten(true[k])}\npred.: {shorten(predicted[k], 14)} ({as_percent(sure)})"
         draw_image(ax, image, title).set_axis_on()
         if cams is not None:
             below = axes[band * panels + 1, column]

@@ -153,8 +153,8 @@ def caption(shown: PerClassAccuracy) -> str:
             f"correction{least}."
         )
     each = [
-        f"{row['class']} ({as_percent(row['accuracy_a'])} and {as_percent(row['accuracy_b'])}, "
-        f"{as_p(row['p_holm'])})"
+        f"class {row['class']} ({as_percent(row['accuracy_a'])} and "
+        f"{as_percent(row['accuracy_b'])}, {as_p(row['p_holm'])})"
         for _, row in different.sort_values("p_holm", kind="stable").iterrows()
     ]
     return text + (

@@ -189,8 +189,8 @@ def _sentence(summary: pd.DataFrame, name: str) -> str:
         f"({as_interval(whole['spearman_low'], whole['spearman_high'])}); with Grad-CAM of another "
         f"image (null) {as_number(whole['null_spearman'])}. The agreement is above the null in "
         f"{above} of {len(scored)} classes and below it in {below} (95% CI of the difference, not "
-        f"corrected); it is lowest for {least['class']} ({as_number(least['spearman'])}) and "
-        f"highest for {most['class']} ({as_number(most['spearman'])}). "
+        f"corrected); it is lowest for class {least['class']} ({as_number(least['spearman'])}) and "
+        f"highest for class {most['class']} ({as_number(most['spearman'])}). "
         f"{int(whole['constant']):,} images could not be scored because the gate or Grad-CAM is "
         "constant."
     )

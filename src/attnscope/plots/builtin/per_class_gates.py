@@ -18,7 +18,7 @@ from attnscope.plots.frames import highest, unique, wide
 from attnscope.plots.images import draw_colorbar, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Comparison
-from attnscope.plots.text import short_names
+from attnscope.plots.text import as_count, as_score, short_names
 from attnscope.plots.theme import GATE_MAP, INK
 from attnscope.plots.titles import two_names, with_drawn_names
 from attnscope.statistics.inference import LEVEL, significant
@@ -117,7 +117,7 @@ def caption(shown: PerClassGates) -> str:
     for column, name in zip(_DISTANCES, shown.names, strict=True):
         if shown.distances[column].notna().any():
             top = highest(shown.distances, column)
-            parts.append(f"in {name}, {top['class']} at {top['gate']} ({top[column]:.3g})")
+            parts.append(f"in {name}, class {top['class']} at {top['gate']} ({top[column]:.3g})")
     order = shown.order
     found = int(significant(order["p"]).sum())
     furthest = f"The largest distances are: {'; '.join(parts)}. " if parts else ""
@@ -125,8 +125,8 @@ def caption(shown: PerClassGates) -> str:
         "Distance of each class's profile of channel gates from the mean profile (root mean square "
         f"over channels), both networks on one color scale from 0 to {shown.high:.3g}. {furthest}"
         "Bottom: Spearman correlation between the distances of the classes in the two networks, "
-        f"median {order['spearman'].median():.2f} over {len(order)} gates; {found} of {len(order)} "
-        f"gates have p < {LEVEL} (not corrected)."
+        f"median {as_score(order['spearman'].median())} over {as_count(len(order), 'gate')}; "
+        f"{found} of {as_count(len(order), 'gate')} have p < {LEVEL} (not corrected)."
     )
 
 

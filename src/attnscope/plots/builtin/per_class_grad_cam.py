@@ -17,6 +17,7 @@ from attnscope.plots.frames import highest, lowest
 from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Comparison
+from attnscope.plots.text import as_score
 from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
 from attnscope.plots.titles import two_names, with_drawn_names
 
@@ -84,15 +85,16 @@ def caption(shown: PerClassGradCam) -> str:
     text = (
         "Agreement of the Grad-CAM maps of two networks for the same image, and for different "
         f"images (null). Over {whole['scored']:,.0f} images the Spearman correlation is "
-        f"{whole['spearman']:.2f} (null {whole['null_spearman']:.2f}), and the IoU of the top 20% "
-        f"of cells is {whole['iou']:.2f} (null {whole['null_iou']:.2f})."
+        f"{as_score(whole['spearman'])} (null {as_score(whole['null_spearman'])}), and the IoU of "
+        f"the top 20% of cells is {whole['iou']:.2f} (null {whole['null_iou']:.2f})."
     )
     if classes.empty:
         return text
     least, most = lowest(classes, "spearman"), highest(classes, "spearman")
     return text + (
-        f" The correlation is lowest for {least['class']} ({least['spearman']:.2f}) and highest "
-        f"for {most['class']} ({most['spearman']:.2f})."
+        f" The correlation is lowest for class {least['class']} "
+        f"({as_score(least['spearman'])}) and highest for class {most['class']} "
+        f"({as_score(most['spearman'])})."
     )
 
 

@@ -120,14 +120,14 @@ def seeds_sentence(frame: pd.DataFrame, name_a: str, name_b: str) -> str:
         )
     tested = classes[classes["p_holm"].notna()]
     differs = tested[significant(tested["p_holm"])]
-    if differs.empty:
+    if differs.empty and len(tested):
         text += (
             f" The difference is significant in none of {len(tested)} classes (t test over seeds, "
             "Holm's correction)."
         )
-    else:
+    elif len(tested):
         parts = [
-            f"{row['class']} ({as_points(row['difference'])}; "
+            f"class {row['class']} ({as_points(row['difference'])}; "
             f"{as_interval(row['low'], row['high'], as_plain_points)})"
             for _, row in differs.iterrows()
         ]

@@ -16,7 +16,14 @@ from attnscope.plots.frames import highest, lowest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Seeds
-from attnscope.plots.text import as_interval, as_percent, as_plain_points, as_points, shorten
+from attnscope.plots.text import (
+    as_count,
+    as_interval,
+    as_percent,
+    as_plain_points,
+    as_points,
+    shorten,
+)
 from attnscope.plots.theme import NULL_COLOR
 from attnscope.plots.usage import (
     SHIFT,
@@ -198,14 +205,16 @@ def _effect_sentence(
             text += "."
     same = int(frame[p].isna().sum())
     if same:
-        text += f" {same} gates could not be tested, because all seeds give the same value."
+        text += (
+            f" {as_count(same, 'gate')} could not be tested, because all seeds give the same value."
+        )
     return text
 
 
 def _by_single_seeds(what: str, seeds: pd.Series[int]) -> str:
     """Say at how many gates at least one seed alone finds an effect; starts with a space."""
     gates = int((seeds > 0).sum())
-    return f" Within single seeds, at least one seed finds {what} at {gates} gates."
+    return f" Within single seeds, at least one seed finds {what} at {as_count(gates, 'gate')}."
 
 
 register_plot(

@@ -16,7 +16,7 @@ from attnscope.plots import needs
 from attnscope.plots.axes import percent_tick
 from attnscope.plots.frames import highest
 from attnscope.plots.registry import Plot, Unavailable, register_plot
-from attnscope.plots.text import as_percent
+from attnscope.plots.text import as_count, as_percent
 from attnscope.plots.theme import INK, NETWORK_COLORS
 from attnscope.plots.titles import name_of
 from attnscope.recording.recording import Recording
@@ -70,10 +70,13 @@ def draw(ax: Axes, metrics: pd.DataFrame, quantity: str, steps: pd.DataFrame | N
     validated = quantity != "learning_rate"
     if steps is not None and len(steps):
         at = steps["step"] / (metrics["step"].iloc[0] / epochs[0])
+        dot = "." if len(steps) < 3 else None  # a line through one point is invisible
         color, width = (NETWORK_COLORS[0], 0.6) if validated else (INK, 1.2)
         alpha = 0.35 if validated else 1.0
         label = "training (single batches)" if validated else None
-        ax.plot(at, steps[quantity], color=color, linewidth=width, alpha=alpha, label=label)
+        ax.plot(
+            at, steps[quantity], color=color, linewidth=width, alpha=alpha, label=label, marker=dot
+        )
     if validated:
         for split, color in zip(("train", "validation"), NETWORK_COLORS, strict=True):
             ax.plot(
@@ -84,7 +87,6 @@ def draw(ax: Axes, metrics: pd.DataFrame, quantity: str, steps: pd.DataFrame | N
                 markersize=3,
                 label="training" if split == "train" else split,
             )
-        ax.legend(loc="best")
     else:
         if steps is None or not len(steps):
             ax.plot(epochs, metrics[quantity], color=INK, marker=marker, markersize=3)
@@ -102,9 +104,11 @@ def draw(ax: Axes, metrics: pd.DataFrame, quantity: str, steps: pd.DataFrame | N
 
 def lay_out(curves: TrainingCurves) -> list[Figure]:
     """Draw one panel for each quantity."""
-    figure = Figure(figsize=(9.5, 2.9), layout="constrained")
-    for ax, quantity in zip(figure.subplots(1, 3), _QUANTITIES, strict=True):
+    figure = Figure(figsize=(9.5, 3.1), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for ax, quantity in zip(axes, _QUANTITIES, strict=True):
         draw(ax, curves.metrics, quantity, curves.steps)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(f"Training: {name_of(curves.name)}")
     return [figure]
 
@@ -114,8 +118,8 @@ def caption(curves: TrainingCurves) -> str:
     metrics = curves.metrics
     last, best = metrics.iloc[-1], highest(metrics, "validation_accuracy")
     return (
-        f"Loss, accuracy and learning rate over {len(metrics)} epochs ({last['step']:,.0f} steps) "
-        f"in {last['seconds'] / 60:,.1f} minutes, at a median of "
+        f"Loss, accuracy and learning rate over {as_count(len(metrics), 'epoch')} "
+        f"({last['step']:,.0f} steps) in {last['seconds'] / 60:,.1f} minutes, at a median of "
         f"{metrics['images_per_second'].median():,.0f} images per second. Validation accuracy is "
         f"{as_percent(last['validation_accuracy'])} after the last epoch and highest after epoch "
         f"{best['epoch']:.0f} ({as_percent(best['validation_accuracy'])}); training accuracy is "
