@@ -56,7 +56,7 @@ def captions(
         "bare (no gates, no Grad-CAM)": bare,
         "right-0 (no errors)": right[0],
         "right-0 and right-1": Comparison(*right),
-        "bare and cbam": Comparison(bare, write_recording("bare-2", labels=[0, 1, 2] * 30)),
+        "bare and bare-2": Comparison(bare, write_recording("bare-2", labels=[0, 1, 2] * 30)),
         "one seed of each": SeedComparison(("se", "cbam"), [se], [cbam]),
     }
     seen: set[str] = set()

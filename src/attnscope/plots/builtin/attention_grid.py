@@ -122,10 +122,11 @@ def caption(shown: AttentionGrid) -> str:
     if cams is None:
         return f"{text}Grad-CAM was not recorded."
     blank = int((~cams.any(axis=(1, 2))).sum())
+    none = f" It has no value above 0 in {blank} of {len(cams)} images." if blank else ""
     return (
         f"{text}Grad-CAM of the predicted class after the ReLU is on one color scale from 0 to "
-        f"{top_of(cams):.3g}, the largest value shown; {blank} of {len(cams)} images have no value "
-        "above 0. The overlay interpolates Grad-CAM to the size of the image."
+        f"{top_of(cams):.3g}, the largest value shown.{none} The overlay interpolates Grad-CAM to "
+        "the size of the image."
     )
 
 

@@ -197,8 +197,7 @@ def _class_sentence(usage: pd.DataFrame) -> str:
         text = (
             f" The class in the gate is used at {len(used)} of {count} gates, most at "
             f"{most['gate']}: the gate of an image of another class costs "
-            f"{_points_with_interval(most, 'class')} more accuracy than that of an image of the "
-            "same class."
+            f"{_points_with_interval(most, 'class')} more than that of an image of the same class."
         )
     if len(harms):
         most = lowest(harms, "class_value")
@@ -215,10 +214,7 @@ def _own_sentence(usage: pd.DataFrame) -> str:
     """Say at how many gates the image's own gate is better than the mean gate."""
     own = usage[significant(usage["p_dynamic"]) & (usage["dynamic_value"] > 0)]
     if own.empty:
-        return (
-            " At no gate is the image's own gate found to be more accurate than the mean gate "
-            "(mean ablation)."
-        )
+        return f" Mean ablation costs accuracy significantly at none of {len(usage)} gates."
     most = highest(own, "dynamic_value")
     return (
         f" Mean ablation costs accuracy at {len(own)} of {len(usage)} gates, most at "
@@ -228,7 +224,7 @@ def _own_sentence(usage: pd.DataFrame) -> str:
 
 def _points_with_interval(row: pd.Series[Any], name: str) -> str:
     interval = as_interval(row[f"{name}_low"], row[f"{name}_high"], as_plain_points)
-    return f"{as_plain_points(row[f'{name}_value'])} points ({interval})"
+    return f"{as_plain_points(row[f'{name}_value'])} points of accuracy ({interval})"
 
 
 register_plot(
