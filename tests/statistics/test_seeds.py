@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from attnscope.plots.seed_differences import seeds_sentence
-from attnscope.plots.seed_usage import seed_usage_sentence
 from scipy import special, stats
 
 from attnscope.errors import InputError
 from attnscope.plots import PLOTS
+from attnscope.plots.seed_differences import seeds_sentence
+from attnscope.plots.seed_usage import seed_usage_sentence
 from attnscope.plots.subjects import TwoKinds
 from attnscope.recording.recording import Recording
 from attnscope.statistics import compare_seeds, disagreements, usage_over_seeds
