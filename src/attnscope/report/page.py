@@ -38,6 +38,13 @@ from attnscope.statistics.inference import LEVEL, significant
 DPI = 120
 """Resolution of the figures, all of which are embedded in the page."""
 
+_KEYS = {
+    "part": "split",  # of recordings that version 0.1 wrote
+    "weights_sha256": "weights (SHA-256)",
+    "training_sha256": "training settings (SHA-256)",
+}
+"""Keys of `Recording.about` -> what the page calls them."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -115,7 +122,7 @@ def _describe(recording: Recording) -> dict[str, Any]:
         "classes": len(recording.classes),
         "calibration_error": statistics.calibration_error(recording),
         "gates": gate_counts(recording),
-        "about": {key.replace("_", " "): _plain(value) for key, value in about.items()},
+        "about": {_KEYS.get(k, k.replace("_", " ")): _plain(v) for k, v in about.items()},
         "metrics": statistics.class_metrics(recording).to_dict("records"),
         "figures": figures,
         "left_out": left_out,
@@ -207,5 +214,5 @@ def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return ", ".join(_plain(item) for item in value)
+        return ", ".join(_plain(item) for item in value) or "none"
     return str(value)
