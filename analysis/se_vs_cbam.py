@@ -12,7 +12,7 @@ from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import write_bytes
 from attnscope.plots import per_class_accuracy
-from attnscope.plots.subjects import Pair
+from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
 from attnscope.report import write_comparison, write_report
 
@@ -32,7 +32,7 @@ def main(
     if out.exists():
         raise InputError(f"{out} exists already; take another folder with --out or remove it")
     a, b = Recording(first), Recording(second)
-    accuracy = per_class_accuracy.compute(Pair(a, b))
+    accuracy = per_class_accuracy.compute(Comparison(a, b))
     tables = {
         "accuracy": accuracy.comparison,
         "profiles": statistics.compare_profiles(a, b),

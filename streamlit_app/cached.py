@@ -23,7 +23,7 @@ from attnscope.errors import InputError
 from attnscope.kinds import MAP
 from attnscope.layout import ABOUT, MANIFEST, RECORDINGS
 from attnscope.plots import PLOTS, Drawing, subjects
-from attnscope.plots.subjects import Pair
+from attnscope.plots.subjects import Comparison
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
 from attnscope.plots.usage import usage_of
@@ -303,7 +303,7 @@ def usage_plot(made: Intervened, name: str) -> Shown:
 @_draw
 def comparison(a: Run, b: Run, name: str) -> Shown:
     """A plot of two recordings."""
-    return _rendered(PLOTS.find(name).make(Pair(a.recording, b.recording)))
+    return _rendered(PLOTS.find(name).make(Comparison(a.recording, b.recording)))
 
 
 def _rendered(drawing: Drawing) -> Shown:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from attnscope.plots.channel_gates import draw, draw_differences
+from attnscope.plots.builtin.channel_gates import draw, draw_differences
 from attnscope.plots.images import draw_colorbar, draw_image, draw_map, draw_overlay
 from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, style
 from attnscope.plots.titles import with_drawn_names

@@ -263,6 +263,24 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS860": "The folded network does not give the logits of the edited network.",
         "AS861": "The remaining gates of a network with stored maps cannot be found.",
         # AS9: plots, reports and the dashboard.
+        "AS900": "A plot is called with the wrong number or kind of arguments.",
+        "AS901": "A plot has several panels and cannot be drawn on one Axes.",
+        "AS902": "A plot has no such page.",
+        "AS903": "A plot over the seeds of one kind of network got several kinds.",
+        "AS904": "The subject lacks something that a plot needs.",
+        "AS905": "A recording has no interventions.",
+        "AS906": "A table of interventions is missing.",
+        "AS907": "Interventions on several seeds scored different images.",
+        "AS908": "A recording has no attributions other than Grad-CAM.",
+        "AS909": "A recording is not in a run that has the file a plot needs.",
+        "AS910": "The interventions did not replace any gate by its mean.",
+        "AS911": "A training log has no epoch yet.",
+        "AS912": "A training log cannot be read.",
+        "AS913": "The training images of a run cannot be read.",
+        "AS914": "A report has no run.",
+        "AS921": "A single network is compared with a list of seeds.",
+        "AS922": "The recordings are not of exactly two kinds of network.",
+        "AS923": "A recording is expected, and the argument is something else.",
     }
 )
 """Code -> what is wrong, as one sentence. A code keeps its meaning in all later versions.

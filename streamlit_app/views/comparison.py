@@ -23,7 +23,7 @@ from widgets import (
 
 from attnscope.kinds import PER_CHANNEL
 from attnscope.plots import PLOTS, needs, plots_of
-from attnscope.plots.subjects import Pair
+from attnscope.plots.subjects import Comparison
 from attnscope.statistics.inference import LEVEL, significant
 
 IMAGES = 6
@@ -151,11 +151,14 @@ def _images(a: Run, b: Run) -> None:
 
 
 def _all(a: Run, b: Run) -> None:
-    browse({plot.name: partial(cached.comparison, a, b) for plot in plots_of(Pair)}, "pair_figure")
+    browse(
+        {plot.name: partial(cached.comparison, a, b) for plot in plots_of(Comparison)},
+        "pair_figure",
+    )
 
 
 def _plots_that_need(what: str, a: Run, b: Run) -> None:
-    for plot in plots_of(Pair):
+    for plot in plots_of(Comparison):
         if plot.asks(what):
             show_plot(plot, partial(cached.comparison, a, b))
 

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from attnscope import InputError
-from attnscope.plots.decodable_and_used import usage_sentence
-from attnscope.plots.static_gates import static_sentence
+from attnscope.plots.builtin.decodable_and_used import usage_sentence
+from attnscope.plots.builtin.static_gates import static_sentence
 from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.statistics import gate_usage
 from attnscope.statistics.effects import edit_contrast, margins, replacement_effects

@@ -23,7 +23,7 @@ from streamlit.testing.v1 import AppTest
 from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.plots import PLOTS, register_plot
-from attnscope.plots.subjects import Pair
+from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
 from attnscope.serve import serve
 from tests.plots.test_registry import TOY, Count
@@ -209,7 +209,7 @@ def test_a_plot_that_is_registered_appears(
     monkeypatch.setattr(PLOTS, "_known", dict(PLOTS))
     register_plot(replace(TOY, name="new", title="A new one"))
     compute = lambda pair: Count(len(pair.a) + len(pair.b))  # noqa: E731
-    register_plot(replace(TOY, name="pair", title="Of two", subject=Pair, compute=compute))
+    register_plot(replace(TOY, name="pair", title="Of two", subject=Comparison, compute=compute))
     app = open_page(folder, "figures")
     well(app)
     assert app.selectbox(key="figure").options[-1] == "A new one"

@@ -20,7 +20,7 @@ class Compare:
 
     def __call__(self) -> None:
         from attnscope.plots import per_class_accuracy, seed_differences
-        from attnscope.plots.subjects import Pair, two_kinds
+        from attnscope.plots.subjects import Comparison, compare_kinds
         from attnscope.recording.recording import Recording
         from attnscope.report import write_plots
 
@@ -30,12 +30,12 @@ class Compare:
             verify_folder(run)
         recordings = [Recording(run) for run in self.runs]
         if len(recordings) == 2:
-            pair = Pair(*recordings)
+            pair = Comparison(*recordings)
             accuracy = per_class_accuracy.compute(pair)
             table, words = accuracy.comparison, per_class_accuracy.caption(accuracy)
             files = write_plots(pair, self.out)
         else:
-            kinds = two_kinds(recordings)
+            kinds = compare_kinds(recordings)
             differences = seed_differences.compute(kinds)
             table, words = differences.comparison, seed_differences.caption(differences)
             files = write_plots(kinds, self.out)

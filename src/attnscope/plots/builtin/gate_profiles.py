@@ -1,9 +1,10 @@
-"""The mean gate of each class over depth."""
+"""Mean gate of each class over depth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from attnscope.plots.axes import IN_ORDER, label_axis
 from attnscope.plots.frames import highest, lowest, unique, wide
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity, no_gate
-from attnscope.plots.text import short_names, shorten
+from attnscope.plots.text import as_interval, short_names, shorten
 from attnscope.plots.theme import INK, class_colors
 from attnscope.plots.titles import drawn_names, title_of, with_drawn_names
 from attnscope.recording.recording import Recording
@@ -27,20 +28,20 @@ _IN_COLOR = 10
 
 @dataclass(frozen=True)
 class GateProfiles:
-    """Mean gates per class, and which classes are in color."""
+    """Mean gates per class, and the classes in color."""
 
     of: Identity
     classes: Sequence[str]
     profiles: pd.DataFrame
-    """Of `attnscope.statistics.gate_profiles`."""
+    """`attnscope.statistics.gate_profiles`"""
     highlight: Sequence[str] | None
-    """The classes in color; None where all are."""
+    """The classes in color; None for all."""
     without: str
-    """A sentence where the network has no map; empty where it has one."""
+    """A sentence if the network has no spatial gate, else empty."""
 
 
 def compute(recording: Recording) -> GateProfiles:
-    """Profiles of every gate; of many classes, those that depart most are in color."""
+    """Compute the profile of every gate; choose the classes that differ most if there are many."""
     profiles = statistics.gate_profiles(recording)
     highlight = None
     if len(recording.classes) > _IN_COLOR:
@@ -60,13 +61,13 @@ def draw(
     highlight: Sequence[str] | None = None,
     centered: bool = False,
 ) -> Axes:
-    """Mean gate of each class over depth, with its 95 % interval.
+    """Draw the mean gate of each class over depth, with its 95% confidence interval.
 
     Args:
-        ax: where.
-        profiles: of `GateProfiles`, one kind only: gate, class, mean, low, high ...
-        highlight: classes in color; the others are gray. All, when there are 10 or fewer.
-        centered: subtract each gate's mean over the classes, to see what sets classes apart.
+        ax: the Axes to draw on.
+        profiles: of `GateProfiles`, for one kind: gate, class, mean, low, high ...
+        highlight: classes in color; the others are gray. Default: the first 10.
+        centered: subtract each gate's mean over the classes, to show how the classes differ.
     """
     gates, classes = unique(profiles["gate"]), unique(profiles["class"])
     if highlight is None:
@@ -99,7 +100,7 @@ def draw(
 
 
 def lay_out(shown: GateProfiles) -> list[Figure]:
-    """A column for each kind of gate: as it is above, centered below."""
+    """Draw a column for each kind of gate: raw means above, centered means below."""
     profiles = shown.profiles
     kinds = unique(profiles["kind"])
     drawn = drawn_names(shown.classes)
@@ -121,26 +122,30 @@ def lay_out(shown: GateProfiles) -> list[Figure]:
 
 
 def caption(shown: GateProfiles) -> str:
-    """Where the classes are furthest apart."""
+    """Say at which gate the classes differ most."""
     ends = shown.profiles.groupby("gate", sort=False)["mean"].agg(["min", "max"])
     widest = (ends["max"] - ends["min"]).idxmax()
     here = shown.profiles[shown.profiles["gate"] == widest]
     least, most = lowest(here, "mean"), highest(here, "mean")
     text = (
-        "Above the mean gate of the images of each class with its 95 % interval, below the same "
-        f"minus the mean over classes. Classes are furthest apart at {widest}: "
-        f"{least['class']} {least['mean']:.3f}, {most['class']} {most['mean']:.3f}."
+        "Top: mean gate of the images of each class with its 95% CI. Bottom: the same minus the "
+        f"mean over the classes. The classes differ most at {widest}: {_mean_of(least)} and "
+        f"{_mean_of(most)}."
     )
     if shown.highlight is not None:
-        text += " In color: of each kind of gate the four classes that depart most."
+        text += " Colors mark the four classes of each kind of gate that differ most from the mean."
     return f"{text} {shown.without}".rstrip()
+
+
+def _mean_of(row: pd.Series[Any]) -> str:
+    return f"class {row['class']} {row['mean']:.3f} ({as_interval(row['low'], row['high'])})"
 
 
 register_plot(
     Plot(
         name="gate_profiles",
         title="Gate profiles",
-        about="The mean gate of each class over depth, with its interval.",
+        about="Mean gate of each class over depth, with its confidence interval.",
         subject=Recording,
         compute=compute,
         draw=draw,

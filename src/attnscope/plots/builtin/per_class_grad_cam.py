@@ -1,4 +1,4 @@
-"""How far the Grad-CAM of two networks agree, class by class."""
+"""Agreement of the Grad-CAM of two networks, class by class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from attnscope.plots.axes import class_rows, measure_axis, row_height
 from attnscope.plots.frames import highest, lowest
 from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, register_plot
-from attnscope.plots.subjects import Pair
+from attnscope.plots.subjects import Comparison
+from attnscope.plots.text import as_score
 from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
 from attnscope.plots.titles import two_names, with_drawn_names
 
@@ -28,20 +29,20 @@ class PerClassGradCam:
     names: tuple[str, str]
     classes: Sequence[str]
     comparison: pd.DataFrame
-    """Of `attnscope.statistics.compare_grad_cam`."""
+    """`attnscope.statistics.compare_grad_cam`"""
 
 
-def compute(pair: Pair) -> PerClassGradCam:
-    """Scores the two Grad-CAMs of each image's predicted class."""
+def compute(pair: Comparison) -> PerClassGradCam:
+    """Score the two Grad-CAM maps of each image, each of the class that its network predicts."""
     comparison = statistics.compare_grad_cam(pair.a, pair.b, "predicted", SEED)
     return PerClassGradCam((pair.a.name, pair.b.name), pair.a.classes, comparison)
 
 
 def draw(ax: Axes, comparison: pd.DataFrame, measure: str) -> Axes:
-    """Agreement of two networks' Grad-CAM per class, beside the null of another image's.
+    """Draw the agreement of two networks' Grad-CAM per class, with the null of another image.
 
     Args:
-        ax: where.
+        ax: the Axes to draw on.
         comparison: of `PerClassGradCam`; the first row is all classes together.
         measure: ``spearman`` or ``iou``.
     """
@@ -64,7 +65,7 @@ def draw(ax: Axes, comparison: pd.DataFrame, measure: str) -> Axes:
 
 
 def lay_out(shown: PerClassGradCam) -> list[Figure]:
-    """A panel for each measure."""
+    """Draw a panel for each measure."""
     names = two_names(*shown.names)
     drawn = with_drawn_names(shown.comparison, shown.classes)
     figure = Figure(figsize=(9.5, 1.9 + row_height(drawn)), layout="constrained")
@@ -78,29 +79,31 @@ def lay_out(shown: PerClassGradCam) -> list[Figure]:
 
 
 def caption(shown: PerClassGradCam) -> str:
-    """How alike they are over all images, and on which classes least and most."""
+    """Say how far the maps agree over all images, and for which classes least and most."""
     comparison = shown.comparison
     whole, classes = comparison.iloc[0], comparison.iloc[1:].dropna(subset=["spearman"])
     text = (
-        f"Over {whole['scored']:,.0f} images the two Grad-CAMs of an image correlate with Spearman "
-        f"{whole['spearman']:.2f}, those of different images with {whole['null_spearman']:.2f}; "
-        f"their top 20 % overlap with IoU {whole['iou']:.2f} (null {whole['null_iou']:.2f})."
+        "Agreement of the Grad-CAM maps of two networks for the same image, and for different "
+        f"images (null). Over {whole['scored']:,.0f} images the Spearman correlation is "
+        f"{as_score(whole['spearman'])} (null {as_score(whole['null_spearman'])}), and the IoU of "
+        f"the top 20% of cells is {whole['iou']:.2f} (null {whole['null_iou']:.2f})."
     )
     if classes.empty:
         return text
     least, most = lowest(classes, "spearman"), highest(classes, "spearman")
     return text + (
-        f" Least alike: {least['class']} ({least['spearman']:.2f}); most: {most['class']} "
-        f"({most['spearman']:.2f})."
+        f" The correlation is lowest for class {least['class']} "
+        f"({as_score(least['spearman'])}) and highest for class {most['class']} "
+        f"({as_score(most['spearman'])})."
     )
 
 
 register_plot(
     Plot(
         name="per_class_grad_cam",
-        title="Per class Grad-CAM",
-        about="How far the Grad-CAM of both networks agree, class by class.",
-        subject=Pair,
+        title="Grad-CAM per class",
+        about="Agreement of the Grad-CAM of two networks, class by class.",
+        subject=Comparison,
         compute=compute,
         draw=draw,
         lay_out=lay_out,

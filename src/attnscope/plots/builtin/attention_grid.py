@@ -1,4 +1,4 @@
-"""Some images, each with its spatial gates and its Grad-CAM."""
+"""Example images with their spatial gates and Grad-CAM."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ _IMAGES = 10
 
 @dataclass(frozen=True)
 class AttentionGrid:
-    """Images and the maps of each."""
+    """Images and their maps."""
 
     of: Identity
     how: str
     """How the images were chosen."""
     labels: Sequence[int]
-    """Number of each image's class."""
+    """Label of each image."""
     classes: Sequence[str]
     images: Sequence[NDArray[np.uint8]]
     gates: Sequence[Gate]
     maps: Mapping[str, NDArray[np.float32]]
     """Gate -> ``(images, h, w)``."""
     grad_cam: NDArray[np.float32] | None
-    """``(images, h, w)``, after the ReLU."""
+    """``(images, h, w)``, after the ReLU; None if it was not recorded."""
     left_out: str
-    """A sentence where not all gates are drawn."""
+    """A sentence if not all gates are drawn, else empty."""
     without: str
-    """A sentence where the network has no spatial gate."""
+    """A sentence if the network has no spatial gate, else empty."""
 
 
 def compute(recording: Recording) -> AttentionGrid:
-    """Draws images by lot, and reads their maps."""
+    """Choose images at random and read their maps."""
     gates, left_out = some_gates(recording.gates_with(MAP))
     rows, how = _sample(recording)
     return AttentionGrid(
@@ -73,7 +73,7 @@ def compute(recording: Recording) -> AttentionGrid:
 
 
 def lay_out(shown: AttentionGrid) -> list[Figure]:
-    """A row for each image: the image, every gate, Grad-CAM, and Grad-CAM over the image."""
+    """Draw one row for each image: the image, every gate, Grad-CAM, and Grad-CAM over the image."""
     gates, cams = shown.gates, shown.grad_cam
     low, high = shared_scale(shown.maps.values()) if gates else (0.0, 1.0)
     top = top_of(cams) if cams is not None else 1.0
@@ -96,41 +96,42 @@ def lay_out(shown: AttentionGrid) -> list[Figure]:
             draw_map(cam, cams[row], low=0, high=top, title=title, cmap=GRAD_CAM_MAP)
             draw_overlay(over, image, cams[row], low=0, high=top, title="overlay" if first else "")
             if not cams[row].any():
-                draw_blank_reason(cam, "nowhere\nabove 0")
+                draw_blank_reason(cam, "0\neverywhere")
     if gates:
         label = f"spatial gate ({bounds_of(gates)})"
         draw_colorbar(axes[0, 1], label, list(axes[:, 1 : 1 + len(gates)].ravel()))
     if cams is not None:
-        draw_colorbar(axes[0, -2], "Grad-CAM after its ReLU", list(axes[:, -2:].ravel()))
+        draw_colorbar(axes[0, -2], "Grad-CAM after the ReLU", list(axes[:, -2:].ravel()))
     what = "Image, spatial gates and Grad-CAM" if gates else "Image and Grad-CAM (no spatial gates)"
     figure.suptitle(f"{what}: {title_of(shown.of)}\n{shown.how}", wrap=True)
     return [figure]
 
 
 def caption(shown: AttentionGrid) -> str:
-    """How the images were chosen, and the scales."""
+    """Describe the choice of images and the color scales."""
     text = f"{shown.how[0].upper()}{shown.how[1:]}. "
     if shown.gates:
         low, high = shared_scale(shown.maps.values())
         text += (
-            f"Spatial gates raw, on one scale from {low:.3g} to {high:.3g} "
+            f"Spatial gates are raw values on one color scale from {low:.3g} to {high:.3g} "
             f"({bounds_of(shown.gates)}). {shown.left_out}"
         )
     else:
         text += f"{shown.without} "
     cams = shown.grad_cam
     if cams is None:
-        return f"{text}No Grad-CAM was recorded."
+        return f"{text}Grad-CAM was not recorded."
     blank = int((~cams.any(axis=(1, 2))).sum())
+    none = f" It has no value above 0 in {blank} of {len(cams)} images." if blank else ""
     return (
-        f"{text}Grad-CAM of the predicted class after its ReLU, all images on one scale from 0 to "
-        f"{top_of(cams):.3g}, the largest value shown; {blank} of {len(cams)} are nowhere above 0. "
-        "In the overlay it is interpolated to the picture."
+        f"{text}Grad-CAM of the predicted class after the ReLU is on one color scale from 0 to "
+        f"{top_of(cams):.3g}, the largest value shown.{none} The overlay interpolates Grad-CAM to "
+        "the size of the image."
     )
 
 
 def _sample(recording: Recording) -> tuple[list[int], str]:
-    """Rows to show: one correctly classified image a class, and how they were chosen."""
+    """Return the rows of one correctly classified image per class, and how they were chosen."""
     random = np.random.default_rng(SEED)
     right = recording.labels == recording.predictions
     classes = np.unique(recording.labels[right])
@@ -138,21 +139,26 @@ def _sample(recording: Recording) -> tuple[list[int], str]:
         some = np.sort(random.permutation(len(recording))[:_IMAGES])
         return (
             some.tolist(),
-            f"{len(some)} images drawn with seed {SEED}; none is classified rightly",
+            f"{len(some)} images, chosen at random with seed {SEED} (no image is classified "
+            "correctly)",
         )
     if len(classes) > _IMAGES:
         classes = np.sort(random.permutation(classes)[:_IMAGES])
     rows = [
         int(random.choice(np.flatnonzero(right & (recording.labels == label)))) for label in classes
     ]
-    return rows, f"one correctly classified image of {len(rows)} classes, drawn with seed {SEED}"
+    how = (
+        f"one correctly classified image from each of {len(rows)} classes, chosen at random with "
+        f"seed {SEED}"
+    )
+    return rows, how
 
 
 register_plot(
     Plot(
         name="attention_grid",
         title="Attention grid",
-        about="Some images, each with its spatial gates and its Grad-CAM.",
+        about="Example images with their spatial gates and Grad-CAM.",
         subject=Recording,
         compute=compute,
         draw=draw_map,

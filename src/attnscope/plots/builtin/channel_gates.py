@@ -1,4 +1,4 @@
-"""Channel gates per class: the mean gate of each channel, and what sets the classes apart."""
+"""Channel gates per class: the mean gate of each channel, and how the classes differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from attnscope.plots.frames import highest, wide
 from attnscope.plots.images import bounds_of, draw_colorbar, shared_scale, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
-from attnscope.plots.text import as_channels, as_number, as_percent, shorten
+from attnscope.plots.text import as_count, as_number, as_p, as_percent, shorten
 from attnscope.plots.theme import GATE_MAP, SIGNED_MAP
 from attnscope.plots.titles import title_of, with_drawn_names
 from attnscope.recording.recording import Recording
@@ -29,7 +29,7 @@ GATES_A_PAGE = 8
 
 @dataclass(frozen=True)
 class ChannelGates:
-    """Class profiles of every channel gate, and how much each channel depends on the class."""
+    """Class profiles of every channel gate, and the effect of the class on each channel."""
 
     of: Identity
     classes: Sequence[str]
@@ -41,7 +41,7 @@ class ChannelGates:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Of all means."""
+        """The color scale of all means."""
         return shared_scale(p["mean"].to_numpy(dtype=float) for p in self.profiles.values())
 
     @property
@@ -55,7 +55,7 @@ class ChannelGates:
 
 
 def compute(recording: Recording) -> ChannelGates:
-    """Profiles and effects of every channel gate."""
+    """Compute profiles and effects of every channel gate."""
     gates = recording.gates_with(PER_CHANNEL)
     return ChannelGates(
         identity(recording),
@@ -75,15 +75,15 @@ def draw(
     order: Sequence[int] | None = None,
     title: str = "",
 ) -> Axes:
-    """Class × channel: the mean gate.
+    """Draw the mean gate, class × channel.
 
     Args:
-        ax: where.
-        profiles: of `attnscope.statistics.class_profiles`: class, channel, mean ...
-        low: lower end of the scale.
-        high: upper end of the scale.
-        order: channel numbers from left to right; by number when not given.
-        title: of the panel.
+        ax: the Axes to draw on.
+        profiles: `attnscope.statistics.class_profiles`: class, channel, mean ...
+        low: lower end of the color scale.
+        high: upper end of the color scale.
+        order: channel numbers from left to right. Default: ascending.
+        title: title of the panel.
     """
     means = wide(profiles, "channel", "mean")
     return _draw_classes(ax, means, order, (low, high), GATE_MAP, title)
@@ -97,17 +97,18 @@ def draw_differences(
     order: Sequence[int] | None = None,
     title: str = "",
 ) -> Axes:
-    """Class × channel: the mean gate minus the channel's mean over the classes, on ±``limit``.
+    """Draw the mean gate minus the channel's mean over the classes, class × channel.
 
-    What sets classes apart is small beside what sets channels apart, and is not seen in `draw`.
-    Arguments are the same.
+    Differences between classes are small compared with differences between channels, and `draw`
+    does not show them. The color scale goes from -``limit`` to ``limit``; the other arguments are
+    those of `draw`.
     """
     means = wide(profiles, "channel", "mean")
     return _draw_classes(ax, means - means.mean(), order, (-limit, limit), SIGNED_MAP, title)
 
 
 def lay_out(shown: ChannelGates) -> list[Figure]:
-    """A row for each gate, on one scale over all pages."""
+    """Draw a row for each gate, with one color scale for all pages."""
     (low, high), limit = shown.scale, shown.limit
     rows_height = float(np.clip(0.35 + 0.085 * len(shown.classes), 0.75, 2.2))
     pages = []
@@ -127,7 +128,7 @@ def lay_out(shown: ChannelGates) -> list[Figure]:
             draw_differences(right, frame, limit=limit, order=order, title=title)
             right.set_yticklabels([])
         for ax in axes[-1]:
-            ax.set_xlabel("channels, from the most to the least class-dependent (rank by ω²)")
+            ax.set_xlabel("channels, by decreasing dependence on the class (rank of ω²)")
         draw_colorbar(axes[0, 0], f"mean gate ({bounds_of(shown.gates)})", list(axes[:, 0]))
         draw_colorbar(axes[0, 1], "mean gate − mean over classes", list(axes[:, 1]))
         figure.suptitle(f"Channel gates per class: {title_of(shown.of)}")
@@ -136,25 +137,27 @@ def lay_out(shown: ChannelGates) -> list[Figure]:
 
 
 def caption(shown: ChannelGates) -> str:
-    """How many channels depend on the class, and how many are constant."""
+    """Count the channels that depend on the class and those that are constant."""
     low, high = shown.scale
     effects = shown.effects
     found = pd.concat(effects.values(), keys=effects.keys(), names=["gate", None]).reset_index()
     different, constant = int(significant(found["p_by"]).sum()), int(found["constant"].sum())
     text = (
-        f"Class means of {len(found):,} channels in {len(shown.gates)} gates, all on one scale "
-        f"from {low:.3g} to {high:.3g} ({bounds_of(shown.gates)}). Left: the mean gate; right: "
-        "what remains when the channel's mean over the classes is taken away, at most "
-        f"{shown.limit:.3g}. {as_channels(different)} ({as_percent(different / len(found))}) with "
-        f"class-dependent means (Benjamini-Yekutieli within each gate, p < {LEVEL})"
+        f"Mean gate of each class for {len(found):,} channels in {len(shown.gates)} gates. Left: "
+        f"the mean gate, on one color scale from {low:.3g} to {high:.3g} "
+        f"({bounds_of(shown.gates)}). Right: the same minus the channel's mean over the classes, "
+        f"at most ±{shown.limit:.3g}. The class means differ in {as_count(different, 'channel')} "
+        f"({as_percent(different / len(found))}; F test, Benjamini-Yekutieli within each gate, "
+        f"p < {LEVEL})"
     )
     if found["omega_squared"].notna().any():
         best = highest(found, "omega_squared")
         text += (
-            f"; the strongest is channel {best['channel']} of {best['gate']}, "
-            f"ω² = {best['omega_squared']:.2f}"
+            f". The largest effect is in channel {best['channel']} of {best['gate']}: "
+            f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_by'])}"
         )
-    return f"{text}. Constant over all images: {as_channels(constant)}."
+    verb = "is" if constant == 1 else "are"
+    return f"{text}. {as_count(constant, 'channel')} {verb} constant over all images."
 
 
 def _draw_classes(
@@ -172,7 +175,7 @@ def _draw_classes(
     label_axis(ax.yaxis, list(table.index))
     last = table.shape[1] - 1
     ax.set_xticks([0, last // 2, last] if last > 1 else range(last + 1))
-    if order is not None:  # positions are ranks, and channel numbers would be mistaken for them
+    if order is not None:  # positions are ranks, not channel numbers
         ax.set_xticklabels([str(int(t) + 1) for t in ax.get_xticks()])
     ax.set_title(title)
     return ax
@@ -182,7 +185,7 @@ register_plot(
     Plot(
         name="channel_gates",
         title="Channel gates",
-        about="The mean of each channel's gate per class, and what sets the classes apart.",
+        about="The mean gate of each channel for each class, and how the classes differ.",
         subject=Recording,
         compute=compute,
         draw=draw,

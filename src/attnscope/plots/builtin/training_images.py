@@ -1,4 +1,4 @@
-"""Some training images as the network got them."""
+"""Training images as the network sees them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.layout import TRAINING_IMAGES
 from attnscope.plots import needs
 from attnscope.plots.images import draw_image
@@ -28,34 +28,37 @@ _COLUMNS = 8
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """Images after augmentation, with the normalization undone."""
+    """Images after augmentation, before normalization."""
 
     name: str
     images: NDArray[np.uint8]
     """``(N, H, W, 3)``"""
     labels: NDArray[Any]
-    """``(N,)``, numbers of classes."""
+    """``(N,)``"""
     classes: Sequence[str]
-    """Of the training; where the run does not say which there were, numbers stand for them."""
+    """Names of the classes; empty if the run does not say them, and labels are shown instead."""
 
 
 def compute(recording: Recording) -> TrainingImages:
-    """Reads the images that the training kept."""
+    """Read the images that training saved."""
     run = Run.holding(recording)
-    assert run is not None  # else the need for its file is not met
+    assert run is not None  # otherwise the need of its file is not met
     file = run.training_images_file
     try:
         arrays = load_file(file)
         images = arrays["images"].transpose(0, 2, 3, 1)
         labels = arrays["labels"]
     except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}); train again") from None
+        raise InputError(
+            "AS913",
+            f"{file} cannot be read ({first_line(error)}); restore it or train the run again",
+        ) from None
     classes = run.config.get("classes", [])
     return TrainingImages(recording.name, images, labels, classes)
 
 
 def lay_out(shown: TrainingImages) -> list[Figure]:
-    """The images in rows, each under the name of its class."""
+    """Draw the images in rows, each under the name of its class."""
     rows = -(-len(shown.images) // _COLUMNS)
     figure = Figure(figsize=(8.5, 0.5 + 1.15 * rows), layout="compressed")
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
@@ -64,16 +67,16 @@ def lay_out(shown: TrainingImages) -> list[Figure]:
     classes = drawable_names(shown.classes)
     for ax, image, label in zip(axes, shown.images, shown.labels, strict=False):
         draw_image(ax, image, shorten(classes[label] if label < len(classes) else label))
-    figure.suptitle(f"Training images as {name_of(shown.name)} gets them, un-normalized")
+    figure.suptitle(f"Training images before normalization: {name_of(shown.name)}")
     return [figure]
 
 
 def caption(shown: TrainingImages) -> str:
-    """How many, and how large."""
+    """Say how many images there are, and their size."""
     size = f"{shown.images.shape[2]} × {shown.images.shape[1]}"
     return (
-        f"{len(shown.images)} training images of {size} pixels after augmentation, with the "
-        "normalization undone."
+        f"{len(shown.images)} training images of {size} pixels after augmentation, before "
+        "normalization."
     )
 
 
@@ -81,7 +84,7 @@ register_plot(
     Plot(
         name="training_images",
         title="Training images",
-        about="Some training images as the network gets them, after augmentation.",
+        about="Training images as the network sees them, after augmentation.",
         subject=Recording,
         compute=compute,
         draw=draw_image,

@@ -1,4 +1,4 @@
-"""The accuracy of two networks on each class, and whether it differs."""
+"""Accuracy of two networks on each class, and whether it differs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attnscope import statistics
 from attnscope.plots.axes import class_rows, percent_tick, row_height, thinning
 from attnscope.plots.registry import Plot, register_plot
-from attnscope.plots.subjects import Pair
-from attnscope.plots.text import as_p, as_percent
+from attnscope.plots.subjects import Comparison
+from attnscope.plots.text import (
+    as_interval,
+    as_p,
+    as_p_number,
+    as_percent,
+    as_plain_points,
+    as_points,
+    shorten,
+)
 from attnscope.plots.theme import INK, NETWORK_COLORS
 from attnscope.plots.titles import two_names, with_drawn_names
-from attnscope.statistics.inference import LEVEL, significant
+from attnscope.statistics.inference import significant
 
 
 @dataclass(frozen=True)
@@ -28,27 +35,26 @@ class PerClassAccuracy:
     names: tuple[str, str]
     classes: Sequence[str]
     comparison: pd.DataFrame
-    """Of `attnscope.statistics.compare_accuracy`."""
+    """`attnscope.comparison.Comparison.accuracy`; the first row is all classes together."""
 
 
-def compute(pair: Pair) -> PerClassAccuracy:
-    """Compares the accuracies."""
-    comparison = statistics.compare_accuracy(pair.a, pair.b)
-    return PerClassAccuracy((pair.a.name, pair.b.name), pair.a.classes, comparison)
+def compute(pair: Comparison) -> PerClassAccuracy:
+    """Compare the accuracies."""
+    return PerClassAccuracy(pair.names, pair.a.classes, pair.accuracy)
 
 
 def draw(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str]) -> Axes:
-    """Both networks' accuracy on each class, joined by a line.
+    """Draw the accuracy of both networks on each class, joined by a line.
 
     Args:
-        ax: where.
+        ax: the Axes to draw on.
         comparison: of `PerClassAccuracy`; the first row is all classes together.
-        names: of the two networks.
+        names: names of the two networks.
     """
     y = np.arange(len(comparison))
     a, b = (comparison[f"accuracy_{side}"].to_numpy() for side in "ab")
     ax.hlines(y, np.fmin(a, b), np.fmax(a, b), color="#C4C4C4", linewidth=2, zorder=1)
-    # The second mark is smaller, so that the first is still seen where both are equal.
+    # The second mark is smaller, so that the first is visible if both are equal.
     for values, name, color, form in zip(
         (a, b), names, NETWORK_COLORS, (("o", 7), ("s", 4)), strict=True
     ):
@@ -62,17 +68,17 @@ def draw(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str]) -> Axes:
 
 
 def draw_disagreements(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str]) -> Axes:
-    """Images that only one network gets right, and the p value of McNemar's exact test.
+    """Draw the images that only one network classifies correctly, and McNemar's exact p value.
 
     Args:
-        ax: where.
-        comparison: of `PerClassAccuracy`; the first row is all classes together, with its plain p,
-            and the others have Holm's.
-        names: of the two networks.
+        ax: the Axes to draw on.
+        comparison: of `PerClassAccuracy`. The first row is all classes together, with the p value
+            of one test; the p values of the classes have Holm's correction.
+        names: names of the two networks.
     """
     y = np.arange(len(comparison))
-    # The row of all classes is so much longer that it would flatten the others: it is drawn in
-    # words only.
+    # The bars of all classes together would make the others too short to see: the first row has
+    # numbers only.
     for column, sign, color in zip(("only_a", "only_b"), (-1, 1), NETWORK_COLORS, strict=True):
         counts = comparison[column].to_numpy(dtype=np.float64)
         ax.barh(y[1:], sign * counts[1:], 0.7, color=color)
@@ -105,12 +111,14 @@ def draw_disagreements(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str
     class_rows(ax, list(comparison["class"]))
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
-    ax.set_xlabel(f"images that only {names[0]} (left) or only {names[1]} (right) gets right")
+    ax.set_xlabel(
+        f"images only {shorten(names[0])} (left) or {shorten(names[1])} (right) gets right"
+    )
     return ax
 
 
 def lay_out(shown: PerClassAccuracy) -> list[Figure]:
-    """Accuracies on the left, images that tell the networks apart on the right."""
+    """Draw accuracies on the left, images that only one network gets right on the right."""
     names = two_names(*shown.names)
     drawn = with_drawn_names(shown.comparison, shown.classes)
     figure = Figure(figsize=(9.5, 1.9 + row_height(drawn)), layout="constrained")
@@ -123,41 +131,44 @@ def lay_out(shown: PerClassAccuracy) -> list[Figure]:
 
 
 def caption(shown: PerClassAccuracy) -> str:
-    """Whether the networks differ, over all images and on each class."""
+    """Say whether the networks differ, over all images and on each class."""
     comparison, (name_a, name_b) = shown.comparison, shown.names
     whole, classes = comparison.iloc[0], comparison.iloc[1:]
-    found = "the networks differ" if significant(whole["p"]) else "no difference found"
+    found = "significant" if significant(whole["p"]) else "not significant"
     text = (
-        f"{name_a} is right on {as_percent(whole['accuracy_a'])} of {whole['count']:,.0f} images, "
-        f"{name_b} on {as_percent(whole['accuracy_b'])}; {whole['only_a']:,.0f} images only "
-        f"{name_a} gets right, {whole['only_b']:,.0f} only {name_b} (exact McNemar, "
-        f"{as_p(whole['p'])}: {found}). "
+        "Accuracy of two networks on each class, and images that only one of them classifies "
+        f"correctly. Over {whole['count']:,.0f} images {name_a} is correct on "
+        f"{as_percent(whole['accuracy_a'])} and {name_b} on {as_percent(whole['accuracy_b'])}: a "
+        f"difference of {as_points(whole['difference'])} points "
+        f"({as_interval(whole['low'], whole['high'], as_plain_points)}; exact McNemar test, "
+        f"{as_p(whole['p'])}, {found}). Only {name_a} is correct on {whole['only_a']:,.0f}, only "
+        f"{name_b} on {whole['only_b']:,.0f}. "
     )
     different = classes[significant(classes["p_holm"])]
     tests = int(classes["p_holm"].notna().sum())
     if different.empty:
-        least = f", the smallest is {classes['p_holm'].min():.3f}" if tests else ""
+        least = f" (smallest p: {as_p_number(classes['p_holm'].min())})" if tests else ""
         return text + (
-            f"No class differs: of {tests} classes none has p < {LEVEL} after Holm's "
+            f"The difference is significant in none of {tests} classes after Holm's "
             f"correction{least}."
         )
     each = [
-        f"{row['class']} ({as_percent(row['accuracy_a'])} and {as_percent(row['accuracy_b'])}, "
-        f"{as_p(row['p_holm'])})"
+        f"class {row['class']} ({as_percent(row['accuracy_a'])} and "
+        f"{as_percent(row['accuracy_b'])}, {as_p(row['p_holm'])})"
         for _, row in different.sort_values("p_holm", kind="stable").iterrows()
     ]
-    verb = "differs" if len(each) == 1 else "differ"
-    return (
-        text + f"{len(each)} of {tests} classes {verb} after Holm's correction: {', '.join(each)}."
+    return text + (
+        f"The difference is significant in {len(each)} of {tests} classes after Holm's "
+        f"correction: {', '.join(each)}."
     )
 
 
 register_plot(
     Plot(
         name="per_class_accuracy",
-        title="Per class accuracy",
-        about="The accuracy of both networks on each class, and the images only one gets right.",
-        subject=Pair,
+        title="Accuracy per class",
+        about="Accuracy of two networks on each class, and the images that only one gets right.",
+        subject=Comparison,
         compute=compute,
         draw=draw,
         lay_out=lay_out,

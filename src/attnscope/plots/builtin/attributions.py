@@ -1,4 +1,4 @@
-"""Some images, each with the maps of every attribution method that was recorded."""
+"""Example images with the maps of every recorded attribution method."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class AttributionMaps:
 
     of: Identity
     labels: Sequence[int]
-    """Number of each image's class."""
+    """Label of each image."""
     classes: Sequence[str]
     images: Sequence[NDArray[np.uint8]]
     maps: Mapping[str, NDArray[np.float32]]
     """Method -> ``(images, h, w)``, of the predicted class."""
     recorded: int
-    """Of how many images there are maps of all methods."""
+    """Number of images with maps of all methods."""
 
     def reach(self, method: str) -> float:
-        """The largest magnitude that is shown of a method: the end of its scale."""
+        """Return the largest magnitude of a method in the figure, the end of its color scale."""
         return max(float(np.abs(self.maps[method]).max()), 1e-6)
 
 
 def compute(recording: Recording) -> AttributionMaps:
-    """Reads the maps of some of the images that have them, evenly over the recording."""
+    """Read the maps of some images that have them, evenly spaced over the recording."""
     other = [name for name in recording.attribution_methods if name != "grad_cam"]
     rows = recording.attributed_rows(other[0])
     places = np.unique(np.linspace(0, len(rows) - 1, min(_IMAGES, len(rows))).round().astype(int))
@@ -60,7 +60,7 @@ def compute(recording: Recording) -> AttributionMaps:
 
 
 def lay_out(shown: AttributionMaps) -> list[Figure]:
-    """A row for each image; a column, on one scale, for each method."""
+    """Draw a row for each image and a column, with one color scale, for each method."""
     columns = 1 + len(shown.maps)
     size = (max(5.5, 2.2 + 1.25 * columns), 1.2 + 1.05 * len(shown.images))
     figure = Figure(figsize=size, layout="compressed")
@@ -75,19 +75,20 @@ def lay_out(shown: AttributionMaps) -> list[Figure]:
             title = "" if row else f"{words}\n±{reach:.2g}"
             scaled = shown.maps[method][row] / reach
             draw_map(ax, scaled, low=-1, high=1, title=title, cmap=SIGNED_MAP)
-    draw_colorbar(axes[0, 1], "share of the column's scale", list(axes[:, 1:].ravel()))
+    draw_colorbar(axes[0, 1], "attribution / end of the column's scale", list(axes[:, 1:].ravel()))
     figure.suptitle(f"Attributions of the predicted class: {title_of(shown.of)}")
     return [figure]
 
 
 def caption(shown: AttributionMaps) -> str:
-    """Which methods there are, and their scales."""
+    """Describe the images, the methods and their color scales."""
     scales = ", ".join(f"{method_name(method)} ±{shown.reach(method):.3g}" for method in shown.maps)
     return (
-        f"{len(shown.images)} of {shown.recorded:,} images with attributions, evenly over the "
-        "recording. Red speaks for the predicted class, blue against it; maps are signed, summed "
-        f"over channels, and each method has one scale for all images: {scales}. Their units "
-        "differ, so that the methods' magnitudes are not to be compared."
+        f"Attributions of the predicted class for {len(shown.images)} of {shown.recorded:,} images "
+        "that have them, evenly spaced over the recording. Red is evidence for the predicted "
+        "class, blue is evidence against it. Maps are signed and summed over channels. Each method "
+        f"has one color scale for all images: {scales}. The methods have different units, so their "
+        "magnitudes cannot be compared."
     )
 
 
@@ -95,7 +96,7 @@ register_plot(
     Plot(
         name="attributions",
         title="Attributions",
-        about="Some images, each with the map of every attribution method that was recorded.",
+        about="Example images with the map of every recorded attribution method.",
         subject=Recording,
         compute=compute,
         draw=draw_map,

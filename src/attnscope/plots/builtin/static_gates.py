@@ -1,9 +1,10 @@
-"""The accuracy that is kept when gates are their mean."""
+"""Accuracy under mean ablation: gates are replaced by their means."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from attnscope.plots.axes import label_axis
 from attnscope.plots.frames import lowest
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, Intervened, identity
-from attnscope.plots.text import as_percent, as_points
+from attnscope.plots.text import as_interval, as_percent, as_plain_points, as_points
 from attnscope.plots.theme import INK, NETWORK_COLORS
 from attnscope.plots.titles import title_of
 from attnscope.plots.usage import short_targets
@@ -30,31 +31,35 @@ from attnscope.statistics.usage import target_kind
 
 @dataclass(frozen=True)
 class StaticGates:
-    """What is lost when gates, blocks, or all gates are their mean."""
+    """Accuracy under mean ablation of single gates, of blocks, and of all gates."""
 
     of: Identity
     effects: pd.DataFrame
-    """Of `attnscope.statistics.replacement_effects` the rows with the edit ``mean``."""
+    """The rows of `attnscope.statistics.replacement_effects` with the edit ``mean``."""
     lost: NDArray[np.bool_]
-    """For each row, whether the change counts as a loss."""
+    """For each row, whether the loss is significant."""
     own: float
     """Accuracy of the unedited network."""
     scored: int
-    """How many images were scored."""
+    """Number of images that were scored."""
 
 
 def compute(made: Intervened) -> StaticGates:
-    """Corrects the tests of the losses."""
+    """Test the losses, with Holm's correction."""
     outcomes = made.outcomes
     assert outcomes.replacement is not None  # else the need for it is not met
     effects = outcomes.table("effects")
     mean = effects[effects["edit"] == "mean"]
     if mean.empty:
-        raise Unavailable(f"no gate of {made.recording.name} was replaced by its mean")
+        raise Unavailable(
+            "AS910",
+            f"no gate of {made.recording.name} was replaced by its mean; run attnscope intervene "
+            "without --experiments, which runs all experiments that are missing",
+        )
     contrast = statistics.edit_contrast(outcomes.replacement, "mean", OWN).set_index("target")
     contrast = contrast.loc[list(mean["target"])]
-    # Gates are one question, blocks another, and all together a third: as in `gate_usage`, what a
-    # gate is found to be does not hang on how many blocks there are.
+    # Gates, blocks and all gates together are three families of tests, as in `gate_usage`: the
+    # result for a gate does not depend on the number of blocks.
     kinds = np.array([target_kind(target) for target in mean["target"]])
     corrected = np.ones(len(mean))
     for kind in set(kinds):
@@ -67,107 +72,130 @@ def compute(made: Intervened) -> StaticGates:
 def draw(
     ax: Axes, effects: pd.DataFrame, own: float, lost: Sequence[bool], labels: Sequence[str]
 ) -> Axes:
-    """The accuracy that is kept when gates are their mean, with paired intervals.
+    """Draw the accuracy under mean ablation with paired intervals.
 
     Args:
-        ax: where.
+        ax: the Axes to draw on.
         effects: of `StaticGates`.
         own: accuracy of the unedited network.
-        lost: for each row, whether the change counts as a loss.
-        labels: for each row.
+        lost: for each row, whether the loss is significant.
+        labels: label of each row.
     """
     y = np.arange(len(effects))
     kept = effects["accuracy"].to_numpy(float)
     low, high = (own + effects[end].to_numpy(float) for end in ("low", "high"))
-    ax.axvline(own, color=INK, linewidth=0.9, label="own gates")
+    ax.axvline(own, color=INK, linewidth=0.9, label="unedited network")
     for chosen, face in ((True, NETWORK_COLORS[1]), (False, "white")):
         rows = np.array(lost) == chosen
         if rows.any():
-            # The interval is not centered at the change: it may end at it.
+            # The interval is not centered on the change, and may end there.
             spread = [np.maximum(kept - low, 0)[rows], np.maximum(high - kept, 0)[rows]]
             ax.errorbar(
                 kept[rows], y[rows], xerr=spread, fmt="o", color=NETWORK_COLORS[1],
                 markerfacecolor=face, markersize=5, elinewidth=1.2, capsize=2,
-                label="lost" if chosen else "no loss seen",
+                label="significant loss" if chosen else "no significant loss",
             )  # fmt: skip
     ax.set_ylim(len(effects) - 0.4, -0.6)
     label_axis(ax.yaxis, list(labels))
-    # As many digits as tell the ticks apart: what is lost may be tenths of a point.
-    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    ax.set_xlabel("accuracy kept")
+    # Enough digits to distinguish the ticks: losses may be tenths of a point.
+    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol="%"))
+    ax.set_xlabel("accuracy under mean ablation")
     ax.grid(axis="x")
     ax.set_axisbelow(True)
     return ax
 
 
+def draw_on(ax: Axes, shown: StaticGates) -> Axes:
+    """Draw the panel with its legend and title."""
+    _draw_result(ax, shown)
+    ax.legend(fontsize=7)
+    ax.set_title(_title(shown))
+    return ax
+
+
 def lay_out(shown: StaticGates) -> list[Figure]:
-    """A line for each gate, each block, and all gates."""
-    labels = short_targets(list(shown.effects["target"]))
+    """Draw a line for each gate, each block, and all gates together."""
+    labels = shown.effects["target"]
     figure = Figure(figsize=(7.5, min(1.9 + 0.2 * len(labels), 14)), layout="constrained")
-    ax = draw(figure.subplots(), shown.effects, shown.own, list(shown.lost), labels)
+    ax = _draw_result(figure.subplots(), shown)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
-    ax.set_xlabel(f"accuracy kept, of {shown.scored:,} images that are scored")
-    figure.suptitle(f"Gates as their mean: {title_of(shown.of)}")
+    figure.suptitle(_title(shown))
     return [figure]
 
 
 def caption(shown: StaticGates) -> str:
-    """Which gates could be their mean."""
+    """Say which gates can be replaced by their means."""
     return (
-        f"{static_sentence(shown.effects, shown.lost)} With its own gates the network is right in "
-        f"{as_percent(shown.own)} of these {shown.scored:,} images: the line. Intervals are "
-        f"paired, 95 %; filled: less accurate, McNemar's p below {LEVEL} after Holm's correction "
-        "over the gates, and over the blocks."
+        f"Accuracy on {shown.scored:,} images under mean ablation of each gate, of all gates of a "
+        "block, and of all gates, with paired 95% CIs. The line is the unedited network: "
+        f"{as_percent(shown.own)}. Filled marks: significant loss (McNemar, p < {LEVEL} after "
+        "Holm's correction over the gates, and over the blocks). "
+        f"{static_sentence(shown.effects, shown.lost)}"
     )
 
 
 def static_sentence(mean: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
-    """Which gates could be their mean, in words.
+    """Say which gates can be replaced by their means.
 
     Args:
         mean: the rows of `attnscope.statistics.replacement_effects` with the edit ``mean``.
-        lost: for each, whether it counts as a loss.
+        lost: for each row, whether the loss is significant.
     """
     kinds = np.array([target_kind(target) for target in mean["target"]])
     gates, costly = mean[kinds == "gate"], mean[(kinds == "gate") & lost]
     if costly.empty:
-        text = f"No gate alone is seen to need its images: none of {len(gates)}."
+        text = f"Mean ablation of a single gate costs accuracy at none of {len(gates)} gates."
     else:
         most = lowest(costly, "change")
         text = (
-            f"At {len(costly)} of {len(gates)} gates the mean alone costs accuracy, most at "
-            f"{most['target']}: {as_points(most['change'])} points; at the others no loss is seen."
+            f"Mean ablation of a single gate costs accuracy at {len(costly)} of {len(gates)} "
+            f"gates, most at {most['target']}: {_points_of(most)}."
         )
     blocks = mean[kinds == "block"]
     if len(blocks):
         worst = lowest(blocks, "change")
         costly = int((lost & (kinds == "block")).sum())
         text += (
-            f" Of {len(blocks)} blocks with all their gates as means {costly or 'none'} "
-            f"{'is' if costly < 2 else 'are'} seen to lose; the lowest is {worst['target']}, "
-            f"{as_points(worst['change'])} points."
+            f" Mean ablation of all gates of a block costs accuracy at {costly} of {len(blocks)} "
+            f"blocks; the lowest accuracy is at {worst['target']}: {_points_of(worst)}."
         )
     together = mean[kinds == "all"]
     if len(together):
         row = together.iloc[0]
-        seen = "a loss" if lost[kinds == "all"][0] else "no loss seen"
+        found = "a significant loss" if lost[kinds == "all"][0] else "no significant loss"
         text += (
-            f" All gates as their means: {as_points(row['change'])} points (95 % "
-            f"{as_points(row['low'])} to {as_points(row['high'])}), {as_percent(row['accuracy'])}: "
-            f"{seen}."
+            f" Mean ablation of all gates: accuracy {as_percent(row['accuracy'])}, "
+            f"{_points_of(row)}, {found}."
         )
     return text
+
+
+def _points_of(row: pd.Series[Any]) -> str:
+    interval = as_interval(row["low"], row["high"], as_plain_points)
+    return f"{as_points(row['change'])} points ({interval})"
+
+
+def _draw_result(ax: Axes, shown: StaticGates) -> Axes:
+    labels = short_targets(list(shown.effects["target"]))
+    draw(ax, shown.effects, shown.own, list(shown.lost), labels)
+    ax.set_xlabel(f"accuracy under mean ablation ({shown.scored:,} images)")
+    return ax
+
+
+def _title(shown: StaticGates) -> str:
+    return f"Mean ablation of gates: {title_of(shown.of)}"
 
 
 register_plot(
     Plot(
         name="static_gates",
         title="Static gates",
-        about="The accuracy that is kept when gates are their mean over other images.",
+        about="Accuracy under mean ablation: gates are replaced by their means over other images.",
         subject=Intervened,
         compute=compute,
         draw=draw,
         lay_out=lay_out,
+        draw_on=draw_on,
         caption=caption,
         needs=(needs.outcome(REPLACED), needs.outcome("effects")),
         place=20,

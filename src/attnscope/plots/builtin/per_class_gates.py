@@ -1,4 +1,4 @@
-"""How far each class's channel gates lie from the mean of the classes, in two networks."""
+"""Distance of each class's channel gates from the mean of the classes, in two networks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from attnscope.plots.axes import label_axis, over_gates
 from attnscope.plots.frames import highest, unique, wide
 from attnscope.plots.images import draw_colorbar, show
 from attnscope.plots.registry import Plot, register_plot
-from attnscope.plots.subjects import Pair
-from attnscope.plots.text import short_names
+from attnscope.plots.subjects import Comparison
+from attnscope.plots.text import as_count, as_score, short_names
 from attnscope.plots.theme import GATE_MAP, INK
 from attnscope.plots.titles import two_names, with_drawn_names
 from attnscope.statistics.inference import LEVEL, significant
@@ -34,18 +34,18 @@ class PerClassGates:
     names: tuple[str, str]
     classes: Sequence[str]
     distances: pd.DataFrame
-    """Of `attnscope.statistics.compare_profiles`."""
+    """`attnscope.statistics.compare_profiles`"""
     order: pd.DataFrame
-    """Of `attnscope.statistics.compare_class_order`."""
+    """`attnscope.statistics.compare_class_order`"""
 
     @property
     def high(self) -> float:
-        """The upper end of the scale of both networks."""
+        """The upper end of the color scale of both networks."""
         return max(float(np.nanmax(self.distances[list(_DISTANCES)].to_numpy(float))), 1e-6)
 
 
-def compute(pair: Pair) -> PerClassGates:
-    """Distances, and how similarly the networks order the classes by them."""
+def compute(pair: Comparison) -> PerClassGates:
+    """Compute the distances, and how similarly the two networks order the classes by them."""
     return PerClassGates(
         (pair.a.name, pair.b.name),
         pair.a.classes,
@@ -55,14 +55,14 @@ def compute(pair: Pair) -> PerClassGates:
 
 
 def draw(ax: Axes, distances: pd.DataFrame, column: str, *, high: float, title: str = "") -> Axes:
-    """Class × gate: how far the class's profile lies from the mean profile, from 0 to ``high``.
+    """Draw the distance of each class's profile from the mean profile, class × gate.
 
     Args:
-        ax: where.
+        ax: the Axes to draw on.
         distances: of `PerClassGates`.
         column: ``distance_a`` or ``distance_b``.
-        high: upper end of the scale.
-        title: of the panel.
+        high: upper end of the color scale, which starts at 0.
+        title: title of the panel.
     """
     table = wide(distances, "gate", column)[unique(distances["gate"])]
     show(ax, table.to_numpy(dtype=np.float64), 0, high, GATE_MAP)
@@ -74,11 +74,11 @@ def draw(ax: Axes, distances: pd.DataFrame, column: str, *, high: float, title: 
 
 
 def draw_order(ax: Axes, order: pd.DataFrame) -> Axes:
-    """How alike two networks order the classes by distance: Spearman's correlation per gate.
+    """Draw how similarly two networks order the classes by distance: Spearman's rho per gate.
 
     Args:
-        ax: where.
-        order: of `PerClassGates`: gate, spearman, p. Full bars are significant.
+        ax: the Axes to draw on.
+        order: of `PerClassGates`: gate, spearman, p. Filled bars are significant.
     """
     x = np.arange(len(order))
     values = order["spearman"].to_numpy(dtype=np.float64)
@@ -92,7 +92,7 @@ def draw_order(ax: Axes, order: pd.DataFrame) -> Axes:
 
 
 def lay_out(shown: PerClassGates) -> list[Figure]:
-    """Both networks above, on one scale; how alike they order the classes below."""
+    """Draw both networks above, on one color scale, and the agreement of their orders below."""
     names = two_names(*shown.names)
     height = max(2.4, 0.11 * len(shown.classes) + 1)
     figure = Figure(figsize=(9.5, height + 3), layout="constrained")
@@ -102,41 +102,40 @@ def lay_out(shown: PerClassGates) -> list[Figure]:
     for ax, column, name in zip(top, _DISTANCES, names, strict=True):
         draw(ax, drawn, column, high=shown.high, title=name)
     top[1].set_yticklabels([])
-    draw_colorbar(top[0], "distance to the mean profile", top)
+    draw_colorbar(top[0], "distance from the mean profile", top)
     below = draw_order(figure.add_subplot(grid[1, :]), shown.order)
-    below.set_title(f"do both order the classes alike? (filled: p < {LEVEL}, not corrected)")
+    below.set_title(
+        f"Agreement of the two orders of the classes (filled: p < {LEVEL}, not corrected)"
+    )
     figure.suptitle(f"Class profiles of the channel gates: {names[0]} and {names[1]}")
     return [figure]
 
 
 def caption(shown: PerClassGates) -> str:
-    """Which class lies furthest, and how alike the networks order them."""
+    """Say which class is furthest from the mean, and how similar the two orders are."""
     parts = []
     for column, name in zip(_DISTANCES, shown.names, strict=True):
         if shown.distances[column].notna().any():
             top = highest(shown.distances, column)
-            parts.append(
-                f"in {name} it is {top['class']} at {top['gate']} that lies furthest "
-                f"({top[column]:.3g})"
-            )
+            parts.append(f"in {name}, class {top['class']} at {top['gate']} ({top[column]:.3g})")
     order = shown.order
-    sure = int(significant(order["p"]).sum())
-    furthest = "; ".join(parts)
-    furthest = furthest[:1].upper() + furthest[1:] + ". " if furthest else ""
+    found = int(significant(order["p"]).sum())
+    furthest = f"The largest distances are: {'; '.join(parts)}. " if parts else ""
     return (
-        "Root mean square over channels of class profile minus mean profile, both networks on one "
-        f"scale from 0 to {shown.high:.3g}. {furthest}The two order the classes with Spearman "
-        f"{order['spearman'].median():.2f} (median over {len(order)} gates); {sure} of "
-        f"{len(order)} gates have p < {LEVEL}, not corrected."
+        "Distance of each class's profile of channel gates from the mean profile (root mean square "
+        f"over channels), both networks on one color scale from 0 to {shown.high:.3g}. {furthest}"
+        "Bottom: Spearman correlation between the distances of the classes in the two networks, "
+        f"median {as_score(order['spearman'].median())} over {as_count(len(order), 'gate')}; "
+        f"{found} of {as_count(len(order), 'gate')} have p < {LEVEL} (not corrected)."
     )
 
 
 register_plot(
     Plot(
         name="per_class_gates",
-        title="Per class gates",
-        about="How far each class's channel gates lie from the mean of the classes.",
-        subject=Pair,
+        title="Channel gates per class",
+        about="Distance of each class's channel gates from the mean of the classes.",
+        subject=Comparison,
         compute=compute,
         draw=draw,
         lay_out=lay_out,

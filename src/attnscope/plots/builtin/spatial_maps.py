@@ -1,4 +1,4 @@
-"""Spatial gates and Grad-CAM, mean over the images of each class."""
+"""Mean spatial gates and mean Grad-CAM of each class."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ class SpatialMaps:
     of: Identity
     classes: Sequence[str]
     gates: Sequence[Gate]
-    """Those that are drawn; none where the network has none."""
+    """The gates that are drawn; empty if the network has none."""
     maps: Mapping[str, NDArray[np.float64]]
     """Gate -> ``(classes, h, w)``."""
     grad_cam: NDArray[np.float64] | None
-    """``(classes, h, w)``"""
+    """``(classes, h, w)``; None if it was not recorded."""
     left_out: str
-    """A sentence where not all gates are drawn."""
+    """A sentence if not all gates are drawn, else empty."""
     without: str
-    """A sentence where the network has no spatial gate."""
+    """A sentence if the network has no spatial gate, else empty."""
 
 
 def compute(recording: Recording) -> SpatialMaps | Note:
-    """Means of the maps there are."""
+    """Compute the class means of all recorded maps."""
     gates, left_out = some_gates(recording.gates_with(MAP))
     without = "" if gates else no_gate(recording, MAP)
     cams = None
     if has_grad_cam(recording):
         cams = statistics.class_mean_grad_cam(recording, "predicted")
     elif not gates:
-        return Note(f"{without} No Grad-CAM was recorded.", identity(recording))
+        return Note(f"{without} Grad-CAM was not recorded.", identity(recording))
     maps = {gate.name: statistics.class_mean_maps(recording, gate.name) for gate in gates}
     return SpatialMaps(identity(recording), recording.classes, gates, maps, cams, left_out, without)
 
 
 def lay_out(shown: SpatialMaps) -> list[Figure]:
-    """A row for each class; Grad-CAM alone where there is no spatial gate."""
+    """Draw a row for each class; only Grad-CAM if there is no spatial gate."""
     if not shown.gates:
         return [_grad_cam_alone(shown)]
     return [
@@ -72,22 +72,25 @@ def lay_out(shown: SpatialMaps) -> list[Figure]:
 
 
 def caption(shown: SpatialMaps) -> str:
-    """The scales."""
+    """Describe the maps and their color scales."""
     cams = shown.grad_cam
     of_cam = ""
     if cams is not None:
         top = f"{top_of(cams):.3g}"
-        of_cam = f"Grad-CAM of the predicted class after its ReLU, unscaled, from 0 to {top}"
-    steep = "an image with a steep logit weighs more."
+        of_cam = (
+            "mean Grad-CAM of the predicted class after the ReLU, over the images of each class, "
+            f"on one color scale from 0 to {top}. Grad-CAM is not normalized, so images with "
+            "larger gradients weigh more."
+        )
     if not shown.gates:
-        return f"{shown.without} Instead: mean {of_cam}, over the images of each class; {steep}"
+        return f"{shown.without} The figure shows {of_cam}"
     low, high = shared_scale(shown.maps.values())
     text = (
-        "Mean spatial gate of the images of each class, in the order in which the gates act; "
-        f"every map on one scale from {low:.3g} to {high:.3g} ({bounds_of(shown.gates)}), cells "
-        f"not interpolated. {shown.left_out}"
+        "Mean spatial gate over the images of each class, gates in forward order, on one color "
+        f"scale from {low:.3g} to {high:.3g} ({bounds_of(shown.gates)}), without interpolation. "
+        f"{shown.left_out}"
     )
-    return f"{text}{of_cam}; {steep}" if of_cam else text.strip()
+    return f"{text}Last column: {of_cam}" if of_cam else text.strip()
 
 
 def _page(shown: SpatialMaps, page: range) -> Figure:
@@ -113,8 +116,8 @@ def _page(shown: SpatialMaps, page: range) -> Figure:
     label = f"mean spatial gate ({bounds_of(gates)})"
     draw_colorbar(axes[0, 0], label, list(axes[:, : len(gates)].ravel()))
     if cams is not None:
-        draw_colorbar(axes[0, -1], "mean Grad-CAM after its ReLU", list(axes[:, -1]))
-    figure.suptitle(f"Spatial gates, mean per class: {title_of(shown.of)}")
+        draw_colorbar(axes[0, -1], "mean Grad-CAM after the ReLU", list(axes[:, -1]))
+    figure.suptitle(f"Mean spatial gates per class: {title_of(shown.of)}")
     return figure
 
 
@@ -130,8 +133,8 @@ def _grad_cam_alone(shown: SpatialMaps) -> Figure:
     for ax, cam, name in zip(axes, cams, names, strict=False):
         title = shorten(name, 16)
         draw_map(ax, cam, low=0, high=top_of(cams), title=title, cmap=GRAD_CAM_MAP)
-    draw_colorbar(axes[0], "Grad-CAM after its ReLU", list(axes))
-    figure.suptitle(f"{drawable(shown.without)}\nMean Grad-CAM per class instead")
+    draw_colorbar(axes[0], "mean Grad-CAM after the ReLU", list(axes))
+    figure.suptitle(f"Mean Grad-CAM per class: {title_of(shown.of)}\n{drawable(shown.without)}")
     return figure
 
 
@@ -139,7 +142,7 @@ register_plot(
     Plot(
         name="spatial_maps",
         title="Spatial maps",
-        about="Spatial gates and Grad-CAM, mean over the images of each class.",
+        about="Mean spatial gates and mean Grad-CAM of each class.",
         subject=Recording,
         compute=compute,
         draw=draw_map,

@@ -1,4 +1,4 @@
-"""How many gate values are saturated, stuck or constant, over depth."""
+"""Shares of gate values that are saturated, stuck or constant, over depth."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope import statistics
+from attnscope.errors import InputError
 from attnscope.plots import needs
 from attnscope.plots.axes import IN_ORDER, over_gates, percent_tick
 from attnscope.plots.frames import highest, unique
@@ -25,12 +26,12 @@ _STATES = {
     "stuck": ("stuck at the midpoint", "#DDAA33"),
     "constant": ("constant over images", "#777777"),
 }
-"""Columns of `attnscope.statistics.gate_state`, their labels and colors."""
+"""Columns of `attnscope.statistics.gate_state`, with labels and colors."""
 _WORDS = {
     "saturated_low": "saturated at the lower bound",
     "saturated_high": "saturated at the upper bound",
-    "stuck": "stuck within 0.02 of the midpoint of the bounds",
-    "constant": "constant (a channel over all images, a map over all pixels)",
+    "stuck": "stuck (within 0.02 of the midpoint of the bounds)",
+    "constant": "constant (a channel over all images, or a map over all pixels)",
 }
 
 
@@ -40,21 +41,21 @@ class GateState:
 
     of: Identity
     state: pd.DataFrame
-    """Of `attnscope.statistics.gate_state`."""
+    """`attnscope.statistics.gate_state`"""
 
 
 def compute(recording: Recording) -> GateState:
-    """Shares of every gate."""
+    """Compute the shares for every gate."""
     return GateState(identity(recording), statistics.gate_state(recording))
 
 
 def draw(ax: Axes, state: pd.DataFrame, *, high: float) -> Axes:
-    """Shares of saturated, stuck and constant gates over depth, as bars from 0 to ``high``.
+    """Draw the shares of saturated, stuck and constant values over depth as bars.
 
     Args:
-        ax: where.
-        state: of `GateState`, one kind only.
-        high: upper end of the scale, a share of 1.
+        ax: the Axes to draw on.
+        state: of `GateState`, for one kind.
+        high: upper end of the axis, a share of 1.
     """
     x, width = np.arange(len(state)), 0.2
     for i, (column, (label, color)) in enumerate(_STATES.items()):
@@ -62,44 +63,75 @@ def draw(ax: Axes, state: pd.DataFrame, *, high: float) -> Axes:
         ax.bar(x + (i - 1.5) * width, values, width, color=color, label=label)
     ax.set_ylim(0, high)
     ax.yaxis.set_major_formatter(percent_tick)
-    ax.set_ylabel("share")
+    ax.set_ylabel("share of gate values")
     return over_gates(ax, list(state["gate"]))
 
 
+def draw_on(ax: Axes, shown: GateState) -> Axes:
+    """Draw the panel of a network whose gates are of one kind, with legend and title.
+
+    Raises:
+        InputError: the gates are of several kinds, and each kind needs a panel.
+    """
+    kinds = unique(shown.state["kind"])
+    if len(kinds) > 1:
+        raise InputError(
+            "AS901",
+            f"the plot gate_state has {len(kinds)} panels ({', '.join(kinds)}) and cannot be drawn "
+            "on one Axes; call it without ax=, and it returns a figure of its own",
+        )
+    draw(ax, shown.state, high=_top(shown.state)).set_xlabel(IN_ORDER)
+    ax.legend()
+    ax.set_title(_title(shown))
+    return ax
+
+
 def lay_out(shown: GateState) -> list[Figure]:
-    """A panel for each kind of gate, all on one scale."""
+    """Draw a panel for each kind of gate, all on one scale."""
     state = shown.state
     kinds = unique(state["kind"])
-    high = min(1.05, max(0.05, 1.1 * float(np.nanmax(state[list(_STATES)].to_numpy(dtype=float)))))
+    high = _top(state)
     figure = Figure(figsize=(9.5, 0.9 + 2.4 * len(kinds)), layout="constrained")
     axes = figure.subplots(len(kinds), 1, squeeze=False).ravel()
     for ax, kind in zip(axes, kinds, strict=True):
         draw(ax, state[state["kind"] == kind], high=high).set_title(f"{kind} gates")
     axes[-1].set_xlabel(IN_ORDER)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    figure.suptitle(f"State of the gates: {title_of(shown.of)}")
+    figure.suptitle(_title(shown))
     return [figure]
 
 
 def caption(shown: GateState) -> str:
-    """Where each share is largest."""
+    """Say where each share is largest."""
     parts = []
     for column, words in _WORDS.items():
         top = highest(shown.state, column)
-        where = f"at most {as_percent(top[column])}, in {top['gate']}" if top[column] else "none"
+        where = f"at most {as_percent(top[column])} ({top['gate']})" if top[column] else "none"
         parts.append(f"{words}: {where}")
-    return f"Shares of gate values. {'; '.join(parts).capitalize()}."
+    found = "; ".join(parts)
+    return f"Shares of the values of each gate. {found[:1].upper()}{found[1:]}."
+
+
+def _top(state: pd.DataFrame) -> float:
+    """Return the upper end of the axis of all panels."""
+    highest_share = float(np.nanmax(state[list(_STATES)].to_numpy(dtype=float)))
+    return min(1.05, max(0.05, 1.1 * highest_share))
+
+
+def _title(shown: GateState) -> str:
+    return f"State of the gates: {title_of(shown.of)}"
 
 
 register_plot(
     Plot(
         name="gate_state",
         title="Gate state",
-        about="How many gate values are saturated, stuck or constant, over depth.",
+        about="Shares of gate values that are saturated, stuck or constant, over depth.",
         subject=Recording,
         compute=compute,
         draw=draw,
         lay_out=lay_out,
+        draw_on=draw_on,
         caption=caption,
         needs=(needs.gates(),),
         heading="State of the gates",

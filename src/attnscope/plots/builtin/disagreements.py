@@ -1,4 +1,4 @@
-"""The images that one of two networks alone gets right, and where both look in them."""
+"""Images that only one of two networks classifies correctly, with Grad-CAM and gates of both."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from attnscope.plots.images import (
 )
 from attnscope.plots.maps import gate_of, grad_cam_of
 from attnscope.plots.registry import Plot, register_plot
-from attnscope.plots.subjects import Pair, no_gate, no_grad_cam
+from attnscope.plots.subjects import Comparison, no_gate, no_grad_cam
 from attnscope.plots.text import shorten
 from attnscope.plots.titles import drawn_names, short_pair, title_lines, two_names
 from attnscope.recording.recording import Recording
 
-_ALONE = 6  # images shown of those that one network alone gets right, for each network
+_ALONE = 6  # number of images to show for each network
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A map of each image that is shown, all on one scale."""
+    """One map for each image in the figure, all on one color scale."""
 
     side: int
     """0 for the first network, 1 for the second."""
     gate: Gate | None
-    """None is Grad-CAM. It lies over the image; a gate stands by itself, where its low values are
-    seen."""
+    """The gate, or None for Grad-CAM. Grad-CAM is drawn over the image; a gate is drawn alone, so
+    that its low values are visible."""
     maps: Mapping[int, NDArray[Any]]
     """Row of the recording -> ``(h, w)``."""
     low: float
@@ -48,40 +48,40 @@ class Strip:
 
 @dataclass(frozen=True)
 class Disagreements:
-    """Images that one network alone gets right."""
+    """Images that only one of two networks classifies correctly."""
 
     names: tuple[str, str]
     classes: Sequence[str]
     count: int
-    """Images in all."""
+    """Number of images."""
     both: int
-    """How many of them both networks get right."""
+    """Number of images that both networks classify correctly."""
     alone: tuple[int, int]
-    """How many each network alone gets right."""
+    """Number of images that only the first, and only the second, classifies correctly."""
     shown: tuple[Sequence[Mapping[Hashable, Any]], Sequence[Mapping[Hashable, Any]]]
-    """Of `attnscope.statistics.disagreements` the rows that are drawn, for each network."""
+    """The rows of `attnscope.statistics.disagreements` that are drawn, for each network."""
     images: Mapping[int, NDArray[np.uint8]]
     """Row of the recording -> ``(H, W, 3)``."""
     strips: Sequence[Strip]
-    """Grad-CAM of both networks, then their last spatial gates; those that there are."""
+    """Grad-CAM of both networks, then their last spatial gates, if there are any."""
     missing: Sequence[str]
-    """Sentences about those that there are not."""
+    """Sentences about those that are missing."""
 
 
-def compute(pair: Pair) -> Disagreements:
-    """Finds the images, and reads those of which both networks are most certain."""
+def compute(pair: Comparison) -> Disagreements:
+    """Find the images, and read those on which both networks are most confident."""
     return between(pair, (pair.a.name, pair.b.name))
 
 
-def between(pair: Pair, names: tuple[str, str]) -> Disagreements:
-    """As `compute`, under names of one's own.
+def between(pair: Comparison, names: tuple[str, str]) -> Disagreements:
+    """Do the same as `compute`, with other names for the two networks.
 
     Raises:
         InputError: the recordings are not of the same images.
     """
     a, b = pair.a, pair.b
     different = statistics.disagreements(a, b)
-    # Some of each network: where one is much better, few of the other's would be among the first.
+    # Some images for each network: if one is much better, the top rows would be all its own.
     alone_a, alone_b = (different[different["right"] == side] for side in "ab")
     shown = alone_a.head(_ALONE).to_dict("records"), alone_b.head(_ALONE).to_dict("records")
     rows = [int(image["row"]) for images in shown for image in images]
@@ -100,25 +100,25 @@ def between(pair: Pair, names: tuple[str, str]) -> Disagreements:
 
 
 def draw(ax: Axes, strip: Strip, row: int, image: NDArray[np.uint8]) -> Axes:
-    """One map of one image.
+    """Draw one map of one image.
 
     Args:
-        ax: where.
+        ax: the Axes to draw on.
         strip: of `Disagreements`.
-        row: of the recording.
-        image: below Grad-CAM.
+        row: row of the recording.
+        image: the image below Grad-CAM.
     """
     heat = strip.maps[row]
     if strip.gate is not None:
         return draw_map(ax, heat, low=strip.low, high=strip.high)
     draw_overlay(ax, image, heat, low=strip.low, high=strip.high)
     if not heat.any():
-        draw_blank_reason(ax, "nowhere above 0")
+        draw_blank_reason(ax, "0 everywhere")
     return ax
 
 
 def lay_out(found: Disagreements) -> list[Figure]:
-    """A band for each network, of its images above their maps."""
+    """Draw a band for each network: its images above their maps."""
     names = two_names(*found.names)
     if not found.images:
         figure = Figure(figsize=(7, 2), layout="constrained")
@@ -129,7 +129,10 @@ def lay_out(found: Disagreements) -> list[Figure]:
     panels = 1 + len(found.strips)
     columns = max(len(shown) for shown in found.shown)
     width = max(5.5, 2 + 1.25 * columns)
-    text = [f"Right in one network alone: {names[0]} and {names[1]}", *found.missing]
+    text = [
+        f"Images that only one network classifies correctly: {names[0]} and {names[1]}",
+        *found.missing,
+    ]
     title = title_lines(text, int(11 * width))
     height = 0.3 + 0.2 * (1 + title.count("\n")) + len(bands) * (0.5 + 1.25 * panels)
     figure = Figure(figsize=(width, height), layout="compressed")
@@ -142,13 +145,13 @@ def lay_out(found: Disagreements) -> list[Figure]:
         for column, about in zip(grid.T, shown, strict=False):
             for ax in column:
                 ax.set_axis_on()
-            said = about["prediction_b" if about["right"] == "a" else "prediction_a"]
-            words = f"is {shorten(drawn[about['label']])}\ntaken for {shorten(drawn[said], 14)}"
+            wrong = drawn[about["prediction_b" if about["right"] == "a" else "prediction_a"]]
+            words = f"true: {shorten(drawn[about['label']], 14)}\nwrong: {shorten(wrong, 14)}"
             row = int(about["row"])
             draw_image(column[0], found.images[row], words)
             for ax, strip in zip(column[1:], found.strips, strict=True):
                 draw(ax, strip, row, found.images[row])
-        grid[0, 0].set_ylabel(f"only {name}\nis right", fontsize=7)
+        grid[0, 0].set_ylabel(f"only {name}\nis correct", fontsize=7)
         for line, strip in zip(grid[1:], found.strips, strict=True):
             what = "Grad-CAM" if strip.gate is None else "last spatial gate"
             line[0].set_ylabel(f"{what}\n{short[strip.side]}", fontsize=7)
@@ -158,18 +161,20 @@ def lay_out(found: Disagreements) -> list[Figure]:
 
 
 def caption(found: Disagreements) -> str:
-    """How many images one network alone gets right; also that there is none."""
+    """Count the images that only one network classifies correctly."""
     names = two_names(*found.names)
     if not found.images:
         return (
-            f"Of {found.count:,} images none is right in one network alone: {names[0]} and "
-            f"{names[1]} are right in the same {found.both:,}."
+            f"No image is classified correctly by only one network: {names[0]} and {names[1]} are "
+            f"correct on the same {found.both:,} of {found.count:,} images."
         )
-    only_a, only_b = (f"{count:,}" if count else "none" for count in found.alone)
-    shown = " and ".join(str(len(images) or "none") for images in found.shown)
+    only_a, only_b = found.alone
+    shown = " and ".join(f"{len(images)}" for images in found.shown)
     sentences = [
-        f"Of {found.count:,} images {names[0]} alone gets {only_a} right, {names[1]} alone "
-        f"{only_b}. Shown are {shown}, those first of which both networks are most certain."
+        f"Images that only one network classifies correctly: of {found.count:,} images, only "
+        f"{names[0]} is correct on {only_a:,}, only {names[1]} on {only_b:,}. The figure shows "
+        f"{shown} of them, those on which both networks are most confident, with the true class "
+        "and the wrong prediction of the other network."
     ]
     cams = [
         f"{names[strip.side]} from 0 to {strip.high:.3g}"
@@ -177,27 +182,29 @@ def caption(found: Disagreements) -> str:
         if strip.gate is None
     ]
     if cams:
-        # Two networks' Grad-CAM have no common unit, and here they name different classes.
+        # The Grad-CAM of two networks have no common unit, and here they explain different classes.
         sentences.append(
-            "Grad-CAM after its ReLU is of the class that the network itself names, so that the "
-            f"two explain different classes; each has its own scale: {'; '.join(cams)}."
+            "Grad-CAM after the ReLU explains the class that each network predicts, so the two "
+            f"networks explain different classes; each has its own color scale: {'; '.join(cams)}."
         )
     gates = [
-        f"{strip.gate.name} of {names[strip.side]}, bounds {strip.low:g} to {strip.high:g}, here "
+        f"{strip.gate.name} of {names[strip.side]} (bounds {strip.low:g} to {strip.high:g}, values "
         f"{min(each.min() for each in strip.maps.values()):.3g} to "
-        f"{max(each.max() for each in strip.maps.values()):.3g}"
+        f"{max(each.max() for each in strip.maps.values()):.3g})"
         for strip in found.strips
         if strip.gate is not None
     ]
     if gates:
-        sentences.append(f"Last spatial gates, raw on their own bounds: {'; '.join(gates)}.")
+        sentences.append(
+            f"Last spatial gates, raw values on the scale of their bounds: {'; '.join(gates)}."
+        )
     return " ".join([*sentences, *found.missing])
 
 
 def _strips(
     pair: tuple[Recording, Recording], rows: Sequence[int]
 ) -> tuple[list[Strip], list[str]]:
-    """Both networks' Grad-CAM and last spatial gates; what is missing of them."""
+    """Read Grad-CAM and the last spatial gate of both networks, and say what is missing."""
     cams, gates, missing = [], [], []
     for side, recording in enumerate(pair):
         cam = grad_cam_of(recording, rows)
@@ -220,8 +227,8 @@ register_plot(
     Plot(
         name="disagreements",
         title="Disagreements",
-        about="The images that one network alone gets right, and where both look in them.",
-        subject=Pair,
+        about="Images that only one network classifies correctly, with Grad-CAM and gates of both.",
+        subject=Comparison,
         compute=compute,
         draw=draw,
         lay_out=lay_out,
