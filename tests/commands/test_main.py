@@ -83,7 +83,9 @@ def test_a_renamed_option_works_under_its_old_name_and_warns(
     old: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    monkeypatch.setattr("attnscope.commands.capture.Capture.__call__", made.append)
+    monkeypatch.setattr(
+        "attnscope.commands.capture.Capture.__call__", lambda self: made.append(self)
+    )
     new, value = RENAMED_OPTIONS[old], "train" if old == "--part" else "x"
     assert main(["capture", "run", new, value]) == 0
     assert capsys.readouterr().err == ""
