@@ -14,6 +14,12 @@ from attnscope.kinds import PER_CHANNEL
 from attnscope.plots import needs, plots_of
 from attnscope.recording.recording import Recording
 
+NUMBERS = {
+    name: st.column_config.NumberColumn(label, format="%.4f")
+    for name, label in (
+        ("mean", "Mean"), ("std", "SD"), ("low", "95% CI, low"), ("high", "95% CI, high"),
+    )
+}  # fmt: skip
 run = chosen_run()
 gates = [gate.name for gate in run.recording.gates_with(PER_CHANNEL)]
 
@@ -82,7 +88,6 @@ def _one_channel(run: Run, gate: str) -> None:
             alt=f"Mean gate of channel {channel} for each class",
         )
     with st.expander("Table of all channels and classes"):
-        numbers = ("mean", "std", "low", "high")
         st.dataframe(
             profiles,
             hide_index=True,
@@ -90,9 +95,7 @@ def _one_channel(run: Run, gate: str) -> None:
                 "class": "Class",
                 "channel": "Channel",
                 "count": "Images",
-                **{
-                    n: st.column_config.NumberColumn(n.capitalize(), format="%.4f") for n in numbers
-                },
+                **NUMBERS,
             },
         )
 
@@ -129,15 +132,17 @@ if view == "All gates":
         height=table_height(len(state), 20),
     )
     st.subheader("Mean gate of each class")
-    numbers = ("mean", "std", "low", "high")
     st.dataframe(
         profiles,
         hide_index=True,
         column_config={
-            name: st.column_config.NumberColumn(name.capitalize(), format="%.4f")
-            for name in numbers
-        }
-        | {"gate": "Gate", "kind": "Kind", "depth": "Depth", "class": "Class", "count": "Images"},
+            "gate": "Gate",
+            "kind": "Kind",
+            "depth": "Depth",
+            "class": "Class",
+            "count": "Images",
+            **NUMBERS,
+        },
     )
 else:
     gate = st.selectbox("Gate", gates, key="gate", bind="query-params")
@@ -149,14 +154,19 @@ else:
             (
                 "saturated_low",
                 "Saturated low",
-                f"Share of values at the lower bound ({info.lo:g}).",
+                f"Share of values within 1% of the gate's range from the bound {info.lo:g}.",
             ),
             (
                 "saturated_high",
                 "Saturated high",
-                f"Share of values at the upper bound ({info.hi:g}).",
+                f"Share of values within 1% of the gate's range from the bound {info.hi:g}.",
             ),
-            ("stuck", "Stuck", f"Share of values within 0.02 of the midpoint ({info.midpoint:g})."),
+            (
+                "stuck",
+                "Stuck",
+                "Share of values within 0.02 of the midpoint of the bounds "
+                f"({info.midpoint:g}), where a sigmoid starts.",
+            ),
             (
                 "constant",
                 "Constant channels",

@@ -39,8 +39,8 @@ def _accuracy(a: Run, b: Run) -> None:
     comparison = cached.compare_accuracy(a, b)
     whole = comparison.iloc[0]
     columns = st.columns(4)
-    columns[0].metric("Accuracy of the first", percent(whole["accuracy_a"]), border=True)
-    columns[1].metric("Accuracy of the second", percent(whole["accuracy_b"]), border=True)
+    columns[0].metric("Accuracy (first)", percent(whole["accuracy_a"]), border=True)
+    columns[1].metric("Accuracy (second)", percent(whole["accuracy_b"]), border=True)
     columns[2].metric(
         "Difference (second − first)", f"{100 * whole['difference']:+.2f} points", border=True
     )
@@ -66,7 +66,9 @@ def _accuracy(a: Run, b: Run) -> None:
     share = {
         name: st.column_config.NumberColumn(label, format="%.2f%%")
         for name, label in (
-            ("accuracy_a", "First"), ("accuracy_b", "Second"), ("difference", "Difference"),
+            ("accuracy_a", "Accuracy (first)"),
+            ("accuracy_b", "Accuracy (second)"),
+            ("difference", "Difference"),
         )
     }  # fmt: skip
     st.dataframe(

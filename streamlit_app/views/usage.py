@@ -36,10 +36,10 @@ def _verdicts(intervened: Intervened) -> None:
     st.caption(
         "Probe accuracy: balanced accuracy of a linear probe that predicts the class from the "
         "gate; chance: the same with permuted labels. Class effect: accuracy with the gate of "
-        "another image of the same class minus accuracy with the gate of an image of another class, "
-        "in percentage points, and the same for the margin (logits). Image effect: accuracy with "
-        "the image's own gate minus accuracy with the mean gate. Parentheses contain 95% CIs: if no "
-        "use is detected, they show how large it could still be. "
+        "another image of the same class minus accuracy with the gate of an image of another "
+        "class, in percentage points, and the same for the margin (logits). Image effect: accuracy "
+        "with the image's own gate minus accuracy with the mean gate. Parentheses contain 95% CIs: "
+        "if no use is detected, they show how large it could still be. "
         f"The standard deviation of the margins is {usage['margin_std'].max():.3g}."
     )
     effects = {
