@@ -130,11 +130,13 @@ def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:
     elif source != cached.NO_OVERLAY:
         gate = recording.info(source)
         low, high = gate.lo, gate.hi
+    legend = "Below each image: true class → predicted class, confidence and path."
     if source != cached.NO_OVERLAY:
-        st.caption(
-            f"{literal(source)} is drawn over the grayscale image, from {low:.3g} (dark) to "
+        legend += (
+            f" {literal(source)} is drawn over the grayscale image, from {low:.3g} (dark) to "
             f"{high:.3g} (bright). All images on this page share the scale."
         )
+    st.caption(legend)
     per_row = 5
     for start in range(0, len(rows), per_row):
         for column, row in zip(st.columns(per_row), rows[start : start + per_row], strict=False):

@@ -91,7 +91,7 @@ def _gates(a: Run, b: Run) -> None:
     st.caption(
         "Distance of each class's mean channel gates from the mean over all classes (root mean "
         "square over channels). Channels of two networks do not correspond, so their numbers are "
-        f"not compared. Filled bars: p < {LEVEL}."
+        f"not compared. Filled bars in the lower panel: p < {LEVEL}."
     )
     _plots_that_need(PER_CHANNEL, a, b)
     left, right = st.columns([3, 2], gap="large")
@@ -101,8 +101,8 @@ def _gates(a: Run, b: Run) -> None:
         column_config={
             "gate": "Gate",
             "class": "Class",
-            "distance_a": st.column_config.NumberColumn("First", format="%.4f"),
-            "distance_b": st.column_config.NumberColumn("Second", format="%.4f"),
+            "distance_a": st.column_config.NumberColumn("Distance (first)", format="%.4f"),
+            "distance_b": st.column_config.NumberColumn("Distance (second)", format="%.4f"),
         },
     )
     right.dataframe(
