@@ -92,8 +92,6 @@ def _key(run: Run) -> str:
     return run.key
 
 
-# ------------------------------------------------------------------------------------- statistics
-
 _cached = st.cache_data(
     show_spinner="Computing statistics", show_time=True, max_entries=200, hash_funcs={Run: _key}
 )
@@ -202,9 +200,6 @@ def compare_grad_cam(a: Run, b: Run) -> pd.DataFrame:
     return statistics.compare_grad_cam(a.recording, b.recording)
 
 
-# ---------------------------------------------------------------------------------- interventions
-
-
 @dataclass(frozen=True)
 class Intervened:
     """A recording with the outcomes of interventions on its network."""
@@ -216,10 +211,7 @@ class Intervened:
 
 
 def interventions(run: Run) -> Intervened | None:
-    """Return the interventions on the present version of a recording.
-
-    Returns:
-        None if the folder of the dashboard contains none.
+    """Return the interventions on the present recording; None if the folder contains none.
 
     Raises:
         InputError: they cannot be read.
@@ -249,8 +241,6 @@ def gate_usage(intervened: Intervened) -> pd.DataFrame:
     """
     return usage_of(intervened.outcomes)
 
-
-# ------------------------------------------------------------------------------ images and plots
 
 GRAD_CAM = "Grad-CAM"
 NO_OVERLAY = "none"
