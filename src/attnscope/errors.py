@@ -281,6 +281,20 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS921": "A single network is compared with a list of seeds.",
         "AS922": "The recordings are not of exactly two kinds of network.",
         "AS923": "A recording is expected, and the argument is something else.",
+        "AS950": "A command is unknown.",
+        "AS951": "An option is unknown.",
+        "AS952": "An option has no value, or the wrong number of values.",
+        "AS953": "The value of an option is not one of its choices.",
+        "AS954": "The value of an option is not a number.",
+        "AS955": "A required argument or option is missing.",
+        "AS956": "The command line has more arguments than the command takes.",
+        "AS957": "Two options exclude each other.",
+        "AS958": "An option needs another option, which is missing.",
+        "AS959": "A comparison has fewer than two runs.",
+        "AS960": "The image size is too small for a network.",
+        "AS961": "A network does not run on images of the given size.",
+        "AS962": "A file of a recording is missing or has changed.",
+        "AS970": "The dashboard was started without a folder.",
     }
 )
 """Code -> what is wrong, as one sentence. A code keeps its meaning in all later versions.

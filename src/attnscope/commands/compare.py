@@ -11,12 +11,15 @@ from attnscope.errors import InputError
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare two networks on the same images, class by class; or two kinds over several seeds."""
+    """Compare two networks on the same images, class by class.
+
+    With several runs of each of two kinds of network, compare the kinds over their seeds.
+    """
 
     runs: RunsArgument
-    """Two run folders with recordings, or two recordings; or as many of one kind as of another."""
+    """Run folders with recordings, or recordings: two, or the same number of each of two kinds."""
     out: Path = Path("comparison")
-    """Where the figures go."""
+    """Folder for the figures."""
 
     def __call__(self) -> None:
         from attnscope.plots import per_class_accuracy, seed_differences
@@ -25,7 +28,9 @@ class Compare:
         from attnscope.report import write_plots
 
         if len(self.runs) < 2:
-            raise InputError(f"compare takes two runs or more, not {len(self.runs)}")
+            raise InputError(
+                "AS959", f"a comparison needs at least two runs; add another to {self.runs[0]}"
+            )
         for run in self.runs:
             verify_folder(run)
         recordings = [Recording(run) for run in self.runs]
