@@ -23,7 +23,7 @@ def main(folder: Annotated[Path, tyro.conf.Positional], out: Path | None = None)
     for recording in map(Recording, find_recordings(folder)):
         found = recording.verify()
         if found:
-            raise InputError(f"{found[0]}; capture again")
+            raise InputError("AS962", f"{found[0]}; record it again with: attnscope capture")
         place = out / recording.folder.relative_to(folder) if out else None
         files = write_figures(recording.folder, place)
         print(f"{recording.name}: {len(files)} files in {files[0].parent}")

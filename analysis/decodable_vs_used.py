@@ -37,7 +37,7 @@ def main(
         out: a folder that must not exist.
     """
     if not runs or len({run.name for run in runs}) < len(runs):
-        raise InputError("give one or more runs, each with a folder name of its own")
+        raise InputError("AS955", "give one or more runs with different folder names")
     recordings = [Recording(run) for run in runs]
     kinds = statistics.group_by_kind(recordings)
     run_of = {r.folder: run for r, run in zip(recordings, runs, strict=True)}
@@ -47,7 +47,9 @@ def main(
     for recording in recordings:
         older = outcomes_folder(recording.folder)
         if recording.gates and older.exists() and find_outcomes(recording) is None:
-            raise InputError(f"{older} is of another recording; remove it to make it again")
+            raise InputError(
+                "AS811", f"{older} belongs to another recording; remove it to create it again"
+            )
     with new_folder(out) as folder:
         drawings = {}
         for kind, seeds in kinds.items():

@@ -30,7 +30,9 @@ def main(
         out: where the comparison goes; it must not exist.
     """
     if out.exists():
-        raise InputError(f"{out} exists already; take another folder with --out or remove it")
+        raise InputError(
+            "AS113", f"{out} already exists; choose another folder with --out, or remove it"
+        )
     a, b = Recording(first), Recording(second)
     accuracy = per_class_accuracy.compute(Comparison(a, b))
     tables = {

@@ -7,8 +7,6 @@ from types import MappingProxyType
 
 ERRORS: Mapping[str, str] = MappingProxyType(
     {
-        # AS0: internal to the move of every message to a code.
-        "AS000": "Input cannot be used.",
         # AS1: the command line, settings, files, plugins and devices.
         "AS101": "A setting has a value of the wrong type.",
         "AS102": "A setting has a value that is not allowed.",
@@ -315,9 +313,7 @@ class InputError(ValueError):
         message: the message without the code.
     """
 
-    def __init__(self, code: str, message: str | None = None) -> None:
-        if message is None:
-            code, message = "AS000", code
+    def __init__(self, code: str, message: str) -> None:
         if code not in ERRORS:
             raise LookupError(f"{code} is not in attnscope.errors.ERRORS")
         super().__init__(code, message)
@@ -325,8 +321,6 @@ class InputError(ValueError):
         self.message = message
 
     def __str__(self) -> str:
-        if self.code == "AS000":  # a message that has no code yet
-            return self.message
         return f"{self.message} [{self.code}]"
 
 
