@@ -47,6 +47,7 @@ nb_execution_timeout = 180
 nb_execution_in_temp = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
 nb_ipywidgets_js = {}  # these would come from other hosts
 
 # API
@@ -67,6 +68,12 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|pandas|pd|matplotlib|pathlib|collections|typing|types|os)(\..*)?"),
     (r"py:.*", r"(xarray|xr|jaxtyping|npt|captum|PIL|enum|logging)(\..*)?"),
     (r"py:obj", r".*"),
+    # Type variables, and types of the inside of the package that public signatures mention.
+    (r"py:class", r"attnscope\.[a-z_.]+\.(S|R|T|Function)"),
+    (r"py:class", r"attnscope\.gates\.(marks|ops\.operation)\.(Mark|Call|Factors)"),
+    (r"py:class", r"attnscope\.sources\.Subject"),
+    (r"py:class", r"tuple\[.*"),
+    (r"py:class", r"(Tensor|Module|Path|Source|ModelConfig|SEChannelGate|ECAChannelGate)"),
 ]
 
 # HTML

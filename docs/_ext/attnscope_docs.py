@@ -21,8 +21,11 @@ from types import ModuleType
 from typing import Any
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
 PACKAGES = (
@@ -40,12 +43,11 @@ PACKAGES = (
     "attnscope.networks.attention",
     "attnscope.networks.targets",
     "attnscope.data.sources",
-    "attnscope.data.load",
-    "attnscope.data.images",
-    "attnscope.data.normalization",
     "attnscope.registry",
 )
-"""Packages with public names. A name that several of them have is documented with the first one."""
+"""Packages with public names. A name that several of them have is documented with the first one.
+
+Other modules are documented name by name, with the option ``:names:``."""
 
 
 def public_names(module: ModuleType) -> list[str]:
@@ -89,18 +91,21 @@ class PublicNames(Generated):
     """Autodoc of the public names of a package."""
 
     required_arguments = 1
+    option_spec = {"names": str.split}  # noqa: RUF012, as in docutils
 
     def lines(self) -> Iterator[str]:
         """One autodoc directive for each name."""
         package = self.arguments[0]
-        if package not in PACKAGES:
-            raise ExtensionError(f"add {package} to PACKAGES in docs/_ext/attnscope_docs.py")
+        names = self.options.get("names")
+        if (package in PACKAGES) == bool(names):
+            raise ExtensionError(f"{package}: give :names: unless it is one of PACKAGES")
         module = import_module(package)
         elsewhere, found = [], [f".. currentmodule:: {package}", ""]
-        for name in public_names(module):
+        for name in names or public_names(module):
             value = getattr(module, name)
             full = f"{package}.{name}"
             home = None if isinstance(value, ModuleType) else home_of(value, name)
+            home = package if names else home
             if isinstance(value, ModuleType):
                 elsewhere.append(f"{{doc}}`{full} </reference/api/{name}>`")
             elif home != package:
@@ -189,16 +194,38 @@ class Registered(Generated):
             yield f"| `{key}` | {about} |"
 
 
-def link_folder(app: Sphinx, env: Any, node: Any, contnode: Any) -> nodes.Node | None:
-    """Link to a folder of results, which `copy_results` puts beside the pages."""
-    target = node.get("reftarget", "")
-    source = (Path(env.srcdir) / Path(node.get("refdoc", "")).parent / target).resolve()
-    results = Path(env.srcdir) / "results"
-    if not source.is_dir() or not source.is_relative_to(results):
-        return None
-    depth = node.get("refdoc", "").count("/")
-    uri = "../" * depth + f"results/{source.relative_to(results).as_posix()}/index.html"
-    return nodes.reference("", "", contnode, refuri=uri, internal=True)
+class LinkResults(SphinxPostTransform):
+    """Link to the folders of results, which `copy_results` puts beside the pages."""
+
+    default_priority = 5  # before MyST looks for pages of that name
+
+    def run(self, **options: Any) -> None:
+        """Replace each reference to a folder of results."""
+        results = Path(self.env.srcdir) / "results"
+        here = Path(self.env.srcdir) / self.env.docname
+        for node in list(self.document.findall(pending_xref)):
+            source = (here.parent / node.get("reftarget", "")).resolve()
+            if source.is_dir() and source.is_relative_to(results):
+                path = source.relative_to(self.env.srcdir).as_posix()
+                uri = "../" * self.env.docname.count("/") + f"{path}/index.html"
+                node.replace_self(nodes.reference("", "", *node.children, refuri=uri))
+
+
+def read_inline_attribute(self: GoogleDocstring) -> tuple[str, list[str]]:
+    """The docstring of an attribute, whole.
+
+    Napoleon takes what stands before a colon for a type, as in ``int: number of images``. The types
+    of attnscope's attributes are annotations, and a colon is a colon.
+    """
+    return "", self._dedent(self._consume_to_end())
+
+
+def read_property(
+    app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]
+) -> None:
+    """Read the sections of a property's docstring, such as ``Raises``, as those of a method."""
+    if what == "property":
+        lines[:] = GoogleDocstring(lines, app.config, app, "method", name, obj, options).lines()
 
 
 def copy_results(app: Sphinx, error: Exception | None) -> None:
@@ -242,7 +269,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("command-options", CommandOptions)
     app.add_directive("error-codes", ErrorCodes)
     app.add_directive("registered", Registered)
-    app.connect("missing-reference", link_folder)
+    app.add_post_transform(LinkResults)
+    GoogleDocstring._consume_inline_attribute = read_inline_attribute  # type: ignore[method-assign]
+    app.connect("autodoc-process-docstring", read_property, priority=400)  # napoleon's is 500
     app.connect("build-finished", copy_results)
     app.connect("build-finished", expect_no_other_hosts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
