@@ -71,9 +71,9 @@ nitpick_ignore_regex = [
     # Type variables, and types of the inside of the package that public signatures mention.
     (r"py:class", r"attnscope\.[a-z_.]+\.(S|R|T|Function)"),
     (r"py:class", r"attnscope\.gates\.(marks|ops\.operation)\.(Mark|Call|Factors)"),
-    (r"py:class", r"attnscope\.sources\.Subject"),
+    (r"py:class", r"attnscope\.(sources\.Subject|capturing\.batching\.Batch)"),
     (r"py:class", r"tuple\[.*"),
-    (r"py:class", r"(Tensor|Module|Path|Source|ModelConfig|SEChannelGate|ECAChannelGate)"),
+    (r"py:class", r"(ndarray|Dataset|Tensor|Module|Path|Source|ModelConfig|SEChannelGate|ECAChannelGate)"),
 ]
 
 # HTML

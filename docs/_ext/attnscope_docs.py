@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import warnings
-from argparse import Action, ArgumentParser
 from collections.abc import Iterable, Iterator
 from html import escape
 from importlib import import_module
@@ -112,7 +110,8 @@ class PublicNames(Generated):
                 elsewhere.append(f"{{py:obj}}`{home}.{name}`")
             elif isclass(value):
                 kind = "exception" if issubclass(value, BaseException) else "class"
-                found += [f".. auto{kind}:: {full}", "   :members:", ""]
+                found += [f".. auto{kind}:: {full}", "   :members:"]
+                found += ["   :exclude-members: set", ""]  # of matplotlib's artists
             elif isroutine(value):
                 found += [f".. autofunction:: {full}", ""]
             else:
@@ -123,44 +122,57 @@ class PublicNames(Generated):
 
 
 class CommandOptions(Generated):
-    """Every command, its arguments and options."""
+    """The help of every command."""
 
     def lines(self) -> Iterator[str]:
         """A section for each command."""
-        for name, parser in command_parsers():
+        for name, text in command_helps():
             title = f"attnscope {name}"
             yield from [f"## {title}", ""]
-            yield from rst([f".. program:: {title}", "", *(parser.description or "").splitlines()])
-            for group in parser._action_groups:
-                actions = [a for a in group._group_actions if "--help" not in a.option_strings]
-                if not actions:
-                    continue
-                if group.description:
-                    yield from ["", f"*{group.description}*", ""]
-                yield from rst(line for action in actions for line in option_lines(action))
+            yield from rst(help_as_rst(title, text))
 
 
-def option_lines(action: Action) -> Iterator[str]:
-    """One argument or option as an ``option`` directive."""
-    metavar = re.sub(r"\{None\}\|", "", str(action.metavar or ""))
-    options = [option for option in action.option_strings if not option.startswith("--no-no-")]
-    forms = [f"{option} {metavar}".strip() for option in options]
-    text = (action.help or "").replace("\n", " ")
-    text = re.sub(r"\(default: (None)?\)|\(required\)", "", text).strip()
-    yield from [f".. option:: {', '.join(forms or [metavar.strip('[]')])}", ""]
-    yield from ["   " + re.sub(r"([*`|\\])", r"\\\1", text), ""]
-
-
-def command_parsers() -> Iterator[tuple[str, ArgumentParser]]:
-    """Name and parser of each command."""
-    import tyro
-
+def command_helps() -> Iterator[tuple[str, str]]:
+    """Name and help text of each command, as ``--help`` prints it."""
+    from attnscope.commands.help_text import command_help
     from attnscope.commands.main import find_commands
 
     for name, command in find_commands():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield name, tyro.extras.get_parser(command, prog=f"attnscope {name}")
+        yield name, command_help(command, f"attnscope {name}")
+
+
+def help_as_rst(title: str, text: str) -> Iterator[str]:
+    """A help text as paragraphs, headings and ``option`` directives."""
+    yield from [f".. program:: {title}", ""]
+    for section in text.split("\n\n"):
+        first, *rows = section.splitlines()
+        heading = first.endswith(":") and all(row.startswith("  ") for row in rows)
+        if first.startswith("Usage: "):
+            yield from ["::", "", *(f"   {row}" for row in [first[len("Usage: ") :], *rows]), ""]
+        elif not heading or not rows:
+            yield from [escape_rst(" ".join([first, *rows])), ""]
+        else:
+            yield from [f".. rubric:: {first[:-1]}", ""]
+            yield from option_directives(rows)
+
+
+def option_directives(rows: Iterable[str]) -> Iterator[str]:
+    """The rows of a section: a name after two spaces, and its text after more."""
+    found: list[tuple[str, list[str]]] = []
+    for row in rows:
+        if row[2] != " ":
+            name, _, words = row.strip().partition("  ")
+            found.append((name, [words.strip()] if words else []))
+        else:
+            found[-1][1].append(row.strip())
+    for name, words in found:
+        if name != "-h, --help":
+            yield from [f".. option:: {name}", "", f"   {escape_rst(' '.join(words))}", ""]
+
+
+def escape_rst(text: str) -> str:
+    """Text without markup."""
+    return re.sub(r"([*`|\\_])", r"\\\1", text)
 
 
 class ErrorCodes(Generated):
@@ -177,6 +189,9 @@ class ErrorCodes(Generated):
                 continue
             link = f"{{doc}}`{code} </errors/{code}>`" if code in pages else f"`{code}`"
             yield f"| {link} | {sentence} |"
+        if pages:
+            yield from ["", "```{toctree}", ":hidden:", "", *sorted(f"/errors/{p}" for p in pages)]
+            yield "```"
 
 
 class Registered(Generated):

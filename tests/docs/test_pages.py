@@ -14,6 +14,7 @@ TAUGHT = sorted(
     path for folder in ("howto", "add", "tutorials") for path in (DOCS / folder).glob("*.md")
 )
 NOT_RUN = {
+    "add/command.md": 1,
     "howto/cluster.md": 3,
     "howto/compare.md": 1,
     "howto/dashboard.md": 1,
