@@ -37,6 +37,7 @@ source_suffix = {".md": "myst-nb", ".rst": "restructuredtext"}
 exclude_patterns = ["_ext", "results", "**/.ipynb_checkpoints", "**/jupyter_execute"]
 nitpicky = True
 default_role = "py:obj"
+smartquotes = False  # two hyphens begin an option
 
 # MyST and notebooks
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
