@@ -74,7 +74,10 @@ nitpick_ignore_regex = [
     (r"py:class", r"attnscope\.gates\.(marks|ops\.operation)\.(Mark|Call|Factors)"),
     (r"py:class", r"attnscope\.(sources\.Subject|capturing\.batching\.Batch)"),
     (r"py:class", r"tuple\[.*"),
-    (r"py:class", r"(ndarray|Dataset|Tensor|Module|Path|Source|ModelConfig|SEChannelGate|ECAChannelGate)"),
+    (
+        r"py:class",
+        r"(ndarray|Dataset|Tensor|Module|Path|Source|ModelConfig|SEChannelGate|ECAChannelGate)",
+    ),
 ]
 
 # HTML

@@ -134,11 +134,11 @@ class CommandOptions(Generated):
 
 def command_helps() -> Iterator[tuple[str, str]]:
     """Name and help text of each command, as ``--help`` prints it."""
-    from attnscope.commands.help_text import command_help
+    from attnscope.commands import help_text
     from attnscope.commands.main import find_commands
 
     for name, command in find_commands():
-        yield name, command_help(command, f"attnscope {name}")
+        yield name, help_text.command_help(command, f"attnscope {name}")
 
 
 def help_as_rst(title: str, text: str) -> Iterator[str]:
@@ -250,7 +250,9 @@ def copy_results(app: Sphinx, error: Exception | None) -> None:
     target = Path(app.outdir) / "results"
     shutil.copytree(Path(app.srcdir) / "results", target, dirs_exist_ok=True)
     for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
-        names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir() if p.name != "index.html")
+        names = sorted(
+            p.name + "/" * p.is_dir() for p in folder.iterdir() if p.name != "index.html"
+        )
         title = escape(str(folder.relative_to(app.outdir)))
         links = "".join(
             f'<li><a href="{escape(n)}{"index.html" * n.endswith("/")}">{escape(n)}</a></li>'
@@ -278,12 +280,20 @@ def expect_no_other_hosts(app: Sphinx, error: Exception | None) -> None:
             raise ExtensionError(f"{page} loads from another host: {found.group()}")
 
 
+def recording_format(*_: Any) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+    """Return the current format of recordings, as text."""
+    from attnscope.recording.format import FORMAT
+
+    return [nodes.Text(str(FORMAT))], []
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives and checks."""
     app.add_directive("public-names", PublicNames)
     app.add_directive("command-options", CommandOptions)
     app.add_directive("error-codes", ErrorCodes)
     app.add_directive("registered", Registered)
+    app.add_role("recording-format", recording_format)
     app.add_post_transform(LinkResults)
     GoogleDocstring._consume_inline_attribute = read_inline_attribute  # type: ignore[method-assign]
     app.connect("autodoc-process-docstring", read_property, priority=400)  # napoleon's is 500

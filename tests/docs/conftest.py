@@ -26,9 +26,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page_folder(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> Callable[[Path], Path]:
+def page_folder(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[Path], Path]:
     """Makes the folder in which a page runs."""
 
     def make(page: Path) -> Path:

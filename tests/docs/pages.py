@@ -26,7 +26,7 @@ FENCE = re.compile(
     r"^(?P<fence>`{3,})(?P<language>\{code-cell\}[^\n]*|[a-z]*)\n(?P<text>.*?)^(?P=fence)$",
     re.M | re.S,
 )
-DRIVER = '''\
+DRIVER = """\
 import json, subprocess, sys
 names = {"__name__": "__main__"}
 for number, (kind, text) in enumerate(json.load(open(sys.argv[1])), start=1):
@@ -35,7 +35,7 @@ for number, (kind, text) in enumerate(json.load(open(sys.argv[1])), start=1):
         subprocess.run(["bash", "-euo", "pipefail", "-c", text], check=True)
     else:
         exec(compile(text, f"block {number}", "exec"), names)
-'''
+"""
 
 
 @dataclass(frozen=True)
