@@ -1,7 +1,7 @@
 """Are the tests wrong as often as they say? python analysis/calibration.py --times 10.
 
 Runs the simulations of tests/statistics/calibration with more data sets each, and prints
-what they find as the table of docs/metrics.md.
+what they find as the table of docs/reference/metrics.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What recordings alone can tell, as tables: python analysis/measures.py RUN...
 
-docs/metrics.md says what each number is. What a linear probe reads from each gate is decoding.csv
-of ``attnscope intervene``, beside all that needs the network.
+docs/reference/metrics.md defines each number. Linear probes, and everything that needs the network,
+are made by ``attnscope intervene``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ Conventions that hold for every statistic:
 - Accuracies, shares and probabilities lie between 0 and 1.
 - A value that cannot be computed is NaN, and the docstring says when.
 
-``docs/metrics.md`` gives the formula, the unit, the source and the null hypothesis of each number.
+``docs/reference/metrics.md`` gives the formula, the unit, the source and the null hypothesis of
+each number.
 
 `STATISTICS` holds all statistics by name, including those of other packages. The decorator
 `statistic` adds one.

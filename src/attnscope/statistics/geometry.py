@@ -89,7 +89,7 @@ def compare_geometry(
     that the bias is subtracted: ``2 rho - mean(rho*) ± 1.96 sd(rho*)`` (Davison and Hinkley 1997,
     Bootstrap Methods and Their Application, section 5.2.1). A percentile interval would lie far too
     low. The interval is conditional on the two trained networks. With fewer than ten classes, where
-    rho takes few values, it is too narrow (docs/metrics.md gives its coverage).
+    rho takes few values, it is too narrow (docs/reference/metrics.md gives its coverage).
 
     Args:
         a: recording of the first network.

@@ -51,7 +51,7 @@ def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFr
     which is 0 at the mean of the true class and 1 at the mean of the predicted class. The terms v_t
     and v_p remove the bias from sampling noise of the means, which would shrink every position
     toward the middle. There is no interval and no test for single images. The method has no
-    published source; docs/metrics.md derives it.
+    published source; docs/reference/metrics.md derives it.
 
     Args:
         recording: recording of one network.

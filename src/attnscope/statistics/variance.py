@@ -29,7 +29,8 @@ def between_class_variance(
     """Compute the share of each gate's variance that lies between classes, over all its units.
 
     ``eta² = tr(S_B) / tr(S_T)`` and ``omega² = (tr SSB - (K - 1) tr MSW) / (tr SST + tr MSW)``,
-    which subtracts the variance between classes that chance produces; docs/metrics.md derives it.
+    which subtracts the variance between classes that chance produces. docs/reference/metrics.md
+    derives it.
     Units (channels or pixels) are weighted by their variance.
 
     The interval is a t interval of omega² from the influence of each image on it, conditional on

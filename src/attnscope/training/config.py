@@ -69,7 +69,7 @@ class TrainConfig(NetworkSettings):
     """Skip images that cannot be read and list them."""
     recipe: str | Path | Recipe = "fast"
     """Training recipe: fast, staged, cnn, finetune, features, se-sgd, or the path of a TOML file.
-    See docs/training.md."""
+    See docs/reference/training.md."""
     weights: str | Path | None = None
     """Initial weights: none (random), imagenet (downloaded by torchvision), or the path of a file.
     Default: the recipe's."""

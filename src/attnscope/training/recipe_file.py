@@ -1,4 +1,4 @@
-"""Read a recipe from a TOML file. docs/training.md has an example."""
+"""Read a recipe from a TOML file. docs/reference/training.md has an example."""
 
 from __future__ import annotations
 
