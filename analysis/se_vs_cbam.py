@@ -11,7 +11,7 @@ import tyro
 from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import write_bytes
-from attnscope.plots import per_class_accuracy
+from attnscope.plots.builtin import per_class_accuracy
 from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
 from attnscope.report import write_comparison, write_report

@@ -22,7 +22,7 @@ class Compare:
     """Folder for the figures."""
 
     def __call__(self) -> None:
-        from attnscope.plots import per_class_accuracy, seed_differences
+        from attnscope.plots.builtin import per_class_accuracy, seed_differences
         from attnscope.plots.subjects import Comparison, compare_kinds
         from attnscope.recording.recording import Recording
         from attnscope.report import write_plots

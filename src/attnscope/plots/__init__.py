@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from attnscope.plots.registry import plots_of as plots_of
     from attnscope.plots.registry import register_plot as register_plot
 
+    def __getattr__(name: str) -> Plot[Any, Any]: ...
+
+
 _HOMES = {
     "PLOTS": "registry",
     "Drawing": "registry",
@@ -49,22 +52,25 @@ _MODULES = frozenset(module.name for module in iter_modules(__path__))
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    """Return a public name, or the plot of that name."""
-    if name.startswith("__"):  # Python asks every module for names such as __path__
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    # attnscope's own plots are registered first, whatever is asked for first.
-    import_module(f"{__name__}.builtin")
-    registry = import_module(f"{__name__}.registry")
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    if name in registry.PLOTS:
-        return registry.PLOTS[name]
-    raise AttributeError(
-        f"module '{__name__}' has no attribute '{name}'; its plots are {', '.join(registry.PLOTS)}"
-    )
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Return a public name, or the plot of that name."""
+        if name.startswith("__"):  # Python asks every module for names such as __path__
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        # attnscope's own plots are registered first, whatever is asked for first.
+        import_module(f"{__name__}.builtin")
+        registry = import_module(f"{__name__}.registry")
+        if name in _HOMES:
+            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        if name in registry.PLOTS:
+            return registry.PLOTS[name]
+        plots = ", ".join(registry.PLOTS)
+        raise AttributeError(
+            f"module '{__name__}' has no attribute '{name}'; its plots are {plots}"
+        )
 
 
 def __dir__() -> list[str]:
