@@ -18,6 +18,9 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         # AS7: statistics and comparisons.
         # AS8: interventions and folding.
         # AS9: plots, reports and the dashboard.
+        "AS940": "A script in analysis/ got no run.",
+        "AS941": "Two runs given to a script in analysis/ have the same folder name.",
+        "AS942": "Interventions on disk belong to another recording.",
     }
 )
 """Code -> what is wrong, as one sentence. A code keeps its meaning in all later versions.
