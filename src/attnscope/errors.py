@@ -293,6 +293,9 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS961": "A network does not run on images of the given size.",
         "AS962": "A file of a recording is missing or has changed.",
         "AS970": "The dashboard was started without a folder.",
+        "AS940": "A script in analysis/ got no run.",
+        "AS941": "Two runs given to a script in analysis/ have the same folder name.",
+        "AS942": "Interventions on disk belong to another recording.",
     }
 )
 """Code -> what is wrong, as one sentence. A code keeps its meaning in all later versions.
