@@ -18,7 +18,7 @@ from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
 from attnscope.plots import PLOTS, plots_of
-from attnscope.plots.subjects import Intervened, Seeds, TwoKinds
+from attnscope.plots.subjects import Intervened, SeedComparison, Seeds
 from attnscope.plots.usage import joint_of, usage_of
 from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
 from attnscope.recording.recording import Recording
@@ -84,7 +84,7 @@ def main(
             table = statistics.compare_seeds(kinds[a], kinds[b])
             write_bytes(folder / f"{a}-{b}.csv", table.to_csv(index=False).encode())
             drawings[f"{a}-{b}"] = PLOTS["seed_differences"].make(
-                TwoKinds((a, b), kinds[a], kinds[b])
+                SeedComparison((a, b), kinds[a], kinds[b])
             )
         write_drawings(drawings, folder)
         write_report(list(runs), folder / "report.html")

@@ -9,10 +9,10 @@ from typing import Annotated
 import tyro
 
 from attnscope import statistics
+from attnscope.comparison import Comparison
 from attnscope.errors import InputError
 from attnscope.files import refuse_existing, write_bytes
 from attnscope.plots.builtin import per_class_accuracy
-from attnscope.plots.subjects import Pair
 from attnscope.recording.recording import Recording
 from attnscope.report import write_comparison, write_report
 
@@ -31,7 +31,7 @@ def main(
     """
     refuse_existing(out)
     a, b = Recording(first), Recording(second)
-    accuracy = per_class_accuracy.compute(Pair(a, b))
+    accuracy = per_class_accuracy.compute(Comparison(a, b))
     tables = {
         "accuracy": accuracy.comparison,
         "profiles": statistics.compare_profiles(a, b),

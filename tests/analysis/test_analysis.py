@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from attnscope.commands.main import main
+from attnscope.comparison import Comparison
 from attnscope.recording.recording import Recording
 from attnscope.statistics import (
     between_class_variance,
     channel_effects,
     class_distances,
-    compare_accuracy,
     compare_gates,
     compare_seeds,
     permuted_channel_effects,
@@ -81,7 +81,7 @@ def test_se_vs_cbam(make_recording: Callable[..., Recording], tmp_path: Path) ->
     done = run("se_vs_cbam.py", a.folder, b.folder, "--out", out)
     assert done.returncode == 0, done.stderr
     written = pd.read_csv(out / "accuracy.csv")
-    pd.testing.assert_frame_equal(written, compare_accuracy(a, b), check_dtype=False)
+    pd.testing.assert_frame_equal(written, Comparison(a, b).accuracy, check_dtype=False)
     assert (out / "report.html").is_file()
     assert (out / "per_class_grad_cam.pdf").is_file()
     done = run("se_vs_cbam.py", a.folder, b.folder, "--out", out)
