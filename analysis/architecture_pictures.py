@@ -1,9 +1,9 @@
-"""Draw the two pictures of docs/architecture.md from the code as it is.
+"""Draw the two pictures of docs/architecture.md from the code.
 
     python analysis/architecture_pictures.py --out docs/images
 
-``modules.png`` has a row and a column for each row of the page's table and a dot for each import
-between them; ``batch.png`` shows the way of a batch from image file to pixel.
+``modules.png`` has a row and a column for each row of the page's table, and a dot for each import
+between them. ``batch.png`` shows the path of a batch from image file to pixels.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STEPS = (
         "attribution/",
         "gradients after one layer",
     ),
-    ("shard", "arrays.safetensors, rows.parquet", "recording/writer.py", "whole or not there"),
+    ("shard", "arrays.safetensors, rows.parquet", "recording/writer.py", "complete or absent"),
     ("Recording", "gate(name) -> (N, C)", "recording/recording.py", "memory-mapped, no torch"),
     ("statistic", "DataFrame, arrays (classes, H, W)", "statistics/", "stateless"),
     ("plot", "typed result, caption", "plots/", "compute"),
@@ -46,10 +46,10 @@ _STEPS = (
 
 
 def main(out: Path = ROOT / "docs" / "images") -> None:
-    """Write both pictures.
+    """Draw both pictures.
 
     Args:
-        out: folder of the PNG files.
+        out: output folder of the PNG files.
     """
     for name, draw in (("modules", draw_modules), ("batch", draw_batch)):
         figure = Figure(figsize=(13, 8) if name == "modules" else (11, 5.2))
@@ -61,7 +61,7 @@ def main(out: Path = ROOT / "docs" / "images") -> None:
 
 
 def draw_modules(ax: Axes) -> Axes:
-    """A matrix: a row has a dot in the column of each folder from which it imports."""
+    """Draw a matrix in which a row has a dot in the column of each folder that it imports."""
     subjects, found = read_table(), imports()
     names = list(subjects)
     count, left = len(names), 13.2
@@ -83,15 +83,15 @@ def draw_modules(ax: Axes) -> Axes:
             ax.plot(left + names.index(other) + 0.5, y, "o", color="#1f5f99", markersize=5.5)
     ax.text(
         0.15, count + 0.8,
-        "A dot: the folder of the row imports from that of the column. All dots lie left of the "
-        "diagonal: imports run one way.",
+        "A dot means that the folder of the row imports from that of the column. All dots are left "
+        "of the diagonal: a row imports only from rows above it.",
         fontsize=8.5, color="#5b6b7d",
     )  # fmt: skip
     return ax
 
 
 def draw_batch(ax: Axes) -> Axes:
-    """The steps in two rows, from left to right and back."""
+    """Draw the steps in two rows, the first from left to right and the second back."""
     half = -(-len(_STEPS) // 2)
     ax.set(xlim=(0, 11), ylim=(0, 5.2))
     width, high = 1.86, 1.5
@@ -138,7 +138,7 @@ def _box(ax: Axes, x: float, y: float, width: float, height: float) -> None:
 
 
 def read_table() -> dict[str, str]:
-    """Folder or module -> its subject, from the page."""
+    """Return the subject of each folder or module, from the page."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = {}
     for line in page.split("## Modules")[1].split("\n## ")[0].splitlines():
@@ -149,7 +149,7 @@ def read_table() -> dict[str, str]:
 
 
 def imports() -> dict[str, set[str]]:
-    """Folder or module -> those that it imports."""
+    """Return the folders and modules that each folder or module imports."""
     found: dict[str, set[str]] = {}
     for file in sorted(PACKAGE.rglob("*.py")):
         name = file.relative_to(PACKAGE).parts[0].removesuffix(".py")

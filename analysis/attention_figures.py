@@ -1,4 +1,4 @@
-"""Every figure of every recording in a folder: python analysis/attention_figures.py RUNS."""
+"""Draw all figures of all recordings in a folder: python analysis/attention_figures.py RUNS."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Annotated
 
 import tyro
 
+from attnscope.commands.options import expect_whole
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording, find_recordings
 from attnscope.report import write_figures
 
 
 def main(folder: Annotated[Path, tyro.conf.Positional], out: Path | None = None) -> None:
-    """Write every figure of every recording in a folder, as PNG and PDF.
+    """Draw all figures of all recordings in a folder, as PNG and PDF.
 
     Args:
-        folder: runs with recordings, or recordings.
-        out: one folder a recording below it; default beside each run.
+        folder: folder that contains runs with recordings, or recordings.
+        out: output folder, with one folder per recording. Default: next to each recording.
     """
     for recording in map(Recording, find_recordings(folder)):
-        found = recording.verify()
-        if found:
-            raise InputError(f"{found[0]}; capture again")
+        expect_whole(recording)
         place = out / recording.folder.relative_to(folder) if out else None
         files = write_figures(recording.folder, place)
         print(f"{recording.name}: {len(files)} files in {files[0].parent}")

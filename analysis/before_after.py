@@ -1,11 +1,11 @@
-"""Compare the speed of two copies of the package, in turns, within one run.
+"""Compare the speed of two copies of the package, interleaved.
 
     python analysis/before_after.py --before OLD/src --rounds 9
 
-Each copy runs in a process of its own that stays alive; every round lets both do the same work, one
-after the other, and they take turns in being first. Reported is the median over rounds of the ratio
-before / after in seconds (above 1: after is faster), with the 95% interval of the median that the
-order statistics give: of nine rounds the second smallest to the second largest ratio (96%).
+Each copy runs in a process of its own that stays alive. In every round both do the same work, one
+after the other, and they alternate in being first. The script prints the median over rounds of the
+ratio before / after in seconds (above 1: after is faster), with the 95% interval of the median by
+order statistics: for nine rounds, the second smallest to the second largest ratio (96%).
 """
 
 from __future__ import annotations
@@ -32,23 +32,24 @@ WORK = ("train", "infer", "find", "watch", "capture", "grad_cam", "statistics", 
 
 @dataclass
 class Arguments:
-    """Which copies, and how often."""
+    """Options of this script."""
 
     before: Path
-    """Folder that holds the older package ``attnscope``."""
+    """Folder that contains the older package ``attnscope``."""
     after: Path = Path(__file__).parents[1] / "src"
-    """Folder that holds the newer one."""
+    """Folder that contains the newer package."""
     rounds: int = 9
+    """Number of rounds."""
     turns: int = 1
-    """How often both do the work in one round, in turns; their seconds are added up."""
+    """How often both do the work in one round. Their seconds are summed."""
     work: tuple[str, ...] = field(default=WORK)
-    """Some of train, infer, find, watch, capture, grad_cam, statistics and probe."""
+    """Work to measure: train, infer, find, watch, capture, grad_cam, statistics or probe."""
     scale: float = 1.0
-    """Amount of work, for a quick try below 1."""
+    """Amount of work; below 1 for a quick test."""
 
 
 def main(arguments: Arguments) -> None:
-    """Let both copies work in turns and print the ratios."""
+    """Measure both copies and print the ratios."""
     places = {"before": arguments.before, "after": arguments.after}
     processes = {name: start(place) for name, place in places.items()}
     names = list(processes)
@@ -61,7 +62,7 @@ def main(arguments: Arguments) -> None:
             for turn in range(arguments.turns):
                 for name in names if (number + turn) % 2 else names[::-1]:
                     taken[name] += ask(processes[name], work, arguments.scale)
-            if number:  # the first round warms up, and does not count
+            if number:  # the first round is a warm-up
                 ratios.append(taken["before"] / taken["after"])
                 for name in names:
                     seconds[name].append(taken[name])
@@ -77,7 +78,7 @@ def main(arguments: Arguments) -> None:
 
 
 def median_interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
-    """The narrowest pair of order statistics that covers the median with at least 95%."""
+    """Return the narrowest pair of order statistics that covers the median with at least 95%."""
     count, ordered = len(values), np.sort(values)
     rank = 1
     while 2 * stats.binom.cdf(rank, count, 0.5) <= 1 - 0.95:
@@ -86,7 +87,7 @@ def median_interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[floa
 
 
 def start(package: Path) -> subprocess.Popen[str]:
-    """A process that works with one copy of the package."""
+    """Start a process that works with one copy of the package."""
     environment = {**os.environ, "PYTHONPATH": str(package.resolve())}
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).resolve()), "serve"],
@@ -98,7 +99,7 @@ def start(package: Path) -> subprocess.Popen[str]:
 
 
 def ask(process: subprocess.Popen[str], work: str, scale: float) -> float:
-    """Seconds that the process took for some work."""
+    """Let a process do some work, and return the seconds that it took."""
     stdin, stdout = process.stdin, process.stdout
     assert stdin is not None
     assert stdout is not None
@@ -106,27 +107,27 @@ def ask(process: subprocess.Popen[str], work: str, scale: float) -> float:
     stdin.flush()
     line = stdout.readline()
     if not line:
-        sys.exit(f"the process that does '{work}' has ended")
+        sys.exit(f"the process that measures '{work}' has ended; its error is above")
     return float(line)
 
 
 def serve(requests: IO[str], answers: IO[str]) -> None:
-    """Do what is asked for, and answer with the seconds that it took."""
-    known: dict[tuple[str, float], Callable[[], object]] = {}
+    """Do each requested work, and answer with the seconds that it took."""
+    prepared: dict[tuple[str, float], Callable[[], object]] = {}
     for line in requests:
         work, scale = json.loads(line)
         with redirect_stderr(open(os.devnull, "w")):
-            if (work, scale) not in known:
-                known[work, scale] = prepare(work, scale)
+            if (work, scale) not in prepared:
+                prepared[work, scale] = prepare(work, scale)
             began = time.perf_counter()
-            known[work, scale]()
+            prepared[work, scale]()
             seconds = time.perf_counter() - began
         answers.write(f"{seconds}\n")
         answers.flush()
 
 
 def prepare(work: str, scale: float) -> Callable[[], object]:
-    """What does the work when it is called; networks and data are made here and not timed."""
+    """Return a function that does the work. Networks and data are made here and are not timed."""
     import torch
 
     from attnscope import build_model, capture, find_gates, statistics, watch_gates
@@ -184,7 +185,7 @@ def prepare(work: str, scale: float) -> Callable[[], object]:
 
 
 def training(scale: float) -> Callable[[], object]:
-    """A few steps of a training in float32, without evaluation."""
+    """Return a function that trains a small network in float32."""
     import torch
 
     from attnscope import build_model, load_data
@@ -212,7 +213,7 @@ def training(scale: float) -> Callable[[], object]:
 if __name__ == "__main__":
     if sys.argv[1:] == ["serve"]:
         answers = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # what the package prints must not be taken for an answer
+        os.dup2(2, 1)  # output of the package must not be mistaken for an answer
         serve(sys.stdin, answers)
     else:
         main(tyro.cli(Arguments, description=__doc__))

@@ -1,7 +1,7 @@
-"""Ratios of speed, interleaved: python analysis/benchmark.py NAME; --help lists the names.
+"""Measure ratios of speed: python analysis/benchmark.py NAME; --help lists the names.
 
-Machines drift, so that a time alone says little: every round times each variant once, and what is
-reported is the median over rounds of the ratio to the first variant of the same round.
+The speed of a machine varies, so single times are not reliable. Every round times each variant
+once, and the script prints the median over rounds of the ratio to the first variant of the round.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from attnscope.training.recipes import RECIPES
 
 
 def interleave(variants: Mapping[str, Callable[[], None]], images: int, rounds: int) -> None:
-    """Prints images per second and the ratio to the first variant, medians over the rounds."""
+    """Print images per second and the ratio to the first variant, as medians over the rounds."""
     for run in variants.values():
-        run()  # memory, kernels and caches settle in a round that does not count
+        run()  # warm-up: memory, kernels and caches
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():
@@ -72,7 +72,7 @@ _KINDS = ("none", "se", "eca", "cbam")
 
 
 def train(batch_size: int = 128, rounds: int = 9, width: int = 64, precision: str = "bf16") -> None:
-    """Training steps of resnet18/cifar: no attention, SE, ECA and CBAM in every block."""
+    """Measure training steps of resnet18/cifar without attention and with SE, ECA and CBAM."""
     device = choose_device("auto")
     x = torch.randn(batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
     y = torch.randint(0, 10, (batch_size,), device=device)
@@ -98,7 +98,7 @@ def train(batch_size: int = 128, rounds: int = 9, width: int = 64, precision: st
 
 
 def infer(batch_size: int = 128, rounds: int = 9, width: int = 64, precision: str = "bf16") -> None:
-    """Inference of the same networks."""
+    """Measure inference of the same networks."""
     device = choose_device("auto")
     x = torch.randn(batch_size, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
 
@@ -118,20 +118,21 @@ def infer(batch_size: int = 128, rounds: int = 9, width: int = 64, precision: st
 
 
 def recipe(images: int = 1280, rounds: int = 3, width: int = 64) -> None:
-    """The recipe ``fast`` against the usual script, both with CBAM after each stage.
+    """Compare the recipe ``fast`` with the usual script, both with CBAM after each stage.
 
-    The usual script: float32, NCHW, PIL transforms image by image in two workers, Adam, batch 64.
+    The usual script uses float32, NCHW, PIL transforms image by image in two workers, Adam and the
+    batch size 64.
     """
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
-    part = LabeledImages(
+    labeled = LabeledImages(
         torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
         torch.arange(images) % 10,
         [str(i) for i in range(images)],
         [str(k) for k in range(10)],
     )
     unit = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    data = Data("made", part, part[:10], part[:10], unit, may_flip=True, skipped=[])
+    data = Data("made", labeled, labeled[:10], labeled[:10], unit, may_flip=True, skipped=[])
     device = choose_device("auto")
     networks = [build_model(attention="cbam", placement="stage", width=width) for _ in range(2)]
 
@@ -180,16 +181,16 @@ def record(
     rounds: int = 5,
     others: bool = True,
 ) -> None:
-    """Capture against bare inference of the same network, in fp32.
+    """Compare capture with bare inference of the same network, in fp32.
 
     Args:
-        network: ``cbam`` or ``se`` (resnet18/cifar at 32 pixels), or one that `attnscope inspect`
-            takes, such as ``timm:seresnet50``, at its own size.
-        images: how many, of random pixels.
-        batch_size: images a forward.
-        rounds: of which the medians are taken.
-        others: also Grad-CAM of both classes by pytorch-grad-cam and torchcam, where they are
-            installed (``pip install grad-cam torchcam``), which record nothing else.
+        network: ``cbam`` or ``se`` (resnet18/cifar at 32 pixels), or a target such as
+            ``timm:seresnet50``, at its own image size.
+        images: number of images, of random pixels.
+        batch_size: batch size.
+        rounds: number of rounds.
+        others: also measure Grad-CAM of both classes by pytorch-grad-cam and torchcam, if they are
+            installed (``pip install grad-cam torchcam``). They record nothing else.
     """
     device = choose_device("auto")
     if ":" in network:
@@ -201,7 +202,7 @@ def record(
     pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
     with torch.inference_mode():
         classes = model(torch.zeros(1, 3, size, size, device=device)).shape[1]
-    part = LabeledImages(
+    labeled = LabeledImages(
         pixels,
         torch.arange(images) % classes,
         [str(i) for i in range(images)],
@@ -214,7 +215,7 @@ def record(
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, images, batch_size):
             rows = slice(start, start + batch_size)
-            yield unit.apply(pixels[rows].to(device)), part.labels[rows].to(device)
+            yield unit.apply(pixels[rows].to(device)), labeled.labels[rows].to(device)
 
     def bare() -> None:
         with torch.inference_mode():
@@ -226,7 +227,7 @@ def record(
             with tempfile.TemporaryDirectory() as folder:
                 capture(
                     model,
-                    part,
+                    labeled,
                     Path(folder) / "recording",
                     grad_cam_layers=layers,
                     batch_size=batch_size,
@@ -250,7 +251,7 @@ def record(
 def _other_grad_cams(
     model: nn.Module, layer: nn.Module, batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]
 ) -> dict[str, Callable[[], None]]:
-    """Grad-CAM of the predicted and the true class as other tools give it, batch by batch."""
+    """Return functions that compute Grad-CAM of both classes with other tools, batch by batch."""
     found: dict[str, Callable[[], None]] = {}
     if importlib.util.find_spec("pytorch_grad_cam"):
         theirs = importlib.import_module("pytorch_grad_cam")
@@ -259,7 +260,7 @@ def _other_grad_cams(
         def with_pytorch_grad_cam() -> None:
             with theirs.GradCAM(model=model, target_layers=[layer]) as cam:
                 for x, labels in batches():
-                    cam(x, None)  # of the predicted class
+                    cam(x, None)  # for the predicted class
                     cam(x, [output.ClassifierOutputTarget(int(label)) for label in labels])
 
         found["pytorch-grad-cam, both classes"] = with_pytorch_grad_cam
@@ -278,10 +279,14 @@ def _other_grad_cams(
 
 
 def memory(images: tuple[int, ...] = (10_000, 50_000), moments: bool = False) -> None:
-    """Peak resident memory of a capture beyond the data set's own array, in MiB.
+    """Measure the peak resident memory of a capture, without the data set's own array, in MiB.
 
-    Each number of images gets a process of its own, since a peak is never forgotten: resnet18 with
-    SE, the 7×7 stem and 16 channels, on random pictures of 32 pixels.
+    The network is resnet18 with SE, the 7×7 stem and 16 channels, on random images of 32 pixels.
+    Each number of images is measured in a process of its own, since the peak never decreases.
+
+    Args:
+        images: numbers of images.
+        moments: whether to capture moments.
     """
     if len(images) > 1:
         for count in images:
@@ -290,10 +295,10 @@ def memory(images: tuple[int, ...] = (10_000, 50_000), moments: bool = False) ->
         return
     pixels = torch.randint(0, 256, (images[0], 3, 32, 32), dtype=torch.uint8)
     paths, classes = [str(i) for i in range(images[0])], [str(k) for k in range(10)]
-    part = LabeledImages(pixels, torch.arange(images[0]) % 10, paths, classes)
+    labeled = LabeledImages(pixels, torch.arange(images[0]) % 10, paths, classes)
     model = build_model(attention="se", width=16, stem="imagenet")
     with tempfile.TemporaryDirectory() as folder:
-        capture(model, part, Path(folder) / "recording", moments=moments, progress=False)
+        capture(model, labeled, Path(folder) / "recording", moments=moments, progress=False)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"{images[0]:7} images: {(peak - pixels.nbytes) / 2**20:.1f} MiB", flush=True)
 
@@ -302,18 +307,18 @@ def statistics_of_a_recording(
     images: int = 10_000,
     channels: tuple[int, ...] = (64, 64, 128, 128, 256, 256, 512, 512),
     permutations: int = 1000,
-    part: int = 4,
+    timed_channels: int = 4,
     probe: bool = False,
 ) -> None:
-    """Seconds of the statistics with permutations, against a loop of SciPy calls per channel.
+    """Compare statistics with permutations with a loop of SciPy calls per channel.
 
     Args:
-        images: of ten classes, random gates.
-        channels: of each gate.
-        permutations: of the labels, for both.
-        part: channels that the loop is timed on, with a fiftieth of the permutations; what it would
-            take for all is computed from that.
-        probe: the linear probe as well, which the loop has no part of.
+        images: number of images, of ten classes, with random gates.
+        channels: number of channels of each gate.
+        permutations: number of permutations of the labels, for both.
+        timed_channels: number of channels on which the loop is timed, with a fiftieth of the
+            permutations. The time of the whole loop is extrapolated.
+        probe: also measure the linear probe, which has no counterpart in the loop.
     """
     rng = np.random.default_rng(0)
     labels = np.arange(images) % 10
@@ -355,27 +360,28 @@ def statistics_of_a_recording(
             run()
             seconds[name] = time.perf_counter() - began
             busy[name] = time.process_time() - used
-        values = recording.gate(names[-1])[:, :part].astype(np.float64)
+        values = recording.gate(names[-1])[:, :timed_channels].astype(np.float64)
     tried = max(permutations // 50, 1)
     began, used = time.perf_counter(), time.process_time()
     for _ in range(tried):
         order = rng.permutation(labels)
         for channel in values.T:
             stats.f_oneway(*(channel[order == k] for k in range(10)))
-    times = permutations * sum(channels) / (tried * part)
-    alone = f"a loop over f_oneway, times {times:.0f}"
-    seconds[alone] = (time.perf_counter() - began) * times
-    busy[alone] = (time.process_time() - used) * times
+    times = permutations * sum(channels) / (tried * timed_channels)
+    loop = f"a loop over f_oneway, times {times:.0f}"
+    seconds[loop] = (time.perf_counter() - began) * times
+    busy[loop] = (time.process_time() - used) * times
     print(f"{images} images, {sum(channels)} channels, {permutations} permutations")
-    # On a machine with other work, what the cores were busy for says more than what a clock says.
+    # On a machine with other work, CPU time is more reliable than wall-clock time.
     for name, taken in seconds.items():
-        print(f"{name:36} {taken:9.1f} s, cores busy for {busy[name]:9.1f} s")
-    ratios = [found[alone] / found["permuted_channel_effects"] for found in (seconds, busy)]
+        print(f"{name:36} {taken:9.1f} s, CPU time {busy[name]:9.1f} s")
+    ratios = [found[loop] / found["permuted_channel_effects"] for found in (seconds, busy)]
     print(
-        f"the loop takes {ratios[0]:.0f} times permuted_channel_effects; busy {ratios[1]:.0f} times"
+        f"the loop takes {ratios[0]:.0f} times as long as permuted_channel_effects, or "
+        f"{ratios[1]:.0f} times by CPU time"
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(f"peak resident memory, torch and all imports with it: {peak:.0f} MB")
+    print(f"peak resident memory, including torch and all imports: {peak:.0f} MB")
 
 
 if __name__ == "__main__":

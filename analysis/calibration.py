@@ -1,7 +1,7 @@
-"""Are the tests wrong as often as they say? python analysis/calibration.py --times 10.
+"""Measure false positive rates and coverage: python analysis/calibration.py --times 10.
 
-Runs the simulations of tests/statistics/calibration with more data sets each, and prints
-what they find as the table of docs/metrics.md.
+The script runs the simulations of tests/statistics/calibration with more data sets each, and prints
+the rates as the table of docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ TESTS = Path(__file__).parents[1] / "tests" / "statistics" / "calibration"
 
 
 def main(times: int = 10, out: Path = Path("calibration.csv")) -> None:
-    """Rates of false positives at 5 % and coverages of 95 % intervals, as tables.
+    """Measure the rates of false positives at 5% and the coverage of 95% intervals.
 
-    Each simulation tells by itself what it counts: a row is of one test, and of what it says there.
+    Each simulation logs its own rates; a row of the table is one rate of one simulation.
 
     Args:
-        times: how many times as many data sets as the tests draw.
-        out: the table, CSV; an older one is replaced. In Markdown it is printed.
+        times: factor for the number of data sets of each simulation.
+        out: CSV file for the table, which is replaced if it exists. The table is also printed as
+            Markdown.
     """
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.jsonl"
-        told = {
+        settings = {
             "ATTNSCOPE_CALIBRATION_TIMES": str(times),
             "ATTNSCOPE_CALIBRATION_FOUND": str(found),
         }
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", str(TESTS)]
-        # With more data sets a rate is known better than a test asks: a miss is told, not hidden.
-        code = subprocess.run(command, env=os.environ | told, check=False).returncode
+        # With more data sets the limits of the tests are narrower. A failure is reported below.
+        code = subprocess.run(command, env=os.environ | settings, check=False).returncode
         if not found.is_file():
             sys.exit("no simulation ran; install attnscope[test] and run this from a clone")
         table = pd.read_json(found, lines=True)
@@ -46,8 +47,11 @@ def main(times: int = 10, out: Path = Path("calibration.csv")) -> None:
     for row in table.to_dict("records"):
         simulation = row["test"].removeprefix("test_").replace("_", " ")
         what = f"{simulation}: {row['what']}"
-        print(f"| {what} | {100 * row['rate']:.1f} % | {row['data_sets']:,} |")
-    print(f"\n{out}: {len(table)} rates; " + ("all as asked" if code == 0 else "not all as asked"))
+        print(f"| {what} | {100 * row['rate']:.1f}% | {row['data_sets']:,} |")
+    print(
+        f"\n{out}: {len(table)} rates; "
+        + ("all within their limits" if code == 0 else "some outside their limits")
+    )
 
 
 if __name__ == "__main__":

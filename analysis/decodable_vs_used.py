@@ -1,7 +1,6 @@
-"""What do the gates know, and is it used? python analysis/decodable_vs_used.py RUN...
+"""Compare what is decodable with what is used: python analysis/decodable_vs_used.py RUN...
 
-Runs that differ in nothing but the seed are taken together. Interventions are made where a run
-lacks some.
+Runs that differ only in the seed are grouped. Missing interventions are run first.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
 from attnscope.plots import PLOTS, plots_of
-from attnscope.plots.subjects import Intervened, Seeds, TwoKinds
+from attnscope.plots.subjects import Intervened, SeedComparison, Seeds
 from attnscope.plots.usage import joint_of, usage_of
 from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
 from attnscope.recording.recording import Recording
@@ -30,50 +29,62 @@ from attnscope.statistics.seeds import expect_pairs
 def main(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional], out: Path = Path("decodable-vs-used")
 ) -> None:
-    """Tables (CSV), figures and one page.
+    """Write tables (CSV), figures and an HTML page.
 
     Args:
-        runs: with recordings of the test split; each has a folder name of its own.
-        out: a folder that must not exist.
+        runs: runs with recordings of the test split. Their folder names must differ.
+        out: output folder, which must not exist.
     """
-    if not runs or len({run.name for run in runs}) < len(runs):
-        raise InputError("give one or more runs, each with a folder name of its own")
+    names = [run.name for run in runs]
+    if not runs:
+        raise InputError("AS940", "no run is given; give the folders of one or more runs")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                "AS941",
+                f"{names.count(name)} runs have the folder name '{name}', but files are named "
+                "after runs; rename the folders",
+            )
     recordings = [Recording(run) for run in runs]
     kinds = statistics.group_by_kind(recordings)
     run_of = {r.folder: run for r, run in zip(recordings, runs, strict=True)}
     pairs = list(combinations(kinds, 2))
-    for a, b in pairs:  # before the hours that interventions take
+    for a, b in pairs:  # checked first, because interventions take hours
         expect_pairs(kinds[a], kinds[b])
     for recording in recordings:
-        older = outcomes_folder(recording.folder)
-        if recording.gates and older.exists() and find_outcomes(recording) is None:
-            raise InputError(f"{older} is of another recording; remove it to make it again")
+        existing = outcomes_folder(recording.folder)
+        if recording.gates and existing.exists() and find_outcomes(recording) is None:
+            raise InputError(
+                "AS942",
+                f"the interventions in {existing} belong to another recording than "
+                f"{recording.folder}; remove them, and they are run again",
+            )
     with new_folder(out) as folder:
         drawings = {}
         for kind, seeds in kinds.items():
-            made, tables = [], []
+            of_seeds, tables = [], []
             for recording in seeds if seeds[0].gates else ():
                 run = run_of[recording.folder]
                 outcomes = find_outcomes(recording)
-                if outcomes is None or is_cut_short(outcomes):
+                if outcomes is None or is_incomplete(outcomes):
                     others = [run_of[other.folder] for other in seeds if other is not recording]
                     outcomes = intervene(run, others, recording)
-                made.append(outcomes)
+                of_seeds.append(outcomes)
                 usage = pd.concat([usage_of(outcomes), joint_of(outcomes)], ignore_index=True)
                 tables.append(usage)
                 write_bytes(folder / f"{run.name}-usage.csv", usage.to_csv(index=False).encode())
                 for plot in plots_of(Intervened):
                     drawings[f"{run.name}-{plot.name}"] = plot.make(Intervened(recording, outcomes))
-            if len(made) > 1:
+            if len(of_seeds) > 1:
                 name = f"{kind}-usage_over_seeds"
-                drawings[name] = PLOTS["seed_usage"].make(Seeds(kind, seeds, made))
+                drawings[name] = PLOTS["seed_usage"].make(Seeds(kind, seeds, of_seeds))
                 table = statistics.usage_over_seeds(tables)
                 write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
         for a, b in pairs:
             table = statistics.compare_seeds(kinds[a], kinds[b])
             write_bytes(folder / f"{a}-{b}.csv", table.to_csv(index=False).encode())
             drawings[f"{a}-{b}"] = PLOTS["seed_differences"].make(
-                TwoKinds((a, b), kinds[a], kinds[b])
+                SeedComparison((a, b), kinds[a], kinds[b])
             )
         write_drawings(drawings, folder)
         write_report(list(runs), folder / "report.html")
@@ -82,19 +93,19 @@ def main(
     print(f"{out}: {len(drawings)} figures, tables, report.html")
 
 
-def is_cut_short(outcomes: Outcomes) -> bool:
-    """Whether an interruption left out what the page is made of."""
+def is_incomplete(outcomes: Outcomes) -> bool:
+    """Return whether tables that the page needs are missing, after an interruption."""
     return outcomes.replacement is None or not {"decoding", "effects"} <= set(outcomes.tables)
 
 
 def intervene(run: Path, seeds: list[Path], recording: Recording) -> Outcomes:
-    """Runs the command, and reads what it wrote."""
+    """Run ``attnscope intervene`` and return the outcomes that it wrote."""
     command = [sys.executable, "-m", "attnscope", "intervene", str(run)]
     if seeds:
         command += ["--seed-runs", *map(str, seeds)]
     subprocess.run(command, check=True)
     outcomes = find_outcomes(recording)
-    assert outcomes is not None  # they were just written
+    assert outcomes is not None  # the command has just written them
     return outcomes
 
 

@@ -1,15 +1,15 @@
-"""Record a SHA-256 of everything attnscope computes, so that a change of the code can be checked.
+"""Record a SHA-256 of everything that attnscope computes, to check a change of the code.
 
     python analysis/digests.py record before.json --package OLD/src --images data/cifar10-jpeg
     python analysis/digests.py record after.json --images data/cifar10-jpeg
     python analysis/digests.py compare before.json after.json
 
-Digests depend on the machine and on the versions of its libraries: record both sides on one
-machine. What is compared: the weights after a short float32 training of each recipe, every array
-and row of several recordings, every frame of `attnscope.statistics`, interventions, folded
-networks, the gates found in some networks of timm, and each figure with its pixels and its caption.
+Digests depend on the machine and on the versions of its libraries, so record both files on one
+machine. The script compares the weights after a short float32 run of each recipe, every array and
+row of several recordings, every table of `attnscope.statistics`, interventions, folded networks,
+the gates found in some networks of timm, and the pixels and caption of each figure.
 
-It has more than 400 lines since it names every command and every statistic once, with arguments.
+It has more than 400 lines because it calls every command and every statistic, with arguments.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ _NETWORKS = ("seresnet18", "efficientnet_b0", "skresnet18", "resnest14d", "ecare
 _SPEED = re.compile(
     r"[\d.,]+ minutes at [\d.,]+ images per second|\d\.\d+\.\d+(\+\w+)?|[0-9a-f]{64}"
 )
-"""What a caption says that differs from run to run, and versions and hashes."""
+"""Parts of a caption that differ from run to run: speeds, versions and hashes."""
 _PERMUTATIONS = 50
 _TRAIN_IMAGES, _TEST_IMAGES = 20, 10
-"""Of each of the ten classes: 300 images in all."""
+"""Number of images of each of the ten classes: 300 images in total."""
 _VOLATILE = frozenset(
     """
     seconds seconds_per_step images_per_second torch attnscope data data_root device
     speed threads run weights_sha256 folded_from source id format
     """.split()  # noqa: SIM905
 )
-"""Keys of JSON files and columns of tables that differ from run to run, or name a place."""
+"""Keys of JSON files and columns of tables that differ from run to run, or contain paths."""
 _OWN_NETWORK = """
 import torch
 from torch import nn
@@ -82,15 +82,15 @@ def network():
 
 @dataclass(frozen=True)
 class Record:
-    """Write the digests of what one copy of the package computes."""
+    """Write the digests of everything that one copy of the package computes."""
 
     out: Annotated[Path, tyro.conf.Positional]
     """JSON file to write."""
     package: Path = Path(__file__).parents[1] / "src"
-    """Folder that holds the package ``attnscope``."""
+    """Folder that contains the package ``attnscope``."""
     images: Path | None = None
-    """Image folder with train/CLASS/ and test/CLASS/, of which 300 images are taken; none of its
-    digests are recorded where it is left out."""
+    """Image folder with train/CLASS/ and test/CLASS/, of which 300 images are used. Default: the
+    digests that need it are left out."""
 
     def __call__(self) -> int:
         with tempfile.TemporaryDirectory() as work:
@@ -112,7 +112,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Compare:
-    """Say which digests of two files differ; exit code 1 where any does."""
+    """Print which digests of two files differ; the exit code is 1 if any do."""
 
     before: Annotated[Path, tyro.conf.Positional]
     after: Annotated[Path, tyro.conf.Positional]
@@ -126,8 +126,8 @@ class Compare:
             print(f"{subject:12} {equal:5} of {len(names):5} equal")
         different = sorted(n for n in {*before, *after} if before.get(n) != after.get(n))
         for name in different:
-            what = "differs" if name in before and name in after else "is new"
-            print(f"  {name} {'is gone' if name not in after else what}")
+            change = "differs" if name in before and name in after else "is new"
+            print(f"  {name} {'is missing' if name not in after else change}")
         return int(bool(different))
 
 
@@ -161,7 +161,7 @@ def copy_some(images: Path, to: Path) -> None:
 
 
 def recipes() -> Iterator[tuple[str, str]]:
-    """The weights after one epoch of each recipe on digits, in float32."""
+    """Yield the weights after one epoch of each recipe on digits, in float32."""
     for name, options in _RECIPES.items():
         run = Path("runs") / name
         width = [] if name == "cnn" else ["--width", "16"]
@@ -175,7 +175,7 @@ def recipes() -> Iterator[tuple[str, str]]:
 
 
 def jpeg_copy() -> Iterator[tuple[str, str]]:
-    """All that is computed of three runs on 300 images, with and without interventions."""
+    """Yield everything that is computed for runs on 300 images, with interventions."""
     if not Path("images").is_dir():
         return
     runs = {name: Path("runs") / name for name in ("cbam-0", "cbam-1", "se-0", "se-1")}
@@ -216,7 +216,7 @@ def jpeg_copy() -> Iterator[tuple[str, str]]:
     yield from pixels("figures/seeds", Path("seeds"))
     attnscope("report", *runs.values(), "--out", "report.html")
     page = Path("report.html").read_text(encoding="utf-8")
-    # Pictures are compared above; what remains are titles, captions, tables.
+    # Figures are compared above. Titles, captions and tables remain.
     page = re.sub(r"base64,[^\"]+", "", page).replace(str(Path.cwd()), "")
     page = _SPEED.sub("", page)
     yield "report/page", of_bytes(page.encode())
@@ -225,7 +225,7 @@ def jpeg_copy() -> Iterator[tuple[str, str]]:
 
 
 def own_network() -> Iterator[tuple[str, str]]:
-    """What is recorded of a network that the package did not make."""
+    """Yield the recording of a network that the package did not build."""
     Path("own.py").write_text(_OWN_NETWORK)
     data = "folder:images" if Path("images").is_dir() else "digits"
     attnscope("capture", "--model", "own:network", "--data", data, "--out", "own-recording")
@@ -237,7 +237,7 @@ def own_network() -> Iterator[tuple[str, str]]:
 
 
 def found_gates() -> Iterator[tuple[str, str]]:
-    """The gates of some networks of timm, and why other activations are none."""
+    """Yield the gates of some networks of timm, and why other activations are not gates."""
     makers = (
         f"def {name}():\n    torch.manual_seed(0)\n    return timm.create_model('{name}')\n"
         for name in _NETWORKS
@@ -251,7 +251,7 @@ def found_gates() -> Iterator[tuple[str, str]]:
 
 
 def dashboard_pages() -> Iterator[tuple[str, str]]:
-    """The titles of the dashboard's pages."""
+    """Yield the titles of the dashboard's pages."""
     import attnscope
 
     root = Path(attnscope.__file__).parents[2]
@@ -261,7 +261,7 @@ def dashboard_pages() -> Iterator[tuple[str, str]]:
 
 
 def attnscope(*arguments: object) -> str:
-    """Run one command of the package; its standard output."""
+    """Run one command of the package, and return its standard output."""
     done = subprocess.run(
         [sys.executable, "-m", "attnscope", *map(str, arguments)],
         capture_output=True,
@@ -274,7 +274,7 @@ def attnscope(*arguments: object) -> str:
 
 
 def recording_digests(name: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """Every array of every shard, the rows, and what the manifest says of gates and layers."""
+    """Yield every array of every shard, the rows, and the gates and layers of the manifest."""
     for shard in sorted((folder / "shards").iterdir()):
         yield from tensors(f"arrays/{name}/{shard.name}", shard / "arrays.safetensors")
         rows = pd.read_parquet(shard / "rows.parquet")
@@ -285,7 +285,7 @@ def recording_digests(name: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def frames(cbam_0: Path, cbam_1: Path, se_0: Path, se_1: Path) -> Iterator[tuple[str, str]]:
-    """Every function of `attnscope.statistics`, each with its usual arguments."""
+    """Yield the result of every function of `attnscope.statistics`, with usual arguments."""
     from attnscope import Moments, Recording, statistics
 
     a, a2, b, b2 = (Recording(run) for run in (cbam_0, cbam_1, se_0, se_1))
@@ -383,14 +383,14 @@ def frames(cbam_0: Path, cbam_1: Path, se_0: Path, se_1: Path) -> Iterator[tuple
     for name, variants in calls.items():
         for number, call in enumerate(variants):
             yield f"statistics/{name}/{number}", of_value(call())
-    # A statistic that this script does not know is not silently left out.
-    known = set(statistics.__all__) - {"STATISTICS", "statistic"}  # how others register theirs
+    # A statistic that this script does not call is not left out silently.
+    known = set(statistics.__all__) - {"STATISTICS", "statistic"}  # the registry
     for name in sorted(known - calls.keys()):
         yield f"statistics/{name}", "not called by this script"
 
 
 def pixels(name: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """The pixels of each PNG file of a folder; of a PDF file its name alone."""
+    """Yield the pixels of each PNG file of a folder; for a PDF file only its name."""
     from PIL import Image
 
     for file in sorted(folder.iterdir()):
@@ -402,7 +402,7 @@ def pixels(name: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def tensors(name: str, file: Path) -> Iterator[tuple[str, str]]:
-    """Each tensor of a safetensors file, with its type and shape."""
+    """Yield each tensor of a safetensors file, with its type and shape."""
     from safetensors.numpy import load_file
 
     for key, value in sorted(load_file(file).items()):
@@ -411,7 +411,7 @@ def tensors(name: str, file: Path) -> Iterator[tuple[str, str]]:
 
 
 def of_file(file: Path) -> str:
-    """A JSON or CSV file without what differs from run to run; any other file as it is."""
+    """Return the digest of a file; parts of tables that differ from run to run are left out."""
     if file.suffix == ".json":
         return of_value(json.loads(file.read_text(encoding="utf-8")))
     if file.suffix == ".csv":
@@ -422,7 +422,7 @@ def of_file(file: Path) -> str:
 
 
 def of_value(value: Any) -> str:
-    """A frame, an array, or anything that JSON holds; of a tuple the first item counts."""
+    """Return the digest of a table, an array, a JSON value, or the first item of a tuple."""
     if isinstance(value, tuple):
         return of_value(value[0])
     if isinstance(value, pd.DataFrame):
@@ -433,18 +433,18 @@ def of_value(value: Any) -> str:
 
 
 def of_frame(frame: pd.DataFrame) -> str:
-    """Columns, index and values, to the last digit."""
+    """Return the digest of columns, index and values, to the last digit."""
     stable = frame.drop(columns=[c for c in frame.columns if c in _VOLATILE])
     return of_text(stable.to_csv(float_format="%.17g"))
 
 
 def of_text(text: str) -> str:
-    """Of a text in UTF-8."""
+    """Return the digest of a text in UTF-8."""
     return of_bytes(text.encode())
 
 
 def of_bytes(content: bytes) -> str:
-    """SHA-256 in hexadecimal, of which sixteen digits tell enough."""
+    """Return the first sixteen hexadecimal digits of the SHA-256."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 

@@ -1,8 +1,8 @@
-"""A linear SVM on what a network already sees: python analysis/features_svm.py folder:PATH.
+"""Fit a linear SVM to the features of a network: python analysis/features_svm.py folder:PATH.
 
-The network is frozen and its classifier unused; scikit-learn fits a support vector machine to the
-pooled features of the last layer. The penalty is chosen on the validation split; the test split is
-looked at once.
+The network is frozen and its classifier is not used. scikit-learn fits a support vector machine to
+the pooled features of the last layer. The penalty is chosen on the validation split; the test split
+is used once.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ def main(
 
     Args:
         data: digits, cifar10, cifar100, folder:PATH or another registered source.
-        run: a run whose network is used; otherwise one with weights is built.
+        run: a run whose network is used. Default: a network is built from model and weights.
         model: resnet18, resnet34, resnet50, resnet101 or resnet152.
         weights: imagenet (torchvision downloads them), or a file.
-        image_size: pixels. Default: the run's, or 224, cut from 256.
+        image_size: height and width of the images in pixels. Default: those of the run, or else
+            224, cropped from 256.
     """
     if run is not None:
         network = Run(run).model()
@@ -61,13 +62,13 @@ def main(
     network = network.to(device).eval()
     images = load_data(data, image_size=image_size, resize=resize)
 
-    def features(part: LabeledImages) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def features(split: LabeledImages) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         with torch.inference_mode():
-            seen = [
+            found = [
                 network(images.normalization.apply(x.to(device))).cpu()
-                for x, _ in batches(part.center_crop(images.image_size), 64)
+                for x, _ in batches(split.center_crop(images.image_size), 64)
             ]
-        return torch.cat(seen).numpy(), part.labels.numpy()
+        return torch.cat(found).numpy(), split.labels.numpy()
 
     x, y = features(images.train)
     held_out = features(images.validation)

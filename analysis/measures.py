@@ -1,7 +1,7 @@
-"""What recordings alone can tell, as tables: python analysis/measures.py RUN...
+"""Write tables of the statistics that need only recordings: python analysis/measures.py RUN...
 
-docs/metrics.md says what each number is. What a linear probe reads from each gate is decoding.csv
-of ``attnscope intervene``, beside all that needs the network.
+docs/metrics.md defines each number. ``attnscope intervene`` writes the results of the linear probe
+(decoding.csv) and of everything that needs the network.
 """
 
 from __future__ import annotations
@@ -28,30 +28,38 @@ def main(
     out: Path = Path("measures"),
     permutations: int = 1000,
 ) -> None:
-    """Tables (CSV) of each run, and of pairs of runs.
+    """Write tables (CSV) of each run and of pairs of runs.
 
     Args:
-        runs: with recordings of the same images; each has a folder name of its own.
-        out: a folder that must not exist.
-        permutations: orders of the labels, where a null is made of them.
+        runs: runs with recordings of the same images. Their folder names must differ.
+        out: output folder, which must not exist.
+        permutations: number of permutations of the labels in permutation tests.
     """
-    if not runs or len({run.name for run in runs}) < len(runs):
-        raise InputError("give one or more runs, each with a folder name of its own")
+    names = [run.name for run in runs]
+    if not runs:
+        raise InputError("AS940", "no run is given; give the folders of one or more runs")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                "AS941",
+                f"{names.count(name)} runs have the folder name '{name}', but tables are named "
+                "after runs; rename the folders",
+            )
     recordings = {run.name: open_recording(run) for run in runs}
     with new_folder(out) as folder:
         for name, recording in recordings.items():
             for table, frame in of_one(recording, permutations).items():
                 write(folder / f"{name}-{table}.csv", frame)
-            print(f"{name}: measured")
+            print(f"{name}: done")
         for table, frame in of_pairs(recordings, permutations).items():
             write(folder / f"{table}.csv", frame)
     print(f"{out}: tables of {len(runs)} runs")
 
 
 def of_one(recording: Recording, permutations: int) -> dict[str, pd.DataFrame]:
-    """By name: classes, and where there are gates, what each of them does."""
+    """Return the tables of one run by name: of its classes and, if it has any, of its gates."""
     classes = statistics.class_metrics(recording)
-    classes["calibration_error"] = statistics.calibration_error(recording)  # of all classes
+    classes["calibration_error"] = statistics.calibration_error(recording)  # over all classes
     found = {"classes": classes}
     if not recording.gates:
         return found
@@ -73,7 +81,7 @@ def of_one(recording: Recording, permutations: int) -> dict[str, pd.DataFrame]:
 
 
 def of_channels(recording: Recording, gate: str, permutations: int) -> dict[str, pd.DataFrame]:
-    """Of one channel gate, by name: its profile, its channels, their states, and its classes."""
+    """Return the tables of one channel gate by name: profiles, channels, states, distances."""
     selectivity = statistics.class_selectivity(recording, gate, permutations)
     permuted = statistics.permuted_channel_effects(recording, gate, permutations)
     effects = statistics.channel_effects(recording, gate)
@@ -92,12 +100,12 @@ def of_channels(recording: Recording, gate: str, permutations: int) -> dict[str,
 
 
 def summary_of(channels: pd.DataFrame) -> pd.DataFrame:
-    """One row a gate: how many of its channels know the class, after correction over the gate."""
-    known = channels.assign(
+    """Count the channels of each gate that depend on the class, corrected over its channels."""
+    tested = channels.assign(
         selective=significant(channels["p_max_selectivity"]),
         differs=significant(channels["p_max_effect"]),
     )
-    return known.groupby("gate", sort=False, as_index=False).agg(
+    return tested.groupby("gate", sort=False, as_index=False).agg(
         channels=("channel", "size"),
         constant=("constant", "sum"),
         selective=("selective", "sum"),
@@ -110,22 +118,22 @@ def summary_of(channels: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_pairs(recordings: dict[str, Recording], permutations: int) -> dict[str, pd.DataFrame]:
-    """By name: likeness of gates, and of the order of classes; of each pair that shares gates."""
-    alike, geometry = [], []
+    """Return tables by name, over pairs of runs that share gates: their gates and geometry."""
+    similarity, geometry = [], []
     for (a, first), (b, second) in combinations(recordings.items(), 2):
         shared = {gate.name for gate in first.gates} & {gate.name for gate in second.gates}
         if not shared:
             continue
-        alike.append(statistics.compare_gates(first, second).assign(first=a, second=b))
+        similarity.append(statistics.compare_gates(first, second).assign(first=a, second=b))
         if any(gate.name in shared for gate in first.gates_with(PER_CHANNEL)):
             frame = statistics.compare_geometry(first, second, permutations)
             geometry.append(frame.assign(first=a, second=b))
-    tables = {"pairs_gates": alike, "pairs_geometry": geometry}
+    tables = {"pairs_gates": similarity, "pairs_geometry": geometry}
     return {name: pd.concat(frames, ignore_index=True) for name, frames in tables.items() if frames}
 
 
 def write(file: Path, table: pd.DataFrame) -> None:
-    """As CSV."""
+    """Write a table as CSV."""
     write_bytes(file, table.to_csv(index=False, float_format="%.6g").encode())
 
 

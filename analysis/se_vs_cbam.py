@@ -1,4 +1,4 @@
-"""Do two networks differ, class by class? python analysis/se_vs_cbam.py RUN_SE RUN_CBAM."""
+"""Compare two networks class by class: python analysis/se_vs_cbam.py RUN_SE RUN_CBAM."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated
 import tyro
 
 from attnscope import statistics
+from attnscope.comparison import Comparison
 from attnscope.errors import InputError
-from attnscope.files import write_bytes
-from attnscope.plots import per_class_accuracy
-from attnscope.plots.subjects import Pair
+from attnscope.files import refuse_existing, write_bytes
+from attnscope.plots.builtin import per_class_accuracy
 from attnscope.recording.recording import Recording
 from attnscope.report import write_comparison, write_report
 
@@ -22,17 +22,16 @@ def main(
     second: Annotated[Path, tyro.conf.Positional],
     out: Path = Path("se-vs-cbam"),
 ) -> None:
-    """Compare two runs on the same images: tables (CSV), figures and a report.
+    """Compare two runs on the same images, and write tables (CSV), figures and a report.
 
     Args:
         first: a run with a recording, or a recording.
-        second: another, of the same images.
-        out: where the comparison goes; it must not exist.
+        second: another one, of the same images.
+        out: output folder, which must not exist.
     """
-    if out.exists():
-        raise InputError(f"{out} exists already; take another folder with --out or remove it")
+    refuse_existing(out)
     a, b = Recording(first), Recording(second)
-    accuracy = per_class_accuracy.compute(Pair(a, b))
+    accuracy = per_class_accuracy.compute(Comparison(a, b))
     tables = {
         "accuracy": accuracy.comparison,
         "profiles": statistics.compare_profiles(a, b),

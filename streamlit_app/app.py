@@ -1,4 +1,4 @@
-"""The dashboard: ``attnscope dashboard FOLDER``, or ``streamlit run app.py -- FOLDER``."""
+"""The dashboard: ``attnscope dashboard FOLDER`` or ``streamlit run app.py -- FOLDER``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from widgets import literal
 
 from attnscope.errors import InputError
 
-# The icon is a file, because Streamlit's own icons for this place come from another server.
+# The icon is a file because Streamlit loads its own page icons from another server.
 st.set_page_config("attnscope", Path(__file__).parent / "icon.png", layout="wide")
 page = st.navigation(
     {
@@ -20,7 +20,7 @@ page = st.navigation(
             st.Page("views/maps.py", title="Spatial maps", icon=":material/grid_on:"),
             st.Page("views/usage.py", title="Decodable and used", icon=":material/science:"),
             st.Page("views/confusion.py", title="Confusion matrix", icon=":material/apps:"),
-            st.Page("views/mistakes.py", title="Misclassified", icon=":material/error:"),
+            st.Page("views/mistakes.py", title="Misclassified images", icon=":material/error:"),
             st.Page("views/figures.py", title="All figures", icon=":material/photo_library:"),
         ],
         "Two networks": [
@@ -31,9 +31,10 @@ page = st.navigation(
 try:
     found, broken = runs()
     with st.sidebar:
-        # The label is checked against what was found below the folder: no URL opens another path.
+        # Only recordings found in the folder are options, so that no URL can open another path.
         st.selectbox("Recording", list(found), key="run", bind="query-params")
-        st.caption(f"{len(found)} in {literal(folder().name)}")
+        noun = "recording" if len(found) == 1 else "recordings"
+        st.caption(f"{len(found)} {noun} in {literal(folder().name)}")
         for line in broken:
             st.warning(literal(line))
     if found:

@@ -1,7 +1,7 @@
-"""The recordings folder and everything that is remembered between two runs of a page.
+"""The recordings in the folder, and cached statistics and figures.
 
-What is remembered is keyed by the content of a recording's manifest, which holds the hashes of its
-files: a run that was captured again is seen at the next click.
+Cache keys contain the hash of a recording's manifest, which in turn contains the hashes of its
+files. A recording that was made again is therefore read again at the next click.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from attnscope.errors import InputError
 from attnscope.kinds import MAP
 from attnscope.layout import ABOUT, MANIFEST, RECORDINGS
 from attnscope.plots import PLOTS, Drawing, subjects
-from attnscope.plots.subjects import Pair
+from attnscope.plots.subjects import Comparison
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
 from attnscope.plots.usage import usage_of
@@ -33,31 +33,33 @@ from attnscope.recording.recording import Recording, find_recordings
 
 @dataclass(frozen=True)
 class Run:
-    """One recording as the dashboard knows it."""
+    """One recording in the dashboard."""
 
     label: str
-    """Its place below the folder, without the word ``recordings``: ``cifar10-cbam/test``."""
+    """Its path in the folder, without ``recordings``: ``cifar10-cbam/test``."""
     key: str
     """Its path and the SHA-256 of its manifest."""
     recording: Recording
 
 
 def folder() -> Path:
-    """The folder on the command line, after ``--``; nothing outside it is ever opened.
+    """Return the folder on the command line, after ``--``. Nothing outside it is opened.
 
     Raises:
-        InputError: none was given.
+        InputError: there is none.
     """
     if len(sys.argv) < 2:
-        raise InputError("no folder was given; start with attnscope dashboard FOLDER")
+        raise InputError(
+            "AS970", "no folder is given; start the dashboard with: attnscope dashboard FOLDER"
+        )
     return Path(sys.argv[1])
 
 
 def runs() -> tuple[dict[str, Run], list[str]]:
-    """The recordings by label, and one line for each that cannot be read.
+    """Return the recordings by label, and one line for each that cannot be read.
 
     Raises:
-        InputError: there is no recording.
+        InputError: the folder contains no recording.
     """
     root = folder()
     manifests = [path / MANIFEST for path in find_recordings(root)]
@@ -65,13 +67,13 @@ def runs() -> tuple[dict[str, Run], list[str]]:
     return _open(root, tuple(zip(map(str, manifests), hashes, strict=True)))
 
 
-@st.cache_resource(show_spinner="Opening the recordings", max_entries=8)
+@st.cache_resource(show_spinner="Opening recordings", max_entries=8)
 def _open(root: Path, manifests: tuple[tuple[str, str], ...]) -> tuple[dict[str, Run], list[str]]:
     found, broken = [], []
     for file, _ in manifests:
         try:
             found.append(Recording(Path(file).parent))
-        except InputError as error:  # one that is cut off must not hide the others
+        except InputError as error:  # a damaged recording must not hide the others
             broken.append(str(error))
     hashes = {str(Path(file).parent): content for file, content in manifests}
     opened = {}
@@ -90,131 +92,126 @@ def _key(run: Run) -> str:
     return run.key
 
 
-# ------------------------------------------------------------------------------------- statistics
-
-_remember = st.cache_data(
-    show_spinner="Computing", show_time=True, max_entries=200, hash_funcs={Run: _key}
+_cached = st.cache_data(
+    show_spinner="Computing statistics", show_time=True, max_entries=200, hash_funcs={Run: _key}
 )
 
 
-@_remember
+@_cached
 def class_metrics(run: Run) -> pd.DataFrame:
     """``statistics.class_metrics``"""
     return statistics.class_metrics(run.recording)
 
 
-@_remember
+@_cached
 def confusion_matrix(run: Run) -> pd.DataFrame:
     """``statistics.confusion_matrix``"""
     return statistics.confusion_matrix(run.recording)
 
 
-@_remember
+@_cached
 def calibration(run: Run) -> pd.DataFrame:
     """``statistics.calibration``"""
     return statistics.calibration(run.recording)
 
 
-@_remember
+@_cached
 def calibration_error(run: Run) -> float:
     """``statistics.calibration_error``"""
     return statistics.calibration_error(run.recording)
 
 
-@_remember
+@_cached
 def confidence(run: Run) -> NDArray[np.float64]:
-    """The softmax probability of the predicted class, ``(N,)``."""
+    """Return the softmax probability of the predicted class, ``(images,)``."""
     top: NDArray[np.float64] = run.recording.probabilities.max(1)
     return top
 
 
-@_remember
+@_cached
 def misclassified(run: Run) -> pd.DataFrame:
     """``statistics.misclassified``"""
     return statistics.misclassified(run.recording)
 
 
-@_remember
+@_cached
 def class_profiles(run: Run, gate: str) -> pd.DataFrame:
     """``statistics.class_profiles``"""
     return statistics.class_profiles(run.recording, gate)
 
 
-@_remember
+@_cached
 def channel_effects(run: Run, gate: str) -> pd.DataFrame:
     """``statistics.channel_effects``"""
     return statistics.channel_effects(run.recording, gate)
 
 
-@_remember
+@_cached
 def gate_profiles(run: Run) -> pd.DataFrame:
     """``statistics.gate_profiles``"""
     return statistics.gate_profiles(run.recording)
 
 
-@_remember
+@_cached
 def gate_state(run: Run) -> pd.DataFrame:
     """``statistics.gate_state``"""
     return statistics.gate_state(run.recording)
 
 
-@_remember
+@_cached
 def class_mean_maps(run: Run, gate: str) -> NDArray[np.float64]:
     """``statistics.class_mean_maps``"""
     return statistics.class_mean_maps(run.recording, gate)
 
 
-@_remember
+@_cached
 def class_mean_grad_cam(run: Run) -> NDArray[np.float64]:
-    """``statistics.class_mean_grad_cam`` of the predicted class."""
+    """``statistics.class_mean_grad_cam`` for the predicted class"""
     return statistics.class_mean_grad_cam(run.recording)
 
 
-@_remember
+@_cached
 def agreement_summary(run: Run) -> pd.DataFrame:
-    """``statistics.agreement_summary`` with the Grad-CAM of the predicted class."""
+    """``statistics.agreement_summary`` with Grad-CAM for the predicted class"""
     return statistics.agreement_summary(run.recording)
 
 
-@_remember
+@_cached
 def compare_accuracy(a: Run, b: Run) -> pd.DataFrame:
     """``statistics.compare_accuracy``"""
     return statistics.compare_accuracy(a.recording, b.recording)
 
 
-@_remember
+@_cached
 def compare_profiles(a: Run, b: Run) -> pd.DataFrame:
     """``statistics.compare_profiles``"""
     return statistics.compare_profiles(a.recording, b.recording)
 
 
-@_remember
+@_cached
 def compare_class_order(a: Run, b: Run) -> pd.DataFrame:
     """``statistics.compare_class_order``"""
     return statistics.compare_class_order(a.recording, b.recording)
 
 
-@_remember
+@_cached
 def compare_grad_cam(a: Run, b: Run) -> pd.DataFrame:
-    """``statistics.compare_grad_cam`` of the predicted class."""
+    """``statistics.compare_grad_cam`` for the predicted class"""
     return statistics.compare_grad_cam(a.recording, b.recording)
-
-
-# ---------------------------------------------------------------------------------- interventions
 
 
 @dataclass(frozen=True)
 class Intervened:
-    """What interventions found out about the network of a recording."""
+    """A recording with the outcomes of interventions on its network."""
 
     run: Run
     key: str
-    """That of the run, and a SHA-256 of when each file was last written."""
+    """Key of the run, and a SHA-256 of the modification times of the files."""
     outcomes: Outcomes
 
 
 def interventions(run: Run) -> Intervened | None:
-    """Those on a recording as it is now; None where there are none below the folder.
+    """Return the interventions on the present recording; None if the folder contains none.
 
     Raises:
         InputError: they cannot be read.
@@ -222,43 +219,43 @@ def interventions(run: Run) -> Intervened | None:
     about = (outcomes_folder(run.recording.folder) / ABOUT).resolve()
     if not about.is_relative_to(folder().resolve()) or not about.is_file():
         return None
-    # Before they are read: what is written in between is then read again.
+    # The key is made before reading, so that files written in between are read again next time.
     files = sorted((file.name, file.stat().st_mtime_ns) for file in about.parent.iterdir())
     key = f"{run.key} {hashlib.sha256(repr(files).encode()).hexdigest()}"
     outcomes = find_outcomes(run.recording)
     return None if outcomes is None else Intervened(run, key, outcomes)
 
 
-def _made_key(made: Intervened) -> str:
-    return made.key
+def _intervened_key(intervened: Intervened) -> str:
+    return intervened.key
 
 
-@st.cache_data(show_spinner="Computing", max_entries=20, hash_funcs={Intervened: _made_key})
-def gate_usage(made: Intervened) -> pd.DataFrame:
+@st.cache_data(
+    show_spinner="Computing statistics", max_entries=20, hash_funcs={Intervened: _intervened_key}
+)
+def gate_usage(intervened: Intervened) -> pd.DataFrame:
     """``statistics.gate_usage``
 
     Raises:
-        Unavailable: an experiment that it needs was not made.
+        Unavailable: an experiment that it needs is missing.
     """
-    return usage_of(made.outcomes)
+    return usage_of(intervened.outcomes)
 
-
-# ------------------------------------------------------------------------------ images and plots
 
 GRAD_CAM = "Grad-CAM"
-PICTURE = "picture"
+NO_OVERLAY = "none"
 Shown = tuple[list[bytes], str]
-"""The figures of a plot as PNG, with its caption (plain text, not markdown)."""
+"""The figures of a plot as PNG, and its caption (plain text, not Markdown)."""
 
 
 def overlays(run: Run) -> list[str]:
-    """What a gallery can show: the pictures, Grad-CAM over them, or a spatial gate over them."""
+    """Return what can be drawn over images: nothing, Grad-CAM or a spatial gate."""
     cam = [GRAD_CAM] if run.recording.grad_cam_layers else []
-    return [PICTURE, *cam, *(gate.name for gate in run.recording.gates_with(MAP))]
+    return [NO_OVERLAY, *cam, *(gate.name for gate in run.recording.gates_with(MAP))]
 
 
 def heat(run: Run, row: int, source: str) -> NDArray[Any]:
-    """One image's map ``(h, w)``: a spatial gate, or Grad-CAM after the ReLU."""
+    """Return a map of one image, ``(height, width)``: a spatial gate, or Grad-CAM after ReLU."""
     rows = slice(row, row + 1)
     if source == GRAD_CAM:
         signed: NDArray[Any] = run.recording.grad_cam(rows=rows)[0]
@@ -267,43 +264,46 @@ def heat(run: Run, row: int, source: str) -> NDArray[Any]:
     return values
 
 
-_draw = st.cache_data(show_spinner="Drawing", max_entries=64, hash_funcs={Run: _key})
+_draw = st.cache_data(show_spinner="Drawing figures", max_entries=64, hash_funcs={Run: _key})
 
 
 @st.cache_data(show_spinner=False, max_entries=2000, hash_funcs={Run: _key})
-def picture(run: Run, row: int, source: str, low: float, high: float) -> bytes:
-    """Image ``row`` as PNG; with a map over it, on the scale from low to high."""
-    image = run.recording.image(row)
-    if source == PICTURE:
-        return layouts.enlarged(image)
+def image(run: Run, row: int, source: str, low: float, high: float) -> bytes:
+    """Return image ``row`` as PNG, with a map over it on the scale from ``low`` to ``high``."""
+    pixels = run.recording.image(row)
+    if source == NO_OVERLAY:
+        return layouts.enlarged(pixels)
     cmap = GRAD_CAM_MAP if source == GRAD_CAM else GATE_MAP
-    return layouts.overlay(image, heat(run, row, source), low, high, cmap)
+    return layouts.overlay(pixels, heat(run, row, source), low, high, cmap)
 
 
 @_draw
 def plot(run: Run, name: str) -> Shown:
-    """A plot of one recording.
+    """Draw a plot of one recording.
 
     Raises:
-        Unavailable: the recording cannot have it.
+        Unavailable: the recording lacks what the plot needs.
     """
     return _rendered(PLOTS.find(name).make(run.recording))
 
 
-@st.cache_data(show_spinner="Drawing", max_entries=20, hash_funcs={Intervened: _made_key})
-def usage_plot(made: Intervened, name: str) -> Shown:
-    """A plot of the interventions on one recording.
+@st.cache_data(
+    show_spinner="Drawing figures", max_entries=20, hash_funcs={Intervened: _intervened_key}
+)
+def usage_plot(intervened: Intervened, name: str) -> Shown:
+    """Draw a plot of the interventions on one recording.
 
     Raises:
-        Unavailable: an experiment that it needs was not made.
+        Unavailable: an experiment that the plot needs is missing.
     """
-    return _rendered(PLOTS.find(name).make(subjects.Intervened(made.run.recording, made.outcomes)))
+    subject = subjects.Intervened(intervened.run.recording, intervened.outcomes)
+    return _rendered(PLOTS.find(name).make(subject))
 
 
 @_draw
 def comparison(a: Run, b: Run, name: str) -> Shown:
-    """A plot of two recordings."""
-    return _rendered(PLOTS.find(name).make(Pair(a.recording, b.recording)))
+    """Draw a plot of two recordings."""
+    return _rendered(PLOTS.find(name).make(Comparison(a.recording, b.recording)))
 
 
 def _rendered(drawing: Drawing) -> Shown:
@@ -312,18 +312,19 @@ def _rendered(drawing: Drawing) -> Shown:
 
 @_draw
 def channels_png(run: Run, gate: str, by_effect: bool) -> bytes:
-    """Class × channel of one gate, by channel number or by omega squared."""
+    """Draw the mean gate of each class and channel, sorted by number or by omega squared."""
     order, ranked = None, "channel"
     if by_effect:
         effects = channel_effects(run, gate).sort_values("omega_squared", ascending=False)
-        order, ranked = [int(c) for c in effects["channel"]], "channel's rank by omega squared"
+        order = [int(c) for c in effects["channel"]]
+        ranked = "channel, in descending order of omega squared"
     info = run.recording.info(gate)
     return layouts.channels(class_profiles(run, gate), info.lo, info.hi, order, ranked)
 
 
 @_draw
 def class_maps_png(run: Run, classes: list[int], own_bounds: bool) -> bytes:
-    """The mean spatial gates and the mean Grad-CAM of some classes."""
+    """Draw the mean spatial gates and the mean Grad-CAM of some classes."""
     gates = run.recording.gates_with(MAP)
     means = {gate.name: class_mean_maps(run, gate.name)[classes] for gate in gates}
     columns = _gate_columns(run, means, own_bounds)
@@ -336,7 +337,7 @@ def class_maps_png(run: Run, classes: list[int], own_bounds: bool) -> bytes:
 
 @_draw
 def image_maps_png(run: Run, rows: list[int], own_bounds: bool) -> bytes:
-    """Some images, each with every spatial gate and its Grad-CAM."""
+    """Draw some images with their spatial gates and Grad-CAM."""
     recording = run.recording
     names = [gate.name for gate in recording.gates_with(MAP)]
     maps = {name: np.stack([heat(run, row, name) for row in rows]) for name in names}
@@ -354,7 +355,7 @@ def image_maps_png(run: Run, rows: list[int], own_bounds: bool) -> bytes:
 
 @_draw
 def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
-    """Some images with the Grad-CAM of two networks, each network on a scale of its own."""
+    """Draw some images with the Grad-CAM of two networks, each network on its own scale."""
     columns = []
     for run in (a, b):
         cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
@@ -372,7 +373,7 @@ def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
 def _gate_columns(
     run: Run, maps: dict[str, NDArray[Any]], own_bounds: bool
 ) -> list[layouts.Column]:
-    """One scale for all gates: their bounds, or the range of what is shown."""
+    """Return one column per gate, all on one scale: the bounds, or the range of the values."""
     if not maps:
         return []
     infos = [run.recording.info(name) for name in maps]
@@ -388,7 +389,7 @@ def _gate_columns(
 
 
 def _top(cams: NDArray[Any]) -> float:
-    """The upper end of a scale for Grad-CAM; 1 where all of it is zero, or there is none."""
+    """Return the upper end of a scale for Grad-CAM; 1 if all values are zero or missing."""
     finite = cams[np.isfinite(cams)]
     return float(finite.max(initial=0)) or 1.0
 

@@ -1,4 +1,4 @@
-"""Grids of what a reader has chosen, made of the pieces of ``attnscope.plots``; each is a PNG."""
+"""Grids of chosen images, maps and channels, drawn as PNG with functions of ``attnscope.plots``."""
 
 from __future__ import annotations
 
@@ -14,34 +14,38 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from attnscope.plots.channel_gates import draw, draw_differences
+from attnscope.plots.builtin.channel_gates import draw, draw_differences
 from attnscope.plots.images import draw_colorbar, draw_image, draw_map, draw_overlay
 from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, style
 from attnscope.plots.titles import with_drawn_names
 
 DPI = 144
-"""Twice the pixels that a page shows, so that letters are sharp on fine screens."""
+"""Dots per inch: more than the page shows, so that letters are sharp on high-resolution screens."""
 
-PICTURE = 192
-"""Least side of a picture in a gallery, in pixels: small ones are enlarged pixel for pixel here,
-because a browser would blur them."""
+MIN_SIDE = 192
+"""Smallest side of an image in a gallery, in pixels. Smaller images are enlarged here without
+interpolation because a browser would blur them."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of `map_grid`: a map for each of the rows."""
+    """One column of `map_grid`: one map per row."""
 
     title: str
     maps: NDArray[Any]
     low: float
     high: float
     grad_cam: bool
-    """It is Grad-CAM, and lies over the row's picture if there is one; else it is a gate."""
+    """Whether the maps are Grad-CAM, which is drawn over the images; otherwise they are gates."""
 
 
 def enlarged(image: NDArray[np.uint8]) -> bytes:
-    """A picture as PNG, pixel for pixel, no side below `PICTURE`."""
-    times = max(1, -(-PICTURE // min(image.shape[:2])))
+    """Return an image as PNG, enlarged without interpolation so that no side is below `MIN_SIDE`.
+
+    Args:
+        image: ``(height, width, 3)``.
+    """
+    times = max(1, -(-MIN_SIDE // min(image.shape[:2])))
     buffer = io.BytesIO()
     Image.fromarray(image.repeat(times, 0).repeat(times, 1)).save(buffer, "png")
     return buffer.getvalue()
@@ -50,9 +54,9 @@ def enlarged(image: NDArray[np.uint8]) -> bytes:
 def overlay(
     image: NDArray[np.uint8], heat: NDArray[Any], low: float, high: float, cmap: str
 ) -> bytes:
-    """A map over a picture, as large as `enlarged` would make the picture."""
+    """Return a map over an image as PNG, about as large as `enlarged` makes the image."""
     height, width = image.shape[:2]
-    scale = PICTURE / min(height, width) / DPI
+    scale = MIN_SIDE / min(height, width) / DPI
 
     def fill(figure: Figure) -> None:
         ax = figure.add_axes((0, 0, 1, 1))
@@ -64,7 +68,15 @@ def overlay(
 def channels(
     profiles: pd.DataFrame, low: float, high: float, order: Sequence[int] | None, ranked: str
 ) -> bytes:
-    """Mean gate of class × channel, and below it what sets the classes apart."""
+    """Draw the mean gate of each class and channel, and below it the differences of the classes.
+
+    Args:
+        profiles: of `attnscope.statistics.class_profiles`.
+        low: lower bound of the gate.
+        high: upper bound of the gate.
+        order: channels from left to right. None: by number.
+        ranked: label of the horizontal axis.
+    """
     profiles = with_drawn_names(profiles, list(dict.fromkeys(profiles["class"])))
     middle = profiles.groupby("channel")["mean"].transform("mean")
     limit = float(np.nanmax((profiles["mean"] - middle).abs(), initial=1e-6))
@@ -72,10 +84,10 @@ def channels(
 
     def fill(figure: Figure) -> None:
         top, bottom = figure.subplots(2, 1)
-        title = "Mean gate, on the scale of its bounds"
+        title = "Mean gate per class and channel (color scale: bounds of the gate)"
         draw(top, profiles, low=low, high=high, order=order, title=title)
         draw_colorbar(top, "gate", [top])
-        title = "The same minus the channel's mean over the classes, on the scale of the largest"
+        title = "Difference from the channel's mean over all classes"
         draw_differences(bottom, profiles, limit=limit, order=order, title=title)
         draw_colorbar(bottom, "difference", [bottom])
         bottom.set_xlabel(ranked)
@@ -84,16 +96,16 @@ def channels(
 
 
 def map_grid(
-    names: Sequence[str], pictures: Sequence[NDArray[np.uint8]], columns: Sequence[Column]
+    names: Sequence[str], images: Sequence[NDArray[np.uint8]], columns: Sequence[Column]
 ) -> bytes:
-    """A row for each name: the picture, when there are pictures, and a map of each column."""
-    shift = 1 if len(pictures) else 0
+    """Draw one row per name: the image, if images are given, and the map of each column."""
+    shift = 1 if len(images) else 0
 
     def draw_cell(ax: Axes, i: int, column: Column, title: str) -> None:
         heat, low, high = column.maps[i], column.low, column.high
         cmap = GRAD_CAM_MAP if column.grad_cam else GATE_MAP
         if column.grad_cam and shift:
-            draw_overlay(ax, pictures[i], heat, low=low, high=high, title=title, cmap=cmap)
+            draw_overlay(ax, images[i], heat, low=low, high=high, title=title, cmap=cmap)
         else:
             draw_map(ax, heat, low=low, high=high, title=title, cmap=cmap)
 
@@ -101,7 +113,7 @@ def map_grid(
         axes = figure.subplots(len(names), shift + len(columns), squeeze=False)
         for i, name in enumerate(names):
             if shift:
-                draw_image(axes[i, 0], pictures[i], title="" if i else "picture")
+                draw_image(axes[i, 0], images[i], title="" if i else "image")
             for j, column in enumerate(columns, start=shift):
                 draw_cell(axes[i, j], i, column, "" if i else column.title)
             axes[i, 0].set_ylabel(
@@ -116,9 +128,9 @@ def map_grid(
             beside = list(axes[:, (0 if j == cams[0] and not gates else j) : j + 1].flat)
             draw_colorbar(axes[0, j], "Grad-CAM", beside)
 
-    wide = shift + len(columns)
-    side = min(1.35, 11 / wide)
-    return _png(side * wide + 2.6, (side + 0.05) * len(names) + 0.3, fill)
+    count = shift + len(columns)
+    side = min(1.35, 11 / count)
+    return _png(side * count + 2.6, (side + 0.05) * len(names) + 0.3, fill)
 
 
 def _png(

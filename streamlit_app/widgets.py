@@ -1,4 +1,4 @@
-"""Pieces that several pages share."""
+"""Functions and controls that several pages share."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from attnscope.plots.text import as_percent
 
 _P = ParamSpec("_P")
 PAGE = 20
-"""Pictures on one page of a gallery."""
+"""Images on one page of a gallery."""
 
 
 def literal(text: str) -> str:
-    """Markdown that shows ``text`` as it is, set as code: names and paths are data, not markup."""
+    """Return Markdown that shows ``text`` as code: names and paths must not act as markup."""
     text = " ".join(text.split()) or " "
     fence = "`" * (1 + max((len(ticks) for ticks in re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""
@@ -33,13 +33,13 @@ def literal(text: str) -> str:
 
 
 def chosen_run() -> Run:
-    """The recording that the sidebar shows."""
+    """Return the recording that is selected in the sidebar."""
     found, _ = cached.runs()
     return found[st.session_state["run"]]
 
 
-def part(function: Callable[_P, None]) -> Callable[_P, None]:
-    """A part of a page that is redrawn alone; an InputError becomes one line in its place."""
+def section(function: Callable[_P, None]) -> Callable[_P, None]:
+    """Decorate a section of a page: it is redrawn alone and shows an InputError as one line."""
 
     @functools.wraps(function)
     def guarded(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -52,22 +52,22 @@ def part(function: Callable[_P, None]) -> Callable[_P, None]:
 
 
 def percent(share: float) -> str:
-    """``0.9183`` as ``91.83 %``."""
+    """Return a share of 0 to 1 in percent with two decimals."""
     return as_percent(share, 2)
 
 
 def in_percent(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """The frame with shares of 0 to 1 as 0 to 100."""
+    """Return the frame with the given columns multiplied by 100."""
     return frame.assign(**{name: 100 * frame[name] for name in columns})
 
 
 def show_plot(plot: Plot[Any, Any], draw: Callable[[str], cached.Shown]) -> None:
-    """A plot with its caption, or why the recording cannot have it.
+    """Show a plot with its caption, or the reason why it is unavailable.
 
     Args:
-        plot: of the registry.
-        draw: its name -> figures and caption. The caption holds names of classes, so it is plain
-            text.
+        plot: a registered plot.
+        draw: takes the plot's name and returns figures and caption. The caption is shown as plain
+            text because it can contain names of classes.
     """
     try:
         pages, caption = draw(plot.name)
@@ -80,11 +80,11 @@ def show_plot(plot: Plot[Any, Any], draw: Callable[[str], cached.Shown]) -> None
 
 
 def browse(draw: dict[str, Callable[[str], cached.Shown]], key: str) -> None:
-    """One plot at a time, out of all.
+    """Show one plot, chosen in a select box.
 
     Args:
-        draw: for each plot, its name -> figures and caption.
-        key: of the box in which a plot is chosen.
+        draw: maps the name of a plot to the function that draws it.
+        key: key of the select box.
     """
     name = st.selectbox(
         "Figure", list(draw), format_func=lambda name: PLOTS[name].title, key=key,
@@ -95,58 +95,60 @@ def browse(draw: dict[str, Callable[[str], cached.Shown]], key: str) -> None:
 
 
 def show_grid(png: bytes) -> None:
-    """A grid of maps: not wider than it was drawn for, so that few columns stay small."""
+    """Show a grid of maps at the size for which it was drawn, so that few columns stay small."""
     with Image.open(io.BytesIO(png)) as image:
         st.image(png, width=image.width * 96 // layouts.DPI)
 
 
 def table_height(rows: int, most: int = 15) -> int:
-    """Height in pixels that shows a table whole, up to so many rows."""
+    """Return the height in pixels of a table that shows up to ``most`` rows."""
     return 38 + 35 * min(rows, most)
 
 
 def page_of(rows: Sequence[int], key: str, size: int = PAGE) -> list[int]:
-    """The rows of the page that a reader has turned to, with the control for turning."""
+    """Show the page numbers, and return the rows of the selected page."""
     pages = -(-len(rows) // size)
     page = st.pagination(pages, key=key) if pages > 1 else 1
     return [int(row) for row in rows[(page - 1) * size : page * size]]
 
 
 def choose_overlay(run: Run, key: str) -> str:
-    """What the pictures of a gallery show."""
-    return str(st.selectbox("Show", cached.overlays(run), key=key, bind="query-params"))
+    """Show the control for what is drawn over the images of a gallery; return the choice."""
+    return str(st.selectbox("Overlay", cached.overlays(run), key=key, bind="query-params"))
 
 
 def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:
-    """Pictures with path, classes and confidence, a page at a time; all on one scale.
+    """Show images with classes, confidence and path, one page at a time, on one color scale.
 
-    Captions are plain text, because paths and names of classes may look like markup.
+    Captions are plain text because paths and names of classes can look like markup.
     """
     rows = page_of(rows, key)
     recording, confidence = run.recording, cached.confidence(run)
     low, high = 0.0, 1.0
     if source == cached.GRAD_CAM:
         high = max(float(cached.heat(run, row, source).max()) for row in rows) or 1.0
-    elif source != cached.PICTURE:
+    elif source != cached.NO_OVERLAY:
         gate = recording.info(source)
         low, high = gate.lo, gate.hi
-    if source != cached.PICTURE:
-        st.caption(
-            f"{literal(source)} over the picture in gray, from {low:.3g} (dark) to {high:.3g} "
-            "(bright); one scale for this page."
+    legend = "Below each image: true class → predicted class, confidence and path."
+    if source != cached.NO_OVERLAY:
+        legend += (
+            f" {literal(source)} is drawn over the grayscale image, from {low:.3g} (dark) to "
+            f"{high:.3g} (bright). All images on this page share the scale."
         )
-    wide = 5
-    for start in range(0, len(rows), wide):
-        for column, row in zip(st.columns(wide), rows[start : start + wide], strict=False):
+    st.caption(legend)
+    per_row = 5
+    for start in range(0, len(rows), per_row):
+        for column, row in zip(st.columns(per_row), rows[start : start + per_row], strict=False):
             true = recording.classes[recording.labels[row]]
             predicted = recording.classes[recording.predictions[row]]
-            column.image(cached.picture(run, row, source, low, high), width="stretch")
+            column.image(cached.image(run, row, source, low, high), width="stretch")
             column.text(
                 f"{true} → {predicted}\nconfidence {confidence[row]:.3f}\n"
                 f"{recording.rows['path'].iloc[row]}"
             )
             column.page_link(
                 "views/maps.py",
-                label=f"maps of image {row}",
+                label=f"Show maps of image {row}",
                 query_params={"run": run.label, "image": str(row)},
             )

@@ -99,7 +99,7 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
             gates=gates,
             classes=list(names),
             grad_cam_layers=["layer2"],
-            about={"name": name, "part": "test", "source": "made by the test"},
+            about={"name": name, "split": "test", "source": "made by the test"},
             attributions=attributions,
         ) as writer:
             for start in range(0, count, shard):

@@ -1,4 +1,4 @@
-"""The code keeps to the table in docs/architecture.md."""
+"""The code follows the rules and the table of docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "attnscope"
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [file.relative_to(PACKAGE).as_posix() for file in FILES]
-ENTRANCES = {"__init__", "__main__"}  # they hand on, and have no row
+ENTRY_POINTS = {"__init__", "__main__"}  # they import names from elsewhere and have no row
 
 
 def read_table() -> dict[str, bool]:
-    """Folder or module -> whether it does without torch, in the order of the page."""
+    """Return whether each folder or module works without torch, in the order of the page."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = page.split("## Modules")[1].split("\n## ")[0]
     rows: dict[str, bool] = {}
@@ -37,12 +37,12 @@ ORDER = list(TABLE)
 
 
 def module_of(file: Path) -> str:
-    """The row that a file belongs to: its own name, or that of the package it lies in."""
+    """Return the row to which a file belongs: its own name, or that of its folder."""
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(file: Path) -> Iterator[tuple[str, bool]]:
-    """Dotted names of what a file imports, wherever; and whether when it is itself imported."""
+    """Yield the dotted names that a file imports, and whether it does so when it is imported."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     inside = {
         id(node)
@@ -65,11 +65,11 @@ def imports(file: Path) -> Iterator[tuple[str, bool]]:
 
 
 def own_imports(file: Path) -> set[str]:
-    """Modules of the package that a file imports."""
+    """Return the modules of the package that a file imports."""
     found = set()
     for name, _ in imports(file):
         parts = name.split(".")
-        # `from attnscope import x` is a module where there is one, else a name of __init__.
+        # In `from attnscope import x`, x is a module if it exists, otherwise a name of __init__.
         if parts[0] == "attnscope" and len(parts) > 1:
             is_module = (PACKAGE / parts[1]).is_dir() or (PACKAGE / f"{parts[1]}.py").is_file()
             found.add(parts[1] if is_module else "__init__")
@@ -80,18 +80,18 @@ def packages(file: Path) -> set[str]:
     return {name.split(".")[0] for name, _ in imports(file)}
 
 
-def test_the_table_has_a_row_for_each_folder_and_module() -> None:
-    assert set(TABLE) == {module_of(file) for file in FILES} - ENTRANCES
+def test_table_has_a_row_for_each_folder_and_module() -> None:
+    assert set(TABLE) == {module_of(file) for file in FILES} - ENTRY_POINTS
     assert TABLE["statistics"]
     assert not TABLE["gates"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_imports_run_one_way(file: Path) -> None:
+def test_modules_import_only_from_the_rows_above(file: Path) -> None:
     module = module_of(file)
-    if module in ENTRANCES:
+    if module in ENTRY_POINTS:
         return
-    # Its version is the only thing that a module may want from the package itself.
+    # A module may import only the version from the package itself.
     own = own_imports(file) - {module}
     if "__init__" in own:
         from_package = {n for n, _ in imports(file) if re.fullmatch(r"attnscope(\.\w+)?", n)}
@@ -103,25 +103,25 @@ def test_imports_run_one_way(file: Path) -> None:
     assert own <= set(above), f"{module} imports {sorted(own - set(above))}, which is not above it"
 
 
-def test_no_module_imports_one_that_imports_it() -> None:
+def test_there_are_no_circular_imports() -> None:
     names = {".".join(f.relative_to(PACKAGE).with_suffix("").parts): f for f in FILES}
-    left: dict[str, set[str]] = {}
+    remaining: dict[str, set[str]] = {}
     for name, file in names.items():
-        if name.split(".")[-1] in ENTRANCES:
+        if name.split(".")[-1] in ENTRY_POINTS:
             continue
         found = {n.removeprefix("attnscope.") for n, _ in imports(file) if n.startswith("attns")}
-        # `attnscope.kinds.Gate` is the module kinds, `attnscope.data.load` the module data.load.
+        # `attnscope.kinds.Gate` is in the module kinds; `attnscope.data.load` is a module.
         found |= {n.rpartition(".")[0] for n in found}
-        left[name] = (found & set(names)) - {name}
-    while left:
-        leaves = [module for module, wanted in left.items() if not wanted & set(left)]
-        assert leaves, f"a circle among {sorted(left)}"
+        remaining[name] = (found & set(names)) - {name}
+    while remaining:
+        leaves = [name for name, needed in remaining.items() if not needed & set(remaining)]
+        assert leaves, f"a circular import among {sorted(remaining)}"
         for leaf in leaves:
-            del left[leaf]
+            del remaining[leaf]
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_a_library_has_its_place(file: Path) -> None:
+def test_libraries_are_imported_only_where_allowed(file: Path) -> None:
     module = module_of(file)
     places = {
         "matplotlib": {"plots", "report"},
@@ -130,14 +130,14 @@ def test_a_library_has_its_place(file: Path) -> None:
     }
     for library, allowed in places.items():
         assert library not in packages(file) or module in allowed, f"{module} imports {library}"
-    if TABLE.get(module) and module != "commands":  # these import it when they run
+    if TABLE.get(module) and module != "commands":  # commands import it when they run
         assert not packages(file) & {"torch", "torchvision"}, f"{module} imports torch"
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_what_is_imported_late(file: Path) -> None:
-    """The commands and the package itself start quickly: nothing heavy before it is needed."""
-    if module_of(file) not in {"commands", *ENTRANCES}:
+def test_heavy_libraries_are_imported_late(file: Path) -> None:
+    """The commands and the package itself start fast: they import heavy libraries on first use."""
+    if module_of(file) not in {"commands", *ENTRY_POINTS}:
         return
     early = {name.split(".")[0] for name, early in imports(file) if early}
     heavy = {"torch", "torchvision", "captum", "matplotlib", "pandas", "scipy", "sklearn"}
@@ -157,7 +157,7 @@ SOURCES = FILES + [
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=[str(f.relative_to(ROOT)) for f in SOURCES])
-def test_nothing_is_unpickled_and_nothing_is_evaluated(file: Path) -> None:
+def test_code_unpickles_and_evaluates_nothing(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     banned = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     assert not packages(file) & banned
@@ -176,18 +176,18 @@ def test_nothing_is_unpickled_and_nothing_is_evaluated(file: Path) -> None:
         assert not called.endswith(("read_pickle", "to_pickle")), f"line {node.lineno}"
 
 
-EVERY = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
+ALL_FILES = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]
 
 
-@pytest.mark.parametrize("file", EVERY, ids=[str(file.relative_to(ROOT)) for file in EVERY])
-def test_a_long_file_says_why_it_is_one(file: Path) -> None:
+@pytest.mark.parametrize("file", ALL_FILES, ids=[str(file.relative_to(ROOT)) for file in ALL_FILES])
+def test_long_files_give_the_reason(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     if len(text.splitlines()) > 400:
         assert "more than 400 lines" in (ast.get_docstring(ast.parse(text)) or "").lower()
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=[str(f.relative_to(ROOT)) for f in SOURCES])
-def test_significance_is_decided_in_one_place(file: Path) -> None:
+def test_significance_level_is_defined_once(file: Path) -> None:
     if file.name == "inference.py":
         return
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -198,25 +198,25 @@ def test_significance_is_decided_in_one_place(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_a_kind_is_asked_for_traits_and_not_for_its_name(file: Path) -> None:
+def test_code_asks_for_traits_of_kinds_and_not_for_names(file: Path) -> None:
     names = {"channel", "spatial", "strip", "branch", "full", "static"}
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
-            asked = any(ast.unparse(side).split(".")[-1] == "kind" for side in sides)
+            is_kind = any(ast.unparse(side).split(".")[-1] == "kind" for side in sides)
             constants = [n.value for s in sides for n in ast.walk(s) if isinstance(n, ast.Constant)]
-            assert not (asked and names & set(constants)), f"line {node.lineno}"
+            assert not (is_kind and names & set(constants)), f"line {node.lineno}"
 
 
 @pytest.mark.parametrize("folder", ["streamlit_app", "analysis"])
-def test_studies_and_the_dashboard_leave_each_other_alone(folder: str) -> None:
+def test_analysis_and_dashboard_do_not_import_each_other(folder: str) -> None:
     other = {"streamlit_app": "analysis", "analysis": "streamlit_app"}[folder]
     for file in sorted((ROOT / folder).rglob("*.py")):
         assert other not in packages(file), file
 
 
-def test_a_recording_is_looked_at_without_torch() -> None:
-    """In one process for all, since each import takes seconds."""
+def test_recordings_are_analyzed_without_torch() -> None:
+    """One process imports all modules, because each import takes seconds."""
     modules = ["recording", "statistics", "plots", "report"]
     script = "import sys, attnscope\n"
     for module in modules:

@@ -198,7 +198,7 @@ NUMBER = Kind(
         {"traits": frozenset({PER_CHANNEL, MAP})},
         {"searched": False},
     ],
-    ids=str,
+    ids=lambda change: next(iter(change)),
 )
 def test_an_incomplete_kind_is_refused(change: dict[str, Any]) -> None:
     given = {"name": "number", "about": "one value", "recognizes": is_number, **change}

@@ -1,4 +1,4 @@
-"""The names of files and folders stand in one module."""
+"""The names of files and folders are defined in one module."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOURCES = [file for file in sorted(PACKAGE.rglob("*.py")) if file.name != "layou
 
 
 def literals(tree: ast.AST) -> Iterator[tuple[ast.Constant, bool]]:
-    """Every text that is no docstring, and whether it is a part of a path or compared with one."""
+    """Yield every string that is not a docstring, and whether it is part of a path."""
     docs = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -44,7 +44,7 @@ def literals(tree: ast.AST) -> Iterator[tuple[ast.Constant, bool]]:
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=[str(f.relative_to(PACKAGE)) for f in SOURCES])
-def test_nobody_else_spells_a_name(file: Path) -> None:
+def test_no_other_module_contains_a_file_name(file: Path) -> None:
     for node, in_path in literals(ast.parse(file.read_text(encoding="utf-8"))):
         for name in FILES:
             assert name not in node.value, f"line {node.lineno} spells {name}"
@@ -52,7 +52,7 @@ def test_nobody_else_spells_a_name(file: Path) -> None:
             assert not set(node.value.split("/")) & FOLDERS, f"line {node.lineno} spells a folder"
 
 
-def test_it_imports_nothing_and_describes_every_name() -> None:
+def test_layout_imports_nothing_and_documents_every_name() -> None:
     tree = ast.parse((PACKAGE / "layout.py").read_text(encoding="utf-8"))
     assert not [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
     page = ast.get_docstring(tree) or ""

@@ -1,4 +1,4 @@
-"""A run folder through one class, against paths and files written by hand."""
+"""`Run` against the files of a run folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from attnscope.commands.main import main
-from attnscope.errors import InputError
 from attnscope.recording.outcomes import Outcomes, write_outcomes
 from attnscope.runs import Run, open_captured, open_recording, open_untrained
-from tests.making import write_images
+from tests.making import refused, write_images
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "se"
 
 
-def test_what_it_gives_is_what_lies_in_the_folder(run: Path) -> None:
+def test_a_run_returns_the_contents_of_its_folder(run: Path) -> None:
     of = Run(run)
     config = json.loads((run / "config.json").read_text())
     assert (of.name, of.config) == ("se", config)
@@ -49,7 +48,7 @@ def test_what_it_gives_is_what_lies_in_the_folder(run: Path) -> None:
     assert of.interventions() is None
 
 
-def test_paths(run: Path) -> None:
+def test_paths_of_files_and_folders(run: Path) -> None:
     of = Run(str(run))
     assert of.figures == run / "figures"
     assert of.figures_folder("train") == run / "figures" / "train"
@@ -65,7 +64,7 @@ def test_paths(run: Path) -> None:
     assert both == run / "untrained" / "moments" / "train"
 
 
-def test_splits_are_those_of_the_training_and_give_the_recorded_logits(run: Path) -> None:
+def test_splits_are_those_of_training_and_give_the_recorded_logits(run: Path) -> None:
     of = Run(run)
     data = of.data()
     assert {name: len(of.split(name)) for name in ("train", "validation", "test")} == {
@@ -80,11 +79,11 @@ def test_splits_are_those_of_the_training_and_give_the_recorded_logits(run: Path
     np.testing.assert_allclose(logits, of.recording().logits, rtol=1e-4, atol=1e-4)
     recorded = of.untrained_recording().logits
     np.testing.assert_allclose(untrained, recorded, rtol=1e-4, atol=1e-3)
-    with pytest.raises(InputError, match="part 'all' is not known"):
+    with refused("AS536", names=("'all'", "train, validation, test")):
         of.split("all")
 
 
-def test_interventions_are_those_of_the_recording_as_it_is_now(
+def test_interventions_of_another_recording_are_ignored(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = tmp_path / "run"
@@ -99,10 +98,10 @@ def test_interventions_are_those_of_the_recording_as_it_is_now(
         json.dumps({**about, "recording": "0" * 64})
     )
     assert of.interventions("test") is None
-    assert "it is not of" in caplog.text
+    assert str(copy / "interventions" / "test") in caplog.text
 
 
-def test_a_run_or_a_recording_whichever_is_given(run: Path, tmp_path: Path) -> None:
+def test_open_functions_accept_runs_and_recordings(run: Path, tmp_path: Path) -> None:
     inside = run / "recordings" / "test"
     assert open_recording(run).folder == open_recording(inside).folder == inside
     assert open_recording(run, "validation").folder.name == "validation"
@@ -122,26 +121,55 @@ def test_a_run_or_a_recording_whichever_is_given(run: Path, tmp_path: Path) -> N
     assert open_untrained(open_recording(tmp_path / "alone")) is None
 
 
-def test_what_is_not_there_is_one_line_with_the_remedy(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="make it with attnscope train"):
+def test_missing_folders_and_files_are_refused_with_the_remedy(run: Path, tmp_path: Path) -> None:
+    with refused("AS530", names=(tmp_path / "none", "attnscope train")):
         Run(tmp_path / "none")
-    with pytest.raises(InputError, match=f"attnscope capture {run} --split train"):
+    with refused("AS532", names=(f"attnscope capture {run} --split train",)):
         Run(run).recording("train")
-    with pytest.raises(InputError, match="--split train --moments"):
+    with refused("AS533", names=(f"attnscope capture {run} --split train --moments",)):
         Run(run).moments("train")
-    with pytest.raises(InputError, match="no run with a network"):
+    with refused("AS534", names=(f"attnscope capture {run} --split train --untrained",)):
+        Run(run).untrained_recording("train")
+    with refused("AS539", names=(tmp_path, "--resume")):
+        _ = Run(tmp_path).result
+    with refused("AS535", names=(tmp_path,)):
         open_recording(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="no normalization"):
-        _ = Run(tmp_path).normalization
-    with pytest.raises(InputError, match="no run's"):
-        Run(tmp_path).split("test")
+    config = tmp_path / "config.json"
+    for text, problem in (("{}", "'normalization'"), ("[]", "JSON object")):
+        config.write_text(text)
+        with refused("AS531", names=(config, problem)):
+            _ = Run(tmp_path).normalization
+    for text, problem in (("{}", "'data'"), ("[]", "JSON object")):
+        config.write_text(text)
+        with refused("AS531", names=(config, problem)):
+            Run(tmp_path).split("test")
 
 
-def test_importing_it_and_what_was_recorded_needs_no_torch(run: Path) -> None:
+def test_repr_and_html_describe_the_run(run: Path, tmp_path: Path) -> None:
+    accuracy = f"{json.loads((run / 'result.json').read_text())['test']['accuracy']:.1%}"
+    for shown in (repr(Run(run)), Run(run)._repr_html_()):
+        assert "\n" not in shown
+        for value in ("se", "resnet18", "2 classes", accuracy, "validation and test"):
+            assert value in shown
+    assert "seed 3" in repr(Run(run))
+    (tmp_path / "<b>").mkdir()
+    bare = Run(tmp_path / "<b>")
+    assert "config.json" in repr(bare)
+    assert "<b>" not in bare._repr_html_()
+    assert "&lt;b&gt;" in bare._repr_html_()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"classes": 3, "test": 1, "folded": 2}'])
+def test_repr_does_not_raise_on_damaged_files(text: str, tmp_path: Path) -> None:
+    for name in ("config.json", "model.json", "result.json"):
+        (tmp_path / name).write_text(text)
+    assert tmp_path.name in repr(Run(tmp_path))
+
+
+def test_runs_and_recordings_are_read_without_torch(run: Path) -> None:
     script = (
         "import sys; from attnscope.runs import Run; import attnscope.commands.main\n"
-        f"run = Run({str(run)!r}); run.recording().logits; run.normalization; run.config\n"
+        f"run = Run({str(run)!r}); run.recording().logits; run.normalization; run.config; repr(run)\n"
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

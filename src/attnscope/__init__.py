@@ -1,10 +1,20 @@
-"""attnscope: the microscope for the attention gates of convolutional networks.
+"""attnscope: the microscope for the attention gates of neural networks.
 
->>> from attnscope import build_model, find_gates, watch_gates, edit_gates, capture, Recording
+A gate is the output of a bounded activation that multiplies a feature map, as in SE, ECA and CBAM.
 
-A gate is a bounded activation's output that multiplies a feature map. `find_gates` finds the gates
-of any network, `watch_gates` reads and `edit_gates` changes them while it runs, `capture` records
-them over a whole data set, and `attnscope.statistics` and `attnscope.report` tell what they do.
+>>> import attnscope
+>>> gates = attnscope.find_gates(model, images)
+>>> with attnscope.watch_gates(model, gates) as values:
+...     model(images)
+>>> recording = attnscope.capture(model, dataset, "recording")
+>>> attnscope.plots.gate_state(recording)
+
+`find_gates` finds the gates of any network, `watch_gates` reads and `edit_gates` replaces them
+while the network runs. `capture` records them over a data set. `statistics`, `plots`, `compare` and
+`report` describe a recording, and need no torch. `intervene` measures what a network uses, and
+`fold` replaces gates by constants. `train_run` trains a network, and `Run` opens its folder.
+
+All names are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -14,18 +24,28 @@ from typing import TYPE_CHECKING
 from attnscope.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from attnscope import plots as plots
+    from attnscope import report as report
+    from attnscope import statistics as statistics
     from attnscope.capturing.capture import capture as capture
     from attnscope.capturing.run import capture_run as capture_run
+    from attnscope.comparison import Comparison as Comparison
+    from attnscope.comparison import SeedComparison as SeedComparison
+    from attnscope.comparison import compare as compare
     from attnscope.data.load import load_data as load_data
     from attnscope.errors import InputError as InputError
+    from attnscope.folding.report import FoldReport as FoldReport
+    from attnscope.folding.run import fold as fold
     from attnscope.gates.detect import find_gates as find_gates
     from attnscope.gates.detect import inspect_gates as inspect_gates
     from attnscope.gates.hooks import edit_gates as edit_gates
     from attnscope.gates.hooks import watch_gates as watch_gates
+    from attnscope.interventions.run import intervene as intervene
     from attnscope.kinds import Gate as Gate
     from attnscope.networks.build import build_model as build_model
     from attnscope.networks.weights import load_model as load_model
     from attnscope.recording.moments import Moments as Moments
+    from attnscope.recording.outcomes import Outcomes as Outcomes
     from attnscope.recording.recording import Recording as Recording
     from attnscope.runs import Run as Run
     from attnscope.training.config import TrainConfig as TrainConfig
@@ -34,20 +54,30 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "InputError": "errors",
+    "Comparison": "comparison",
+    "FoldReport": "folding.report",
     "Gate": "kinds",
+    "InputError": "errors",
     "Moments": "recording",
+    "Outcomes": "recording.outcomes",
     "Recording": "recording",
     "Run": "runs",
+    "SeedComparison": "comparison",
     "TrainConfig": "training.config",
     "build_model": "networks.build",
     "capture": "capturing.capture",
     "capture_run": "capturing.run",
+    "compare": "comparison",
     "edit_gates": "gates",
     "find_gates": "gates",
+    "fold": "folding.run",
     "inspect_gates": "gates",
+    "intervene": "interventions.run",
     "load_data": "data.load",
     "load_model": "networks.weights",
+    "plots": "",
+    "report": "",
+    "statistics": "",
     "train_run": "training.run",
     "watch_gates": "gates",
 }

@@ -1,4 +1,4 @@
-"""Files are written aside and renamed, so that a reader never meets half of one."""
+"""Atomic writing of files and folders: a reader never sees one that is half written."""
 
 from __future__ import annotations
 
@@ -16,95 +16,145 @@ from typing import Any
 from attnscope.errors import InputError, first_line
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-"""What a disk says that takes no more."""
-_PATIENCE = 0.1  # seconds for which a lock is tried
+"""Error numbers of a disk that is full, over its quota or read-only."""
+_LOCK_TIMEOUT = 0.1  # seconds
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Writes ``content`` beside ``file``, flushes it to the disk, and renames it to ``file``."""
-    part = _aside(file)
+    """Write a file atomically.
+
+    The content is written to a temporary file in the same folder, flushed to the disk, and renamed.
+    An existing file is replaced; it stays as it is if anything fails.
+
+    Args:
+        file: where to write.
+        content: what to write.
+    """
+    temporary = _temporary_path(file)
     try:
-        # Not by tempfile: its files are private, and these get what the user's umask says.
-        with part.open("xb") as stream:
+        # tempfile would create files that only the user can read, whatever the umask says.
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(part, file)
+        os.replace(temporary, file)
     except BaseException:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Writes ``value`` as indented JSON; NaN is refused, since other readers refuse it."""
+    """Write a value as indented JSON.
+
+    Args:
+        file: where to write; see `write_bytes`.
+        value: anything that JSON can hold.
+
+    Raises:
+        ValueError: the value contains NaN or infinity, which are not JSON.
+    """
     write_bytes(file, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(file: Path) -> Any:
-    """The value in a JSON file.
+    """Read a JSON file.
 
     Raises:
-        InputError: the file is missing, cannot be opened or is not JSON.
+        InputError: AS110, the file does not exist; AS111, it cannot be read; AS112, it is not JSON.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
+        return json.loads(file.read_text(encoding="utf-8"), parse_constant=_reject_constant)
     except FileNotFoundError:
-        raise InputError(f"{file} does not exist; check the path") from None
+        raise InputError("AS110", f"file {file} does not exist; check the path") from None
     except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}); check the path") from None
-    except (ValueError, RecursionError) as error:  # of decoding as well as of parsing
-        raise InputError(f"{file} is not JSON ({error}); write it again") from None
+        raise InputError(
+            "AS111",
+            f"file {file} cannot be read ({error.strerror}); check the path and its permissions",
+        ) from None
+    except (ValueError, RecursionError) as error:  # from decoding or parsing
+        raise InputError(
+            "AS112",
+            f"file {file} is not valid JSON ({first_line(error)}); restore it or create it again",
+        ) from None
 
 
 def sha256_of(file: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside ``folder`` to fill; it becomes ``folder``, or vanishes on an error.
+    """Create a folder atomically: fill a temporary folder, which is renamed at the end.
+
+    If the block raises, the temporary folder is removed, and so are parents that were created.
+
+    Args:
+        folder: the folder to create, with its parents.
+
+    Yields:
+        The temporary folder, in the same parent folder.
 
     Raises:
-        InputError: ``folder`` exists already, or cannot be made.
+        InputError: AS113, the folder already exists; AS114, it cannot be created.
     """
     refuse_existing(folder)
     missing = [parent for parent in folder.parents if not parent.exists()]
-    part = _aside(folder)
+    temporary = _temporary_path(folder)
     try:
-        try:
-            part.mkdir(parents=True)
-        except OSError as error:
-            raise InputError(
-                f"{folder} cannot be made ({error.strerror}); take another folder"
-            ) from None
-        yield part
-        refuse_existing(folder)  # a rename would replace an empty folder made meanwhile
-        os.replace(part, folder)
+        make_folder(temporary, folder)
+        yield temporary
+        refuse_existing(folder)  # the rename would replace an empty folder created meanwhile
+        os.replace(temporary, folder)
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        for parent in missing:  # innermost first; one that somebody else filled stays
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in missing:  # innermost first; parents that others use meanwhile stay
             with suppress(OSError):
                 parent.rmdir()
         raise
 
 
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Holds the lock ``file`` for this process alone; it is made, and removed at the end.
+def make_folder(folder: Path, shown: Path | None = None) -> None:
+    """Create a folder with its parents.
 
-    The system lets go of the lock when the process ends, however it ends: a file that a killed
-    process left behind locks nothing.
+    Args:
+        folder: the folder to create.
+        shown: the folder to name in the error message. Default: ``folder``.
 
     Raises:
-        BlockingIOError: another process holds it.
-        InputError: the file system has no locks, or the file cannot be made.
+        InputError: AS114, it cannot be created.
     """
-    from filelock import FileLock, Timeout  # needed by what writes alone
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            "AS114",
+            f"folder {shown or folder} cannot be created ({error.strerror}); "
+            "choose another folder or check the permissions",
+        ) from None
 
-    # Not none at all: where the holder ends and removes the file meanwhile, it is taken anew.
-    lock = FileLock(file, timeout=_PATIENCE, poll_interval=_PATIENCE / 10, fallback_to_soft=False)
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold a lock that no other process can hold at the same time.
+
+    The lock file is created, and removed at the end. The operating system releases the lock when
+    the process ends for any reason, so a file that a killed process left behind locks nothing.
+
+    Args:
+        file: the lock file.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        InputError: AS115, the file cannot be created, or the file system does not support locks.
+    """
+    from filelock import FileLock, Timeout  # only needed for writing
+
+    # The timeout is not 0: if the holder removes the file meanwhile, filelock tries again.
+    lock = FileLock(
+        file, timeout=_LOCK_TIMEOUT, poll_interval=_LOCK_TIMEOUT / 10, fallback_to_soft=False
+    )
     try:
         lock.acquire()
     except Timeout:
@@ -114,25 +164,30 @@ def locked(file: Path) -> Iterator[None]:
             raise
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(
-            f"{file} cannot be locked ({reason}); take a folder that can be written, on a file "
-            "system that has locks"
+            "AS115",
+            f"file {file} cannot be locked ({reason}); choose a writable folder on a file system "
+            "that supports locks",
         ) from None
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)  # before it is let go of, lest it be that of the next holder
+        file.unlink(missing_ok=True)  # before the release: afterwards it may be the next holder's
         lock.release()
 
 
 def refuse_existing(folder: Path) -> None:
-    """Raises an InputError where ``folder`` exists already, be it a link that leads nowhere."""
+    """Check that an output path is free.
+
+    Raises:
+        InputError: AS113, it exists. A broken symbolic link counts as existing.
+    """
     if os.path.lexists(folder):
-        raise InputError(f"{folder} exists already; take another folder or remove it")
+        raise InputError("AS113", f"{folder} already exists; choose another folder or remove it")
 
 
-def _aside(file: Path) -> Path:
+def _temporary_path(file: Path) -> Path:
     return file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON value")
+def _reject_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON value")

@@ -3,34 +3,34 @@
 A run folder::
 
     config.json               source, recipe, seed, normalization, classes, images of each split
-    model.safetensors         the weights that the run is about
-    model.json                how the network is built
-    best.safetensors, last.safetensors   other weights of the same training
-    metrics.csv, steps.csv    one row an epoch; one row for some of the steps
-    result.json               how the training ended
-    fold.json                 of a folded run: what became of each gate
-    checkpoint.safetensors    while it trains: where ``--resume`` goes on
-    training_images.safetensors   some training images as the network got them, not normalized
+    model.safetensors         the weights that the run is evaluated with
+    model.json                the architecture of the network
+    best.safetensors, last.safetensors   the other weights of the same run
+    metrics.csv, steps.csv    one row per epoch; one row per logged step
+    result.json               losses and accuracies at the end of training
+    fold.json                 of a folded run: how each gate was replaced
+    checkpoint.safetensors    only during training: the state from which ``--resume`` continues
+    training_images.safetensors   some augmented training images, not normalized
     tensorboard/
     recordings/SPLIT/         recordings of this network
     moments/SPLIT/            sums over the images of each class
-    untrained/SPLIT/          recordings of the same architecture with fresh weights: a control,
-                              which nothing takes for the run
+    untrained/SPLIT/          recordings of the same architecture with fresh weights, as a control
     untrained/moments/SPLIT/
     interventions/SPLIT/      outcomes of interventions
-    figures/                  of the test split; figures/SPLIT of another one
+    figures/                  figures of the test split; figures/SPLIT of another split
 
 A recording, or moments::
 
-    manifest.json             what it holds, with a SHA-256 of each file, and where it comes from
-    plan.json                 what was to be recorded; its SHA-256 is the recording's id
+    manifest.json             contents, origin, and a SHA-256 of each file
+    plan.json                 what is to be recorded; its SHA-256 is the id of the recording
     shards/00000/             arrays.safetensors, rows.parquet, shard.json
 
-While it is written, ``NAME`` is ``.NAME.partial``, locked by ``.NAME.lock``. Outcomes of
-interventions on a recording outside a run lie beside it in ``NAME-interventions``::
+While a recording is being written, ``NAME`` is called ``.NAME.partial`` and locked by
+``.NAME.lock``. Outcomes of interventions on a recording outside a run are stored beside it in
+``NAME-interventions``::
 
-    about.json                of which recording they are, and which experiments were made
-    replacement.parquet       one row an image and edit
+    about.json                which recording they belong to, and which experiments were run
+    replacement.parquet       one row per image and edit
     effects.csv, decoding.csv and so on   one table for each other experiment
 """
 

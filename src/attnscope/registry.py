@@ -1,13 +1,13 @@
-"""Registries: things of one kind by name, which packages can add to.
+"""Registries of plots, statistics, recipes and other entries that packages can extend.
 
-A package adds its own by registering them when it is imported, and announces the module that does
-so as an entry point of the group ``attnscope.plugins``::
+A package adds entries by registering them when it is imported. It declares the module that does so
+as an entry point of the group ``attnscope.plugins``::
 
     [project.entry-points."attnscope.plugins"]
     my-plots = "my_package.plots"
 
-Announced modules are imported when a registry is first asked; ``--plugin MODULE`` and `load_plugin`
-import one that nobody announced.
+These modules are imported when a registry is first read. `load_plugin` and the option
+``--plugin MODULE`` import a module that no package declares.
 """
 
 from __future__ import annotations
@@ -26,121 +26,137 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Things of one kind by name, in the order in which they were registered."""
+    """A mapping from names to entries of one sort, in the order of registration."""
 
     def __init__(self, what: str, check: Callable[[T], None] | None = None) -> None:
-        """An empty registry.
+        """Create an empty registry.
 
         Args:
-            what: what each of them is called in messages: ``plot``, ``data source`` ...
-            check: raises a TypeError or ValueError where a thing is not complete.
+            what: what an entry is called in messages, such as ``plot`` or ``data source``.
+            check: raises a TypeError or ValueError if an entry is incomplete.
         """
         self.what = what
         self._check = check
         self._known: dict[str, T] = {}
 
-    def register(self, name: str, thing: T) -> T:
-        """Add a thing under a name.
+    def register(self, name: str, entry: T) -> T:
+        """Add an entry.
+
+        Args:
+            name: letters, digits, underscores and hyphens.
+            entry: what the name stands for.
 
         Returns:
-            The thing.
+            The entry.
 
         Raises:
-            InputError: the name is taken, or the thing is not complete.
+            InputError: AS121, the name is taken; AS122, it contains other characters; AS123, the
+                entry is incomplete.
         """
         if name in self._known:
-            raise InputError(f"the {self.what} '{name}' is registered already; take another name")
+            raise InputError(
+                "AS121", f"the {self.what} '{name}' is already registered; choose another name"
+            )
         if not name or not name.replace("_", "").replace("-", "").isalnum():
             raise InputError(
-                f"'{name}' cannot name a {self.what}; take letters, digits, underscores and hyphens"
+                "AS122",
+                f"'{name}' cannot be the name of a {self.what}; "
+                "use letters, digits, underscores and hyphens only",
             )
         if self._check is not None:
             try:
-                self._check(thing)
+                self._check(entry)
             except (TypeError, ValueError) as error:
                 raise InputError(
-                    f"the {self.what} '{name}' cannot be registered: {first_line(error)}"
+                    "AS123",
+                    f"the {self.what} '{name}' cannot be registered: {first_line(error)}",
                 ) from None
-        self._known[name] = thing
-        return thing
+        self._known[name] = entry
+        return entry
 
     def find(self, name: str) -> T:
-        """The thing of that name.
+        """Return the entry with a name.
 
         Raises:
-            InputError: there is none; the message lists those that there are.
+            InputError: AS120, there is none; the message lists the names that exist.
         """
-        load_announced()
+        load_declared_plugins()
         if name not in self._known:
             raise InputError(
-                f"the {self.what} '{name}' is not known; choose one of {', '.join(self._known)}, "
-                "or load the package that registers it with --plugin MODULE"
+                "AS120",
+                f"the {self.what} '{name}' is unknown; choose one of {', '.join(self._known)}, "
+                "or load the package that registers it with --plugin MODULE",
             )
         return self._known[name]
 
     def __getitem__(self, name: str) -> T:
-        load_announced()
+        load_declared_plugins()
         return self._known[name]
 
     def __iter__(self) -> Iterator[str]:
-        load_announced()
+        load_declared_plugins()
         return iter(tuple(self._known))
 
     def __len__(self) -> int:
-        load_announced()
+        load_declared_plugins()
         return len(self._known)
 
 
-_announced_are_loaded = False
+_declared_plugins_are_loaded = False
 _loaded_by_hand: list[str] = []
 
 
-def load_announced() -> None:
-    """Import the modules that installed packages announce, once in a process.
+def load_declared_plugins() -> None:
+    """Import the plugins that installed packages declare, once per process.
 
     Raises:
-        InputError: one of them cannot be imported.
+        InputError: AS124, one of them cannot be imported.
     """
-    global _announced_are_loaded
-    if _announced_are_loaded:
+    global _declared_plugins_are_loaded
+    if _declared_plugins_are_loaded:
         return
-    _announced_are_loaded = True  # before, since what is imported asks registries itself
+    _declared_plugins_are_loaded = True  # set first: plugins read registries while being imported
     for entry in entry_points(group=PLUGIN_GROUP):
         package = entry.dist.name if entry.dist is not None else entry.value
         try:
             entry.load()
-        except Exception as error:  # whatever somebody's module raises
+        except Exception as error:  # a plugin may raise anything
             raise InputError(
+                "AS124",
                 f"the plugin {entry.value} of the package {package} cannot be imported "
-                f"({type(error).__name__}: {first_line(error)}); mend or uninstall {package}"
+                f"({type(error).__name__}: {first_line(error)}); fix or uninstall {package}",
             ) from None
 
 
 def load_plugin(module: str) -> None:
-    """Import a module that registers things; it may lie in the working directory.
+    """Import a module that registers entries.
+
+    Args:
+        module: dotted name of the module, in the working directory or on the Python path.
 
     Raises:
-        InputError: it cannot be imported.
+        InputError: AS125, it cannot be imported.
     """
-    load_announced()
-    where = str(Path.cwd())
-    sys.path.insert(0, where)
+    load_declared_plugins()
+    directory = str(Path.cwd())
+    sys.path.insert(0, directory)
     try:
         import_module(module)
-    except Exception as error:  # whatever somebody's module raises
+    except Exception as error:  # a plugin may raise anything
         raise InputError(
+            "AS125",
             f"the plugin '{module}' cannot be imported ({type(error).__name__}: "
-            f"{first_line(error)}); --plugin takes the name of a Python module"
+            f"{first_line(error)}); give --plugin the name of a Python module that can be imported",
         ) from None
     finally:
-        sys.path.remove(where)
+        sys.path.remove(directory)
     if module not in _loaded_by_hand:
         _loaded_by_hand.append(module)
 
 
 def loaded_by_hand() -> tuple[str, ...]:
-    """The modules that `load_plugin` imported: what a process that this one starts must load too.
+    """Return the modules that `load_plugin` imported.
 
-    Those that packages announce are found there without being told.
+    A new process must import them, too. It finds declared plugins by itself.
     """
     return tuple(_loaded_by_hand)

@@ -1,17 +1,19 @@
-"""The run folder: the one class through which it is reached.
+"""`Run`: read everything in a run folder through one class.
 
 >>> run = Run("runs/digits-resnet18-cbam")
 >>> model, images = run.model(), run.split("test")
 >>> recording, outcomes = run.recording("test"), run.interventions("test")
 
-Everything is read when it is asked for. Importing this module, and reading what was recorded, needs
-no torch.
+Files are read when they are asked for. Neither importing this module nor reading recordings imports
+torch. More than 400 lines, because one class describes everything in a run folder.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,129 +34,157 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run folder.
+    """A run folder: a trained or folded network with its settings, recordings and outcomes.
 
     Args:
-        folder: of a training, or of `attnscope fold`.
+        folder: a folder written by `attnscope.train_run` or `attnscope.fold`. Its files are read
+            when they are asked for.
 
     Raises:
-        InputError: there is no such folder. What it holds is looked at when it is asked for.
+        InputError: AS530, the folder does not exist.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise InputError(f"run {self.folder} does not exist; make it with attnscope train")
+            raise InputError(
+                "AS530",
+                f"run {self.folder} does not exist; "
+                "check the path or train it with attnscope train",
+            )
 
     def __repr__(self) -> str:
-        return f"Run({str(self.folder)!r})"
+        words = [
+            value if label in ("network", "state") else f"{label} {value}"
+            for label, value in self._describe().items()
+        ]
+        return f"<Run '{self.name}': {', '.join(words)}>"
+
+    def _repr_html_(self) -> str:
+        rows = {"folder": str(self.folder), **self._describe()}
+        cells = "".join(
+            f"<tr><th style='text-align: left'>{escape(label)}</th>"
+            f"<td style='text-align: left'>{escape(value)}</td></tr>"
+            for label, value in rows.items()
+        )
+        return f"<table><caption>Run {escape(self.name)}</caption>{cells}</table>"
 
     @classmethod
     def holding(cls, recording: ShardReader) -> Run | None:
-        """The run in which a recording lies, or None."""
+        """Return the run that contains a recording, or None if it is outside a run."""
         folder = run_of(recording.folder)
         return None if folder is None else cls(folder)
 
     @property
     def name(self) -> str:
-        """What figures and tables call it."""
+        """The name of the folder, which figures and tables show."""
         return self.folder.resolve().name
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """All that made the run: source, recipe, seed, normalization, classes ...
+        """All settings of the run: data source, recipe, seed, normalization, classes and so on.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: AS531, ``config.json`` is not that of a run; or it cannot be read.
         """
         config = read_json(self.folder / layout.CONFIG)
         if not isinstance(config, dict):
-            raise InputError(f"{self.folder / layout.CONFIG} is no run's; train again")
+            raise self._bad_config("it is not a JSON object")
         return config
 
     @property
     def result(self) -> dict[str, Any]:
-        """What the training ended with: steps, seconds, accuracies.
+        """Steps, seconds, losses and accuracies at the end of training.
 
         Raises:
-            InputError: it has not ended.
+            InputError: AS539, training has not finished; or the file cannot be read.
         """
-        result: dict[str, Any] = read_json(self.folder / layout.RESULT)
+        file = self.folder / layout.RESULT
+        if not file.exists():
+            raise InputError(
+                "AS539",
+                f"run {self.folder} has no {layout.RESULT}, because its training has not finished; "
+                "continue it with --resume",
+            )
+        result: dict[str, Any] = read_json(file)
         return result
 
     @property
     def normalization(self) -> Normalization:
-        """The one that the network was trained with.
+        """The normalization of the images that the network was trained with.
 
         Raises:
-            InputError: the run does not tell it.
+            InputError: AS531, the run does not store it.
         """
         return Normalization(**self._setting("normalization"))
 
     @property
     def image_size(self) -> int:
-        """Height and width in pixels of the images that the network gets.
+        """Height and width of the network's input, in pixels.
 
         Raises:
-            InputError: the run does not tell it.
+            InputError: AS531, the run does not store it.
         """
         size: int = self._setting("image_size")
         return size
 
     @property
     def classes(self) -> list[str]:
-        """Names, by label.
+        """The names of the classes, in the order of their labels.
 
         Raises:
-            InputError: the run does not tell them.
+            InputError: AS531, the run does not store them.
         """
         classes: list[str] = self._setting("classes")
         return classes
 
     def model(self) -> Module:
-        """The network, in eval mode on the CPU.
+        """Load the network, in eval mode on the CPU.
 
         Raises:
-            InputError: the training has not ended, or the files do not fit each other.
+            InputError: the run has no weights, or they do not fit its architecture.
         """
         from attnscope.networks.weights import load_model
 
         return load_model(self.folder)
 
     def untrained_model(self) -> Module:
-        """The same architecture with fresh random weights; the same ones for each call.
+        """Build the same architecture with random weights, which are the same for every call.
 
         Raises:
-            InputError: as `model`.
+            InputError: see `model`.
         """
         return self.source(untrained=True).open_network()
 
     def split(
         self, name: str = "test", *, data_root: Path | None = None, skip_unreadable: bool = False
     ) -> LabeledImages:
-        """The images of a split as the network gets them, but for the normalization.
+        """Load the images of a split in the size of the network's input, not normalized.
 
         Args:
             name: ``train`` (without augmentation), ``validation`` or ``test``.
-            data_root: where torchvision's sets lie now; default where they lay at the training.
-            skip_unreadable: go on without files that cannot be read.
+            data_root: the folder that holds torchvision's data sets. Default: the folder that the
+                run was trained with.
+            skip_unreadable: skip files that cannot be read.
 
         Raises:
-            InputError: they are not there, or no longer those of the training.
+            InputError: AS536, the split is unknown; AS537, the data has other classes than the run
+                was trained with; AS538, training or validation images have changed since; or the
+                images cannot be read.
         """
         return self.source(name, data_root=data_root, skip_unreadable=skip_unreadable).open_images()
 
     def data(self, *, data_root: Path | None = None, skip_unreadable: bool = False) -> Data:
-        """All splits, and the run's normalization.
+        """Load all splits, with the normalization of the run.
 
-        Training images may be larger than the network gets them: crop their centers.
+        Training images may be larger than the network's input; crop them at the center.
 
         Args:
-            data_root: of `split`.
-            skip_unreadable: of `split`.
+            data_root: see `split`.
+            skip_unreadable: see `split`.
 
         Raises:
-            InputError: as `split`.
+            InputError: see `split`.
         """
         return self.source(data_root=data_root, skip_unreadable=skip_unreadable).open_data()
 
@@ -166,10 +196,10 @@ class Run:
         untrained: bool = False,
         skip_unreadable: bool = False,
     ) -> Source:
-        """What is captured of this run: `attnscope.sources.Source.of_run`.
+        """Return the network and split to capture; see `attnscope.sources.Source.of_run`.
 
         Raises:
-            InputError: the split is not known, or the folder is no run.
+            InputError: AS531, the folder is not a run folder; AS536, the split is unknown.
         """
         from attnscope.sources import Source
 
@@ -182,55 +212,60 @@ class Run:
         )
 
     def recording(self, split: str = "test") -> Recording:
-        """What was recorded of a split.
+        """Open the recording of a split.
 
         Raises:
-            InputError: nothing, or it cannot be opened.
+            InputError: AS532, there is none; or it cannot be opened.
         """
-        return Recording(self._captured(self.recording_folder(split), split))
+        folder = self.recording_folder(split)
+        return Recording(self._expect("AS532", folder, f"recording of the {split} split", split))
 
     def moments(self, split: str = "test") -> Moments:
-        """The sums over the images of each class that were recorded of a split.
+        """Open the moments of a split: sums of the gates over the images of each class.
 
         Raises:
-            InputError: none, or they cannot be opened.
+            InputError: AS533, there are none; or they cannot be opened.
         """
-        return Moments(self._captured(self.moments_folder(split), split, " --moments"))
+        folder = self.moments_folder(split)
+        what = f"moments of the {split} split"
+        return Moments(self._expect("AS533", folder, what, split, " --moments"))
 
     def untrained_recording(self, split: str = "test") -> Recording:
-        """What was recorded of the same architecture with fresh weights.
+        """Open the recording of the same architecture with random weights.
 
         Raises:
-            InputError: nothing, or it cannot be opened.
+            InputError: AS534, there is none; or it cannot be opened.
         """
-        return Recording(self._captured(self.untrained_folder(split), split, " --untrained"))
+        folder = self.untrained_folder(split)
+        what = f"recording of its untrained network on the {split} split"
+        return Recording(self._expect("AS534", folder, what, split, " --untrained"))
 
     def interventions(self, split: str = "test") -> Outcomes | None:
-        """The outcomes of interventions on the recording of a split as it is now, or None.
+        """Return the outcomes of interventions on the current recording of a split, or None.
 
         Raises:
-            InputError: there is no recording, or one of them cannot be read.
+            InputError: AS532, there is no recording; or a file cannot be read.
         """
         return find_outcomes(self.recording(split))
 
     @property
     def weights_file(self) -> Path:
-        """The weights that the run is about."""
+        """The file of the weights that `model` loads."""
         return self.folder / layout.WEIGHTS
 
     @property
     def metrics_file(self) -> Path:
-        """CSV, one row an epoch."""
+        """The CSV file with one row per epoch."""
         return self.folder / layout.METRICS
 
     @property
     def steps_file(self) -> Path:
-        """CSV, one row for some of the steps."""
+        """The CSV file with one row per logged step."""
         return self.folder / layout.STEPS
 
     @property
     def training_images_file(self) -> Path:
-        """Some training images as the network got them, not normalized."""
+        """The file of some augmented training images, not normalized."""
         return self.folder / layout.TRAINING_IMAGES
 
     @property
@@ -239,79 +274,136 @@ class Run:
         return self.figures_folder("test")
 
     def figures_folder(self, split: str) -> Path:
-        """The folder of the figures of a split."""
+        """Return the folder of the figures of a split."""
         folder = self.folder / layout.FIGURES
         return folder if split == "test" else folder / split
 
     def recording_folder(self, split: str) -> Path:
-        """Where a recording of a split lies, or will lie."""
+        """Return the folder of the recording of a split, which may not exist yet."""
         return self.folder / layout.RECORDINGS / split
 
     def moments_folder(self, split: str) -> Path:
-        """Where moments of a split lie, or will lie."""
+        """Return the folder of the moments of a split, which may not exist yet."""
         return self.folder / layout.MOMENTS / split
 
     def untrained_folder(self, split: str, moments: bool = False) -> Path:
-        """Where a recording, or moments, of the untrained network lie, or will lie."""
+        """Return the folder of the untrained network's recording or moments; it may not exist."""
         folder = self.folder / layout.UNTRAINED
         return folder / layout.MOMENTS / split if moments else folder / split
 
     def captured_folder(
         self, split: str, *, untrained: bool = False, moments: bool = False
     ) -> Path:
-        """Where one of the three before lies: what a capture with these options writes."""
+        """Return the folder to which `attnscope.capture` with these options writes."""
         if untrained:
             return self.untrained_folder(split, moments)
         return self.moments_folder(split) if moments else self.recording_folder(split)
 
     def interventions_folder(self, split: str) -> Path:
-        """Where outcomes of interventions on the recording of a split lie, or will lie."""
+        """Return the folder of the outcomes of interventions on the recording of a split."""
         return self.folder / layout.INTERVENTIONS / split
 
     def _setting(self, name: str) -> Any:
         if name not in self.config:
-            raise InputError(f"{self.folder / layout.CONFIG} is no run's (no {name}); train again")
+            raise self._bad_config(f"'{name}' is missing")
         return self.config[name]
 
-    def _captured(self, folder: Path, split: str, options: str = "") -> Path:
+    def _bad_config(self, problem: str) -> InputError:
+        return InputError(
+            "AS531",
+            f"{self.folder / layout.CONFIG} is not the configuration of a run ({problem}); "
+            "restore it or train again",
+        )
+
+    def _expect(self, code: str, folder: Path, what: str, split: str, options: str = "") -> Path:
+        """Check that something was captured, or name the command that captures it."""
         if not folder.is_dir():
+            of_split = "" if split == "test" else f" --split {split}"
             raise InputError(
-                f"{folder} does not exist; make it with attnscope capture {self.folder} "
-                f"--split {split}{options}"
+                code,
+                f"run {self.folder} has no {what}; "
+                f"record it with: attnscope capture {self.folder}{of_split}{options}",
             )
         return folder
 
+    def _describe(self) -> dict[str, str]:
+        """The facts that `repr` shows. It never raises, even if files are missing or damaged."""
+        shown: dict[str, str] = {}
+        model = _read_table(self.folder / layout.MODEL)
+        if model:
+            attention = model.get("attention")
+            gates = "no attention" if attention in (None, "none") else f"{attention} attention"
+            shown["network"] = f"{model.get('name')} with {gates}"
+            folded = model.get("folded")
+            if isinstance(folded, dict) and folded:
+                shown["folded gates"] = str(len(folded))
+        config = _read_table(self.folder / layout.CONFIG)
+        if not config:
+            return shown | {"state": f"no readable {layout.CONFIG}"}
+        classes = config.get("classes")
+        count = f" ({len(classes)} classes)" if isinstance(classes, list) else ""
+        shown["data"] = f"{config.get('data')}{count}"
+        shown["seed"] = str(config.get("seed"))
+        result = _read_table(self.folder / layout.RESULT)
+        test = result.get("test")
+        if isinstance(test, dict) and isinstance(test.get("accuracy"), int | float):
+            shown["test accuracy"] = f"{test['accuracy']:.1%}"
+        elif not self.weights_file.is_file():
+            shown["state"] = "training not finished"
+        shown["recordings"] = " and ".join(self._captured_splits()) or "none"
+        return shown
+
+    def _captured_splits(self) -> Iterator[str]:
+        for split in layout.SPLITS:
+            if is_captured(self.recording_folder(split)):
+                yield split
+
+
+def _read_table(file: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one if the file is missing or damaged."""
+    try:
+        value = read_json(file)
+    except InputError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
 
 def open_recording(folder: Path, split: str = "test") -> Recording:
-    """A recording, or that of a split of a run.
+    """Open a recording, or the recording of a split of a run.
 
     Args:
-        folder: a recording, or a run.
-        split: of a run.
+        folder: a recording or a run folder.
+        split: which recording of a run. It is ignored for a recording.
 
     Raises:
-        InputError: it is neither, or there is no recording.
+        InputError: AS530, the folder does not exist; AS532, the run has no recording of the split;
+            AS535, the folder is neither a recording nor a run.
     """
     if is_captured(folder):
         return Recording(folder)
     run = Run(folder)
-    # Recordings can be copied without their network.
+    # Recordings may have been copied without their network.
     if not run.weights_file.is_file() and not run.recording_folder(split).is_dir():
-        raise InputError(f"{folder} is no run with a network, and no recording; check the path")
+        raise InputError(
+            "AS535", f"{folder} is neither a recording nor a run with a network; check the path"
+        )
     return run.recording(split)
 
 
 def open_captured(folder: Path) -> Recording | Moments:
-    """A recording or moments, whichever it is; or the recording of a run's test split.
+    """Open a recording or moments, or the recording of the test split of a run.
 
     Raises:
-        InputError: it is neither, or cannot be opened.
+        InputError: the folder is none of these, or cannot be opened.
     """
     return Moments(folder) if captured_kind(folder) == "moments" else Recording(folder)
 
 
 def open_untrained(recording: Recording) -> Recording | None:
-    """The recording of the untrained network, of the same run and split; None if there is none.
+    """Open the recording of the untrained network that belongs to the same run and split.
+
+    Returns:
+        The recording, or None if there is none.
 
     Raises:
         InputError: it cannot be opened.

@@ -1,4 +1,4 @@
-"""Serves the dashboard: checks what it is given, then runs Streamlit in this process."""
+"""Serve the dashboard: check the arguments, then run Streamlit in this process."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ _THEME = {
     "textColor": "#1b2430",
     "baseRadius": "6px",
     "headingFontSizes": "1.9rem, 1.3rem, 1.1rem",
-    "codeTextColor": "#1b2430",  # names of classes and runs are set as code; they are no alarm
+    "codeTextColor": "#1b2430",  # class and run names are code; not red, which looks like an error
     "showWidgetBorder": "true",
 }
 
 
 def serve(folder: Path, port: int = 8501, address: str = "127.0.0.1") -> int:
-    """Serves the dashboard over the recordings in ``folder`` until it is stopped with Ctrl-C.
+    """Serve the dashboard for the recordings in a folder until Ctrl-C is pressed.
 
     Args:
-        folder: a folder of runs, a run, or a recording.
-        port: where to listen, 1 to 65535.
-        address: the interface to listen on; the default can be reached from this machine only.
+        folder: a folder of runs, a run folder, or a recording.
+        port: the port to listen on, 1 to 65535.
+        address: the address to listen on. The default can be reached from this machine only.
 
     Returns:
-        0 when the server was stopped; another number when Streamlit could not start.
+        The exit code: 0 when the server was stopped, another number when Streamlit did not start.
 
     Raises:
-        InputError: there is no recording, the port cannot be had, or the dashboard's pages are not
-            installed.
+        InputError: the folder has no recording; AS140, the port is out of range; AS141, it cannot
+            be opened; AS142, the pages of the dashboard are not installed.
     """
     folder = Path(folder).resolve()
     count = len(find_recordings(folder))
     _check_port(port, address)
     app = _find_app(Path(__file__).resolve().parent)
-    # Streamlit's own command is its stable entrance; it is imported here because it is slow.
+    # Streamlit's command line is its stable interface. Imported here because it is slow.
     import click
     from streamlit.web import cli
 
     noun = "recording" if count == 1 else "recordings"
     print(f"http://{address}:{port} shows {count} {noun} in {folder} (Ctrl-C ends)", flush=True)
     try:
-        # Options on the command line win over a config.toml that lies in the working directory.
+        # Options on the command line override a config.toml in the working directory.
         arguments = ["run", str(app), *_options(port, address), "--", str(folder)]
         cli.main(arguments, "attnscope", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
-        pass  # Ctrl-C is how a server ends
+        pass  # Ctrl-C is the normal way to stop a server
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
@@ -62,11 +62,11 @@ def _options(port: int, address: str) -> list[str]:
     options: dict[str, str | list[str]] = {
         "server.address": address,
         "server.port": str(port),
-        # A page elsewhere cannot reach the dashboard through a name that it points at this machine.
+        # Protects against DNS rebinding: another site's host name must not reach the dashboard.
         "server.allowedHosts": sorted({address, "127.0.0.1", "localhost"}),
         "server.enableCORS": "true",
         "server.enableXsrfProtection": "true",
-        "server.maxUploadSize": "1",  # nothing is uploaded; 0 would mean no limit to some versions
+        "server.maxUploadSize": "1",  # MB; in some versions 0 means no limit
         "server.headless": "true",
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
@@ -85,22 +85,25 @@ def _options(port: int, address: str) -> list[str]:
 
 def _check_port(port: int, address: str) -> None:
     if not 1 <= port <= 65535:
-        raise InputError(f"port {port} does not exist; --port takes 1 to 65535")
+        raise InputError("AS140", f"port {port} is out of range; choose --port from 1 to 65535")
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        if os.name == "posix":  # a server that has just ended does not keep its port
+        if os.name == "posix":  # the port of a server that just stopped is free
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
         except OSError as error:
             raise InputError(
-                f"port {port} on {address} cannot be had ({error.strerror}); "
-                "take another with --port"
+                "AS141",
+                f"port {port} on {address} cannot be opened ({error.strerror}); "
+                "choose another port with --port",
             ) from None
 
 
 def _find_app(package: Path) -> Path:
-    """The app's script: in an installed wheel inside the package, else beside ``src``."""
+    """Return the script of the app: inside an installed package, or beside ``src``."""
     for app in (package / "_dashboard/app.py", package.parents[1] / "streamlit_app/app.py"):
         if app.is_file():
             return app
-    raise InputError(f"the dashboard's pages are not beside {package}; install attnscope again")
+    raise InputError(
+        "AS142", f"the pages of the dashboard are missing beside {package}; reinstall attnscope"
+    )

@@ -1,7 +1,7 @@
-"""What a recording is made of: a network, and a split of a data source; opened, and opened again.
+"""The source of a recording: a network and a split of a data source, which can be opened again.
 
-A `Source` is described by settings alone, so that a recording can store it. Runs, commands and
-recordings open networks and images here and nowhere else.
+A `Source` consists of settings only, so a recording can store it. Runs, commands and recordings
+open networks and images through this module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from attnscope import layout
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.load import Data, DataSettings
 from attnscope.data.sources import find_source
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.networks.source import NetworkSource
 from attnscope.networks.targets import scheme_of
@@ -28,29 +28,29 @@ _SETTINGS = (
     *("data", "image_size", "resize", "validation_share", "skip_unreadable"),
     *("weights", "recipe", "epochs", "precision"),
 )
-"""Keys of a run's settings; trainings that have them in common differ in the seed alone."""
+"""Keys of ``config.json``. Runs that agree in all of them differ only in their seed."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network, and the images on which it is captured."""
+    """A network and the images on which its gates are captured."""
 
     model: Module
     """In eval mode, on the CPU."""
     images: LabeledImages
     normalization: Normalization
     about: dict[str, Any]
-    """What a recording tells of itself."""
+    """The metadata that a recording stores: name, source, split, seed, hashes."""
     source: Source
-    """Where both come from, with hashes: what a recording stores."""
+    """Where both come from, with hashes. A recording stores it."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A network, and a split of a data source.
+    """A network and a split of a data source.
 
     Raises:
-        InputError: the split is not known.
+        InputError: AS536, the split is unknown.
     """
 
     network: NetworkSource
@@ -59,9 +59,7 @@ class Source:
     """``train`` (without augmentation), ``validation`` or ``test``."""
 
     def __post_init__(self) -> None:
-        if self.split not in layout.SPLITS:
-            known = ", ".join(layout.SPLITS)
-            raise InputError(f"split '{self.split}' is not known; take one of {known}")
+        _check_split(self.split)
 
     @classmethod
     def of_run(
@@ -73,25 +71,23 @@ class Source:
         untrained: bool = False,
         skip_unreadable: bool = False,
     ) -> Source:
-        """A run's network, and a split of the data that it was trained with.
+        """Return the source of a run: its network and a split of the data it was trained with.
 
         Args:
             run: a run folder.
-            split: of `Source`.
-            data_root: where torchvision's sets lie now; default where they lay at the training.
-            untrained: the run's architecture with fresh random weights, neither trained nor
-                pretrained. In eval mode its BatchNorm changes nothing, so that features grow with
-                the depth.
-            skip_unreadable: go on without files that cannot be read, also where the training did
-                not.
+            split: ``train`` (without augmentation), ``validation`` or ``test``.
+            data_root: the folder that holds torchvision's data sets. Default: the folder that the
+                run was trained with.
+            untrained: use the architecture of the run with fresh random weights, neither trained
+                nor pretrained. In eval mode its BatchNorm layers are the identity, so features grow
+                with depth.
+            skip_unreadable: skip files that cannot be read, even if training did not.
 
         Raises:
-            InputError: the split is not known, or the folder is no run.
+            InputError: AS530, the folder does not exist; AS531, it is not a run folder; AS536, the
+                split is unknown.
         """
-        if split not in layout.SPLITS:  # before anything is read
-            raise InputError(
-                f"split '{split}' is not known; take one of {', '.join(layout.SPLITS)}"
-            )
+        _check_split(split)  # before anything is read
         config = read_config(run)
         try:
             data = DataSettings(
@@ -105,7 +101,7 @@ class Source:
             )
             normalization = Normalization(**config["normalization"])
         except (KeyError, TypeError) as error:
-            raise _no_run(run, error) from None
+            raise _bad_config(run, _explain(error)) from None
         network = NetworkSource(
             str(run),
             image_size=data.image_size,
@@ -115,21 +111,21 @@ class Source:
         return cls(network, data, split)
 
     def open(self) -> Subject:
-        """The network and its images.
+        """Open the network and its images.
 
         Raises:
-            InputError: one of them cannot be opened, the weights do not fit, or the data of a run
-                has other classes; also, of its ``train`` and ``validation``, where they are no
-                longer what the run was trained with.
+            InputError: one of them cannot be opened or the weights do not fit; AS537, the data has
+                other classes than the run was trained with; AS538, ``train`` or ``validation``
+                have other images than the run was trained with.
         """
         network = self.network
         network.expect_weights()
-        of_a_scheme = scheme_of(network.target) is not None
-        # The network first: it is quick, and a wrong name shows at once. How many classes there
-        # are, and so which weights fit, only the images tell.
-        target = (replace(network, weights=None) if of_a_scheme else network).load()
+        has_scheme = scheme_of(network.target) is not None
+        # The network comes first, because a wrong name then fails quickly. The number of classes,
+        # and so which weights fit, is known only from the images.
+        target = (replace(network, weights=None) if has_scheme else network).load()
         images, skipped, normalization = self._open_images(target.normalization)
-        if of_a_scheme:
+        if has_scheme:
             network = replace(network, num_classes=len(images.classes))
             target = network.load()
         size = images.images.shape[-1]
@@ -138,29 +134,29 @@ class Source:
         return Subject(target.model, images, normalization, source.describe(skipped), source)
 
     def open_network(self) -> Module:
-        """The network alone, in eval mode on the CPU.
+        """Open the network only, in eval mode on the CPU.
 
         Raises:
-            InputError: as `open`.
+            InputError: see `open`.
         """
         self.network.expect_weights()
         return self.network.load().model
 
     def open_images(self) -> LabeledImages:
-        """The images alone, of the size that the network gets.
+        """Open the images only, in the size that the network receives.
 
         Raises:
-            InputError: as `open`.
+            InputError: see `open`.
         """
         return self._open_images(self.network.normalization)[0]
 
     def open_data(self) -> Data:
-        """All splits of the data, and the normalization that the network was trained with.
+        """Open all splits of the data, with the normalization that the network was trained with.
 
-        Training images may be larger than the network gets them: crop their centers.
+        Training images may be larger than the network's input; crop them at the center.
 
         Raises:
-            InputError: as `open`.
+            InputError: see `open`.
         """
         data = self.data.load()
         if self.network.is_run:
@@ -169,17 +165,17 @@ class Source:
         return replace(data, normalization=self.network.normalization or data.normalization)
 
     def describe(self, skipped: list[str]) -> dict[str, Any]:
-        """What a recording tells of itself.
+        """Return the metadata that a recording stores.
 
         Args:
-            skipped: files that could not be read, each with the reason.
+            skipped: the files that could not be read, each with the reason.
         """
         network = self.network
         if not network.is_run:
             return {
                 "name": network.target.rpartition(":")[2],
                 "source": self.data.source,
-                "part": self.split,
+                "split": self.split,
                 "model": {"name": network.target},
                 "weights_sha256": network.weights_sha256,
                 "skipped": skipped,
@@ -189,7 +185,7 @@ class Source:
         about: dict[str, Any] = {
             "name": run.resolve().name,
             "source": config["data"],
-            "part": self.split,
+            "split": self.split,
             "seed": config["seed"],
             "model": read_json(run / layout.MODEL),
             "weights_sha256": network.weights_sha256,
@@ -202,7 +198,7 @@ class Source:
         return about
 
     def to_dict(self) -> dict[str, Any]:
-        """The same of JSON values."""
+        """Return the settings as JSON values."""
         network, data = asdict(self.network), asdict(self.data)
         weights = self.network.weights
         network["weights"] = None if weights is None else str(weights)
@@ -214,10 +210,10 @@ class Source:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Source:
-        """What `to_dict` made.
+        """Build a source from the value of `to_dict`.
 
         Raises:
-            TypeError, ValueError, KeyError: it is something else.
+            TypeError, ValueError, KeyError: the value is not from `to_dict`.
         """
         network, data = dict(value["network"]), dict(value["data"])
         if network["weights"] is not None:
@@ -241,60 +237,87 @@ class Source:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The settings of a run.
+    """Read the ``config.json`` of a run.
+
+    Args:
+        run: a run folder.
 
     Raises:
-        InputError: there is no such folder, or it is no run.
+        InputError: AS530, the folder does not exist; AS531, its ``config.json`` is not that of a
+            run; or the file is missing or cannot be read.
     """
     if not run.is_dir():
-        raise InputError(f"run {run} does not exist; make it with attnscope train")
+        raise InputError(
+            "AS530", f"run {run} does not exist; check the path or train it with attnscope train"
+        )
     config = read_json(run / layout.CONFIG)
     if not isinstance(config, dict):
-        raise _no_run(run, "no settings")
+        raise _bad_config(run, "it is not a JSON object")
     return config
 
 
-def _no_run(run: Path, problem: object) -> InputError:
-    return InputError(f"{run / layout.CONFIG} is no run's ({problem}); train again")
+def _check_split(split: str) -> None:
+    if split not in layout.SPLITS:
+        raise InputError(
+            "AS536", f"split '{split}' is unknown; choose one of {', '.join(layout.SPLITS)}"
+        )
+
+
+def _bad_config(run: Path, problem: str) -> InputError:
+    return InputError(
+        "AS531",
+        f"{run / layout.CONFIG} is not the configuration of a run ({problem}); "
+        "restore it or train again",
+    )
+
+
+def _explain(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
 
 
 def _pinned(data: DataSettings) -> DataSettings:
-    """The same with absolute paths."""
+    """The same settings with absolute paths."""
     name, source, path = find_source(data.source)
     text = f"{name}:{Path(path).expanduser().resolve()}" if source.takes_path else name
     return replace(data, source=text, data_root=data.data_root.resolve())
 
 
 def _hash_training(config: Mapping[str, Any]) -> str:
-    """The same for trainings that differ in nothing but the seed and the machine."""
+    """A hash that is equal for runs that differ only in their seed and machine."""
     settings = {key: config.get(key) for key in _SETTINGS}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _expect_classes(run: Path, source: str, classes: list[str]) -> None:
-    known = read_config(run).get("classes")
-    if known is None:
-        raise _no_run(run, "'classes'")
-    if classes != known:
-        raise InputError(f"{source} has other classes than the run {run} was trained with")
+    expected = read_config(run).get("classes")
+    if expected is None:
+        raise _bad_config(run, "'classes' is missing")
+    if classes != expected:
+        raise InputError(
+            "AS537",
+            f"data {source} has {len(classes)} classes that are not the {len(expected)} classes "
+            f"run {run} was trained with; restore the data or train again",
+        )
 
 
 def _expect_splits(run: Path, data: Data) -> None:
-    """Refuse data whose training or validation split is not that of the run's training any more.
+    """Check that the training and validation splits are those that a run was trained with.
 
-    Then what was trained on may lie in the validation split, which chooses. Images of the test
-    split may be others: nothing was chosen on them.
+    Otherwise training images may have moved into the validation split, on which settings are
+    chosen. The test split may have changed, because nothing was chosen on it. Runs of versions that
+    stored no fingerprints pass.
 
     Raises:
-        InputError: paths or labels differ. (Runs of attnscope before it kept them are not refused.)
+        InputError: AS538, paths or labels differ.
     """
-    known = read_config(run).get("parts", {})
+    stored = read_config(run).get("parts", {})
     fingerprints = data.fingerprints()
-    for name, was in known.items():
-        now = fingerprints[name]
-        if name != "test" and now != was:
+    for name, expected in stored.items():
+        found = fingerprints[name]
+        if name != "test" and found != expected:
             raise InputError(
-                f"the {name} part of {data.source} is not the one that {run} was trained with "
-                f"({was['images']} images then, {now['images']} now, or others among them); "
-                "restore the images, or train again"
+                "AS538",
+                f"the {name} split of {data.source} has changed since run {run} was trained "
+                f"({expected['images']} images then, {found['images']} now); "
+                "restore the images or train again",
             )

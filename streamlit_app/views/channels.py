@@ -1,4 +1,4 @@
-"""What the channel gates do for each class."""
+"""Channel gates per class."""
 
 from __future__ import annotations
 
@@ -8,31 +8,41 @@ import altair as alt
 import cached
 import streamlit as st
 from cached import Run
-from widgets import chosen_run, in_percent, literal, part, percent, show_plot, table_height
+from widgets import chosen_run, in_percent, literal, percent, section, show_plot, table_height
 
 from attnscope.kinds import PER_CHANNEL
 from attnscope.plots import needs, plots_of
 from attnscope.recording.recording import Recording
 
+NUMBERS = {
+    name: st.column_config.NumberColumn(label, format="%.4f")
+    for name, label in (
+        ("mean", "Mean"), ("std", "SD"), ("low", "95% CI, low"), ("high", "95% CI, high"),
+    )
+}  # fmt: skip
 run = chosen_run()
 gates = [gate.name for gate in run.recording.gates_with(PER_CHANNEL)]
 
 
-@part
+@section
 def _heat_map(run: Run, gate: str) -> None:
-    by_effect = st.toggle("Channels that know the class first", key="by_effect")
+    by_effect = st.toggle(
+        "Sort channels by omega squared",
+        help="Channels whose gate differs most between the classes come first.",
+        key="by_effect",
+    )
     st.image(cached.channels_png(run, gate, by_effect), width="stretch")
 
 
-@part
+@section
 def _one_channel(run: Run, gate: str) -> None:
     effects = cached.channel_effects(run, gate).sort_values("omega_squared", ascending=False)
     left, right = st.columns(2, gap="large")
     with left:
-        st.subheader("Which channels know the class?")
+        st.subheader("Channels that differ between classes")
         st.caption(
-            "Omega squared is the share of a channel's variance that lies between the classes. "
-            "Click a row to see the channel on the right."
+            "Omega squared is the share of a channel's variance that is explained by the class. "
+            "Select a row to show the channel on the right."
         )
         event = st.dataframe(
             effects,
@@ -47,8 +57,9 @@ def _one_channel(run: Run, gate: str) -> None:
                 "f": st.column_config.NumberColumn("F", format="%.2f"),
                 "p": st.column_config.NumberColumn("p", format="%.2g"),
                 "p_by": st.column_config.NumberColumn(
-                    "p, corrected", format="%.2g",
-                    help="Benjamini-Yekutieli over the channels, which depend on each other.",
+                    "p (corrected)", format="%.2g",
+                    help="Benjamini-Yekutieli correction over the channels, whose tests are "
+                    "dependent.",
                 ),
                 "omega_squared": st.column_config.NumberColumn("Omega²", format="%.3f"),
                 "constant": st.column_config.CheckboxColumn("Constant"),
@@ -61,7 +72,7 @@ def _one_channel(run: Run, gate: str) -> None:
     shown = profiles[profiles["channel"] == channel]
     with right:
         st.subheader(f"Channel {channel}")
-        st.caption("Mean over the images of each class, with the 95 % interval of the mean.")
+        st.caption("Mean gate over the images of each class, with its 95% CI.")
         base = alt.Chart(shown).encode(
             alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=160)),
             tooltip=[
@@ -76,8 +87,7 @@ def _one_channel(run: Run, gate: str) -> None:
             height=max(160, 30 * min(len(shown), 40)),
             alt=f"Mean gate of channel {channel} for each class",
         )
-    with st.expander("Every channel and class, as a table"):
-        numbers = ("mean", "std", "low", "high")
+    with st.expander("Table of all channels and classes"):
         st.dataframe(
             profiles,
             hide_index=True,
@@ -85,26 +95,24 @@ def _one_channel(run: Run, gate: str) -> None:
                 "class": "Class",
                 "channel": "Channel",
                 "count": "Images",
-                **{
-                    n: st.column_config.NumberColumn(n.capitalize(), format="%.4f") for n in numbers
-                },
+                **NUMBERS,
             },
         )
 
 
 st.title("Channel gates")
 st.markdown(
-    f"{literal(run.label)}: a channel gate multiplies each channel of a block by one number an "
-    "image. Here is what it is for each class."
+    f"{literal(run.label)}: for each image, a channel gate multiplies every channel of the "
+    "features by one number. This page shows how that number differs between classes."
 )
 if not gates:
-    st.info("This network has no channel gate.")
+    st.info("This network has no channel gates.")
     st.stop()
 view = st.segmented_control(
-    "View", ["One gate", "Over depth"], default="One gate", required=True, key="channel_view",
+    "View", ["One gate", "All gates"], default="One gate", required=True, key="channel_view",
     bind="query-params", label_visibility="collapsed",
 )  # fmt: skip
-if view == "Over depth":
+if view == "All gates":
     for plot in plots_of(Recording):
         if plot.asks(needs.GATES):
             show_plot(plot, partial(cached.plot, run))
@@ -116,7 +124,7 @@ if view == "Over depth":
         hide_index=True,
         column_config={
             name: st.column_config.NumberColumn(
-                name.replace("_", " ").capitalize(), format="%.2f %%"
+                name.replace("_", " ").capitalize(), format="%.2f%%"
             )
             for name in columns
         }
@@ -124,15 +132,17 @@ if view == "Over depth":
         height=table_height(len(state), 20),
     )
     st.subheader("Mean gate of each class")
-    numbers = ("mean", "std", "low", "high")
     st.dataframe(
         profiles,
         hide_index=True,
         column_config={
-            name: st.column_config.NumberColumn(name.capitalize(), format="%.4f")
-            for name in numbers
-        }
-        | {"gate": "Gate", "kind": "Kind", "depth": "Depth", "class": "Class", "count": "Images"},
+            "gate": "Gate",
+            "kind": "Kind",
+            "depth": "Depth",
+            "class": "Class",
+            "count": "Images",
+            **NUMBERS,
+        },
     )
 else:
     gate = st.selectbox("Gate", gates, key="gate", bind="query-params")
@@ -141,17 +151,26 @@ else:
     for column, (name, label, text) in zip(
         st.columns(4),
         (
-            ("saturated_low", "Saturated low", f"Share of values at the lower bound, {info.lo:g}."),
+            (
+                "saturated_low",
+                "Saturated low",
+                f"Share of values within 1% of the gate's range from the bound {info.lo:g}.",
+            ),
             (
                 "saturated_high",
                 "Saturated high",
-                f"Share of values at the upper bound, {info.hi:g}.",
+                f"Share of values within 1% of the gate's range from the bound {info.hi:g}.",
             ),
-            ("stuck", "Stuck", f"Share of values within 0.02 of the midpoint, {info.midpoint:g}."),
+            (
+                "stuck",
+                "Stuck",
+                "Share of values within 0.02 of the midpoint of the bounds "
+                f"({info.midpoint:g}), where a sigmoid starts.",
+            ),
             (
                 "constant",
                 "Constant channels",
-                "Share of channels that are the same for all images.",
+                "Share of channels whose gate is the same for all images.",
             ),
         ),
         strict=True,

@@ -1,4 +1,4 @@
-"""Two networks on the same images: accuracy, gates and Grad-CAM, class by class."""
+"""Two networks on the same images: accuracy, gates and Grad-CAM per class."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from widgets import (
     in_percent,
     literal,
     page_of,
-    part,
     percent,
+    section,
     show_grid,
     show_plot,
     table_height,
@@ -23,15 +23,15 @@ from widgets import (
 
 from attnscope.kinds import PER_CHANNEL
 from attnscope.plots import PLOTS, needs, plots_of
-from attnscope.plots.subjects import Pair
+from attnscope.plots.subjects import Comparison
 from attnscope.statistics.inference import LEVEL, significant
 
 IMAGES = 6
 EVERY, ONLY_A, ONLY_B, NEITHER = (
-    "all images",
-    "only the first is right",
-    "only the second is right",
-    "both are wrong",
+    "All",
+    "Only first correct",
+    "Only second correct",
+    "Both wrong",
 )
 
 
@@ -39,30 +39,36 @@ def _accuracy(a: Run, b: Run) -> None:
     comparison = cached.compare_accuracy(a, b)
     whole = comparison.iloc[0]
     columns = st.columns(4)
-    columns[0].metric("Accuracy of the first", percent(whole["accuracy_a"]), border=True)
-    columns[1].metric("Accuracy of the second", percent(whole["accuracy_b"]), border=True)
-    columns[2].metric("Second minus first", f"{100 * whole['difference']:+.2f} points", border=True)
+    columns[0].metric("Accuracy (first)", percent(whole["accuracy_a"]), border=True)
+    columns[1].metric("Accuracy (second)", percent(whole["accuracy_b"]), border=True)
+    columns[2].metric(
+        "Difference (second − first)", f"{100 * whole['difference']:+.2f} points", border=True
+    )
     columns[3].metric(
-        "p, all images", f"{whole['p']:.3g}", border=True,
-        help="McNemar's exact test over the images that only one network gets right. It speaks of "
-        "these two trained networks, not of other seeds.",
+        "p (McNemar)", f"{whole['p']:.3g}", border=True,
+        help="McNemar's exact test on the images that only one network classifies correctly. It "
+        "compares these two trained networks and does not generalize to other seeds.",
     )  # fmt: skip
     differs = comparison.iloc[1:]
     differs = differs[significant(differs["p_holm"])]
     if not len(differs):
         st.info(
-            "No class differs: after Holm's correction, no class has a difference in accuracy that "
-            f"chance would not make at {100 * LEVEL:g} %."
+            "No class has a significant difference in accuracy "
+            f"(p < {LEVEL:g} after Holm's correction)."
         )
     else:
         names = ", ".join(literal(name) for name in differs["class"])
-        level = f"{100 * LEVEL:g} %"
-        st.warning(f"Classes that differ after Holm's correction, at {level}: {names}.")
+        st.warning(
+            "Classes with a significant difference in accuracy "
+            f"(p < {LEVEL:g} after Holm's correction): {names}."
+        )
     show_plot(PLOTS["per_class_accuracy"], partial(cached.comparison, a, b))
     share = {
-        name: st.column_config.NumberColumn(label, format="%.2f %%")
+        name: st.column_config.NumberColumn(label, format="%.2f%%")
         for name, label in (
-            ("accuracy_a", "First"), ("accuracy_b", "Second"), ("difference", "Difference"),
+            ("accuracy_a", "Accuracy (first)"),
+            ("accuracy_b", "Accuracy (second)"),
+            ("difference", "Difference"),
         )
     }  # fmt: skip
     st.dataframe(
@@ -72,9 +78,9 @@ def _accuracy(a: Run, b: Run) -> None:
         column_config={
             "class": "Class",
             "count": "Images",
-            "only_a": "Only the first is right",
-            "only_b": "Only the second is right",
-            "p": st.column_config.NumberColumn("p (McNemar, exact)", format="%.3g"),
+            "only_a": "Only first correct",
+            "only_b": "Only second correct",
+            "p": st.column_config.NumberColumn("p (McNemar)", format="%.3g"),
             "p_holm": st.column_config.NumberColumn("p (Holm)", format="%.3g"),
             **share,
         },
@@ -83,9 +89,9 @@ def _accuracy(a: Run, b: Run) -> None:
 
 def _gates(a: Run, b: Run) -> None:
     st.caption(
-        "How far each class's channel gates lie from the mean of the classes, root mean square "
-        "over channels. Channels of two networks are never matched by number. Full bars: "
-        f"p < {LEVEL}."
+        "Distance of each class's mean channel gates from the mean over all classes (root mean "
+        "square over channels). Channels of two networks do not correspond, so their numbers are "
+        f"not compared. Filled bars in the lower panel: p < {LEVEL}."
     )
     _plots_that_need(PER_CHANNEL, a, b)
     left, right = st.columns([3, 2], gap="large")
@@ -95,8 +101,8 @@ def _gates(a: Run, b: Run) -> None:
         column_config={
             "gate": "Gate",
             "class": "Class",
-            "distance_a": st.column_config.NumberColumn("First", format="%.4f"),
-            "distance_b": st.column_config.NumberColumn("Second", format="%.4f"),
+            "distance_a": st.column_config.NumberColumn("Distance (first)", format="%.4f"),
+            "distance_b": st.column_config.NumberColumn("Distance (second)", format="%.4f"),
         },
     )
     right.dataframe(
@@ -112,23 +118,23 @@ def _gates(a: Run, b: Run) -> None:
 
 def _grad_cam(a: Run, b: Run) -> None:
     st.caption(
-        "Do both networks look at the same places of an image? Gray: against another image's "
-        "Grad-CAM, which is what chance and habit give."
+        "Agreement of the two networks' Grad-CAM on the same image. Gray: agreement with the "
+        "Grad-CAM of another image, as a reference."
     )
     _plots_that_need(needs.GRAD_CAM, a, b)
-    if a.recording.grad_cam_layers and b.recording.grad_cam_layers:  # else the figure says so
+    if a.recording.grad_cam_layers and b.recording.grad_cam_layers:  # otherwise the plot says so
         _grad_cam_table(a, b)
     st.subheader("Spatial gate and Grad-CAM", anchor=False)
-    st.caption("Does a network's last spatial gate look where its own Grad-CAM does?")
+    st.caption("Agreement of each network's last spatial gate with its own Grad-CAM.")
     show_plot(PLOTS["per_class_agreement"], partial(cached.comparison, a, b))
 
 
 def _grad_cam_table(a: Run, b: Run) -> None:
     numbers = {
         "spearman": "Spearman",
-        "null_spearman": "Spearman, null",
+        "null_spearman": "Spearman (other image)",
         "iou": "IoU",
-        "null_iou": "IoU, null",
+        "null_iou": "IoU (other image)",
     }
     st.dataframe(
         cached.compare_grad_cam(a, b),
@@ -144,29 +150,32 @@ def _grad_cam_table(a: Run, b: Run) -> None:
 
 
 def _images(a: Run, b: Run) -> None:
-    cached.compare_accuracy(a, b)  # refuses two recordings of different images
+    cached.compare_accuracy(a, b)  # raises InputError if the recordings are of different images
     _chosen_images(a, b)
-    st.subheader("Right in one network alone", anchor=False)
+    st.subheader("Images that only one network classifies correctly", anchor=False)
     show_plot(PLOTS["disagreements"], partial(cached.comparison, a, b))
 
 
 def _all(a: Run, b: Run) -> None:
-    browse({plot.name: partial(cached.comparison, a, b) for plot in plots_of(Pair)}, "pair_figure")
+    browse(
+        {plot.name: partial(cached.comparison, a, b) for plot in plots_of(Comparison)},
+        "pair_figure",
+    )
 
 
 def _plots_that_need(what: str, a: Run, b: Run) -> None:
-    for plot in plots_of(Pair):
+    for plot in plots_of(Comparison):
         if plot.asks(what):
             show_plot(plot, partial(cached.comparison, a, b))
 
 
-@part
+@section
 def _chosen_images(a: Run, b: Run) -> None:
     left, right = st.columns([1, 2])
     names = a.recording.classes
     only = left.selectbox(
         "True class", range(len(names)), index=None, format_func=lambda c: names[c],
-        placeholder="every class", key=f"side class {a.key}",
+        placeholder="All classes", key=f"side class {a.key}",
     )  # fmt: skip
     which = right.segmented_control(
         "Images", [EVERY, ONLY_A, ONLY_B, NEITHER], default=EVERY, required=True, key="which"
@@ -186,9 +195,9 @@ def _chosen_images(a: Run, b: Run) -> None:
         shown = page_of(rows, f"side {a.key} {b.key} {only} {which}", IMAGES)
         show_grid(cached.two_cams_png(a, b, shown))
         st.caption(
-            "Beside each picture: its number, the true class, and after the arrows what the first "
-            "network predicts, then the second. Grad-CAM is shown after its ReLU; each network's "
-            "has a unit, and so a scale, of its own."
+            "Each row is one image, labeled with its number and true class and, after the arrows, "
+            "the predictions of the first and the second network. Grad-CAM is shown after ReLU for "
+            "the predicted class. Each network has its own color scale."
         )
 
 
@@ -197,7 +206,10 @@ found, _ = cached.runs()
 others = [label for label in found if label != run.label]
 st.title("Comparison")
 if not others:
-    st.info("There is one recording in this folder; a comparison takes two of the same images.")
+    st.info(
+        "A comparison needs two recordings of the same images, and this folder contains one "
+        "recording."
+    )
     st.stop()
 with st.sidebar:
     st.selectbox("Compare with", others, key="other", bind="query-params")

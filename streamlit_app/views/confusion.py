@@ -1,4 +1,4 @@
-"""The confusion matrix; a click on a cell shows its images."""
+"""The confusion matrix. A click on a cell shows its images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import cached
 import numpy as np
 import streamlit as st
 from cached import Run
-from widgets import choose_overlay, chosen_run, gallery, literal, part
+from widgets import choose_overlay, chosen_run, gallery, literal, section
 
 TRUE, PREDICTED = "true", "predicted"
 
@@ -41,7 +41,7 @@ def _chart(run: Run, mistakes_only: bool) -> alt.LayerChart | alt.FacetChart:
     color = alt.Color(
         "share:Q",
         scale=alt.Scale(scheme="cividis", domain=[0, top or 1]),
-        legend=alt.Legend(title="share of the true class", format=".0%", gradientLength=140),
+        legend=alt.Legend(title="share of true class", format=".0%", gradientLength=140),
     )
     squares = base.mark_rect(cursor="pointer", stroke="white", strokeWidth=0.5).encode(
         color=alt.condition("isValid(datum.share)", color, alt.value("#e4e4e4")),
@@ -65,37 +65,37 @@ def _chart(run: Run, mistakes_only: bool) -> alt.LayerChart | alt.FacetChart:
                 opacity=alt.condition("datum.count > 0", alt.value(1), alt.value(0.25)),
             )
         )
-    # The sizes include the room for labels and the legend.
+    # The sizes include labels and legend.
     side = min(700, max(200, 46 * len(classes)))
     return alt.layer(*layers).properties(width=side + 270, height=side + 110)
 
 
 def _clicked() -> None:
-    """Takes the clicked cell over into the two boxes, which say what is shown."""
+    """Copy the classes of the clicked cell to the two select boxes."""
     cells = st.session_state["matrix"]["selection"]["cell"]
     st.session_state[TRUE] = cells[0][TRUE] if cells else None
     st.session_state[PREDICTED] = cells[0][PREDICTED] if cells else None
 
 
-@part
+@section
 def _matrix(run: Run) -> None:
     classes = run.recording.classes
     left, right = st.columns([3, 1], gap="large")
     with right:
-        st.caption("Click a cell, or choose its classes here.")
+        st.caption("Click a cell, or choose the classes here.")
         true = st.selectbox(
-            "True class", classes, index=None, key=TRUE, bind="query-params", placeholder="any"
+            "True class", classes, index=None, key=TRUE, bind="query-params", placeholder="Any"
         )
         predicted = st.selectbox(
             "Predicted class", classes, index=None, key=PREDICTED, bind="query-params",
-            placeholder="any",
+            placeholder="Any",
         )  # fmt: skip
         source = choose_overlay(run, "show")
-        mistakes_only = st.toggle("Color the mistakes only", key="mistakes_only")
+        mistakes_only = st.toggle("Color errors only", key="mistakes_only")
     with left:
         st.altair_chart(
             _chart(run, mistakes_only), width="content", key="matrix", on_select=_clicked,
-            alt="Confusion matrix: rows are true classes, columns predicted ones",
+            alt="Confusion matrix with true classes in rows and predicted classes in columns",
         )  # fmt: skip
     if true is None and predicted is None:
         st.info("Click a cell of the matrix to see its images.")
@@ -110,8 +110,9 @@ def _matrix(run: Run) -> None:
     rows = rows[np.argsort(-cached.confidence(run)[rows], kind="stable")]
     st.subheader(f"{len(rows):,} {'image' if len(rows) == 1 else 'images'}", anchor=False)
     st.markdown(
-        f"True class {literal(true) if true is not None else 'any'}, predicted class "
-        f"{literal(predicted) if predicted is not None else 'any'}; the most confident first."
+        f"True class: {literal(true) if true is not None else 'any'}. Predicted class: "
+        f"{literal(predicted) if predicted is not None else 'any'}. Sorted by confidence, highest "
+        "first."
     )
     if len(rows):
         gallery(run, rows.tolist(), source, f"cell {run.key} {true!r} {predicted!r}")
@@ -119,5 +120,8 @@ def _matrix(run: Run) -> None:
 
 run = chosen_run()
 st.title("Confusion matrix")
-st.markdown(f"{literal(run.label)}: which classes the network takes for which.")
+st.markdown(
+    f"{literal(run.label)}: number of images for each pair of true and predicted class. The color "
+    "is the share of the true class."
+)
 _matrix(run)

@@ -1,4 +1,4 @@
-"""Every plot that the recording can have, one at a time."""
+"""Every available plot of a recording, one at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from attnscope.plots.subjects import Intervened
 
 run = chosen_run()
 st.title("All figures")
-st.markdown(f"{literal(run.label)}: every figure that `attnscope figures` writes.")
-made = cached.interventions(run)
+st.markdown(f"{literal(run.label)}: the figures that `attnscope figures` writes.")
+intervened = cached.interventions(run)
 draw: dict[str, Callable[[str], cached.Shown]] = {}
-if made is not None:
-    made_subject = Intervened(run.recording, made.outcomes)
-    draw |= {plot.name: partial(cached.usage_plot, made) for plot in plots_for(made_subject)}
+if intervened is not None:
+    subject = Intervened(run.recording, intervened.outcomes)
+    draw |= {plot.name: partial(cached.usage_plot, intervened) for plot in plots_for(subject)}
 draw |= {plot.name: partial(cached.plot, run) for plot in plots_for(run.recording)}
 browse(draw, "figure")

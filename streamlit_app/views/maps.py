@@ -1,4 +1,4 @@
-"""Where the spatial gates look, beside Grad-CAM."""
+"""Spatial gates and Grad-CAM."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 import cached
 import streamlit as st
 from cached import Run
-from widgets import chosen_run, literal, page_of, part, show_grid, show_plot
+from widgets import chosen_run, literal, page_of, section, show_grid, show_plot
 
 from attnscope.kinds import MAP
 from attnscope.plots import needs, plots_of
@@ -17,31 +17,31 @@ IMAGES = 6
 run = chosen_run()
 recording = run.recording
 spatial = recording.gates_with(MAP)
-BOUNDS, SEEN = "the gate's bounds", "the range of the values shown"
+BOUNDS, RANGE = "Bounds of the gates", "Range of the shown values"
 
 
 def _own_bounds(key: str) -> bool:
     if not spatial:
         return True
     scale = st.segmented_control(
-        "Scale from dark to bright", [BOUNDS, SEEN], default=BOUNDS, required=True, key=key,
-        help="One scale holds for all gates on the page either way, and the bar states it. "
-        "Values are the gates themselves, never normalized.",
+        "Color scale of the gates", [BOUNDS, RANGE], default=BOUNDS, required=True, key=key,
+        help="All gates on the page share one color scale. The values are raw gate values and are "
+        "not normalized.",
     )  # fmt: skip
     return scale == BOUNDS
 
 
-@part
+@section
 def _images(run: Run) -> None:
     left, middle, right = st.columns([1, 1, 2])
     names = recording.classes
     only = left.selectbox(
         "True class", range(len(names)), index=None, format_func=lambda c: names[c],
-        placeholder="every class", key=f"class {run.key}",
+        placeholder="All classes", key=f"class {run.key}",
     )  # fmt: skip
     number = middle.number_input(
         "Image number", 0, len(recording) - 1, None, key="image", bind="query-params",
-        placeholder="several",
+        placeholder="All images",
     )  # fmt: skip
     with right:
         own = _own_bounds("image_scale")
@@ -51,18 +51,18 @@ def _images(run: Run) -> None:
     else:
         found = [i for i, c in enumerate(recording.labels) if only is None or c == only]
         if not found:
-            st.info("No image is of this class.")
+            st.info("There are no images of this class.")
             return
         rows = page_of(found, f"maps {run.key} {only}", IMAGES)
     show_grid(cached.image_maps_png(run, rows, own))
     st.caption(
-        "Beside each picture: its number, the true class, and after the arrow the predicted one. "
-        "Grad-CAM explains the predicted class, after its ReLU, and is drawn over the picture; its "
-        "scale starts at 0 and holds for the images shown."
+        "Each row is one image, labeled with its number and true class and, after the arrow, the "
+        "predicted class. Grad-CAM is for the predicted class, after ReLU, and is drawn over the "
+        "image. Its color scale starts at 0 and is shared by the images shown."
     )
 
 
-@part
+@section
 def _class_means(run: Run) -> None:
     left, right = st.columns(2)
     names = recording.classes
@@ -73,18 +73,18 @@ def _class_means(run: Run) -> None:
     with right:
         own = _own_bounds("class_scale")
     if not picked:
-        st.info("Pick a class.")
+        st.info("Select at least one class.")
         return
     show_grid(cached.class_maps_png(run, picked, own))
-    st.caption("Means over the images of each true class. Gray: a class without images.")
+    st.caption("Mean over the images of each true class. Gray: a class without images.")
 
 
 def _agreement(run: Run) -> None:
     st.caption(
-        "Does a spatial gate look where Grad-CAM does? Large marks are all images, small ones are "
-        "classes. A gate that agrees no better than with another image's Grad-CAM (gray) knows "
-        "nothing of the image; one that agrees better with a Gaussian in the middle may just be "
-        "looking there."
+        "Agreement of each spatial gate with Grad-CAM. Large marks: all images. Small marks: "
+        "classes. Two references help to read the values: if a gate agrees equally well with the "
+        "Grad-CAM of another image (gray), it does not respond to the content of the image; if it "
+        "agrees better with a centered Gaussian, it may only reflect a center bias."
     )
     for plot in plots_of(Recording):
         if plot.asks(MAP, needs.GRAD_CAM):
@@ -93,11 +93,11 @@ def _agreement(run: Run) -> None:
     everything = summary[summary["class"] == "all"]
     numbers = {
         "spearman": "Spearman",
-        "null_spearman": "Spearman, null",
-        "same_class_spearman": "Same class",
-        "center_spearman": "Center",
+        "null_spearman": "Spearman (other image)",
+        "same_class_spearman": "Spearman (same class)",
+        "center_spearman": "Spearman (center)",
         "iou": "IoU",
-        "null_iou": "IoU, null",
+        "null_iou": "IoU (other image)",
     }
     st.dataframe(
         everything,
@@ -113,13 +113,13 @@ def _agreement(run: Run) -> None:
 
 st.title("Spatial maps")
 st.markdown(
-    f"{literal(run.label)}: a spatial gate multiplies each place of a block's features by one "
-    "number; Grad-CAM says which places raised the predicted class."
+    f"{literal(run.label)}: a spatial gate multiplies the features at each position by one number. "
+    "Grad-CAM shows which positions increased the score of the predicted class."
 )
 if not spatial:
     st.info(
-        "This network has no spatial gate: its attention (such as SE or ECA) weighs channels, not "
-        "places. Shown is Grad-CAM alone."
+        "This network has no spatial gates: its attention (such as SE or ECA) weights channels, "
+        "not positions. This page shows Grad-CAM only."
     )
 views = ["Images", "Class means", *(["Agreement with Grad-CAM"] if spatial else [])]
 view = st.segmented_control(
@@ -127,12 +127,12 @@ view = st.segmented_control(
     label_visibility="collapsed",
 )  # fmt: skip
 if not spatial and not recording.grad_cam_layers:
-    st.info("No Grad-CAM was recorded either.")
+    st.info("The recording does not contain Grad-CAM either.")
 elif view == "Class means":
     _class_means(run)
 elif view == "Images":
     _images(run)
 elif not recording.grad_cam_layers:
-    st.info("No Grad-CAM was recorded to compare with.")
+    st.info("The recording does not contain Grad-CAM, so there is nothing to compare with.")
 else:
     _agreement(run)

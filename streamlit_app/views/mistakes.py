@@ -1,28 +1,28 @@
-"""The images that the network gets wrong, the most confident first."""
+"""Misclassified images, sorted by confidence."""
 
 from __future__ import annotations
 
 import cached
 import streamlit as st
 from cached import Run
-from widgets import choose_overlay, chosen_run, gallery, literal, part, percent
+from widgets import choose_overlay, chosen_run, gallery, literal, percent, section
 
 
-@part
+@section
 def _mistakes(run: Run) -> None:
     wrong = cached.misclassified(run)
     if not len(wrong):
-        st.success("No image is misclassified.")
+        st.success("All images are classified correctly.")
         return
     first, second, third = st.columns(3)
     classes = run.recording.classes
     with first:
         true = st.selectbox(
-            "True class", classes, index=None, key=f"true {run.key}", placeholder="any"
+            "True class", classes, index=None, key=f"true {run.key}", placeholder="Any"
         )
     with second:
         predicted = st.selectbox(
-            "Predicted class", classes, index=None, key=f"predicted {run.key}", placeholder="any"
+            "Predicted class", classes, index=None, key=f"predicted {run.key}", placeholder="Any"
         )
     with third:
         source = choose_overlay(run, "show")
@@ -40,7 +40,7 @@ run = chosen_run()
 st.title("Misclassified images")
 share = percent(len(cached.misclassified(run)) / len(run.recording))
 st.markdown(
-    f"{literal(run.label)}: {share} of {len(run.recording):,} images, the most confident mistakes "
-    "first. Confidence is the probability of the predicted class."
+    f"{literal(run.label)}: the network misclassifies {share} of {len(run.recording):,} images. "
+    "They are sorted by confidence (the softmax probability of the predicted class), highest first."
 )
 _mistakes(run)

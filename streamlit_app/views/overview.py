@@ -1,4 +1,4 @@
-"""What the recording is, and how good the network is."""
+"""Accuracy of the network, its gates, and how the recording was made."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ recording = run.recording
 
 
 def _flat(about: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as one table: ``recipe.epochs`` and its value."""
+    """Flatten nested settings: ``{"model": {"width": 16}}`` becomes ``{"model.width": "16"}``."""
     table: dict[str, str] = {}
     for name, value in about.items():
         if isinstance(value, dict):
@@ -33,7 +33,7 @@ def _flat(about: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 st.title("Overview")
-st.markdown(f"{literal(run.label)}: what the network makes of these images, class by class.")
+st.markdown(f"{literal(run.label)}: how well the network classifies these images.")
 columns = st.columns(5)
 accuracy = recording.right.mean()
 columns[0].metric("Accuracy", percent(accuracy), border=True)
@@ -45,19 +45,24 @@ columns[3].metric(
 )  # fmt: skip
 columns[4].metric(
     "Calibration error", percent(cached.calibration_error(run)), border=True,
-    help="Expected calibration error: how far confidence lies from accuracy, mean over 15 bins.",
+    help="Expected calibration error: mean absolute difference of confidence and accuracy over 15 "
+    "bins, weighted by the number of images.",
 )  # fmt: skip
 
 left, right = st.columns([3, 2], gap="large")
 with left:
-    st.subheader("Classes")
+    st.subheader("Accuracy per class")
     share = {
         name: st.column_config.ProgressColumn(
-            label, min_value=0, max_value=100, format="%.1f %%", help=text, width="small"
+            label, min_value=0, max_value=100, format="%.1f%%", help=text, width="small"
         )
         for name, label, text in (
-            ("precision", "Precision", "Of the images called this class, the share that is."),
-            ("recall", "Recall", "Of the images of this class, the share that is found."),
+            (
+                "precision",
+                "Precision",
+                "Share of the images predicted as this class that belong to it.",
+            ),
+            ("recall", "Recall", "Share of the images of this class that are predicted as it."),
             ("f1", "F1", "Harmonic mean of precision and recall."),
         )
     }
@@ -96,13 +101,13 @@ with right:
             ],
         ),
         height=360,
-        alt="Accuracy of the images in each of 15 bins of confidence",
+        alt="Accuracy in each of 15 bins of confidence",
     )
-    st.caption("Below the dashed line the network is surer than it is right.")
+    st.caption("Points below the dashed line: the network is overconfident.")
 
-# A recording of somebody's own network has no training of ours.
-place = Run.holding(recording)
-if place is not None and place.metrics_file.is_file():
+# A recording of a network that attnscope did not train has no training curves.
+folder = Run.holding(recording)
+if folder is not None and folder.metrics_file.is_file():
     st.subheader("Training")
     for plot in plots_of(Recording):
         if plot.asks(METRICS):
@@ -117,7 +122,7 @@ with left:
                 "Gate": gate.name,
                 "Kind": gate.kind,
                 "Channels": gate.channels,
-                "Grid": f"{gate.grid[0]} × {gate.grid[1]}" if gate.grid else "–",
+                "Map size": f"{gate.grid[0]} × {gate.grid[1]}" if gate.grid else "–",
                 "Activation": gate.activation,
                 "Bounds": f"{gate.lo:g} to {gate.hi:g}",
             }
@@ -127,7 +132,7 @@ with left:
         height=table_height(max(1, len(recording.gates)), 18),
     )
 with right:
-    st.subheader("How it was made")
+    st.subheader("How the recording was made")
     about = _flat(recording.about)
     st.dataframe(
         pd.DataFrame({"Setting": list(about), "Value": list(about.values())}),

@@ -1,4 +1,4 @@
-"""What the gates could tell about the class, beside what the network uses of it."""
+"""What the gates contain about the class, and how much of it the network uses."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ import cached
 import pandas as pd
 import streamlit as st
 from cached import Intervened
-from widgets import chosen_run, literal, part, show_plot, table_height
+from widgets import chosen_run, literal, section, show_plot, table_height
 
 from attnscope.plots import Plot, Unavailable, plots_of, subjects
 from attnscope.report.advice import intervene_command
 
-_FURTHER = {
-    "ablation": "Some channels as their mean, against random ones",
-    "erasing_areas": "Deletion and insertion of pixels, in the order of a map",
-    "randomization": "Parameters drawn anew, against other seeds",
+_OTHER_TABLES = {
+    "ablation": "Ablation: channels replaced by their mean, compared with random channels",
+    "erasing_areas": "Deletion and insertion: pixels erased or restored in the order of a map",
+    "randomization": "Randomization: parameters reinitialized, compared with other seeds",
 }
 
 
-@part
-def _plot(made: Intervened, plot: Plot[Any, Any]) -> None:
-    show_plot(plot, partial(cached.usage_plot, made))
+@section
+def _plot(intervened: Intervened, plot: Plot[Any, Any]) -> None:
+    show_plot(plot, partial(cached.usage_plot, intervened))
 
 
-@part
-def _verdicts(made: Intervened) -> None:
+@section
+def _verdicts(intervened: Intervened) -> None:
     try:
-        usage = cached.gate_usage(made)
+        usage = cached.gate_usage(intervened)
     except Unavailable:
-        return  # the figure above has said why
-    st.subheader("Verdict on each gate")
+        return  # the plot above shows the reason
+    st.subheader("Verdict per gate")
     st.caption(
-        "Balanced accuracy of a linear probe of the gate, and under permuted labels; then, with "
-        "95 % intervals, what the class is worth in the gate (another image of the same class "
-        "against one of another class), in points of accuracy and in the margin (logits), and the "
-        "image's own gate against the mean, in points. No use seen is not no use: the intervals "
-        f"say how large it may still be. The margins' standard deviation is "
-        f"{usage['margin_std'].max():.3g}."
+        "Probe accuracy: balanced accuracy of a linear probe that predicts the class from the "
+        "gate; chance: the same with permuted labels. Class effect: accuracy with the gate of "
+        "another image of the same class minus accuracy with the gate of an image of another "
+        "class, in percentage points, and the same for the margin (logits). Image effect: accuracy "
+        "with the image's own gate minus accuracy with the mean gate. Parentheses contain 95% CIs: "
+        "if no use is detected, they show how large it could still be. "
+        f"The standard deviation of the margins is {usage['margin_std'].max():.3g}."
     )
-    worth = {
+    effects = {
         title: [
             f"{unit * row[value]:+.2f} ({unit * row[low]:+.2f} to {unit * row[high]:+.2f})".replace(
                 "-", "\N{MINUS SIGN}"
@@ -49,9 +50,9 @@ def _verdicts(made: Intervened) -> None:
             for _, row in usage.iterrows()
         ]
         for title, unit, value, low, high in (
-            ("Class, points", 100, "class_value", "class_low", "class_high"),
-            ("Class, margin", 1, "class_margin", "class_margin_low", "class_margin_high"),
-            ("Own gate, points", 100, "dynamic_value", "dynamic_low", "dynamic_high"),
+            ("Class effect (points)", 100, "class_value", "class_low", "class_high"),
+            ("Class effect (margin)", 1, "class_margin", "class_margin_low", "class_margin_high"),
+            ("Image effect (points)", 100, "dynamic_value", "dynamic_low", "dynamic_high"),
         )
     }
     st.dataframe(
@@ -59,50 +60,50 @@ def _verdicts(made: Intervened) -> None:
             {
                 "Gate": usage["gate"],
                 "Verdict": usage["verdict"],
-                "Read from it": 100 * usage["balanced_accuracy"],
-                "By chance": 100 * usage["chance"],
-                **worth,
+                "Probe accuracy": 100 * usage["balanced_accuracy"],
+                "Chance": 100 * usage["chance"],
+                **effects,
             }
         ),
         hide_index=True,
         column_config={
-            name: st.column_config.NumberColumn(format="%.1f %%")
-            for name in ("Read from it", "By chance")
+            name: st.column_config.NumberColumn(format="%.1f%%")
+            for name in ("Probe accuracy", "Chance")
         },
         height=table_height(len(usage), 18),
     )
 
 
-@part
-def _further(made: Intervened) -> None:
-    for name, title in _FURTHER.items():
-        if name in made.outcomes.tables:
+@section
+def _other_tables(intervened: Intervened) -> None:
+    for name, title in _OTHER_TABLES.items():
+        if name in intervened.outcomes.tables:
             with st.expander(title):
-                st.dataframe(made.outcomes.table(name), hide_index=True)
+                st.dataframe(intervened.outcomes.table(name), hide_index=True)
 
 
 run = chosen_run()
 st.title("Decodable and used")
 st.markdown(
-    f"{literal(run.label)}: what each gate could tell about the class, and what the network loses "
-    "when the gate is another one."
+    f"{literal(run.label)}: how well the class can be decoded from each gate, and how much "
+    "accuracy the network loses when the gate is replaced."
 )
 if not run.recording.gates:
-    st.info("This network has no gate.")
+    st.info("This network has no gates.")
     st.stop()
-made = cached.interventions(run)
-if made is None:
+intervened = cached.interventions(run)
+if intervened is None:
     command = intervene_command(run.recording)
-    how = "the command below" if command else "attnscope.interventions, from Python"
+    how = "the command below" if command else "attnscope.interventions in Python"
     st.info(
-        "There are no interventions on this recording as it is now in the folder that is served. "
-        "They run the network again, "
-        f"which takes minutes; make them with {how}, and come back."
+        "This folder contains no interventions on the present version of this recording. "
+        f"Interventions run the network again and take minutes. Run them with {how}, then reload "
+        "this page."
     )
     if command:
         st.code(command, language="sh")
     st.stop()
 for plot in plots_of(subjects.Intervened):
-    _plot(made, plot)
-_verdicts(made)
-_further(made)
+    _plot(intervened, plot)
+_verdicts(intervened)
+_other_tables(intervened)

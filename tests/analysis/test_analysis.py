@@ -1,4 +1,4 @@
-"""The studies run as scripts, on recordings made by hand."""
+"""The scripts of analysis/, run on synthetic recordings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from attnscope.commands.main import main
+from attnscope.comparison import Comparison
 from attnscope.recording.recording import Recording
 from attnscope.statistics import (
     between_class_variance,
     channel_effects,
     class_distances,
-    compare_accuracy,
     compare_gates,
     compare_seeds,
     permuted_channel_effects,
@@ -33,6 +33,21 @@ def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def expect_refused(
+    done: subprocess.CompletedProcess[str],
+    code: str = "",
+    names: tuple[object, ...] = (),
+    warnings: int = 0,
+) -> None:
+    """Check that a script exits with 2 and prints one line, with the code and the names."""
+    *warned, line = done.stderr.strip().splitlines()
+    assert len(warned) == warnings
+    assert done.returncode == 2
+    assert line.endswith(f"[{code}]" if code else "")
+    for name in names:
+        assert str(name) in line
+
+
 def test_attention_figures_of_every_run(
     make_recording: Callable[..., Recording], tmp_path: Path
 ) -> None:
@@ -42,8 +57,21 @@ def test_attention_figures_of_every_run(
     assert done.returncode == 0, done.stderr
     for name in ("a", "b"):
         assert (tmp_path / "out" / name / "recordings" / "test" / "channel_gates.png").is_file()
-    done = run("attention_figures.py", tmp_path / "nothing")
-    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    missing = tmp_path / "nothing"
+    expect_refused(run("attention_figures.py", missing), names=(missing,))
+
+
+def test_attention_figures_refuses_a_recording_with_changed_bytes(
+    make_recording: Callable[..., Recording], tmp_path: Path
+) -> None:
+    recording = make_recording("a")
+    shard = sorted((recording.folder / "shards").iterdir())[1]
+    content = bytearray((shard / "arrays.safetensors").read_bytes())
+    content[-1] ^= 1
+    (shard / "arrays.safetensors").write_bytes(content)
+    done = run("attention_figures.py", tmp_path, "--out", tmp_path / "out")
+    expect_refused(done, names=(shard.name,))
+    assert not (tmp_path / "out").exists()
 
 
 def test_se_vs_cbam(make_recording: Callable[..., Recording], tmp_path: Path) -> None:
@@ -53,30 +81,27 @@ def test_se_vs_cbam(make_recording: Callable[..., Recording], tmp_path: Path) ->
     done = run("se_vs_cbam.py", a.folder, b.folder, "--out", out)
     assert done.returncode == 0, done.stderr
     written = pd.read_csv(out / "accuracy.csv")
-    pd.testing.assert_frame_equal(written, compare_accuracy(a, b), check_dtype=False)
+    pd.testing.assert_frame_equal(written, Comparison(a, b).accuracy, check_dtype=False)
     assert (out / "report.html").is_file()
     assert (out / "per_class_grad_cam.pdf").is_file()
     done = run("se_vs_cbam.py", a.folder, b.folder, "--out", out)
-    assert done.returncode == 2
-    assert "exists already" in done.stderr
+    expect_refused(done, "AS113", names=(out,))
 
 
-def test_features_svm(tmp_path: Path) -> None:
-    """A trained network's features tell digits apart; an untrained file of weights does worse."""
+def test_features_svm_classifies_digits_and_refuses_missing_weights(tmp_path: Path) -> None:
     options = ["--data", "digits", "--attention", "none", "--width", "16", "--epochs", "2"]
     options += ["--device", "cpu", "--batch-size", "64", "--out", str(tmp_path / "run")]
     assert main(["train", *options]) == 0
     done = run("features_svm.py", "digits", "--run", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     *tried, last = done.stdout.splitlines()
-    assert len(tried) == 4
-    assert all("validation accuracy" in line for line in tried)
+    assert len(tried) == 4  # one for each penalty
     accuracy = float(last.split("accuracy ")[1].split("%")[0])
     assert accuracy > 80, last
     best = max(tried, key=lambda line: float(line.split("accuracy ")[1].rstrip("%")))
     assert last.split("C = ")[1] == best.split("C = ")[1].split(":")[0]
-    done = run("features_svm.py", "digits", "--weights", tmp_path / "none.pth")
-    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    missing = tmp_path / "none.pth"
+    expect_refused(run("features_svm.py", "digits", "--weights", missing), names=(missing,))
 
 
 def test_decodable_vs_used(
@@ -84,10 +109,10 @@ def test_decodable_vs_used(
     add_interventions: Callable[[Recording], Path],
     tmp_path: Path,
 ) -> None:
-    """Two kinds of two seeds each, whose interventions are there already."""
+    """Two kinds of network with two seeds each, which have interventions."""
     runs = []
     for kind in ("se", "cbam"):
-        for seed in (1, 0):  # not in order: seeds find each other
+        for seed in (1, 0):  # not in order: runs are ordered by seed
             recording = make_recording(f"{kind}-{seed}", seed=seed, spatial=kind == "cbam")
             manifest = recording.folder / "manifest.json"
             about = json.loads(manifest.read_text())
@@ -109,15 +134,15 @@ def test_decodable_vs_used(
     each = [pd.read_csv(out / f"cbam-{seed}-usage.csv") for seed in (0, 1)]
     pd.testing.assert_frame_equal(over_seeds, usage_over_seeds(each), check_dtype=False)
     assert (out / "cbam-usage_over_seeds.png").is_file()
-    assert "cbam, 2 trainings: " in done.stdout
-    assert "over 2 seeds" in done.stdout
+    for figure in ("cbam-usage_over_seeds", "se-usage_over_seeds", "se-cbam"):
+        assert f"{figure}: " in done.stdout
     page = (out / "report.html").read_text(encoding="utf-8")
-    order = ["cbam, over its trainings", "se and cbam, over seeds", "Decodable and used"]
+    order = ['id="seeds-1"', 'id="kinds-1"', 'id="run-1"']
     places = [page.index(heading) for heading in order]
     assert places == sorted(places)
     done = run("decodable_vs_used.py", *runs[:3], "--out", tmp_path / "other")
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
-    assert "2 against 1 recordings" in done.stderr
+    assert "AS731" in done.stderr
     assert not (tmp_path / "other").exists()
 
 
@@ -131,8 +156,7 @@ def test_measures(make_recording: Callable[..., Recording], tmp_path: Path) -> N
         *(recording.folder for recording in recordings),
         *("--out", tmp_path / "out", "--permutations", "9"),
     )
-    assert done.returncode == 2  # both folders are called test
-    assert "a folder name of its own" in done.stderr
+    expect_refused(done, "AS941", names=("test",))
     folders = [recording.folder.parents[1] for recording in recordings]
     arguments = [*folders, "--out", tmp_path / "out", "--permutations", "9"]
     done = run("measures.py", *arguments)
@@ -168,8 +192,28 @@ def test_measures(make_recording: Callable[..., Recording], tmp_path: Path) -> N
     alike = pd.read_csv(tmp_path / "out" / "pairs_gates.csv")
     wanted = compare_gates(a, b)
     np.testing.assert_allclose(alike["similarity"], wanted["similarity"], rtol=1e-5)
-    done = run("measures.py", *arguments)
-    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    expect_refused(run("measures.py", *arguments), names=(tmp_path / "out",))
+
+
+@pytest.mark.parametrize("script", ["measures.py", "decodable_vs_used.py"])
+def test_a_script_refuses_an_empty_list_of_runs(script: str, tmp_path: Path) -> None:
+    expect_refused(run(script, "--out", tmp_path / "out"), "AS940")
+
+
+def test_decodable_vs_used_refuses_interventions_on_another_recording(
+    make_recording: Callable[..., Recording],
+    add_interventions: Callable[[Recording], Path],
+    tmp_path: Path,
+) -> None:
+    recording = make_recording("se", spatial=False)
+    folder = add_interventions(recording)
+    manifest = recording.folder / "manifest.json"
+    about = json.loads(manifest.read_text())
+    about["id"] = "another"
+    manifest.write_text(json.dumps(about))
+    run_folder = recording.folder.parents[1]
+    done = run("decodable_vs_used.py", run_folder, "--out", tmp_path / "out")
+    expect_refused(done, "AS942", names=(folder, recording.folder), warnings=1)
 
 
 def test_pictures_of_the_architecture_are_drawn_from_the_code(tmp_path: Path) -> None:
@@ -177,7 +221,7 @@ def test_pictures_of_the_architecture_are_drawn_from_the_code(tmp_path: Path) ->
     assert {file.name for file in tmp_path.iterdir()} == {"modules.png", "batch.png"}
 
 
-def test_digests_that_differ_are_named(tmp_path: Path) -> None:
+def test_digests_compare_names_those_that_differ(tmp_path: Path) -> None:
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     before.write_text('{"arrays/a": "1", "arrays/b": "2", "weights/c": "3"}')
     after.write_text('{"arrays/a": "1", "arrays/b": "4", "weights/d": "3"}')
@@ -190,8 +234,8 @@ def test_digests_that_differ_are_named(tmp_path: Path) -> None:
     assert named == ["arrays/b", "weights/c", "weights/d"]
 
 
-def test_interval_of_a_median_is_that_of_order_statistics() -> None:
-    """Of nine values the second to the eighth: 502 of 512 orders, 96.1%; by hand."""
+def test_median_interval_has_the_ends_of_order_statistics() -> None:
+    """For nine values they are the second and the eighth: 502 of 512 orders, 96.1%, by hand."""
     script = (
         f"import sys; sys.path.insert(0, {str(ANALYSIS)!r}); import numpy as np\n"
         "from before_after import median_interval\n"
@@ -199,5 +243,5 @@ def test_interval_of_a_median_is_that_of_order_statistics() -> None:
         "print(median_interval(values), median_interval(values[:5]), median_interval(values[:6]))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    # Five values cannot reach 95%: their ends. Six can: 62 of 64 orders.
+    # Five values cannot reach 95%, so the ends are returned. Six can: 62 of 64 orders.
     assert done.stdout.strip() == "(2.0, 8.0) (1.0, 9.0) (1.0, 9.0)", done.stderr

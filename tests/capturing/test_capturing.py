@@ -1,6 +1,6 @@
-"""One pass gives everything: against plain hooks, plain Captum and a counter on the stem.
+"""The arrays of a capture equal those of plain hooks and plain Captum.
 
-More than 400 lines, since all of it is about the arrays of one small capture.
+More than 400 lines, because all tests are about the arrays of one small capture.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from attnscope.capturing.arrays import ShardArrays
 from attnscope.capturing.capture import capture
 from attnscope.capturing.run import capture_run
 from attnscope.commands.main import main
 from attnscope.data.load import Data, load_data
-from attnscope.errors import InputError
 from attnscope.files import write_json
 from attnscope.gates.hooks import edit_gates
 from attnscope.networks.build import build_model
@@ -31,6 +31,8 @@ from attnscope.runs import Run
 from attnscope.sources import Source
 from attnscope.training.fitting import fit
 from attnscope.training.recipes import RECIPES
+from tests.making import refused
+from tests.recording.making import refused_by
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def hooked(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     return logits, found
 
 
-def test_one_forward_a_batch_gives_what_hooks_and_captum_give(
+def test_capture_equals_hooks_and_captum_with_one_forward_per_batch(
     model: nn.Module, data: Data, tmp_path: Path
 ) -> None:
     part = data.test[slice(0, 40)]
@@ -68,7 +70,7 @@ def test_one_forward_a_batch_gives_what_hooks_and_captum_give(
         model, part, tmp_path / "r", normalization=data.normalization, batch_size=16, progress=False
     )
     handle.remove()
-    # Twice the sample (for the gates and for the layer of Grad-CAM), then each image once.
+    # The sample twice (for the gates and for the layer of Grad-CAM), then each image once.
     assert seen == [4, 4, 16, 16, 8]
     assert model.training
     assert recording.verify() == []
@@ -101,10 +103,10 @@ def test_one_forward_a_batch_gives_what_hooks_and_captum_give(
 
 
 @pytest.mark.parametrize(("attention", "precision"), [("se", "fp32"), ("cbam", "bf16")])
-def test_pooled_inputs_are_what_the_gates_got(
+def test_pooled_inputs_equal_means_of_the_features_that_gates_multiply(
     data: Data, tmp_path: Path, attention: str, precision: str
 ) -> None:
-    """By a plain hook: both our gates are handed the features that they multiply."""
+    """A plain hook sees the features, because these gates compute from what they multiply."""
     torch.manual_seed(0)
     model = build_model("resnet18", attention=attention, width=16, reduction=4).eval()
     part = data.test[slice(0, 10)]
@@ -126,7 +128,7 @@ def test_pooled_inputs_are_what_the_gates_got(
             lambda m, args, found=found: found.append(args[0].double().numpy())
         )
     x = data.normalization.apply(part.images)
-    for start in (0, 4, 8):  # in other batches convolutions round otherwise
+    for start in (0, 4, 8):  # convolutions round differently in batches of another size
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             model(x[start : start + 4])
     for gate in recording.gates:
@@ -139,7 +141,7 @@ def test_pooled_inputs_are_what_the_gates_got(
 
 
 class Gated(nn.Module):
-    """A convolution, gates as the test writes them, and logits."""
+    """A convolution, gates that the test defines, and logits."""
 
     def __init__(self, body: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -171,15 +173,15 @@ def of_paths(y: Tensor) -> Tensor:
 
 
 POOLED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "a strip": (lambda y: y * torch.sigmoid(y.mean(3, keepdim=True)), lambda y: y.mean(3)),
-    "written out": (
+    "strip": (lambda y: y * torch.sigmoid(y.mean(3, keepdim=True)), lambda y: y.mean(3)),
+    "expanded": (
         lambda y: y * of_pixels(y).expand_as(y).contiguous(),
         lambda y: y.mean((2, 3)),
     ),
     "in place": (lambda y: y.mul_(of_pixels(y)), lambda y: y.mean((2, 3))),
     "tokens": (lambda y: tokens(y) * tokens(of_places(y)), lambda y: y.mean(1)),
     "paths": (of_paths, lambda y: torch.stack([y, 2 * y.flip(1)], 1).mean((3, 4))),
-    "one number an image": (
+    "one number per image": (
         lambda y: y * torch.sigmoid(y.mean((1, 2, 3), keepdim=True)),
         lambda y: y.mean((1, 2, 3))[:, None],
     ),
@@ -226,11 +228,11 @@ def test_a_gate_that_multiplies_another_gate_has_no_pooled_input(
         np.testing.assert_allclose(
             recording.pooled_input(""), net.conv(x).mean((2, 3)), rtol=1e-5, atol=1e-6
         )
-    with pytest.raises(InputError, match="no pooled input of '#2'"):
+    with refused("AS612", names=("'#2'",)):
         recording.pooled_input("#2")
 
 
-def test_a_network_and_a_data_set_of_the_users(tmp_path: Path) -> None:
+def test_capture_of_any_network_and_data_set(tmp_path: Path) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -250,16 +252,18 @@ def test_a_network_and_a_data_set_of_the_users(tmp_path: Path) -> None:
     np.testing.assert_allclose(recording.channel(recording.gates[0].name), wanted, atol=1e-6)
     assert recording.classes == ["0", "1"]
     assert (recording.image(2) == (x[2] * 255).round().byte().permute(1, 2, 0).numpy()).all()
-    with pytest.raises(InputError, match="not within 0 to 1"):
+    with refused("AS667", names=("normalization=",)):
         capture(net, TensorDataset(x * 2, labels), tmp_path / "s", progress=False)
-    with pytest.raises(InputError, match="labels must lie between 0 and 1"):
+    with refused("AS665", names=("is 2", "0 to 1")):
         capture(net, TensorDataset(x, labels + 1), tmp_path / "s", progress=False)
-    with pytest.raises(InputError, match="empty"):
+    with refused("AS660"):
         capture(net, TensorDataset(x[:0], labels[:0]), tmp_path / "s", progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
-def test_several_shards_hold_what_one_holds(model: nn.Module, data: Data, tmp_path: Path) -> None:
+def test_several_shards_have_the_values_of_one(
+    model: nn.Module, data: Data, tmp_path: Path
+) -> None:
     part = data.test[slice(0, 24)]
     given = {"normalization": data.normalization, "batch_size": 8, "progress": False}
     one = capture(model, part, tmp_path / "1", **given)
@@ -271,7 +275,9 @@ def test_several_shards_hold_what_one_holds(model: nn.Module, data: Data, tmp_pa
     np.testing.assert_array_equal(one.logits, three.logits)
 
 
-def test_bf16_is_stored_as_float32_and_said(model: nn.Module, data: Data, tmp_path: Path) -> None:
+def test_bf16_is_stored_as_float32_and_named_in_the_facts(
+    model: nn.Module, data: Data, tmp_path: Path
+) -> None:
     recording = capture(
         model,
         data.test[slice(0, 8)],
@@ -285,7 +291,9 @@ def test_bf16_is_stored_as_float32_and_said(model: nn.Module, data: Data, tmp_pa
     assert recording.verify() == []
 
 
-def test_a_forward_that_raises_leaves_nothing(model: nn.Module, data: Data, tmp_path: Path) -> None:
+def test_failing_forward_leaves_no_file_and_no_hook(
+    model: nn.Module, data: Data, tmp_path: Path
+) -> None:
     def fail(module: nn.Module, args: object) -> None:
         if model.calls == 3:
             raise RuntimeError("third forward")
@@ -302,28 +310,28 @@ def test_a_forward_that_raises_leaves_nothing(model: nn.Module, data: Data, tmp_
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_bad_arguments_are_refused_before_anything_runs(
+def test_invalid_arguments_are_refused_before_the_capture(
     model: nn.Module, data: Data, tmp_path: Path
 ) -> None:
     (tmp_path / "there").mkdir()
-    for arguments, message in (
-        ({"out": tmp_path / "there"}, "exists already"),
-        ({"precision": "fp8"}, "precision 'fp8'"),
-        ({"batch_size": 0}, "batch size"),
-        ({"grad_cam_layers": ["layer9"]}, "no layer 'layer9'"),
-        ({"classes": ["a", "b"]}, "knows 10 classes, the data set 2"),
-        ({"moments": True, "pooled_inputs": True}, "moments hold no pooled inputs"),
+    for arguments, code, *names in (
+        ({"out": tmp_path / "there"}, "AS113", tmp_path / "there"),
+        ({"precision": "fp8"}, "AS670", "fp8"),
+        ({"batch_size": 0}, "AS671", "batch_size", "0"),
+        ({"grad_cam_layers": ["layer9"]}, "AS412", "layer9"),
+        ({"classes": ["a", "b"]}, "AS661", "10 classes", "has 2"),
+        ({"moments": True, "pooled_inputs": True}, "AS672"),
     ):
         given = {"out": tmp_path / "new", **arguments}
         out = given.pop("out")
-        with pytest.raises(InputError, match=message):
+        with refused_by(code, *names):
             capture(
                 model, data.test, out, normalization=data.normalization, progress=False, **given
             )
     assert [p.name for p in tmp_path.iterdir()] == ["there"]
 
 
-def test_the_untrained_network_of_a_run(tmp_path: Path) -> None:
+def test_untrained_network_of_a_run_is_captured_apart(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for part in ("train", "test"):
         for name in ("dark", "light"):
@@ -350,7 +358,7 @@ def test_the_untrained_network_of_a_run(tmp_path: Path) -> None:
     state = torch.random.get_rng_state()
     fresh = Source.of_run(run, untrained=True).open()
     assert torch.equal(torch.random.get_rng_state(), state)
-    torch.rand(3)  # other random numbers before it change nothing
+    torch.rand(3)  # the state of the global generator does not matter
     again = Source.of_run(run, untrained=True).open().model.state_dict()
     for key, value in fresh.model.state_dict().items():
         assert torch.equal(value, again[key])
@@ -375,14 +383,14 @@ def test_the_untrained_network_of_a_run(tmp_path: Path) -> None:
         np.testing.assert_allclose(
             recording.gate(gate.name), gates[gate.name][:, :, 0, 0], atol=1e-4
         )
-    for folder in (tmp_path / "runs", run):  # it is not taken for the run
-        with pytest.raises(InputError, match="holds no recording"):
+    for folder in (tmp_path / "runs", run):  # it does not count as the recording of the run
+        with refused("AS601", names=(folder,)):
             find_recordings(folder)
-    with pytest.raises(InputError, match="holds no recording"):
+    with refused("AS601", names=(run,)):
         Recording(run)
 
 
-def test_a_run_is_captured_with_its_own_data(data: Data, tmp_path: Path) -> None:
+def test_run_is_captured_with_its_own_data(data: Data, tmp_path: Path) -> None:
     torch.manual_seed(0)
     run = tmp_path / "run"
     small = dataclasses.replace(data, train=data.train[slice(0, 64)])
@@ -403,16 +411,16 @@ def test_a_run_is_captured_with_its_own_data(data: Data, tmp_path: Path) -> None
     assert (recording.labels == data.test.labels.numpy()).all()
     accuracy = (recording.labels == recording.predictions).mean()
     assert accuracy == pytest.approx(result.test.accuracy)
-    with pytest.raises(InputError, match="exists already"):
+    with refused_by("AS113", run / "recordings" / "test"):
         capture_run(run, progress=False)
-    with pytest.raises(InputError, match="part 'all'"):
+    with refused_by("AS536", "all"):
         capture_run(run, split="all", progress=False)
-    with pytest.raises(InputError, match="does not exist"):
+    with refused_by("AS530", tmp_path / "no-run"):
         capture_run(tmp_path / "no-run", progress=False)
 
 
-def test_classes_of_several_words_and_of_none(tmp_path: Path) -> None:
-    """As torchvision's ImageNet has them; what is no name is refused before the pass."""
+def test_class_names_of_several_words_are_joined_and_numbers_refused(tmp_path: Path) -> None:
+    """Classes of torchvision's ImageNet are tuples of words."""
     torch.manual_seed(0)
     model = build_model("resnet18", attention="se", width=16, reduction=4, num_classes=2)
     images = TensorDataset(torch.rand(4, 3, 16, 16), torch.arange(4) % 2)
@@ -420,28 +428,48 @@ def test_classes_of_several_words_and_of_none(tmp_path: Path) -> None:
     recording = capture(model, images, tmp_path / "r", progress=False)
     assert isinstance(recording, Recording)
     assert recording.classes == ["tench, Tinca tinca", "owl"]
-    with pytest.raises(InputError, match=r"the class 0\.5 is no name"):
+    with refused("AS663", names=("0.5", "classes=")):
         capture(model, images, tmp_path / "s", classes=[0.5, "owl"], progress=False)
     assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(
-    ("items", "message"),
+    ("items", "code", "names"),
     [
-        ([(Image.new("RGB", (8, 8)), 0)], "an image of the data set is Image"),
-        ([(torch.rand(1, 8, 8), 0)], r"an image of the data set is \(1, 8, 8\)"),
-        ([torch.rand(3, 8, 8)], "an item of the data set is Tensor"),
-        ([(torch.rand(3, 8, n), 0) for n in (8, 9)], r"are \(8, 8\) and \(8, 9\) pixels"),
+        ([(Image.new("RGB", (8, 8)), 0)], "AS668", ("an image", "type Image")),
+        ([(torch.rand(1, 8, 8), 0)], "AS668", ("an image", "(1, 8, 8)")),
+        ([torch.rand(3, 8, 8)], "AS668", ("an item", "type Tensor")),
+        ([(torch.rand(3, 8, n), 0) for n in (8, 9)], "AS669", ("(8, 8)", "(8, 9)")),
     ],
 )
-def test_items_that_are_no_images_are_named(
-    items: list[object], message: str, tmp_path: Path
+def test_items_that_are_not_images_are_refused(
+    items: list[object], code: str, names: tuple[str, ...], tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=message):
+    with refused(code, names):
         capture(nn.Identity(), items, tmp_path / "r", classes=["a"], progress=False)  # type: ignore[arg-type]
 
 
-def test_logits_that_are_not_finite_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["a map", "a tuple"])
+def test_output_that_is_not_logits_is_refused(tmp_path: Path, kind: str) -> None:
+    class Other(nn.Module):
+        def forward(self, x: Tensor) -> Tensor | tuple[Tensor]:
+            y = x * of_pixels(x)
+            return y if kind == "a map" else (y.mean((2, 3)),)
+
+    images = TensorDataset(torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
+    named = "(4, 3, 8, 8)" if kind == "a map" else "tuple"
+    with refused("AS662", names=(named, "(N, K)")):
+        capture(Other(), images, tmp_path / "r", classes=["a"], progress=False)
+
+
+def test_arrays_of_different_shapes_in_two_batches_are_refused() -> None:
+    filled = ShardArrays(4)
+    filled.add({"images": np.zeros((2, 8, 8, 3), np.uint8)}, np.zeros(2, np.int64))
+    with refused("AS666", names=("images", "(8, 9, 3)", "(8, 8, 3)")):
+        filled.add({"images": np.zeros((2, 8, 9, 3), np.uint8)}, np.zeros(2, np.int64))
+
+
+def test_logits_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     class Diverged(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -454,12 +482,12 @@ def test_logits_that_are_not_finite_are_named(tmp_path: Path) -> None:
     images = 0.5 * torch.rand(6, 3, 8, 8)
     images[4] = 1.0
     data = TensorDataset(images, torch.zeros(6, dtype=torch.int64))
-    with pytest.raises(InputError, match="logits are not finite, first for 4;"):
+    with refused("AS664", names=("image 4;",)):
         capture(Diverged(), data, tmp_path / "r", grad_cam_layers=(), progress=False)
 
 
-def test_data_that_changed_is_refused_where_it_matters(tmp_path: Path) -> None:
-    """One more training image, and the split is another: training images would be validation."""
+def test_changed_training_images_are_refused_for_validation_only(tmp_path: Path) -> None:
+    """With one more training image the split differs: training images would be in validation."""
     rng = np.random.default_rng(0)
     root = tmp_path / "images"
     for part, count in (("train", 12), ("test", 3)):
@@ -473,6 +501,6 @@ def test_data_that_changed_is_refused_where_it_matters(tmp_path: Path) -> None:
     assert main(["train", "--data", f"folder:{root}", "--out", str(run), *options]) == 0
     Run(run).split("validation")
     Image.new("RGB", (16, 16)).save(root / "train" / "a" / "new.png")
-    with pytest.raises(InputError, match=r"train part of folder:.* \(22 images then, 2. now"):
+    with refused_by("AS538", f"folder:{root}", "22 images"):
         Run(run).split("validation")
     assert len(Run(run).split("test")) == 6

@@ -1,4 +1,4 @@
-"""Attributions beside Grad-CAM: of the stated images, equal to the method by itself."""
+"""Attributions besides Grad-CAM are recorded for some images, and equal the method itself."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from attnscope import InputError, Recording, capture
+from attnscope import Recording, capture
 from attnscope.attribution import ATTRIBUTIONS
 from attnscope.networks.build import build_model
 from attnscope.recording.attributed import Attributed, Attributions
+from tests.making import refused
+from tests.recording.making import found_problems, refused_by
 
 METHODS = ["integrated_gradients", "layer_integrated_gradients", "occlusion"]
 
@@ -50,7 +52,7 @@ def recording(
     return found
 
 
-def test_images_lie_evenly_over_the_data_set() -> None:
+def test_attributed_images_are_evenly_spaced() -> None:
     methods = (Attributed("occlusion", ""),)
     assert Attributions(methods, 5).rows(13).tolist() == [0, 3, 6, 9, 12]
     assert Attributions(methods, 200).rows(3).tolist() == [0, 1, 2]
@@ -60,7 +62,7 @@ def test_images_lie_evenly_over_the_data_set() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("target", ["predicted", "true"])
-def test_maps_are_those_of_the_method_by_itself(
+def test_recorded_maps_equal_those_of_the_method(
     recording: Recording, model: nn.Module, images: Tensor, name: str, target: str
 ) -> None:
     rows = recording.attributed_rows(name)
@@ -79,7 +81,7 @@ def test_maps_are_those_of_the_method_by_itself(
     np.testing.assert_allclose(recorded, maps, rtol=2e-3, atol=1e-4)  # stored in float16
 
 
-def test_the_rest_of_the_recording_is_as_without_them(
+def test_attributions_do_not_change_the_rest_of_the_recording(
     recording: Recording, model: nn.Module, images: Tensor, tmp_path: Path
 ) -> None:
     plain = capture(
@@ -98,31 +100,35 @@ def test_the_rest_of_the_recording_is_as_without_them(
     assert recording.verify() == plain.verify() == []
 
 
-def test_what_was_not_recorded_is_refused(recording: Recording, tmp_path: Path) -> None:
-    for arguments in (("saliency",), ("occlusion", "layer1"), ("occlusion", None, "third")):
-        with pytest.raises(InputError):
+def test_unrecorded_method_layer_and_target_are_refused(recording: Recording) -> None:
+    for code, *arguments in (
+        ("AS613", "saliency"),
+        ("AS614", "occlusion", "layer1"),
+        ("AS610", "occlusion", None, "third"),
+    ):
+        with refused(code, names=(arguments[-1],)):
             recording.attribution(*arguments)
-    with pytest.raises(InputError):
+    with refused("AS613", names=("saliency",)):
         recording.attributed_rows("saliency")
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "code"),
     [
-        {"attributions": ["saliency"]},
-        {"attributions": ["occlusion"], "attribution_images": 0},
-        {"attributions": ["occlusion"], "moments": True},
+        ({"attributions": ["saliency"]}, "AS120"),
+        ({"attributions": ["occlusion"], "attribution_images": 0}, "AS671"),
+        ({"attributions": ["occlusion"], "moments": True}, "AS673"),
     ],
 )
-def test_what_cannot_be_recorded_is_refused_before_anything_is_written(
-    model: nn.Module, images: Tensor, tmp_path: Path, options: dict[str, object]
+def test_invalid_attributions_are_refused_before_anything_is_written(
+    model: nn.Module, images: Tensor, tmp_path: Path, options: dict[str, object], code: str
 ) -> None:
-    with pytest.raises(InputError):
+    with refused_by(code):
         capture(model, TensorDataset(images, LABELS), tmp_path / "out", progress=False, **options)  # type: ignore[call-overload]
     assert not list(tmp_path.iterdir())
 
 
-def test_a_changed_map_is_found_by_verify(recording: Recording, tmp_path: Path) -> None:
+def test_verify_finds_a_changed_map(recording: Recording, tmp_path: Path) -> None:
     import shutil
 
     folder = tmp_path / "copy"
@@ -131,10 +137,10 @@ def test_a_changed_map_is_found_by_verify(recording: Recording, tmp_path: Path) 
     content = bytearray(file.read_bytes())
     content[-1] ^= 255
     file.write_bytes(bytes(content))
-    assert Recording(folder).verify()
+    found_problems(Recording(folder).verify(), ("AS681", file))
 
 
-def test_shards_without_an_attributed_image_are_passed_over(
+def test_shards_without_attributed_images_are_skipped(
     model: nn.Module, images: Tensor, tmp_path: Path
 ) -> None:
     found = capture(

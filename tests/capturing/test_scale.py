@@ -1,6 +1,6 @@
-"""Capture at scale, by the real command: killed, stopped, run twice, by several processes.
+"""The capture command: killed, stopped, run twice, and run by several processes.
 
-More than 400 lines, since each of its tests starts, stops and compares the same small capture.
+More than 400 lines, because each test starts, stops and compares the same small capture.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from attnscope import files
 from attnscope.capturing.capture import capture
 from attnscope.capturing.run import capture_run
 from attnscope.commands.main import main
-from attnscope.errors import InputError
+from attnscope.errors import ERRORS
 from attnscope.files import write_json
 from attnscope.networks.build import build_model
 from attnscope.networks.weights import load_model, save_model
@@ -36,13 +36,16 @@ from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.statistics import class_mean_grad_cam, class_profiles, gate_profiles
 from attnscope.training.processes import ProcessGroup, launched_process_group
+from tests.making import refused, refused_command
+from tests.recording.making import refused_by
 
 SHARDS = ["--batch-size", "4", "--shard-images", "8", "--device", "cpu"]  # 24 images, 3 shards
 
-# The command, which stops before the nth rename: as many steps of writing as there are.
+# The command, stopped before the nth rename: each step of writing ends with a rename.
 STOPPING = """
 import os, signal, sys
 from attnscope.commands.main import main
+from attnscope.errors import ERRORS
 real, place, rank = os.replace, int(sys.argv[1]), sys.argv[2]
 count = 0
 
@@ -60,7 +63,7 @@ sys.exit(main(sys.argv[3:]))
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """As many as the processes that are started here have."""
+    """Use as many threads as the processes that are started here."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -69,7 +72,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a network that was never trained, with 24 pictures to test it."""
+    """A run of an untrained network, with 24 test images."""
     root = tmp_path_factory.mktemp("scale")
     rng = np.random.default_rng(0)
     for part, count in (("train", 3), ("test", 12)):
@@ -98,7 +101,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(run: Path) -> Path:
-    """What nothing interrupted."""
+    """A capture that was not interrupted."""
     out = run.parent / "whole"
     assert main(["capture", str(run), "--out", str(out), *SHARDS]) == 0
     return out
@@ -117,51 +120,46 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line with which a command refuses; it must exit with 2."""
-    capsys.readouterr()
-    assert main([str(a) for a in arguments]) == 2
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("attnscope: ")]
-    return line
-
-
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def test_killed_at_three_places_and_gone_on_with(
+def test_resume_is_bit_exact_after_sigkill(
     run: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """SIGKILL from outside: within a shard, before one gets its name, and before all of it does."""
+    """The process is killed within a shard, before a shard gets its name, and before the last rename."""
     out = tmp_path / "out"
     command = ["capture", str(run), "--out", str(out), *SHARDS]
     # Renames: the plan; of a shard two files, their hashes and its folder; manifest and recording.
-    for place, whole_shards in ((7, 1), (8, 2), (6, 3)):
+    for place, complete_shards in ((7, 1), (8, 2), (6, 3)):
         script = [sys.executable, "-c", STOPPING, str(place), "0", *command]
         child = subprocess.Popen(script, env=environment(), stderr=subprocess.DEVNULL)
         try:
             _, status = os.waitpid(child.pid, os.WUNTRACED)
             assert os.WIFSTOPPED(status), status
-            if place == 7:  # it is alive, and holds the folder
-                line = refusal(capsys, *command)
-                assert f"another capture is writing {out}; wait for it, or take" in line
+            if place == 7:  # it is alive, and holds the lock
+                refused_command(capsys, "AS651", *command, names=(out,))
         finally:
             child.kill()
         assert child.wait() == -signal.SIGKILL
         assert not out.exists()
         shards = tmp_path / ".out.partial" / "shards"
-        assert len([name for name in names(shards) if not name.startswith(".")]) == whole_shards
+        assert len([name for name in names(shards) if not name.startswith(".")]) == complete_shards
     assert main(command) == 0
     assert contents(out) == contents(whole)
     assert names(tmp_path) == ["out"]
     assert main(["verify", str(out)]) == 0
-    assert "exists already" in refusal(capsys, *command)
+    capsys.readouterr()
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"{out} " in error
+    assert "AS113" not in ERRORS or error.endswith("[AS113]\n")
 
 
-def test_two_processes_record_what_one_records(
+def test_two_processes_write_the_files_of_one(
     run: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One of two dies: torchrun stops the other, and the same command goes on with what is whole."""
+    """One of two dies, torchrun stops the other, and the same command resumes."""
     out = tmp_path / "out"
     command = ["capture", str(run), "--out", str(out), *SHARDS]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -177,14 +175,14 @@ def test_two_processes_record_what_one_records(
     again = [sys.executable, *launch, "-m", "attnscope", *command]
     done = subprocess.run(again, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("24 images, 16 gates") == 1, "one process speaks"
+    assert done.stdout.count("24 images, 16 gates") == 1, "only the main process prints"
     assert contents(out) == contents(whole)
     script.unlink()
     assert names(tmp_path) == ["out"]
 
 
-def half_done(run: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A capture that ended in the second shard, as by Ctrl-C."""
+def interrupt(run: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop a capture in the second shard, as Ctrl-C does."""
     add, count = files.write_bytes, 0
 
     def stop(file: Path, content: bytes) -> None:
@@ -199,7 +197,7 @@ def half_done(run: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert main(["capture", str(run), "--out", str(out), *SHARDS]) == 130
 
 
-def test_what_was_begun_otherwise_is_refused(
+def test_resume_with_other_settings_network_or_data_is_refused(
     run: Path,
     whole: Path,
     tmp_path: Path,
@@ -207,19 +205,19 @@ def test_what_was_begun_otherwise_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, partial = tmp_path / "out", tmp_path / ".out.partial"
-    half_done(run, out, monkeypatch)
-    assert f"1 whole shard stays in {partial}: the same command" in capsys.readouterr().err
+    interrupt(run, out, monkeypatch)
+    assert f"1 complete shard is kept in {partial}" in capsys.readouterr().err
     before = contents(partial)
     command = ["capture", str(run), "--out", str(out), *SHARDS]
-    remedy = "; capture as it was begun, or remove that folder to begin anew"
-    line = refusal(capsys, *command, "--batch-size", "8")
-    assert line == f"attnscope: {partial} was begun with batch size 4 instead of 8{remedy}"
-    line = refusal(capsys, *command, "--precision", "bf16")
-    assert line == f"attnscope: {partial} was begun with precision fp32 instead of bf16{remedy}"
-    assert "kind recording instead of moments" in refusal(capsys, *command, "--moments")
-    assert "grad cam layers" in refusal(capsys, *command, "--grad-cam-layer", "layer3")
-    assert "with other pooled inputs;" in refusal(capsys, *command, "--pooled-inputs")
-    assert "part test instead of train" in refusal(capsys, *command, "--split", "train")
+    for options, difference in (
+        (("--batch-size", "8"), "(batch size 4, now 8)"),
+        (("--precision", "bf16"), "(precision fp32, now bf16)"),
+        (("--moments",), "kind recording, now moments"),
+        (("--grad-cam-layer", "layer3"), "grad cam layers"),
+        (("--pooled-inputs",), "(pooled inputs)"),
+        (("--split", "train"), "split test, now train"),
+    ):
+        refused_command(capsys, "AS653", *command, *options, names=(partial, difference))
 
     other = tmp_path / "other"
     shutil.copytree(run, other)
@@ -227,8 +225,8 @@ def test_what_was_begun_otherwise_is_refused(
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] += 1e-6
     save_model(model, other)
-    line = refusal(capsys, "capture", other, "--out", out, *SHARDS)
-    assert "was begun with name run instead of other and other weights; capture" in line
+    arguments = ("capture", other, "--out", out, *SHARDS)
+    refused_command(capsys, "AS653", *arguments, names=(partial, "(name run, now other; weights)"))
     shutil.rmtree(other)
 
     picture = run.parent / "images" / "test" / "dark" / "03.png"
@@ -236,9 +234,8 @@ def test_what_was_begun_otherwise_is_refused(
     pixels = np.array(Image.open(picture))
     pixels[5, 5, 0] ^= 1
     Image.fromarray(pixels).save(picture)
-    line = refusal(capsys, *command)
+    refused_command(capsys, "AS653", *command, names=(partial, "(data)"))
     picture.write_bytes(content)
-    assert line == f"attnscope: {partial} was begun with other data{remedy}"
 
     assert contents(partial) == before
     assert main(command) == 0
@@ -246,7 +243,7 @@ def test_what_was_begun_otherwise_is_refused(
     assert names(tmp_path) == ["out"]
 
 
-def test_a_shard_that_was_put_there_or_changed_is_refused(
+def test_resume_with_a_foreign_or_changed_shard_is_refused(
     run: Path,
     whole: Path,
     tmp_path: Path,
@@ -255,29 +252,28 @@ def test_a_shard_that_was_put_there_or_changed_is_refused(
 ) -> None:
     out, shards = tmp_path / "out", tmp_path / ".out.partial" / "shards"
     command = ["capture", str(run), "--out", str(out), *SHARDS]
-    half_done(run, out, monkeypatch)
+    interrupt(run, out, monkeypatch)
     foreign = capture_run(run, split="train", out=tmp_path / "foreign", progress=False)
     shutil.copytree(foreign.folder / "shards/00000", shards / "00002")
-    line = refusal(capsys, *command)
-    assert f"{shards / '00002'} is a shard of another recording; remove" in line
+    refused_command(capsys, "AS656", *command, names=(shards / "00002",))
     shutil.rmtree(shards / "00002")
     shutil.copytree(shards / "00000", shards / "00002")
-    assert "00002 is a shard of another recording" in refusal(capsys, *command)
+    refused_command(capsys, "AS656", *command, names=(shards / "00002",))
     shutil.rmtree(shards / "00002")
     shutil.copytree(foreign.folder / "shards/00000", shards / "00007")
-    assert "00007 is a shard of another recording" in refusal(capsys, *command)
+    refused_command(capsys, "AS656", *command, names=(shards / "00007",))
     shutil.rmtree(shards / "00007")
 
     file = shards / "00000" / "arrays.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert f"{file} has changed since it was written (SHA-256)" in refusal(capsys, *command)
+    refused_command(capsys, "AS654", *command, names=(file,))
     file.write_bytes(content)
     assert main(command) == 0
     assert contents(out) == contents(whole)
 
 
-def test_a_full_disk_leaves_whole_shards(
+def test_full_disk_keeps_complete_shards(
     run: Path,
     whole: Path,
     tmp_path: Path,
@@ -300,16 +296,15 @@ def test_a_full_disk_leaves_whole_shards(
     command = ["capture", str(run), "--out", str(out), *SHARDS]
     monkeypatch.setattr(files.os, "fsync", full)
     assert main(command) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        f"attnscope: {out}: No space left on device; 1 whole shard stays in {partial}: make room "
-        "and start the same command again"
-    )
-    assert names(partial / "shards") == ["00000"], "nothing half-written stays"
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"attnscope: {out}: No space left on device; 1 complete shard ")
+    assert str(partial) in line
+    assert names(partial / "shards") == ["00000"], "no unfinished file is left"
     assert main(command) == 0
     assert contents(out) == contents(whole)
 
 
-def test_moments_are_those_of_the_recording(run: Path, whole: Path, tmp_path: Path) -> None:
+def test_moments_equal_those_of_the_recording(run: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "moments"
     assert main(["capture", str(run), "--out", str(out), "--moments", *SHARDS]) == 0
     moments, recording = Moments(out), Recording(whole)
@@ -340,13 +335,13 @@ def test_moments_are_those_of_the_recording(run: Path, whole: Path, tmp_path: Pa
         )
 
 
-def test_ranks_out_of_order_and_what_the_environment_says(
+def test_process_group_is_read_from_the_environment(
     run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for rank, size, message in (("2", "2", "RANK=2"), ("x", "2", "RANK=x"), ("0", "-1", "-1")):
+    for rank, size, named in (("2", "2", "RANK=2"), ("x", "2", "RANK=x"), ("0", "-1", "-1")):
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("WORLD_SIZE", size)
-        with pytest.raises(InputError, match=message):
+        with refused_by("AS133", named):
             launched_process_group()
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")
@@ -373,10 +368,10 @@ class Squares(Dataset[tuple[Tensor, int]]):
         return image, i % 2
 
 
-def test_a_data_set_that_is_not_in_memory(
+def test_resume_reads_each_item_of_a_lazy_data_set_once(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shards that are there are not read again, and of the rest each item once."""
+    """Items of complete shards are not read again."""
     model = load_model(run)
     given = {"batch_size": 4, "shard_images": 7, "progress": False}
     whole = capture(model, Squares(), tmp_path / "whole", **given)
@@ -395,24 +390,24 @@ def test_a_data_set_that_is_not_in_memory(
         capture(model, dataset, out, **given)
     handle.remove()
     assert names(tmp_path / ".out.partial" / "shards") == ["00000", "00001"]
-    with pytest.raises(InputError, match="with other data; capture as it was begun"):
+    with refused("AS653", names=(tmp_path / ".out.partial", "(data)")):
         capture(model, Squares(last=0.6), out, **given)
     other = load_model(run)
     with torch.no_grad():
         next(other.parameters()).view(-1)[0] += 1e-6
-    with pytest.raises(InputError, match="was begun with other weights; capture as it was"):
+    with refused("AS653", names=(tmp_path / ".out.partial", "(weights)")):
         capture(other, Squares(), out, **given)
     dataset = Squares()
     capture(model, dataset, out, **given)
-    # The sample, what tells the data set from others, and what was left to do.
+    # The sample, the items that identify the data set, and those that were missing.
     assert dataset.read == [*range(4), *range(4), *range(18, 22), *range(16, 22)]
     assert contents(out) == contents(whole.folder)
 
 
-def test_a_capture_holds_one_shard(run: Path, tmp_path: Path) -> None:
-    """And a copy while it is written; of NumPy's arrays and files, six shards need what two do."""
+def test_capture_has_one_shard_in_memory(run: Path, tmp_path: Path) -> None:
+    """Arrays and files of six shards need as much memory as those of two."""
     model, peaks = load_model(run), []
-    for shards in (1, 2, 6):  # what the first one imports does not count
+    for shards in (1, 2, 6):  # the first one imports modules, and does not count
         gc.collect()
         tracemalloc.start()
         given = {"batch_size": 48, "shard_images": 96, "grad_cam_layers": [], "progress": False}
@@ -420,7 +415,7 @@ def test_a_capture_holds_one_shard(run: Path, tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     size = sum(len(content) for content in contents(tmp_path / "6").values())
-    assert size > 2 * peaks[1], "the whole of it would show"
+    assert size > 2 * peaks[1], "six shards in memory would exceed the peak"
     assert peaks[2] < 1.2 * peaks[1]
 
 

@@ -1,8 +1,9 @@
-"""Runs and recordings of earlier versions still open, and say what they said."""
+"""Runs and recordings of earlier versions open, and give the same values."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attnscope import Moments, Recording, load_model, statistics
+from attnscope import Moments, Recording, capture_run, load_model, statistics
 from attnscope.commands.main import main
+from attnscope.recording.outcomes import read_outcomes
+from attnscope.recording.recording import RecordingWriter
+from tests.making import refused
+from tests.recording.making import CLASSES, GATES, make_arrays, make_rows
 
 ARCHIVE = Path(__file__).parent / "v0.1.tar.xz"
 
@@ -57,7 +62,7 @@ def test_statistics_of_recordings_of_0_1_are_unchanged(
     np.testing.assert_allclose(means, expected["gate_profiles_of_moments"], rtol=1e-12)
 
 
-def test_network_of_0_1_loads_and_is_captured_as_it_was(
+def test_network_of_0_1_gives_the_same_gates(
     unpacked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(unpacked)
@@ -73,7 +78,7 @@ def test_network_of_0_1_loads_and_is_captured_as_it_was(
     assert after.rows["path"].tolist() == before.rows["path"].tolist()
 
 
-def test_run_of_0_1_goes_through_the_later_commands(
+def test_commands_accept_a_run_of_0_1(
     unpacked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(unpacked)
@@ -85,3 +90,67 @@ def test_run_of_0_1_goes_through_the_later_commands(
     assert main(["report", "run", "--out", "report.html"]) == 0
     names = {file.name for file in Path("run/figures").iterdir()}
     assert {"decodable_and_used.png", "attention_grid.pdf", "training_curves.png"} <= names
+
+
+def test_split_of_0_1_is_read(unpacked: Path) -> None:
+    """Version 0.1 stored it under another key."""
+    for captured in (Recording(unpacked / "run"), Moments(unpacked / "run")):
+        manifest = json.loads((captured.folder / "manifest.json").read_text())
+        assert manifest["about"]["part"] == "test"
+        assert "split" not in manifest["about"]
+        assert captured.split == captured.about["split"] == "test"
+        assert "part" not in captured.about
+    outcomes = read_outcomes(unpacked / "run" / "interventions" / "test")
+    assert outcomes.about["split"] == "test"
+
+
+def test_recordings_of_0_1_and_of_this_version_are_of_one_kind(
+    unpacked: Path, tmp_path: Path
+) -> None:
+    """Seeds are grouped by network, data, split and settings, under the keys of either version."""
+    shutil.copytree(unpacked / "run", tmp_path / "other" / "run")
+    file = tmp_path / "other" / "run" / "recordings" / "test" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    about = manifest["about"]
+    about |= {"split": about.pop("part"), "seed": about["seed"] + 1}
+    file.write_text(json.dumps(manifest))
+    old, new = Recording(unpacked / "run"), Recording(tmp_path / "other" / "run")
+    (kind,) = statistics.group_by_kind([new, old]).values()
+    assert [recording.folder for recording in kind] == [old.folder, new.folder]
+    about["split"] = "validation"
+    file.write_text(json.dumps(manifest))
+    file.write_text(json.dumps({**manifest, "about": {**about, "name": "other"}}))
+    assert len(statistics.group_by_kind([Recording(new.folder), old])) == 2
+
+
+def test_new_recordings_store_the_split(
+    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(unpacked)
+    recording = capture_run(Path("run"), out=tmp_path / "new", progress=False)
+    manifest = json.loads((recording.folder / "manifest.json").read_text())
+    assert manifest["about"]["split"] == recording.split == "test"
+    assert "part" not in manifest["about"]
+    assert recording.verify() == []
+
+
+def test_unfinished_recording_of_0_1_is_refused_with_its_version(tmp_path: Path) -> None:
+    """Its plan, and so its id, differs in the key of the split."""
+
+    def stop(part: str) -> None:
+        with RecordingWriter(
+            tmp_path / "r",
+            gates=GATES,
+            classes=CLASSES,
+            grad_cam_layers=["layer1"],
+            about={"name": "toy", part: "test"},
+        ) as writer:
+            writer.add_shard(arrays, rows)
+            raise RuntimeError
+
+    arrays = make_arrays()
+    rows = make_rows(arrays)
+    with pytest.raises(RuntimeError):
+        stop("part")
+    with refused("AS653", names=(tmp_path / ".r.partial", "(attnscope 0.1)")):
+        stop("split")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.making import fill
+from tests.data.making import write_folder
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return fill(tmp_path / "set")
+    return write_folder(tmp_path / "set")

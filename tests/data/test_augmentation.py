@@ -1,4 +1,4 @@
-"""Augmentation of batches: against loops, torchvision image by image, and counting."""
+"""Augmentation of batches, compared with loops, with torchvision and with counts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNIT = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 NOTHING = Augmentation()
 
 
-def pictures(count: int, size: int = 32, seed: int = 2) -> Tensor:
+def random_images(count: int, size: int = 32, seed: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(256, (count, 3, size, size), generator=generator).to(torch.uint8)
 
@@ -35,15 +35,15 @@ def seeded(seed: int = 7) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def all_draws(generator: torch.Generator, count: int) -> Any:
-    return module._Draws(generator, torch.device("cpu"), count, slice(None))
+def random_numbers(generator: torch.Generator, count: int) -> Any:
+    return module._RandomNumbers(generator, torch.device("cpu"), count, slice(None))
 
 
 # --- crop, flip, cutout -----------------------------------------------------------------------
 
 
 def draws(seed: int, n: int, size: int, padding: int, flip: bool, cutout: int) -> Iterator[Any]:
-    """What `augment` draws, image by image: row, column, flip, hole's row and column."""
+    """The random numbers of `augment` for each image: row, column, flip, row and column of the hole."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(high: int, wanted: bool) -> list[int]:
@@ -76,8 +76,8 @@ def slow_augment(x: Array, padding: int, cutout: int, drawn: Iterator[Any]) -> A
 @pytest.mark.parametrize("cutout", [0, 1, 4, 5])
 @pytest.mark.parametrize("size", [32, 64])
 def test_crop_flip_and_cutout_equal_loops(padding: int, flip: bool, cutout: int, size: int) -> None:
-    """Their pixels are those of an image of 32, and grow with the size."""
-    images = pictures(9, size)
+    """Lengths in pixels refer to images of 32 pixels and scale with the size."""
+    images = random_images(9, size)
     normalization = Normalization((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
     how = Augmentation(crop_padding=padding, flip=flip, cutout=cutout)
     before = images.clone()
@@ -92,7 +92,7 @@ def test_crop_flip_and_cutout_equal_loops(padding: int, flip: bool, cutout: int,
 
 
 def test_digits_are_never_mirrored() -> None:
-    images = pictures(20)
+    images = random_images(20)
     for resized in (False, True):
         how = Augmentation(flip=True, resized_crop=resized)
         plain = augment(images, UNIT, replace(how, flip=False), seeded(), size=32)
@@ -115,25 +115,25 @@ def test_digits_are_never_mirrored() -> None:
     ],
 )
 def test_each_image_has_its_own_draw(how: Augmentation, low: int, high: int) -> None:
-    images = pictures(1).repeat(200, 1, 1, 1)
+    images = random_images(1).repeat(200, 1, 1, 1)
     found = augment(images, UNIT, how, seeded(1), size=32)
     assert low <= len(torch.unique(found.flatten(1), dim=0)) <= high
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
-def test_what_a_step_sees_does_not_depend_on_how_it_is_split(recipe: Any) -> None:
-    images = pictures(20)
+def test_a_step_is_augmented_alike_however_it_is_split(recipe: Any) -> None:
+    images = random_images(20)
     how = replace(recipe.augmentation, cutout=8)
     whole = augment(images, UNIT, how, seeded(), size=32)
     pieces = [
-        augment(images[part], UNIT, how, seeded(), size=32, total=20, rows=part)
-        for part in (slice(0, 7), slice(7, 8), slice(8, 20))
+        augment(images[rows], UNIT, how, seeded(), size=32, total=20, rows=rows)
+        for rows in (slice(0, 7), slice(7, 8), slice(8, 20))
     ]
     assert torch.equal(torch.cat(pieces), whole)
 
 
-def test_augmentation_follows_its_generator_alone() -> None:
-    images, how = pictures(20), replace(RECIPES["staged"].augmentation, cutout=4)
+def test_augmentation_depends_on_its_generator_only() -> None:
+    images, how = random_images(20), replace(RECIPES["staged"].augmentation, cutout=4)
     found = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed + 50)
@@ -148,10 +148,10 @@ def test_augmentation_follows_its_generator_alone() -> None:
 
 def test_colors_equal_torchvision_image_by_image() -> None:
     count = 60
-    images = pictures(count, 8).float() / 255
+    images = random_images(count, 8).float() / 255
     images[0], images[1] = 0.5, 0.0  # gray and black have no hue
     how = Augmentation(brightness=0.4, contrast=0.3, saturation=0.5, hue=0.2)
-    found = module.jitter_colors(images, all_draws(seeded(), count), how)
+    found = module.jitter_colors(images, random_numbers(seeded(), count), how)
     generator = seeded()
     factors = [
         low + (high - low) * torch.rand(count, 1, generator=generator)[:, 0]
@@ -159,7 +159,7 @@ def test_colors_equal_torchvision_image_by_image() -> None:
     ]
     orders = torch.rand(count, 4, generator=generator).argsort(1)
     changes = [tvf.adjust_brightness, tvf.adjust_contrast, tvf.adjust_saturation, tvf.adjust_hue]
-    assert len({tuple(order) for order in orders.tolist()}) > 12, "orders are drawn too"
+    assert len({tuple(order) for order in orders.tolist()}) > 12, "orders are random too"
     for i in range(count):
         expected = images[i]
         for number in orders[i].tolist():
@@ -168,14 +168,14 @@ def test_colors_equal_torchvision_image_by_image() -> None:
     assert (found - images).abs().max() > 0.2
 
 
-def test_turning_the_hue_by_a_third_moves_the_primaries() -> None:
+def test_a_hue_shift_of_a_third_permutes_the_primary_colors() -> None:
     primaries = torch.eye(3)[:, :, None, None]
-    turned = module.turn_hue(primaries, torch.full((3, 1, 1, 1), 1 / 3))
-    torch.testing.assert_close(turned, primaries.roll(-1, 0), atol=1e-6, rtol=0)
+    shifted = module.shift_hue(primaries, torch.full((3, 1, 1, 1), 1 / 3))
+    torch.testing.assert_close(shifted, primaries.roll(-1, 0), atol=1e-6, rtol=0)
 
 
 def test_colors_are_changed_before_normalization() -> None:
-    """Half the brightness is half the pixel, whatever mean is taken away afterwards."""
+    """The brightness factor applies to the pixel, not to the normalized value."""
     images = torch.full((1, 3, 32, 32), 200, dtype=torch.uint8)
     normalization = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     found = augment(images, normalization, Augmentation(brightness=0.5), seeded(3), size=32)
@@ -188,7 +188,7 @@ def test_colors_are_changed_before_normalization() -> None:
 
 
 def test_rotation_equals_scipy() -> None:
-    images = pictures(6, 32)
+    images = random_images(6, 32)
     found = augment(images, UNIT, Augmentation(rotation=30), seeded(), size=32)
     angles = (60 * torch.rand(6, 1, generator=seeded()) - 30)[:, 0]
     for image, result, angle in zip(images, found, angles.tolist(), strict=True):
@@ -198,25 +198,27 @@ def test_rotation_equals_scipy() -> None:
         np.testing.assert_allclose(result.numpy(), expected, atol=2e-5)
 
 
-def test_a_turned_picture_turns_counter_clockwise() -> None:
+def test_rotation_is_counterclockwise() -> None:
     image = torch.zeros(1, 3, 33, 33)
     image[:, :, 16, 28] = 1  # to the right of the center
-    turned = module._rotate(image, torch.tensor([90.0]))
-    assert turned[0, 0, 4, 16] == pytest.approx(1, abs=1e-4), "now above it"
+    rotated = module._rotate(image, torch.tensor([90.0]))
+    assert rotated[0, 0, 4, 16] == pytest.approx(1, abs=1e-4), "now above it"
 
 
-def test_resized_crops_are_linear_views_of_the_picture() -> None:
-    """Of a picture whose pixels are their own places: where each crop lies can be read off."""
+def test_resized_crops_have_the_documented_areas_aspects_and_places() -> None:
+    """Each pixel of the image holds its own coordinates, which tell where a crop was taken."""
     size, n = 64, 400
     ramp = (torch.arange(size) + 0.5) / size
     image = torch.stack(
         [ramp.expand(size, size), ramp[:, None].expand(size, size), ramp * 0 + 0 * ramp[:, None]]
     )
-    crops = module._resized_crop(image.repeat(n, 1, 1, 1), all_draws(seeded(), n), 32, flip=False)
+    crops = module._resized_crop(
+        image.repeat(n, 1, 1, 1), random_numbers(seeded(), n), 32, flip=False
+    )
     x, y = crops[:, 0], crops[:, 1]
     assert (x - x[:, :1]).abs().max() < 1e-5, "columns are straight"
     assert (y - y[:, :, :1]).abs().max() < 1e-5
-    # 30 pixels lie between the centers of the second and the last but one: borders reflect.
+    # Measured between the second and the second-to-last pixel, because borders reflect.
     wide = (x[:, 0, 30] - x[:, 0, 1]) / 29 * 32
     high = (y[:, 30, 0] - y[:, 1, 0]) / 29 * 32
     area, shape = wide * high, wide / high
@@ -224,7 +226,7 @@ def test_resized_crops_are_linear_views_of_the_picture() -> None:
     assert 0.9 < area.max() <= 1.0001
     assert 3 / 4 - 1e-3 <= shape.min() < 0.8
     assert 1.25 < shape.max() <= 4 / 3 + 1e-3
-    assert abs(area.mean() - 0.54) < 0.06, "uniform, a little less for those that fit no more"
+    assert abs(area.mean() - 0.54) < 0.06, "uniform, except that some large crops do not fit"
     left = x[:, 0].mean(1) - wide / 2
     top = y[:, :, 0].mean(1) - high / 2
     assert min(left.min(), top.min()) >= -1e-3
@@ -237,13 +239,13 @@ def test_half_of_the_resized_crops_are_mirrored() -> None:
     ramp = torch.arange(64) / 64
     image = ramp.expand(3, 64, 64)
     crops = module._resized_crop(
-        image.repeat(300, 1, 1, 1), all_draws(seeded(), 300), 32, flip=True
+        image.repeat(300, 1, 1, 1), random_numbers(seeded(), 300), 32, flip=True
     )
     mirrored = (crops[:, 0, 0, -1] < crops[:, 0, 0, 0]).float().mean()
     assert abs(mirrored - 0.5) < 4 * math.sqrt(0.25 / 300)
 
 
-def test_larger_pictures_without_a_resized_crop_give_their_middle() -> None:
-    images = pictures(3, 40)
+def test_larger_images_without_a_resized_crop_are_center_cropped() -> None:
+    images = random_images(3, 40)
     found = augment(images, UNIT, NOTHING, seeded(), size=32)
     assert torch.equal((found * 255).round().to(torch.uint8), images[:, :, 4:36, 4:36])

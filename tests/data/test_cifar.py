@@ -1,4 +1,4 @@
-"""CIFAR, from files in its own layout."""
+"""CIFAR, read from small files in the original layout."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pytest
 import torchvision
 
 from attnscope.data.load import load_data
-from tests.data.making import RNG, Array, refused
+from tests.data.making import RNG, Array
+from tests.making import refused
 
 
 @pytest.fixture(params=["cifar10", "cifar100"])
 def cifar(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, Path, Array, list[int]]:
-    """A tiny set in the layout of the original; torchvision is told its hashes, and checks them."""
+    """A tiny data set in the original layout, whose hashes torchvision is told and checks."""
     name = request.param
     source = getattr(torchvision.datasets, name.upper())
     key = "labels" if name == "cifar10" else "fine_labels"
@@ -47,7 +48,9 @@ def cifar(
     return name, tmp_path / "root", np.concatenate(pixels).reshape(-1, 3, 32, 32), labels
 
 
-def test_cifar(cifar: tuple[str, Path, Array, list[int]]) -> None:
+def test_splits_labels_and_pixels_are_those_of_the_files(
+    cifar: tuple[str, Path, Array, list[int]],
+) -> None:
     name, root, pixels, labels = cifar
     data = load_data(name, data_root=root, download=False)
     assert len(data.test) == 6
@@ -55,8 +58,8 @@ def test_cifar(cifar: tuple[str, Path, Array, list[int]]) -> None:
     np.testing.assert_array_equal(data.test.images.numpy(), pixels[-6:])
     assert data.test.paths == [f"test/{i}" for i in range(6)]
     assert data.test.labels.tolist() == labels[-6:]
-    for part in (data.train, data.validation):
-        for image, label, path in zip(part.images, part.labels, part.paths, strict=True):
+    for split in (data.train, data.validation):
+        for image, label, path in zip(split.images, split.labels, split.paths, strict=True):
             row = int(path.removeprefix("train/"))
             np.testing.assert_array_equal(image.numpy(), pixels[row])
             assert label == labels[row]
@@ -67,7 +70,7 @@ def test_cifar(cifar: tuple[str, Path, Array, list[int]]) -> None:
     assert data.normalization.mean[0] == known[name]
 
 
-def test_cifar_of_another_size(
+def test_images_can_be_resized(
     cifar: tuple[str, Path, Array, list[int]],
 ) -> None:
     name, root, pixels, _ = cifar
@@ -77,7 +80,7 @@ def test_cifar_of_another_size(
     np.testing.assert_allclose(data.test.images.float().mean((2, 3)), means, atol=4)
 
 
-def test_nothing_is_unpickled_that_is_not_the_published_file(
+def test_only_the_published_files_are_unpickled(
     cifar: tuple[str, Path, Array, list[int]], tmp_path: Path
 ) -> None:
     name, root, _, _ = cifar
@@ -90,11 +93,8 @@ def test_nothing_is_unpickled_that_is_not_the_published_file(
         if file.is_file():
             before = file.read_bytes()
             file.write_bytes(pickle.dumps(Evil()))
-            refused(
-                lambda: load_data(name, data_root=root, download=False),
-                f"{name} does not lie whole under {root}",
-                "--data-root",
-            )
+            with refused("AS202", names=(name, root, "--data-root")):
+                load_data(name, data_root=root, download=False)
             file.write_bytes(before)
     assert not (tmp_path / "it ran").exists()
 
@@ -111,24 +111,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return asked
 
 
-def test_a_missing_cifar_is_not_fetched_unasked(tmp_path: Path, no_network: list[object]) -> None:
+def test_a_missing_data_set_is_not_downloaded_without_permission(
+    tmp_path: Path, no_network: list[object]
+) -> None:
     root = tmp_path / "data"
-    refused(
-        lambda: load_data("cifar10", data_root=root, download=False),
-        f"cifar10 does not lie whole under {root}",
-        "set --data-root to where it lies",
-    )
+    with refused("AS202", names=("cifar10", root, "--data-root")):
+        load_data("cifar10", data_root=root, download=False)
     assert no_network == []
     assert not root.exists()
 
 
-def test_a_download_that_fails_leaves_nothing(tmp_path: Path, no_network: list[object]) -> None:
+def test_a_failed_download_leaves_no_folder(tmp_path: Path, no_network: list[object]) -> None:
     root = tmp_path / "data"
-    refused(
-        lambda: load_data("cifar100", data_root=root),
-        f"cifar100 is neither under {root} nor could it be downloaded",
-        "name resolution",
-        "set --data-root",
-    )
+    with refused("AS203", names=("cifar100", root, "name resolution", "--data-root")):
+        load_data("cifar100", data_root=root)
     assert no_network
     assert not root.exists()

@@ -1,6 +1,8 @@
-"""scikit-learn's digits."""
+"""The digits of scikit-learn."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,35 +18,35 @@ def digits() -> Data:
     return load_data("digits", image_size=16)
 
 
-def test_digits(digits: Data) -> None:
-    parts = [digits.train, digits.validation, digits.test]
-    assert [len(p) for p in parts] == [1295, 143, 359]
+def test_splits_are_disjoint_complete_and_stratified(digits: Data) -> None:
+    splits = [digits.train, digits.validation, digits.test]
+    assert [len(split) for split in splits] == [1295, 143, 359]
     assert digits.classes == [str(i) for i in range(10)]
     assert not digits.may_flip
-    paths = [path for part in parts for path in part.paths]
-    assert len(set(paths)) == len(paths) == 1797, "disjoint and whole"
-    for part, share in zip(parts, (0.72, 0.08, 0.2), strict=True):
-        counts = torch.bincount(part.labels) / (share * 179.7)
-        assert ((counts > 0.85) & (counts < 1.15)).all(), "stratified"
-        assert part.images.dtype == torch.uint8
-        assert part.images.shape == (len(part), 3, 16, 16)
+    paths = [path for split in splits for path in split.paths]
+    assert len(set(paths)) == len(paths) == 1797
+    for split, share in zip(splits, (0.72, 0.08, 0.2), strict=True):
+        counts = torch.bincount(split.labels) / (share * 179.7)
+        assert ((counts > 0.85) & (counts < 1.15)).all()
+        assert split.images.dtype == torch.uint8
+        assert split.images.shape == (len(split), 3, 16, 16)
 
 
-def test_digits_are_scikit_learns(digits: Data) -> None:
+def test_labels_and_pixels_are_those_of_scikit_learn(digits: Data) -> None:
     from sklearn.datasets import load_digits
 
     source = load_digits()
-    for part in (digits.train, digits.validation, digits.test):
-        rows = [int(path.removeprefix("digits/")) for path in part.paths]
-        np.testing.assert_array_equal(part.labels.numpy(), source.target[rows])
-        # Twice the size: the mean of 2×2 pixels in the middle of four is between the four.
+    for split in (digits.train, digits.validation, digits.test):
+        rows = [int(path.removeprefix("digits/")) for path in split.paths]
+        np.testing.assert_array_equal(split.labels.numpy(), source.target[rows])
+        # Interpolation to twice the size preserves the mean.
         row = rows[0]
-        picture = part.images[0, 0].numpy().astype(float) * 16 / 255
-        assert abs(picture.mean() - source.images[row].mean()) < 0.1
-        assert (part.images[0, 0] == part.images[0, 2]).all()
+        pixels = split.images[0, 0].numpy().astype(float) * 16 / 255
+        assert abs(pixels.mean() - source.images[row].mean()) < 0.1
+        assert (split.images[0, 0] == split.images[0, 2]).all()
 
 
-def test_the_split_follows_the_seed_and_the_test_part_does_not(digits: Data) -> None:
+def test_the_seed_changes_the_validation_split_but_not_the_test_split(digits: Data) -> None:
     again, other = load_data("digits", image_size=16), load_data("digits", image_size=16, seed=1)
     for name in ("train", "validation", "test"):
         assert same(getattr(digits, name), getattr(again, name))
@@ -53,22 +55,32 @@ def test_the_split_follows_the_seed_and_the_test_part_does_not(digits: Data) -> 
     assert len(other.validation) == len(digits.validation)
 
 
-def test_batches_are_in_order(digits: Data) -> None:
+def test_batches_cover_the_images_in_order(digits: Data) -> None:
     found = list(batches(digits.test, 100))
     assert [len(y) for _, y in found] == [100, 100, 100, 59]
     assert torch.equal(torch.cat([x for x, _ in found]), digits.test.images)
     assert torch.equal(torch.cat([y for _, y in found]), digits.test.labels)
 
 
-def test_rows_are_chosen(digits: Data) -> None:
-    part = digits.test[np.array([5, 2])]
-    assert part.paths == [digits.test.paths[5], digits.test.paths[2]]
-    assert torch.equal(part.images[1], digits.test.images[2])
+def test_rows_are_selected_by_array_and_slice(digits: Data) -> None:
+    rows = digits.test[np.array([5, 2])]
+    assert rows.paths == [digits.test.paths[5], digits.test.paths[2]]
+    assert torch.equal(rows.images[1], digits.test.images[2])
     assert digits.test[2:4].paths == digits.test.paths[2:4]
 
 
-def test_the_test_part_of_digits() -> None:
-    part, skipped = DataSettings("digits", image_size=16).load_test()
+def test_the_test_split_is_the_same_when_loaded_alone() -> None:
+    split, skipped = DataSettings("digits", image_size=16).load_test()
     whole = load_data("digits", image_size=16, seed=3)
-    assert torch.equal(part.images, whole.test.images)
-    assert (part.paths, skipped) == (whole.test.paths, [])
+    assert torch.equal(split.images, whole.test.images)
+    assert (split.paths, skipped) == (whole.test.paths, [])
+
+
+def test_reprs_count_images_and_classes(digits: Data) -> None:
+    assert repr(digits.test) == "<LabeledImages: 359 images of 16×16 pixels, 10 classes>"
+    assert repr(digits.test[:1]) == "<LabeledImages: 1 image of 16×16 pixels, 10 classes>"
+    assert repr(digits) == (
+        "<Data 'digits': train 1,295, validation 143, test 359 images of 16×16 pixels, 10 classes>"
+    )
+    with_skipped = repr(replace(digits, skipped=["a.png (empty file)", "b.png (empty file)"]))
+    assert with_skipped.endswith("10 classes, 2 skipped>")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attnscope.data.images import Normalization
 from attnscope.data.known import DATA_SOURCES
+from tests.making import refused
 
 
 def every_value() -> Tensor:
@@ -34,6 +35,12 @@ def test_normalization_is_undone_exactly(normalization: Normalization) -> None:
     assert torch.equal(images, every_value()), "not changed in place"
 
 
-def test_what_was_pushed_outside_is_clipped() -> None:
+def test_values_out_of_range_are_clipped() -> None:
     x = torch.tensor([-9.0, 9.0]).expand(1, 3, 1, 2)
     assert Normalization((0.5,) * 3, (0.5,) * 3).undo(x)[0, 0, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0])
+def test_a_standard_deviation_that_is_not_positive_is_refused(std: float) -> None:
+    with refused("AS223", names=("--std", f"{std:g}")):
+        Normalization((0.5, 0.5, 0.5), (0.5, std, 0.5))

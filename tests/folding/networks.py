@@ -1,4 +1,4 @@
-"""Networks whose every value counts, and what their folded copies must be."""
+"""Networks without trivial values, and checks of their folded copies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def network(
     placement: str | None = "block",
     gate_start: str = "half",
 ) -> nn.Module:
-    """Norms whose every value counts, some of their weights below 0, and gates that move."""
+    """A network with random BatchNorms, some of their weights negative, and gates that vary."""
     options: dict[str, Any] = {} if name == "cnn" else {"width": 16, "placement": placement}
     torch.manual_seed(0)
     model = build_model(name, attention=attention, reduction=4, gate_start=gate_start, **options)
@@ -41,7 +41,7 @@ def network(
         elif ".attention." in f".{path}" and isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             nn.init.normal_(module.weight, 0, 0.4)
     model.eval()
-    with torch.no_grad():  # logits of the size that a training gives, at most 10
+    with torch.no_grad():  # logits of the size of a trained network, at most 10
         model.fc.weight.mul_(10 / model(pictures(model)).abs().max())
     return model
 
@@ -51,14 +51,14 @@ def pictures(model: nn.Module, count: int = 3) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def drawn_mean(gate: Gate, number: bool, rng: torch.Generator) -> Tensor:
+def random_mean(gate: Gate, number: bool, rng: torch.Generator) -> Tensor:
     shape = (gate.channels,) if gate.kind == "channel" else () if number else gate.grid
     assert shape is not None
     return 0.1 + 0.9 * torch.rand(shape, generator=rng)
 
 
 def edited_logits(model: nn.Module, x: Tensor, means: Means, gates: list[Gate]) -> Tensor:
-    """What the gates are edited to is written out here, by the axes that CBAM's paper gives."""
+    """The logits with edited gates; axes are written out as in the CBAM paper."""
 
     def factor(mean: Tensor) -> Tensor:
         return mean[None, :, None, None] if mean.ndim == 1 else mean.expand(1, 1, *mean.shape)
@@ -81,7 +81,7 @@ def expected_form(name: str, means: Means, placement: str | None) -> str:
 
 
 def check(model: nn.Module, x: Tensor, means: Means, gates: list[Gate]) -> nn.Module:
-    """The folded network is the edited one, and neither is the plain one."""
+    """Check that the folded network gives the logits of the edited one, and not the original's."""
     before = {key: value.clone() for key, value in model.state_dict().items()}
     folded = fold_gates(model, means)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Folded networks in files: written, read, and refused."""
+"""Files of folded networks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from attnscope.gates.detect import find_gates
 from attnscope.networks.pretrained import read_pretrained
 from attnscope.networks.weights import load_model, save_model
 from tests.folding.networks import (
-    drawn_mean,
     network,
     pictures,
+    random_mean,
 )
 
 
@@ -26,11 +26,13 @@ from tests.folding.networks import (
     ("name", "placement", "number"),
     [("resnet18", "block", False), ("resnet18", "stage", True), ("cnn", None, False)],
 )
-def test_round_trip(name: str, placement: str | None, number: bool, tmp_path: Path) -> None:
+def test_a_saved_folded_network_is_loaded_equal(
+    name: str, placement: str | None, number: bool, tmp_path: Path
+) -> None:
     model = network(name, "cbam", placement, "identity")
     x = pictures(model)
     rng = torch.Generator().manual_seed(6)
-    means = {g.name: drawn_mean(g, number, rng) for g in find_gates(model, x)[1:-1]}
+    means = {g.name: random_mean(g, number, rng) for g in find_gates(model, x)[1:-1]}
     folded = fold_gates(model, means).to(memory_format=torch.channels_last)
     save_model(folded, tmp_path)
     loaded = load_model(tmp_path)
@@ -40,8 +42,9 @@ def test_round_trip(name: str, placement: str | None, number: bool, tmp_path: Pa
         torch.testing.assert_close(loaded(x), folded(x), atol=1e-5, rtol=0)
     for key, value in folded.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value), key
-    with pytest.raises(InputError, match="are of a folded network; take those of the run"):
+    with pytest.raises(InputError) as caught:
         read_pretrained(str(tmp_path / "model.safetensors"), name)
+    assert "model.safetensors" in str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -59,23 +62,23 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "names"),
     [
-        ({"layer9.attention.channel": "norm"}, "layer9.attention.channel is 'norm'"),
-        ({"layer1.attention": "norm"}, "layer1.attention is 'norm'"),
-        ({"layer1.attention.channel": "norm"}, "layer1.attention.channel is 'norm'"),
-        ({"layer1.attention.channel": "map"}, "layer1.attention.channel is 'map'"),
-        ({"layer1.attention.channel": "gone"}, "layer1.attention.channel is 'gone'"),
-        ({"layer1.attention.channel": ["map"]}, "is ['map']"),
-        ({"layer1.attention.spatial": "constant"}, "other shape: layer1.attention.spatial.values"),
-        ({"layer3.attention.spatial": "map"}, "missing: layer3.attention.spatial.values"),
-        (None, "folded is None"),
-        (["layer1.attention.channel"], "folded is ["),
-        ({}, "do not fit the network"),
+        ({"layer9.attention.channel": "norm"}, ("layer9.attention.channel", "'norm'")),
+        ({"layer1.attention": "norm"}, ("layer1.attention", "'norm'")),
+        ({"layer1.attention.channel": "norm"}, ("layer1.attention.channel", "'norm'")),
+        ({"layer1.attention.channel": "map"}, ("layer1.attention.channel", "'map'")),
+        ({"layer1.attention.channel": "gone"}, ("layer1.attention.channel", "'gone'")),
+        ({"layer1.attention.channel": ["map"]}, ("['map']",)),
+        ({"layer1.attention.spatial": "constant"}, ("layer1.attention.spatial.values",)),
+        ({"layer3.attention.spatial": "map"}, ("layer3.attention.spatial.values",)),
+        (None, ("folded", "None")),
+        (["layer1.attention.channel"], ("folded", "[")),
+        ({}, ("model.safetensors",)),
     ],
 )
-def test_a_description_that_is_none(
-    saved: Path, tmp_path: Path, changes: Any, message: str
+def test_a_wrong_description_of_folded_gates_is_refused(
+    saved: Path, tmp_path: Path, changes: Any, names: tuple[str, ...]
 ) -> None:
     description = json.loads((saved / "model.json").read_text())
     now = {**description["folded"], **changes} if changes and isinstance(changes, dict) else changes
@@ -83,16 +86,18 @@ def test_a_description_that_is_none(
     (tmp_path / "model.safetensors").hardlink_to(saved / "model.safetensors")
     with pytest.raises(InputError) as caught:
         load_model(tmp_path)
-    assert message in str(caught.value)
+    for name in names:
+        assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_stored_values_of_another_shape(saved: Path, tmp_path: Path) -> None:
+def test_stored_values_of_another_shape_are_refused(saved: Path, tmp_path: Path) -> None:
     state = load_file(saved / "model.safetensors")
     (tmp_path / "model.json").write_bytes((saved / "model.json").read_bytes())
     for value in (torch.rand(16), torch.rand(1, 2, 16, 16), torch.rand(())):
         save_file(
             {**state, "layer1.attention.spatial.values": value}, tmp_path / "model.safetensors"
         )
-        with pytest.raises(InputError, match=r"other shape: layer1\.attention\.spatial\.values"):
+        with pytest.raises(InputError) as caught:
             load_model(tmp_path)
+        assert "layer1.attention.spatial.values" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Deletion and insertion: by hand, pixel by pixel, and against torchcam's."""
+"""Deletion and insertion, against values by hand, pixel by pixel, and against torchcam."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from attnscope import InputError, Recording, capture
+from attnscope import Recording, capture
 from attnscope.interventions import InterventionSetup, erase
 from attnscope.interventions.erasing import _ranks
+from tests.making import refused
 
 
-def bench_of(
+def setup_of(
     model: nn.Module,
     data: TensorDataset,
     folder: Path,
     layers: Sequence[str] = (),
     **options: int,
 ) -> InterventionSetup:
-    """A setup on a recording made for it; ``layers`` are those of Grad-CAM."""
+    """A setup with a new recording. ``layers`` are those of Grad-CAM."""
     recording = capture(
         model.eval(), data, folder / "r", grad_cam_layers=layers, batch_size=7, progress=False
     )
@@ -38,7 +39,7 @@ def bench_of(
 
 
 class Corner(nn.Module):
-    """The logit of class 1 is the brightness of the upper left corner; the gate looks there."""
+    """The logit of class 1 is the brightness of the upper left corner; the gate is high in ``rows``."""
 
     def __init__(self, rows: slice) -> None:
         super().__init__()
@@ -63,9 +64,11 @@ def corner_images() -> TensorDataset:
     return TensorDataset(images, labels)
 
 
-@pytest.mark.parametrize(("looks", "right"), [(slice(0, 4), True), (slice(12, 16), False)])
-def test_deletion_and_insertion(tmp_path: Path, looks: slice, right: bool) -> None:
-    setup = bench_of(Corner(looks), corner_images(), tmp_path, images=20)
+@pytest.mark.parametrize(("rows", "right"), [(slice(0, 4), True), (slice(12, 16), False)])
+def test_areas_show_whether_the_gate_covers_the_used_pixels(
+    tmp_path: Path, rows: slice, right: bool
+) -> None:
+    setup = setup_of(Corner(rows), corner_images(), tmp_path, images=20)
     recording = setup.recording
     found = erase(setup, steps=16, images=20, progress=False)
     name = recording.gates[0].name
@@ -73,7 +76,7 @@ def test_deletion_and_insertion(tmp_path: Path, looks: slice, right: bool) -> No
     assert set(found.curves["order"]) == {name, "random", "center"}
     areas = found.areas.set_index(["mode", "fill", "order"])
     curves = found.curves.set_index(["mode", "fill", "order", "share"])["probability"]
-    # Nothing deleted and all inserted is the image; all deleted is nothing inserted.
+    # The image with nothing deleted is the image with all inserted, and vice versa.
     for fill in ("mean", "blur"):
         for order in (name, "random"):
             whole = curves["deletion", fill, order, 0.0]
@@ -83,26 +86,26 @@ def test_deletion_and_insertion(tmp_path: Path, looks: slice, right: bool) -> No
     deletion, insertion = (areas.loc[mode, "mean", name] for mode in ("deletion", "insertion"))
     if right:
         assert deletion["over_random_high"] < 0 < insertion["over_random_low"]
-        # One sixteenth of the pixels are the corner.
+        # The corner has one sixteenth of the pixels.
         end = curves["deletion", "mean", name, 1.0]
         assert curves["deletion", "mean", name, 1 / 16] == pytest.approx(end, abs=1e-6)
     else:
         assert insertion["over_random_high"] < 0 < deletion["over_random_low"]
     for (mode, fill, _), row in areas.iterrows():
-        beside = areas.loc[(mode, fill, "random"), "area"]
-        assert row["over_random"] == pytest.approx(row["area"] - beside, abs=1e-9)
-    # The area is the trapezoidal rule's.
+        random = areas.loc[(mode, fill, "random"), "area"]
+        assert row["over_random"] == pytest.approx(row["area"] - random, abs=1e-9)
+    # The area follows the trapezoidal rule.
     one = found.curves.query("mode == 'deletion' and fill == 'mean' and order == @name")
     wanted = np.trapezoid(one["probability"], one["share"])
     assert deletion["area"] == pytest.approx(wanted, abs=1e-9)
 
 
 class Bright(nn.Module):
-    """Class 1 where an image is bright, class 0 where it is dark; the gate opens where it is bright.
+    """Bright images are of class 1 and dark images of class 0; the gate is high at bright pixels.
 
-    What the gate lets through grows with the light of a pixel, and Grad-CAM weighs it by one number
-    for all pixels, above 0 for class 1 and below for class 0. So the order of the gate is the
-    brightest pixel first, and that of Grad-CAM is the same for class 1 and the reverse for class 0.
+    The gated features increase with the brightness of a pixel. Grad-CAM weights them by one number
+    for all pixels, which is positive for class 1 and negative for class 0. Therefore the gate ranks
+    the brightest pixel first; Grad-CAM has the same order for class 1, and the reverse for class 0.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -122,7 +125,7 @@ class Bright(nn.Module):
 
 
 def blurred_by_hand(image: NDArray[np.float32]) -> NDArray[np.float64]:
-    """An image of 8 × 12: the deviation is one pixel, and three of them are looked at each way."""
+    """Blur an 8×12 image with a standard deviation of one pixel and a kernel of seven pixels."""
     weights = np.exp(-(np.arange(-3, 4) ** 2) / 2)
     mirrored = np.pad(image.astype(np.float64), ((0, 0), (3, 3), (3, 3)), mode="reflect")
     blurred = np.zeros(image.shape)
@@ -141,7 +144,7 @@ def curve_by_hand(
     mode: str,
     steps: int,
 ) -> list[float]:
-    """One image, one pixel after the other."""
+    """The curve of one image, computed one pixel after the other."""
     start, end = (image, fill) if mode == "deletion" else (fill, image)
     target = int(model(image[None]).argmax())
     curve = []
@@ -153,11 +156,11 @@ def curve_by_hand(
     return curve
 
 
-def test_deletion_and_insertion_pixel_by_pixel(tmp_path: Path) -> None:
-    """Both fills, Grad-CAM, a gate and the center: curves, areas and intervals.
+def test_curves_areas_and_intervals_equal_those_by_hand(tmp_path: Path) -> None:
+    """With both fills, and the orders of Grad-CAM, a gate and the center.
 
-    Six steps of 16 pixels: those of one distance from the center come in fours, whose order among
-    themselves is then of no matter.
+    There are six steps of 16 pixels. Pixels at the same distance from the center come in fours, so
+    that the order within a four does not matter.
     """
     size, steps, resamples = (8, 12), 6, 300
     rng = torch.Generator().manual_seed(0)
@@ -167,14 +170,14 @@ def test_deletion_and_insertion_pixel_by_pixel(tmp_path: Path) -> None:
     images = images * torch.tensor([1, 0.8, 0.6])[:, None, None]
     labels = torch.where(torch.arange(24) % 3 == 0, 1 - bright, bright)  # a third is wrong
     model, data = Bright(size), TensorDataset(images, labels)
-    setup = bench_of(model, data, tmp_path, ["body"], images=10, seed=3, batch_size=4)
+    setup = setup_of(model, data, tmp_path, ["body"], images=10, seed=3, batch_size=4)
     assert (setup.recording.predictions == bright.numpy()).all()
     found = erase(setup, steps=steps, images=9, resamples=resamples, progress=False)
 
     rows = setup.sample(9)
     assert len(rows) == 9
     assert {0, 1} == set(bright[rows].tolist())
-    color = images[setup.others].mean((0, 2, 3))
+    color = images[setup.donors].mean((0, 2, 3))
     gate = setup.gates[0].name
     pixels = list(itertools.product(range(8), range(12)))
     drawn = np.random.default_rng(3).integers(0, 9, (resamples, 9))
@@ -202,16 +205,18 @@ def test_deletion_and_insertion_pixel_by_pixel(tmp_path: Path) -> None:
             wanted = np.mean(each[name], 0)
             curve = curves.loc[(mode, fill, name), "probability"]
             np.testing.assert_allclose(curve, wanted, atol=1e-6)
-            # The same images are drawn for an area and for what it is above another.
+            # The same bootstrap samples are used for an area and for its differences.
             over = own[name] - own["center"]
             for column, values in (("area", own[name]), ("over_center", over)):
                 low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
                 prefix = "" if column == "area" else f"{column}_"
-                told = areas.loc[(mode, fill, name), [column, f"{prefix}low", f"{prefix}high"]]
+                found_area = areas.loc[
+                    (mode, fill, name), [column, f"{prefix}low", f"{prefix}high"]
+                ]
                 np.testing.assert_allclose(
-                    told.astype(float), [values.mean(), low, high], atol=1e-6
+                    found_area.astype(float), [values.mean(), low, high], atol=1e-6
                 )
-        # Random pixels nobody can foretell; but from either side their difference is the same.
+        # The random order is not known here, but both differences to it must agree.
         center, chance = (areas.loc[(mode, fill, order)] for order in ("center", "random"))
         there = center[["over_random", "over_random_low", "over_random_high"]].astype(float)
         back = chance[["over_center", "over_center_high", "over_center_low"]].astype(float)
@@ -222,7 +227,7 @@ def test_deletion_and_insertion_pixel_by_pixel(tmp_path: Path) -> None:
 
 
 class Half(nn.Module):
-    """A spatial gate on a grid of half the image's side, whose values are all different."""
+    """A spatial gate on a grid of half the image's side, with distinct values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,7 +241,7 @@ class Half(nn.Module):
 
 
 class Recorded:
-    """What torchcam takes for an extractor: the maps of some images are given, ``(n, h, w)``."""
+    """An extractor for torchcam that returns given maps, ``(n, h, w)``."""
 
     def __init__(self, model: nn.Module, maps: Tensor) -> None:
         self.model, self.maps = model, maps
@@ -251,33 +256,33 @@ class Recorded:
         return contextlib.nullcontext()
 
 
-def test_areas_are_those_of_torchcam(tmp_path: Path) -> None:
+def test_areas_equal_those_of_torchcam(tmp_path: Path) -> None:
     from torchcam.metrics import DeletionInsertionMetric
 
     torch.manual_seed(0)
-    # Patches rather than noise, so that it matters which pixels go first.
+    # Patches instead of noise, so that the order of the pixels matters.
     patches = torch.rand(30, 3, 4, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
     images = 0.9 * patches + 0.1 * torch.rand(30, 3, 16, 16)
     data = TensorDataset(images, torch.arange(30) % 3)
-    setup = bench_of(Half(), data, tmp_path, images=12, batch_size=5)
+    setup = setup_of(Half(), data, tmp_path, images=12, batch_size=5)
     assert setup.gates[0].grid == (8, 8)
     areas = erase(setup, steps=8, images=12, resamples=1, progress=False).areas
     areas = areas[areas["fill"] == "mean"].set_index(["mode", "order"])["area"]
     rows, name = setup.scored, setup.gates[0].name
     maps = torch.from_numpy(setup.recording.gate(name)[rows]).double()
     pixels = F.interpolate(maps[:, None], (16, 16), mode="bilinear").flatten(1)
-    assert all(len(image.unique()) == 256 for image in pixels)  # ties would be broken otherwise
+    assert all(len(image.unique()) == 256 for image in pixels)  # there are no ties
     metric = DeletionInsertionMetric(
         Recorded(setup.model, maps),
         partial(torch.softmax, dim=1),
         steps=8,
-        baseline=images[setup.others].mean((0, 2, 3))[:, None, None],
+        baseline=images[setup.donors].mean((0, 2, 3))[:, None, None],
     )
     metric.update(images[rows])
     theirs = metric.summary()
     for mode in ("deletion", "insertion"):
         assert areas[mode, name] == pytest.approx(theirs[f"{mode}_auc"], abs=1e-6)
-        # Another order would be seen.
+        # Another order gives another area.
         assert abs(areas[mode, name] - areas[mode, "random"]) > 0.01
 
 
@@ -289,11 +294,11 @@ def test_ties_are_broken_at_random() -> None:
         assert sorted(ranks.flatten().tolist()) == list(range(30))
     for a, b in itertools.combinations([*first, *other], 2):
         assert not torch.equal(a, b)
-    # Each pixel has each place equally often: the mean of 2,000 is within 5 of its deviations,
-    # √((30² - 1) / 12 / 2,000) = 0.19, of the middle one.
+    # Each rank is equally likely: the mean over 2,000 draws is within 5 standard errors,
+    # √((30² - 1) / 12 / 2,000) = 0.19, of the middle rank.
     many = _ranks(np.zeros((2000, 6, 5)), np.random.default_rng(2)).double()
     assert (many.mean(0) - 14.5).abs().max() < 5 * 0.194
-    # Where a few pixels tie they alone change places.
+    # Only tied pixels are permuted.
     half = np.where(np.arange(30).reshape(1, 6, 5) % 2, 0.75, 0.25)
     for seed in (0, 1):
         ranks = _ranks(half, np.random.default_rng(seed)).flatten()
@@ -301,22 +306,22 @@ def test_ties_are_broken_at_random() -> None:
         assert ranks[1::2].tolist() != sorted(ranks[1::2].tolist())
 
 
-def test_a_constant_map_is_a_random_order(tmp_path: Path) -> None:
-    """No gradient reaches the layer: its Grad-CAM is 0 everywhere, and no sooner in the corner."""
-    setup = bench_of(Corner(slice(0, 4)), corner_images(), tmp_path, ["body"], images=20)
+def test_a_constant_map_gives_a_random_order(tmp_path: Path) -> None:
+    """No gradient reaches the layer, so that its Grad-CAM is 0 everywhere."""
+    setup = setup_of(Corner(slice(0, 4)), corner_images(), tmp_path, ["body"], images=20)
     assert not setup.recording.grad_cam("body").any()
     areas = erase(setup, steps=16, images=20, progress=False).areas
     areas = areas[areas["fill"] == "mean"].set_index(["mode", "order"])
     for mode in ("deletion", "insertion"):
-        found, looks = (areas.loc[(mode, order)] for order in ("Grad-CAM", setup.gates[0].name))
+        found, gate = (areas.loc[(mode, order)] for order in ("Grad-CAM", setup.gates[0].name))
         assert found["over_random_low"] < 0 < found["over_random_high"]
-        assert found["over_random"] != 0  # it is drawn by itself
-        assert abs(found["over_random"]) < abs(looks["over_random"]) / 5
+        assert found["over_random"] != 0  # it is another random order than the control
+        assert abs(found["over_random"]) < abs(gate["over_random"]) / 5
 
 
-def test_erasing_nothing_is_refused(tmp_path: Path) -> None:
-    setup = bench_of(Corner(slice(0, 4)), corner_images(), tmp_path)
-    with pytest.raises(InputError, match="0 steps of 200 images; take 1 or more of each"):
+def test_erasing_refuses_no_steps_and_no_images(tmp_path: Path) -> None:
+    setup = setup_of(Corner(slice(0, 4)), corner_images(), tmp_path)
+    with refused("AS818", names=(0,)):
         erase(setup, steps=0)
-    with pytest.raises(InputError, match="10 steps of 0 images"):
+    with refused("AS801", names=(0,)):
         erase(setup, images=0)

@@ -1,4 +1,4 @@
-"""Parameters drawn anew, and how alike two gates are."""
+"""Parameter randomization, and the similarity of two gates."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from attnscope import InputError, Recording, capture, find_gates
+from attnscope import Recording, capture, find_gates
 from attnscope.gates.hooks import watch_gates
 from attnscope.interventions import (
     InterventionSetup,
     randomization,
     randomize_gates,
 )
-from attnscope.interventions.randomization import _drawn_anew, _modules_of, _up_to, expect_seeds
-from attnscope.interventions.replay import plan_of
+from attnscope.interventions.randomization import (
+    _modules_of,
+    _reinitialized,
+    _run_up_to,
+    expect_seeds,
+)
+from attnscope.interventions.replay import observe_calls
 from attnscope.statistics import compare_gates
 from attnscope.statistics.geometry import linear_cka
 from tests.interventions.toy import toy_images, toy_setup
+from tests.making import refused
 
 
-def test_randomization_tells_what_was_learnt(
+def test_randomization_reinitializes_the_gate_and_then_all_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gate whose module passes on what comes in, after a layer that makes what it reads."""
+    """Two gates in sequence after a convolution, of which the second is constant."""
 
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -62,33 +68,33 @@ def test_randomization_tells_what_was_learnt(
 
     def noted(setup: InterventionSetup, gate: Any, paths: set[str], *rest: Any) -> nn.Module | None:
         drawn.append(paths)
-        return _drawn_anew(setup, gate, paths, *rest)
+        return _reinitialized(setup, gate, paths, *rest)
 
-    monkeypatch.setattr(randomization, "_drawn_anew", noted)
+    monkeypatch.setattr(randomization, "_reinitialized", noted)
     torch.manual_seed(5)
     seed = Recording(recording.folder)
-    seed.id = "of another training"
+    seed.id = "another seed"
     found = randomize_gates(setup, [seed], draws=2, progress=False)
     following = torch.rand(1)
     torch.manual_seed(5)
-    assert torch.equal(following, torch.rand(1))  # nobody else's random numbers are touched
+    assert torch.equal(following, torch.rand(1))  # the global random stream is unchanged
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
     assert ["stem" in paths for paths in drawn[:4]] == [False, False, True, True]
     assert all("first.0" in paths for paths in drawn[:4])
     table = found.set_index(["gate", "randomized", "draw"])["similarity"]
     assert table["first", "seed", 0] == pytest.approx(1)
     assert (table["first"][["own", "upstream"]] < 0.999).all()
-    # What is drawn: the gate's own layer, and with what had run before nothing after it.
+    # First only the gate's own layer is reinitialized, then it and all before it, nothing after it.
     gate = recording.gates[0]
-    lenders = np.flatnonzero(setup.others)
+    donors = np.flatnonzero(setup.donors)
     for paths, wanted_names in (
         (_modules_of(model, gate), {"first"}),
         (
-            _modules_of(model, gate) | plan_of(model, images.tensors[0]).ran_before(gate),
+            _modules_of(model, gate) | observe_calls(model, images.tensors[0]).modules_before(gate),
             {"first", "stem", "norm"},
         ),
     ):
-        other = _drawn_anew(setup, gate, paths, lenders, 0)
+        other = _reinitialized(setup, gate, paths, donors, 0)
         assert other is not None
         changed = {
             name.split(".")[0]
@@ -96,39 +102,43 @@ def test_randomization_tells_what_was_learnt(
             if not torch.equal(value, state[name])
         }
         assert changed == wanted_names
-    # Its BatchNorm knows the new features.
+    # Its BatchNorm has the statistics of the new features.
     with torch.no_grad():
-        features = other.stem(images.tensors[0][lenders])
+        features = other.stem(images.tensors[0][donors])
     wanted = features.mean((0, 2, 3))
     torch.testing.assert_close(other.norm.running_mean, wanted, atol=1e-3, rtol=1e-3)
-    assert _drawn_anew(setup, gate, {"first.1"}, lenders, 0) is None  # a sigmoid has no parameters
-    assert table["constant"].isna().all()  # a constant gate is like nothing, itself included
+    assert (
+        _reinitialized(setup, gate, {"first.1"}, donors, 0) is None
+    )  # a sigmoid has no parameters
+    assert table["constant"].isna().all()  # the similarity to a constant gate is undefined
     assert len(found) == 2 * (2 * 2 + 1)
 
 
-def test_seeds_are_other_trainings_of_the_same_network(tmp_path: Path) -> None:
+def test_seeds_must_be_other_seeds_of_the_same_network(tmp_path: Path) -> None:
     setup = toy_setup("used", tmp_path)
-    with pytest.raises(InputError, match="is the network itself"):
+    with refused("AS820", names=(setup.recording.folder,)):
         randomize_gates(setup, [setup.recording], progress=False)
     other = Recording(setup.recording.folder)
-    other.id = "of another training"
+    other.id = "another seed"
     setup.recording.about["model"] = {"width": 16}
-    expect_seeds(setup, [other])  # what is not known cannot differ
+    expect_seeds(setup, [other])  # an unknown value is not a difference
     other.about["model"] = {"width": 32}
-    with pytest.raises(InputError, match="is of another network or training"):
+    with refused("AS821", names=(other.folder,)):
         expect_seeds(setup, [other])
     other.about["model"] = {"width": 16}
     # The same weights captured again, in other batches.
     setup.recording.about["weights_sha256"] = other.about["weights_sha256"] = "abc"
-    with pytest.raises(InputError, match="is the network itself"):
+    with refused("AS820", names=(other.folder,)):
         expect_seeds(setup, [other])
     other.about["weights_sha256"] = "def"
     other.gates = []
-    with pytest.raises(InputError, match="has no gate gate; take another seed"):
+    with refused("AS822", names=(other.folder, "gate")):
         expect_seeds(setup, [other])
 
 
-def test_norms_of_pooled_features_are_estimated_on_several_images(tmp_path: Path) -> None:
+def test_batch_norms_of_pooled_features_are_estimated_on_at_least_two_images(
+    tmp_path: Path,
+) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -145,20 +155,20 @@ def test_norms_of_pooled_features_are_estimated_on_several_images(tmp_path: Path
     assert isinstance(recording, Recording)
     setup = InterventionSetup(
         model, images, recording, batch_size=29
-    )  # thirty lenders: one is left over
-    assert setup.others.sum() == 30
+    )  # thirty donors: the last batch has one image
+    assert setup.donors.sum() == 30
     found = randomize_gates(setup, draws=1, progress=False)
     assert found["similarity"].notna().all()
     one = InterventionSetup(model, images, recording, batch_size=1)
-    drawn = _drawn_anew(one, one.gates[0], {"gate.1"}, np.flatnonzero(one.others), 0)
+    drawn = _reinitialized(one, one.gates[0], {"gate.1"}, np.flatnonzero(one.donors), 0)
     assert drawn is not None
-    assert (drawn.get_submodule("gate.1").running_var < 0.5).all()  # as at the start it were 1
-    one.others[:] = False
-    with pytest.raises(InputError, match="has 0 images that are not scored"):
+    assert (drawn.get_submodule("gate.1").running_var < 0.5).all()  # the initial value is 1
+    one.donors[:] = False
+    with refused("AS819", names=(recording.folder, 0)):
         randomize_gates(one, draws=1, progress=False)
 
 
-def test_a_forward_as_far_as_a_gate() -> None:
+def test_a_partial_forward_gives_the_same_gate_and_ends_there() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -185,7 +195,7 @@ def test_a_forward_as_far_as_a_gate() -> None:
         wanted = dict(seen)
     for gate in gates:
         model.calls = 0
-        with _up_to(model, gate) as run:
+        with _run_up_to(model, gate) as run:
             for _ in range(2):
                 assert torch.equal(run(x), wanted[gate.name])
         assert model.calls == 0
@@ -193,14 +203,14 @@ def test_a_forward_as_far_as_a_gate() -> None:
     assert model.calls == 1
 
 
-def test_cka_by_hand_and_its_invariances() -> None:
+def test_cka_equals_a_loop_and_is_invariant() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(30, 8)), rng.normal(size=(30, 5))
     rotation = np.linalg.qr(rng.normal(size=(8, 8)))[0]
     assert linear_cka(x, 3 * x @ rotation + 1) == pytest.approx(1)
     assert linear_cka(x, y) == pytest.approx(linear_cka(y, x))
     assert np.isnan(linear_cka(x, np.full((30, 4), 0.1, np.float32)))
-    # HSIC as the sum over all four different images that it estimates (Song et al. 2012, eq. 3).
+    # The unbiased HSIC as a sum over all quadruples of different images (Song et al. 2012, eq. 3).
     small, other = x[:7], y[:7]
     k, m = (v - v.mean(0) for v in (small, other))
     k, m = k @ k.T, m @ m.T
@@ -214,12 +224,14 @@ def test_cka_by_hand_and_its_invariances() -> None:
 
     wanted = loop(k, m) / np.sqrt(loop(k, k) * loop(m, m))
     assert linear_cka(small, other) == pytest.approx(wanted)
-    # Unrelated gates are about 0 apart however many channels there are.
+    # The similarity of unrelated gates is about 0 for any number of channels.
     wide = [linear_cka(rng.normal(size=(40, 500)), rng.normal(size=(40, 500))) for _ in range(20)]
     assert abs(np.mean(wide)) < 0.02
 
 
-def test_similarity_of_maps_is_spearmans(write_recording: Callable[..., Recording]) -> None:
+def test_similarity_of_maps_is_the_mean_spearman_correlation(
+    write_recording: Callable[..., Recording],
+) -> None:
     rng = np.random.default_rng(1)
     maps = rng.random((9, 4, 4)), rng.random((9, 4, 4))
     maps[0][3] = 0.5
@@ -236,3 +248,11 @@ def test_similarity_of_maps_is_spearmans(write_recording: Callable[..., Recordin
     ]
     assert row["images"] == 8
     assert row["similarity"] == pytest.approx(np.mean(wanted))
+
+
+def test_randomization_refuses_wrong_numbers(tmp_path: Path) -> None:
+    setup = toy_setup("used", tmp_path)
+    with refused("AS817", names=(0,)):
+        randomize_gates(setup, draws=0, progress=False)
+    with refused("AS801", names=(-1,)):
+        randomize_gates(setup, images=-1, progress=False)

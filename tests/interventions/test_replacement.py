@@ -1,4 +1,4 @@
-"""Gates that are replaced, in networks whose answers are known."""
+"""Replaced gates, in networks whose outcomes are known."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.utils.data import TensorDataset
 from attnscope import Recording, capture, edit_gates
 from attnscope.interventions import (
     InterventionSetup,
-    intervene,
     replace_gates,
+    run_experiments,
 )
 from attnscope.plots import plots_of
 from attnscope.plots.subjects import Intervened
@@ -25,6 +25,7 @@ from attnscope.statistics.effects import (
     edit_contrast,
     margins,
 )
+from attnscope.statistics.inference import significant
 from attnscope.statistics.usage import (
     CONSTANT,
     UNUSED,
@@ -33,10 +34,10 @@ from attnscope.statistics.usage import (
 from tests.interventions.toy import CLASSES, Toy, effects, toy_images, toy_setup
 
 
-def test_a_gate_that_carries_the_class_and_is_used(tmp_path: Path) -> None:
+def test_replacing_a_used_gate_costs_accuracy(tmp_path: Path) -> None:
     found = effects(toy_setup("used", tmp_path)).loc["gate"]
     assert len(found) == 7
-    # Without the gate of the image all classes are alike, and the first of equal logits wins.
+    # Without the image's own gate all logits are equal, and the first class is predicted.
     assert found.loc["mean", "accuracy"] == pytest.approx(1 / 3)
     assert found.loc["neutral", "accuracy"] == pytest.approx(1 / 3)
     assert found.loc["swap_other", "accuracy"] == 0
@@ -46,18 +47,18 @@ def test_a_gate_that_carries_the_class_and_is_used(tmp_path: Path) -> None:
     assert 0.15 < found.loc["random", "accuracy"] < 0.55
 
 
-def test_a_gate_that_carries_the_class_and_is_ignored(tmp_path: Path) -> None:
+def test_replacing_an_ignored_gate_changes_nothing(tmp_path: Path) -> None:
     setup = toy_setup("ignored", tmp_path)
     profile = setup.class_mean_gates("gate")
-    assert (profile.argmax(1) == np.arange(3)).all()  # the class can be read from it
+    assert (profile.argmax(1) == np.arange(3)).all()  # the class is decodable
     found = effects(setup).loc["gate"]
     assert found["change"].eq(0).all()
     assert found["margin_change"].eq(0).all()
-    assert (found["low"] < 0).all()  # a change that was not seen may still be there
+    assert (found["low"] < 0).all()  # the interval of no change has a width
     assert (found["low"] > -0.15).all()
 
 
-def test_a_gate_that_is_constant(tmp_path: Path) -> None:
+def test_only_neutral_changes_a_constant_gate(tmp_path: Path) -> None:
     found = effects(toy_setup("constant", tmp_path)).loc["gate"]
     static = found.drop("neutral")
     assert static["change"].eq(0).all()
@@ -66,11 +67,11 @@ def test_a_gate_that_is_constant(tmp_path: Path) -> None:
     own = toy_images().tensors[0].mean((2, 3))
     labels = toy_images().tensors[1]
     margin = margins(5 * own.numpy(), labels.numpy()).mean()
-    # Neutral is a gate of 1: every logit grows by 1 / gate.
+    # Neutral is a gate of 1: every logit is multiplied by 1 / gate.
     assert found.loc["neutral", "margin_change"] == pytest.approx(margin * (1 - gate), rel=0.05)
 
 
-def test_the_contrast_of_swaps_tells_the_three_apart(tmp_path: Path) -> None:
+def test_contrasts_distinguish_used_ignored_and_constant_gates(tmp_path: Path) -> None:
     change = {}
     for mode in ("used", "ignored", "constant"):
         outcomes = replace_gates(toy_setup(mode, tmp_path), progress=False)
@@ -82,41 +83,40 @@ def test_the_contrast_of_swaps_tells_the_three_apart(tmp_path: Path) -> None:
     assert change["constant"] == (0, 0)
 
 
-def test_the_page_tells_the_three_apart(tmp_path: Path) -> None:
-    verdicts, captions = {}, {}
+def test_verdicts_distinguish_used_ignored_and_constant_gates(tmp_path: Path) -> None:
+    usages, captions = {}, {}
     for mode in ("used", "ignored", "constant"):
         setup = toy_setup(mode, tmp_path)
-        outcomes = intervene(setup, experiments=["decode", "replace"], progress=False)
+        outcomes = run_experiments(setup, experiments=["decode", "replace"], progress=False)
         assert set(outcomes.tables) == {"decoding", "effects"}
         folder = tmp_path / f"{mode}-interventions"
         write_outcomes(folder, outcomes)
-        again = read_outcomes(folder)
+        stored = read_outcomes(folder)
+        usages[mode] = usage_of(stored)
         pd.testing.assert_frame_equal(
-            usage_of(again), usage_of(outcomes), check_exact=False, rtol=1e-12
+            usages[mode], usage_of(outcomes), check_exact=False, rtol=1e-12
         )
-        verdicts[mode] = usage_of(again).loc[0, "verdict"]
-        made = Intervened(setup.recording, again)
-        drawings = {plot.name: plot.make(made) for plot in plots_of(Intervened)}
+        subject = Intervened(setup.recording, stored)
+        drawings = {plot.name: plot.make(subject) for plot in plots_of(Intervened)}
         captions[mode] = drawings["decodable_and_used"].caption
         assert all(len(drawing.figures) == 1 for drawing in drawings.values())
         assert find_outcomes(setup.recording) is not None
-    assert verdicts == {"used": USED, "ignored": UNUSED, "constant": CONSTANT}
-    assert "It is used at 1, most at gate" in captions["used"]
-    assert "costs 100.0 points" in captions["used"]
-    assert "can be read from 1 of 1 gates" in captions["ignored"]
-    assert "No use of it in accuracy seen" in captions["ignored"]
-    assert "in the gates is not seen to move the margins" in captions["ignored"]
-    assert "The class in the gates moves the margins at 1" in captions["used"]
-    assert "own seen to be better" in captions["ignored"]
-    assert "No linear probe is seen to read the class from any of the 1" in captions["constant"]
-    assert "No use of it in accuracy seen" in captions["constant"]
+    rows = pd.concat(usages).droplevel(1)
+    assert rows["verdict"].to_dict() == {"used": USED, "ignored": UNUSED, "constant": CONSTANT}
+    assert significant(rows["p_read"]).tolist() == [True, True, False]
+    assert significant(rows["p_used"]).tolist() == [True, False, False]
+    assert significant(rows["p_margin"]).tolist() == [True, False, False]
+    assert significant(rows["p_dynamic"]).tolist() == [True, False, False]
+    assert rows["class_value"].tolist() == [1, 0, 0]
+    assert "100.0" in captions["used"]  # percentage points
+    assert "1 of 1" in captions["ignored"]
 
 
-def test_classes_without_other_images_have_no_row(tmp_path: Path) -> None:
+def test_the_only_image_of_a_class_is_a_donor(tmp_path: Path) -> None:
     images, labels = toy_images(31).tensors
     labels = labels.clone()
     labels[labels == 2] = 1
-    labels[30] = 2  # the only image of its class lends its gate, and is not scored
+    labels[30] = 2  # the only image of its class
     model = Toy("used").eval()
     data = TensorDataset(images, labels)
     recording = capture(
@@ -131,8 +131,8 @@ def test_classes_without_other_images_have_no_row(tmp_path: Path) -> None:
     assert np.isnan(setup.class_mean_gates("gate")).sum() == 0
 
 
-def test_the_mean_of_the_predicted_class_is_not_that_of_the_true_one(tmp_path: Path) -> None:
-    """A network that is always wrong, in one way: it takes each class for the next one."""
+def test_predicted_and_true_use_the_means_of_their_classes(tmp_path: Path) -> None:
+    """The network always predicts the next class."""
 
     class Shifted(Toy):
         def forward(self, x: Tensor) -> Tensor:
@@ -157,15 +157,15 @@ def test_the_mean_of_the_predicted_class_is_not_that_of_the_true_one(tmp_path: P
         np.testing.assert_allclose(rows["margin"], wanted, atol=1e-5)
 
 
-def test_a_gate_over_paths_has_no_value_that_changes_nothing(tmp_path: Path) -> None:
-    class Paths(nn.Module):
+def test_a_gate_over_branches_has_no_neutral_value(tmp_path: Path) -> None:
+    class Branches(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             z = x.mean((2, 3))
             weights = torch.stack([z, -z], 1).softmax(1)[..., None, None]
             y = (torch.stack([x, x.square()], 1) * weights).sum(1)
             return (y * torch.sigmoid(y.mean((2, 3), keepdim=True))).mean((2, 3))
 
-    model, data = Paths().eval(), toy_images()
+    model, data = Branches().eval(), toy_images()
     recording = capture(model, data, tmp_path / "r", grad_cam_layers=(), progress=False)
     assert isinstance(recording, Recording)
     kinds = {gate.name: gate.kind for gate in recording.gates}

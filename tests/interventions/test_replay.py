@@ -1,4 +1,4 @@
-"""The end of a forward runs again, and nothing else: against whole forwards."""
+"""Reruns from a cached prefix, against complete forwards."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attnscope import InputError, build_model, edit_gates, find_gates
+from attnscope import build_model, edit_gates, find_gates
 from attnscope.gates.hooks import as_factor, watch_gates
-from attnscope.interventions.replay import Tape
+from attnscope.interventions.replay import PrefixCache
+from tests.making import refused
 
 
 def make_network(attention: str, placement: str | None = None, name: str = "resnet18") -> nn.Module:
@@ -18,7 +19,7 @@ def make_network(attention: str, placement: str | None = None, name: str = "resn
     options = {"width": 16, "placement": placement} if name != "cnn" else {}
     model = build_model(name, attention=attention, reduction=4, **options).eval()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):  # as after a training: no gate's effect is lost
+        if isinstance(module, nn.BatchNorm2d):  # as in a trained network, every gate has an effect
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
     return model
@@ -33,7 +34,7 @@ def make_network(attention: str, placement: str | None = None, name: str = "resn
         ("cbam", None, "cnn"),
     ],
 )
-def test_the_end_of_a_forward_equals_a_whole_one(
+def test_a_rerun_equals_a_complete_forward(
     attention: str, placement: str | None, name: str
 ) -> None:
     model = make_network(attention, placement, name)
@@ -45,33 +46,33 @@ def test_the_end_of_a_forward_equals_a_whole_one(
     given = {gate.name: as_factor(seen[gate.name], gate) for gate in gates}
     swapped = {name: (lambda g, f, v=value: v) for name, value in given.items()}
     groups = [[gate.name] for gate in gates] + [[gates[1].name, gates[-1].name]]
-    tape = Tape(model, gates, groups)
+    cache = PrefixCache(model, gates, groups)
     forwards = {path: module.__dict__.get("forward") for path, module in model.named_modules()}
-    plain = tape.forward(x)
+    plain = cache.forward(x)
     with torch.no_grad():
         assert torch.equal(plain, model(x))
     for group in groups:
         edits = {key: swapped[key] for key in group}
         with torch.no_grad(), edit_gates(model, edits):
-            whole = model(x)
-        assert torch.equal(tape.again(edits), whole)
-        assert not torch.equal(whole, plain)
-    # And the next images are theirs.
-    plain = tape.forward(other)
-    assert torch.equal(tape.again({gates[-1].name: swapped[gates[-1].name]}), plain)
+            complete = model(x)
+        assert torch.equal(cache.rerun(edits), complete)
+        assert not torch.equal(complete, plain)
+    # The next forward replaces the cached images.
+    plain = cache.forward(other)
+    assert torch.equal(cache.rerun({gates[-1].name: swapped[gates[-1].name]}), plain)
     assert forwards == {p: m.__dict__.get("forward") for p, m in model.named_modules()}
 
 
-def test_only_what_follows_the_gate_runs_again() -> None:
+def test_only_modules_after_the_gate_run_again() -> None:
     model = make_network("se")
     x = torch.rand(2, 3, 16, 16)
     gates = find_gates(model, x)
     ran: Counter[str] = Counter()
-    tape = Tape(model, gates, [[gate.name] for gate in gates])
-    tape.forward(x)
+    cache = PrefixCache(model, gates, [[gate.name] for gate in gates])
+    cache.forward(x)
     same = {gate.name: {gate.name: lambda g, f: g} for gate in gates}
     for edits in same.values():
-        tape.again(edits)  # the first time it is tried as well
+        cache.rerun(edits)  # the first rerun also verifies the cache
     convolutions = {p: m for p, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     original = nn.Conv2d.forward
 
@@ -79,9 +80,9 @@ def test_only_what_follows_the_gate_runs_again() -> None:
         ran[next(p for p, m in convolutions.items() if m is self)] += 1
         return original(self, x)
 
-    nn.Conv2d.forward = counted  # a hook would also see what is left out
+    nn.Conv2d.forward = counted  # a hook would also count calls that are skipped
     try:
-        tape.again(same["layer3.1.attention.channel"])
+        cache.rerun(same["layer3.1.attention.channel"])
     finally:
         nn.Conv2d.forward = original
     assert sorted(ran) == [
@@ -94,7 +95,7 @@ def test_only_what_follows_the_gate_runs_again() -> None:
 
 
 class Shared(nn.Module):
-    """One module that makes three gates, one in-place operation, and an output that is dropped."""
+    """One module that makes three gates, an in-place operation, and an output that is not used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +107,7 @@ class Shared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        self.relu(x)  # what it returns is not used: it writes
+        self.relu(x)  # in place, its output is not used
         for _ in range(3):
             y = self.body(x)
             y = y * self.squeeze(y.mean((2, 3)))[:, :, None, None]
@@ -115,23 +116,23 @@ class Shared(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def test_a_shared_module_and_writing_in_place() -> None:
+def test_a_rerun_is_exact_with_a_shared_module_and_in_place_operations() -> None:
     torch.manual_seed(3)
     model = Shared().eval()
     x = torch.randn(4, 3, 8, 8)
     gates = find_gates(model, x)
     assert [gate.name for gate in gates] == ["squeeze", "squeeze#2", "squeeze#3"]
-    tape = Tape(model, gates, [[gate.name] for gate in gates])
-    assert torch.equal(tape.forward(x), model(x))
+    cache = PrefixCache(model, gates, [[gate.name] for gate in gates])
+    assert torch.equal(cache.forward(x), model(x))
     for gate in gates:
         edits = {gate.name: lambda g, f: g * 0.3}
         with torch.no_grad(), edit_gates(model, edits):
-            whole = model(x)
-        assert torch.equal(tape.again(edits), whole)
+            complete = model(x)
+        assert torch.equal(cache.rerun(edits), complete)
 
 
 class Twice(nn.Module):
-    """A block with a gate that runs twice, and a convolution that also runs beside it."""
+    """A block with a gate that runs twice, and a convolution that also runs outside it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,8 +179,8 @@ def test_what_is_left_out_comes_back_as_it_was(network: type[nn.Module], runs: l
     model, x = network().eval(), torch.randn(4, 3, 8, 8)
     gates = find_gates(model, x)
     assert len(gates) == len(runs)
-    tape = Tape(model, gates, [[gate.name] for gate in gates])
-    tape.forward(x)
+    cache = PrefixCache(model, gates, [[gate.name] for gate in gates])
+    cache.forward(x)
     ran = []
     original = nn.Conv2d.forward
 
@@ -190,20 +191,20 @@ def test_what_is_left_out_comes_back_as_it_was(network: type[nn.Module], runs: l
     for gate, count in zip(gates, runs, strict=True):
         edits = {gate.name: lambda g, f: g * 0.3}
         with torch.no_grad(), edit_gates(model, edits):
-            whole = model(x)
+            complete = model(x)
         for _ in range(3):  # what was kept is as good the third time
-            assert torch.equal(tape.again(edits), whole)
+            assert torch.equal(cache.rerun(edits), complete)
         ran.clear()
         nn.Conv2d.forward = counted
         try:
-            tape.again(edits)
+            cache.rerun(edits)
         finally:
             nn.Conv2d.forward = original
         assert len(ran) == count
 
 
-class Both(nn.Module):
-    """``x * (c * s)``, c made first: left out, it would come back as no gate."""
+class GateProduct(nn.Module):
+    """``x * (c * s)``: a cached c would no longer be recognized as a gate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -218,43 +219,43 @@ class Both(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def test_gates_that_multiply_each_other() -> None:
+def test_a_rerun_is_exact_for_gates_that_multiply_each_other() -> None:
     torch.manual_seed(3)
-    model = Both().eval()
+    model = GateProduct().eval()
     x = torch.randn(4, 3, 8, 8)
     gates = find_gates(model, x)
     names = [gate.name for gate in gates]
     assert sorted(names) == ["channel", "spatial"]
-    tape = Tape(model, gates, [[name] for name in names] + [names])
-    tape.forward(x)
+    cache = PrefixCache(model, gates, [[name] for name in names] + [names])
+    cache.forward(x)
     for group in ([names[0]], [names[1]], names):
         edits = {name: lambda g, f: g * 0.3 for name in group}
         with torch.no_grad(), edit_gates(model, edits):
-            whole = model(x)
-        assert torch.equal(tape.again(edits), whole)
+            complete = model(x)
+        assert torch.equal(cache.rerun(edits), complete)
 
 
-def test_a_network_that_is_random_is_refused() -> None:
+def test_a_network_that_is_not_deterministic_is_refused() -> None:
     class Noisy(Shared):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + torch.rand(3)
 
     model = Noisy().eval()
     x = torch.randn(4, 3, 8, 8)
-    tape = Tape(model, find_gates(model, x), [["squeeze"]])
-    tape.forward(x)
-    with pytest.raises(ValueError, match="no target"):
-        tape.again({"squeeze#2": lambda g, f: g})
-    with pytest.raises(InputError, match="the same logits twice"):
-        tape.again({"squeeze": lambda g, f: g})
+    cache = PrefixCache(model, find_gates(model, x), [["squeeze"]])
+    cache.forward(x)
+    with pytest.raises(ValueError, match="squeeze#2"):
+        cache.rerun({"squeeze#2": lambda g, f: g})
+    with refused("AS814"):
+        cache.rerun({"squeeze": lambda g, f: g})
 
 
-def test_swapping_with_itself_changes_nothing() -> None:
+def test_replacing_gates_by_themselves_changes_no_logit() -> None:
     model = make_network("cbam")
     x = torch.rand(3, 3, 16, 16)
     gates = find_gates(model, x)
-    tape = Tape(model, gates, [[gate.name for gate in gates]])
-    plain = tape.forward(x)
-    own = {gate.name: as_factor(tape.seen[gate.name], gate) for gate in gates}
-    again = tape.again({name: (lambda g, f, v=v: v) for name, v in own.items()})
-    assert torch.equal(again, plain)
+    cache = PrefixCache(model, gates, [[gate.name for gate in gates]])
+    plain = cache.forward(x)
+    own = {gate.name: as_factor(cache.gate_values[gate.name], gate) for gate in gates}
+    logits = cache.rerun({name: (lambda g, f, v=v: v) for name, v in own.items()})
+    assert torch.equal(logits, plain)

@@ -1,4 +1,4 @@
-"""Which images are scored, which only lend their gates, and what does not belong together."""
+"""The scored images, the donors, and recordings that do not fit."""
 
 from __future__ import annotations
 
@@ -7,59 +7,111 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from attnscope import InputError, Recording, capture
+from attnscope import Recording, capture, interventions
 from attnscope.interventions import (
     InterventionSetup,
     replace_gates,
+    run_experiments,
+    run_experiments_in,
 )
 from attnscope.statistics import reading, resampling
 from tests.interventions.toy import Toy, toy_images, toy_setup
+from tests.making import refused
 
 
-def test_means_and_donors_are_not_of_scored_images(tmp_path: Path) -> None:
+def test_means_come_from_donors_only(tmp_path: Path) -> None:
     setup = toy_setup("used", tmp_path, images=30)
     assert len(setup.scored) == 30
     assert np.bincount(setup.recording.labels[setup.scored]).tolist() == [10, 10, 10]
     values = setup.recording.gate("gate")
-    others = np.setdiff1d(np.arange(90), setup.scored)
-    np.testing.assert_allclose(setup.mean_gate("gate"), values[others].mean(0), rtol=1e-5)
+    donors = np.setdiff1d(np.arange(90), setup.scored)
+    np.testing.assert_allclose(setup.mean_gate("gate"), values[donors].mean(0), rtol=1e-5)
     labels = setup.recording.labels
     for k in range(3):
-        wanted = values[others[labels[others] == k]].mean(0)
+        wanted = values[donors[labels[donors] == k]].mean(0)
         np.testing.assert_allclose(setup.class_mean_gates("gate")[k], wanted, rtol=1e-5)
     rows = np.array([80, 3, 3, 41])
     np.testing.assert_array_equal(setup.gates_of("gate", rows), values[rows])
 
 
-def test_bench_refuses_what_does_not_belong_together(tmp_path: Path) -> None:
+def test_setup_refuses_images_and_networks_that_are_not_the_recorded_ones(tmp_path: Path) -> None:
     setup = toy_setup("used", tmp_path)
     images, labels = toy_images().tensors
-    with pytest.raises(InputError, match="is of 90 images"):
+    folder = setup.recording.folder
+    with refused("AS804", names=(50, 90, folder)):
         InterventionSetup(setup.model, TensorDataset(images[:50], labels[:50]), setup.recording)
-    with pytest.raises(InputError, match="other images"):
+    with refused("AS805", names=(folder,)):
         InterventionSetup(setup.model, TensorDataset(images, labels.roll(1)), setup.recording)
-    with pytest.raises(InputError, match="another network"):
+    with refused("AS809", names=(folder,)):
         InterventionSetup(Toy("ignored").eval(), toy_images(), setup.recording)
     setup.recording.about["precision"] = "bf16"
-    with pytest.raises(InputError, match="was captured in bf16; capture with --precision fp32"):
+    with refused("AS807", names=(folder, "bf16", "--precision fp32")):
         InterventionSetup(setup.model, toy_images(), setup.recording)
-    with pytest.raises(InputError, match="edit 'men' is not known"):
+
+
+def test_setup_refuses_wrong_numbers(tmp_path: Path) -> None:
+    setup = toy_setup("used", tmp_path)
+    for code, options in (
+        ("AS801", {"images": 0}),
+        ("AS802", {"batch_size": 0}),
+        ("AS803", {"seed": -1}),
+    ):
+        with refused(code, names=tuple(options.values())):
+            InterventionSetup(setup.model, toy_images(), setup.recording, **options)
+    with refused("AS823", names=("men",)):
         replace_gates(setup, edits=["men"])
-    with pytest.raises(InputError, match="0 images"):
-        toy_setup("constant", tmp_path, images=0)
 
 
-def test_gates_of_rows_in_any_order_over_many_stretches(
+def test_setup_refuses_a_recording_without_gates_or_without_donors(tmp_path: Path) -> None:
+    class Gateless(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean((2, 3))
+
+    images = toy_images(30)
+    recording = capture(Gateless(), images, tmp_path / "r", grad_cam_layers=(), progress=False)
+    assert isinstance(recording, Recording)
+    with refused("AS806", names=(recording.folder,)):
+        InterventionSetup(Gateless(), images, recording)
+    few, model = toy_images(3), Toy("used").eval()  # one image of each class
+    recording = capture(model, few, tmp_path / "few", grad_cam_layers=(), progress=False)
+    assert isinstance(recording, Recording)
+    with refused("AS808", names=(recording.folder,)):
+        InterventionSetup(model, few, recording)
+
+
+def test_names_of_version_0_1_warn(tmp_path: Path) -> None:
+    setup = toy_setup("used", tmp_path)
+    with pytest.warns(DeprecationWarning, match="donors"):
+        assert setup.others is setup.donors
+    with pytest.warns(DeprecationWarning, match="eval_without_gradients"), setup.quiet():
+        assert not torch.is_grad_enabled()
+    with pytest.warns(DeprecationWarning, match="run_experiments"):
+        assert interventions.intervene is run_experiments
+    with pytest.warns(DeprecationWarning, match="run_experiments_in"):
+        assert interventions.intervene_in is run_experiments_in
+    with pytest.raises(AttributeError):
+        setup.nothing  # noqa: B018
+
+
+def test_the_repr_of_a_setup_names_its_recording_and_its_counts(tmp_path: Path) -> None:
+    setup = toy_setup("used", tmp_path, images=30, seed=4)
+    for value in (setup.recording.folder, 30, 60, "1 gate", "cpu", "seed 4"):
+        assert str(value) in repr(setup)
+    assert "\n" not in repr(setup)
+
+
+def test_gates_are_read_in_the_order_of_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = toy_setup("used", tmp_path)
-    monkeypatch.setattr(reading, "_STRETCH", 16)
+    monkeypatch.setattr(reading, "_CHUNK", 16)
     rows = np.random.default_rng(0).permutation(90)[:40]
     whole = setup.recording.gate("gate")
     np.testing.assert_array_equal(setup.gates_of("gate", rows), whole[rows])
-    np.testing.assert_allclose(setup.mean_gate("gate"), whole[setup.others].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(setup.mean_gate("gate"), whole[setup.donors].mean(0), rtol=1e-6)
 
 
 def test_never_more_than_half_of_a_class_is_scored() -> None:
@@ -68,7 +120,7 @@ def test_never_more_than_half_of_a_class_is_scored() -> None:
     assert np.bincount(labels[rows], minlength=3).tolist() == [1, 3, 0]
 
 
-def test_a_sample_has_of_each_class_its_share(tmp_path: Path) -> None:
+def test_a_sample_is_stratified(tmp_path: Path) -> None:
     images, labels = toy_images(400).tensors
     labels = torch.where(torch.arange(400) < 320, 0, 1 + torch.arange(400) % 2)
     model, data = Toy("used").eval(), TensorDataset(images, labels)

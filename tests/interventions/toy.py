@@ -1,4 +1,4 @@
-"""A network of one gate whose use is known, and its images."""
+"""A network with one gate whose use is known, and its images."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CLASSES = 3
 
 
 class Toy(nn.Module):
-    """Channel k of the image is bright where the class is k; the gate sees it, or is constant.
+    """A network for images whose channel k is bright if the class is k.
 
-    ``used``: the logits are the gated features, which without the gate know nothing of the class.
-    ``ignored``: the gate multiplies, but the logits come from the image alone. ``constant``: the
-    gate is the same for all images, and multiplies what the logits are made of.
+    ``used``: the logits are the gated features, which depend on the class only through the gate.
+    ``ignored``: the gate is applied, but the logits come from the image alone. ``constant``: the
+    gate is the same for all images, and multiplies the features from which the logits come.
     """
 
     def __init__(self, mode: str) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
-from attnscope.errors import InputError
 from attnscope.networks.build import build_model
 
 
 def on_meta(*args: Any, **options: Any) -> nn.Module:
-    """A network without memory: its shapes are all that is asked of it."""
+    """A network on the meta device: with shapes but without memory."""
     with torch.device("meta"):
         return build_model(*args, **options)
 
@@ -23,8 +21,8 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def lively(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Every parameter and every running statistic with a value of its own."""
+def with_random_state(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Set every parameter and every running statistic to another random value."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in model.state_dict().items():
         if value.is_floating_point():
@@ -40,26 +38,17 @@ def images(size: int = 32, count: int = 2) -> Tensor:
 
 
 def record(model: nn.Module, wanted: Callable[[str], bool]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Module path -> (input, output), filled by a forward."""
+    """The input and the output of modules by path, filled by the next forward pass."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     for name, module in model.named_modules():
         if wanted(name):
             module.register_forward_hook(
-                # Copied, since ReLUs of torchvision's blocks work in place.
+                # Cloned, because torchvision's blocks use in-place ReLUs.
                 lambda _m, x, y, name=name: seen.update({name: (x[0].clone(), y.clone())})
             )
     return seen
 
 
-def plain(model: nn.Module) -> nn.Module:
-    """In the layout that `load_model` gives: convolutions of two layouts may round differently."""
+def as_loaded(model: nn.Module) -> nn.Module:
+    """The network in the memory format of `load_model`, because rounding depends on the format."""
     return model.eval().to(memory_format=torch.contiguous_format)
-
-
-def refused(action: Callable[[], object], *said: str) -> None:
-    with pytest.raises(InputError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    for text in said:
-        assert text in message

@@ -1,4 +1,4 @@
-"""SE, ECA and CBAM against the formulas of their papers, written out, and against timm's."""
+"""SE, ECA and CBAM, compared with the formulas of their papers and with timm."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from timm.layers import EcaModule
 from timm.layers.cbam import ChannelAttn, SpatialAttn
 from torch import Tensor, nn
 
-from attnscope.errors import InputError
 from attnscope.networks.attention import attention_names, build_attention
 from attnscope.networks.attention.pooling import mean_and_max
+from tests.making import refused
 
 KINDS = ("se", "eca", "cbam")
 Layout = Callable[[Tensor], Tensor]
@@ -24,14 +24,14 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def part_of_larger(x: Tensor) -> Tensor:
-    """The same values in a tensor that is contiguous in no layout."""
+def strided(x: Tensor) -> Tensor:
+    """The same values in a tensor that is not contiguous in any memory format."""
     larger = torch.full((x.shape[0], x.shape[1] * 2, x.shape[2], x.shape[3] * 2), 9.0).to(x)
     larger[:, ::2, :, ::2] = x
     return larger[:, ::2, :, ::2]
 
 
-LAYOUTS = {"contiguous": torch.clone, "channels_last": channels_last, "strided": part_of_larger}
+LAYOUTS = {"contiguous": torch.clone, "channels_last": channels_last, "strided": strided}
 
 
 def features(shape: tuple[int, ...], *, ties: bool, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -40,7 +40,7 @@ def features(shape: tuple[int, ...], *, ties: bool, dtype: torch.dtype = torch.f
 
 
 def randomized(module: nn.Module) -> nn.Module:
-    """Weights large enough that the gates are far from one half."""
+    """Set weights so large that the gates are far from one half."""
     generator = torch.Generator().manual_seed(4)
     for parameter in module.parameters():
         with torch.no_grad():
@@ -53,7 +53,7 @@ def sigmoid(x: Tensor) -> Tensor:
 
 
 def first_max(x: Tensor, axis: int) -> Tensor:
-    """The largest value along ``axis``, taken (and sent its gradient) at its first place."""
+    """The largest value along ``axis``; the first of several gets the gradient."""
     place = torch.from_numpy(np.argmax(x.detach().numpy(), axis))
     return torch.gather(x, axis, place.unsqueeze(axis)).squeeze(axis)
 
@@ -112,7 +112,7 @@ PLAIN = {"se": plain_se, "eca": plain_eca, "cbam": plain_cbam}
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(3, 32, 5, 6), (2, 16, 1, 1), (1, 16, 8, 1)])
-def test_values_and_gradients_are_those_of_the_formula(
+def test_values_and_gradients_equal_the_formula(
     kind: str, layout: str, shape: tuple[int, ...]
 ) -> None:
     module = randomized(build_attention(kind, shape[1], reduction=4, kernel_size=3))
@@ -122,7 +122,7 @@ def test_values_and_gradients_are_those_of_the_formula(
     out = module(x)
     (out * weight).sum().backward()
 
-    # The formula runs in float64, so that its own rounding is no part of the difference.
+    # The formula is evaluated in float64, so that its rounding errors do not matter.
     x64 = x.detach().double().contiguous().requires_grad_()
     p64 = {n: p.detach().double().requires_grad_() for n, p in module.named_parameters()}
     expected = PLAIN[kind](x64, p64)
@@ -141,8 +141,8 @@ def test_values_and_gradients_are_those_of_the_formula(
 
 @pytest.mark.parametrize("over", ["pixels", "channels"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_first_of_several_largest_values_gets_the_gradient(layout: str, over: str) -> None:
-    """As after a ReLU, where whole maps are zero. Row after row, whatever the layout."""
+def test_the_first_of_several_maxima_gets_the_gradient(layout: str, over: str) -> None:
+    """Maxima tie after a ReLU, where whole maps are zero. First means first in row-major order."""
     x = LAYOUTS[layout](features((3, 16, 5, 6), ties=True)).detach().requires_grad_()
     expected_x = x.detach().double().contiguous().requires_grad_()
     flat = expected_x.flatten(2)
@@ -159,14 +159,14 @@ def test_the_first_of_several_largest_values_gets_the_gradient(layout: str, over
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_gradients_of_cbam_are_right_in_double_precision(layout: str) -> None:
+def test_gradients_of_cbam_pass_gradcheck(layout: str) -> None:
     module = randomized(build_attention("cbam", 4, reduction=2, kernel_size=3)).double()
     x = LAYOUTS[layout](features((1, 4, 2, 3), ties=False, dtype=torch.float64)).requires_grad_()
     assert torch.autograd.gradcheck(module, (x,))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_layout_is_kept(kind: str) -> None:
+def test_the_memory_format_is_preserved(kind: str) -> None:
     module = build_attention(kind, 16)
     x = channels_last(features((2, 16, 4, 4), ties=False)).requires_grad_()
     out = module(x)
@@ -177,8 +177,8 @@ def test_the_layout_is_kept(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_features_may_be_overwritten_afterwards(kind: str) -> None:
-    """What an in-place ReLU before the backward would do to the module's input."""
+def test_the_input_may_be_overwritten_before_the_backward_pass(kind: str) -> None:
+    """In-place operations after the module, such as a ReLU, overwrite its input."""
     module = build_attention(kind, 16)
     x = features((2, 16, 4, 4), ties=False).requires_grad_()
     gate = module.get_submodule("channel")(x * 1)
@@ -193,7 +193,7 @@ def test_the_features_may_be_overwritten_afterwards(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bfloat16_is_near_float32(kind: str) -> None:
+def test_bfloat16_is_close_to_float32(kind: str) -> None:
     module = randomized(build_attention(kind, 32, reduction=8))
     x = channels_last(features((4, 32, 8, 8), ties=False)).requires_grad_()
     expected = module(x)
@@ -206,7 +206,7 @@ def test_bfloat16_is_near_float32(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_gate_is_read_by_a_plain_hook(kind: str) -> None:
+def test_a_forward_hook_reads_every_gate(kind: str) -> None:
     module = build_attention(kind, 16)
     seen: dict[str, Tensor] = {}
     for name, child in module.named_children():
@@ -219,7 +219,7 @@ def test_every_gate_is_read_by_a_plain_hook(kind: str) -> None:
     assert shapes.get("spatial", (2, 1, 5, 6)) == (2, 1, 5, 6)
     assert set(shapes) == ({"channel", "spatial"} if kind == "cbam" else {"channel"})
     product = x
-    for name in ("channel", "spatial"):  # in the order in which they act
+    for name in ("channel", "spatial"):  # in the order in which they multiply
         product = product * seen.get(name, torch.ones(()))
     assert torch.equal(out, product)
     for gate in seen.values():
@@ -234,7 +234,7 @@ def test_eca_equals_timm(channels: int) -> None:
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
 
 
-def test_the_kernel_of_eca_is_the_nearest_odd_number() -> None:
+def test_the_kernel_size_of_eca_is_the_nearest_odd_number() -> None:
     for channels in (*range(2, 40), 64, 127, 128, 129, 255, 256, 2047, 2048, 4096):
         wanted = math.log2(channels) / 2 + 0.5
         size = build_attention("eca", channels).get_parameter("channel.conv.weight").shape[-1]
@@ -244,7 +244,7 @@ def test_the_kernel_of_eca_is_the_nearest_odd_number() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cbam_equals_timm(layout: str) -> None:
-    """timm puts a BatchNorm after the spatial convolution; fresh and in eval mode it is nothing."""
+    """timm adds a BatchNorm after the spatial convolution; untrained, it is the identity in eval mode."""
     ours = randomized(build_attention("cbam", 32, reduction=16, kernel_size=7))
     channel, spatial = ChannelAttn(32, rd_ratio=1 / 16), SpatialAttn(7)
     spatial.eval()
@@ -263,22 +263,19 @@ def test_cbam_equals_timm(layout: str) -> None:
     # se: 64·4 + 4 and 4·64 + 64; eca: 3; cbam: 2·64·4 and 2·7·7
     [("se", 580), ("eca", 3), ("cbam", 610)],
 )
-def test_parameters(kind: str, expected: int) -> None:
+def test_the_number_of_parameters_is_that_of_the_papers(kind: str, expected: int) -> None:
     assert sum(p.numel() for p in build_attention(kind, 64).parameters()) == expected
 
 
-def test_bad_arguments_are_one_line() -> None:
+def test_bad_arguments_are_refused() -> None:
     assert attention_names() == ("none", *KINDS)
     for kind in ("none", "SE", ""):
-        with pytest.raises(
-            InputError, match=f"^attention module '{kind}' is not known; take one of se, eca, cbam$"
-        ):
+        with refused("AS302", names=(f"'{kind}'", "se, eca, cbam")):
             build_attention(kind, 16)
     for kind in ("se", "cbam"):
         for reduction in (17, 0, -1):
-            expected = f"^reduction {reduction} leaves no hidden channel of 16; take 1 to 16$"
-            with pytest.raises(InputError, match=expected):
+            with refused("AS309", names=(f" {reduction},", "16 channels", "1 and 16")):
                 build_attention(kind, 16, reduction=reduction)
     for size in (0, 6, -1):
-        with pytest.raises(InputError, match=f"^kernel_size is {size}; it must be odd"):
+        with refused("AS310", names=(f" {size};",)):
             build_attention("cbam", 16, kernel_size=size)

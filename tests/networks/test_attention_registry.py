@@ -1,4 +1,4 @@
-"""Attention modules of one's own."""
+"""Registration of attention modules."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from attnscope.networks.attention import (
 )
 from attnscope.networks.build import build_model
 from attnscope.networks.weights import load_model, save_model
+from tests.making import refused
 
 
 class Steep(SigmoidGate):
@@ -59,7 +60,7 @@ class Attention(nn.Module):
 
 
 @pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch) -> None:
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ATTENTIONS, "_known", dict(ATTENTIONS._known))
     register_attention("steep", lambda c, reduction, _: Attention({"channel": Steep(c, reduction)}))
     register_attention(
@@ -71,11 +72,11 @@ def images() -> Tensor:
     return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.usefixtures("own")
+@pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize(
     ("name", "placement"), [("resnet18", "block"), ("resnet18", "stage"), ("cnn", None)]
 )
-def test_a_network_with_a_module_of_ones_own(
+def test_gates_of_a_registered_module_are_found_and_saved(
     name: str, placement: str | None, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
@@ -93,8 +94,8 @@ def test_a_network_with_a_module_of_ones_own(
         assert torch.equal(load_model(tmp_path).eval()(images()), model(images()))
 
 
-@pytest.mark.usefixtures("own")
-def test_it_is_folded_like_any_other() -> None:
+@pytest.mark.usefixtures("registered")
+def test_gates_of_a_registered_module_are_folded() -> None:
     torch.manual_seed(0)
     model = build_model("resnet18", attention="maps", width=16).eval()
     name = "layer1.0.attention.channel"
@@ -107,8 +108,8 @@ def test_it_is_folded_like_any_other() -> None:
         fold_gates(model, {name: torch.full((32, 32), 0.5)})
 
 
-@pytest.mark.usefixtures("own")
-def test_it_can_start_as_the_identity() -> None:
+@pytest.mark.usefixtures("registered")
+def test_a_registered_module_can_start_as_the_identity() -> None:
     torch.manual_seed(0)
     model = build_model("resnet18", attention="steep", width=16, gate_start="identity").eval()
     plain = build_model("resnet18", width=16).eval()
@@ -118,28 +119,30 @@ def test_it_can_start_as_the_identity() -> None:
     assert {(gate.lo, gate.hi) for gate in find_gates(model, images())} == {(0.0, 2.0)}
 
 
-@pytest.mark.usefixtures("own")
-def test_a_gate_that_cannot_start_at_one_is_named() -> None:
-    with pytest.raises(InputError, match="'spatial'"):
+@pytest.mark.usefixtures("registered")
+def test_a_gate_that_cannot_start_at_one_is_refused() -> None:
+    with refused("AS312", names=("'spatial'", "Attention")):
         build_model("resnet18", attention="maps", width=16, gate_start="identity")
 
 
-@pytest.mark.usefixtures("own")
-def test_names() -> None:
+@pytest.mark.usefixtures("registered")
+def test_names_are_unique_and_unknown_names_are_refused() -> None:
     assert attention_names() == ("none", "se", "eca", "cbam", "steep", "maps")
-    for name in ("none", "se", "steep"):
-        with pytest.raises(InputError):
+    with refused("AS311", names=("'none'",)):
+        register_attention("none", lambda c, r, k: nn.Identity())
+    for name in ("se", "steep"):
+        with pytest.raises(InputError, match=f"'{name}'"):
             register_attention(name, lambda c, r, k: nn.Identity())
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="'other'"):
         register_attention("other", "se")  # type: ignore[arg-type]
     for name in ("none", "other", "SE"):
-        with pytest.raises(InputError, match="se, eca, cbam, steep, maps"):
+        with refused("AS302", names=(f"'{name}'", "se, eca, cbam, steep, maps")):
             build_attention(name, 16)
-    with pytest.raises(InputError, match="none, se, eca, cbam, steep, maps"):
+    with refused("AS302", names=("'other'", "none, se, eca, cbam, steep, maps")):
         build_model("resnet18", attention="other")
 
 
-def test_names_of_weights_are_those_of_files_of_0_1() -> None:
+def test_weights_have_the_names_of_version_0_1() -> None:
     for kind, expected in {
         "se": [
             "channel.reduce.weight",

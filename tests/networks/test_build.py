@@ -1,8 +1,7 @@
-"""Networks: built as the papers say."""
+"""Networks are built as their papers describe."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +9,9 @@ import torch
 import torchvision
 from torch import nn
 
-from attnscope.errors import InputError
 from attnscope.networks.build import build_model
-from tests.networks.making import images, lively, on_meta, parameters, record
+from tests.making import refused
+from tests.networks.making import images, on_meta, parameters, record, with_random_state
 
 
 @pytest.mark.parametrize(
@@ -26,12 +25,12 @@ from tests.networks.making import images, lively, on_meta, parameters, record
         ({"name": "cnn", "attention": "cbam"}, 1_150_896),
     ],
 )
-def test_parameters_with_ten_classes(options: dict[str, Any], expected: int) -> None:
+def test_the_number_of_parameters_with_ten_classes(options: dict[str, Any], expected: int) -> None:
     assert parameters(on_meta(**options)) == expected
 
 
 @pytest.mark.parametrize("name", ["resnet34", "resnet101", "resnet152"])
-def test_names_and_shapes_are_torchvisions(name: str) -> None:
+def test_names_and_shapes_equal_torchvision(name: str) -> None:
     ours = on_meta(name, stem="imagenet", num_classes=1000).state_dict()
     with torch.device("meta"):
         theirs = getattr(torchvision.models, name)().state_dict()
@@ -39,8 +38,8 @@ def test_names_and_shapes_are_torchvisions(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "stem"), [("resnet18", "cifar"), ("resnet50", "imagenet")])
-def test_a_plain_network_computes_what_torchvisions_does(name: str, stem: str) -> None:
-    ours = lively(build_model(name, stem=stem)).eval()
+def test_a_network_without_attention_computes_the_same_as_torchvision(name: str, stem: str) -> None:
+    ours = with_random_state(build_model(name, stem=stem)).eval()
     theirs = getattr(torchvision.models, name)(num_classes=10)
     if stem == "cifar":
         theirs.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
@@ -57,9 +56,11 @@ def block_names(model: nn.Module) -> list[str]:
 
 @pytest.mark.parametrize(("name", "blocks", "last"), [("resnet18", 8, 2), ("resnet50", 16, 3)])
 @pytest.mark.parametrize("kind", ["se", "eca", "cbam"])
-def test_placement_block(name: str, blocks: int, last: int, kind: str) -> None:
-    """After the last BatchNorm of the residual branch and before the addition, in every block."""
-    model = lively(build_model(name, attention=kind, width=16, reduction=4)).eval()
+def test_placement_block_is_before_the_addition(
+    name: str, blocks: int, last: int, kind: str
+) -> None:
+    """Attention follows the last BatchNorm of the residual branch, in every block."""
+    model = with_random_state(build_model(name, attention=kind, width=16, reduction=4)).eval()
     names = block_names(model)
     assert len(names) == blocks
     seen = record(model, lambda n: True)
@@ -75,9 +76,10 @@ def test_placement_block(name: str, blocks: int, last: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_placement_stage(name: str) -> None:
-    """After layer1 to layer4, and nowhere else."""
-    model = lively(build_model(name, attention="cbam", placement="stage", width=16, reduction=4))
+def test_placement_stage_is_after_each_layer_only(name: str) -> None:
+    model = with_random_state(
+        build_model(name, attention="cbam", placement="stage", width=16, reduction=4)
+    )
     seen = record(model.eval(), lambda n: True)
     with torch.no_grad():
         model(images())
@@ -95,7 +97,7 @@ def test_placement_stage(name: str) -> None:
 def test_every_gate_is_the_output_of_a_named_submodule(kind: str, options: dict[str, Any]) -> None:
     if "name" not in options:
         options = {**options, "width": 16}
-    model = lively(build_model(attention=kind, **options)).eval()
+    model = with_random_state(build_model(attention=kind, **options)).eval()
     seen = record(model, lambda n: "attention" in n)
     with torch.no_grad():
         model(images())
@@ -115,12 +117,11 @@ def test_every_gate_is_the_output_of_a_named_submodule(kind: str, options: dict[
         assert torch.equal(out, x)
 
 
-def test_gates_of_one_leave_the_plain_network(tmp_path: Path) -> None:
-    """The attention modules are all that is new: names, order and the rest of the forward agree."""
-    plain = lively(build_model(width=16)).eval()
+def test_a_network_whose_gates_are_one_equals_the_network_without_attention() -> None:
+    plain = with_random_state(build_model(width=16)).eval()
     gated = build_model(attention="cbam", width=16, reduction=4).eval()
-    missing, foreign = gated.load_state_dict(plain.state_dict(), strict=False)
-    assert foreign == []
+    missing, unexpected = gated.load_state_dict(plain.state_dict(), strict=False)
+    assert unexpected == []
     assert all(".attention." in name for name in missing)
     for name, module in gated.named_modules():
         if name.endswith((".channel", ".spatial")):
@@ -129,7 +130,7 @@ def test_gates_of_one_leave_the_plain_network(tmp_path: Path) -> None:
         assert torch.equal(gated(images()), plain(images()))
 
 
-def test_one_seed_gives_one_network() -> None:
+def test_equal_seeds_give_equal_networks() -> None:
     states = []
     for _ in range(2):
         torch.manual_seed(5)
@@ -139,7 +140,7 @@ def test_one_seed_gives_one_network() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("width", [20, 96])
-def test_width(name: str, width: int) -> None:
+def test_the_width_is_that_of_layer1_and_doubles_in_each_layer(name: str, width: int) -> None:
     model = on_meta(name, attention="se", width=width, reduction=4)
     expansion = 4 if name == "resnet50" else 1
     assert model.get_parameter("conv1.weight").shape[0] == width
@@ -151,17 +152,17 @@ def test_width(name: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_a_width_that_is_no_power_of_two(name: str) -> None:
+def test_the_width_need_not_be_a_power_of_two(name: str) -> None:
     assert build_model(name, width=20)(images()).shape == (2, 10)
 
 
-def test_the_width_of_torchvision_is_64() -> None:
+def test_the_default_width_is_64() -> None:
     given, default = on_meta(width=64), on_meta()
     assert given.attnscope_config == default.attnscope_config
     assert parameters(given) == parameters(default)
 
 
-def test_stems() -> None:
+def test_stems_have_the_documented_strides() -> None:
     for stem, sizes in {"cifar": (32, 16, 8, 4), "imagenet": (8, 4, 2, 1)}.items():
         model = build_model(stem=stem, width=16).eval()
         seen = record(model, lambda n: n in {f"layer{i}" for i in (1, 2, 3, 4)})
@@ -170,9 +171,8 @@ def test_stems() -> None:
         assert tuple(seen[f"layer{i}"][1].shape[-1] for i in (1, 2, 3, 4)) == sizes
 
 
-def test_the_small_cnn() -> None:
-    """conv 3×3 - BN - ReLU - max-pool 2 - attention, three times; 2048 - 512 - classes; dropout."""
-    model = lively(build_model("cnn", attention="cbam")).eval()
+def test_the_cnn_has_the_documented_layers() -> None:
+    model = with_random_state(build_model("cnn", attention="cbam")).eval()
     x = images()
     with torch.no_grad():
         out = model(x)
@@ -188,42 +188,43 @@ def test_the_small_cnn() -> None:
     assert isinstance(dropout, nn.Dropout)
     assert dropout.p == 0.5
     model.train()
-    assert not torch.equal(model(images()), model(images())), "dropout is at work"
+    assert not torch.equal(model(images()), model(images())), "dropout is active"
     assert on_meta("cnn").get_parameter("fc.weight").shape == (10, 512)
     for size in (24, 40, 64):
-        with pytest.raises(InputError, match="takes images of 32×32 only; set --image-size 32"):
+        with refused("AS313", names=(f"{size}×{size}", "--image-size 32")):
             model(images(size))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "named"),
     [
-        ({"name": "resnet20"}, "network 'resnet20' is not known; take one of resnet18, resnet34"),
-        ({"name": ""}, "network '' is not known"),
-        ({"attention": "CBAM"}, "attention 'CBAM' is not known; take one of none, se, eca, cbam"),
-        ({"gate_start": "open"}, "gate start 'open' is not known; take one of half, identity"),
-        ({"placement": "stem"}, "placement 'stem' is not known; take one of block, stage"),
-        ({"placement": ""}, "placement '' is not known"),
-        ({"stem": "resnet"}, "stem 'resnet' is not known; take one of cifar, imagenet"),
-        ({"stem": ""}, "stem '' is not known"),
-        ({"width": 8}, "width is 8; it must be 16 or more"),
-        ({"width": 0}, "width is 0; it must be 16 or more"),
-        ({"num_classes": 0}, "num_classes is 0; it must be 1 or more"),
-        ({"name": "cnn", "num_classes": -1}, "num_classes is -1; it must be 1 or more"),
-        ({"attention": "se", "reduction": 65}, "reduction 65 leaves no hidden channel of 64"),
+        ({"name": "resnet20"}, "AS301", ("'resnet20'", "resnet18, resnet34")),
+        ({"name": ""}, "AS301", ("''",)),
+        ({"attention": "CBAM"}, "AS302", ("'CBAM'", "none, se, eca, cbam")),
+        ({"gate_start": "open"}, "AS305", ("'open'", "half, identity")),
+        ({"placement": "stem"}, "AS303", ("'stem'", "block, stage")),
+        ({"placement": ""}, "AS303", ("''",)),
+        ({"stem": "resnet"}, "AS304", ("'resnet'", "cifar, imagenet")),
+        ({"stem": ""}, "AS304", ("''",)),
+        ({"width": 8}, "AS307", (" 8;", "16")),
+        ({"width": 0}, "AS307", (" 0;", "16")),
+        ({"num_classes": 0}, "AS306", (" 0;", "1")),
+        ({"name": "cnn", "num_classes": -1}, "AS306", (" -1;",)),
+        ({"attention": "se", "reduction": 65}, "AS309", (" 65,", "64 channels")),
         (
             {"attention": "cbam", "width": 16, "reduction": 32},
-            "reduction 32 leaves no hidden channel of 16",
+            "AS309",
+            (" 32,", "16 channels"),
         ),
-        ({"name": "cnn", "attention": "se", "reduction": 33}, "no hidden channel of 32"),
-        ({"attention": "cbam", "kernel_size": 4}, "kernel_size is 4; it must be odd"),
-        ({"name": "cnn", "placement": "block"}, "placement does not apply to the network 'cnn'"),
-        ({"name": "cnn", "stem": "cifar"}, "stem does not apply to the network 'cnn'"),
-        ({"name": "cnn", "width": 64}, "width does not apply to the network 'cnn'; leave it out"),
+        ({"name": "cnn", "attention": "se", "reduction": 33}, "AS309", (" 33,", "32 channels")),
+        ({"attention": "cbam", "kernel_size": 4}, "AS310", (" 4;",)),
+        ({"name": "cnn", "placement": "block"}, "AS308", ("placement", "'cnn'")),
+        ({"name": "cnn", "stem": "cifar"}, "AS308", ("stem", "'cnn'")),
+        ({"name": "cnn", "width": 64}, "AS308", ("width", "'cnn'")),
     ],
 )
-def test_bad_arguments_are_one_line(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_bad_arguments_are_refused(
+    options: dict[str, Any], code: str, named: tuple[str, ...]
+) -> None:
+    with refused(code, names=named):
         on_meta(**options)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)

@@ -1,8 +1,9 @@
-"""What was drawn, read back; runs and registries made for a test."""
+"""Helpers that read figures and captions, and make runs and registries for a test."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from safetensors.numpy import save_file
 
 from attnscope.plots import PLOTS, Drawing
-from attnscope.plots.subjects import Pair
+from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
 
 IN_A_RUN_ONLY = {"training_curves", "training_images"}
@@ -32,6 +33,11 @@ def words(figure: Figure) -> str:
     found = [figure.get_suptitle()]
     found += [text.get_text() for ax in figure.axes for text in ax.texts]
     return "\n".join(found)
+
+
+def numbers(caption: str) -> list[str]:
+    """The numbers in a caption as they are written, with their sign and percent sign."""
+    return re.findall(r"(?<![\w.])[±+−-]?\d+(?:,\d{3})*(?:\.\d+)?%?(?!\w)", caption)
 
 
 def maps(figure: Figure, cmap: str) -> list:
@@ -65,11 +71,11 @@ def add_run_files(recording: Recording) -> Path:
 
 def draw_plot(name: str, *recordings: Recording) -> Drawing:
     """A plot of one recording, or of two."""
-    (subject,) = recordings if len(recordings) == 1 else (Pair(*recordings),)
+    (subject,) = recordings if len(recordings) == 1 else (Comparison(*recordings),)
     return PLOTS[name].make(subject)
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Makes few plots of a recording where the test is of something else: drawing takes the time."""
+    """Keep only these plots of a recording, because drawing takes most of the time of a test."""
     kept = {n: p for n, p in PLOTS.items() if n in names or p.subject is not Recording}
     monkeypatch.setattr(PLOTS, "_known", kept)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from attnscope.plots import PLOTS
 from attnscope.recording.recording import Recording
-from tests.plots.reading import draw_plot, words
+from tests.plots.reading import draw_plot, numbers
 
 Make = Callable[..., Recording]
 
@@ -39,14 +40,16 @@ def test_attention_grid_is_raw_seeded_and_of_right_answers(make_recording: Make)
         np.testing.assert_array_equal(pixels, again.axes[5 * row].images[0].get_array())
     assert len({ax.images[-1].get_clim() for k, ax in enumerate(grid) if k % 5 in (1, 2)}) == 1
     assert len({ax.images[-1].get_clim() for k, ax in enumerate(grid) if k % 5 in (3, 4)}) == 1
-    assert "seed 0" in figure.get_suptitle()
 
 
-def test_a_grad_cam_without_positive_values_says_why_it_is_blank(
+def test_each_grad_cam_without_positive_values_is_marked_and_counted(
     make_recording: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     negative = np.full((1, 4, 4), -1, np.float32)
     monkeypatch.setattr(Recording, "grad_cam", lambda self, rows: negative)
     drawing = draw_plot("attention_grid", make_recording())
-    assert words(drawing.figures[0]).count("nowhere\nabove 0") == 3
-    assert "3 of 3 are nowhere above 0" in drawing.caption
+    cams = drawing.figures[0].axes[3 : 3 * 5 : 5]
+    assert [len(ax.texts) for ax in cams] == [1, 1, 1]
+    result = PLOTS["attention_grid"].result(make_recording("positive"))
+    assert not result.grad_cam.any()
+    assert numbers(drawing.caption).count("3") == 3  # classes, maps without values, of 3

@@ -9,11 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from attnscope import statistics
-from attnscope.plots import (
-    channel_gates,
-)
+from attnscope.plots.builtin import channel_gates
 from attnscope.recording.recording import Recording
-from tests.plots.reading import draw_plot, labels, maps, shown
+from tests.plots.reading import draw_plot, labels, maps, numbers, shown
 
 Make = Callable[..., Recording]
 
@@ -64,7 +62,12 @@ def test_channel_gates_share_scales_and_start_with_the_planted_channel(
     )
     bottom, top = differences[0].get_clim()
     assert bottom == -top
-    assert "channel 0 of layer1.attention.channel" in drawing.caption
-    assert "1 channel (4.2 %) with class-dependent means" in drawing.caption
-    assert "Constant over all images: 1 channel." in drawing.caption
-    assert f"{low:.3g} to {high:.3g} (bounds 0 to 1)" in drawing.caption
+    said = numbers(drawing.caption)
+    effects = statistics.channel_effects(recording, "layer1.attention.channel")
+    omega = effects["omega_squared"].max()
+    assert effects["omega_squared"].idxmax() == 0
+    # Channels, gates, the scale, its bounds, the largest difference, channels that differ ...
+    assert said[:7] == ["24", "2", f"{low:.3g}", f"{high:.3g}", "0", "1", f"±{top:.3g}"]
+    # ... with the level; the best channel, its effect and p; channels that are constant.
+    assert said[7:] == ["1", "4.2%", "0.05", "0", f"{omega:.2f}", "0.001", "1"]
+    assert "layer1.attention.channel" in drawing.caption

@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnscope.plots import PLOTS, channel_gates, plots_of, spatial_maps
+from attnscope.kinds import MAP
+from attnscope.plots import PLOTS, plots_of
+from attnscope.plots.builtin import channel_gates, spatial_maps
+from attnscope.plots.subjects import no_gate
 from attnscope.recording.recording import Recording
 from attnscope.report import render
-from tests.plots.reading import ASKED_FOR, IN_A_RUN_ONLY, draw_plot, maps, words
+from tests.plots.reading import ASKED_FOR, IN_A_RUN_ONLY, draw_plot, maps
 
 Make = Callable[..., Recording]
 
 
-def test_names_in_the_architecture_are_those_made() -> None:
+def test_the_architecture_page_names_every_plot() -> None:
     page = (Path(__file__).parents[2] / "docs/architecture.md").read_text(encoding="utf-8")
     section = page.split("\n## Figures")[1].split("\n## ")[0]
     for name in PLOTS:
@@ -36,10 +39,9 @@ def test_many_gates_take_several_pages_on_one_scale(
 
 
 @pytest.mark.parametrize("name", ["spatial_maps", "map_agreement", "attention_grid"])
-def test_a_network_without_spatial_gates_says_so(make_recording: Make, name: str) -> None:
-    drawing = draw_plot(name, make_recording("se", spatial=False))
-    assert "no spatial gates" in words(drawing.figures[0])
-    assert "no spatial gates" in drawing.caption
+def test_missing_spatial_gates_are_named_in_the_caption(make_recording: Make, name: str) -> None:
+    recording = make_recording("se", spatial=False)
+    assert no_gate(recording, MAP) in draw_plot(name, recording).caption
 
 
 @pytest.mark.parametrize(
@@ -54,4 +56,4 @@ def test_a_network_without_gates_or_grad_cam_has_every_figure(
     made = draw_plot(name, recording)
     render(made.figures[0], "png", 20)
     if "gate" in name or "map" in name:
-        assert "no gates at all" in made.caption
+        assert no_gate(recording) in made.caption

@@ -10,9 +10,11 @@ import pytest
 from matplotlib.axes import Axes
 
 from attnscope import statistics
-from attnscope.plots import gate_profiles as gates_over_depth
+from attnscope.kinds import MAP
+from attnscope.plots.builtin import gate_profiles as gates_over_depth
+from attnscope.plots.subjects import no_gate
 from attnscope.recording.recording import Recording
-from tests.plots.reading import draw_plot, labels
+from tests.plots.reading import draw_plot, labels, numbers
 
 Make = Callable[..., Recording]
 
@@ -63,5 +65,13 @@ def test_gate_profiles_separate_the_kinds(make_recording: Make) -> None:
     frame = statistics.gate_profiles(recording)
     owl = frame[(frame["kind"] == "spatial") & (frame["class"] == "owl")]["mean"]
     np.testing.assert_allclose(axes[1].lines[2].get_ydata(), owl)
-    caption = draw_plot("gate_profiles", make_recording("se", spatial=False)).caption
-    assert "no spatial gates" in caption
+
+
+def test_the_caption_names_the_gate_where_classes_differ_most(make_recording: Make) -> None:
+    recording = make_recording("se", spatial=False, effect=0.5)
+    caption = draw_plot("gate_profiles", recording).caption
+    frame = statistics.gate_profiles(recording)
+    frame = frame[frame["gate"] == "layer1.attention.channel"].set_index("class")["mean"]
+    assert "layer1.attention.channel" in caption
+    assert {f"{frame.min():.3f}", f"{frame.max():.3f}"} <= set(numbers(caption))
+    assert no_gate(recording, MAP) in caption

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.axes import Axes
 
-from attnscope.plots import gate_state
+from attnscope import statistics
+from attnscope.plots.builtin import gate_state
 from attnscope.recording.recording import Recording
-from tests.plots.reading import draw_plot
+from tests.plots.reading import draw_plot, numbers
 
 Make = Callable[..., Recording]
 
@@ -28,13 +29,17 @@ def test_gate_state_bars(ax: Axes) -> None:
     heights = [[bar.get_height() for bar in group] for group in ax.containers]
     assert heights == [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6], [0.7, 0.8]]
     assert ax.get_ylim() == (0, 0.9)
-    words = ax.get_legend_handles_labels()[1]
-    assert ["lower" in words[0], "upper" in words[1], "stuck" in words[2]] == [True] * 3
+    assert len(set(ax.get_legend_handles_labels()[1])) == 4
 
 
 def test_gate_state_shares_a_scale_and_names_the_constant(make_recording: Make) -> None:
-    drawing = draw_plot("gate_state", make_recording())
+    recording = make_recording()
+    state = statistics.gate_state(recording)
+    drawing = draw_plot("gate_state", recording)
     channel, spatial = drawing.figures[0].axes
     assert channel.get_ylim() == spatial.get_ylim()
     assert [bar.get_height() for bar in channel.containers[3]] == [1 / 8, 0]
-    assert "at most 12.5 %, in layer1.attention.channel" in drawing.caption
+    stuck, constant = (f"{100 * frame.max():.1f}%" for frame in (state["stuck"], state["constant"]))
+    assert numbers(drawing.caption) == ["0.02", stuck, constant]
+    assert constant == "12.5%"
+    assert "layer1.attention.channel" in drawing.caption

@@ -10,9 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from attnscope import statistics
-from attnscope.plots import (
-    map_agreement,
-)
+from attnscope.plots.builtin import map_agreement
 from attnscope.recording.recording import Recording
 from tests.plots.reading import draw_plot, labels
 
@@ -40,12 +38,8 @@ def test_map_agreement_sets_own_beside_null(ax: Axes, measure: str) -> None:
     lines = {line.get_label(): line for line in ax.lines}
     own = next(line for name, line in lines.items() if "same image" in name)
     np.testing.assert_array_equal(own.get_ydata(), summary[measure][[0, 3]])
-    for column, words in (
-        ("null", "another image"),
-        ("same_class", "of another image of the same class"),
-        ("center", "Gaussian in the middle"),
-    ):
-        null = next(line for name, line in lines.items() if name.endswith(words))
+    for column, _, _, label in map_agreement._NULLS:
+        null = lines[label]
         np.testing.assert_array_equal(null.get_ydata(), summary[f"{column}_{measure}"][[0, 3]])
     intervals = [path.vertices[:, 1] for path in ax.collections[1].get_paths()]
     np.testing.assert_array_equal(

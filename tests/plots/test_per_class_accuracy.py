@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from attnscope.plots import (
-    per_class_accuracy,
-)
+from attnscope.plots.builtin import per_class_accuracy
 from attnscope.recording.recording import Recording
-from tests.plots.reading import draw_plot, labels
+from attnscope.statistics.inference import paired_accuracy_change
+from tests.plots.reading import draw_plot, labels, numbers
 
 Make = Callable[..., Recording]
 
@@ -53,13 +52,17 @@ def test_disagreements(ax: Axes) -> None:
 
 def test_a_planted_difference_is_found_and_none_is_called_none(make_recording: Make) -> None:
     good, bad = make_recording("good", accuracy=2), make_recording("bad", accuracy=0, seed=1)
-    found = draw_plot("per_class_accuracy", good, bad).caption
-    assert "3 of 3 classes differ after Holm's correction: " in found
-    assert "cat (100.0 % and 0.0 %, p < 0.001)" in found
+    low, high = paired_accuracy_change(good.right, bad.right)[1:]
+    ends = [f"{100 * end:.1f}".replace("-", "−") for end in (low, high)]
+    found = numbers(draw_plot("per_class_accuracy", good, bad).caption)
+    assert found[:3] == ["60", "100.0%", "0.0%"]
+    assert found[3:10] == ["−100.0", "95%", *ends, "0.001", "60", "0"]
+    assert found[10:12] == ["3", "3"]
+    assert found[12:] == ["100.0%", "0.0%", "0.001"] * 3
     twin = make_recording("twin", accuracy=2, seed=2)
-    none = draw_plot("per_class_accuracy", good, twin).caption
-    assert "No class differs: of 3 classes none has p < 0.05" in none
-    assert "no difference found" in none
+    none = numbers(draw_plot("per_class_accuracy", good, twin).caption)
+    assert none[:4] == ["60", "100.0%", "100.0%", "+0.0"]
+    assert none[7:] == ["1.000", "0", "0", "3", "1.000"]  # of 3 classes; the smallest p is 1
 
 
 def test_one_class_that_differs_is_named() -> None:
@@ -69,6 +72,9 @@ def test_one_class_that_differs_is_named() -> None:
             "count": [300, 100, 100, 0],
             "accuracy_a": [0.7, 0.5, 0.9, np.nan],
             "accuracy_b": [0.8, 0.7, 0.9, np.nan],
+            "difference": [0.1, 0.2, 0.0, np.nan],
+            "low": [0.03, 0.1, -0.04, np.nan],
+            "high": [0.16, 0.3, 0.04, np.nan],
             "only_a": [3, 1, 2, 0],
             "only_b": [23, 21, 2, 0],
             "p": [0.001, 0.002, 0.04, np.nan],
@@ -78,6 +84,9 @@ def test_one_class_that_differs_is_named() -> None:
     classes = ["cat", "dog", "owl"]
     shown = per_class_accuracy.PerClassAccuracy(("SE", "CBAM"), classes, frame)
     sentence = per_class_accuracy.caption(shown)
-    assert "1 of 2 classes differs" in sentence
-    assert sentence.endswith("cat (50.0 % and 70.0 %, p = 0.004).")
-    assert "SE is right on 70.0 % of 300 images, CBAM on 80.0 %" in sentence
+    said = numbers(sentence)
+    assert said[:7] == ["300", "70.0%", "80.0%", "+10.0", "95%", "3.0", "16.0"]
+    assert said[7:10] == ["0.001", "3", "23"]
+    assert said[10:] == ["1", "2", "50.0%", "70.0%", "0.004"]
+    assert "cat" in sentence
+    assert "dog" not in sentence

@@ -12,12 +12,14 @@ from scipy import stats
 
 from attnscope import statistics
 from attnscope.errors import InputError
-from attnscope.plots import (
-    per_class_agreement,
-    theme,
-)
+from attnscope.kinds import MAP
+from attnscope.plots import theme
+from attnscope.plots.builtin import per_class_agreement
+from attnscope.plots.subjects import no_gate, no_grad_cam
 from attnscope.recording.recording import Recording
-from tests.plots.reading import draw_plot, labels, words
+from attnscope.statistics.comparison import expect_same_images
+from tests.making import refused
+from tests.plots.reading import draw_plot, labels, numbers, words
 
 Make = Callable[..., Recording]
 
@@ -42,7 +44,7 @@ def test_per_class_agreement_of_two_networks(ax: Axes) -> None:
     per_class_agreement.draw(ax, (a, b), ("SE", "CBAM"))
     lines = {line.get_label(): line for line in ax.lines}
     for name, frame, color in zip(("SE", "CBAM"), (a, b), theme.NETWORK_COLORS, strict=True):
-        own = lines[f"{name}, 95 % interval"]
+        own = lines[f"{name}, 95% CI"]
         null = lines[f"{name}, null: Grad-CAM of another image"]
         np.testing.assert_array_equal(own.get_xdata(), frame["spearman"])
         np.testing.assert_array_equal(null.get_xdata(), frame["null_spearman"])
@@ -54,7 +56,7 @@ def test_per_class_agreement_of_two_networks(ax: Axes) -> None:
     np.testing.assert_allclose(ends[0][:2], [[0.4, 0.8], [0.3, 0.7]])
     np.testing.assert_allclose(ends[1], [[0.1, 0.5], [0.0, 0.4], [0.3, 0.3]])
     # The first network is above the second within the line of the class, and none touches another.
-    above, below = (lines[f"{name}, 95 % interval"].get_ydata() for name in ("SE", "CBAM"))
+    above, below = (lines[f"{name}, 95% CI"].get_ydata() for name in ("SE", "CBAM"))
     assert np.all(above < below)
     assert np.all(below[:-1] < above[1:])
     assert labels(ax.get_yticklabels()) == ["all", "cat", "dog"]
@@ -64,7 +66,7 @@ def test_per_class_agreement_of_two_networks(ax: Axes) -> None:
 def test_per_class_agreement_of_one_network_keeps_its_color(ax: Axes) -> None:
     per_class_agreement.draw(ax, (None, agreement_rows([0.2, 0.1, 0.3])), ("SE", "CBAM"))
     words = ax.get_legend_handles_labels()[1]
-    assert words == ["CBAM, 95 % interval", "CBAM, null: Grad-CAM of another image"]
+    assert [word.split(",")[0] for word in words] == ["CBAM", "CBAM"]
     own = next(line for line in ax.lines if line.get_label() == words[0])
     assert own.get_color() == theme.NETWORK_COLORS[1]
     assert list(own.get_ydata()) == [0, 1, 2]
@@ -94,9 +96,7 @@ def test_agreement_per_class_as_scipy(write_recording: Make) -> None:
     drawing = draw_plot("per_class_agreement", se, cbam)
     ax = drawing.figures[0].axes[0]
     lines = {line.get_label(): line for line in ax.lines}
-    own, null = (
-        lines[f"cbam, {text}"] for text in ("95 % interval", "null: Grad-CAM of another image")
-    )
+    own, null = (lines[f"cbam, {text}"] for text in ("95% CI", "null: Grad-CAM of another image"))
     assert not any("se," in label for label in lines)
     assert own.get_color() == theme.NETWORK_COLORS[1]
     gate, cam = cbam.spatial("two.spatial"), cbam.grad_cam()
@@ -124,16 +124,15 @@ def test_agreement_per_class_as_scipy(write_recording: Make) -> None:
         difference = (rho - scores["null_spearman"])[inside]
         above += difference.mean() > 1.96 * difference.std(ddof=1) / np.sqrt(inside.sum())
     assert above == 1
-    assert "cbam, two.spatial: Spearman " in drawing.caption
-    assert f"{means[0]:.3f} over 60 images" in drawing.caption
-    assert "Of 2 classes 1 is above that null and none below it" in drawing.caption
-    assert f"highest cat ({means[1]:.3f})" in drawing.caption
-    assert f"lowest is dog ({means[2]:.3f})".replace("-", "−") in drawing.caption
-    assert "Not scored, since gate or Grad-CAM is constant: 30." in drawing.caption
-    for said in (drawing.caption, words(drawing.figures[0])):
-        assert "se has no spatial gates (its gates: 1 channel)." in said
-    assert "cbam: two.spatial, its last spatial gate" in words(drawing.figures[0])
-    assert "is not tested" not in drawing.caption  # there is but one
+    said = numbers(drawing.caption.partition("two.spatial")[2])
+    written = [f"{mean:.3f}".replace("-", "−") for mean in means]
+    assert said[:3] == [written[0], "60", "95%"]
+    # Classes above and below the null, of how many; the lowest, the highest; not scored.
+    assert said[6:9] == ["1", "2", "0"]
+    assert said[10:] == [written[2], written[1], "30"]
+    for text in (drawing.caption, words(drawing.figures[0])):
+        assert no_gate(se, MAP) in text
+        assert "two.spatial" in text
 
 
 def test_agreement_per_class_of_two_networks_with_spatial_gates(write_recording: Make) -> None:
@@ -143,13 +142,12 @@ def test_agreement_per_class_of_two_networks_with_spatial_gates(write_recording:
     for recording in (a, b):
         summary = statistics.agreement_summary(recording)
         summary = summary[summary["gate"] == "two.spatial"]
-        drawn = lines[f"{recording.name}, 95 % interval"]
+        drawn = lines[f"{recording.name}, 95% CI"]
         np.testing.assert_array_equal(drawn.get_xdata(), summary["spearman"])
-    assert "Whether the networks differ in this is not tested." in drawing.caption
     assert drawing.caption.index("first, two.spatial") < drawing.caption.index("second, two.spat")
 
 
-def test_agreement_per_class_of_nothing_says_why(write_recording: Make) -> None:
+def test_without_scored_images_the_figure_says_why(write_recording: Make) -> None:
     labels = np.arange(6) % 3
     flat = write_recording(
         "flat", labels=labels, gates={"x.spatial": np.full((6, 2, 2), 0.5)},
@@ -157,14 +155,12 @@ def test_agreement_per_class_of_nothing_says_why(write_recording: Make) -> None:
     )  # fmt: skip
     bare = write_recording("bare", labels=labels)
     drawing = draw_plot("per_class_agreement", flat, bare)
-    for said in (
-        "flat: none of 6 images could be scored, since x.spatial or the Grad-CAM is constant",
-        "bare has no gates at all.",
-        "No Grad-CAM was recorded for bare.",
-    ):
+    assert drawing.caption in " ".join(words(drawing.figures[0]).split())
+    for said in ("x.spatial", no_gate(bare, MAP), no_grad_cam(bare)):
         assert said in drawing.caption
-        assert said in " ".join(words(drawing.figures[0]).split())
     other = write_recording("other", labels=labels[::-1])
+    with pytest.raises(InputError) as not_the_same:
+        expect_same_images(flat, other)
     for name in ("per_class_agreement", "disagreements"):
-        with pytest.raises(InputError, match="not of the same images"):
+        with refused(not_the_same.value.code):
             draw_plot(name, bare, other)

@@ -9,11 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnscope.plots import (
-    per_class_gates,
-)
+from attnscope.kinds import PER_CHANNEL
+from attnscope.plots import PLOTS, Note, needs
+from attnscope.plots.builtin import per_class_gates
+from attnscope.plots.subjects import Comparison, no_grad_cam
 from attnscope.recording.recording import Recording
-from tests.plots.reading import draw_plot, maps, shown
+from tests.plots.reading import draw_plot, maps, numbers, shown
 
 Make = Callable[..., Recording]
 
@@ -43,15 +44,19 @@ def test_gates_and_grad_cam_of_a_network_with_itself(make_recording: Make) -> No
     drawing = draw_plot("per_class_gates", a, a)
     left, right = (i.get_array() for i in maps(drawing.figures[0], "cividis"))
     np.testing.assert_array_equal(left, right)
-    assert "Spearman 1.00 (median over 2 gates)" in drawing.caption
-    assert drawing.figures[0].axes[0].get_title("left") == "one (first)"
-    assert "correlate with Spearman 1.00" in draw_plot("per_class_grad_cam", a, a).caption
+    assert numbers(drawing.caption)[-5:] == ["1.00", "2", "0", "2", "0.05"]
+    titles = [ax.get_title("left") for ax in drawing.figures[0].axes[:2]]
+    assert titles[0] != titles[1]
+    assert numbers(draw_plot("per_class_grad_cam", a, a).caption)[:2] == ["60", "1.00"]
 
 
-def test_networks_without_a_shared_gate_say_so(write_recording: Make) -> None:
+def test_what_two_networks_do_not_share_is_named(write_recording: Make) -> None:
     values = np.random.default_rng(0).random((6, 4))
     a, b = (
         write_recording(n, labels=[0, 1, 2] * 2, gates={f"{n}.gate": values}) for n in ("a", "b")
     )
-    assert "no channel gate of the same name" in draw_plot("per_class_gates", a, b).caption
-    assert "No Grad-CAM was recorded for a and b" in draw_plot("per_class_grad_cam", a, b).caption
+    pair = Comparison(a, b)
+    assert PLOTS["per_class_gates"].result(pair) == Note(
+        needs.shared_gate(PER_CHANNEL, "channel").missing(pair)
+    )
+    assert PLOTS["per_class_grad_cam"].result(pair) == Note(no_grad_cam(a, b))

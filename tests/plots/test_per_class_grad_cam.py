@@ -5,9 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from attnscope.plots import (
-    per_class_grad_cam,
-)
+from attnscope.plots.builtin import per_class_grad_cam
 
 
 def test_per_class_grad_cam(ax: Axes) -> None:

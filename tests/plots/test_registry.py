@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from attnscope.errors import InputError
 from attnscope.plots import PLOTS, Note, Plot, plots_of, register_plot
 from attnscope.plots.needs import Need
-from attnscope.plots.subjects import SUBJECTS, Intervened, Pair, Seeds, TwoKinds
+from attnscope.plots.subjects import SUBJECTS, Comparison, Intervened, SeedComparison, Seeds
 from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.report import write_comparison, write_figures, write_report
@@ -57,9 +57,9 @@ def subjects(make_recording: Make, add_interventions: Callable[..., Path]) -> di
     return {
         Recording: a,
         Intervened: Intervened(a, made[0]),
-        Pair: Pair(a, b),
+        Comparison: Comparison(a, b),
         Seeds: Seeds("kind", [a, b], made),
-        TwoKinds: TwoKinds(("one", "other"), [a], [b]),
+        SeedComparison: SeedComparison(("one", "other"), [a], [b]),
     }
 
 
@@ -95,7 +95,7 @@ def test_a_new_plot_is_in_the_files_and_in_the_report(
 ) -> None:
     only(monkeypatch, "confusion_matrix")
     register_plot(TOY)
-    other = replace(TOY, name="pair", subject=Pair, compute=lambda pair: Count(len(pair.a)))
+    other = replace(TOY, name="pair", subject=Comparison, compute=lambda pair: Count(len(pair.a)))
     register_plot(other)
     a, b = make_recording("a", count=30), make_recording("b", count=30, seed=1)
     files = write_figures(a.folder, tmp_path / "out")

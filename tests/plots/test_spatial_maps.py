@@ -8,7 +8,7 @@ import numpy as np
 
 from attnscope import statistics
 from attnscope.recording.recording import Recording
-from tests.plots.reading import draw_plot, maps
+from tests.plots.reading import draw_plot, maps, numbers
 
 Make = Callable[..., Recording]
 
@@ -26,4 +26,6 @@ def test_spatial_maps_are_class_means_on_one_scale(make_recording: Make) -> None
         cams[2].get_array(), statistics.class_mean_grad_cam(recording, "predicted")[2]
     )
     low, high = drawn[0].get_clim()
-    assert f"from {low:.3g} to {high:.3g} (bounds 0 to 1)" in drawing.caption
+    top = max(np.nanmax(image.get_array()) for image in cams if image.get_array().ndim == 2)
+    assert numbers(drawing.caption)[:4] == [f"{low:.3g}", f"{high:.3g}", "0", "1"]
+    assert numbers(drawing.caption)[4:] == ["0", f"{top:.3g}"]

@@ -1,4 +1,4 @@
-"""Numbers and names in words."""
+"""Numbers and names as text."""
 
 from __future__ import annotations
 
@@ -26,15 +26,21 @@ def test_short_names_stay_different(names: list[str], short: list[str]) -> None:
     assert text.short_names(names) == short
 
 
-def test_numbers_that_are_none_are_said() -> None:
+def test_nan_is_written_as_a_dash_or_as_no_test() -> None:
     nan = float("nan")
     assert [text.as_percent(nan), text.as_points(nan), text.as_number(nan)] == ["–"] * 3
     assert text.as_p(nan) == text.as_p_number(nan) == "no test"
+    assert text.as_interval(nan, 1.0) == text.as_interval(0.0, nan) == "no 95% CI"
 
 
-def test_numbers_have_a_minus_and_their_sign() -> None:
+def test_intervals_have_the_standard_form() -> None:
+    assert text.as_interval(-0.002, 0.005, text.as_plain_points) == "95% CI −0.2 to 0.5"
+    assert text.as_interval(0.1, 0.25) == "95% CI 0.100 to 0.250"
+
+
+def test_numbers_have_a_minus_sign_and_differences_a_plus() -> None:
     assert text.as_points(-0.0123) == "−1.2"
     assert text.as_points(0.0123) == "+1.2"
     assert text.as_number(-0.5) == "−0.500"
-    assert text.as_percent(0.9183, 2) == "91.83 %"
+    assert text.as_percent(0.9183, 2) == "91.83%"
     assert [text.as_p(0.0123), text.as_p(0.0009)] == ["p = 0.012", "p < 0.001"]

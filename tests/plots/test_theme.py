@@ -7,10 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from attnscope.plots import (
-    confusion_matrix,
-    theme,
-)
+from attnscope.plots import theme
+from attnscope.plots.builtin import confusion_matrix
 
 
 def test_class_colors_are_distinct() -> None:

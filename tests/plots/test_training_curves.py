@@ -1,4 +1,4 @@
-"""Curves of a training."""
+"""Training curves."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from attnscope.errors import InputError
-from attnscope.plots import (
-    Unavailable,
-    training_curves,
-)
+from attnscope.plots import Unavailable
+from attnscope.plots.builtin import training_curves
 from attnscope.recording.recording import Recording
-from tests.plots.reading import add_run_files, draw_plot
+from tests.making import refused
+from tests.plots.reading import add_run_files, draw_plot, numbers
 
 Make = Callable[..., Recording]
 
@@ -45,8 +43,8 @@ def test_training_curves_with_single_batches(ax: Axes) -> None:
     )
     training_curves.draw(ax, metrics, "loss", steps)
     lines = {line.get_label(): line for line in ax.lines}
-    assert set(lines) == {"training, one batch", "training", "validation"}
-    batches = lines["training, one batch"]
+    assert set(lines) == {"training (single batches)", "training", "validation"}
+    batches = lines["training (single batches)"]
     assert list(batches.get_xdata()) == [0.5, 1, 1.5], "in epochs"
     assert list(batches.get_ydata()) == [2.5, 2.0, 1.5]
     ax.clear()
@@ -56,7 +54,7 @@ def test_training_curves_with_single_batches(ax: Axes) -> None:
     assert ax.get_title("left") == "learning rate"
 
 
-def test_the_caption_names_the_best_epoch(make_recording: Make) -> None:
+def test_the_caption_has_the_last_and_the_best_epoch(make_recording: Make) -> None:
     recording = make_recording(count=12)
     add_run_files(recording)
     drawing = draw_plot("training_curves", recording)
@@ -64,14 +62,22 @@ def test_the_caption_names_the_best_epoch(make_recording: Make) -> None:
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [2, 1, 2 / 3])
     np.testing.assert_allclose(accuracy.lines[1].get_ydata(), [0.5, 0.8, 0.7])
     np.testing.assert_allclose(rate.lines[0].get_ydata(), 0.1)
-    assert "70.0 % after the last epoch, highest 80.0 % after epoch 2" in drawing.caption
+    said = numbers(drawing.caption)
+    assert said == ["3", "30", "3.0", "100", "70.0%", "2", "80.0%", "90.0%"]
 
 
 @pytest.mark.parametrize("content", [b"", b"epoch\n1\n", b"\xff\xfe"])
 def test_damaged_metrics_are_named(make_recording: Make, content: bytes) -> None:
     recording = make_recording(count=12)
     (add_run_files(recording) / "metrics.csv").write_bytes(content)
-    with pytest.raises(InputError, match=r"metrics\.csv") as caught:
+    with refused("AS912", names=("metrics.csv",)):
         draw_plot("training_curves", recording)
-    assert not isinstance(caught.value, Unavailable)
-    assert "\n" not in str(caught.value)
+
+
+def test_a_log_without_an_epoch_makes_the_plot_unavailable(make_recording: Make) -> None:
+    recording = make_recording(count=12)
+    file = add_run_files(recording) / "metrics.csv"
+    file.write_text(file.read_text().splitlines()[0] + "\n")
+    with pytest.raises(Unavailable) as caught:
+        draw_plot("training_curves", recording)
+    assert caught.value.code == "AS911"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from attnscope.errors import InputError
+from attnscope.errors import ERRORS
 from attnscope.kinds import Gate
 from attnscope.recording.recording import RecordingWriter
+from tests.making import refused
 
 GATES = [
     Gate("layer1.attention.channel", "channel", 6, None, "sigmoid", 0.0, 1.0, 1.0),
@@ -60,9 +62,25 @@ def write(folder: Path, arrays: Arrays | None = None, rows: pd.DataFrame | None 
     return folder
 
 
-def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
+def refused_by(code: str, *names: object) -> AbstractContextManager[None]:
+    """`refused` for a code of another part of the package, which may not have its code yet."""
+    return refused(code if code in ERRORS else "AS000", names)
+
+
+def problems(lines: list[str]) -> list[tuple[str, str]]:
+    """The problems that `verify` found, each as its code and its text."""
+    for line in lines:
+        assert re.fullmatch(r"[^\n]+ \[AS\d{3}\]", line), line
+    return [(line[-6:-1], line[:-8]) for line in lines]
+
+
+def found_problems(lines: list[str], *expected: tuple[object, ...]) -> None:
+    """`verify` found these problems: of each the code, and values that its text contains."""
+    found = problems(lines)
+    assert [code for code, _ in found] == [code for code, *_ in expected]
+    for (_, text), (_, *names) in zip(found, expected, strict=True):
+        for name in names:
+            assert str(name) in text, f"{name} is not named in: {text}"
 
 
 def flip(file: Path, at: int) -> None:

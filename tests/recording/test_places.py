@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from attnscope.errors import InputError
 from attnscope.recording.recording import Recording, find_recordings
+from tests.making import refused
 from tests.recording.making import write
 
 
@@ -23,8 +21,16 @@ def test_recordings_are_found_in_runs(tmp_path: Path) -> None:
     assert Recording(tmp_path / "a").folder == tmp_path / "a/recordings/test"
 
 
-def test_a_folder_without_recordings_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no recording; make one with"):
+def test_folder_without_recordings_is_refused(tmp_path: Path) -> None:
+    with refused("AS601", names=(tmp_path, "attnscope capture")):
         find_recordings(tmp_path)
-    with pytest.raises(InputError, match="does not exist; check the path"):
+    with refused("AS620", names=(tmp_path / "nowhere",)):
         find_recordings(tmp_path / "nowhere")
+
+
+def test_recording_behind_a_link_to_outside_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "elsewhere")
+    with refused("AS607", names=(tmp_path / "runs" / "link",)):
+        find_recordings(tmp_path / "runs")

@@ -1,4 +1,4 @@
-"""The network and the images of a recording, opened again, or refused in one line."""
+"""The network and the images of a recording are opened again, or refused if they have changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from attnscope.capturing.settings import CaptureSettings
 from attnscope.commands.main import main
 from attnscope.data.load import DataSettings
 from attnscope.data.normalization import Normalization
-from attnscope.errors import InputError
+from attnscope.errors import ERRORS
 from attnscope.networks.build import build_model
 from attnscope.networks.source import NetworkSource
 from attnscope.networks.targets import load_target
@@ -30,7 +30,8 @@ from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run, open_captured
 from attnscope.sources import Source
-from tests.making import write_images
+from tests.making import refused, write_images
+from tests.recording.making import refused_by
 
 OURS = """
 import torch
@@ -60,7 +61,7 @@ def unseeded():
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's folder: a module, weights and images."""
+    """A folder of a user: a module, weights and images."""
     (tmp_path / "theirs.py").write_text(OURS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "theirs", raising=False)
@@ -71,7 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def captured(folder: Path, target: str, weights: str | None, *options: str) -> Recording:
+def capture_target(folder: Path, target: str, weights: str | None, *options: str) -> Recording:
     given = ["--model", target, "--data", "folder:images", "--out", "there", "--device", "cpu"]
     given += [] if weights is None else ["--weights", weights]
     assert main(["capture", *given, *options]) == 0
@@ -86,11 +87,11 @@ def logits_again(recording: Recording) -> np.ndarray:
 
 
 @pytest.mark.parametrize("given", [(), ("--split", "train"), ("--split", "validation")])
-def test_the_same_logits_from_another_folder(
+def test_reopened_network_gives_the_same_logits_from_another_folder(
     folder: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]
 ) -> None:
-    """Paths were relative when it was captured."""
-    recording = captured(folder, "theirs:small", "small.safetensors", *given)
+    """The capture was given relative paths."""
+    recording = capture_target(folder, "theirs:small", "small.safetensors", *given)
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
     monkeypatch.syspath_prepend(str(folder))
@@ -101,16 +102,16 @@ def test_the_same_logits_from_another_folder(
     source = recording.source()
     assert source.network.weights == folder / "small.safetensors"
     assert source.network.weights_sha256 == recording.about["weights_sha256"]
-    assert (source.network.image_size, source.split) == (16, recording.about["part"])
+    assert (source.network.image_size, source.split) == (16, recording.split)
     assert Source.from_dict(json.loads(json.dumps(source.to_dict()))) == source
     assert recording.verify() == []
 
 
-def test_a_network_of_timm_gets_its_classes_again(folder: Path) -> None:
+def test_timm_network_reopens_with_its_number_of_classes(folder: Path) -> None:
     torch.manual_seed(0)
     model = load_target("timm:mobilenetv3_small_050", 2).model
     torch.save(model.state_dict(), "mobile.pth")
-    recording = captured(
+    recording = capture_target(
         folder, "timm:mobilenetv3_small_050", "mobile.pth", "--image-size", "32", "--no-grad-cam"
     )
     assert recording.source().network.num_classes == 2
@@ -120,74 +121,77 @@ def test_a_network_of_timm_gets_its_classes_again(folder: Path) -> None:
     np.testing.assert_allclose(logits_again(recording), recording.logits, rtol=1e-3, atol=1e-4)
 
 
-def refused(action: object, *said: str) -> None:
-    with pytest.raises(InputError) as caught:
-        action()  # type: ignore[operator]
-    assert "\n" not in str(caught.value)
-    for text in said:
-        assert text in str(caught.value)
-
-
-def test_weights_that_moved_or_changed_are_refused(folder: Path) -> None:
-    recording = captured(folder, "theirs:small", "small.safetensors")
+def test_missing_and_changed_weights_are_refused(folder: Path) -> None:
+    recording = capture_target(folder, "theirs:small", "small.safetensors")
     weights = folder / "small.safetensors"
     whole = weights.read_bytes()
     weights.unlink()
-    refused(recording.network, "small.safetensors are not there any more", "put them back")
+    with refused_by("AS330", weights):
+        recording.network()
     torch.manual_seed(1)
     save_weights(load_target("theirs:small").model, weights)
-    refused(recording.network, "small.safetensors have changed", "(SHA-256)")
+    with refused_by("AS331", weights):
+        recording.network()
     weights.write_bytes(whole)
     recording.network()
-    # Whoever edits the hash of the file meets that of the tensors, which the plan keeps.
+    # Even if the hash of the file is removed, the plan has the hash of the tensors.
     save_weights(load_target("theirs:small").model, weights)
     manifest = json.loads((recording.folder / "manifest.json").read_text())
     manifest["source"]["network"]["weights_sha256"] = None
     (recording.folder / "manifest.json").write_text(json.dumps(manifest))
-    refused(Recording(recording.folder).network, "theirs:small has other weights now")
+    with refused("AS642", names=("theirs:small", recording.folder)):
+        Recording(recording.folder).network()
 
 
-def test_own_code_that_builds_other_weights_each_time_is_refused(folder: Path) -> None:
-    recording = captured(folder, "theirs:unseeded", None, "--no-grad-cam")
-    refused(recording.network, "theirs:unseeded has other weights now", "capture again")
+def test_callable_with_new_random_weights_is_refused(folder: Path) -> None:
+    recording = capture_target(folder, "theirs:unseeded", None, "--no-grad-cam")
+    with refused("AS642", names=("theirs:unseeded", recording.folder)):
+        recording.network()
     shutil.rmtree(recording.folder)
-    recording = captured(folder, "theirs:unseeded", "gated.safetensors", "--no-grad-cam")
+    recording = capture_target(folder, "theirs:unseeded", "gated.safetensors", "--no-grad-cam")
     np.testing.assert_allclose(logits_again(recording), recording.logits, rtol=1e-4, atol=1e-5)
 
 
-def test_code_that_is_gone_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recording = captured(folder, "theirs:small", "small.safetensors")
+def test_missing_module_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = capture_target(folder, "theirs:small", "small.safetensors")
     monkeypatch.delitem(sys.modules, "theirs")
     (folder / "theirs.py").unlink()
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
-    refused(recording.network, "the module 'theirs' cannot be imported")
+    with refused_by("AS324", "theirs"):
+        recording.network()
 
 
-def test_images_that_changed_or_are_gone_are_refused(folder: Path) -> None:
-    recording = captured(folder, "theirs:small", "small.safetensors")
+def test_changed_and_missing_images_are_refused(folder: Path) -> None:
+    recording = capture_target(folder, "theirs:small", "small.safetensors")
     Image.new("RGB", (16, 16)).save(folder / "images" / "test" / "dark" / "0.png")
-    refused(recording.images, "has other images now", "restore them")
+    with refused("AS643", names=(folder / "images", recording.folder)):
+        recording.images()
     shutil.rmtree(folder / "images")
-    refused(recording.images, "images does not exist")
+    with refused_by("AS204", folder / "images"):
+        recording.images()
 
 
-def test_what_was_made_from_python_says_so(tmp_path: Path) -> None:
+def test_recording_made_from_python_has_no_source(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build_model(attention="se", width=16, reduction=4)
     test = load_data(image_size=8).test[slice(0, 8)]
     recording = capture(model, test, tmp_path / "r", progress=False)
     for action in (recording.network, recording.images, recording.source):
-        refused(action, "does not tell where its network and images come from")
+        with refused("AS640", names=(recording.folder,)):
+            action()
 
 
 @pytest.mark.parametrize("value", [3, [], {}, {"network": {"weights": None}}, "x"])
-def test_a_manifest_with_another_source_still_opens(folder: Path, value: object) -> None:
-    recording = captured(folder, "theirs:small", "small.safetensors")
+def test_recording_with_an_invalid_source_opens_but_its_network_is_refused(
+    folder: Path, value: object
+) -> None:
+    recording = capture_target(folder, "theirs:small", "small.safetensors")
     file = recording.folder / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "source": value}))
     again = Recording(recording.folder)
     assert again.id == recording.id
-    refused(again.network)
+    with refused("AS641" if isinstance(value, dict) else "AS640", names=(recording.folder,)):
+        again.network()
 
 
 @pytest.fixture
@@ -200,7 +204,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
-def test_a_run_its_moved_copy_and_a_recording_outside(run: Path, tmp_path: Path) -> None:
+def test_network_reopens_from_a_run_and_its_moved_copy(run: Path, tmp_path: Path) -> None:
     inside = capture_run(run, progress=False)
     outside = capture_run(Path("run"), out=tmp_path / "outside", progress=False)
     settings = CaptureSettings(moments=True)
@@ -214,16 +218,18 @@ def test_a_run_its_moved_copy_and_a_recording_outside(run: Path, tmp_path: Path)
     assert all(torch.equal(value, expected[name]) for name, value in fresh.items())
     moved = Recording(tmp_path / "moved")
     np.testing.assert_allclose(logits_again(moved), moved.logits, rtol=1e-4, atol=1e-4)
-    refused(outside.network, "not there any more")
+    with refused_by("AS320", run):
+        outside.network()
     save_weights(
         build_model(attention="se", width=16, reduction=4, num_classes=2),
         tmp_path / "moved" / "model.safetensors",
     )
-    refused(moved.network, "have changed since they were recorded")
+    with refused_by("AS331", tmp_path / "moved"):
+        moved.network()
 
 
-def test_the_plan_does_not_know_the_source(run: Path, tmp_path: Path) -> None:
-    """So that what was begun goes on from a run that moved, and ids of recordings stay."""
+def test_plan_and_id_do_not_depend_on_the_source(run: Path, tmp_path: Path) -> None:
+    """A capture can then be resumed from a run that has moved, and ids stay the same."""
     first = capture_run(run, out=tmp_path / "a", progress=False)
     shutil.copytree(run, tmp_path / "copy" / "run")
     second = capture_run(tmp_path / "copy" / "run", out=tmp_path / "b", progress=False)
@@ -232,7 +238,7 @@ def test_the_plan_does_not_know_the_source(run: Path, tmp_path: Path) -> None:
     assert first.source() != second.source()
 
 
-def test_a_recording_of_0_1_opens_again_in_its_run(
+def test_recording_of_0_1_reopens_its_network_in_its_run_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = Path(__file__).parents[1] / "compatibility" / "v0.1.tar.xz"
@@ -244,13 +250,14 @@ def test_a_recording_of_0_1_opens_again_in_its_run(
     assert recording.images().paths == recording.rows["path"].tolist()
     assert isinstance(Run("run").moments().network(), nn.Module)
     shutil.copytree(recording.folder, "alone")
-    refused(Recording("alone").network, "does not tell where", "lies in no run")
+    with refused("AS640", names=("alone",)):
+        Recording("alone").network()
 
 
 def test_intervene_and_fold_take_a_recording(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recording = captured(folder, "theirs:small", "small.safetensors")
+    recording = capture_target(folder, "theirs:small", "small.safetensors")
     some = ["--images", "10", "--experiments", "replace", "--device", "cpu"]
     assert main(["intervene", "there", *some]) == 0
     assert (folder / "there-interventions" / "about.json").is_file()
@@ -273,16 +280,17 @@ def test_intervene_and_fold_take_a_recording(
     ]
     capsys.readouterr()
     shutil.rmtree("there")
-    captured(folder, "theirs:unseeded", "gated.safetensors", "--no-grad-cam")
+    capture_target(folder, "theirs:unseeded", "gated.safetensors", "--no-grad-cam")
     capsys.readouterr()
     assert main(["fold", "there", "--out", "none"]) == 2
     error = capsys.readouterr().err
-    assert "none of attnscope.build_model" in error
     assert error.count("\n") == 1
+    assert "build_model" in error
+    assert "AS850" not in ERRORS or error.endswith("[AS850]\n")
     assert not Path("none").exists()
 
 
-def test_a_run_given_by_its_recording_folds_as_the_run(run: Path) -> None:
+def test_fold_of_a_recording_in_a_run_equals_fold_of_the_run(run: Path) -> None:
     capture_run(run, progress=False)
     gates = ["--gates", "layer4.1.attention.channel", "--device", "cpu"]
     assert main(["fold", "run", "--out", "a", *gates]) == 0
@@ -292,15 +300,21 @@ def test_a_run_given_by_its_recording_folds_as_the_run(run: Path) -> None:
     assert open_captured(run).source().network.is_run
 
 
-def test_settings_that_contradict_are_refused() -> None:
-    for settings, message in (
-        ({"batch_size": 0}, "batch size is 0"),
-        ({"shard_images": 0}, "shard images is 0"),
-        ({"precision": "fp16"}, "precision 'fp16' is not known"),
-        ({"moments": True, "pooled_inputs": True}, "leave one of the two out"),
+def test_invalid_and_contradicting_settings_are_refused() -> None:
+    for settings, code, names in (
+        ({"batch_size": 0}, "AS671", ("batch_size", "0")),
+        ({"shard_images": 0}, "AS671", ("shard_images", "0")),
+        ({"attribution_images": -1}, "AS671", ("attribution_images", "-1")),
+        ({"precision": "fp16"}, "AS670", ("fp16",)),
+        ({"moments": True, "pooled_inputs": True}, "AS672", ()),
+        ({"moments": True, "attributions": ["occlusion"]}, "AS673", ()),
     ):
-        refused(lambda given=settings: CaptureSettings(**given), message)
-    refused(lambda: Normalization((0.0, 0.0, 0.0), (1.0, 0.0, 1.0)), "above 0")
+        with refused(code, names):
+            CaptureSettings(**settings)
+    with refused_by("AS223"):
+        Normalization((0.0, 0.0, 0.0), (1.0, 0.0, 1.0))
     network = NetworkSource("timm:resnet18")
-    refused(network.expect_weights, "random weights; give --weights")
-    refused(lambda: Source(network, DataSettings(), "all"), "split 'all' is not known")
+    with refused_by("AS329", "timm:resnet18"):
+        network.expect_weights()
+    with refused_by("AS536", "all"):
+        Source(network, DataSettings(), "all")

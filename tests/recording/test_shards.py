@@ -1,6 +1,6 @@
-"""A folder of shards is whole or hidden, is one capture's, and has one writer.
+"""An unfinished folder of shards is hidden, belongs to one capture, and has one writer.
 
-More than 400 lines, since all of it is about one state: the folder that is being written.
+More than 400 lines, because all tests are about one thing: the folder that is being written.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -15,12 +16,21 @@ from typing import Any
 
 import pytest
 
-from attnscope.errors import InputError
 from attnscope.files import locked
 from attnscope.recording import partial
 from attnscope.recording import writer as shards
 from attnscope.recording.recording import Recording, RecordingWriter
-from tests.recording.making import CLASSES, GATES, SIZES, flip, make_arrays, make_rows
+from tests.making import refused
+from tests.recording.making import (
+    CLASSES,
+    GATES,
+    SIZES,
+    flip,
+    found_problems,
+    make_arrays,
+    make_rows,
+    refused_by,
+)
 
 STARTS = (0, 3, 7)
 
@@ -50,8 +60,8 @@ def write(folder: Path, order: tuple[int, ...] = (0, 1, 2), **changed: Any) -> P
     return folder
 
 
-def half(folder: Path, order: tuple[int, ...] = (0, 1), **changed: Any) -> Path:
-    """A capture that failed after some shards; the hidden folder that it left."""
+def interrupted(folder: Path, order: tuple[int, ...] = (0, 1), **changed: Any) -> Path:
+    """Write some shards and fail; return the hidden folder that is left."""
 
     def fail() -> None:
         with writer(folder, **changed) as to:
@@ -64,8 +74,8 @@ def half(folder: Path, order: tuple[int, ...] = (0, 1), **changed: Any) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
-def go_on(folder: Path, **changed: Any) -> Path:
-    """As a capture does: what is not there yet is added."""
+def resume(folder: Path, **changed: Any) -> Path:
+    """Add the shards that are missing, as a capture does."""
     with writer(folder, **changed) as to:
         for index in range(3):
             if not to.has(index):
@@ -86,7 +96,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("order", [(2, 0, 1), (1, 2, 0), (2, 1, 0)])
-def test_whatever_comes_first_the_order_is_that_of_the_images(
+def test_order_of_images_does_not_depend_on_order_of_arrival(
     tmp_path: Path, order: tuple[int, ...]
 ) -> None:
     a, b = write(tmp_path / "a"), write(tmp_path / "b", order)
@@ -94,9 +104,9 @@ def test_whatever_comes_first_the_order_is_that_of_the_images(
     assert Recording(b).rows["path"].tolist() == make_rows(make_arrays())["path"].tolist()
 
 
-def test_it_goes_on_where_whole_shards_end(tmp_path: Path) -> None:
+def test_resume_keeps_complete_shards_and_removes_leftovers(tmp_path: Path) -> None:
     whole = write(tmp_path / "whole")
-    partial = half(tmp_path / "r")
+    partial = interrupted(tmp_path / "r")
     assert names(tmp_path) == [".r.partial", "whole"]
     (partial / "shards" / ".00002.0123abcd.partial").mkdir()
     (partial / "shards" / ".00002.0123abcd.partial" / "rows.parquet").touch()
@@ -110,35 +120,30 @@ def test_it_goes_on_where_whole_shards_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "differences"),
     [
-        ({"identity": {"weights": "cd" * 32, "batch_size": 4}}, "other weights"),
-        ({"identity": {"weights": "ab" * 32, "batch_size": 8}}, "batch size 4 instead of 8"),
-        (
-            {"identity": {"weights": "cd" * 32, "batch_size": 8}},
-            "batch size 4 instead of 8 and other weights",
-        ),
-        ({"identity": None}, "other batch size and other weights"),
-        ({"about": {"name": "toy", "precision": "bf16"}}, "precision fp32 instead of bf16"),
-        ({"classes": ["a", "b", "c"]}, "other classes"),
-        ({"grad_cam_layers": []}, "other grad cam layers"),
+        ({"identity": {"weights": "cd" * 32, "batch_size": 4}}, "(weights)"),
+        ({"identity": {"weights": "ab" * 32, "batch_size": 8}}, "(batch size 4, now 8)"),
+        ({"identity": {"weights": "cd" * 32, "batch_size": 8}}, "(batch size 4, now 8; weights)"),
+        ({"identity": None}, "(batch size; weights)"),
+        ({"about": {"name": "toy", "precision": "bf16"}}, "(precision fp32, now bf16)"),
+        ({"classes": ["a", "b", "c"]}, "(classes)"),
+        ({"grad_cam_layers": []}, "(grad cam layers)"),
     ],
 )
-def test_another_plan_is_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
-    partial = half(tmp_path / "r")
+def test_resume_with_other_settings_is_refused(
+    tmp_path: Path, changed: dict[str, Any], differences: str
+) -> None:
+    partial = interrupted(tmp_path / "r")
     before = contents(partial)
-    with pytest.raises(InputError) as caught, writer(tmp_path / "r", **changed):
+    with refused("AS653", names=(partial, differences)), writer(tmp_path / "r", **changed):
         pass
-    assert str(caught.value) == (
-        f"{partial} was begun with {said}; capture as it was begun, or remove that folder to begin "
-        "anew"
-    )
     assert contents(partial) == before
     assert contents(write(tmp_path / "r")) == contents(write(tmp_path / "whole"))
 
 
-def test_what_has_no_whole_shard_stands_in_nobodys_way(tmp_path: Path) -> None:
-    """Left by a kill before the first shard."""
+def test_unfinished_folder_without_a_shard_is_replaced(tmp_path: Path) -> None:
+    """A capture that was killed before its first shard leaves such a folder."""
     left = tmp_path / ".r.partial" / "shards" / ".00000.0123abcd.partial"
     left.mkdir(parents=True)
     (tmp_path / ".r.partial" / "plan.json").write_text("{}")
@@ -148,36 +153,33 @@ def test_what_has_no_whole_shard_stands_in_nobodys_way(tmp_path: Path) -> None:
     assert Recording(tmp_path / "r").verify() == []
 
 
-def test_two_at_once(tmp_path: Path) -> None:
+def test_second_capture_of_the_same_folder_is_refused(tmp_path: Path) -> None:
     with writer(tmp_path / "r") as to:
-        for index in range(3):  # before the first shard is whole as well as later
-            with pytest.raises(InputError) as caught, writer(tmp_path / "r"):
+        for index in range(3):  # before the first shard is complete, and later
+            with refused("AS651", names=(tmp_path / "r",)), writer(tmp_path / "r"):
                 pass
-            assert str(caught.value) == (
-                f"another capture is writing {tmp_path / 'r'}; wait for it, or take another folder"
-            )
             add(to, index)
     assert contents(tmp_path / "r") == contents(write(tmp_path / "whole"))
 
 
-def test_a_lock_is_of_one(tmp_path: Path) -> None:
+def test_lock_has_one_holder(tmp_path: Path) -> None:
     file = tmp_path / "lock"
-    file.touch()  # what a killed process leaves locks nothing
+    file.touch()  # a file left by a killed process is not a lock
     with locked(file):
         with pytest.raises(BlockingIOError), locked(file):
             pass
         assert file.exists()
     assert names(tmp_path) == []
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be locked"), locked(tmp_path / "file" / "lock"):
+    with refused_by("AS115", tmp_path / "file" / "lock"), locked(tmp_path / "file" / "lock"):
         pass
 
 
 @pytest.mark.parametrize("another", [False, True])
-def test_a_lock_that_was_removed_meanwhile_is_taken_anew(
+def test_lock_that_is_removed_while_it_is_taken_is_taken_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another: bool
 ) -> None:
-    """Its holder ended between our opening the file and our locking it, or another one began."""
+    """Its holder ends, or another one starts, after the file is opened and before it is locked."""
     import fcntl
 
     file, real, calls = tmp_path / "lock", fcntl.flock, []
@@ -197,65 +199,55 @@ def test_a_lock_that_was_removed_meanwhile_is_taken_anew(
 
 
 @pytest.mark.parametrize("place", ["00000", "00002", "00003", "notes"])
-def test_a_shard_of_another_recording_is_not_joined(tmp_path: Path, place: str) -> None:
-    """Whether it is looked at before the work, or first where all are joined."""
+def test_shard_of_another_recording_is_refused(tmp_path: Path, place: str) -> None:
+    """Before the work, or at the latest when all shards are listed in the manifest."""
     other = write(tmp_path / "other", about={"name": "other"})
-    partial = half(tmp_path / "r")
+    partial = interrupted(tmp_path / "r")
     shutil.rmtree(partial / "shards" / place, ignore_errors=True)
     shutil.copytree(other / "shards" / "00000", partial / "shards" / place)
-    with pytest.raises(InputError) as caught:
-        go_on(tmp_path / "r")
-    what = f"{partial / 'shards' / place} is a shard of another recording"
-    assert str(caught.value) == (
-        f"{what}; remove {partial / 'shards' / place} and start the same command again"
-    )
+    with refused("AS656", names=(partial / "shards" / place,)):
+        resume(tmp_path / "r")
     shutil.rmtree(partial / "shards" / place)
-    assert contents(go_on(tmp_path / "r")) == contents(write(tmp_path / "whole"))
+    assert contents(resume(tmp_path / "r")) == contents(write(tmp_path / "whole"))
 
 
-def test_a_shard_in_anothers_place_is_refused(tmp_path: Path) -> None:
-    partial = half(tmp_path / "r")
+def test_shard_with_the_name_of_another_is_refused(tmp_path: Path) -> None:
+    partial = interrupted(tmp_path / "r")
     (partial / "shards/00001").rename(partial / "shards/00002")
-    with pytest.raises(InputError, match="00002 is a shard of another recording"):
-        go_on(tmp_path / "r")
+    with refused("AS656", names=(partial / "shards/00002",)):
+        resume(tmp_path / "r")
 
 
 @pytest.mark.parametrize("file", ["arrays.safetensors", "rows.parquet"])
-def test_a_flipped_byte_is_found_before_going_on(tmp_path: Path, file: str) -> None:
-    partial = half(tmp_path / "r")
+def test_flipped_byte_is_found_on_resume(tmp_path: Path, file: str) -> None:
+    partial = interrupted(tmp_path / "r")
     flip(partial / "shards/00001" / file, -3)
-    with pytest.raises(InputError) as caught:
-        go_on(tmp_path / "r")
     shard = partial / "shards/00001"
-    assert str(caught.value) == (
-        f"{shard / file} has changed since it was written (SHA-256); remove {shard} and start the "
-        "same command again"
-    )
+    with refused("AS654", names=(shard / file, f"remove {shard} ")):
+        resume(tmp_path / "r")
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"of": 1}', '{"of": "x", "index": 1}'])
-def test_a_shard_that_says_nothing_of_itself_is_refused(
-    tmp_path: Path, content: str | None
-) -> None:
-    file = half(tmp_path / "r") / "shards/00001/shard.json"
+def test_shard_without_valid_description_is_refused(tmp_path: Path, content: str | None) -> None:
+    file = interrupted(tmp_path / "r") / "shards/00001/shard.json"
     file.unlink() if content is None else file.write_text(content)
-    with pytest.raises(InputError, match="00001 is no shard of a recording; remove"):
-        go_on(tmp_path / "r")
+    with refused("AS655", names=(file.parent,)):
+        resume(tmp_path / "r")
 
 
-def test_a_gap_is_no_recording(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"shards/00001 is missing; start the same command"):
+def test_missing_shard_or_plan_is_refused(tmp_path: Path) -> None:
+    with refused("AS657", names=("shards/00001",)):
         write(tmp_path / "r", (0, 2))
     (tmp_path / ".r.partial/plan.json").unlink()
-    with pytest.raises(InputError, match="holds shards without a plan"):
-        go_on(tmp_path / "r")
+    with refused("AS652", names=(tmp_path / ".r.partial", "plan.json")):
+        resume(tmp_path / "r")
 
 
-# --- several processes, as threads ----------------------------------------------------------------
+# --- several processes, run as threads ----------------------------------------------------------------
 
 
-def test_three_processes_fill_one_folder(tmp_path: Path) -> None:
-    """They are started in any order, and meet in the folder."""
+def test_three_processes_write_one_folder(tmp_path: Path) -> None:
+    """They start in any order, and share the folder."""
     failed: list[BaseException] = []
 
     def work(rank: int) -> None:
@@ -263,7 +255,9 @@ def test_three_processes_fill_one_folder(tmp_path: Path) -> None:
             with writer(tmp_path / "r", rank=rank, processes=3) as to:
                 add(to, 2 - rank)
                 to.wait_for(3)
-            assert (tmp_path / "r" / "manifest.json").is_file(), "each returns when all is there"
+            assert (tmp_path / "r" / "manifest.json").is_file(), (
+                "each process returns when the recording is complete"
+            )
         except BaseException as error:
             failed.append(error)
 
@@ -277,11 +271,11 @@ def test_three_processes_fill_one_folder(tmp_path: Path) -> None:
     assert names(tmp_path) == ["r", "whole"]
 
 
-def test_a_process_of_several_that_fails_takes_no_room(
+def test_failed_process_removes_its_own_unfinished_shard_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half a shard would fill the disk of the others; their own half shards are not touched."""
-    half(tmp_path / "r")
+    """It frees the disk for the others, whose unfinished shards it leaves alone."""
+    interrupted(tmp_path / "r")
     other = tmp_path / ".r.partial" / "shards" / ".00001.0123abcd.partial"
     other.mkdir()
     write_bytes = shards.write_bytes
@@ -297,23 +291,23 @@ def test_a_process_of_several_that_fails_takes_no_room(
         with writer(tmp_path / "r", processes=2) as to:
             add(to, 2)
 
-    with pytest.raises(OSError, match="2 whole shards stay in"):
+    with pytest.raises(OSError, match="2 complete shards are kept in"):
         fill()
     assert names(other.parent) == [other.name, "00000", "00001"]
 
 
-def test_a_process_that_comes_when_all_is_done_has_nothing_to_do(tmp_path: Path) -> None:
+def test_process_that_starts_after_the_end_has_nothing_to_do(tmp_path: Path) -> None:
     write(tmp_path / "r")
     with writer(tmp_path / "r", rank=1, processes=2) as to:
         assert to.has(2)
-    with pytest.raises(InputError, match="was begun with other classes"):
+    with refused("AS653", names=(tmp_path / "r", "(classes)")):
         with writer(tmp_path / "r", rank=1, processes=2, classes=["a", "b", "c"]):
             pass
 
 
-def test_another_process_refuses_another_plan(tmp_path: Path) -> None:
-    partial = half(tmp_path / "r")
-    with pytest.raises(InputError, match="batch size 4 instead of 8"):
+def test_other_processes_refuse_other_settings(tmp_path: Path) -> None:
+    partial = interrupted(tmp_path / "r")
+    with refused("AS653", names=(partial, "batch size 4, now 8")):
         with writer(
             tmp_path / "r", identity={"weights": "ab" * 32, "batch_size": 8}, rank=1, processes=2
         ):
@@ -321,10 +315,10 @@ def test_another_process_refuses_another_plan(tmp_path: Path) -> None:
     assert names(partial / "shards") == ["00000", "00001"]
 
 
-def test_a_process_says_what_it_waits_for(
+def test_waiting_process_reports_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(partial, "_SPEAK", 0.0)
+    monkeypatch.setattr(partial, "_REPORT_SECONDS", 0.0)
     polls = []
 
     def sleep(seconds: float) -> None:
@@ -339,68 +333,73 @@ def test_a_process_says_what_it_waits_for(
             add(to, 0)
             to.wait_for(3)
 
-    with pytest.raises(KeyboardInterrupt, match="1 whole shard stays"):
+    with pytest.raises(KeyboardInterrupt, match=re.escape(str(tmp_path / ".r.partial"))):
         wait()
-    line = "attnscope: waiting for 2 of 3 shards of other processes, first 00001"
-    assert set(capsys.readouterr().err.splitlines()) == {line}
+    (line,) = set(capsys.readouterr().err.splitlines())
+    assert "2 of 3 shards" in line
+    assert "00001" in line
     polls.clear()
     with pytest.raises(KeyboardInterrupt):
         with writer(tmp_path / "s", rank=1, processes=2):
             pass
-    assert "waiting for the first process" in capsys.readouterr().err
+    assert "main process" in capsys.readouterr().err
     assert names(tmp_path) == [".r.partial"]
 
 
 # --- verify ---------------------------------------------------------------------------------------
 
 
-def test_verify_finds_what_is_no_part_of_it(tmp_path: Path) -> None:
+def test_verify_finds_additional_and_exchanged_shards(tmp_path: Path) -> None:
     folder, other = write(tmp_path / "r"), write(tmp_path / "other", about={"name": "other"})
     assert Recording(folder).verify() == []
     extra = folder / "shards" / "00003"
     shutil.copytree(other / "shards/00000", extra)
-    assert Recording(folder).verify() == [f"{extra} is no shard of this recording"]
+    found_problems(Recording(folder).verify(), ("AS683", extra))
     shutil.rmtree(extra)
     shutil.rmtree(folder / "shards/00001")
     shutil.copytree(other / "shards/00001", folder / "shards/00001")
-    (line,) = Recording(folder).verify()
-    assert line == f"{folder / 'shards/00001'} is a shard of another recording"
+    found_problems(Recording(folder).verify(), ("AS684", folder / "shards/00001"))
 
 
-def test_verify_finds_a_plan_that_was_changed(tmp_path: Path) -> None:
+def test_verify_finds_a_changed_or_missing_plan(tmp_path: Path) -> None:
     folder = write(tmp_path / "r")
     plan = folder / "plan.json"
     plan.write_text(plan.read_text().replace("ab", "cd"))
-    assert Recording(folder).verify() == [f"{plan} has changed since it was written (SHA-256)"]
+    found_problems(Recording(folder).verify(), ("AS681", plan))
     plan.unlink()
-    assert Recording(folder).verify() == [f"{plan} is missing (No such file or directory)"]
+    found_problems(Recording(folder).verify(), ("AS682", plan))
 
 
-def test_verify_holds_the_manifest_to_the_plan(tmp_path: Path) -> None:
-    """The plan's hash is kept, but the manifest is what is read."""
+def test_verify_finds_where_manifest_and_plan_differ(tmp_path: Path) -> None:
+    """The hash of the plan is known, but the manifest is what is read."""
     folder = write(tmp_path / "r")
-    (folder / "shards" / ".DS_Store").write_bytes(b"what systems leave behind")
+    (folder / "shards" / ".DS_Store").write_bytes(b"left by an operating system")
     assert Recording(folder).verify() == []
     file = folder / "manifest.json"
     manifest = json.loads(file.read_text())
     for key, value in (("classes", manifest["classes"][::-1]), ("about", {"name": "other"})):
         file.write_text(json.dumps({**manifest, key: value}))
-        assert Recording(folder).verify() == [f"{file} has other {key} than were captured"]
+        found_problems(Recording(folder).verify(), ("AS685", file, f"'{key}'"))
 
 
-def test_shards_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_shards_are_sorted_by_number(tmp_path: Path) -> None:
     to = writer(tmp_path / "r")
     with to:
         for name in ("100000", "00002", "10001", "99999"):
             (to._partial.shards / name).mkdir(parents=True)
-        assert [path.name for path in to._partial.whole()] == ["00002", "10001", "99999", "100000"]
-        for path in to._partial.whole():
+        assert [path.name for path in to._partial.complete_shards()] == [
+            "00002",
+            "10001",
+            "99999",
+            "100000",
+        ]
+        for path in to._partial.complete_shards():
             path.rmdir()
         add(to, 0)
 
 
-def test_a_recording_from_before_is_opened_and_verified(tmp_path: Path) -> None:
-    """It has no kind, no identity and no plan."""
+def test_recording_without_kind_id_and_plan_opens_and_verifies(tmp_path: Path) -> None:
+    """Early versions wrote none of them."""
     folder = write(tmp_path / "r")
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["id"], manifest["kind"]
@@ -412,8 +411,8 @@ def test_a_recording_from_before_is_opened_and_verified(tmp_path: Path) -> None:
     assert len(Recording(folder)) == 8
 
 
-def test_the_hidden_folder_lies_beside(tmp_path: Path) -> None:
-    """So that the last rename stays on one file system."""
+def test_hidden_folder_lies_beside_the_final_folder(tmp_path: Path) -> None:
+    """The last rename then stays on one file system."""
     seen = []
     with writer(tmp_path / "runs" / "a" / "r") as to:
         add(to, 0)

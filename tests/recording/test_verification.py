@@ -1,4 +1,4 @@
-"""Verification finds what is damaged."""
+"""Verification finds damaged files and values."""
 
 from __future__ import annotations
 
@@ -10,70 +10,78 @@ import pytest
 from safetensors.numpy import save_file
 
 from attnscope.recording.recording import Recording
-from tests.recording.making import flip, make_arrays, make_rows, write
+from tests.recording.making import flip, found_problems, make_arrays, make_rows, write
+
+FIRST_ARRAYS = "shards/00000/arrays.safetensors"
 
 
 def test_verify_finds_a_flipped_byte(folder: Path) -> None:
     file = folder / "shards/00001/arrays.safetensors"
     for at in (-1, file.stat().st_size // 2):
         flip(file, at)
-        (line,) = Recording(folder).verify()
-        assert line == f"{file} has changed since it was written (SHA-256)"
+        found_problems(Recording(folder).verify(), ("AS681", file))
         flip(file, at)
     assert Recording(folder).verify() == []
     recording = Recording(folder)
     flip(folder / "shards/00002/rows.parquet", 8)
-    assert ["00002/rows.parquet has changed" in line for line in recording.verify()] == [True]
+    found_problems(recording.verify(), ("AS681", folder / "shards/00002/rows.parquet"))
 
 
-def test_verify_finds_what_is_truncated_or_missing(folder: Path) -> None:
+def test_verify_finds_truncated_and_missing_files(folder: Path) -> None:
     recording = Recording(folder)
     cut, gone = (folder / f"shards/0000{i}/arrays.safetensors" for i in (0, 2))
     cut.write_bytes(cut.read_bytes()[:-10])
     gone.unlink()
-    first, second = recording.verify()
-    assert first == f"{cut} has changed since it was written (SHA-256)"
-    assert second == f"{gone} is missing (No such file or directory)"
+    found_problems(recording.verify(), ("AS681", cut), ("AS682", gone))
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "line"),
+    ("key", "value", "bounds"),
     [
-        ("gate/layer1.attention.channel", 1.5, "2 values not finite or not in 0.0 to 1.0"),
-        ("gate/layer1.attention.channel", -0.1, "2 values not finite or not in 0.0 to 1.0"),
-        ("gate/layer1.attention.spatial", 2.1, "2 values not finite or not in 0.0 to 2.0"),
-        ("gate/layer1.attention.spatial", np.nan, "2 values not finite or not in 0.0 to 2.0"),
-        ("logits", np.inf, "2 values not finite or not in -inf to inf"),
-        ("grad_cam/layer1/true", np.nan, "2 values not finite or not in -inf to inf"),
+        ("gate/layer1.attention.channel", 1.5, "0.0 to 1.0"),
+        ("gate/layer1.attention.channel", -0.1, "0.0 to 1.0"),
+        ("gate/layer1.attention.spatial", 2.1, "0.0 to 2.0"),
+        ("gate/layer1.attention.spatial", np.nan, "0.0 to 2.0"),
+        ("logits", np.inf, "-inf to inf"),
+        ("grad_cam/layer1/true", np.nan, "-inf to inf"),
     ],
 )
 def test_verify_counts_values_out_of_bounds(
-    tmp_path: Path, key: str, value: float, line: str
+    tmp_path: Path, key: str, value: float, bounds: str
 ) -> None:
     arrays = make_arrays()
     arrays[key].reshape(-1)[[0, 3]] = value
-    assert Recording(write(tmp_path / "r", arrays)).verify() == [f"{key}: {line}"]
+    found = Recording(write(tmp_path / "r", arrays)).verify()
+    found_problems(found, ("AS687", f"{key} has 2 values", bounds))
 
 
-def test_the_bounds_themselves_are_inside(tmp_path: Path) -> None:
+def test_verify_accepts_values_at_the_bounds(tmp_path: Path) -> None:
     arrays = make_arrays()
     arrays["gate/layer1.attention.channel"][0, :2] = 0, 1
-    # As far as single precision rounds, which bounds, computed in double precision, do not.
+    # Gates are rounded to single precision; their bounds are computed in double precision.
     arrays["gate/layer1.attention.channel"][1, 0] = np.nextafter(np.float32(1), np.float32(2))
     assert Recording(write(tmp_path / "r", arrays)).verify() == []
 
 
 @pytest.mark.parametrize("column", ["label", "prediction"])
-def test_verify_finds_a_class_that_is_none(tmp_path: Path, column: str) -> None:
+def test_verify_finds_values_that_are_not_classes(tmp_path: Path, column: str) -> None:
     arrays = make_arrays()
     rows = make_rows(arrays)
     rows.loc[[0, 7], column] = -1, 3
     found = Recording(write(tmp_path / "r", arrays, rows)).verify()
-    assert found == [f"2 values of the column {column} are no class"]
+    found_problems(found, ("AS686", f"{column} has 2 "))
+
+
+def test_verify_finds_different_shapes_in_two_shards(folder: Path) -> None:
+    arrays = {key: value[:3] for key, value in make_arrays().items()}
+    arrays["images"] = arrays["images"][:, :4]
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / FIRST_ARRAYS)
+    rehash(folder)
+    found_problems(Recording(folder).verify(), ("AS688", "images"))
 
 
 def rehash(folder: Path) -> None:
-    """Makes the manifest agree with the files: what is left to find is what they hold."""
+    """Update the hashes in the manifest, so that only the values are wrong."""
     import hashlib
 
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -84,10 +92,10 @@ def rehash(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_verify_finds_an_array_that_is_not_there_or_too_short(folder: Path) -> None:
+def test_verify_finds_missing_and_short_arrays(folder: Path) -> None:
     arrays = {key: value[:3] for key, value in make_arrays().items() if key != "images"}
     arrays["logits"] = arrays["logits"][:2]
     save_file(arrays, folder / "shards/00000/arrays.safetensors")
     rehash(folder)
     found = Recording(folder).verify()
-    assert [line.split(":")[0] for line in found] == ["logits", "images"]
+    found_problems(found, ("AS689", "logits has 2 rows", 3), ("AS606", "images"))

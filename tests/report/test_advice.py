@@ -1,4 +1,4 @@
-"""Commands that are advised."""
+"""Commands that create what is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from attnscope.report.advice import intervene_command
 Make = Callable[..., Recording]
 
 
-def test_the_command_for_interventions_names_the_part(make_recording: Make, tmp_path: Path) -> None:
+def test_the_command_for_interventions_names_the_split(
+    make_recording: Make, tmp_path: Path
+) -> None:
     recording = make_recording(count=30)
     for folder, command in (
         ("my run/recordings/test", f"attnscope intervene '{tmp_path}/my run'"),

@@ -13,11 +13,13 @@ import pytest
 from markupsafe import escape
 
 from attnscope import statistics
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.plots import plots_for, plots_of
-from attnscope.plots.subjects import Pair
+from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
 from attnscope.report import files, page, write_report
+from attnscope.statistics.comparison import expect_same_images
+from tests.making import refused
 from tests.plots.reading import IN_A_RUN_ONLY, add_run_files, draw_plot, only
 
 Make = Callable[..., Recording]
@@ -48,7 +50,7 @@ class Page(HTMLParser):
                 self.alts.append(value or "")
 
 
-def test_report_is_one_file_that_asks_for_nothing(make_recording: Make, tmp_path: Path) -> None:
+def test_report_is_one_file_that_loads_nothing_else(make_recording: Make, tmp_path: Path) -> None:
     a, b = make_recording("se", spatial=False), make_recording("cbam", seed=1)
     add_run_files(a)
     out = write_report([a.folder, b.folder], tmp_path / "deep" / "report.html")
@@ -58,12 +60,12 @@ def test_report_is_one_file_that_asks_for_nothing(make_recording: Make, tmp_path
     assert "url(" not in text
     assert "@import" not in text
     assert not {"script", "iframe", "object", "embed", "link"} & set(page.tags)
-    pictures = 2 * len(plots_for(a)) - len(IN_A_RUN_ONLY) + len(plots_of(Pair))
+    pictures = 2 * len(plots_for(a)) - len(IN_A_RUN_ONLY) + len(plots_of(Comparison))
     assert page.tags.count("img") == pictures == len([alt for alt in page.alts if alt])
-    for plot in plots_of(Pair):
+    for plot in plots_of(Comparison):
         assert str(escape(draw_plot(plot.name, a, b).caption)) in text
     assert "made by the test" in text  # the source
-    assert "Left out: training_curves" in text
+    assert "training_curves: " in text
     assert [p.name for p in out.parent.iterdir()] == ["report.html"]
 
 
@@ -93,12 +95,12 @@ def test_report_of_one_run_compares_nothing(
     text = write_report([recording.folder], tmp_path / "one.html").read_text()
     right = int((recording.labels == recording.predictions).sum())
     assert f"{right} of 60" in text
-    assert "class by class" not in text
+    assert "comparison-1" not in text
     recall = statistics.class_metrics(recording)["recall"][0]
-    assert f"<td>{100 * recall:.1f} %</td>" in text
+    assert f"<td>{100 * recall:.1f}%</td>" in text
 
 
-def test_report_of_runs_that_cannot_be_compared_says_so(
+def test_report_says_why_two_recordings_cannot_be_compared(
     make_recording: Make,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -108,15 +110,19 @@ def test_report_of_runs_that_cannot_be_compared_says_so(
     a = make_recording("a", count=30, spatial=False)
     b = make_recording("b", count=33, spatial=False)
     text = write_report([a.folder, b.folder], tmp_path / "r.html").read_text()
-    assert "cannot be compared" in text
-    assert "30 against 33" in text
-    assert any("no comparison of a and b" in line for line in caplog.messages)
+    with pytest.raises(InputError) as caught:
+        expect_same_images(a, b)
+    assert str(escape(first_line(caught.value))) in text
+    (record,) = (record for record in caplog.records if record.args[:2] == ("a", "b"))
+    assert record.args[2].code == caught.value.code
 
 
-def test_report_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="at least one run"):
+def test_report_without_a_run_is_refused(tmp_path: Path) -> None:
+    with refused("AS914"):
         write_report([], tmp_path / "r.html")
-    with pytest.raises(InputError, match="holds no recording"):
+    with pytest.raises(InputError) as no_recording:
+        Recording(tmp_path)
+    with refused(no_recording.value.code, names=(tmp_path,)):
         write_report([tmp_path], tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
 

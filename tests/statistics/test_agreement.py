@@ -1,4 +1,4 @@
-"""How alike two maps are: grids against pooling by definition, and ties by hand."""
+"""Agreement of maps: pooling against its definition, and ties by hand."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ def test_to_grid_is_adaptive_average_pooling(grid):
         assert small == pytest.approx(pooled(image, *grid))
 
 
-def test_a_constant_map_stays_constant_to_the_last_bit():
+def test_to_grid_keeps_a_constant_map_exactly_constant():
     constants = np.random.default_rng(0).random((500, 1, 1)).astype(np.float32)
     small = to_grid(np.tile(constants, (1, 7, 11)), (3, 4))
     assert (small == constants).all()
 
 
-def test_pixels_that_tie_share_the_last_places():
-    # Of ten pixels two are on top. In b one is, and the nine others share the second place.
+def test_top_overlap_shares_the_last_places_between_tied_pixels():
+    # The top fifth of ten pixels has two places. In b nine pixels share the second place.
     a = np.array([[9, 8, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32)
     b = np.array([[9, 0, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32)
     assert top_overlap(a, a) == top_overlap(b, b) == 1
     shared = 1 + 1 / 9
     assert top_overlap(a, b) == pytest.approx(shared / (4 - shared))
-    # No corner is preferred.
+    # The order of the pixels does not matter.
     assert top_overlap(a[:, ::-1], b[:, ::-1]) == pytest.approx(top_overlap(a, b))
 
 
 @pytest.mark.parametrize(("pixels", "top"), [(2, 1), (4, 1), (16, 3), (49, 10), (64, 13)])
-def test_the_top_is_a_fifth_rounded_and_one_at_least(pixels, top):
-    # The top of the one is the bottom of the other, but for the pixel that is on top of both.
+def test_top_overlap_uses_a_fifth_of_the_pixels_and_at_least_one(pixels, top):
+    # The top of a is the bottom of b, except for one pixel that is at the top of both.
     a = np.arange(pixels, dtype=np.float32)[None]
     b = -a
     b[0, -1] = 1
     assert top_overlap(a, b) == pytest.approx(1 / (2 * top - 1))
 
 
-def test_cells_equally_far_from_the_middle_tie():
+def test_center_map_ties_cells_at_equal_distance():
     square = center_map((10, 10))
     assert square[5, 8] == square[7, 7] == square[2, 2]  # 1 + 49 = 25 + 25
     assert (square == square[::-1]).all()

@@ -1,4 +1,4 @@
-"""Two networks side by side, against SciPy, loops, values by hand and planted differences."""
+"""Comparisons of two networks, against SciPy, loops, values by hand and planted differences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from attnscope.errors import InputError
 from attnscope.statistics import (
     compare_accuracy,
     compare_class_order,
@@ -17,6 +16,7 @@ from attnscope.statistics import (
     compare_profiles,
 )
 from attnscope.statistics.inference import holm
+from tests.making import refused
 
 GATES = ["layer1.attention.channel", "layer2.attention.channel"]
 TEN = list("abcdefghij")
@@ -54,7 +54,7 @@ def test_compare_accuracy_by_hand(write_recording):
     assert frame["only_a"].tolist() == [6, 5, 1, 0]
     assert frame["only_b"].tolist() == [0, 0, 0, 0]
     assert frame["p"].tolist() == pytest.approx([2 / 2**6, 2 / 2**5, 1, 1])
-    # Holm: the smallest of three times 3; the others are 1 as it is.
+    # Holm: three times the smallest p of three; the others are 1 already.
     assert frame["p_holm"].tolist() == pytest.approx([2 / 2**6, 6 / 2**5, 1, 1])
     assert frame["difference"].tolist() == pytest.approx([-6 / 12, -5 / 6, -1 / 5, 0])
 
@@ -70,20 +70,20 @@ def test_compare_accuracy_finds_a_planted_difference_and_its_side(make_recording
     assert (compare_accuracy(good, twin)["p_holm"] > 0.05).all()
 
 
-def test_a_network_does_not_differ_from_itself(make_recording):
+def test_compare_accuracy_of_a_network_with_itself_has_p_1(make_recording):
     frame = compare_accuracy(make_recording("a"), make_recording("b"))
     assert (frame[["p", "p_holm"]] == 1).all(axis=None)
     assert (frame[["difference", "only_a", "only_b"]] == 0).all(axis=None)
 
 
-def test_a_class_without_images_is_no_test(write_recording):
+def test_compare_accuracy_does_not_count_an_empty_class_as_a_test(write_recording):
     labels = [0] * 6 + [1] * 6
     a = write_recording("a", labels=labels)
     b = write_recording("b", labels=labels, predictions=[1] * 6 + [1] * 6)
     frame = compare_accuracy(a, b).set_index("class")
     assert frame.loc["owl", "count"] == 0
     assert frame.loc["owl", ["accuracy_a", "accuracy_b", "difference", "p", "p_holm"]].isna().all()
-    assert frame.loc["cat", "p_holm"] == pytest.approx(2 * 2 / 2**6)  # of two tests, not three
+    assert frame.loc["cat", "p_holm"] == pytest.approx(2 * 2 / 2**6)  # two tests, not three
 
 
 def test_compare_profiles_equals_a_loop(pair):
@@ -104,32 +104,32 @@ def test_compare_profiles_shows_a_planted_effect(make_recording):
     a = make_recording("a", count=600, effect=0.6, seed=1)
     b = make_recording("b", count=600, effect=0, seed=2)
     frame = compare_profiles(a, b).set_index(["gate", "class"])
-    # Channel 0 of eight lies 0.2 below, at and above its middle: sqrt(0.2² / 8).
+    # Channel 0 of 8 differs from its mean by -0.2, 0 and 0.2: the distance is sqrt(0.2² / 8).
     planted = frame.loc[GATES[0], "distance_a"]
     assert planted.tolist() == pytest.approx([0.2 / 8**0.5, 0, 0.2 / 8**0.5], abs=0.007)
     assert frame.loc[GATES[0], "distance_b"].max() < 0.007
     assert frame.loc[GATES[1]].max(axis=None) < 0.007
 
 
-def test_each_class_counts_once_and_empty_ones_not(write_recording):
+def test_compare_profiles_weights_classes_equally_and_skips_empty_ones(write_recording):
     labels = [0, 0, 0, 1]
     a = write_recording("a", labels=labels, gates={"g": [[0.2], [0.2], [0.2], [0.6]]})
     b = write_recording("b", labels=labels, gates={"g": [[0.1, 0.5]] * 3 + [[0.3, 0.9]]})
     frame = compare_profiles(a, b)
     assert frame["distance_a"].tolist() == pytest.approx([0.2, 0.2, np.nan], nan_ok=True)
-    # Two channels against one: distances are a network's own.
+    # Two channels against one: each distance is over the channels of its own network.
     half = np.sqrt((0.1**2 + 0.2**2) / 2)
     assert frame["distance_b"].tolist() == pytest.approx([half, half, np.nan], nan_ok=True)
 
 
-def test_no_common_channel_gate_is_said(write_recording):
+def test_networks_without_a_shared_channel_gate_are_refused(write_recording):
     a = write_recording("a", labels=[0, 1], gates={"g": [[0.1], [0.2]]})
     b = write_recording("b", labels=[0, 1], gates={"h": [[0.1], [0.2]]})
-    # A gate of the same name but of another kind is no common one.
+    # A gate of the same name but another kind is not shared.
     c = write_recording("c", labels=[0, 1], gates={"g": [[[0.1]], [[0.2]]]})
     for other in (b, c):
         for function in (compare_profiles, compare_class_order):
-            with pytest.raises(InputError, match="no channel gate of the same name"):
+            with refused("AS725", names=(a.folder, other.folder)):
                 function(a, other)
 
 
@@ -144,7 +144,7 @@ def test_class_order_equals_scipy(make_recording):
         assert row["spearman"] == pytest.approx(expected.statistic)
         ranks = [stats.rankdata(of_gate[f"distance_{end}"]) for end in "ab"]
         orders = rng.permuted(np.tile(ranks[1], (20_000, 1)), axis=1)
-        drawn = (orders - 5.5) @ (ranks[0] - 5.5) / 82.5  # the rho of ten ranks without ties
+        drawn = (orders - 5.5) @ (ranks[0] - 5.5) / 82.5  # rho of ten ranks without ties
         beyond = [(sign * (drawn - expected.statistic) >= -1e-9).mean() for sign in (1, -1)]
         assert row["p"] == pytest.approx(min(1, 2 * min(beyond)), abs=0.03)
     pd.testing.assert_frame_equal(frame, compare_class_order(a, b))
@@ -173,7 +173,7 @@ def recordings_of_profiles(write_recording, first, second):
 @pytest.mark.parametrize(
     "second", [[0.0, 0.1, 0.3, 0.9], [0.9, 0.3, 0.1, 0.2], [0.2, 0.2, 0.3, 0.9]]
 )
-def test_with_few_classes_p_counts_all_orders(write_recording, second):
+def test_class_order_enumerates_all_orders_of_few_classes(write_recording, second):
     a, b = recordings_of_profiles(write_recording, [0.0, 0.1, 0.4, 0.9], second)
     distances = compare_profiles(a, b)
     x, y = distances["distance_a"], distances["distance_b"]
@@ -186,14 +186,14 @@ def test_with_few_classes_p_counts_all_orders(write_recording, second):
     assert row["p"] == pytest.approx(min(1, 2 * min(above, below)))
 
 
-def test_the_same_order_of_three_classes_proves_nothing(make_recording):
+def test_class_order_of_three_classes_is_never_significant(make_recording):
     frame = compare_class_order(make_recording("a"), make_recording("b"))
     assert frame["spearman"].tolist() == pytest.approx([1, 1])
     assert frame["p"].tolist() == pytest.approx([1 / 3, 1 / 3])
 
 
 @pytest.mark.parametrize("first", [[0.1, 0.7], [0.5, 0.5, 0.5]])
-def test_no_order_of_two_classes_or_of_equal_ones(write_recording, first):
+def test_class_order_is_nan_for_two_classes_or_equal_distances(write_recording, first):
     a, b = recordings_of_profiles(write_recording, first, np.linspace(0, 1, len(first)) ** 2)
     frame = compare_class_order(a, b)
     assert frame["gate"].tolist() == ["g"]
@@ -218,7 +218,7 @@ def test_compare_grad_cam_equals_scipy_and_sets(pair):
         assert frame.loc[name, ["spearman", "iou"]].tolist() == pytest.approx(expected)
 
 
-def test_compare_grad_cam_tells_agreement_from_its_null(write_recording):
+def test_compare_grad_cam_separates_agreement_from_the_null(write_recording):
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 3
     fine = rng.uniform(0.1, 1, (200, 4, 4)).astype(np.float16)
@@ -233,7 +233,7 @@ def test_compare_grad_cam_tells_agreement_from_its_null(write_recording):
     assert not frame["null_spearman"].equals(other["null_spearman"])
 
 
-def test_a_grad_cam_of_zeros_is_not_scored(write_recording):
+def test_compare_grad_cam_does_not_score_a_map_of_zeros(write_recording):
     cam = np.arange(16.0).reshape(4, 2, 2)
     dead = cam.copy()
     dead[1] = -1
@@ -247,21 +247,22 @@ def test_a_grad_cam_of_zeros_is_not_scored(write_recording):
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("changed", "code", "names"),
     [
-        ({"names": ["cat", "dog", "fox"]}, "their classes differ"),
-        ({"labels": [0, 1, 2]}, "4 against 3"),
-        ({"labels": [0, 1, 1, 0]}, "in row 2 the label is 2 against 1"),
-        ({"prefix": "other"}, "in row 0 the path is test/0000.png against other/0000.png"),
+        ({"names": ["cat", "dog", "fox"]}, "AS720", ("fox",)),
+        ({"names": ["cat", "owl", "dog"]}, "AS720", ()),
+        ({"labels": [0, 1, 2]}, "AS721", (4, 3)),
+        ({"labels": [0, 1, 1, 0]}, "AS723", ("row 2", 2, 1)),
+        ({"prefix": "other"}, "AS722", ("row 0", "test/0000.png", "other/0000.png")),
     ],
 )
 @pytest.mark.parametrize(
     "function", [compare_accuracy, compare_profiles, compare_class_order, compare_grad_cam]
 )
-def test_other_images_are_refused(write_recording, function, changed, message):
+def test_recordings_of_different_images_are_refused(
+    write_recording, function, changed, code, names
+):
     a = write_recording("a", labels=[0, 1, 2, 0])
     b = write_recording("b", **{"labels": [0, 1, 2, 0], **changed})
-    with pytest.raises(InputError, match=message) as error:
+    with refused(code, names=(a.folder, b.folder, *names)):
         function(a, b)
-    assert "\n" not in str(error.value)
-    assert "capture both networks on the same part" in str(error.value)

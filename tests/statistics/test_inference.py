@@ -29,7 +29,7 @@ from attnscope.statistics.inference import (
 )
 
 
-def test_what_is_significant_is_below_the_level_and_a_number():
+def test_significant_is_below_the_level_and_not_nan():
     assert significant([0.0, 0.049, LEVEL, 0.5, np.nan]).tolist() == [True, True] + [False] * 3
     assert significant(0.2, level=0.3).shape == ()
     assert significant(0.2, level=0.3)
@@ -48,7 +48,7 @@ def test_corrections_equal_statsmodels(tests):
 @pytest.mark.parametrize(
     ("p", "adjusted"),
     [
-        # Times 4, 3, 2, 1 in order, never below the one before.
+        # Sorted p times 4, 3, 2, 1, never below the previous one.
         ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
         ([0.02, np.nan, 0.02], [0.04, np.nan, 0.04]),
         ([0.6, 0.9], [1, 1]),
@@ -68,11 +68,11 @@ def test_mcnemar_equals_statsmodels(counts):
     assert mcnemar(b, a) == mcnemar(a, b)
 
 
-def test_nothing_tells_a_network_from_itself():
+def test_paired_tests_of_equal_values():
     right = np.array([True, False, True])
     assert mcnemar(right, right) == 1
     assert paired_t(np.ones(3), np.ones(3)) == 1
-    assert paired_t(np.ones(3), np.zeros(3)) == 0  # all by the same, which no t can tell
+    assert paired_t(np.ones(3), np.zeros(3)) == 0  # equal differences have no t
     assert np.isnan(paired_t(np.ones(1), np.zeros(1)))
 
 
@@ -89,16 +89,16 @@ def test_paired_differences_equal_statsmodels(count):
 
 
 @pytest.mark.parametrize("difference", [[0.3], [0.25, 0.25, 0.25], [0.1 + 0.2, 0.3]])
-def test_differences_without_spread_have_no_interval(difference):
+def test_paired_interval_is_nan_without_spread(difference):
     found = paired_interval(np.array(difference))
     assert found.pop("difference") == pytest.approx(difference[0])
     assert np.isnan(list(found.values())).all()
 
 
-def test_intervals_of_means_equal_statsmodels():
+def test_mean_interval_equals_statsmodels():
     rng = np.random.default_rng(0)
     groups = [rng.normal(size=(n, 2)) for n in (2, 9, 40)]
-    mean, std = (np.stack([f(g) for g in groups]) for f in (lambda g: g.mean(0), deviation))
+    mean, std = (np.stack([f(g) for g in groups]) for f in (lambda g: g.mean(0), sample_std))
     count = np.array([len(group) for group in groups])
     low, high = mean_interval(mean, std, count)
     for k, group in enumerate(groups):
@@ -110,18 +110,18 @@ def test_intervals_of_means_equal_statsmodels():
     assert np.isnan(alone).all()
 
 
-def deviation(values):
+def sample_std(values):
     return values.std(0, ddof=1)
 
 
-def test_a_normal_interval_equals_statsmodels():
+def test_normal_interval_equals_statsmodels():
     values = np.random.default_rng(0).normal(size=30)
     theirs = DescrStatsW(values)
     found = normal_interval(values.mean(), values.std(ddof=1) / 30**0.5)
     assert found == pytest.approx(theirs.zconfint_mean())
 
 
-def test_the_f_test_equals_statsmodels():
+def test_f_test_equals_statsmodels():
     rng = np.random.default_rng(0)
     groups = [rng.normal(0.3 * k, 1, n) for k, n in enumerate((5, 9, 14))]
     theirs = anova_oneway(groups, use_var="equal")
@@ -130,14 +130,14 @@ def test_the_f_test_equals_statsmodels():
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 20), (7, 20), (20, 20), (1, 1)])
-def test_the_interval_of_one_share_is_wilsons(right, count):
+def test_mean_share_interval_of_one_share_is_wilsons(right, count):
     expected = proportion_confint(right, count, method="wilson")
     found = mean_share_interval(np.array([right / count]), np.array([count]))
     assert found == pytest.approx(expected)
 
 
-def test_the_interval_of_two_shares_is_newcombes():
-    """The difference p - q is twice the mean of p and 1 - q, less 1."""
+def test_mean_share_interval_of_two_shares_is_newcombes():
+    """The difference p - q is twice the mean of p and 1 - q, minus 1."""
     for (x, n), (y, m) in (((7, 20), (30, 50)), ((0, 10), (9, 9)), ((40, 41), (3, 7))):
         shares, count = np.array([x / n, 1 - y / m]), np.array([n, m])
         expected = confint_proportions_2indep(x, n, y, m, method="newcomb")
@@ -145,8 +145,8 @@ def test_the_interval_of_two_shares_is_newcombes():
         assert found == pytest.approx(expected)
 
 
-def test_the_interval_of_a_change_is_bonett_and_prices():
-    """Wald's of the difference of two paired shares, with one image added to each kind of flip."""
+def test_paired_accuracy_change_has_bonett_and_prices_interval():
+    """It is the Wald interval of paired shares after one image is added to each kind of flip."""
     kept, gained, lost = 60, 5, 15
     before = np.repeat([True, False, True], [kept, gained, lost])
     after = np.repeat([True, True, False], [kept, gained, lost])

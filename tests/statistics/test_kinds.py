@@ -1,4 +1,4 @@
-"""A kind of gate that a package registered is treated by its traits, whatever it is called."""
+"""Statistics treat a kind of gate that a package registered by its traits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attnscope.statistics import compare_gates, gate_state
 
 @pytest.fixture
 def renamed(monkeypatch):
-    """The same recording with gates of kinds of other names and with the same traits, or none."""
+    """Return a function that renames the kinds of gates, with the same traits or without traits."""
     for name, traits in (("ring", {MAP}), ("tone", {PER_CHANNEL}), ("odd", set())):
         kind = Kind(name, "a kind of a package", lambda seen: False, traits=frozenset(traits))
         monkeypatch.setitem(KINDS._known, name, kind)
@@ -29,7 +29,7 @@ def renamed(monkeypatch):
 NAMES = {"spatial": "ring", "channel": "tone"}
 
 
-def test_only_traits_count(make_recording, renamed):
+def test_statistics_depend_on_traits_and_not_on_the_name_of_the_kind(make_recording, renamed):
     first, second = make_recording("a"), make_recording("b", seed=1)
     for function, recordings in ((gate_state, [first]), (compare_gates, [first, second])):
         expected = function(*recordings)
@@ -38,7 +38,7 @@ def test_only_traits_count(make_recording, renamed):
         assert found["kind"].tolist() == ["tone", "ring"] * 2
 
 
-def test_without_a_trait_maps_are_no_maps(write_recording, renamed):
+def test_gates_without_the_map_trait_are_not_treated_as_maps(write_recording, renamed):
     maps = np.tile(np.random.default_rng(0).random((6, 1, 1)), (1, 3, 3))
     maps[:, 0, 0] = 0.5  # one value for all images, in maps that are not constant
     recording = write_recording(labels=[0, 1, 2] * 2, gates={"s": maps})

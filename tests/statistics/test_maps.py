@@ -1,4 +1,4 @@
-"""Maps against Grad-CAM: scores against SciPy, sets and loops; planted agreement, and its null."""
+"""Maps and Grad-CAM: scores against SciPy, sets and loops; planted agreement, and controls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.statistics import (
     agreement_summary,
@@ -18,6 +17,8 @@ from attnscope.statistics import (
     map_agreement,
 )
 from attnscope.statistics.agreement import center_map, top_overlap
+from tests.making import refused
+from tests.statistics.making import refused_elsewhere
 from tests.statistics.test_agreement import pooled
 
 MAP = "layer1.attention.spatial"  # 8 × 8, where Grad-CAM is 4 × 4
@@ -38,7 +39,7 @@ def test_class_mean_maps_equal_a_loop(make_recording):
         )
 
 
-def test_class_mean_maps_show_a_planted_place(write_recording):
+def test_class_mean_maps_show_a_planted_position(write_recording):
     labels = np.arange(30) % 2
     maps = np.random.default_rng(0).uniform(0.2, 0.3, (30, 4, 6))
     maps[labels == 1, 2, 5] += 0.5
@@ -49,7 +50,7 @@ def test_class_mean_maps_show_a_planted_place(write_recording):
     assert np.isnan(means[2]).all()  # no owls
 
 
-def test_class_mean_grad_cam_reads_the_target(make_recording):
+def test_class_mean_grad_cam_depends_on_the_target(make_recording):
     recording = make_recording()
     first, second = (class_mean_grad_cam(recording, target) for target in ("predicted", "true"))
     assert first.shape == (3, 4, 4)
@@ -69,7 +70,7 @@ def test_map_agreement_equals_scipy_and_sets(make_recording, gate, target):
         first = pooled(recording.spatial(gate)[i], 4, 4).ravel()
         second = np.maximum(cam[i], 0).ravel()
         assert frame["spearman"][i] == pytest.approx(stats.spearmanr(first, second).statistic)
-        # Of 16 pixels a fifth is 3. Grad-CAM is positive at more than 3 here: nothing ties.
+        # A fifth of 16 pixels is 3. Grad-CAM is positive at more than 3 pixels: there are no ties.
         assert (second > 0).sum() > 3
         top, other = set(np.argsort(-first)[:3]), set(np.argsort(-second)[:3])
         assert frame["iou"][i] == pytest.approx(len(top & other) / len(top | other))
@@ -92,11 +93,11 @@ def test_the_null_is_the_grad_cam_of_another_image(make_recording):
 
 
 def top(values, places):
-    """The highest pixels as a set."""
+    """Return the highest pixels as a set."""
     return set(np.argsort(-values)[:places])
 
 
-def test_the_second_null_is_another_image_of_the_same_class(make_recording):
+def test_the_same_class_control_uses_another_image_of_the_same_class(make_recording):
     recording = make_recording(count=20)
     frame = map_agreement(recording, SAME)
     maps = recording.spatial(SAME).reshape(20, -1)
@@ -114,7 +115,7 @@ def test_the_second_null_is_another_image_of_the_same_class(make_recording):
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (3, 6), (7, 5)])
-def test_the_third_null_is_a_gaussian_in_the_middle(write_recording, grid):
+def test_the_center_control_is_a_centered_gaussian(write_recording, grid):
     maps = np.random.default_rng(0).uniform(0.2, 0.8, (5, *grid))
     recording = write_recording(labels=[0, 1, 2, 0, 1], gates={"s": maps}, grad_cam=maps)
     frame = map_agreement(recording, "s")
@@ -124,7 +125,7 @@ def test_the_third_null_is_a_gaussian_in_the_middle(write_recording, grid):
     ]
     gaussian = np.outer(*sides)
     assert center_map(grid) == pytest.approx(gaussian)
-    gaussian = gaussian.round(9)  # cells that are equally far tie
+    gaussian = gaussian.round(9)  # cells at equal distance tie
     for i in range(5):
         own = recording.spatial("s")[i].ravel()
         expected = stats.spearmanr(own, gaussian.ravel()).statistic
@@ -133,8 +134,8 @@ def test_the_third_null_is_a_gaussian_in_the_middle(write_recording, grid):
         assert frame["center_iou"][i] == pytest.approx(overlap)
 
 
-def test_planted_agreements_are_told_apart(write_recording):
-    """By class, by center and by image: each null keeps what it should, and no more."""
+def test_controls_separate_agreement_by_center_class_and_image(write_recording):
+    """Agreement by class, by center and by image is in the right controls, and in no other."""
     rng = np.random.default_rng(0)
     labels = np.arange(240) % 3
     gaussian = np.tile(center_map((4, 4)), (240, 1, 1))
@@ -151,14 +152,14 @@ def test_planted_agreements_are_told_apart(write_recording):
         assert rows["same_class_spearman"][gate] > 0.95
         assert rows["null_spearman"][gate] < 0.6
         assert rows["above_null_low"][gate] > 0.2
-    # A map that is the same for all images agrees with each Grad-CAM as with its own.
+    # A map that is the same for all images agrees with every Grad-CAM alike.
     assert rows["above_null_low"]["center"] <= 0 <= rows["above_null_high"]["center"]
 
 
-def test_the_only_scored_image_of_a_class_has_no_partner(write_recording):
+def test_same_class_scores_are_nan_for_the_only_scored_image_of_a_class(write_recording):
     rng = np.random.default_rng(0)
     maps, cam = rng.random((2, 6, 4, 4)).astype(np.float16)
-    cam[4] = 0  # of the two dogs one is left
+    cam[4] = 0  # leaves one of the two dogs
     recording = write_recording(labels=[0, 0, 0, 1, 1, 2], gates={"s": maps}, grad_cam=cam)
     frame = map_agreement(recording, "s")
     assert frame["same_class_spearman"].isna().tolist() == 3 * [False] + 3 * [True]
@@ -176,7 +177,7 @@ def test_the_only_scored_image_of_a_class_has_no_partner(write_recording):
     assert summary[ends].isna().any(axis=1).tolist() == [False, False, True, True]
 
 
-def test_a_grid_without_a_center_has_no_center_scores(write_recording):
+def test_center_scores_are_nan_on_a_grid_of_two_cells(write_recording):
     maps = np.random.default_rng(0).random((4, 2, 2))
     recording = write_recording(labels=[0, 1, 0, 1], gates={"s": maps}, grad_cam=maps)
     frame = map_agreement(recording, "s")
@@ -185,7 +186,7 @@ def test_a_grid_without_a_center_has_no_center_scores(write_recording):
     assert agreement_summary(recording)["center_spearman"].isna().all()
 
 
-def test_intervals_equal_scipys_bootstrap(make_recording):
+def test_agreement_intervals_equal_scipys_bootstrap(make_recording):
     recording = make_recording(count=150)
     frame = agreement_summary(recording, seed=2, resamples=4000)
     images = map_agreement(recording, MAP, seed=2)
@@ -202,11 +203,11 @@ def test_intervals_equal_scipys_bootstrap(make_recording):
             assert frame[f"{column}_high"][row] == pytest.approx(theirs.high, abs=0.06 * width)
     again = agreement_summary(recording, seed=2, resamples=4000)
     assert frame.equals(again)
-    with pytest.raises(InputError, match="resamples is needed, not 0; take 1000"):
+    with refused("AS701", names=("resamples", 0, 1000)):
         agreement_summary(recording, resamples=0)
 
 
-def test_the_seed_chooses_the_null_and_nothing_else(make_recording):
+def test_the_seed_of_map_agreement_affects_only_the_controls(make_recording):
     recording = make_recording()
     first, again, other = (map_agreement(recording, MAP, seed=seed) for seed in (0, 0, 1))
     assert first.equals(again)
@@ -214,7 +215,7 @@ def test_the_seed_chooses_the_null_and_nothing_else(make_recording):
     assert not first["null_spearman"].equals(other["null_spearman"])
 
 
-def test_agreement_with_the_own_image_is_told_from_the_null(write_recording):
+def test_agreement_with_the_own_image_is_above_the_null(write_recording):
     rng = np.random.default_rng(0)
     cam = rng.uniform(0.1, 1, (200, 4, 4)).astype(np.float16)
     maps = cam.astype(float).repeat(2, 1).repeat(2, 2)  # the same on an 8 × 8 grid
@@ -227,7 +228,7 @@ def test_agreement_with_the_own_image_is_told_from_the_null(write_recording):
     assert frame["null_iou"].max() < 0.2
 
 
-def test_agreement_that_all_images_share_is_in_the_null_as_well(write_recording):
+def test_agreement_shared_by_all_images_equals_the_null(write_recording):
     center = np.array([[0.1, 0.2, 0.3], [0.4, 0.9, 0.5], [0.6, 0.7, 0.8]])
     maps = np.tile(center, (6, 1, 1))
     row = agreement_summary(
@@ -243,7 +244,7 @@ def test_random_maps_agree_no_better_than_the_null(make_recording):
     assert frame["spearman"].mean() == pytest.approx(0, abs=0.05)
 
 
-def test_what_has_no_ranks_is_not_scored_and_counted(write_recording):
+def test_constant_maps_are_not_scored_but_counted(write_recording):
     rng = np.random.default_rng(0)
     maps = rng.uniform(0.2, 0.8, (7, 4, 4))
     cam = rng.normal(size=(7, 2, 2))
@@ -276,7 +277,7 @@ def test_the_null_is_drawn_among_the_scored_images(write_recording):
         assert np.isclose(rho, frame["null_spearman"][i]).any()
 
 
-def test_one_scored_image_has_no_null(write_recording):
+def test_null_scores_are_nan_with_one_scored_image(write_recording):
     maps = np.array([[[0.1, 0.2], [0.3, 0.4]], [[0.5, 0.5], [0.5, 0.5]]])
     frame = map_agreement(
         write_recording(labels=[0, 1], gates={"s": maps}, grad_cam=np.ones((2, 2, 2)) * maps), "s"
@@ -304,23 +305,23 @@ def test_agreement_summary_equals_groupby(make_recording):
     assert (frame["scored"] == [50, 17, 17, 16] * 2).all()
 
 
-def test_what_does_not_exist(make_recording, write_recording):
+def test_unknown_gates_targets_and_attributions_are_refused(make_recording, write_recording):
     recording = make_recording()
-    with pytest.raises(InputError, match="of kind channel, not spatial"):
+    with refused_elsewhere("AS609", names=("layer1.attention.channel",)):
         map_agreement(recording, "layer1.attention.channel")
-    with pytest.raises(InputError, match="target 'both' is not known"):
+    with refused_elsewhere("AS610", names=("both",)):
         map_agreement(recording, MAP, "both")
-    with pytest.raises(InputError, match="has no Grad-CAM"):
+    with refused_elsewhere("AS611"):
         agreement_summary(write_recording(labels=[0], gates={"s": [[[0.1, 0.2]]]}))
     without = agreement_summary(make_recording("se", spatial=False))
     assert len(without) == 0
     assert list(without)[:3] == ["gate", "depth", "class"]
 
 
-def test_another_attribution_is_compared_with_the_gates_of_its_own_images(
+def test_map_agreement_uses_the_images_of_the_attribution(
     make_recording: Callable[..., Recording],
 ) -> None:
-    """At one grid it is Spearman's rho of the two maps of each image, by scipy."""
+    """On the same grid the score is Spearman's rho of the two maps of each image."""
     recording = make_recording(attributed=7)
     method, gate = "layer_integrated_gradients", "layer2.attention.spatial"
     found = map_agreement(recording, gate, attribution=method)
@@ -337,7 +338,7 @@ def test_another_attribution_is_compared_with_the_gates_of_its_own_images(
     assert summary.loc[(gate, "all"), "spearman"] == pytest.approx(found["spearman"].mean())
 
 
-def test_other_attributions_of_two_networks_are_of_the_same_images(
+def test_compare_grad_cam_refuses_attributions_of_different_images(
     make_recording: Callable[..., Recording],
 ) -> None:
     a, b = make_recording("a", attributed=5), make_recording("b", seed=1, attributed=5)
@@ -349,5 +350,5 @@ def test_other_attributions_of_two_networks_are_of_the_same_images(
     rho = [stats.spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(*maps, strict=True)]
     assert found["spearman"] == pytest.approx(np.mean(rho), abs=1e-6)
     assert found["scored"] == 5
-    with pytest.raises(InputError):
+    with refused("AS724", names=(a.folder, "occlusion")):
         compare_grad_cam(a, make_recording("c", attributed=6), attribution="occlusion")

@@ -1,13 +1,13 @@
-"""Positions of misclassified images, against a loop, hand and planted positions."""
+"""Positions of misclassified images, against a loop, values by hand and planted positions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from attnscope.errors import InputError
 from attnscope.statistics import error_position_summary, error_positions
 from attnscope.statistics.resampling import stratified_folds
+from tests.making import refused
 
 GATE = "layer1.attention.channel"
 TOWARD = ["predicted", "third", "runner_up", "predicted - third", "predicted - runner_up"]
@@ -24,7 +24,7 @@ def plant(
     seed=0,
     name="planted",
 ):
-    """Of each class a fifth is misclassified, ``pull`` of the way; a fifth is right and ``near``."""
+    """A fifth of each class is misclassified at position ``pull``, a fifth is correct at ``near``."""
     rng = np.random.default_rng(seed)
     means = 0.5 + 0.1 * rng.normal(size=(4, channels))
     labels = np.arange(count) % 4
@@ -42,7 +42,7 @@ def plant(
     logits[ordinary >= 0, ordinary[ordinary >= 0]] = 1
     wrong = kind == 0
     logits[wrong, other[wrong]] = 3
-    # All others have a runner-up that is the class itself plus one, and lie at their own mean.
+    # All others have the next class as runner-up and lie at the mean of their class.
     plain = kind > 1
     logits[plain, (labels[plain] + 1) % 4] = 0.5
     return write_recording(
@@ -98,11 +98,11 @@ def test_positions_equal_a_loop(make_recording):
     assert compared > 20
 
 
-def test_the_summary_is_the_ratio_of_sums(write_recording):
+def test_mean_position_is_a_ratio_of_sums(write_recording):
     recording = plant(write_recording, noise=0.1, count=400)
     frame = error_positions(recording, "g")
     summary = error_position_summary(recording, resamples=20).set_index("toward")
-    weight = frame["distance"] ** 2  # the denominator, but for the number of channels
+    weight = frame["distance"] ** 2  # the denominator divided by the number of channels
     known = ~frame["position"].isna()
     assert known.all()
     assert summary.loc["predicted", "position"] == pytest.approx(
@@ -112,8 +112,8 @@ def test_the_summary_is_the_ratio_of_sums(write_recording):
     assert summary["position"]["predicted - third"] == pytest.approx(difference)
 
 
-def test_noise_of_the_means_draws_no_position_to_the_middle(write_recording):
-    # With means of a few noisy images a plain projection would give a good deal more than 0.
+def test_positions_are_not_biased_by_noise_of_the_class_means(write_recording):
+    # With means over few noisy images, a plain projection would be clearly above 0.
     found = [
         error_position_summary(
             plant(
@@ -133,10 +133,10 @@ def test_noise_of_the_means_draws_no_position_to_the_middle(write_recording):
     assert abs(np.median(found)) < 0.1
 
 
-def test_runner_ups_are_of_the_same_pairs_and_weigh_the_same(write_recording):
-    # Two pairs: a taken for b (three times) and a taken for c (once); runner-ups at 0.2 and 0.6.
+def test_runner_ups_match_the_pairs_and_their_weights(write_recording):
+    # Two pairs: a predicted as b (three times) and as c (once); runner-ups at 0.2 and 0.6.
     corner = np.array([[0.1, 0.1, 0.1], [0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9]])
-    rows = []  # label, logits, share of the way, toward
+    rows = []  # label, logits, position, class of the position
     for k in range(4):
         rows += [(k, 4 * np.eye(4)[k] + np.eye(4)[3 - k], 0.0, 0)] * 10
     a, b, c = 4 * np.eye(4)[0], np.eye(4)[1], np.eye(4)[2]
@@ -150,22 +150,22 @@ def test_runner_ups_are_of_the_same_pairs_and_weigh_the_same(write_recording):
     )
     assert (~recording.right).sum() == 4
     summary = error_position_summary(recording, resamples=200).set_index("toward")
-    # The near ones move the mean of their class a little, which is why these are not exact.
+    # The runner-ups move the mean of their class a little, so these values are not exact.
     assert summary["position"]["predicted"] == pytest.approx((3 * 0.5 + 0.9) / 4, abs=0.05)
     assert summary["position"]["runner_up"] == pytest.approx((3 * 0.2 + 0.6) / 4, abs=0.05)
     assert summary["images"].tolist() == [4, 4, 4, 4, 4]
 
 
-def test_pairs_without_a_runner_up_and_classes_without_right_images(write_recording):
+def test_images_without_means_or_runner_ups_are_counted_as_unplaced(write_recording):
     labels = np.repeat([0, 1, 2], 6)
     predictions = np.array([0] * 5 + [1] + [1] * 5 + [2] + [0] * 6)
-    logits = 4 * np.eye(3)[predictions] + np.eye(3)[2]  # the runner-up of all is the owl
+    logits = 4 * np.eye(3)[predictions] + np.eye(3)[2]  # the runner-up is always the owl
     rng = np.random.default_rng(0)
     recording = write_recording(
         labels=labels, gates={"g": rng.uniform(0, 1, (18, 4))}, logits=logits
     )
     summary = error_position_summary(recording, resamples=20).set_index("toward")
-    # No owl is right: eight of the nine... wrong images have a class without a mean.
+    # No owl is correct: seven of the eight misclassified images involve a class without a mean.
     assert summary.loc["predicted", "images"] == 1
     assert summary.loc["predicted", "unplaced"] == 7
     assert summary.loc["runner_up", "images"] == 0
@@ -175,18 +175,18 @@ def test_pairs_without_a_runner_up_and_classes_without_right_images(write_record
     assert frame["position"].isna().sum() >= 7
 
 
-def test_no_errors_no_positions(write_recording):
+def test_positions_are_empty_without_errors(write_recording):
     recording = write_recording(labels=[0, 0, 1, 1], gates={"g": [[0.1], [0.2], [0.3], [0.4]]})
     assert len(error_positions(recording, "g")) == 0
     summary = error_position_summary(recording, resamples=5)
     assert summary[["position", "low", "high"]].isna().all(axis=None)
     assert (summary[["images", "unplaced"]] == 0).all(axis=None)
-    with pytest.raises(InputError, match="resamples"):
+    with refused("AS701", names=("resamples", 0)):
         error_position_summary(recording, resamples=0)
     assert len(error_position_summary(write_recording("none", labels=[0, 1]))) == 0
 
 
-def test_a_constant_gate_has_no_line(write_recording):
+def test_positions_of_a_constant_gate_are_nan(write_recording):
     labels = np.arange(30) % 3
     recording = write_recording(
         labels=labels,
@@ -197,7 +197,7 @@ def test_a_constant_gate_has_no_line(write_recording):
     assert error_position_summary(recording, 9)["position"].isna().all()
 
 
-def test_the_summary_is_the_same_twice_and_of_every_kind_of_gate(make_recording):
+def test_error_position_summary_is_deterministic_and_covers_every_gate(make_recording):
     recording = make_recording(count=90)
     first = error_position_summary(recording, resamples=30)
     assert first.equals(error_position_summary(recording, resamples=30))

@@ -1,11 +1,10 @@
-"""Predictions against loops, hand and planted accuracies."""
+"""Predictions, against loops, values by hand and planted accuracies."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from attnscope.errors import InputError
 from attnscope.statistics import (
     calibration,
     calibration_error,
@@ -13,6 +12,7 @@ from attnscope.statistics import (
     confusion_matrix,
     misclassified,
 )
+from tests.making import refused
 
 COLUMNS = ["precision", "recall", "f1", "support"]
 
@@ -33,22 +33,22 @@ def test_confusion_matrix_equals_a_loop(make_recording):
     assert (frame.index.name, frame.columns.name) == ("true", "predicted")
 
 
-def test_confusion_matrix_keeps_the_true_class_in_the_rows(write_recording):
+def test_confusion_matrix_has_the_true_class_in_the_rows(write_recording):
     frame = confusion_matrix(write_recording(labels=[0, 0, 1], predictions=[1, 1, 1]))
     assert frame.loc["cat", "dog"] == 2
     assert frame.loc["dog", "cat"] == 0
     assert frame.loc["owl"].tolist() == frame["owl"].tolist() == [0, 0, 0]
 
 
-def test_the_planted_accuracy_is_on_the_diagonal(make_recording):
+def test_confusion_matrix_shows_the_planted_accuracy(make_recording):
     counts = confusion_matrix(make_recording(count=600, accuracy=0.8)).to_numpy()
     assert counts.sum() == 600
-    # Some of the other fifth are right by chance: of their random logits only the true is lowered.
+    # Some of the other fifth are correct by chance.
     assert counts.trace() / 600 == pytest.approx(0.8, abs=0.04)
 
 
 def by_counting(labels, predictions, classes):
-    """Precision, recall, F1 and support of each class; NaN for 0 / 0."""
+    """Return precision, recall, F1 and support of each class; NaN for 0 / 0."""
     rows = []
     for k in range(classes):
         pairs = list(zip(labels, predictions, strict=True))
@@ -69,14 +69,14 @@ def test_class_metrics_equal_a_loop(make_recording):
     assert [str(dtype) for dtype in frame[COLUMNS].dtypes] == ["float64"] * 3 + ["int64"]
 
 
-def test_support_is_counted_where_no_image_is_right(write_recording):
+def test_support_is_counted_if_no_image_is_correct(write_recording):
     frame = class_metrics(write_recording(labels=[0, 0, 1], predictions=[1, 1, 2]))
     assert frame["support"].tolist() == [2, 1, 0]
     assert frame["support"].dtype == np.int64
     assert frame["precision"].tolist() == pytest.approx([np.nan, 0, 0], nan_ok=True)
 
 
-def test_one_class_alone_has_a_table(write_recording):
+def test_tables_of_a_single_class(write_recording):
     recording = write_recording(labels=[0, 0], names=["cat"])
     assert confusion_matrix(recording).to_numpy().tolist() == [[2]]
     assert class_metrics(recording).loc[0, COLUMNS].tolist() == [1, 1, 1, 2]
@@ -87,10 +87,10 @@ def test_one_class_alone_has_a_table(write_recording):
     [
         ([0, 0, 1, 2], [0, 1, 1, 1]),  # owl occurs and is never predicted
         ([0, 0, 1, 1], [0, 1, 1, 2]),  # owl is predicted and never occurs
-        ([0, 0, 1, 1], [0, 1, 1, 0]),  # owl neither
+        ([0, 0, 1, 1], [0, 1, 1, 0]),  # owl never occurs and is never predicted
     ],
 )
-def test_what_is_0_of_0_is_nan(write_recording, labels, predictions):
+def test_class_metrics_of_0_over_0_are_nan(write_recording, labels, predictions):
     frame = class_metrics(write_recording(labels=labels, predictions=predictions))
     np.testing.assert_array_equal(frame[COLUMNS], by_counting(labels, predictions, 3))
     assert frame[COLUMNS].isna().any(axis=None)
@@ -115,7 +115,7 @@ def test_calibration_equals_a_loop(make_recording):
     assert frame["count"].sum() == 200
 
 
-def test_a_bin_holds_its_upper_edge(write_recording):
+def test_calibration_bins_include_their_upper_edge(write_recording):
     half = write_recording(labels=[0, 0], logits=[[1, 1], [1, 1]], names=["a", "b"])
     assert calibration(half, bins=2)["count"].tolist() == [2, 0]
     sure = write_recording("sure", labels=[0], logits=[[1000, 0]], names=["a", "b"])
@@ -123,7 +123,7 @@ def test_a_bin_holds_its_upper_edge(write_recording):
 
 
 def test_calibration_error_by_hand(write_recording):
-    # Two bins are filled: 0.9 said and 1 of 4 right, 0.6 said and 1 of 1 right.
+    # Two bins have images: confidence 0.9 with 1 of 4 correct, and 0.6 with 1 of 1 correct.
     sure, unsure = [0.9, 0.05, 0.05], [0.6, 0.3, 0.1]
     recording = write_recording(
         labels=[0, 1, 1, 2, 0], logits=logits_of([sure, sure, sure, sure, unsure])
@@ -141,8 +141,8 @@ def test_calibration_error_of_a_planted_network(write_recording):
     assert calibration_error(boasting) > 0.15
 
 
-def test_calibration_needs_a_bin(make_recording):
-    with pytest.raises(InputError, match="at least one bin, not 0"):
+def test_calibration_refuses_zero_bins(make_recording):
+    with refused("AS702", names=(0,)):
         calibration(make_recording(), bins=0)
 
 
@@ -152,9 +152,9 @@ def test_misclassified_by_hand(write_recording):
         logits=logits_of(
             [
                 [0.3, 0.6, 0.1],
-                [0.1, 0.8, 0.1],  # right
+                [0.1, 0.8, 0.1],  # correct
                 [0.9, 0.05, 0.05],
-                [0.3, 0.1, 0.6],  # as sure as the first
+                [0.3, 0.1, 0.6],  # as confident as the first
                 [0.45, 0.15, 0.4],
             ]
         ),
@@ -186,7 +186,7 @@ def test_equally_confident_images_keep_their_order(write_recording):
     assert misclassified(recording)["row"].tolist() == rows[::3] + [i for i in rows if i % 3]
 
 
-def test_a_network_without_errors(write_recording):
+def test_misclassified_is_empty_without_errors(write_recording):
     recording = write_recording(labels=[0, 1, 2, 2])
     frame = misclassified(recording)
     assert list(frame) == ["row", "path", "label", "prediction", "confidence"]

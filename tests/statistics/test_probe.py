@@ -1,4 +1,4 @@
-"""The linear probe, against discriminant analysis written out, scikit-learn and planted effects."""
+"""Linear probes, against discriminant analysis by definition, scikit-learn and planted effects."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from scipy import special
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import balanced_accuracy_score
 
-from attnscope.errors import InputError
 from attnscope.kinds import Gate
 from attnscope.recording.recording import Recording
 from attnscope.statistics import gate_logits, linear_probe, probe, resampling
 from attnscope.statistics.inference import mean_share_interval
 from attnscope.statistics.resampling import stratified_folds
+from tests.making import refused
+from tests.statistics.making import refused_elsewhere
 
 
 def sigmoids(count, effect, channels=6, seed=0, classes=3):
@@ -25,7 +26,7 @@ def sigmoids(count, effect, channels=6, seed=0, classes=3):
 
 
 def chosen(x, labels, classes, seed):
-    """The shrinkage that does best from one part of the fitting half to the other."""
+    """Return the shrinkage that is best in a split of the fitting half."""
     rng = np.random.default_rng(seed)
     parts = stratified_folds(labels, 2, rng)
     a, b = parts == 0, parts == 1
@@ -33,11 +34,11 @@ def chosen(x, labels, classes, seed):
     for shrinkage in (0.1, 0.01, 1e-3, 1e-4):
         right = by_definition(x[a], labels[a], x[b], classes, shrinkage) == labels[b]
         quality[shrinkage] = np.mean([right[labels[b] == k].mean() for k in range(classes)])
-    return max(quality, key=quality.get)  # the first of those that are best
+    return max(quality, key=quality.get)  # the first of equally good ones
 
 
 def by_definition(x, labels, y, classes, shrinkage):
-    """Predictions of discriminant analysis with a shrunk covariance, from its definition."""
+    """Predict by discriminant analysis with a shrunk covariance, from its definition."""
     mean, std = x.mean(0), x.std(0)
     x, y = (x - mean) / std, (y - mean) / std
     means = np.stack([x[labels == k].mean(0) for k in range(classes)])
@@ -48,7 +49,7 @@ def by_definition(x, labels, y, classes, shrinkage):
 
 
 @pytest.mark.parametrize("channels", [3, 6, 40, 120])  # also more than images
-def test_the_probe_is_discriminant_analysis(write_recording, channels):
+def test_linear_probe_equals_discriminant_analysis(write_recording, channels):
     labels, logits = sigmoids(90, 2, channels)
     labels[:12] = 0  # classes of different sizes
     recording = write_recording(labels=labels, gates={"g": special.expit(logits)})
@@ -70,7 +71,7 @@ def test_the_probe_is_discriminant_analysis(write_recording, channels):
     assert (row["low"], row["high"]) == pytest.approx(interval)
 
 
-def test_the_control_is_the_same_probe_on_permuted_labels(write_recording):
+def test_probe_control_is_the_same_probe_on_permuted_labels(write_recording):
     labels, logits = sigmoids(60, 1)
     recording = write_recording(labels=labels, gates={"g": special.expit(logits)})
     row = linear_probe(recording, permutations=19, seed=3).loc[0]
@@ -104,7 +105,7 @@ def test_the_control_is_the_same_probe_on_permuted_labels(write_recording):
     )
 
 
-def test_it_is_near_scikit_learns(write_recording):
+def test_linear_probe_is_close_to_scikit_learn(write_recording):
     labels, logits = sigmoids(600, 2, 12, classes=10)
     recording = write_recording(
         labels=labels, gates={"g": special.expit(logits)}, names=list("abcdefghij")
@@ -116,8 +117,8 @@ def test_it_is_near_scikit_learns(write_recording):
     assert row["balanced_accuracy"] == pytest.approx(theirs, abs=0.02)
 
 
-def test_classes_in_a_line_are_told_apart(write_recording):
-    # Regression on indicators would never predict the middle class.
+def test_linear_probe_separates_classes_on_a_line(write_recording):
+    # Regression on class indicators would never predict the middle class.
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     recording = write_recording(
@@ -126,12 +127,12 @@ def test_classes_in_a_line_are_told_apart(write_recording):
     row = linear_probe(recording, permutations=99).loc[0]
     assert row["balanced_accuracy"] == 1
     assert row["high"] == 1
-    assert 0.95 < row["low"] < 1  # not a point
+    assert 0.95 < row["low"] < 1  # the interval has a width
     assert row["p"] == 1 / 100
     assert row["null"] == pytest.approx(1 / 3, abs=0.03)
 
 
-def test_a_gate_that_knows_nothing_and_one_that_is_constant(write_recording):
+def test_uninformative_and_constant_gates_are_at_chance(write_recording):
     labels, logits = sigmoids(120, 0)
     gates = {"none": special.expit(logits), "constant": np.full((120, 4), 0.5)}
     frame = linear_probe(write_recording(labels=labels, gates=gates), permutations=99).set_index(
@@ -147,7 +148,7 @@ def test_a_gate_that_knows_nothing_and_one_that_is_constant(write_recording):
     assert frame["p"]["constant"] == 1
 
 
-def test_how_the_work_is_cut_changes_nothing(write_recording, monkeypatch):
+def test_results_do_not_depend_on_the_block_size(write_recording, monkeypatch):
     labels, logits = sigmoids(60, 1)
     recording = write_recording(labels=labels, gates={"g": special.expit(logits)})
     expected = linear_probe(recording, permutations=19)
@@ -159,7 +160,7 @@ def test_how_the_work_is_cut_changes_nothing(write_recording, monkeypatch):
     )
 
 
-def test_more_channels_than_images(write_recording):
+def test_linear_probe_with_more_channels_than_images(write_recording):
     labels, logits = sigmoids(40, 4, 100)
     row = linear_probe(
         write_recording(labels=labels, gates={"g": special.expit(logits / 10)}), 9
@@ -167,7 +168,7 @@ def test_more_channels_than_images(write_recording):
     assert 0 <= row["balanced_accuracy"] <= 1
 
 
-def test_logits_and_what_is_clipped(write_recording):
+def test_gate_logits_clip_values_at_the_bounds(write_recording):
     values = np.array([[0.5, 0.0, 1.0], [special.expit(2), 1e-9, 0.25]])
     logits, clipped = gate_logits(write_recording(labels=[0, 1], gates={"g": values}), "g")
     edge = special.logit(2.0**-24)
@@ -197,16 +198,14 @@ def test_each_activation_has_its_inverse(
     assert gate_logits(recording, "g")[0][0] == pytest.approx(np.array(expected), abs=1e-5)
 
 
-def test_an_activation_that_is_not_known_is_refused(write_recording):
+def test_linear_probe_refuses_an_unknown_activation(write_recording):
     recording: Recording = write_recording(labels=[0, 0, 1, 1], gates={"g": [[0.5]] * 4})
     recording.gates[0] = Gate("g", "channel", 1, None, "entmax", 0, 1, 1)
-    with pytest.raises(
-        InputError, match="gate 'g' is made by entmax, whose inverse is not known; probe"
-    ):
+    with refused("AS705", names=("'g'", "entmax")):
         linear_probe(recording)
 
 
-def test_too_few_classes_or_images(write_recording):
+def test_linear_probe_is_nan_with_too_few_classes_or_images(write_recording):
     for labels in ([0, 1, 2], [1, 1, 1]):
         frame = linear_probe(
             write_recording(f"r{labels}", labels=labels, gates={"g": [[0.1], [0.2], [0.4]]}), 9
@@ -219,14 +218,14 @@ def test_too_few_classes_or_images(write_recording):
     )
     assert alone[["fitted", "scored"]].to_numpy().tolist() == [
         [2, 2]
-    ]  # the class of one is left out
-    with pytest.raises(InputError, match="permutations"):
+    ]  # a class of one image is left out
+    with refused("AS701", names=("permutations", 0)):
         linear_probe(write_recording("p", labels=[0, 1]), 0)
 
 
-def test_a_pooled_input_is_probed_as_it_is(write_recording):
+def test_linear_probe_uses_the_pooled_input_unchanged(write_recording):
     labels, inputs = sigmoids(90, 2, 6)
-    inputs = 1000 * inputs - 50  # no logit of this could be taken
+    inputs = 1000 * inputs - 50  # outside the domain of the logit
     recording = write_recording(
         labels=labels, gates={"g": np.full((90, 6), 0.5)}, pooled={"g": inputs}
     )
@@ -243,7 +242,7 @@ def test_a_pooled_input_is_probed_as_it_is(write_recording):
     assert (row["shrinkage"], row["clipped"]) == (shrinkage, 0)
 
 
-def test_logits_as_a_pooled_input_give_the_probe_of_the_gate(write_recording):
+def test_logits_as_pooled_input_give_the_same_probe_as_the_gate(write_recording):
     labels, logits = sigmoids(60, 1)
     gates = {"g": special.expit(logits)}
     values = gate_logits(write_recording("gate", labels=labels, gates=gates), "g")[0]
@@ -251,7 +250,7 @@ def test_logits_as_a_pooled_input_give_the_probe_of_the_gate(write_recording):
     assert linear_probe(recording, 19, of="pooled_input").equals(linear_probe(recording, 19))
 
 
-def test_a_gate_that_lost_what_it_got(write_recording):
+def test_linear_probe_shows_information_that_the_gate_lost(write_recording):
     rng = np.random.default_rng(0)
     labels = np.arange(120) % 3
     maps = rng.normal(size=(120, 4, 5))
@@ -266,7 +265,7 @@ def test_a_gate_that_lost_what_it_got(write_recording):
     assert list(given) == list(gate)
 
 
-def test_pooled_inputs_that_are_not_there(write_recording):
+def test_missing_or_infinite_pooled_inputs(write_recording):
     labels, logits = sigmoids(60, 1)
     gates = {"own": special.expit(logits), "factor": special.expit(logits)}
     some = write_recording("some", labels=labels, gates=gates, pooled={"own": logits})
@@ -274,18 +273,18 @@ def test_pooled_inputs_that_are_not_there(write_recording):
     assert frame.loc["own", "fitted"] == 30
     assert frame.loc["factor", ["fitted", "scored", "clipped"]].tolist() == [0, 0, 0]
     assert frame.loc["factor", ["balanced_accuracy", "low", "high", "null", "p"]].isna().all()
-    with pytest.raises(InputError, match="no pooled input of 'own'; capture with --pooled-inputs"):
+    with refused_elsewhere("AS612", names=("own",)):
         linear_probe(write_recording("none", labels=labels, gates=gates), of="pooled_input")
-    with pytest.raises(InputError, match="'input' of a gate cannot be probed; take gate or pooled"):
+    with refused("AS706", names=("'input'", "pooled_input")):
         linear_probe(some, of="input")
     logits[3, 1] = np.inf
     endless = write_recording("endless", labels=labels, gates=gates, pooled={"own": logits})
-    with pytest.raises(InputError, match="1 values of the pooled input of 'own' are not finite"):
+    with refused("AS704", names=("'own'", 1, endless.folder)):
         linear_probe(endless, of="pooled_input")
 
 
-def test_the_p_over_all_gates(write_recording):
-    """Against the highest of all gates under each permutation; a gate alone keeps its p."""
+def test_p_max_compares_with_the_highest_accuracy_of_any_gate(write_recording):
+    """With one gate p_max equals p; with several it compares with the highest accuracy."""
     gates = {f"g{i}": special.expit(sigmoids(90, 2.0 * i, seed=i)[1]) for i in range(3)}
     labels = np.arange(90) % 3
     alone = [

@@ -1,4 +1,4 @@
-"""Class profiles, effects and states of gates, against SciPy, loops, hand and planted effects."""
+"""Profiles, effects and states of gates, against SciPy, loops, values by hand, planted effects."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from attnscope.errors import InputError
 from attnscope.statistics import channel_effects, class_profiles, gate_profiles, gate_state
+from tests.statistics.making import refused_elsewhere
 
 GATE = "layer1.attention.channel"
 MAP = "layer1.attention.spatial"
@@ -50,7 +50,7 @@ def test_the_interval_covers_the_mean_in_95_percent(make_recording):
     assert stats.binomtest(sum(covered), len(covered), 0.95).pvalue > 0.01
 
 
-def test_a_class_of_one_image_has_no_interval_and_one_of_none_no_mean(write_recording):
+def test_profiles_of_classes_with_one_or_no_image(write_recording):
     recording = write_recording(labels=[0, 0, 1], gates={"g": [[0.2], [0.4], [0.9]]})
     for frame in (class_profiles(recording, "g"), gate_profiles(recording)):
         assert frame["class"].tolist() == ["cat", "dog", "owl"]
@@ -63,11 +63,11 @@ def test_a_class_of_one_image_has_no_interval_and_one_of_none_no_mean(write_reco
 
 
 @pytest.mark.parametrize("function", [class_profiles, channel_effects])
-def test_only_channel_gates_have_channels(make_recording, function):
+def test_channel_statistics_refuse_other_gates(make_recording, function):
     recording = make_recording()
-    with pytest.raises(InputError, match="of kind spatial, not channel"):
+    with refused_elsewhere("AS609", names=(MAP,)):
         function(recording, MAP)
-    with pytest.raises(InputError, match="has no gate 'nothing'"):
+    with refused_elsewhere("AS608", names=("nothing",)):
         function(recording, "nothing")
 
 
@@ -100,7 +100,7 @@ def test_omega_squared_by_hand(write_recording):
 def test_p_by_is_benjamini_yekutieli_over_the_channels_that_vary(make_recording):
     frame = channel_effects(make_recording(), GATE).dropna()
     p = np.sort(frame["p"])
-    assert len(p) == 7  # channel 1 is constant and is no test
+    assert len(p) == 7  # channel 1 is constant and not tested
     harmonic = sum(1 / i for i in range(1, 8))
     expected = [min(1, *(7 * harmonic * p[j] / (j + 1) for j in range(i, 7))) for i in range(7)]
     assert np.sort(frame["p_by"]) == pytest.approx(expected)
@@ -109,7 +109,7 @@ def test_p_by_is_benjamini_yekutieli_over_the_channels_that_vary(make_recording)
 def test_channel_effects_find_the_planted_channel_and_no_other(make_recording):
     planted = channel_effects(make_recording(effect=0.3), GATE)
     assert (planted["p_by"] < 0.05).tolist() == [True] + [False] * 7
-    # The classes' means 0.4, 0.5 and 0.6 have variance 0.02 / 3; the noise 0.2² / 12.
+    # The class means 0.4, 0.5 and 0.6 have the variance 0.02 / 3, the noise has 0.2² / 12.
     between, within = 0.02 / 3, 0.04 / 12
     assert planted["omega_squared"][0] == pytest.approx(between / (between + within), abs=0.06)
     none = channel_effects(make_recording("none", effect=0), GATE)
@@ -125,14 +125,14 @@ def test_omega_squared_is_near_zero_on_average_without_effect(make_recording):
     assert abs(np.nanmean(values)) < 0.01  # eta squared would be 2 / 59 = 0.034
 
 
-def test_a_constant_channel_is_named_and_not_tested(make_recording):
+def test_channel_effects_do_not_test_constant_channels(make_recording):
     frame = channel_effects(make_recording(), GATE)
     assert frame["constant"].tolist() == [False, True] + [False] * 6
     assert frame.loc[1, ["f", "p", "p_by", "omega_squared"]].isna().all()
     assert frame.drop(index=1).notna().all(axis=None)
 
 
-def test_a_channel_that_varies_between_classes_only(write_recording):
+def test_channel_effects_without_variance_within_classes(write_recording):
     recording = write_recording(labels=[0, 0, 1, 1], gates={"g": [[0.1], [0.1], [0.7], [0.7]]})
     row = channel_effects(recording, "g").loc[0]
     assert (row["f"], row["p"], row["p_by"], row["omega_squared"]) == (np.inf, 0, 0, 1)
@@ -140,13 +140,13 @@ def test_a_channel_that_varies_between_classes_only(write_recording):
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], [1, 1, 1]])
-def test_effects_need_two_classes_and_a_class_of_two_images(write_recording, labels):
+def test_channel_effects_are_nan_with_too_few_classes_or_images(write_recording, labels):
     frame = channel_effects(write_recording(labels=labels, gates={"g": [[0.1], [0.2], [0.4]]}), "g")
     assert frame[["f", "p", "p_by", "omega_squared"]].isna().all(axis=None)
     assert not frame["constant"].any()
 
 
-def test_effects_leave_out_classes_that_are_empty_or_of_one_image(write_recording):
+def test_channel_effects_with_empty_classes_and_classes_of_one_image(write_recording):
     values = [[0.1], [0.4], [0.2], [0.5], [0.3]]
     recording = write_recording(
         labels=[0, 0, 3, 3, 1], gates={"g": values}, names=["a", "b", "c", "d"]
@@ -156,7 +156,7 @@ def test_effects_leave_out_classes_that_are_empty_or_of_one_image(write_recordin
     assert (row["f"], row["p"]) == pytest.approx(tuple(expected), rel=1e-5)
 
 
-def test_gate_profiles_are_of_the_image_means(make_recording):
+def test_gate_profiles_average_the_image_means(make_recording):
     recording = make_recording(count=50)
     frame = gate_profiles(recording)
     assert frame["gate"].drop_duplicates().tolist() == [gate.name for gate in recording.gates]
@@ -173,7 +173,7 @@ def test_gate_profiles_are_of_the_image_means(make_recording):
 
 
 def test_gate_profiles_show_a_planted_effect(make_recording):
-    # One channel of eight rises by 0.2 from the first class to the last, so their mean by 0.025.
+    # One of eight channels rises by 0.2 from the first class to the last, so the mean by 0.025.
     frame = gate_profiles(make_recording(count=600, effect=0.3)).set_index(["gate", "class"])
     rise = frame.loc[(GATE, "owl"), "mean"] - frame.loc[(GATE, "cat"), "mean"]
     assert rise == pytest.approx(0.025, abs=0.006)
@@ -188,13 +188,16 @@ def test_gate_state_by_hand(write_recording):
     assert frame["kind"].tolist() == ["channel", "spatial"]
     assert frame["depth"].tolist() == [1, 2]
     assert frame["saturated_low"].tolist() == [1 / 8, 0]
-    assert frame["saturated_high"].tolist() == [1 / 8, 1 / 8]  # 0.99 counts: the margin is inside
+    assert frame["saturated_high"].tolist() == [
+        1 / 8,
+        1 / 8,
+    ]  # 0.99 counts: the threshold is included
     assert frame["stuck"].tolist() == [2 / 8, 2 / 8]
-    assert frame["constant"].tolist() == [1 / 4, 1 / 2]  # of channels; of images
+    assert frame["constant"].tolist() == [1 / 4, 1 / 2]  # share of channels; share of images
 
 
-def test_gate_state_is_measured_from_the_gates_own_bounds(write_recording):
-    # The range of 2 makes the margin 0.02; stuck stays within 0.02 of the middle, 0 and not 0.5.
+def test_gate_state_uses_the_bounds_of_the_gate(write_recording):
+    # With a range of 2 the margin is 0.02; stuck is within 0.02 of the middle, which is 0.
     values = [[-0.985, 0.985, 0.015, 0.5], [-0.97, 0.97, 0.03, 0.51]]
     row = gate_state(write_recording(labels=[0, 1], gates={"g": values}, bounds=(-1, 1))).loc[0]
     assert row["saturated_low"] == row["saturated_high"] == row["stuck"] == 1 / 8

@@ -1,4 +1,4 @@
-"""Permutations, bootstrap, folds and samples: against loops, SciPy and counts of all orders."""
+"""Permutations, bootstraps, folds and samples, against loops, SciPy and enumerated orders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from attnscope.errors import InputError
 from attnscope.statistics import resampling
 from attnscope.statistics.resampling import (
     bootstrap_interval,
@@ -25,9 +24,10 @@ from attnscope.statistics.resampling import (
     stratified_folds,
     stratified_sample,
 )
+from tests.making import refused
 
 
-def test_bootstrap_means_equal_a_loop_however_they_are_cut(monkeypatch):
+def test_bootstrap_means_equal_a_loop_for_every_block_size(monkeypatch):
     values = np.random.default_rng(0).normal(size=(30, 3))
     rng = np.random.default_rng(5)
     expected = [values[rng.integers(0, 30, 30)].mean(0) for _ in range(40)]
@@ -37,7 +37,7 @@ def test_bootstrap_means_equal_a_loop_however_they_are_cut(monkeypatch):
         assert found == pytest.approx(np.array(expected))
 
 
-def test_bootstrap_sums_equal_a_loop_however_they_are_cut(monkeypatch):
+def test_bootstrap_sums_equal_a_loop_for_every_block_size(monkeypatch):
     values = np.random.default_rng(0).normal(size=(30, 3))
     rng = np.random.default_rng(5)
     expected = [values.sum(0), *(values[rng.integers(0, 30, 30)].sum(0) for _ in range(40))]
@@ -48,7 +48,7 @@ def test_bootstrap_sums_equal_a_loop_however_they_are_cut(monkeypatch):
     assert bootstrap_sums(values[:0], 4, rng).tolist() == [[0, 0, 0]] * 5
 
 
-def test_the_bootstrap_interval_equals_scipys():
+def test_bootstrap_interval_equals_scipy():
     values = np.random.default_rng(3).exponential(1, 80)
     low, high = bootstrap_interval(values[:, None], 8000, 1)
     theirs = stats.bootstrap(
@@ -57,37 +57,37 @@ def test_the_bootstrap_interval_equals_scipys():
     width = theirs.high - theirs.low
     assert (low[0], high[0]) == pytest.approx((theirs.low, theirs.high), abs=0.04 * width)
     assert np.isnan(bootstrap_interval(values[:1, None])).all()
-    with pytest.raises(InputError, match="resamples"):
+    with refused("AS701", names=("resamples", 0)):
         bootstrap_interval(values[:, None], 0)
 
 
-def test_a_percentile_interval_leaves_a_fortieth_at_each_end():
+def test_percentile_interval_leaves_a_fortieth_at_each_end():
     drawn = np.random.default_rng(0).permutation(np.arange(41.0))
     low, high = percentile_interval(np.stack([drawn, 2 * drawn], 1))
     assert low.tolist() == pytest.approx([1, 2])
     assert high.tolist() == pytest.approx([39, 78])
 
 
-def test_a_centered_interval_takes_the_bias_away():
-    drawn = np.array([0.1, 0.3, np.nan])  # mean 0.2, deviation 0.1, and 0.5 was found
+def test_centered_interval_subtracts_the_bias():
+    drawn = np.array([0.1, 0.3, np.nan])  # mean 0.2, standard deviation 0.1, observed 0.5
     assert centered_interval(0.5, drawn) == pytest.approx((0.8 - 0.1959964, 0.8 + 0.1959964))
 
 
 @pytest.mark.parametrize(("count", "band"), [(19, (1, 19)), (39, (1, 39)), (199, (5, 195))])
-def test_the_band_of_a_null_by_hand(count, band):
-    """One value more that chance gives is below rank 5 of 199 in 5 of 200 cases: 2.5 %."""
+def test_null_band_by_hand(count, band):
+    """A further value from the null is below rank 5 of 199 in 5 of 200 cases: 2.5%."""
     drawn = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
     assert null_band(drawn) == pytest.approx(band)
 
 
-def test_a_p_counts_the_found_order_and_ties():
+def test_permutation_p_counts_the_observed_order_and_ties():
     permuted = np.array([[0.1, 5.0], [0.3, 6.0], [0.2, 7.0]])
-    # 0.2 ties with one and is below one; a value a little below a found one is a tie.
+    # 0.2 ties with one value and is below one; a value slightly below the observed one ties.
     assert permutation_p(permuted, np.array([0.2, 8.0])).tolist() == [3 / 4, 1 / 4]
     assert permutation_p(np.array([1 - 1e-7, 0.9]), np.array(1.0)) == 2 / 3
 
 
-def test_the_p_of_a_permutation_test_equals_scipys():
+def test_permutation_p_equals_scipy():
     a, b = np.random.default_rng(4).normal([[0.8], [0]], 1, (2, 5))
     every = [
         (a.sum() + b.sum() - 2 * np.delete([*a, *b], chosen).sum())
@@ -96,12 +96,12 @@ def test_the_p_of_a_permutation_test_equals_scipys():
     theirs = stats.permutation_test(
         (a, b), lambda x, y: x.sum() - y.sum(), alternative="greater", n_resamples=np.inf
     )
-    # All orders but the found one, which is counted anyway.
+    # All orders except the observed one, which is always counted.
     others = np.delete(every, np.argmin(np.abs(np.array(every) - theirs.statistic)))
     assert permutation_p(others, np.array(theirs.statistic)) == pytest.approx(theirs.pvalue)
 
 
-def test_folds_hold_as_many_of_each_class():
+def test_stratified_folds_distribute_each_class_evenly():
     labels = np.repeat([0, 1, 2, -1], [11, 8, 3, 4])
     found = stratified_folds(labels, 5, np.random.default_rng(0))
     assert (found[labels < 0] == -1).all()
@@ -109,7 +109,7 @@ def test_folds_hold_as_many_of_each_class():
         assert np.bincount(found[labels == k], minlength=5).tolist() == counts
 
 
-def test_a_sample_takes_of_each_class_its_share_and_never_more_than_half():
+def test_stratified_sample_is_proportional_and_at_most_half_of_each_class():
     labels = np.repeat([0, 1, 2, 3, 4], [100, 40, 2, 1, 7])
     rng = np.random.default_rng(0)
     for images, counts in ((15, [10, 4, 1, 0, 1]), (1000, [50, 20, 1, 0, 3])):
@@ -120,7 +120,7 @@ def test_a_sample_takes_of_each_class_its_share_and_never_more_than_half():
 
 
 @pytest.mark.parametrize("classes", [4, 8])
-def test_mantels_test_permutes_rows_and_columns_together(classes):
+def test_mantel_permutes_rows_and_columns_together(classes):
     x, noise = (m + m.T for m in np.random.default_rng(classes).random((2, classes, classes)))
     y = x + 4 * noise
     rows, columns = np.triu_indices(classes, 1)
@@ -128,7 +128,7 @@ def test_mantels_test_permutes_rows_and_columns_together(classes):
     assert rho == pytest.approx(stats.spearmanr(x[rows, columns], y[rows, columns]).statistic)
     rng = np.random.default_rng(7)
     orders = (
-        list(itertools.permutations(range(classes)))  # the found one among them
+        list(itertools.permutations(range(classes)))  # includes the observed order
         if classes == 4
         else [range(classes), *(rng.permutation(classes) for _ in range(300))]
     )
@@ -137,10 +137,10 @@ def test_mantels_test_permutes_rows_and_columns_together(classes):
         for order in orders
     ]
     assert p == pytest.approx((np.abs(found) >= abs(rho) - 1e-9).mean())
-    assert 1 / len(orders) < p < 0.5  # a p that other orders would give, too, tells nothing
+    assert 1 / len(orders) < p < 0.5  # away from the ends, where wrong orders would pass
 
 
-def test_an_order_has_the_p_of_all_orders():
+def test_order_test_equals_an_enumeration_of_all_orders():
     x, y = np.array([1.0, 2, 4, 8]), np.array([0.1, 0.3, 0.2, 0.9])
     rho, p = order_test(x, y, 0)
     every = [stats.spearmanr(x, order).statistic for order in itertools.permutations(y)]
@@ -150,9 +150,9 @@ def test_an_order_has_the_p_of_all_orders():
     assert np.isnan(order_test(x, np.ones(4), 0)).all()
 
 
-def test_partners_are_one_cycle_within_each_class():
+def test_class_partners_are_one_cycle_within_each_class():
     labels = np.random.default_rng(0).integers(0, 4, 40)
-    labels[7] = 9  # alone
+    labels[7] = 9  # the only image of its class
     for seed in range(10):
         partners = class_partners(labels, seed)
         assert partners[7] == -1
@@ -167,13 +167,13 @@ def test_partners_are_one_cycle_within_each_class():
 
 
 @pytest.mark.parametrize("count", [2, 3, 50])
-def test_a_derangement_moves_everything(count):
+def test_derangement_has_no_fixed_point(count):
     for seed in range(20):
         order = derangement(count, seed)
         assert sorted(order) == list(range(count))
         assert (order != np.arange(count)).all()
 
 
-def test_a_derangement_prefers_no_partner():
+def test_derangement_is_uniform_over_partners():
     partners = [derangement(4, seed)[0] for seed in range(600)]
     assert stats.chisquare(np.bincount(partners)[1:]).pvalue > 0.01

@@ -1,4 +1,4 @@
-"""Two kinds of network over several trainings, against scipy and by hand."""
+"""Comparisons of two kinds of network over seeds, against scipy and by hand."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import pandas as pd
 import pytest
 from scipy import special, stats
 
-from attnscope.errors import InputError
-from attnscope.plots import PLOTS
-from attnscope.plots.seed_differences import seeds_sentence
-from attnscope.plots.seed_usage import seed_usage_sentence
-from attnscope.plots.subjects import TwoKinds
 from attnscope.recording.recording import Recording
 from attnscope.statistics import compare_seeds, disagreements, usage_over_seeds
 from attnscope.statistics.inference import paired_interval
 from attnscope.statistics.seeds import group_by_kind
+from tests.making import refused
+from tests.statistics.making import usage_table
 
 Make = Callable[..., Recording]
 
@@ -30,7 +27,7 @@ def kinds(make_recording: Make) -> tuple[list[Recording], list[Recording]]:
     return first, second
 
 
-def test_over_seeds_as_scipy(kinds: tuple[list[Recording], list[Recording]]) -> None:
+def test_compare_seeds_equals_scipy(kinds: tuple[list[Recording], list[Recording]]) -> None:
     found = compare_seeds(*kinds).set_index("class")
     assert list(found.index) == ["all", "cat", "dog", "owl"]
     assert (found["seeds"] == 3).all()
@@ -55,53 +52,43 @@ def test_over_seeds_as_scipy(kinds: tuple[list[Recording], list[Recording]]) -> 
     assert found["p_holm"]["all"] == pytest.approx(p[0])
 
 
-def test_one_seed_says_nothing_of_another(
+def test_compare_seeds_is_nan_for_one_pair(
     kinds: tuple[list[Recording], list[Recording]],
 ) -> None:
     found = compare_seeds(kinds[0][:1], kinds[1][:1])
     assert found[["low", "high", "p", "p_holm"]].isna().all().all()
     assert found["difference"].notna().all()
-    assert "One training of each says nothing" in seeds_sentence(found, "SE", "CBAM")
 
 
-def test_the_sentence_says_so_when_no_class_differs(make_recording: Make) -> None:
+def test_compare_seeds_of_equal_networks_has_no_test(make_recording: Make) -> None:
     a = [make_recording(f"a{i}", seed=i) for i in range(2)]
     found = compare_seeds(a, a)
     assert (found["difference"] == 0).all()
-    assert found["p"].isna().all()  # no spread: nothing to hold a difference against
-    sentence = seeds_sentence(found, "SE", "CBAM")
-    assert "the same in each pair" in sentence
-    assert "3 could not be tested" in sentence
-    # Nor where three equal differences differ in their last digits.
+    assert found["p"].isna().all()  # no spread to test against
+    # Nor if three equal differences differ in their last digits.
     assert np.isnan(paired_interval(np.array([0.1 + 0.2, 0.3, 0.3]))["p"])
 
 
-def test_a_class_that_differs_is_named(make_recording: Make) -> None:
+def test_compare_seeds_has_no_test_if_all_pairs_differ_equally(make_recording: Make) -> None:
     a = [make_recording(f"a{i}", seed=i, accuracy=0.0, count=90) for i in range(3)]
     b = [make_recording(f"b{i}", seed=i, accuracy=1.0, count=90) for i in range(3)]
     found = compare_seeds(a, b)
-    # All pairs differ by the same, 100 points, and a t test has no spread to say more with.
+    # All pairs differ by 100 points, and a t test has no spread.
     assert (found["difference"] == 1).all()
     assert found[["low", "high", "p"]].isna().all().all()
-    assert "differ by the same" in seeds_sentence(found, "SE", "CBAM")
-    b[0] = make_recording("b9", seed=3, accuracy=0.9, count=90)
-    table = compare_seeds(a, b)
-    table["p_holm"] = [np.nan, 0.5, 0.01, 0.7]
-    sentence = seeds_sentence(table, "SE", "CBAM")
-    assert f" 1 of 3 classes differ: dog ({100 * table.loc[2, 'difference']:+.1f})." in sentence
 
 
-def test_numbers_and_images_must_match(make_recording: Make) -> None:
+def test_compare_seeds_refuses_unequal_numbers_and_images(make_recording: Make) -> None:
     a, b = make_recording("a"), make_recording("b", seed=1)
-    with pytest.raises(InputError, match="1 against 2 recordings"):
+    with refused("AS731", names=(1, 2)):
         compare_seeds([a], [a, b])
-    with pytest.raises(InputError, match="0 against 0"):
+    with refused("AS730"):
         compare_seeds([], [])
-    with pytest.raises(InputError, match="not of the same images"):
+    with refused("AS721", names=(60, 30)):
         compare_seeds([a], [make_recording("c", count=30)])
 
 
-def test_seeds_of_one_kind_are_found_and_ordered(make_recording: Make) -> None:
+def test_group_by_kind_groups_and_orders_seeds(make_recording: Make) -> None:
     made = [make_recording(f"r{i}") for i in range(5)]
     about = [("se", 1), ("cbam", 0), ("se", 0), ("cbam", 1), ("none", 0)]
     for recording, (attention, seed) in zip(made, about, strict=True):
@@ -113,19 +100,19 @@ def test_seeds_of_one_kind_are_found_and_ordered(make_recording: Make) -> None:
     made[0].about["model"] = {"attention": "se", "width": 32}
     assert list(group_by_kind(made)) == ["r0", "r1", "r2", "r4"]
     made[4].about["name"] = "r0"
-    with pytest.raises(InputError, match="are both called r0"):
+    with refused("AS734", names=(made[0].folder, made[4].folder, "r0")):
         group_by_kind(made)
     made[4].about["name"] = "r4"
-    with pytest.raises(InputError, match=r"has seed 1, .* seed 0"):
+    with refused("AS732", names=(made[3].folder, made[2].folder, 1, 0)):
         compare_seeds([made[3]], [made[2]])
     made[3].about["seed"] = 0
-    with pytest.raises(InputError, match="of one kind and seed"):
+    with refused("AS733", names=(made[1].folder, made[3].folder, 0)):
         group_by_kind(made)
     made[3].about["training_sha256"] = "of more epochs"
     assert [len(kind) for kind in group_by_kind(made).values()] == [1, 1, 1, 1, 1]
 
 
-def test_disagreements_against_a_loop(make_recording: Make) -> None:
+def test_disagreements_equal_a_loop(make_recording: Make) -> None:
     a, b = make_recording("a", accuracy=0.6), make_recording("b", seed=1, accuracy=0.7)
     found = disagreements(a, b)
     wanted = []
@@ -143,44 +130,9 @@ def test_disagreements_against_a_loop(make_recording: Make) -> None:
     assert found["certainty"].is_monotonic_decreasing
 
 
-def test_the_picture_has_the_table_and_images(
-    kinds: tuple[list[Recording], list[Recording]],
-) -> None:
-    names = ("SE", "CBAM")
-    picture = PLOTS["seed_differences"].make(TwoKinds(names, *kinds))
-    same = PLOTS["seed_differences"].make(TwoKinds(names, kinds[0], kinds[0]))
-    assert len(picture.figures) == 2
-    assert len(same.figures) == 1  # no image tells a network from itself
-    assert "points of accuracy over 3 seeds" in picture.caption
-    titles = [ax.get_title(loc="center") for ax in picture.figures[1].axes]
-    assert sum(title.startswith("is ") for title in titles) == 12
-
-
-def usage(class_value: list[float], dynamic_value: list[float], p: float = 0.5) -> pd.DataFrame:
-    """One training's `gate_usage` of two gates, as far as it is summed up."""
-    return pd.DataFrame(
-        {
-            "gate": ["early", "late"],
-            "kind": "channel",
-            "depth": [1, 2],
-            "balanced_accuracy": [0.2, 0.6],
-            "chance": 0.1,
-            "p_read": [0.04, 0.001],
-            "class_value": class_value,
-            "p_used": p,
-            "class_margin": [0.1, 0.2],
-            "p_margin": [0.5, 0.01],
-            "dynamic_value": dynamic_value,
-            "p_dynamic": p,
-            "dynamic_margin": [0.3, 0.0],
-            "margin_std": 2.0,
-        }
-    )
-
-
-def test_usage_over_seeds_as_scipy() -> None:
+def test_usage_over_seeds_equals_scipy() -> None:
     values = np.array([[0.01, 0.30], [-0.01, 0.32], [0.02, 0.29]])
-    tables = [usage(list(row), [-0.02 * k, 0.0]) for k, row in enumerate(values)]
+    tables = [usage_table(list(row), [-0.02 * k, 0.0]) for k, row in enumerate(values)]
     frame = usage_over_seeds(tables)
     test = stats.ttest_1samp(values, 0)
     interval = test.confidence_interval(0.95)
@@ -189,7 +141,7 @@ def test_usage_over_seeds_as_scipy() -> None:
     np.testing.assert_allclose(frame["class_high"], interval.high)
     smaller, larger = test.pvalue[1], test.pvalue[0]
     np.testing.assert_allclose(frame["p_used"], [max(larger, 2 * smaller), 2 * smaller])
-    # The second gate has the same value in every training: there is nothing to hold it against.
+    # The second gate has the same value for every seed, and no spread to test against.
     assert frame["dynamic_value"].tolist() == pytest.approx([-0.02, 0])
     assert frame["dynamic_low"].isna().tolist() == [False, True]
     assert frame["seeds"].eq(3).all()
@@ -198,22 +150,10 @@ def test_usage_over_seeds_as_scipy() -> None:
     assert frame["uses"].eq(0).all()
     assert frame["moves"].tolist() == [0, 3]
     assert frame["p_margin"].isna().all()
-    said = seed_usage_sentence(frame, "se")
-    assert "Whether the class in the gates moves the margins could not be tested." in said
-    assert "By its own test no training sees its class used. At no gate" in said
-    assert "By its own test no training sees the image's own better. Whether" in said
-    assert said.endswith("By its own test at least one training sees them moved at 1.")
-    assert "At 1 all trainings give the same number, and nothing can be tested." in said
-    assert "read from 2 of 2 gates in every training, best from late" in said
-    assert "Its class is used at 1, most at late: +30.3 points" in said
-    assert "At no gate is the image's own seen to be better" in said
-    moved = [table.assign(class_margin=[0, -0.1 - k / 999]) for k, table in enumerate(tables)]
-    said = seed_usage_sentence(usage_over_seeds(moved), "se")
-    assert "in the gates moves the margins at 1, most at late: by −0.1 logits, 5.1 % of" in said
 
 
-def test_usage_over_seeds_counts_what_single_trainings_say() -> None:
-    tables = [usage([0.1, -0.1], [0, 0.1], p=p) for p in (0.01, 0.2, 0.04)]
+def test_usage_over_seeds_counts_the_tests_of_single_seeds() -> None:
+    tables = [usage_table([0.1, -0.1], [0, 0.1], p=p) for p in (0.01, 0.2, 0.04)]
     frame = usage_over_seeds(tables)
     assert frame["uses"].tolist() == [2, 0]
     assert frame["harms"].tolist() == [0, 2]
@@ -223,44 +163,22 @@ def test_usage_over_seeds_counts_what_single_trainings_say() -> None:
     assert usage_over_seeds(tables, level=0.002)["reads"].tolist() == [0, 3]
 
 
-def test_one_training_says_nothing_of_another_ones_gates() -> None:
-    frame = usage_over_seeds([usage([0.1, 0.2], [0, 0], p=0.001)])
+def test_usage_over_seeds_of_one_seed_has_no_test() -> None:
+    frame = usage_over_seeds([usage_table([0.1, 0.2], [0, 0], p=0.001)])
     assert frame[["class_low", "p_used", "p_dynamic"]].isna().all(axis=None)
-    assert "no test over trainings" in seed_usage_sentence(frame, "se")
-    with pytest.raises(InputError, match="give one table"):
+    with refused("AS712"):
         usage_over_seeds([])
-    other = usage([0, 0], [0, 0]).assign(gate=["early", "other"])
-    with pytest.raises(InputError, match="have other gates"):
-        usage_over_seeds([usage([0, 0], [0, 0]), other])
+    other = usage_table([0, 0], [0, 0]).assign(gate=["early", "other"])
+    with refused("AS713", names=("late",)):
+        usage_over_seeds([usage_table([0, 0], [0, 0]), other])
 
 
-def test_no_use_over_seeds_is_said_with_how_far_intervals_reach() -> None:
-    tables = [usage([0.01 * k, -0.01 * k], [0.0, 0.0]) for k in (1, -1, 0.5)]
-    frame = usage_over_seeds(tables)
-    said = seed_usage_sentence(frame, "cbam")
-    reach = f"{100 * frame['class_high'].max():+.1f}"
-    assert f"used over the trainings; intervals reach up to {reach} points." in said
-    assert "better than the mean over the trainings. At 2 all" in said
-    worse = usage_over_seeds(
-        [table.assign(class_value=[0, -0.2 - k / 999]) for k, table in enumerate(tables)]
-    )
-    said = seed_usage_sentence(worse, "x")
-    assert "Its class does harm at 1, most at late: −20.1 points" in said
-    said = seed_usage_sentence(usage_over_seeds([usage([0.1, -0.1], [0, 0], p=0.01)] * 2), "x")
-    assert (
-        "By its own test at least one training sees its class used at 1. By its own test at least "
-        "one training sees its class doing harm at 1." in said
-    )
-    everything = usage_over_seeds([t.assign(p_read=1.0) for t in tables])
-    assert "from none of the 2 gates" in seed_usage_sentence(everything, "cbam")
-
-
-def test_gates_together_over_seeds_are_corrected_by_themselves() -> None:
+def test_usage_over_seeds_corrects_blocks_separately() -> None:
     rng = np.random.default_rng(3)
     of_gates = ["depth", "balanced_accuracy", "chance", "p_read"]
     tables = []
     for _ in range(3):
-        table = usage([0, 0], [0, 0])
+        table = usage_table([0, 0], [0, 0])
         joint = table.assign(gate=["block x", "all"], kind=["block", "all"]).drop(columns=of_gates)
         table = pd.concat([table, joint], ignore_index=True)
         tables.append(table.assign(class_value=[0.01, 0.02, 0.1, 0.3] + 0.02 * rng.random(4)))

@@ -1,4 +1,4 @@
-"""Selectivity and permuted effects of channels, against loops, SciPy, hand and planted effects."""
+"""Selectivity and permutation tests, against loops, SciPy, values by hand and planted effects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from attnscope.errors import InputError
 from attnscope.statistics import (
     channel_effects,
     class_selectivity,
@@ -15,6 +14,8 @@ from attnscope.statistics import (
     resampling,
 )
 from attnscope.statistics.resampling import stratified_folds
+from tests.making import refused
+from tests.statistics.making import refused_elsewhere
 
 GATE = "layer1.attention.channel"
 TEN = list("abcdefghij")
@@ -22,7 +23,7 @@ TEN = list("abcdefghij")
 
 @pytest.fixture
 def uneven(write_recording):
-    """Classes of 14, 9, 6 and 1 images and one of none; five channels of gamma values."""
+    """Five channels of gamma values; classes of 14, 9, 6, 0 and 1 images."""
     rng = np.random.default_rng(3)
     labels = rng.permutation(np.repeat([0, 1, 2, 4], [14, 9, 6, 1]))
     values = rng.gamma(3, 0.1, (30, 5))
@@ -33,7 +34,7 @@ def uneven(write_recording):
 def test_selectivity_equals_a_loop(uneven):
     frame = class_selectivity(uneven, "g", permutations=9, seed=5)
     labels, values = uneven.labels, uneven.channel("g").astype(float)
-    usable = np.where(labels == 4, -1, labels)  # one image cannot be on both halves
+    usable = np.where(labels == 4, -1, labels)  # one image cannot be in both halves
     halves = stratified_folds(usable, 2, np.random.default_rng(5))
     for channel in range(5):
         choose, score = (
@@ -66,7 +67,7 @@ def test_selectivity_equals_a_loop(uneven):
 
 
 def test_selectivity_by_hand(write_recording):
-    # All images of a class are alike, so that the halves do not matter: (0.9 - 0.2) / (0.9 + 0.2).
+    # All images of a class are equal, so the halves do not matter: (0.9 - 0.2) / (0.9 + 0.2).
     values = [[0.1, 0.4, 0.0, 0.5]] * 4 + [[0.9, 0.4, 0.3, 0.1]] * 4 + [[0.3, 0.4, 0.0, 0.6]] * 4
     values = np.array(values)
     values[0, 3] -= 0.6  # below zero
@@ -86,7 +87,7 @@ def test_selectivity_by_hand(write_recording):
     assert frame["low"][0] == pytest.approx(frame["high"][0])
 
 
-def test_a_channel_that_is_zero_where_it_is_scored_has_no_index(write_recording):
+def test_selectivity_is_nan_for_a_channel_of_zeros_on_the_scoring_half(write_recording):
     labels = np.repeat([0, 1], 4)
     halves = stratified_folds(labels, 2, np.random.default_rng(0))
     values = np.where(halves == 1, 0.7, 0.0)[:, None]
@@ -95,8 +96,8 @@ def test_a_channel_that_is_zero_where_it_is_scored_has_no_index(write_recording)
     assert not frame[["constant", "negative"]].any(axis=None)
 
 
-def test_chance_makes_no_channel_selective(write_recording):
-    # On the half that chose, the largest of ten noisy means would be about 0.1 above the others.
+def test_selectivity_is_zero_on_average_without_effect(write_recording):
+    # On the choosing half the largest of ten noisy means is about 0.1 above the others.
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 10
     recording = write_recording(
@@ -136,14 +137,14 @@ def test_permutations_agree_with_the_f_test_on_normal_values(write_recording):
     assert np.abs(p - channel_effects(recording, "g")["p"]).max() < 0.04
 
 
-def test_eta_squared_is_the_share_of_the_sum_of_squares(write_recording):
+def test_eta_squared_by_hand(write_recording):
     values = np.array([[1, 2, 3, 2, 3, 4, 5, 6, 7]]).T  # SSB = 26, SSW = 6
     recording = write_recording(labels=np.repeat([0, 1, 2], 3), gates={"g": values})
     assert channel_effects(recording, "g")["eta_squared"][0] == pytest.approx(26 / 32)
 
 
 @pytest.mark.parametrize("function", [class_selectivity, permuted_channel_effects])
-def test_the_planted_channel_is_found_and_the_constant_one_named(make_recording, function):
+def test_the_planted_channel_is_found_and_the_constant_one_flagged(make_recording, function):
     frame = function(make_recording(count=150, effect=0.3), GATE, permutations=199)
     assert frame["p"][0] == frame["p_max"][0] == 1 / 200
     assert (frame["p_max"].drop(index=[0, 1]) > 0.05).all()
@@ -155,10 +156,10 @@ def test_the_planted_channel_is_found_and_the_constant_one_named(make_recording,
 
 
 @pytest.mark.parametrize("function", [class_selectivity, permuted_channel_effects])
-def test_how_the_work_is_cut_changes_nothing(uneven, function, monkeypatch):
+def test_results_do_not_depend_on_the_block_size(uneven, function, monkeypatch):
     expected = function(uneven, "g", permutations=30)
     assert expected.equals(function(uneven, "g", permutations=30))
-    monkeypatch.setattr(reading, "_STRETCH", 7)
+    monkeypatch.setattr(reading, "_CHUNK", 7)
     monkeypatch.setattr(resampling, "_DENSE_CLASSES", 2)
     found = function(uneven, "g", permutations=30)
     assert found.drop(columns="best", errors="ignore").to_numpy(float) == pytest.approx(
@@ -178,7 +179,7 @@ def test_too_few_classes_or_images_give_nan(write_recording, function, labels):
     assert frame[["p", "p_max"]].isna().all(axis=None)
 
 
-def test_a_half_of_one_image_has_an_index_and_no_interval(write_recording):
+def test_selectivity_has_no_interval_for_a_half_of_one_image(write_recording):
     labels = [0, 0, 1, 1, 1, 1]
     frame = class_selectivity(
         write_recording(labels=labels, gates={"g": np.arange(1, 7)[:, None] / 8}), "g", 9
@@ -188,17 +189,17 @@ def test_a_half_of_one_image_has_an_index_and_no_interval(write_recording):
 
 
 @pytest.mark.parametrize("function", [class_selectivity, permuted_channel_effects])
-def test_what_cannot_be_tested_is_refused(make_recording, function):
+def test_wrong_gates_and_zero_permutations_are_refused(make_recording, function):
     recording = make_recording()
-    with pytest.raises(InputError, match="of kind spatial, not channel"):
+    with refused_elsewhere("AS609", names=("layer1.attention.spatial",)):
         function(recording, "layer1.attention.spatial")
-    with pytest.raises(InputError, match="has no gate 'nothing'"):
+    with refused_elsewhere("AS608", names=("nothing",)):
         function(recording, "nothing")
-    with pytest.raises(InputError, match="at least one of the permutations is needed, not 0"):
+    with refused("AS701", names=("permutations", 0)):
         function(recording, GATE, permutations=0)
 
 
-def test_the_p_of_selectivity_equals_a_loop_over_orders(uneven):
+def test_selectivity_p_equals_a_loop_over_orders(uneven):
     frame = class_selectivity(uneven, "g", permutations=39, seed=5)
     labels, values = uneven.labels, uneven.channel("g").astype(float)
     usable = np.where(labels == 4, -1, labels)

@@ -1,4 +1,4 @@
-"""States of gates over thresholds, against values by hand, loops and ``gate_state``."""
+"""States of gates over thresholds, against values by hand, loops and `gate_state`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from attnscope.errors import InputError
 from attnscope.statistics import channel_states, gate_state, image_states, reading, state_sweep
+from tests.making import refused
+from tests.statistics.making import refused_elsewhere
 
 CHANNEL = [
     [0.005, 0.995, 0.51, 0.3, 0.0],
@@ -47,7 +48,7 @@ def test_image_states_by_hand(recording):
     assert frame["stuck"].tolist() == pytest.approx([0.2, 0, 0.2])
 
 
-def test_the_sweep_is_the_mean_over_images_with_its_interval(make_recording, monkeypatch):
+def test_state_sweep_is_the_mean_over_images_with_its_interval(make_recording, monkeypatch):
     recording = make_recording(count=50)
     frame = state_sweep(recording, [0, 0.1])
     assert frame["gate"].tolist() == [gate.name for gate in recording.gates for _ in range(2)]
@@ -70,22 +71,22 @@ def test_the_sweep_is_the_mean_over_images_with_its_interval(make_recording, mon
             assert row["constant"] == channels["constant"].mean()
             assert row["dead"] == channels["dead"].mean()
             assert row["stuck"] == pytest.approx(channels["stuck"].mean())
-    monkeypatch.setattr(reading, "_STRETCH", 7)
+    monkeypatch.setattr(reading, "_CHUNK", 7)
     assert state_sweep(recording, [0, 0.1]).equals(frame)
 
 
-def test_the_sweep_agrees_with_gate_state(make_recording):
+def test_state_sweep_agrees_with_gate_state(make_recording):
     recording = make_recording()
     fine, coarse = state_sweep(recording, [0.01]), state_sweep(recording, [0.02])
     old = gate_state(recording)
     for column in ("saturated_low", "saturated_high"):
         assert fine[column].to_numpy() == pytest.approx(old[column].to_numpy())
-    assert coarse["stuck"].to_numpy() == pytest.approx(old["stuck"].to_numpy())  # a range of 1
+    assert coarse["stuck"].to_numpy() == pytest.approx(old["stuck"].to_numpy())  # the range is 1
     exact = state_sweep(recording, [0.0]).set_index("gate")["constant"]
     assert exact["layer1.attention.channel"] == 1 / 8
 
 
-def test_a_mean_of_open_and_closed_is_neither(write_recording):
+def test_states_are_of_values_and_not_of_means(write_recording):
     recording = write_recording(labels=[0, 0, 0, 0], gates={"g": [[0.0], [1.0], [0.0], [1.0]]})
     row = state_sweep(recording, [0.01]).loc[0]
     assert row["stuck"] == 0
@@ -93,7 +94,7 @@ def test_a_mean_of_open_and_closed_is_neither(write_recording):
     assert (row["constant"], row["dead"]) == (0, 0)
 
 
-def test_states_are_measured_from_the_gates_own_bounds(write_recording):
+def test_states_use_the_bounds_of_the_gate(write_recording):
     values = [[-0.985, 0.985, 0.015, 0.5], [-0.97, 0.97, 0.03, 0.51]]
     row = state_sweep(
         write_recording(labels=[0, 1], gates={"g": values}, bounds=(-1, 1)), [0.01]
@@ -101,7 +102,7 @@ def test_states_are_measured_from_the_gates_own_bounds(write_recording):
     assert row["saturated_low"] == row["saturated_high"] == row["stuck"] == 1 / 8
 
 
-def test_one_image_has_no_interval_and_no_gate_no_row(write_recording):
+def test_state_sweep_with_one_image_or_without_gates(write_recording):
     row = state_sweep(write_recording("one", labels=[0], gates={"g": [[0.0, 0.5]]}), [0.01]).loc[0]
     assert row["saturated_low"] == 0.5
     assert np.isnan(row["saturated_low_from"])
@@ -111,11 +112,11 @@ def test_one_image_has_no_interval_and_no_gate_no_row(write_recording):
 
 
 @pytest.mark.parametrize("thresholds", [[], [0.6], [-0.1], [float("nan")]])
-def test_thresholds_that_are_none(recording, thresholds):
-    with pytest.raises(InputError, match=r"thresholds are shares of the gate's range, 0 to 0\.5"):
+def test_invalid_thresholds_are_refused(recording, thresholds):
+    with refused("AS703", names=(thresholds,)):
         state_sweep(recording, thresholds)
 
 
-def test_only_channel_gates_have_channels(make_recording):
-    with pytest.raises(InputError, match="of kind spatial, not channel"):
+def test_channel_statistics_refuse_other_gates(make_recording):
+    with refused_elsewhere("AS609", names=("layer1.attention.spatial",)):
         channel_states(make_recording(), "layer1.attention.spatial")

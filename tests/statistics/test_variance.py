@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
-from attnscope.errors import InputError
 from attnscope.statistics import (
     between_class_variance,
     channel_effects,
@@ -16,6 +15,7 @@ from attnscope.statistics import (
     reading,
     resampling,
 )
+from tests.making import refused
 
 TEN = list("abcdefghij")
 
@@ -56,7 +56,7 @@ def test_shares_equal_those_from_pairwise_distances(make_recording):
     assert frame["constant"].tolist() == [1, 0, 0, 0]
 
 
-def test_of_one_channel_it_is_that_of_the_analysis_of_variance(write_recording):
+def test_share_of_one_channel_equals_the_analysis_of_variance(write_recording):
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [20, 9, 5])
     recording = write_recording(labels=labels, gates={"g": rng.uniform(0, 1, (34, 1))})
@@ -68,9 +68,9 @@ def test_of_one_channel_it_is_that_of_the_analysis_of_variance(write_recording):
     assert row["omega_squared"] == pytest.approx(effect["omega_squared"], abs=1e-6)
 
 
-def test_the_planted_effect_stands_out_of_the_band(make_recording):
+def test_a_planted_effect_is_outside_the_null_band(make_recording):
     frame = between_class_variance(make_recording(count=240, effect=0.3, seed=1), permutations=199)
-    # 0.02 / 3 between, and 0.2² / 12 within in each of seven channels that vary.
+    # 0.02 / 3 between classes, and 0.2² / 12 within classes in each of seven varying channels.
     truth = (0.02 / 3) / (0.02 / 3 + 7 * 0.04 / 12)
     assert frame["low"][0] < truth < frame["high"][0]
     assert frame["p"][0] == 1 / 200
@@ -79,7 +79,7 @@ def test_the_planted_effect_stands_out_of_the_band(make_recording):
     assert ((frame["null_low"] < 0) & (frame["null_high"] > 0)).all()
 
 
-def test_the_standard_error_is_that_of_a_jackknife(write_recording):
+def test_standard_error_equals_the_jackknife(write_recording):
     rng = np.random.default_rng(0)
     labels = np.arange(120) % 3
     values = 0.5 + 0.05 * (rng.normal(size=(120, 4)) + labels[:, None])
@@ -90,7 +90,7 @@ def test_the_standard_error_is_that_of_a_jackknife(write_recording):
         ssb, ssw = squares(values[keep], labels[keep])
         msw = ssw / 116
         omegas.append((ssb - 2 * msw) / (ssb + ssw + msw))
-    # Stratified: the deviation from the class's mean.
+    # Stratified: the spread about the mean of the class.
     variance = (
         sum(np.var([omegas[i] for i in range(120) if labels[i] == k]) * 40 for k in range(3))
         * 119
@@ -100,10 +100,10 @@ def test_the_standard_error_is_that_of_a_jackknife(write_recording):
     assert row["high"] - row["omega_squared"] == pytest.approx(half, rel=0.05)
 
 
-def test_how_the_work_is_cut_changes_nothing(make_recording, monkeypatch):
+def test_results_do_not_depend_on_the_block_size(make_recording, monkeypatch):
     recording = make_recording()
     expected = between_class_variance(recording, 50)
-    monkeypatch.setattr(reading, "_STRETCH", 7)
+    monkeypatch.setattr(reading, "_CHUNK", 7)
     monkeypatch.setattr(resampling, "_DENSE_CLASSES", 2)
     columns = ["eta_squared", "omega_squared", "low", "high", "null_low", "null_high", "p"]
     found = between_class_variance(recording, 50)
@@ -112,7 +112,7 @@ def test_how_the_work_is_cut_changes_nothing(make_recording, monkeypatch):
     )
 
 
-def test_what_has_no_share(write_recording):
+def test_shares_are_nan_for_constant_gates_and_too_few_images(write_recording):
     numbers = ["eta_squared", "omega_squared", "low", "high", "null_low", "null_high", "p"]
     constant = between_class_variance(
         write_recording("c", labels=[0, 0, 1], gates={"g": [[0.5, 0.25]] * 3}), 9
@@ -128,14 +128,14 @@ def test_what_has_no_share(write_recording):
         write_recording("s", labels=[0, 0, 1], gates={"g": [[0.1], [0.2], [0.4]]}), 9
     )
     assert single["p"].notna().all()
-    assert single[["low", "high"]].isna().all(axis=None)  # a class of one image has no spread
+    assert single[["low", "high"]].isna().all(axis=None)  # no spread in a class of one image
     assert len(between_class_variance(write_recording("n", labels=[0, 1]), 9)) == 0
-    with pytest.raises(InputError, match="permutations"):
+    with refused("AS701", names=("permutations", 0)):
         between_class_variance(write_recording("p", labels=[0, 1]), 0)
 
 
-def test_channels_of_a_tiny_spread_are_not_lost(write_recording):
-    # A channel that is nearly always closed, beside float32's own precision.
+def test_channels_of_a_small_spread_are_resolved(write_recording):
+    # The channel is almost closed, close to the precision of float32.
     labels = np.arange(60) % 3
     values = (1e-6 * (1 + labels + np.random.default_rng(0).uniform(0, 0.1, 60)))[:, None]
     row = between_class_variance(write_recording(labels=labels, gates={"g": values}), 99).loc[0]
@@ -144,8 +144,8 @@ def test_channels_of_a_tiny_spread_are_not_lost(write_recording):
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused(write_recording, wrong):
-    """NaN is above and below nothing: it would have the least p there is."""
+def test_non_finite_values_are_refused(write_recording, wrong):
+    """A NaN compares as False and would get the smallest possible p."""
     labels = np.arange(60) % 3
     values = np.random.default_rng(0).random((60, 4))
     values[7, 2] = wrong
@@ -156,5 +156,5 @@ def test_values_that_are_not_finite_are_refused(write_recording, wrong):
         lambda: class_selectivity(recording, "g", 9),
         lambda: linear_probe(recording, 9),
     ):
-        with pytest.raises(InputError, match="1 values of 'g' are not finite; attnscope verify"):
+        with refused("AS704", names=("'g'", 1, recording.folder)):
             measure()

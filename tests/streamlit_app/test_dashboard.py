@@ -1,6 +1,6 @@
 """Every page of the dashboard, without a browser.
 
-More than 400 lines, since each page is opened on the same two recordings.
+More than 400 lines because all pages are tested on the same two recordings.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from streamlit.testing.v1 import AppTest
 from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.plots import PLOTS, register_plot
-from attnscope.plots.subjects import Pair
+from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
 from attnscope.serve import serve
+from attnscope.statistics.usage import NOTHING, USED
 from tests.plots.test_registry import TOY, Count
 
 APP = Path(__file__).parents[2] / "streamlit_app" / "app.py"
 PAGES = sorted(file.stem for file in (APP.parent / "views").glob("*.py"))
 VIEWS = {
-    "channels": ["One gate", "Over depth"],
+    "channels": ["One gate", "All gates"],
     "maps": ["Images", "Class means", "Agreement with Grad-CAM"],
     "comparison": ["Accuracy", "Gates", "Grad-CAM", "Images", "All figures"],
 }
@@ -60,9 +61,19 @@ def folder(make_recording: Maker, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def well(app: AppTest) -> None:
+def assert_no_error(app: AppTest) -> None:
     assert [error.message for error in app.exception] == []
     assert [error.value for error in app.error] == []
+
+
+def number(shown: str) -> float:
+    return float(shown.rstrip(" %"))
+
+
+def assert_no_interventions(app: AppTest) -> None:
+    assert len(app.info) == 1
+    assert not app.dataframe
+    assert not app.image
 
 
 def texts(app: AppTest) -> str:
@@ -87,14 +98,14 @@ def test_every_page_and_view_opens(
     page: str, recording: str, folder: Path, open_page: Callable[..., AppTest]
 ) -> None:
     app = open_page(folder, page, recording)
-    well(app)
+    assert_no_error(app)
     assert app.sidebar.selectbox(key="run").value == recording
     expected = VIEWS.get(page, [])
     if page == "maps" and recording.startswith("se"):
         expected = expected[:2]
     assert views(app) == expected
     for view in expected:
-        well(choose_view(app, view))
+        assert_no_error(choose_view(app, view))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -104,15 +115,15 @@ def test_names_with_markup_are_shown_as_they_are(
     make_recording("*bold* `tick`", names=MARKUP)
     make_recording("<b>other</b>", names=MARKUP, seed=1)
     app = open_page(tmp_path, page)
-    well(app)
+    assert_no_error(app)
     if page == "confusion":
         app.selectbox(key="true").set_value(MARKUP[1])
         app.selectbox(key="predicted").set_value(MARKUP[1]).run()
-        well(app)
+        assert_no_error(app)
         assert MARKUP[1] in texts(app)
         assert f"``` {MARKUP[1]} ```" in "".join(m.value for m in app.markdown)
     for view in views(app):
-        well(choose_view(app, view))
+        assert_no_error(choose_view(app, view))
     assert not any(element.allow_html for element in app.markdown)
     for element in (*app.markdown, *app.caption, *app.info, *app.warning, *app.error):
         beside_code = re.sub(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", "", element.value)
@@ -134,11 +145,11 @@ def test_overview_shows_the_statistics(folder: Path, open_page: Callable[..., Ap
     app, recording = open_page(folder), Recording(folder / "cbam")
     shown = {metric.label: metric.value for metric in app.metric}
     right = (recording.labels == recording.predictions).mean()
-    assert shown["Accuracy"] == f"{100 * right:.2f} %"
+    assert number(shown["Accuracy"]) == round(100 * right, 2)
     assert shown["Images"] == "60"
     assert shown["Gates"] == "4"
     error = statistics.calibration_error(recording)
-    assert shown["Calibration error"] == f"{100 * error:.2f} %"
+    assert number(shown["Calibration error"]) == round(100 * error, 2)
     metrics = statistics.class_metrics(recording)
     metrics[["precision", "recall", "f1"]] *= 100
     pd.testing.assert_frame_equal(app.dataframe[0].value, metrics)
@@ -149,81 +160,81 @@ def test_channels_show_the_statistics(folder: Path, open_page: Callable[..., App
     gate = "layer1.attention.channel"
     effects = statistics.channel_effects(recording, gate)
     shown = app.dataframe[0].value
-    assert shown["channel"].iloc[0] == 0, "the planted effect comes first"
+    assert shown["channel"].iloc[0] == 0, "the planted effect is first"
     pd.testing.assert_frame_equal(shown.sort_values("channel"), effects, check_like=True)
     assert "Channel 0" in [heading.value for heading in app.subheader]
     profiles = statistics.class_profiles(recording, gate)
     pd.testing.assert_frame_equal(app.dataframe[1].value, profiles)
     state = statistics.gate_state(recording).set_index("gate").loc[gate]
-    assert app.metric[3].value == f"{100 * state['constant']:.2f} %" == "12.50 %"
+    assert number(app.metric[3].value) == 100 * state["constant"] == 12.5
     app.selectbox(key="gate").set_value("layer2.attention.channel").run()
-    well(app)
+    assert_no_error(app)
     assert len(app.dataframe[0].value) == 16
 
 
-def test_a_network_without_spatial_gates_is_told_so(
+def test_a_network_without_spatial_gates_shows_grad_cam_only(
     folder: Path, open_page: Callable[..., AppTest]
 ) -> None:
     app = open_page(folder, "maps", "se/test")
-    assert "no spatial gate" in app.info[0].value
-    assert len(app.image) == 1, "Grad-CAM alone is shown"
+    assert len(app.info) == 1
+    assert len(app.image) == 1
 
 
 def test_interventions_are_shown_with_a_verdict_on_each_gate(
     folder: Path, open_page: Callable[..., AppTest], add_interventions: Callable[..., Path]
 ) -> None:
     recording = Recording(folder / "cbam")
-    asked = open_page(folder, "usage")
-    well(asked)
-    assert "no interventions on this recording" in asked.info[0].value
-    assert asked.code[0].value == f"attnscope intervene {folder / 'cbam'}"
+    before = open_page(folder, "usage")
+    assert_no_error(before)
+    assert_no_interventions(before)
+    assert before.code[0].value == f"attnscope intervene {folder / 'cbam'}"
     made = add_interventions(recording)
     app = open_page(folder, "usage")
-    well(app)
+    assert_no_error(app)
     assert len(app.image) == 2
     shown = app.dataframe[0].value.set_index("Gate")
     assert list(shown.index) == [gate.name for gate in recording.gates]
-    assert shown["Verdict"].iloc[0] == "its class is used"
-    assert shown["Verdict"].iloc[3] == "no class seen in it, no use of it seen"
+    assert shown["Verdict"].iloc[0] == USED
+    assert shown["Verdict"].iloc[3] == NOTHING
     right = 100 * (recording.labels == recording.predictions).mean()
-    assert shown["Class, points"].iloc[0].startswith(f"{right:+.2f} (")
-    assert not shown["Class, margin"].iloc[0].startswith("+0.00")
-    assert shown["Own gate, points"].iloc[0].startswith("+0.00 (")
-    assert "It is used at 1, most at layer1.attention.channel" in texts(app)
-    # What is added later is seen at the next click.
+    assert shown["Class effect (points)"].iloc[0].startswith(f"{right:+.2f} (")
+    assert not shown["Class effect (margin)"].iloc[0].startswith("+0.00")
+    assert shown["Image effect (points)"].iloc[0].startswith("+0.00 (")
+    assert "layer1.attention.channel" in texts(app), "the caption names the gate that is used"
+    # Outcomes that are added later are shown at the next click.
     (made / "ablation.csv").write_text("gate,share,p\nlayer1.attention.channel,0.1,0.5\n")
     about = json.loads((made / "about.json").read_text())
     (made / "about.json").write_text(json.dumps({**about, "experiments": ["ablate"]}))
     app.run()
     assert len(app.dataframe) == 2
     assert app.dataframe[1].value["p"].iloc[0] == 0.5
-    # Of another recording than the one that is there now: not shown as if it were of this one.
+    # Interventions on another recording are not shown as if they were on this one.
     (made / "about.json").write_text(json.dumps({**about, "recording": "another"}))
     app.run()
-    assert "no interventions on this recording" in app.info[0].value
+    assert_no_interventions(app)
 
 
-def test_a_plot_that_is_registered_appears(
+def test_a_registered_plot_is_shown(
     folder: Path, open_page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PLOTS, "_known", dict(PLOTS))
     register_plot(replace(TOY, name="new", title="A new one"))
     compute = lambda pair: Count(len(pair.a) + len(pair.b))  # noqa: E731
-    register_plot(replace(TOY, name="pair", title="Of two", subject=Pair, compute=compute))
+    register_plot(replace(TOY, name="pair", title="Two", subject=Comparison, compute=compute))
     app = open_page(folder, "figures")
-    well(app)
+    assert_no_error(app)
     assert app.selectbox(key="figure").options[-1] == "A new one"
     app.selectbox(key="figure").set_value("new").run()
-    well(app)
+    assert_no_error(app)
     assert len(app.image) == 1
     assert "There are 60 images & no more." in texts(app)
     app = choose_view(open_page(folder, "comparison"), "All figures")
     app.selectbox(key="pair_figure").set_value("pair").run()
-    well(app)
+    assert_no_error(app)
     assert "There are 120 images & no more." in texts(app)
 
 
-def test_every_figure_can_be_seen_with_its_caption_or_the_reason_against_it(
+def test_every_figure_is_shown_with_its_caption_or_the_reason_why_it_is_unavailable(
     folder: Path, open_page: Callable[..., AppTest], add_interventions: Callable[..., Path]
 ) -> None:
     recording = Recording(folder / "cbam")
@@ -231,10 +242,11 @@ def test_every_figure_can_be_seen_with_its_caption_or_the_reason_against_it(
     assert "metrics.csv" in app.info[0].value  # the recording lies in a run that was never trained
     add_interventions(recording)
     app.run()
-    assert app.selectbox(key="figure").options[:2] == ["Decodable and used", "Static gates"]
+    titles = [PLOTS[name].title for name in ("decodable_and_used", "static_gates")]
+    assert app.selectbox(key="figure").options[:2] == titles
     for name in ("static_gates", "confusion_matrix"):
         app.selectbox(key="figure").set_value(name).run()
-        well(app)
+        assert_no_error(app)
         assert len(app.image) == 1
         assert PLOTS[name].about in texts(app)
 
@@ -245,18 +257,18 @@ def test_interventions_outside_the_folder_are_not_opened(
     add_interventions(Recording(folder / "cbam"))
     inside = folder / "cbam" / "recordings"  # the interventions lie beside it
     app = open_page(inside, "usage")
-    well(app)
-    assert "no interventions on this recording" in app.info[0].value
+    assert_no_error(app)
+    assert_no_interventions(app)
 
 
-def test_one_image_can_be_asked_for(folder: Path, open_page: Callable[..., AppTest]) -> None:
+def test_one_image_can_be_chosen_by_number(folder: Path, open_page: Callable[..., AppTest]) -> None:
     app, recording = open_page(folder, "maps"), Recording(folder / "cbam")
     app.number_input(key="image").set_value(17).run()
-    well(app)
+    assert_no_error(app)
     assert app.text[0].value == recording.rows["path"][17]
 
 
-@pytest.mark.parametrize("source", ["picture", "Grad-CAM", "layer1.attention.spatial"])
+@pytest.mark.parametrize("source", ["none", "Grad-CAM", "layer1.attention.spatial"])
 def test_a_cell_of_the_confusion_matrix_opens_its_images(
     source: str, folder: Path, open_page: Callable[..., AppTest]
 ) -> None:
@@ -266,7 +278,7 @@ def test_a_cell_of_the_confusion_matrix_opens_its_images(
     app.selectbox(key="predicted").set_value("dog")
     app.selectbox(key="show").set_value(source)
     app.run()
-    well(app)
+    assert_no_error(app)
     rows = np.flatnonzero((recording.labels == 0) & (recording.predictions == 1))
     assert len(rows) == statistics.confusion_matrix(recording).loc["cat", "dog"] > 1
     assert app.subheader[0].value == f"{len(rows)} images"
@@ -280,39 +292,40 @@ def test_a_cell_of_the_confusion_matrix_opens_its_images(
     assert [text.value for text in app.text] == captions
 
 
-def test_misclassified_images_come_by_confidence_and_in_pages(
+def test_misclassified_images_are_sorted_by_confidence_and_split_into_pages(
     make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
 ) -> None:
     recording = make_recording("poor", accuracy=0.2)
     wrong = statistics.misclassified(recording)
     app = open_page(tmp_path, "mistakes")
-    well(app)
-    assert app.subheader[0].value == f"{len(wrong)} of {len(wrong)} misclassified images"
+    assert_no_error(app)
+    assert app.subheader[0].value.startswith(f"{len(wrong)} of {len(wrong)} ")
     assert len(wrong) > 20
     paths = [text.value.splitlines()[-1] for text in app.text]
     assert paths == wrong["path"].tolist()[:20]
 
 
-def test_comparison_says_that_no_class_differs(
+def test_comparison_without_significant_differences_warns_of_no_class(
     folder: Path, open_page: Callable[..., AppTest]
 ) -> None:
     app = open_page(folder, "comparison", "cbam/test")
-    well(app)
+    assert_no_error(app)
     expected = statistics.compare_accuracy(Recording(folder / "cbam"), Recording(folder / "se"))
     shown = app.dataframe[0].value
     np.testing.assert_allclose(shown["p_holm"], expected["p_holm"])
     np.testing.assert_allclose(shown["accuracy_b"], 100 * expected["accuracy_b"])
     assert expected["p_holm"].iloc[1:].min() > 0.05
-    assert app.info[0].value.startswith("No class differs")
+    assert len(app.info) == 1
+    assert not app.warning
 
 
-def test_comparison_names_the_classes_that_differ(
+def test_comparison_names_the_classes_with_significant_differences(
     make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
 ) -> None:
     make_recording("good", accuracy=1.0)
     make_recording("poor", accuracy=0.0)
     app = open_page(tmp_path, "comparison")
-    well(app)
+    assert_no_error(app)
     assert "`cat`, `dog`, `owl`" in app.warning[0].value
 
 
@@ -325,7 +338,7 @@ def test_recordings_of_different_images_are_refused_in_one_line(
     app = choose_view(open_page(tmp_path, "comparison"), view)
     assert [error.message for error in app.exception] == []
     assert len(app.error) == 1
-    assert "not of the same images" in app.error[0].value
+    assert not app.image
 
 
 def test_one_recording_alone_cannot_be_compared(
@@ -333,16 +346,18 @@ def test_one_recording_alone_cannot_be_compared(
 ) -> None:
     make_recording("alone")
     app = open_page(tmp_path, "comparison")
-    well(app)
-    assert "takes two" in app.info[0].value
+    assert_no_error(app)
+    assert len(app.info) == 1
+    assert not app.get("button_group")
 
 
-def test_a_folder_without_recordings_is_one_line(
+def test_a_folder_without_recordings_shows_one_error(
     tmp_path: Path, open_page: Callable[..., AppTest]
 ) -> None:
     app = open_page(tmp_path)
     assert [error.message for error in app.exception] == []
-    assert "holds no recording" in app.error[0].value
+    assert len(app.error) == 1
+    assert str(tmp_path) in app.error[0].value
 
 
 def test_a_damaged_recording_is_named_and_hides_no_other(
@@ -350,28 +365,29 @@ def test_a_damaged_recording_is_named_and_hides_no_other(
 ) -> None:
     (folder / "se/recordings/test/manifest.json").write_text("{")
     app = open_page(folder)
-    well(app)
+    assert_no_error(app)
     assert app.sidebar.selectbox(key="run").options == ["cbam/test"]
     assert "se/recordings/test/manifest.json" in app.sidebar.warning[0].value
 
 
-def test_arrays_that_vanish_are_one_line(folder: Path, open_page: Callable[..., AppTest]) -> None:
+def test_missing_arrays_show_one_error(folder: Path, open_page: Callable[..., AppTest]) -> None:
     for file in folder.glob("cbam/recordings/test/shards/*/arrays.safetensors"):
         file.unlink()
     app = open_page(folder, "channels")
     assert [error.message for error in app.exception] == []
-    assert "cannot be read" in app.error[0].value
+    assert all("arrays.safetensors" in error.value for error in app.error)
+    assert len(app.error) > 0
 
 
-def test_a_run_that_was_captured_again_is_seen(
+def test_a_recording_that_was_made_again_is_read_again(
     make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
 ) -> None:
     make_recording("again", accuracy=0.0)
     app = open_page(tmp_path)
-    assert app.metric[0].value == "0.00 %"
+    assert number(app.metric[0].value) == 0
     shutil.rmtree(tmp_path / "again")
     make_recording("again", accuracy=1.0)
-    assert app.run().metric[0].value == "100.00 %"
+    assert number(app.run().metric[0].value) == 100
 
 
 @pytest.mark.parametrize("label", ["../outside/test", "/etc", "inside/../../outside/test"])
@@ -381,7 +397,7 @@ def test_a_url_opens_nothing_outside_the_folder(
     make_recording("outside")
     make_recording("here/inside")
     app = open_page(tmp_path / "here", recording=label)
-    well(app)
+    assert_no_error(app)
     assert app.sidebar.selectbox(key="run").value == "inside/test"
     assert app.sidebar.selectbox(key="run").options == ["inside/test"]
 
@@ -403,7 +419,7 @@ print("torch" in sys.modules, "matplotlib.pyplot" in sys.modules)
     assert done.stdout.split() == ["False", "False"]
 
 
-def test_another_recording_forgets_classes_that_it_has_not(
+def test_changing_the_recording_resets_classes_that_it_does_not_have(
     make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
 ) -> None:
     make_recording("a")
@@ -412,14 +428,16 @@ def test_another_recording_forgets_classes_that_it_has_not(
     app.selectbox(key="true").set_value("owl").run()
     app.selectbox(key="show").set_value("layer1.attention.spatial").run()
     app.sidebar.selectbox(key="run").set_value("b/test").run()
-    well(app)
+    assert_no_error(app)
     assert app.selectbox(key="true").value is None
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])
 def test_serve_refuses_a_port_that_does_not_exist(port: int, folder: Path) -> None:
-    with pytest.raises(InputError, match=f"port {port} .* 1 to 65535"):
+    with pytest.raises(InputError) as error:
         serve(folder, port)
+    assert str(port) in str(error.value)
+    assert "65535" in str(error.value)
 
 
 def test_serve_refuses_a_port_that_is_taken(folder: Path) -> None:
@@ -427,10 +445,13 @@ def test_serve_refuses_a_port_that_is_taken(folder: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(InputError, match=f"port {port} .* take another with --port"):
+        with pytest.raises(InputError) as error:
             serve(folder, port)
+    assert str(port) in str(error.value)
+    assert "--port" in str(error.value)
 
 
 def test_serve_refuses_a_folder_without_recordings(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no recording"):
+    with pytest.raises(InputError) as error:
         serve(tmp_path)
+    assert str(tmp_path) in str(error.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -33,8 +34,8 @@ def server(make_recording: Callable[..., Recording], tmp_path: Path) -> Iterator
     """The dashboard's address, and the folder that it serves."""
     if CHROMIUM is None:
         if os.environ.get("CI"):
-            pytest.fail("there is no chromium, and CI may not skip: apt-get install chromium")
-        pytest.skip("there is no chromium")
+            pytest.fail("chromium is not installed; CI needs it: apt-get install chromium")
+        pytest.skip("chromium is not installed")
     make_recording("cbam")
     make_recording("poor", accuracy=0.3)
     with socket.socket() as free:
@@ -53,7 +54,8 @@ def server(make_recording: Callable[..., Recording], tmp_path: Path) -> Iterator
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, output
-        assert output.startswith(f"{url} shows 2 recordings in {tmp_path}"), output
+        assert output.startswith(url), output
+        assert str(tmp_path) in output
         assert "Traceback" not in output
     finally:
         process.kill()
@@ -61,7 +63,7 @@ def server(make_recording: Callable[..., Recording], tmp_path: Path) -> Iterator
 
 
 def _wait_until_up(url: str, process: subprocess.Popen[str]) -> None:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for localhost
     for _ in range(10 * PATIENCE):
         assert process.poll() is None, process.communicate()[0]
         try:
@@ -70,10 +72,10 @@ def _wait_until_up(url: str, process: subprocess.Popen[str]) -> None:
                 return
         except OSError:
             time.sleep(0.1)
-    pytest.fail("the server did not come up")
+    pytest.fail("the server did not start")
 
 
-def test_a_click_on_a_cell_opens_exactly_its_images(server: tuple[str, Path]) -> None:
+def test_a_click_on_a_cell_shows_exactly_its_images(server: tuple[str, Path]) -> None:
     from playwright.sync_api import expect, sync_playwright
 
     url, folder = server
@@ -110,7 +112,7 @@ def test_a_click_on_a_cell_opens_exactly_its_images(server: tuple[str, Path]) ->
             expect(captions.first).to_contain_text(f"{true} → {predicted}")
             shown = [text.splitlines()[-1] for text in captions.all_inner_texts()]
             assert sorted(shown) == sorted(recording.rows["path"][expected])
-        main.get_by_role("link", name=f"maps of image {others[0]}", exact=True).click()
+        main.get_by_role("link", name=re.compile(rf"\b{others[0]}$")).click()
         expect(page.get_by_role("heading", name="Spatial maps")).to_be_visible()
         expect(main).to_contain_text(recording.rows["path"][others[0]])
         expect(main).to_contain_text("poor/test")

@@ -1,4 +1,4 @@
-"""Several processes on one CPU, over gloo: they follow one process that accumulates."""
+"""Several processes on one CPU, with gloo, against one process that accumulates batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file
 
 from attnscope.data.load import load_data
-from attnscope.errors import InputError
 from attnscope.networks.build import build_model
 from attnscope.networks.weights import load_model
 from attnscope.training.checkpoint import read_state
@@ -27,15 +26,16 @@ from attnscope.training.optimization import step_sizes
 from attnscope.training.processes import ProcessGroup, current_process_group, join_process_group
 from attnscope.training.recipe import SGD
 from attnscope.training.recipes import RECIPES
+from tests.making import refused
 
 ROOT = Path(__file__).parents[2]
 STEPS = 20
 
 
-def follow(out: Path, accumulate: int, **options: Any) -> None:
-    """Twenty steps on digits, in float32 at a learning rate of 0.01, every one of them logged."""
+def train_steps(out: Path, accumulate: int, **options: Any) -> None:
+    """Train 20 steps on digits, in float32 with a learning rate of 0.01, and log each step."""
     data = load_data("digits")
-    # 323 = 20 × 16 + 3 images, which two cannot share; and 45 and 33 to evaluate.
+    # 323 = 20 × 16 + 3: two processes cannot share the rest equally; the same for 45 and 33.
     data = replace(data, train=data.train[:323], validation=data.validation[:45])
     data = replace(data, test=data.test[:33])
     recipe = replace(
@@ -71,7 +71,7 @@ from pathlib import Path
 import torch
 from attnscope.training import loop as train_module
 from attnscope.training.processes import join_process_group
-from tests.training.test_distributed import follow
+from tests.training.test_distributed import train_steps
 torch.set_num_threads(1)
 step, stop = train_module.TrainingLoop.step, int(sys.argv[3])
 
@@ -82,13 +82,13 @@ def until(training, *arguments):
 
 train_module.TrainingLoop.step = until
 with join_process_group(torch.device("cpu")):
-    follow(Path(sys.argv[1]), int(sys.argv[2]), resume=True)
+    train_steps(Path(sys.argv[1]), int(sys.argv[2]), resume=True)
 """
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """By the number of processes: two with a half each, one that accumulates the two halves."""
+    """Number of processes -> run: two with half a step each, one that accumulates both halves."""
     folder = tmp_path_factory.mktemp("runs")
     script = folder / "script.py"
     script.write_text(SCRIPT)
@@ -99,8 +99,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return {1: folder / "one", 2: folder / "two"}
 
 
-def test_a_team_resumes(runs: dict[int, Path], tmp_path: Path) -> None:
-    """Stopped within the epoch, two processes go on and end bit for bit as undisturbed ones."""
+def test_a_process_group_resumes_exactly(runs: dict[int, Path], tmp_path: Path) -> None:
+    """Two processes that stop within an epoch end bit for bit like uninterrupted ones."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = torchrun(2, str(script), str(tmp_path / "run"), "1", "7")
@@ -113,7 +113,7 @@ def test_a_team_resumes(runs: dict[int, Path], tmp_path: Path) -> None:
     expected, found = table(runs[2], "metrics.csv"), table(tmp_path / "run", "metrics.csv")
     for name in ("train_accuracy", "validation_loss"):
         assert [row[name] for row in found] == [row[name] for row in expected]
-    # The losses of the two are summed in float32, and the checkpoint holds one sum of both.
+    # Losses are summed in float32, and the checkpoint holds the sum over both processes.
     loss = [row["train_loss"] for row in expected]
     assert [row["train_loss"] for row in found] == pytest.approx(loss, rel=1e-6)
 
@@ -123,14 +123,14 @@ def table(run: Path, name: str) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
 
 
-def test_two_processes_follow_one_that_accumulates(runs: dict[int, Path]) -> None:
+def test_two_processes_equal_one_that_accumulates(runs: dict[int, Path]) -> None:
     one, two = (table(runs[number], "steps.csv") for number in (1, 2))
     assert [row["step"] for row in one] == list(range(1, STEPS + 1))
     difference = [abs(a["loss"] - b["loss"]) for a, b in zip(one, two, strict=True)]
     assert max(difference) < 1e-4
     assert [row["accuracy"] for row in one] == [row["accuracy"] for row in two]
     losses = [row["loss"] for row in one]
-    assert np.std(losses) > 0.01, "the steps differ, so that agreement says something"
+    assert np.std(losses) > 0.01, "the steps differ, so equality is informative"
     weights = [load_file(runs[number] / "model.safetensors") for number in (1, 2)]
     for name, value in weights[0].items():
         if "running" not in name and "tracked" not in name:
@@ -140,8 +140,8 @@ def test_two_processes_follow_one_that_accumulates(runs: dict[int, Path]) -> Non
     assert [result["steps"] for result in results] == [STEPS, STEPS]
 
 
-def test_every_test_image_is_counted_once(runs: dict[int, Path]) -> None:
-    """33 images by two processes: what they found together is what one finds alone."""
+def test_two_processes_evaluate_every_image_once(runs: dict[int, Path]) -> None:
+    """Two processes on 33 images find what a single process finds."""
     data = load_data("digits")
     model = load_model(runs[2])
     alone = evaluate(model, data.test[:33], data.normalization, torch.device("cpu"))
@@ -158,33 +158,34 @@ def test_shares_are_a_partition(count: int, size: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_the_command_under_torchrun(tmp_path: Path) -> None:
+def test_the_command_runs_under_torchrun(tmp_path: Path) -> None:
     options = ["--data", "digits", "--model", "cnn", "--epochs", "1", "--batch-size", "256"]
     options += ["--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "run")]
     done = torchrun(2, "-m", "attnscope", "train", *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test accuracy") == 1, "one process speaks"
+    assert done.stdout.count("test accuracy") == 1, "only the main process prints"
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["devices"] == 2
     again = torchrun(2, "-m", "attnscope", "train", *options)
     assert again.returncode != 0
-    assert "exists already; take another folder" in again.stderr
+    assert "[AS113]" in again.stderr
+    assert str(tmp_path / "run") in again.stderr
 
 
-def test_alone_there_is_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_is_a_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with join_process_group(torch.device("cpu")) as process_group:
         assert (process_group.rank, process_group.size, process_group.is_main) == (0, 1, True)
         assert not torch.distributed.is_initialized()
     assert current_process_group() == ProcessGroup()
     values = torch.tensor([1.0, 2.0])
-    assert torch.equal(process_group.total(values), values)
-    assert torch.equal(process_group.largest(values), values)
+    assert torch.equal(process_group.sum(values), values)
+    assert torch.equal(process_group.max(values), values)
 
 
-def test_too_few_images_for_the_devices() -> None:
-    with pytest.raises(InputError, match="7 training images are too few for 4 batches a step"):
+def test_step_sizes_and_too_few_images() -> None:
+    with refused("AS507", names=(7, 4, "--accumulate")):
         step_sizes(7, 16, 4)
     assert step_sizes(8, 16, 4) == [8]
-    assert step_sizes(71, 16, 4) == [71], "a rest that would leave one alone joins"
+    assert step_sizes(71, 16, 4) == [71], "a rest with a batch of one image joins the step before"
     assert step_sizes(72, 16, 4) == [64, 8]

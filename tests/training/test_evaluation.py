@@ -10,18 +10,16 @@ from attnscope.errors import InputError
 from attnscope.networks.build import build_model
 from attnscope.training import evaluation
 from attnscope.training.evaluation import evaluate
-from tests.training.toys import (
-    CPU,
-    make_data,
-    small,
-)
+from tests.training.toys import CPU, make_data, small
 
 
 def test_evaluate_equals_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "_EVALUATION_BATCH", 3)
     model = small(attention="cbam", reduction=4)
     data = make_data()
-    model(data.normalization.apply(data.train.images))  # running statistics that are no longer 0, 1
+    model(
+        data.normalization.apply(data.train.images)
+    )  # changes the running statistics from 0 and 1
     model.train()
     frozen = model.get_submodule("layer1.0.bn1").eval()
     before = {n: v.clone() for n, v in model.state_dict().items()}
@@ -47,6 +45,6 @@ def test_evaluate_equals_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_evaluate_restores_modes_after_an_error() -> None:
     model = build_model("cnn", num_classes=2)
     data = make_data(size=16)
-    with pytest.raises(InputError, match="32×32 only"):
+    with pytest.raises(InputError, match="32×32"):
         evaluate(model, data.test, data.normalization, CPU)
     assert all(module.training for module in model.modules())

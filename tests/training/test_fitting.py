@@ -1,4 +1,4 @@
-"""What a training writes, and what it refuses before it writes anything."""
+"""What `fit` writes, and what it refuses before it writes anything."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from attnscope.errors import InputError
 from attnscope.networks.build import build_model
 from attnscope.networks.weights import load_model
 from attnscope.training.evaluation import evaluate
+from tests.making import refused
 from tests.training.toys import (
     CPU,
     PLAIN,
@@ -40,14 +41,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module, Any
     return out, model, result
 
 
-def test_it_learns(done: tuple[Path, nn.Module, Any]) -> None:
+def test_the_training_loss_falls(done: tuple[Path, nn.Module, Any]) -> None:
     out, _, result = done
     losses = [float(row["train_loss"]) for row in rows(out)]
     assert losses[-1] < 0.7 * losses[0]
     assert result.test.accuracy >= 6 / 7
 
 
-def test_a_run_folder(done: tuple[Path, nn.Module, Any]) -> None:
+def test_files_and_settings_of_a_run_folder(done: tuple[Path, nn.Module, Any]) -> None:
     out, model, result = done
     assert sorted(p.name for p in out.iterdir()) == [
         "best.safetensors",
@@ -82,7 +83,7 @@ def test_a_run_folder(done: tuple[Path, nn.Module, Any]) -> None:
     assert written["seconds_per_step"] == pytest.approx(written["seconds"] / 25)
 
 
-def test_metrics(done: tuple[Path, nn.Module, Any]) -> None:
+def test_metrics_have_a_row_per_epoch(done: tuple[Path, nn.Module, Any]) -> None:
     out, _, result = done
     table = rows(out)
     assert [row["epoch"] for row in table] == ["1", "2", "3", "4", "5"]
@@ -94,7 +95,7 @@ def test_metrics(done: tuple[Path, nn.Module, Any]) -> None:
     assert rates[-1] < 1e-5, "the rate of the last step, at the end of the cycle"
 
 
-def test_tensorboard(done: tuple[Path, nn.Module, Any]) -> None:
+def test_tensorboard_has_steps_and_epochs(done: tuple[Path, nn.Module, Any]) -> None:
     out, _, _ = done
     events = EventAccumulator(str(out / "tensorboard"))
     events.Reload()
@@ -107,7 +108,7 @@ def test_tensorboard(done: tuple[Path, nn.Module, Any]) -> None:
         assert event.value == pytest.approx(float(row["train_loss"]), rel=1e-6)
 
 
-def test_the_network_that_is_left_is_the_one_that_was_tested(
+def test_the_saved_network_is_the_tested_one(
     done: tuple[Path, nn.Module, Any],
 ) -> None:
     out, _, result = done
@@ -117,7 +118,7 @@ def test_the_network_that_is_left_is_the_one_that_was_tested(
     assert found.loss == pytest.approx(result.test.loss, rel=1e-5)
 
 
-def test_training_images_are_as_the_network_gets_them(tmp_path: Path) -> None:
+def test_training_images_are_augmented_like_the_input(tmp_path: Path) -> None:
     """Without augmentation they are the images themselves; with it, mirrored or cropped ones."""
     data = make_data()
     run(tmp_path / "a", data=data, recipe=replace(TINY, epochs=1, augmentation=PLAIN))
@@ -138,20 +139,20 @@ def test_training_images_are_as_the_network_gets_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "code", "names"),
     [
-        ({"epochs": 0}, "epochs is 0; it must be 1 or more"),
-        ({"seed": -1}, "seed is -1; it must be 0 or more"),
-        ({"device": "gpu"}, "device 'gpu' is not known; take auto, cpu or cuda"),
-        ({"device": "meta"}, "device 'meta' is not known; take auto, cpu or cuda"),
-        ({"device": "cuda:99"}, "device 'cuda:99' is not there; take auto or cpu"),
-        ({"precision": "fp8"}, "precision 'fp8' is not known; take one of auto, fp32, bf16"),
-        ({"model": "three"}, "the network has 3 outputs and made by the test has 2 classes"),
-        ({"model": "cnn", "size": 40}, "takes images of 32×32 only; set --image-size 32"),
+        ({"epochs": 0}, "AS102", ("epochs", 0)),
+        ({"seed": -1}, "AS102", ("seed", -1)),
+        ({"device": "gpu"}, "AS130", ("'gpu'",)),
+        ({"device": "meta"}, "AS130", ("'meta'",)),
+        ({"device": "cuda:99"}, "AS131", ("'cuda:99'",)),
+        ({"precision": "fp8"}, "AS132", ("'fp8'", "auto, fp32, bf16")),
+        ({"model": "three"}, "AS504", (3, "made by the test", "num_classes=2")),
+        ({"model": "cnn", "size": 40}, None, ("'cnn'", "32×32")),
     ],
 )
-def test_bad_input_is_one_line_and_changes_nothing(
-    tmp_path: Path, options: dict[str, Any], said: str
+def test_bad_input_is_refused_and_changes_nothing(
+    tmp_path: Path, options: dict[str, Any], code: str | None, names: tuple[object, ...]
 ) -> None:
     networks: dict[str | None, Callable[[], nn.Module]] = {
         None: small,
@@ -163,19 +164,31 @@ def test_bad_input_is_one_line_and_changes_nothing(
     data = make_data(size=options.pop("size", 32))
     with pytest.raises(InputError) as caught:
         run(tmp_path / "runs" / "run", model, data=data, **options)
-    assert said in str(caught.value)
+    assert code in (None, caught.value.code)  # None: the code of another folder
     assert "\n" not in str(caught.value)
+    for name in names:
+        assert str(name) in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name][0])
-        assert value.stride() == before[name][1], "the layout changes only when all is checked"
+        assert value.stride() == before[name][1], "the layout changes after all checks"
     assert all(module.training for module in model.modules())
 
 
-def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
+def test_repr_of_the_result_is_one_line_with_the_accuracies(
+    done: tuple[Path, nn.Module, Any],
+) -> None:
+    result = done[2]
+    shown = repr(result)
+    assert "\n" not in shown
+    for value in ("5 epochs", "25 steps", "cpu", "fp32", f"{result.test.accuracy:.1%}"):
+        assert value in shown
+
+
+def test_an_existing_folder_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "file").touch()
-    for name, said in (("run", "exists already; take another"), ("file/run", "cannot be made")):
-        with pytest.raises(InputError, match=said):
+    for name, code in (("run", "AS113"), ("file/run", "AS114")):
+        with refused(code, names=(tmp_path / name,)):
             run(tmp_path / name, Spy())
     assert list((tmp_path / "run").iterdir()) == []

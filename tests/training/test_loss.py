@@ -1,4 +1,4 @@
-"""Class weights: against scikit-learn and torch, in the training loss alone."""
+"""Class weights: against scikit-learn and torch, and only in the training loss."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
-from attnscope.errors import InputError
 from attnscope.training.evaluation import evaluate
 from attnscope.training.loss import TrainingLoss, class_weight_tensor
 from attnscope.training.optimization import step_sizes
+from tests.making import refused
 from tests.training.toys import CPU, PLAIN, TINY, Spy, make_data, rows, run, states_equal
 
 NAMES = ["cat", "dog", "owl"]
@@ -26,24 +26,22 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
     found = class_weight_tensor("balanced", torch.from_numpy(labels), NAMES)
     assert found is not None
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
-    # The mean over the images is one, so that the learning rate means what it meant.
+    # The mean over the images is 1, so the learning rate keeps its meaning.
     assert found[torch.from_numpy(labels)].mean().item() == pytest.approx(1)
 
 
-def test_weights_that_do_not_fit_the_classes() -> None:
+def test_class_weights_that_do_not_fit_the_classes_are_refused() -> None:
     labels = torch.tensor([0, 0, 2])
     assert class_weight_tensor("none", labels, NAMES) is None
-    with pytest.raises(InputError, match="dog"):
+    with refused("AS506", names=("'dog'",)):
         class_weight_tensor("balanced", labels, NAMES)
-    with pytest.raises(InputError, match="2 class weights and 3 classes"):
+    with refused("AS505", names=(2, 3, "cat, dog, owl")):
         class_weight_tensor((1.0, 2.0), labels, NAMES)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("pieces", [[10], [5, 5], [4, 3, 3]])
-def test_a_step_in_pieces_has_the_weighted_mean_of_torch(
-    smoothing: float, pieces: list[int]
-) -> None:
+def test_the_loss_of_a_split_step_equals_that_of_torch(smoothing: float, pieces: list[int]) -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(10, 3, generator=generator, requires_grad=True)
     labels = torch.randint(3, (10,), generator=generator)
@@ -64,7 +62,7 @@ def test_without_weights_the_loss_is_plain_cross_entropy() -> None:
     assert torch.equal(TrainingLoss(0.1)(logits, labels, None), expected)
 
 
-def test_weights_of_one_train_the_same_network_and_others_another(tmp_path: Path) -> None:
+def test_equal_class_weights_change_nothing_and_unequal_ones_do(tmp_path: Path) -> None:
     recipe = replace(TINY, augmentation=PLAIN, label_smoothing=0.1)
     networks = {}
     for name, weights in (("none", "none"), ("ones", (2.0, 2.0)), ("others", (1.0, 9.0))):
@@ -76,8 +74,8 @@ def test_weights_of_one_train_the_same_network_and_others_another(tmp_path: Path
     assert not states_equal(networks["none"], networks["others"])
 
 
-def test_one_step_follows_the_gradient_of_the_weighted_loss(tmp_path: Path) -> None:
-    """Accumulated in four pieces of unequal size; the step is worked out from torch's own loss."""
+def test_a_step_follows_the_gradient_of_the_weighted_loss(tmp_path: Path) -> None:
+    """A step of four accumulated pieces of unequal size, against a step with torch's loss."""
     data = make_data(14)
     weights = torch.tensor([1.0, 5.0])
     torch.manual_seed(3)
@@ -101,7 +99,7 @@ def test_one_step_follows_the_gradient_of_the_weighted_loss(tmp_path: Path) -> N
         torch.testing.assert_close(now, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_losses_of_validation_and_test_have_no_weights(tmp_path: Path) -> None:
+def test_validation_and_test_losses_are_unweighted(tmp_path: Path) -> None:
     data, model = make_data(), Spy()
     result = run(tmp_path / "run", model, data=data, class_weights=(0.1, 9.0))
     found = evaluate(model, data.validation, data.normalization, CPU)

@@ -1,4 +1,4 @@
-"""Optimizers and schedules, as the loop steps them."""
+"""Optimizers and schedules, as the training loop steps them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.training.toys import (
 
 
 def watch_optimizer(monkeypatch: pytest.MonkeyPatch) -> list[torch.optim.SGD]:
-    """The optimizer of the run, once it is made; its groups are noted at each of its steps."""
+    """A list that will hold the optimizer of the run, with its groups noted before each step."""
     made: list[torch.optim.SGD] = []
     build = train_module.build_optimizer
 
@@ -40,7 +40,9 @@ def watch_optimizer(monkeypatch: pytest.MonkeyPatch) -> list[torch.optim.SGD]:
     return made
 
 
-def test_optimizer_and_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sgd_decay_groups_and_one_cycle_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = watch_optimizer(monkeypatch)
     model = small(attention="se", reduction=4)
     recipe = replace(TINY, epochs=4)
@@ -61,7 +63,7 @@ def test_optimizer_and_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         rates = [groups[group]["lr"] for groups in noted]
         momenta = [groups[group]["momentum"] for groups in noted]
         assert all(groups[group]["nesterov"] for groups in noted)
-        # One cycle by its formula: cosines up from a 25th in three steps, down to almost nothing.
+        # The formula of one cycle: cosine rise from 1/25 in three steps, cosine decay to almost 0.
         top = recipe.learning_rate
         for step, rate in enumerate(rates):
             if step <= 2:
@@ -75,8 +77,8 @@ def test_optimizer_and_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("steps", range(1, 14))
-def test_a_cycle_of_any_length(steps: int) -> None:
-    """OneCycleLR divides by zero where its rise has one step."""
+def test_one_cycle_of_any_length(steps: int) -> None:
+    """OneCycleLR divides by zero if its rise has one step."""
     optimizer = build_optimizer(Spy(), FAST, FAST.learning_rate)
     schedule = build_schedule(optimizer, FAST, steps)
     rates = []

@@ -1,11 +1,11 @@
-"""Seeds for each use of random numbers."""
+"""Seeds that are derived for different purposes."""
 
 from __future__ import annotations
 
 from attnscope.training.randomness import derive_seed
 
 
-def test_no_two_uses_of_a_seed_share_a_stream() -> None:
+def test_different_purposes_and_keys_have_different_seeds() -> None:
     keys = [
         (p, *k) for p in ("order", "augment") for k in ((0,), (0, 0), (0, 0, 0), (2**32,), (0, 1))
     ]

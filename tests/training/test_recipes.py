@@ -1,4 +1,4 @@
-"""Each recipe runs short on real images; what it does is read from the live objects."""
+"""Short runs of each recipe on real images, observed at every step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.data.load import Data, load_data
-from attnscope.errors import InputError
 from attnscope.networks.build import build_model
 from attnscope.training import loop as train_module
 from attnscope.training.evaluation import Evaluation
@@ -19,6 +18,7 @@ from attnscope.training.fitting import fit
 from attnscope.training.recipe import SGD, OneCycle, Phase, Plateau, Recipe
 from attnscope.training.recipes import RECIPES
 from attnscope.training.result import TrainResult
+from tests.making import refused
 
 EPOCHS = 10
 IMAGES = 60
@@ -26,20 +26,20 @@ IMAGES = 60
 
 @dataclass(frozen=True)
 class Seen:
-    """What held at one step."""
+    """The state at one step."""
 
     optimizer: torch.optim.Optimizer
     groups: list[dict[str, Any]]
     owned: set[str]
-    """Names of the parameters that the optimizer has."""
+    """Names of the parameters of the optimizer."""
     trained: set[str]
-    """Names of those that require a gradient."""
+    """Names of the parameters that require a gradient."""
     moving: set[str]
-    """Names of the norms in training mode."""
+    """Names of the BatchNorm layers in training mode."""
     sizes: list[tuple[int, ...]]
-    """Shapes of the batches that passed."""
+    """Shapes of the batches."""
     state: dict[str, Tensor]
-    """Before the step."""
+    """State dict before the step."""
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +60,12 @@ def watched(
     epochs: int = EPOCHS,
     losses: list[float] | None = None,
 ) -> tuple[list[Seen], TrainResult]:
-    """A short training, and what held at each of its steps; validation losses may be given."""
+    """Train briefly and return the state at each step. Validation losses can be prescribed."""
     data = digits[size]
     data = replace(data, train=data.train[:IMAGES], validation=data.validation[:20])
     data = replace(data, test=data.test[:20])
     network = recipe.network
-    # oneDNN corrupts memory in 1×1 convolutions of stride 2 over 8 channels and an odd batch.
+    # Width 16, because oneDNN corrupts memory in strided 1×1 convolutions with 8 channels.
     options = {"placement": network.placement, "stem": network.stem, "width": 16}
     torch.manual_seed(0)
     model = build_model(
@@ -103,7 +103,7 @@ def watched(
     result = fit(
         model, data, recipe, out, epochs=epochs, device="cpu", precision="fp32", progress=False
     )
-    seen.append(  # what was left
+    seen.append(  # the state at the end
         Seen(
             seen[-1].optimizer,
             [],
@@ -121,7 +121,9 @@ def changed(before: Seen, after: Seen) -> set[str]:
     return {n for n, v in before.state.items() if not torch.equal(v, after.state[n])}
 
 
-def test_staged(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_staged_unfreezes_in_three_phases(
+    tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = RECIPES["staged"]
     assert (recipe.epochs, recipe.batch_size, recipe.accumulate) == (50, 64, 1)
     assert recipe.network.weights == "imagenet"
@@ -141,7 +143,7 @@ def test_staged(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) ->
     }
     head = attention | {"fc.weight", "fc.bias"}
     deep = head | {n for n in parameters if n.startswith(("layer3.", "layer4."))}
-    assert len(parameters) == 62 + 4 * 3, "everything"
+    assert len(parameters) == 62 + 4 * 3, "all parameters"
     for steps, trained, rate in zip(
         phases, (head, deep, parameters), (1e-3, 1e-4, 1e-5), strict=True
     ):
@@ -154,7 +156,7 @@ def test_staged(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) ->
             norms = {n.rpartition(".")[0] for n in every if n.endswith("running_mean")}
             assert now.moving == {n for n in norms if f"{n}.weight" in trained}
     assert len({id(now.optimizer) for now in seen[:-1]}) == 3, "a new optimizer in each phase"
-    # What is frozen keeps its values and its running statistics, bit for bit.
+    # Frozen modules keep their values and running statistics, bit for bit.
     assert changed(seen[0], seen[1]) == head
     moved = changed(seen[1], seen[4])
     assert moved >= deep
@@ -163,12 +165,14 @@ def test_staged(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert seen[-1].trained == parameters
 
 
-def test_cnn(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cnn_halves_the_learning_rate_on_a_plateau(
+    tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = RECIPES["cnn"]
     assert (recipe.epochs, recipe.log_steps, recipe.histogram_steps) == (50, 100, 500)
     assert recipe.schedule == Plateau(patience=3, factor=0.5)
     assert recipe.augmentation == RECIPES["staged"].augmentation
-    # Better twice, then four epochs no better: halved. Then better, then four epochs worse.
+    # Better twice, then four epochs not better: halved. Then better, then four epochs worse.
     losses = [1.0, 0.9, 0.9, 0.95, 0.9, 0.9, 0.8, 0.85, 0.85, 0.85, 0.85, 0.85]
     seen, _ = watched(recipe, tmp_path / "run", digits, monkeypatch, epochs=12, losses=losses)
     rates = [now.groups[0]["lr"] for now in seen[:-1]]
@@ -179,7 +183,7 @@ def test_cnn(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("name", ["finetune", "features"])
-def test_photographs(
+def test_recipes_for_photographs(
     name: str, tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = RECIPES[name]
@@ -201,7 +205,9 @@ def test_photographs(
     assert result.weights == "best"
 
 
-def test_se_sgd(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_se_sgd_accumulates_and_has_milestones(
+    tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = RECIPES["se-sgd"]
     assert (recipe.epochs, recipe.batch_size, recipe.accumulate) == (90, 32, 4)
     recipe = replace(recipe, batch_size=8)
@@ -217,8 +223,10 @@ def test_se_sgd(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) ->
         assert [shape[0] for shape in now.sizes] == [[8] * 4, [7] * 4][number % 2]
 
 
-def test_fast(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its rates are is tested in test_optimization.py."""
+def test_fast_scales_images_in_its_first_phase(
+    tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its learning rates are tested in test_optimization.py."""
     recipe = RECIPES["fast"]
     assert recipe.optimizer == SGD(nesterov=True, weight_decay=5e-4, decays_all=False)
     assert recipe.schedule == OneCycle()
@@ -227,7 +235,7 @@ def test_fast(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert len({id(now.optimizer) for now in seen}) == 1, "one cycle over both phases"
 
 
-def test_best_weights_are_kept(
+def test_keeps_the_best_or_the_last_weights(
     tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accuracies = [0.2, 0.7, 0.7, 0.4]
@@ -250,7 +258,7 @@ def test_best_weights_are_kept(
         assert result.validation.accuracy == (0.7 if keeps == "best" else 0.4)
         kept, other = (1, 3) if keeps == "best" else (3, 1)
         for name, value in tested[kept].items():
-            assert torch.equal(tested[4][name], value), "the test split is seen with these weights"
+            assert torch.equal(tested[4][name], value), "the kept weights are tested"
         from safetensors.torch import load_file
 
         other_file = "last.safetensors" if keeps == "best" else "best.safetensors"
@@ -263,22 +271,22 @@ def test_best_weights_are_kept(
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
-def test_a_recipe_ends_with_whole_images_and_is_found_by_its_name(recipe: Recipe) -> None:
+def test_a_recipe_ends_with_images_of_full_size_and_is_registered(recipe: Recipe) -> None:
     assert recipe.phases[-1].scale == 1
     assert RECIPES.find(recipe.name) is recipe
 
 
-def test_a_recipe_for_a_network_that_lacks_what_it_trains(tmp_path: Path, digits: Any) -> None:
+def test_a_recipe_that_trains_a_missing_module_is_refused(tmp_path: Path, digits: Any) -> None:
     model = build_model("cnn", attention="cbam")
     model.block1.requires_grad_(False)
-    with pytest.raises(InputError, match="the recipe trains layer3, which this network does not"):
+    with refused("AS503", names=("'layer3'",)):
         fit(model, digits[32, 32], RECIPES["staged"], tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
     assert not any(p.requires_grad for p in model.block1.parameters())
     assert all(p.requires_grad for p in model.block2.parameters())
 
 
-def test_what_the_caller_froze_stays_frozen(tmp_path: Path, digits: Any) -> None:
+def test_parameters_frozen_by_the_caller_stay_frozen(tmp_path: Path, digits: Any) -> None:
     data = digits[32, 32]
     data = replace(data, train=data.train[:40], validation=data.validation[:20])
     model = build_model("cnn", attention="cbam")
@@ -291,8 +299,8 @@ def test_what_the_caller_froze_stays_frozen(tmp_path: Path, digits: Any) -> None
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_accumulation_averages_over_the_images_of_a_step(tmp_path: Path, digits: Any) -> None:
-    """Without norms, four pieces of unequal size give the gradients of one batch."""
+def test_accumulated_gradients_equal_those_of_one_batch(tmp_path: Path, digits: Any) -> None:
+    """Four pieces of unequal size, in a network without BatchNorm."""
 
     class Linear(nn.Module):
         def __init__(self) -> None:
@@ -321,7 +329,7 @@ def test_accumulation_averages_over_the_images_of_a_step(tmp_path: Path, digits:
     assert (states[0]["fc.weight"] - Linear().fc.weight).abs().max() > 1e-3
 
 
-def test_tensorboard_and_curves_of_the_cnn_recipe(
+def test_cnn_logs_steps_epochs_and_histograms(
     tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -334,9 +342,9 @@ def test_tensorboard_and_curves_of_the_cnn_recipe(
     events.Reload()
     for name in ("loss", "accuracy", "learning_rate"):
         assert [e.step for e in events.Scalars(f"batch/{name}")] == [10, 20, 30, 40, 50, 60]
-    for part in ("train", "validation"):
+    for split in ("train", "validation"):
         for name in ("loss", "accuracy"):
-            assert [e.step for e in events.Scalars(f"{part}/{name}")] == [15, 30, 45, 60]
+            assert [e.step for e in events.Scalars(f"{split}/{name}")] == [15, 30, 45, 60]
     tags = set(events.Tags()["histograms"])
     parameters = {name for name, _ in build_model("cnn", attention="cbam").named_parameters()}
     assert tags == {f"{kind}/{n}" for kind in ("weights", "gradients") for n in parameters}

@@ -1,4 +1,4 @@
-"""Small data, networks and recipes that train in a second, for the tests of training."""
+"""Small data sets, networks and recipes that train within a second."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ PLAIN = Augmentation()
 TINY = replace(FAST, epochs=2, batch_size=8, learning_rate=0.05, phases=(Phase(1.0, 1.0),))
 
 
-def part(name: str, count: int, size: int = 32, seed: int = 0) -> LabeledImages:
-    """Two classes that a network can tell apart: the upper or the lower half is brighter."""
+def make_split(name: str, count: int, size: int = 32, seed: int = 0) -> LabeledImages:
+    """Return images of two classes that a network can learn: one half is brighter."""
     rng = np.random.default_rng([seed, *name.encode()])
     labels = torch.arange(count) % 2
     images = rng.integers(0, 120, (count, 3, size, size), dtype=np.uint8)
@@ -41,9 +41,9 @@ def part(name: str, count: int, size: int = 32, seed: int = 0) -> LabeledImages:
 def make_data(count: int = 20, size: int = 32, **changes: Any) -> Data:
     data = Data(
         source="made by the test",
-        train=part("train", count, size),
-        validation=part("validation", 6, size),
-        test=part("test", 7, size),
+        train=make_split("train", count, size),
+        validation=make_split("validation", 6, size),
+        test=make_split("test", 7, size),
         normalization=Normalization((0.4, 0.4, 0.4), (0.2, 0.2, 0.2)),
         may_flip=True,
         skipped=[],
@@ -76,7 +76,7 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 
 class Spy(nn.Module):
-    """A linear network that notes what passes; quick, and with a norm and biases."""
+    """A fast linear network with a norm and biases that stores its inputs."""
 
     def __init__(self) -> None:
         super().__init__()

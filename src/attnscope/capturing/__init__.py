@@ -1,5 +1,5 @@
 """Record the gates of a network over a data set, in one pass.
 
-The package is not called ``capture``, since a package cannot have a module and a function of one
-name, and ``from attnscope import capture`` is what people write.
+The package is not called ``capture`` because a package cannot have a module and a function of the
+same name, and users write ``from attnscope import capture``.
 """

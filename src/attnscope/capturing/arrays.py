@@ -1,4 +1,4 @@
-"""The arrays and rows of a shard, made from what a forward gave."""
+"""The arrays and rows of a shard, made from the results of forward passes."""
 
 from __future__ import annotations
 
@@ -24,39 +24,44 @@ class ShardArrays:
         self._arrays: dict[str, NDArray[Any]] = {}
 
     def add(self, arrays: Mapping[str, NDArray[Any]], labels: NDArray[np.int64]) -> None:
-        """Add the arrays of the next batch."""
+        """Add the arrays of the next batch.
+
+        Raises:
+            InputError: An array has another shape than in earlier batches.
+        """
         start, self._filled = self._filled, self._filled + len(labels)
         for key, value in arrays.items():
             shape = (self._count, *value.shape[1:])
-            # Made once and filled: batches that are joined at the end are held twice.
+            # Allocate once and fill: joining batches at the end would need twice the memory.
             if key not in self._arrays:
                 self._arrays[key] = np.empty(shape, value.dtype)
             whole = self._arrays[key]
             if whole.shape != shape:
                 raise InputError(
-                    f"{key} is {value.shape[1:]} in one batch and {whole.shape[1:]} in another; "
-                    "images of one recording must have one size"
+                    "AS666",
+                    f"{key} has shape {value.shape[1:]} in one batch and {whole.shape[1:]} in "
+                    "another; resize all images to one size",
                 )
             whole[start : self._filled] = value
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All arrays, each with one row an image."""
+        """Return all arrays, each with one row per image."""
         return self._arrays
 
 
 def gate_arrays(
     seen: Mapping[str, Tensor], inputs: Mapping[str, Tensor], logits: Tensor
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of a batch: each gate, each pooled input, the logits."""
+    """Return the arrays of a batch: each gate, each pooled input, and the logits."""
     arrays = {f"gate/{name}": to_numpy(values.float()) for name, values in seen.items()}
     for name, values in inputs.items():
-        # Where pixels stand in one row, the gate that was read has become a grid.
+        # If positions stand in one row, the values of the gate have been reshaped to a grid.
         arrays[f"pooled/{name}"] = to_numpy(values.reshape(seen[name].shape))
     return {**arrays, "logits": to_numpy(logits.float())}
 
 
 def image_rows(batch: Batch, logits: Tensor) -> pd.DataFrame:
-    """One row for each image of a batch: path, label, prediction, loss."""
+    """Return one row per image of a batch: path, label, prediction, loss."""
     loss = F.cross_entropy(logits.float(), batch.labels.to(logits.device), reduction="none")
     return pd.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""One pass over a data set: every gate, the logits and Grad-CAM of each image -> a Recording."""
+"""Record every gate, the logits and Grad-CAM of each image of a data set, in one pass."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from attnscope.capturing.pooling import pooling_edits
 from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.errors import InputError
+from attnscope.files import refuse_existing
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import Edit, edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
@@ -42,7 +43,7 @@ from attnscope.recording.recording import Recording, RecordingWriter
 from attnscope.sources import Source
 from attnscope.training.processes import ProcessGroup
 
-_ALONE = ProcessGroup()
+_SINGLE_PROCESS = ProcessGroup()
 
 
 def capture(
@@ -63,53 +64,59 @@ def capture(
     attributions: Sequence[str] = (),
     attribution_images: int = 200,
     shard_images: int = SHARD_IMAGES,
-    process_group: ProcessGroup = _ALONE,
+    process_group: ProcessGroup = _SINGLE_PROCESS,
 ) -> Recording | Moments:
-    """Records what a network does on a data set, with one forward a batch.
+    """Record every gate of a network over a data set, with one forward pass per batch.
 
-    The network runs in eval mode on the device where it is, and is left as it was. Whole shards
-    stay whatever stops a capture, in the hidden folder ``.NAME.partial`` beside ``out``; the same
-    call goes on with them, and ends with the same files as one that nothing stopped.
+    The network runs in eval mode on its present device, and its state is restored afterwards. If
+    the capture is interrupted, complete shards are kept in the hidden folder ``.NAME.partial``
+    beside ``out``. The same call then resumes, and produces the same files as a capture that was
+    not interrupted.
 
     Args:
-        model: any network that returns logits ``(N, K)``.
-        dataset: images of `attnscope.data`, or any data set with a length whose items are an image
-            ``(3, H, W)`` as the network gets it and a label.
-        out: the folder of the recording, which must not exist.
-        classes: their names; default the data set's ``classes``, else the numbers.
-        normalization: applied to images of `attnscope.data`; of any other data set it says how to
-            undo what was done, for the pictures. Default: pixels are in 0 to 1.
-        grad_cam_layers: paths of modules; default the one with the last map larger than 1×1. An
-            empty sequence records none.
-        batch_size: images a forward.
-        precision: ``fp32``, or ``bf16`` for autocast; what is stored is float32 either way.
-        about: what the recording tells of itself: name, source, part ...
-        source: where the network and the images come from, so that `Recording.network` and
+        model: Any network that returns logits ``(N, K)``.
+        dataset: Images of `attnscope.data`, or any data set with a length whose items are an image
+            ``(3, H, W)``, as the network gets it, and a label.
+        out: Folder of the recording. It must not exist.
+        classes: Names of the classes; default the ``classes`` of the data set, or else numbers.
+        normalization: The normalization of the network. It is applied to images of
+            `attnscope.data`. For any other data set it has been applied, and is undone to store the
+            pictures. Default: pixels are in 0 to 1.
+        grad_cam_layers: Paths of the modules whose Grad-CAM is recorded; default the one with the
+            last map larger than 1×1. An empty sequence records none.
+        batch_size: Batch size.
+        precision: ``fp32``, or ``bf16`` for autocast. Gates are stored in float32 either way.
+        about: Facts to store in the recording, as JSON values: name, source, split and others.
+        source: Where the network and the images come from, so that `Recording.network` and
             `Recording.images` can open them again.
-        progress: whether to show a bar; of several processes the first one shows it.
-        moments: record sums over the images of each class (`Moments`), and no single image.
-        pooled_inputs: record also what each gate multiplies, as its mean over the axes that the
-            gate has not (`Recording.pooled_input`). A gate that multiplies another gate, as in
-            ``x * (gc * gs)``, has none: the recording's ``pooled_inputs`` names those that have.
-        attributions: attribution methods to record beside Grad-CAM, names of
-            `attnscope.attribution.ATTRIBUTIONS`. They cost many passes each, in float32. Those that
-            explain layers take the layers of Grad-CAM.
-        attribution_images: of how many images they are recorded, evenly over the data set
-            (`Recording.attributed_rows`).
-        shard_images: images a shard, rounded up to whole batches. One shard is held in memory.
-        process_group: the processes that share the work. Each makes the same call, and all of them
+        progress: Whether to show a progress bar (in the main process only).
+        moments: Record sums over the images of each class (`Moments`) instead of single images.
+        pooled_inputs: Also record the features that each gate multiplies, averaged over the axes
+            that the gate does not have (`Recording.pooled_input`). A gate that multiplies another
+            gate, as in ``x * (gc * gs)``, has none; ``Recording.pooled_inputs`` names the others.
+        attributions: Names of attribution methods to record besides Grad-CAM, of
+            `attnscope.attribution.ATTRIBUTIONS`. Each needs many passes, in float32. Methods that
+            explain layers use the layers of Grad-CAM.
+        attribution_images: Number of images, evenly spaced over the data set, for which they are
+            recorded (`Recording.attributed_rows`).
+        shard_images: Images per shard, rounded up to whole batches. One shard is in memory at a
+            time.
+        process_group: The processes that share the work. Each of them makes the same call, and all
             see the same folder. `attnscope.training.processes.launched_process_group` returns the
             group that torchrun started.
 
+    Returns:
+        The recording, or the moments.
+
     Raises:
-        InputError: an argument cannot be used, a gate that was found does not fire, another
-            capture is writing the folder, or what is half-done there is of another network, data
-            set or setting.
-        OSError: the disk is full, or the like; whole shards stay.
+        InputError: An argument cannot be used, a gate that was found is not used in some batch,
+            another capture writes to the folder, or an unfinished capture there was started with
+            another network, data set or setting.
+        OSError: The disk is full, or a similar error. Complete shards are kept.
     """
     folder = Path(out)
-    if process_group.is_main and folder.exists():
-        raise InputError(f"{folder} exists already; take another folder or remove it")
+    if process_group.is_main:
+        refuse_existing(folder)
     settings = CaptureSettings(
         grad_cam_layers,
         batch_size,
@@ -122,11 +129,14 @@ def capture(
     )
     count = len(dataset)  # type: ignore[arg-type]
     if not count:
-        raise InputError("the data set is empty; there is nothing to record")
+        raise InputError(
+            "AS660",
+            "the data set has no images; it must have at least 1: check where it reads them",
+        )
     size = settings.rows_a_shard
     shards = [range(start, min(start + size, count)) for start in range(0, count, size)]
     with eval_mode(model):
-        over = _Pass(
+        network_pass = _Pass(
             model,
             dataset,
             normalization=normalization or IN_UNIT_RANGE,
@@ -134,49 +144,59 @@ def capture(
             bf16=precision == "bf16",
             moments=moments,
         )
-        names = over.find_gates_and_classes(classes)
-        over.choose_layers(grad_cam_layers)
+        names = network_pass.find_gates_and_classes(classes)
+        network_pass.choose_layers(grad_cam_layers)
         if pooled_inputs:
-            over.pool_inputs()
-        chosen = over.choose_attributions(attributions, attribution_images)
+            network_pass.pool_inputs()
+        chosen = network_pass.choose_attributions(attributions, attribution_images)
         writer = (MomentsWriter if moments else RecordingWriter)(
             folder,
-            gates=over.gates,
+            gates=network_pass.gates,
             classes=names,
-            grad_cam_layers=over.layers,
+            grad_cam_layers=network_pass.layers,
             about={**(about or {}), "precision": precision, "torch": torch.__version__},
-            pooled_inputs=[gate.name for gate in over.gates if gate.name in over.inputs],
+            pooled_inputs=[
+                gate.name for gate in network_pass.gates if gate.name in network_pass.inputs
+            ],
             attributions=chosen,
-            identity={**over.identity(), "images_a_shard": size, "device": over.device.type},
+            identity={
+                **network_pass.identity(),
+                "images_a_shard": size,
+                "device": network_pass.device.type,
+            },
             source=None if source is None else source.to_dict(),
             rank=process_group.rank,
             processes=process_group.size,
         )
-        own = process_group.share(len(shards))
+        own_shards = process_group.share(len(shards))
         bar = tqdm(
-            total=sum(len(shards[index]) for index in own),
+            total=sum(len(shards[index]) for index in own_shards),
             unit="image",
             disable=not (progress and process_group.is_main),
             dynamic_ncols=True,
         )
-        explained = Explanations(chosen, count)
+        attribution_maps = Explanations(chosen, count)
         with bar, writer:
-            left = [index for index in own if not writer.has(index)]
-            bar.update(sum(len(shards[index]) for index in own if index not in left))
-            # Before the hooks, under which the many passes of these methods would be read as well.
-            over.explain(
-                explained, [shards[index] for index in left], progress and process_group.is_main
+            left = [index for index in own_shards if not writer.has(index)]
+            bar.update(sum(len(shards[index]) for index in own_shards if index not in left))
+            # Before the hooks, which would also record the many passes of these methods.
+            network_pass.explain(
+                attribution_maps,
+                [shards[index] for index in left],
+                progress and process_group.is_main,
             )
-            with over.hooks():
+            with network_pass.hooks():
                 for index in left:
-                    arrays, rows = over.shard(shards[index], bar.update)
-                    writer.add_shard({**arrays, **explained.arrays(shards[index])}, rows, index)
+                    arrays, rows = network_pass.shard(shards[index], bar.update)
+                    writer.add_shard(
+                        {**arrays, **attribution_maps.arrays(shards[index])}, rows, index
+                    )
             writer.wait_for(len(shards))
     return Moments(folder) if moments else Recording(folder)
 
 
 class _Pass:
-    """One pass over a data set: what all its batches share, and what is made of each."""
+    """The pass over a data set: what all batches share, and the arrays of each."""
 
     def __init__(
         self,
@@ -196,56 +216,58 @@ class _Pass:
         self.sample = next(self._batches(range(min(self.count, SAMPLE_IMAGES)), SAMPLE_IMAGES)).x
         self.gates: list[Gate] = []
         self.layers: list[str] = []
-        """Of Grad-CAM."""
+        """Layers of Grad-CAM."""
         self.inputs: dict[str, Tensor] = {}
-        """Filled by each forward: what the gates multiply, pooled."""
+        """Pooled inputs of the gates; each forward pass fills it."""
         self._edits: Mapping[str, Edit] = {}
 
     def find_gates_and_classes(self, classes: Sequence[str] | None) -> list[str]:
-        """Finds the gates on the sample; returns the names of the classes.
+        """Find the gates on the sample, and return the names of the classes.
 
         Raises:
-            InputError: the network knows another number of classes, or a class is no name.
+            InputError: The network has another number of classes, or a class has no valid name.
         """
         given = classes if classes is not None else getattr(self.dataset, "classes", None) or []
         names = [_class_name(name) for name in given]
         self.gates, outputs = _gates_and_outputs(self.model, self.sample)
         names = names or [str(k) for k in range(outputs)]
         if outputs != len(names):
-            raise InputError(f"the network knows {outputs} classes, the data set {len(names)}")
+            raise InputError(
+                "AS661",
+                f"the network has {outputs} classes and the data set has {len(names)}; use a "
+                f"network with {len(names)} outputs, or pass {outputs} names as classes=",
+            )
         return names
 
     def choose_layers(self, given: Sequence[str] | None) -> None:
-        """The layers of Grad-CAM: those that are given, else the one with the last map."""
+        """Set the layers of Grad-CAM: the given ones, or else the one with the last map."""
         self.layers = (
             [last_map_layer(self.model, self.sample, self.gates)] if given is None else list(given)
         )
 
     def choose_attributions(self, names: Sequence[str], images: int) -> Attributions:
-        """The methods beside Grad-CAM, each with its layers.
+        """Return the attribution methods besides Grad-CAM, each with its layers.
 
         Raises:
-            InputError: a method is not known, or no layer can be explained.
+            InputError: A method is unknown, or no layer can be explained.
         """
         found: list[Attributed] = []
         for name in dict.fromkeys(names):
             method = ATTRIBUTIONS.find(name)
             if name == GRAD_CAM:
-                continue  # it has its own place, and is of all images
+                continue  # it is recorded for all images, by another setting
             layers = [""]
             if method.grid == "layer":
                 layers = self.layers or [last_map_layer(self.model, self.sample, self.gates)]
             found += [Attributed(name, layer) for layer in layers]
         return Attributions(tuple(found), images) if found else Attributions()
 
-    def explain(self, explained: Explanations, shards: Sequence[range], progress: bool) -> None:
-        """Computes what the methods beside Grad-CAM say of the images of some shards."""
-        explained.compute(
-            self.model, self.dataset, shards, self.normalization, self.device, progress
-        )
+    def explain(self, maps: Explanations, shards: Sequence[range], progress: bool) -> None:
+        """Compute the maps of the methods besides Grad-CAM for the images of some shards."""
+        maps.compute(self.model, self.dataset, shards, self.normalization, self.device, progress)
 
     def pool_inputs(self) -> None:
-        """From now on forwards fill ``inputs``; the sample shows which gates have any."""
+        """Let each forward pass fill ``inputs``, and run the sample to see which gates have any."""
         self._edits = pooling_edits(self.gates, self.inputs)
         with (
             torch.no_grad(),
@@ -255,7 +277,7 @@ class _Pass:
             self.model(self.sample)
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a half-done recording to be gone on with."""
+        """Return what must be equal to resume an unfinished recording."""
         network = type(self.model)
         return {
             "network": f"{network.__module__}.{network.__qualname__}",
@@ -268,9 +290,9 @@ class _Pass:
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
-        """What reads the network while `shard` runs it.
+        """Install the hooks that `shard` needs.
 
-        One block for all batches: hooking every module anew for each of them costs a twentieth.
+        One block serves all batches, because installing hooks for each batch takes 5% of the time.
         """
         with (
             head_graph(self.model, self.layers) as self._head,
@@ -282,16 +304,16 @@ class _Pass:
     def shard(
         self, rows: range, progress: Callable[[int], object]
     ) -> tuple[dict[str, NDArray[Any]], pd.DataFrame]:
-        """The arrays and the rows of some images, within `hooks`.
+        """Return the arrays and the rows of some images. Call it within `hooks`.
 
         Args:
-            rows: which.
-            progress: is told the number of images after each batch.
+            rows: The images.
+            progress: Called with the number of images after each batch.
 
         Raises:
-            InputError: a gate does not fire, a label is no class, or logits are not finite.
+            InputError: A gate is not used, a label is not a class, or logits are not finite.
         """
-        gathered = ClassSums(self.gates) if self.moments else ShardArrays(len(rows))
+        filled = ClassSums(self.gates) if self.moments else ShardArrays(len(rows))
         tables = []
         for batch in self._batches(rows, self.batch_size):
             self.inputs.clear()
@@ -303,13 +325,13 @@ class _Pass:
             if not self.moments:
                 arrays["images"] = thumbnails(batch.pictures)
             arrays |= self._grad_cams(logits, batch.labels)
-            gathered.add(arrays, batch.labels.numpy())
+            filled.add(arrays, batch.labels.numpy())
             tables.append(image_rows(batch, logits.detach()))
             progress(len(batch.labels))
-        return gathered.arrays(), pd.concat(tables, ignore_index=True)
+        return filled.arrays(), pd.concat(tables, ignore_index=True)
 
     def _grad_cams(self, logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
-        """Grad-CAM of each layer and target for one batch, in float16."""
+        """Return Grad-CAM of each layer and target for one batch, in float16."""
         arrays = {}
         for layer in self.layers:
             targets = (logits.argmax(1), labels.to(self.device))
@@ -323,7 +345,7 @@ class _Pass:
 
 
 def _gates_and_outputs(model: nn.Module, x: Tensor) -> tuple[list[Gate], int]:
-    """The gates, and the number of classes that the network knows."""
+    """Return the gates, and the number of classes of the network."""
     outputs: list[object] = []
     handle = model.register_forward_hook(lambda module, args, output: outputs.append(output))
     try:
@@ -332,17 +354,28 @@ def _gates_and_outputs(model: nn.Module, x: Tensor) -> tuple[list[Gate], int]:
         handle.remove()
     logits = outputs[-1]
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise InputError("the network must return logits (N, K), one row an image")
+        has = (
+            f"shape {tuple(logits.shape)}"
+            if isinstance(logits, Tensor)
+            else f"type {type(logits).__name__}"
+        )
+        raise InputError(
+            "AS662",
+            f"the output of the network has {has}; it must be logits (N, K), one row per image: "
+            "wrap the network in a module that returns them",
+        )
     return gates, logits.shape[1]
 
 
 def _class_name(name: object) -> str:
-    """A class as it is called; torchvision's ImageNet has several words for each."""
+    """Return the name of a class; a class of torchvision's ImageNet has several words."""
     if isinstance(name, (tuple, list)) and all(isinstance(word, str) for word in name):
         return ", ".join(name)
     if isinstance(name, (str, int)):
         return str(name)
-    raise InputError(f"the class {name!r:.60} is no name; give classes= as a list of text")
+    raise InputError(
+        "AS663", f"the class {name!r:.60} has no valid name; pass classes= as a list of strings"
+    )
 
 
 def _check_finite(logits: Tensor, paths: Sequence[str]) -> None:
@@ -350,11 +383,17 @@ def _check_finite(logits: Tensor, paths: Sequence[str]) -> None:
     if not finite.all():
         first = paths[int(finite.logical_not().nonzero()[0])]
         raise InputError(
-            f"the network's logits are not finite, first for {first}; capture in fp32, or take "
-            "weights of a training that did not diverge"
+            "AS664",
+            f"the network's logits are not finite, first for image {first}; capture in fp32, or "
+            "use weights of a run that did not diverge",
         )
 
 
 def _check_labels(labels: Tensor, outputs: int) -> None:
     if not 0 <= labels.min() <= labels.max() < outputs:
-        raise InputError(f"labels must lie between 0 and {outputs - 1}, the network's classes")
+        outside = labels[(labels < 0) | (labels >= outputs)]
+        raise InputError(
+            "AS665",
+            f"a label of the data set is {int(outside[0])}; the network has {outputs} classes, so "
+            f"labels must be 0 to {outputs - 1}: correct the labels, or use another network",
+        )

@@ -1,4 +1,4 @@
-"""Attribution methods that cost many passes, of some images of a data set."""
+"""Attribution methods that need many passes, for some images of a data set."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from attnscope.data.images import LabeledImages, Normalization
 from attnscope.recording.attributed import Attributions
 from attnscope.recording.format import TARGETS
 
-_LARGEST = torch.finfo(torch.float16).max
-_BATCH = 32
+_LARGEST_VALUE = torch.finfo(torch.float16).max
+_BATCH_SIZE = 32
 
 
 def stored_map(cam: Tensor) -> NDArray[np.float16]:
-    """A batch of maps ``(n, h, w)`` as it is stored, in float16.
+    """Return a batch of maps ``(n, h, w)`` as it is stored, in float16.
 
-    Beyond what float16 holds a map would be infinite, and no map.
+    Values are clamped to the range of float16, beyond which they would become infinite.
     """
-    stored: NDArray[np.float16] = to_numpy(cam.clamp(-_LARGEST, _LARGEST).half())
+    stored: NDArray[np.float16] = to_numpy(cam.clamp(-_LARGEST_VALUE, _LARGEST_VALUE).half())
     return stored
 
 
 class Explanations:
-    """The maps of some images, computed before the pass and handed out shard by shard."""
+    """The maps of some images, computed before the main pass and returned shard by shard."""
 
     def __init__(self, attributions: Attributions, count: int) -> None:
         self._attributions = attributions
@@ -48,15 +48,15 @@ class Explanations:
         device: torch.device,
         progress: bool,
     ) -> None:
-        """Computes those of the images of some shards, in float32.
+        """Compute the maps of the images of some shards, in float32.
 
         Args:
-            model: the network, in eval mode, without hooks.
-            dataset: of `attnscope.capture`, as is ``normalization``.
-            shards: the rows of each.
-            normalization: as there.
-            device: where the network is.
-            progress: whether to show a bar.
+            model: The network, in eval mode and without hooks.
+            dataset: As for `attnscope.capture`.
+            shards: The rows of each shard.
+            normalization: As for `attnscope.capture`.
+            device: Device of the network.
+            progress: Whether to show a progress bar.
         """
         wanted = [int(row) for row in self._rows if any(row in shard for shard in shards)]
         done = 0
@@ -64,7 +64,7 @@ class Explanations:
             total=len(wanted), unit="image", desc="attributions",
             disable=not (progress and wanted), dynamic_ncols=True,
         ) as bar:  # fmt: skip
-            for batch in batches(dataset, wanted, _BATCH, normalization, device):
+            for batch in batches(dataset, wanted, _BATCH_SIZE, normalization, device):
                 rows = wanted[done : done + len(batch.labels)]
                 done += len(rows)
                 with torch.no_grad():
@@ -79,7 +79,7 @@ class Explanations:
                 bar.update(len(rows))
 
     def arrays(self, rows: range) -> dict[str, NDArray[Any]]:
-        """Those of the images of a shard: ``(n, h, w)`` each; none where none of them has any."""
+        """Return the maps of a shard, ``(n, h, w)`` per method; empty if no image of it has any."""
         inside = [int(row) for row in self._rows if row in rows]
         if not inside:
             return {}

@@ -13,10 +13,11 @@ from attnscope.data.images import LabeledImages
 
 
 def hash_data(dataset: LabeledImages | Dataset[tuple[Tensor, int]]) -> str:
-    """SHA-256 over paths, labels and pixels; of a set that is not in memory, over its ends.
+    """Return the SHA-256 of a data set.
 
-    Reading the whole of such a set would take as long as capturing it: of its items the first and
-    the last four count, and a change between them is not seen.
+    For `LabeledImages` it covers all paths, labels and pixels. For any other data set it covers the
+    first four and the last four items, because reading all of them would take as long as the
+    capture. A change between them is not detected.
     """
     if isinstance(dataset, LabeledImages):
         return dataset.sha256()

@@ -1,4 +1,4 @@
-"""What a gate multiplies, pooled to the gate's own axes."""
+"""The features that a gate multiplies, averaged over the axes that the gate does not have."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from attnscope.kinds import Gate
 
 
 def pooling_edits(gates: Sequence[Gate], inputs: dict[str, Tensor]) -> dict[str, Edit]:
-    """Edits that leave every gate as it is, and put into ``inputs`` what it multiplies, pooled."""
+    """Return edits that change no gate and store the pooled input of each gate in ``inputs``."""
 
     def edit_of(known: Gate) -> Edit:
         def keep(gate: Tensor, features: Tensor) -> Tensor:
-            # A gate that multiplies another gate is handed itself. Of several uses of one gate the
-            # first counts, as for the gate's values.
+            # A gate that multiplies another gate gets itself as features. If a gate is used several
+            # times, the first use counts, as for the values of the gate.
             if features is not gate and known.name not in inputs:
                 inputs[known.name] = _pooled(features.detach(), gate.shape, known)
             return gate
@@ -30,12 +30,12 @@ def pooling_edits(gates: Sequence[Gate], inputs: dict[str, Tensor]) -> dict[str,
 
 
 def _pooled(features: Tensor, shape: torch.Size, gate: Gate) -> Tensor:
-    """The mean of the features over the axes along which the gate does not vary.
+    """Return the mean of the features over the axes along which the gate does not vary.
 
     Args:
-        features: in the shape in which they are multiplied.
-        shape: of the gate, which broadcasts to them.
-        gate: what the axes are.
+        features: The features, in the shape in which they are multiplied.
+        shape: Shape of the gate, which broadcasts to that of the features.
+        gate: Description of the gate and its axes.
     """
     layout = parse_layout(gate.layout)
     shape = torch.Size((1,) * (features.ndim - len(shape)) + tuple(shape))
@@ -46,8 +46,8 @@ def _pooled(features: Tensor, shape: torch.Size, gate: Gate) -> Tensor:
         if not set(token) & set(gate.axes) or shape[axis] == 1
     ]
     values = features
-    if over:  # a sum over no axes would be one over all
-        # In single precision whatever the features are in; mean is slow in bfloat16 on a CPU.
+    if over:  # with an empty list, sum would add up all axes
+        # Always in single precision; a mean in bfloat16 is slow on a CPU.
         total = values.sum(over, keepdim=True, dtype=torch.float32)
         values = total / math.prod(features.shape[axis] for axis in over)
     values = split_axes(values.float(), layout, gate.rows_per_image, gate.grid or (0, 0))

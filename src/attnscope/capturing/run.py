@@ -1,4 +1,4 @@
-"""Capture what a source names: a run, or a network that attnscope did not train."""
+"""Capture the network and images of a source: a run, or a network from elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attnscope.runs import Run
 from attnscope.sources import Source
 from attnscope.training.processes import ProcessGroup
 
-_ALONE = ProcessGroup()
+_SINGLE_PROCESS = ProcessGroup()
 
 
 def capture_source(
@@ -24,20 +24,23 @@ def capture_source(
     *,
     device: torch.device | None = None,
     progress: bool = True,
-    process_group: ProcessGroup = _ALONE,
+    process_group: ProcessGroup = _SINGLE_PROCESS,
 ) -> Recording | Moments:
-    """Opens a network and its images, and records what the network does on them.
+    """Open a network and its images, and record every gate over them.
 
     Args:
-        source: of the two.
-        out: the folder of the recording, which must not exist.
-        settings: what is recorded.
-        device: where the network runs; default the CPU.
-        progress: of `capture`, as is ``process_group``.
-        process_group: as there.
+        source: The network and the images.
+        out: Folder of the recording. It must not exist.
+        settings: What is recorded, and how.
+        device: Device of the network; default the CPU.
+        progress: Whether to show a progress bar.
+        process_group: The processes that share the work.
+
+    Returns:
+        The recording, or moments if the settings say so.
 
     Raises:
-        InputError: as `attnscope.sources.Source.open` and `capture`.
+        InputError: As `attnscope.sources.Source.open` and `attnscope.capture`.
     """
     subject = source.open()
     return capture(
@@ -69,25 +72,25 @@ def capture_run(
     batch_size: int = 128,
     progress: bool = True,
 ) -> Recording:
-    """Records a run's network on a part of the data that it was trained with, on the CPU.
+    """Record the network of a run on a split of its data, on the CPU.
 
     Args:
-        run: a run folder whose training ended.
+        run: Run folder of a network whose training has finished.
         split: ``train`` (without augmentation), ``validation`` or ``test``.
-        out: default ``RUN/recordings/SPLIT``.
-        data_root: where torchvision's sets lie now; default where they lay at the training.
-        batch_size: of `capture`, as is ``progress``.
-        progress: as there.
+        out: Folder of the recording; default ``RUN/recordings/SPLIT``.
+        data_root: Folder of torchvision's data sets; default as in the training.
+        batch_size: Batch size.
+        progress: Whether to show a progress bar.
 
     Raises:
-        InputError: as `capture_source`.
+        InputError: As `capture_source`.
     """
-    of = Run(run)
+    opened = Run(run)
     recording = capture_source(
-        of.source(split, data_root=data_root),
-        of.recording_folder(split) if out is None else out,
+        opened.source(split, data_root=data_root),
+        opened.recording_folder(split) if out is None else out,
         CaptureSettings(batch_size=batch_size),
         progress=progress,
     )
-    assert isinstance(recording, Recording)  # no moments were asked for
+    assert isinstance(recording, Recording)  # the settings ask for no moments
     return recording

@@ -1,4 +1,4 @@
-"""What a capture records and how, checked in one place. Imports no torch."""
+"""The settings of a capture, checked in one place. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attnscope.errors import InputError
 
 PRECISIONS = ("fp32", "bf16")
 SHARD_IMAGES = 2048
-"""Images a shard; one of a ResNet18-CBAM at 32×32 takes about 45 MB."""
+"""Images per shard. A shard of a ResNet18-CBAM at 32×32 pixels has about 45 MB."""
 
 
 @dataclass(frozen=True)
@@ -17,38 +17,46 @@ class CaptureSettings:
     """The settings of `attnscope.capture`.
 
     Raises:
-        InputError: a value is out of range, or two contradict each other.
+        InputError: A value is out of range, or two values contradict each other.
     """
 
     grad_cam_layers: Sequence[str] | None = None
-    """Paths of modules; None: the one with the last map larger than 1×1. Empty: no Grad-CAM."""
+    """Paths of the modules to explain. None: the one with the last map larger than 1×1. Empty: no
+    Grad-CAM."""
     batch_size: int = 128
     precision: str = "fp32"
-    """``fp32``, or ``bf16`` for autocast; what is stored is float32 either way."""
+    """``fp32``, or ``bf16`` for autocast. Gates are stored in float32 either way."""
     moments: bool = False
-    """Record sums over the images of each class, and no single image."""
+    """Record sums over the images of each class instead of single images."""
     pooled_inputs: bool = False
-    """Record also what each gate multiplies, pooled."""
+    """Also record the pooled input of each gate."""
     attributions: Sequence[str] = ()
-    """Attribution methods beside Grad-CAM, by name."""
+    """Names of attribution methods besides Grad-CAM."""
     attribution_images: int = 200
-    """Of how many images these are recorded, evenly over the data set."""
+    """Number of images, evenly spaced over the data set, for which these are recorded."""
     shard_images: int = SHARD_IMAGES
-    """Images a shard, rounded up to whole batches."""
+    """Images per shard, rounded up to whole batches."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
-            raise InputError(f"precision '{self.precision}' is not known; take fp32 or bf16")
+            raise InputError(
+                "AS670", f"the precision is '{self.precision}'; it must be fp32 or bf16"
+            )
         for name in ("batch_size", "shard_images", "attribution_images"):
             if getattr(self, name) < 1:
-                said = name.replace("_", " ")
-                raise InputError(f"{said} is {getattr(self, name)}; it must be 1 or more")
+                value = getattr(self, name)
+                raise InputError("AS671", f"{name} is {value}; it must be at least 1")
         if self.moments and self.pooled_inputs:
-            raise InputError("moments hold no pooled inputs of gates; leave one of the two out")
+            raise InputError(
+                "AS672", "moments cannot hold pooled inputs; choose moments or pooled_inputs"
+            )
         if self.moments and self.attributions:
-            raise InputError("moments hold no attributions of single images; leave one of them out")
+            raise InputError(
+                "AS673",
+                "moments cannot hold attributions of single images; choose moments or attributions",
+            )
 
     @property
     def rows_a_shard(self) -> int:
-        """Whole batches, so that what a batch holds does not depend on where a shard ends."""
+        """Images per shard in whole batches, so that batches do not depend on shard boundaries."""
         return -(-self.shard_images // self.batch_size) * self.batch_size

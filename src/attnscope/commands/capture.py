@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from attnscope.commands.options import NetworkOptions, Split
+from attnscope.commands.parsing import Argument
 from attnscope.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,60 +19,82 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Capture:
-    """Record every gate, the logits and Grad-CAM of a network over a part of its data."""
+    """Record every gate of a network over a data set, with logits and Grad-CAM.
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None
-    """The run folder. Or name a network that attnscope did not train, with --model and --data."""
-    network: tyro.conf.OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
+    The network is a run folder, or any network with --model, --data and --out.
+    """
+
+    option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "Network that attnscope did not train": ("network",),
+        "Images": ("split", "data_root", "skip_unreadable"),
+        "What is recorded": (
+            "untrained",
+            "moments",
+            "pooled_inputs",
+            "grad_cam",
+            "grad_cam_layers",
+            "attribution_methods",
+            "attribution_images",
+        ),
+    }
+
+    run: Annotated[Path | None, Argument(positional=True, metavar="RUN")] = None
+    """Run folder. Leave it out to record another network with --model."""
+    network: NetworkOptions = field(default_factory=NetworkOptions)
     skip_unreadable: bool = False
-    """Go on without images that cannot be read; they are named."""
+    """Skip images that cannot be read, and list them. Default: stop at such an image."""
     split: Split = "test"
-    """Which images."""
+    """Split to record."""
     untrained: bool = False
-    """The run's architecture with fresh random weights, as a control. The folder is then
-    RUN/untrained/SPLIT, which figures and dashboard do not look into."""
+    """Record the architecture of the run with random weights, as a control. The recording goes to
+    RUN/untrained/SPLIT, which figures and the dashboard do not use."""
     out: Path | None = None
-    """The folder of the recording, which must not exist. Default: RUN/recordings/SPLIT."""
+    """Folder for the recording, which must not exist. Default: RUN/recordings/SPLIT."""
     data_root: Path | None = None
-    """Where cifar10 and cifar100 lie. Default: where they lay at the training, or data."""
-    grad_cam_layer: tuple[str, ...] = ()
-    """Paths of modules. Default: the one with the last map larger than 1×1."""
-    no_grad_cam: bool = False
-    """Record no Grad-CAM."""
+    """Folder that contains CIFAR-10 or CIFAR-100. Default: the folder used for training, or data
+    with --model."""
+    grad_cam_layers: Annotated[tuple[str, ...], Argument(metavar="MODULE")] = ()
+    """Modules for Grad-CAM, by path. Default: the last one whose output is larger than 1×1."""
+    grad_cam: bool = True
+    """Do not record Grad-CAM."""
     batch_size: int = 128
     """Batch size."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device: auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 is autocast; float32 is stored either way."""
+    """Precision of the network; bf16 uses autocast. Values are stored as float32 either way."""
     moments: bool = False
-    """Record sums over the images of each class, and no single image. The folder is then
+    """Record sums over the images of each class instead of single images. They go to
     RUN/moments/SPLIT, or RUN/untrained/moments/SPLIT."""
     pooled_inputs: bool = False
-    """Record also what each gate multiplies, pooled to the gate's own axes by the mean."""
-    attribution: tuple[str, ...] = ()
-    """Attribution methods to record beside Grad-CAM, each at the cost of many passes:
-    integrated_gradients, layer_integrated_gradients, occlusion, or one that a plugin registers."""
+    """Also record the features that each gate multiplies, averaged over the axes along which the
+    gate does not vary."""
+    attribution_methods: Annotated[tuple[str, ...], Argument(metavar="METHOD")] = ()
+    """Attribution methods to record in addition to Grad-CAM: integrated_gradients,
+    layer_integrated_gradients, occlusion, or one that a plugin registers. Each is slow."""
     attribution_images: int = 200
-    """Number of images, evenly over the data, of which --attribution is recorded."""
+    """Number of images for --attribution-methods, spread evenly over the data set."""
     shard_images: int = 2048
-    """Images a shard, rounded up to whole batches: what is held in memory, what is kept when a
-    capture is killed, and the least that a process of torchrun takes."""
+    """Images per shard, rounded up to whole batches. One shard is held in memory, finished shards
+    survive an interruption, and with torchrun each process records whole shards."""
 
     def __call__(self) -> None:
         from attnscope.capturing.settings import CaptureSettings
         from attnscope.files import refuse_existing
         from attnscope.training.processes import launched_process_group
 
-        if self.no_grad_cam and self.grad_cam_layer:
-            raise InputError("--no-grad-cam and --grad-cam-layer contradict; leave one of them out")
+        if not self.grad_cam and self.grad_cam_layers:
+            raise InputError(
+                "AS957",
+                "--no-grad-cam and --grad-cam-layers exclude each other; leave one of them out",
+            )
         settings = CaptureSettings(
-            grad_cam_layers=() if self.no_grad_cam else self.grad_cam_layer or None,
+            grad_cam_layers=(self.grad_cam_layers or None) if self.grad_cam else (),
             batch_size=self.batch_size,
             precision=self.precision,
             moments=self.moments,
             pooled_inputs=self.pooled_inputs,
-            attributions=self.attribution,
+            attributions=self.attribution_methods,
             attribution_images=self.attribution_images,
             shard_images=self.shard_images,
         )
@@ -93,15 +114,17 @@ class Capture:
             _announce(recording, self.pooled_inputs)
 
     def _choose(self) -> tuple[Source, Path]:
-        """What is captured, and where to."""
-        if (self.run is None) == (self.network.model is None):
-            raise InputError("capture takes a run folder, or --model with --data and --out")
+        """The network and the images to record, and the folder of the recording."""
+        if self.run is None and self.network.model is None:
+            raise InputError(
+                "AS955", "no network is given; give a run folder, or --model with --data and --out"
+            )
         if self.run is None:
             if self.untrained:
-                raise InputError("--untrained is of a run, whose architecture is known")
+                raise InputError("AS957", "--untrained cannot be used with --model; leave it out")
             source = self.network.source(self.split, self.data_root, self.skip_unreadable)
             if self.out is None:
-                raise InputError("--model needs --data (which images) and --out (the recording)")
+                raise InputError("AS958", "--model needs --out; name the folder of the recording")
             return source, self.out
         self.network.expect_none()
 
@@ -120,11 +143,14 @@ class Capture:
 
 def _announce(recording: Recording | Moments, pooled_inputs: bool) -> None:
     for line in recording.about["skipped"]:
-        print(f"skipped {line}", file=sys.stderr)
+        print(f"Skipped {line}", file=sys.stderr)
     for gate in recording.gates if pooled_inputs else ():
         if gate.name not in recording.pooled_inputs:
-            print(f"no pooled input of {gate.name}: it multiplies another gate", file=sys.stderr)
+            print(
+                f"{gate.name} has no pooled input because it multiplies another gate",
+                file=sys.stderr,
+            )
     print(
-        f"{len(recording)} images, {len(recording.gates)} gates, "
+        f"Recorded {len(recording)} images and {len(recording.gates)} gates, "
         f"accuracy {recording.right.mean():.2%}: {recording.folder}"
     )

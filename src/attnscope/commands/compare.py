@@ -11,31 +11,36 @@ from attnscope.errors import InputError
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare two networks on the same images, class by class; or two kinds over several seeds."""
+    """Compare two networks on the same images, class by class.
+
+    With several runs of each of two kinds of network, compare the kinds over their seeds.
+    """
 
     runs: RunsArgument
-    """Two run folders with recordings, or two recordings; or as many of one kind as of another."""
+    """Run folders with recordings, or recordings: two, or the same number of each of two kinds."""
     out: Path = Path("comparison")
-    """Where the figures go."""
+    """Folder for the figures."""
 
     def __call__(self) -> None:
-        from attnscope.plots import per_class_accuracy, seed_differences
-        from attnscope.plots.subjects import Pair, two_kinds
+        from attnscope.plots.builtin import per_class_accuracy, seed_differences
+        from attnscope.plots.subjects import Comparison, compare_kinds
         from attnscope.recording.recording import Recording
         from attnscope.report import write_plots
 
         if len(self.runs) < 2:
-            raise InputError(f"compare takes two runs or more, not {len(self.runs)}")
+            raise InputError(
+                "AS959", f"a comparison needs at least two runs; add another to {self.runs[0]}"
+            )
         for run in self.runs:
             verify_folder(run)
         recordings = [Recording(run) for run in self.runs]
         if len(recordings) == 2:
-            pair = Pair(*recordings)
+            pair = Comparison(*recordings)
             accuracy = per_class_accuracy.compute(pair)
             table, words = accuracy.comparison, per_class_accuracy.caption(accuracy)
             files = write_plots(pair, self.out)
         else:
-            kinds = two_kinds(recordings)
+            kinds = compare_kinds(recordings)
             differences = seed_differences.compute(kinds)
             table, words = differences.comparison, seed_differences.caption(differences)
             files = write_plots(kinds, self.out)

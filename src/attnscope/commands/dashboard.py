@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnscope.commands.options import RunArgument
+from attnscope.commands.options import FolderArgument
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """Open the dashboard over all recordings in a folder, at 127.0.0.1."""
+    """Serve the dashboard for all recordings in a folder, on this machine only (127.0.0.1)."""
 
-    folder: RunArgument = Path("runs")
-    """A folder of runs, a run or a recording."""
+    folder: FolderArgument = Path("runs")
+    """Folder that contains runs or recordings; or a single run or recording."""
     port: int = 8501
-    """Where it listens."""
+    """Port to listen on."""
 
     def __call__(self) -> int:
         from attnscope.serve import serve

@@ -12,19 +12,22 @@ from attnscope.commands.options import plugin_options
 from attnscope.files import write_json
 from attnscope.training.config import TrainConfig
 
-_DEMO_BATCH = 64  # twice the steps of the recipe's 128, which so few images need
+_DEMO_BATCH_SIZE = 64  # half of the recipe's: so few images need more steps in an epoch
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Train SE and CBAM on scikit-learn's digits, capture, compare and report: no download."""
+    """Train an SE and a CBAM network on scikit-learn's digits, and record and compare them.
+
+    Nothing is downloaded. The folder then holds two runs, figures, a comparison and a report.
+    """
 
     out: Path = Path("runs/demo")
-    """A folder that must not exist."""
+    """Folder for everything, which must not exist."""
     width: int = 32
-    """Channels of layer1 of the two ResNet18."""
+    """Channels of layer1 in both ResNet18 networks."""
     epochs: int = 6
-    """Epochs of each training."""
+    """Number of epochs of each run."""
     seed: int = 0
     """Random seed."""
 
@@ -40,13 +43,13 @@ class Demo:
             for attention in ("se", "cbam"):
                 run = folder / attention
                 runs.append(run)
-                print(f"ResNet18 with {attention.upper()} on digits", file=sys.stderr)
+                print(f"Training ResNet18 with {attention.upper()} on digits", file=sys.stderr)
                 train_run(
                     TrainConfig(
                         attention=attention,
                         width=self.width,
                         epochs=self.epochs,
-                        batch_size=_DEMO_BATCH,
+                        batch_size=_DEMO_BATCH_SIZE,
                         seed=self.seed,
                         out=run,
                     )
@@ -63,7 +66,7 @@ class Demo:
                     "seconds_per_step": result["seconds_per_step"],
                 }
             se, cbam = map(str, runs)
-            _run_side_by_side(
+            _run_in_parallel(
                 ["figures", se],
                 ["figures", cbam],
                 ["compare", se, cbam, "--out", str(folder / "comparison")],
@@ -73,15 +76,15 @@ class Demo:
         for attention, values in summary.items():
             print(
                 f"{attention.upper()}: {values['test_accuracy']:.1%} of {values['test_images']} "
-                f"test images, {values['seconds_per_step']:.2f} s a step"
+                f"test images, {values['seconds_per_step']:.2f} s per step"
             )
         print(f"Report:    {self.out / 'report.html'}")
         print(f"Figures:   {Run(self.out / 'cbam').figures}")
         print(f"Dashboard: attnscope dashboard {self.out}")
 
 
-def _run_side_by_side(*commands: list[str]) -> None:
-    """Runs commands of this program at once: drawing keeps one core busy, and there are more."""
+def _run_in_parallel(*commands: list[str]) -> None:
+    """Run commands of this program in parallel, because each of them uses one core only."""
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "attnscope", *plugin_options(), *command],
@@ -92,4 +95,4 @@ def _run_side_by_side(*commands: list[str]) -> None:
     codes = [process.wait() for process in running]
     for command, code in zip(commands, codes, strict=True):
         if code:
-            raise RuntimeError(f"attnscope {' '.join(command)} ended with {code}")
+            raise RuntimeError(f"attnscope {' '.join(command)} failed with exit code {code}")

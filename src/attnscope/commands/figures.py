@@ -10,13 +10,13 @@ from attnscope.commands.options import RunArgument, announce_files, verify_folde
 
 @dataclass(frozen=True)
 class Figures:
-    """Write every figure of a recording, and of interventions on it, as PNG and PDF."""
+    """Draw every figure of a recording and of its interventions, as PNG and PDF."""
 
     run: RunArgument
-    """A run folder with a recording, or a recording."""
+    """Run folder with a recording, or a recording."""
     out: Path | None = None
-    """Default: RUN/figures, of another split than test RUN/figures/SPLIT; of a recording without a
-    run, figures within it."""
+    """Folder for the figures. Default: RUN/figures for the test split and RUN/figures/SPLIT for
+    another one; RECORDING/figures for a recording without a run."""
 
     def __call__(self) -> None:
         from attnscope.report import write_figures

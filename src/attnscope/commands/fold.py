@@ -4,37 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from attnscope.commands.options import RunArgument
+from attnscope.commands.parsing import Argument
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Make gates static whose dependence on the image is not used: a run without them."""
+    """Replace gates by constants where accuracy allows, and write the smaller network as a run."""
 
     run: RunArgument
-    """A run folder whose training ended; or a recording of a network of attnscope.build_model."""
+    """Run folder whose training has finished, or a recording of a network from build_model."""
     out: Path
-    """The new run folder, which must not exist."""
-    gates: tuple[str, ...] = ()
-    """These gates, whatever is lost. Default: those that the validation split chooses."""
+    """New run folder, which must not exist."""
+    gates: Annotated[tuple[str, ...], Argument(metavar="GATE")] = ()
+    """Gates to fold, whatever the loss of accuracy. Default: those that the validation split
+    chooses, within --tolerance."""
     tolerance: float | None = None
-    """What validation accuracy may lose with all chosen gates, in points. Default: 0.2."""
+    """Largest loss of validation accuracy with all chosen gates, in percentage points. Default:
+    0.2."""
     spatial: Literal["map", "number"] = "map"
-    """What a static spatial gate becomes; a map is for one image size."""
+    """Constant that replaces a spatial gate: a map, which fixes the image size, or a number."""
     data_root: Path | None = None
-    """Where cifar10 and cifar100 lie. Default: where they lay before."""
+    """Folder that contains CIFAR-10 or CIFAR-100. Default: the folder used for training."""
     batch_size: int = 128
     """Batch size."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device: auto, cpu, cuda or cuda:N."""
 
     def __call__(self) -> None:
-        from attnscope.folding.run import fold_run
-        from attnscope.training.devices import choose_device
+        from attnscope.folding.run import fold
 
-        report = fold_run(
+        report = fold(
             self.run,
             self.out,
             gates=self.gates,
@@ -42,7 +44,7 @@ class Fold:
             spatial=self.spatial,
             data_root=self.data_root,
             batch_size=self.batch_size,
-            device=choose_device(self.device),
+            device=self.device,
         )
         print(report)
         print(self.out)

@@ -4,81 +4,71 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from attnscope.commands.options import RunArgument, Split, expect_whole
+from attnscope.commands.options import RunArgument, Split
+from attnscope.commands.parsing import Argument
 
 
 @dataclass(frozen=True)
 class Intervene:
-    """Replace, swap, ablate and randomize a network's gates: what they know, and what is used.
+    """Measure which information the gates of a network contain, and how much of it is used.
 
-    Two controls of what they know are taken where they were captured: with --pooled-inputs, and the
-    --untrained network of a run.
+    The experiments decode the class from each gate, and replace, ablate and randomize gates. Two
+    controls are included if they were recorded: the inputs of the gates (attnscope capture
+    --pooled-inputs) and an untrained network (attnscope capture --untrained).
     """
 
     run: RunArgument
-    """A run folder with a recording of the part; or a recording of any network that attnscope
-    capture made."""
+    """Run folder with a recording of the split, or a recording of any network."""
     split: Split = "test"
-    """Which recording of a run."""
-    seed_runs: tuple[Path, ...] = ()
-    """Runs or recordings of the same network with other seeds: the yardstick of the
-    randomization."""
-    experiments: tuple[str, ...] = ()
-    """Some of decode, replace, ablate, erase and randomize. Default: all that were not made yet."""
+    """Split whose recording is used, if RUN is a run folder."""
+    seed_runs: Annotated[tuple[Path, ...], Argument(metavar="RUN")] = ()
+    """Runs or recordings of the same network with other seeds. Their differences are the reference
+    for the experiment randomize."""
+    experiments: Annotated[tuple[str, ...], Argument(metavar="EXPERIMENT")] = ()
+    """Experiments to run: decode, replace, ablate, erase, randomize. Default: all that are not
+    finished yet."""
     images: int = 1000
-    """About how many are scored, of each class at most half; the others lend their gates. Ablate
-    takes a tenth of them, erase a fifth, randomize half, but at least 50, 100 and 250."""
+    """Number of images to score, at most half of each class; the other images supply the gates for
+    replacement. Some experiments use a share of them: ablate a tenth (at least 50), erase a fifth
+    (at least 100), randomize half (at least 250)."""
     seed: int = 0
     """Random seed."""
     out: Path | None = None
-    """Where they go, each as it ends; what lies there of the same images is kept. Default:
-    RUN/interventions/SPLIT, or RECORDING-interventions."""
+    """Output folder. Finished experiments are reused. Default: RUN/interventions/SPLIT, or
+    RECORDING-interventions."""
     data_root: Path | None = None
-    """Where cifar10 and cifar100 lie. Default: where they lay before."""
+    """Folder that contains CIFAR-10 or CIFAR-100. Default: the folder used for training."""
     batch_size: int = 64
     """Batch size."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device: auto, cpu, cuda or cuda:N."""
 
     def __call__(self) -> None:
         from attnscope.recording.places import outcomes_folder
-        from attnscope.runs import open_recording, open_untrained
+        from attnscope.runs import open_recording
 
         recording = open_recording(self.run, self.split)
-        expect_whole(recording)
 
-        import torch
+        from attnscope.interventions.run import intervene
 
-        from attnscope.interventions import EXPERIMENTS, InterventionSetup, intervene_in
-        from attnscope.statistics.comparison import expect_same_images
-        from attnscope.training.devices import choose_device
-
-        out = outcomes_folder(recording.folder) if self.out is None else self.out
-        device = choose_device(self.device)
-        setup = InterventionSetup(
-            recording.network().to(device).to(memory_format=torch.channels_last),
-            recording.images(self.data_root),
+        outcomes = intervene(
             recording,
-            normalization=recording.source().network.normalization,
+            split=self.split,
+            experiments=self.experiments,
             images=self.images,
             seed=self.seed,
+            seed_runs=self.seed_runs,
+            out=self.out,
+            data_root=self.data_root,
             batch_size=self.batch_size,
-        )
-        untrained = open_untrained(recording)
-        if untrained is not None:
-            expect_whole(untrained)
-            expect_same_images(recording, untrained)
-        outcomes = intervene_in(
-            out,
-            setup,
-            [open_recording(run, self.split) for run in self.seed_runs],
-            untrained=untrained,
-            experiments=self.experiments or EXPERIMENTS,
+            device=self.device,
         )
         if "effects" in outcomes.tables:
             table = outcomes.tables["effects"]
             columns = ["target", "edit", "images", "change", "low", "high", "margin_change"]
             print(table[columns].to_string(index=False, float_format="{:+.4f}".format))
-        print(f"{len(setup.scored)} images scored, {len(setup.gates)} gates: {out}")
+        out = outcomes_folder(recording.folder) if self.out is None else self.out
+        print(f"{outcomes.about['images']} images scored, {len(recording.gates)} gates: {out}")
         print(f"Next: attnscope report {self.run}")

@@ -1,54 +1,56 @@
-"""The program: finds the commands, loads plugins, runs one command, says what went wrong.
+"""The program ``attnscope``: find the commands, load plugins, run one command, report errors.
 
-A command is a file of this folder: ``NAME.py`` with a dataclass ``Name`` whose fields are its
-options and which does its work when it is called. Whatever is slow to import is imported there and
-then. A module without such a class is no command.
+A command is a file in this folder: ``NAME.py`` with a dataclass ``Name``. Its fields are the
+options (see `attnscope.commands.parsing`), and calling it does the work. Modules that are slow to
+import are imported in ``__call__``. A module without such a class is not a command.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import field, make_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import Any
 
-import tyro
-
-from attnscope import commands
+from attnscope import __version__, commands
+from attnscope.commands.help_text import command_help, program_help
+from attnscope.commands.parsing import near_miss, options_of, parse
 from attnscope.errors import InputError
 from attnscope.files import DISK_ERRORS
 from attnscope.registry import load_plugin
 
+_PROGRAM = "attnscope"
+_ABOUT = "The microscope for attention gates in neural networks."
 _PLUGIN = "--plugin"
-_PluginOption = Annotated[
-    tyro.conf.UseAppendAction[tuple[str, ...]],
-    tyro.conf.arg(
-        metavar="MODULE",
-        help="A Python module that adds to attnscope: plots, statistics, recipes and so on.",
-    ),
-]
+RENAMED_OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "--attribution": "--attribution-methods",
+        "--grad-cam-layer": "--grad-cam-layers",
+        "--part": "--split",
+    }
+)
+"""Old option -> new option. The old options work in this version and print a warning."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 is success, 2 is input that cannot be used, 130 is an interruption.
+    """Run a command.
 
-    1 is what went wrong on the way: a full disk, a loss that is not finite, a pipe that closed.
+    Args:
+        arguments: the words after ``attnscope``. Default: those of this process.
+
+    Returns:
+        The exit code: 0 for success, 1 for a failure such as a full disk, a loss that is not finite
+        or a closed pipe, 2 for input that cannot be used, 130 for an interruption.
+
+    Raises:
+        SystemExit: with code 0, after ``--help`` and ``--version``.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        plugins, rest = split_plugins(given)
-        for module in plugins:
-            load_plugin(module)
-        command = tyro.extras.subcommand_cli_from_dict(
-            {name: _with_plugin_option(command) for name, command in find_commands()},
-            prog="attnscope",
-            description="The microscope for the attention gates of convolutional networks.",
-            args=rest,
-        )
-        code = command() or 0
+        code: int = _run(given) or 0
         sys.stdout.flush()
         return code
     except InputError as error:
@@ -70,8 +72,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _run(arguments: Sequence[str]) -> int | None:
+    plugins, rest = split_plugins(arguments)
+    for module in plugins:
+        load_plugin(module)
+    name, *options = rest or [""]
+    known = dict(find_commands())
+    if name in ("-h", "--help"):
+        _print_and_exit(program_help(_PROGRAM, _ABOUT, known.items()))
+    if name == "--version":
+        _print_and_exit(f"{_PROGRAM} {__version__}")
+    if name not in known:
+        _refuse_command(name, list(known))
+    command, program = known[name], f"{_PROGRAM} {name}"
+    assert isinstance(command, type)
+    if {"-h", "--help"} & set(options):
+        _print_and_exit(command_help(command, program))
+    code: int | None = parse(command, program, _with_new_names(command, options))()
+    return code
+
+
+def _refuse_command(name: str, known: Sequence[str]) -> None:
+    """Refuse a word that is not the name of a command."""
+    if not name:
+        raise InputError("AS955", f"no command is given; list the commands with: {_PROGRAM} --help")
+    if name.startswith("-"):
+        remedy = near_miss(name, ["--help", "--version", _PLUGIN], "options", _PROGRAM)
+        raise InputError("AS951", f"the option {name} is unknown; {remedy}")
+    remedy = near_miss(name, known, "commands", _PROGRAM)
+    raise InputError("AS950", f"the command '{name}' is unknown; {remedy}")
+
+
+def _print_and_exit(text: str) -> None:
+    print(text)
+    sys.stdout.flush()
+    raise SystemExit(0)
+
+
 def find_commands() -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Name and class of each command in this folder, by name."""
+    """Name and class of each command in this folder, in alphabetical order."""
     for found in sorted(module.name for module in iter_modules(commands.__path__)):
         module = import_module(f"{commands.__name__}.{found}")
         class_name = "".join(word.capitalize() for word in found.split("_"))
@@ -81,9 +120,10 @@ def find_commands() -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def split_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The modules of ``--plugin``, and the other arguments.
+    """Separate the modules of ``--plugin`` from the other arguments.
 
-    They are loaded before a command reads its options, which may depend on what they register.
+    The modules are imported before a command reads its options, because the options can depend on
+    what the modules register.
 
     Raises:
         InputError: the option has no value.
@@ -97,15 +137,24 @@ def split_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         module = value if equals else next(given, "")
         if not module or module.startswith("-"):
-            raise InputError(f"{_PLUGIN} has no value; give it the name of a Python module")
+            raise InputError("AS952", f"{_PLUGIN} has no value; it must be the name of a module")
         plugins.append(module)
     return plugins, rest
 
 
-def _with_plugin_option(command: Callable[..., Any]) -> type[Any]:
-    """A command whose help shows ``--plugin``, which `main` has taken away when it is parsed."""
-    assert isinstance(command, type)
-    plugin = ("plugin", _PluginOption, field(default=(), kw_only=True))
-    shown = make_dataclass(command.__name__, [plugin], bases=(command,), frozen=True)
-    shown.__doc__ = command.__doc__
-    return shown
+def _with_new_names(command: type[Any], arguments: Sequence[str]) -> list[str]:
+    """Replace options that have a new name, with a warning on stderr."""
+    known = {option.flag for option in options_of(command)}
+    renamed = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        flag = flag.replace("_", "-")
+        new = RENAMED_OPTIONS.get(flag)
+        if new in known and flag not in known:
+            print(
+                f"attnscope: {flag} is now {new}; the old name will be removed in the next version",
+                file=sys.stderr,
+            )
+            argument = f"{new}{equals}{value}"
+        renamed.append(argument)
+    return renamed

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they print."""
+"""Options that several commands share, and the lines that several commands print."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
+from attnscope.commands.parsing import Argument
 from attnscope.errors import InputError
 from attnscope.registry import loaded_by_hand
 
@@ -16,48 +15,51 @@ if TYPE_CHECKING:
     from attnscope.recording.reader import ShardReader
     from attnscope.sources import Source
 
-RunArgument = Annotated[Path, tyro.conf.Positional]
-NameArgument = Annotated[str, tyro.conf.Positional]
-RunsArgument = Annotated[tuple[Path, ...], tyro.conf.Positional]
+RunArgument = Annotated[Path, Argument(positional=True, metavar="RUN")]
+RunsArgument = Annotated[tuple[Path, ...], Argument(positional=True, metavar="RUN")]
+RecordingArgument = Annotated[Path, Argument(positional=True, metavar="RECORDING")]
+FolderArgument = Annotated[Path, Argument(positional=True, metavar="FOLDER")]
+TargetArgument = Annotated[str, Argument(positional=True, metavar="TARGET")]
 Split = Literal["train", "validation", "test"]
 
 
-def _list_sources(default: str) -> str:
-    """What --data can be; asked when help is shown, and so after plugins are loaded."""
+def _list_sources() -> str:
+    """The choices of ``--data``; made when the help is shown, after plugins are loaded."""
     from attnscope.data.known import describe_sources
 
-    return f"{describe_sources()}. (default: {default})"
+    return f"{describe_sources()}."
 
 
-DataArgument = tyro.conf.arg(help_behavior_hint=_list_sources)
+DataArgument = Argument(metavar="SOURCE", more_help=_list_sources)
 
 
 def plugin_options() -> list[str]:
-    """The options with which a command in another process loads the plugins of this one."""
+    """The options with which a command in another process loads the plugins of this process."""
     return [f"--plugin={module}" for module in loaded_by_hand()]
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """A network that attnscope did not train."""
+    """Network that attnscope did not train."""
 
-    model: str | None = None
-    """timm:NAME, torchvision:NAME, or package.module:callable of your own."""
+    model: Annotated[str | None, Argument(metavar="TARGET")] = None
+    """Network: timm:NAME, torchvision:NAME or package.module:callable."""
     weights: Path | None = None
-    """Of --model: safetensors, or a state dict."""
+    """Weights of --model: a safetensors file or a PyTorch state dict. Default: those that --model
+    has when it is built."""
     data: Annotated[str | None, DataArgument] = None
-    """Data source of --model:"""
+    """Data source for --model. Choices:"""
     image_size: int | None = None
-    """Of --model, in pixels. Default: 32; of a folder the images' own size where all are squares of
-    one size up to 96, else 224."""
+    """Height and width of the images in pixels. Default: 32. Default for a folder: the size of the
+    images if all are squares of one size up to 96, else 224."""
     mean: tuple[float, float, float] | None = None
-    """Of --model: per-channel mean for normalization, of red, green and blue in 0 to 1. Default:
-    timm's or torchvision's, else the mean of the training split."""
+    """Per-channel mean for normalization (red, green, blue), for pixel values in 0 to 1. Default:
+    the values of timm or torchvision, else the mean of the training split."""
     std: tuple[float, float, float] | None = None
-    """Of --model: per-channel standard deviation for normalization."""
+    """Per-channel standard deviation for normalization. Default: as for --mean."""
 
     def expect_none(self) -> None:
-        """Refuse all of them, where a run is given.
+        """Refuse these options where a run folder is given.
 
         Raises:
             InputError: one of them is given.
@@ -65,32 +67,46 @@ class NetworkOptions:
         for name, value in vars(self).items():
             if value is not None:
                 option = name.replace("_", "-")
-                raise InputError(f"--{option} is for --model; a run knows its own, leave it out")
+                raise InputError(
+                    "AS957", f"--{option} cannot be used with a run folder; leave it out"
+                )
 
     def source(self, split: str, data_root: Path | None, skip_unreadable: bool) -> Source:
-        """The network, and a split of the images.
+        """The network and a split of the images.
 
         Raises:
-            InputError: an option is missing, or cannot be used.
+            InputError: an option is missing or cannot be used.
         """
         if self.model is None or self.data is None:
-            raise InputError("--model needs --data (which images) and --out (the recording)")
+            raise InputError("AS958", "--model needs --data; name the data source with --data")
         if (self.mean is None) != (self.std is None):
-            raise InputError("--mean and --std belong together; give both or none")
+            given, other = ("--mean", "--std") if self.mean else ("--std", "--mean")
+            raise InputError("AS958", f"{given} needs {other}; give both or neither")
 
         from attnscope.data.load import DataSettings
         from attnscope.data.normalization import Normalization
         from attnscope.networks.source import NetworkSource
         from attnscope.sources import Source
 
-        given = Normalization(self.mean, self.std) if self.mean and self.std else None
+        given_values = Normalization(self.mean, self.std) if self.mean and self.std else None
         data = DataSettings(
             self.data,
             data_root or Path("data"),
             self.image_size,
             skip_unreadable=skip_unreadable,
         )
-        return Source(NetworkSource(self.model, self.weights, normalization=given), data, split)
+        network = NetworkSource(self.model, self.weights, normalization=given_values)
+        return Source(network, data, split)
+
+
+def expect_image_size(size: int) -> None:
+    """Refuse an image size that is too small for a network.
+
+    Raises:
+        InputError: it is below 8 pixels.
+    """
+    if size < 8:
+        raise InputError("AS960", f"the image size is {size}; it must be at least 8")
 
 
 def announce_run(run: Path) -> None:
@@ -99,19 +115,23 @@ def announce_run(run: Path) -> None:
 
     result = Run(run).result
     print(
-        f"test accuracy {result['test']['accuracy']:.2%} ({result['weights']} weights), "
-        f"{result['seconds_per_step']:.2f} s a step: {run}"
+        f"Test accuracy: {result['test']['accuracy']:.2%} ({result['weights']} weights), "
+        f"{result['seconds_per_step']:.2f} s per step"
     )
+    print(f"Run folder: {run}")
     print(f"Next: attnscope capture {run}")
 
 
 def announce_files(files: Sequence[Path]) -> None:
-    """Print how many files were written where."""
-    print(f"{len(files)} files in {files[0].parent}")
+    """Print how many files were written, and where."""
+    print(f"Wrote {len(files)} files to {files[0].parent}")
 
 
 def verify_folder(folder: Path) -> str:
-    """Verify a recording or moments; one line that says what they hold.
+    """Verify a recording or moments.
+
+    Returns:
+        One line that says what they contain.
 
     Raises:
         InputError: a file is missing or has changed.
@@ -120,16 +140,21 @@ def verify_folder(folder: Path) -> str:
 
     recording = open_captured(folder)
     expect_whole(recording)
-    return f"{recording.folder}: {len(recording)} images, {len(recording.gates)} gates, all well"
+    return (
+        f"{recording.folder}: {len(recording)} images, {len(recording.gates)} gates, "
+        "all files are intact"
+    )
 
 
 def expect_whole(recording: ShardReader) -> None:
-    """Refuse a recording whose files are not as they were written.
+    """Refuse a recording whose files have changed since they were written.
 
     Raises:
         InputError: a file is missing or has changed.
     """
-    found = recording.verify()
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise InputError(f"{found[0]}{more}; capture again")
+    problems = recording.verify()
+    if problems:
+        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise InputError(
+            "AS962", f"{problems[0]}{more}; record it again with: attnscope capture RUN"
+        )

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from attnscope.commands.options import DataArgument, announce_run
-from attnscope.training.config import TrainConfig
+from attnscope.training.config import NetworkSettings, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(TrainConfig):
-    """Train a network and write a run folder; this is the training script, for GPU and CPU."""
+    """Train a network and write a run folder.
 
-    # A command line gives text alone; what each is for stands beside the settings.
+    To train on several GPUs: torchrun --standalone --nproc-per-node N -m attnscope train ...
+    """
+
+    option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "Network": tuple(field.name for field in fields(NetworkSettings)),
+        "Data": ("data", "data_root", "image_size", "validation_share", "skip_unreadable"),
+        "Training": (
+            "recipe",
+            "weights",
+            "epochs",
+            "batch_size",
+            "accumulate",
+            "learning_rate",
+            "class_weights",
+            "keep",
+        ),
+    }
+
+    # Narrower types than in TrainConfig, which a command line can hold.
     data: Annotated[str, DataArgument] = "digits"
-    """Data source:"""
+    """Data source. Default: digits. Choices:"""
     recipe: str = "fast"
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        """Nothing: the settings are checked when it is called, so that a refusal is one line."""
+        """Do nothing: `__call__` checks the settings, so that an error is one line."""
 
     def __call__(self) -> None:
         settings = {field.name: getattr(self, field.name) for field in fields(TrainConfig)}

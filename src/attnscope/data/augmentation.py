@@ -1,4 +1,4 @@
-"""The settings of augmentation: what is done to each training image. Needs no torch."""
+"""Settings of the augmentation of training images. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,28 +9,38 @@ from attnscope.settings import check_types, require
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to each training image, each with its own draw."""
+    """How each training image is changed, with random numbers of its own.
+
+    Lengths in pixels refer to images of 32×32 pixels; they are scaled to the actual image size.
+
+    Raises:
+        InputError: A value has the wrong type or is out of range.
+    """
 
     crop_padding: int = 0
-    """Border within which the crop moves, for images of 32 pixels; scaled with the size."""
+    """Pixels of reflected padding before a random crop to the original size; 0 to 31."""
     resized_crop: bool = False
-    """Instead: a crop of 8 to 100 % of the area and 3:4 to 4:3 in shape, resized."""
+    """Take a random crop of 8 to 100% of the area with an aspect ratio of 3:4 to 4:3 and resize it.
+    Replaces the padded crop."""
     flip: bool = False
-    """Mirror half of the images; never done for digits."""
+    """Mirror half of the images from left to right; never applied to digits."""
     brightness: float = 0.0
-    """Multiplied by a factor of 1 ± this; so are contrast and saturation. In random order."""
+    """Multiply the brightness by a random factor between 1 − this and 1 + this. Contrast and
+    saturation work alike. The color changes are applied in a random order."""
     contrast: float = 0.0
+    """Multiply the contrast by a random factor between 1 − this and 1 + this."""
     saturation: float = 0.0
+    """Multiply the saturation by a random factor between 1 − this and 1 + this."""
     hue: float = 0.0
-    """Turned by ± this share of the color circle; 0 to 0.5."""
+    """Shift the hue by up to this fraction of the color circle in either direction; 0 to 0.5."""
     rotation: float = 0.0
-    """Turned by ± these degrees; the corners get the mean color."""
+    """Rotate by up to this many degrees in either direction; corners get the mean color."""
     cutout: int = 0
-    """Side of the erased square for images of 32 pixels; scaled with the size; 0 is none."""
+    """Side of the square that is set to the mean color, in pixels; 0 means no cutout."""
 
     def __post_init__(self) -> None:
         check_types(self)
-        # Reflection needs a border that is smaller than the image.
+        # Reflection padding must be smaller than the image.
         require(0 <= self.crop_padding < 32, "crop_padding", self.crop_padding, "0 to 31")
         for name in ("brightness", "contrast", "saturation"):
             value = getattr(self, name)

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, as torchvision downloads them."""
+"""CIFAR-10 and CIFAR-100, read and downloaded by torchvision."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NORMALIZATIONS = {
 
 
 def _load(name: str, request: DataRequest) -> LoadedSplits:
-    """CIFAR-10 or CIFAR-100: the training split and the test split.
+    """Load the training split and the test split of CIFAR-10 or CIFAR-100.
 
     Raises:
-        InputError: it lies nowhere, and cannot be downloaded.
+        InputError: The data set is missing and must not, or cannot, be downloaded.
     """
     import torch
     from torchvision.datasets import CIFAR10, CIFAR100
@@ -29,40 +29,43 @@ def _load(name: str, request: DataRequest) -> LoadedSplits:
     assert image_size is not None  # the source has a default
 
     check_memory(60_000, image_size)
-    # torchvision unpickles these files, but only where their MD5 is that of the published ones.
+    # torchvision unpickles these files, but only after it has compared their MD5 hashes with those
+    # of the published files.
     source = CIFAR10 if name == "cifar10" else CIFAR100
     try:
         datasets = [source(root, train) for train in (True, False)]
-    except Exception as error:  # RuntimeError says that files are missing or changed
+    except Exception as error:  # a RuntimeError if files are missing or changed
         if not request.download:
             raise InputError(
-                f"{name} does not lie whole under {root} ({first_line(error)}); "
-                "set --data-root to where it lies, or download it there"
+                "AS202",
+                f"{name} is missing or incomplete in {root} ({first_line(error)}); set --data-root "
+                "to the folder that contains it, or download it into that folder",
             ) from None
         missing = not root.exists()
         try:
             datasets = [source(root, train, download=True) for train in (True, False)]
-        except Exception as error:  # URLError, OSError: whatever a download meets
+        except Exception as error:  # URLError, OSError and others
             if missing and root.is_dir() and not any(root.iterdir()):
-                root.rmdir()  # torchvision makes it before it has anything to put there
+                root.rmdir()  # torchvision creates it before the download
             raise InputError(
-                f"{name} is neither under {root} nor could it be downloaded "
-                f"({first_line(error)}); set --data-root to where it lies"
+                "AS203",
+                f"{name} is not in {root} and cannot be downloaded ({first_line(error)}); "
+                "check the network connection, or set --data-root to the folder that contains it",
             ) from None
-    parts = []
-    for part, dataset in zip(("train", "test"), datasets, strict=True):
+    splits = []
+    for split, dataset in zip(("train", "test"), datasets, strict=True):
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2)
         if image_size != 32:
             images = resize_images(images, image_size)
-        parts.append(
+        splits.append(
             LabeledImages(
                 images.contiguous(),
                 torch.tensor(dataset.targets),
-                [f"{part}/{i}" for i in range(len(images))],
+                [f"{split}/{i}" for i in range(len(images))],
                 list(dataset.classes),
             )
         )
-    return LoadedSplits(parts, [])
+    return LoadedSplits(splits, [])
 
 
 for _name, _normalization in _NORMALIZATIONS.items():
@@ -70,7 +73,7 @@ for _name, _normalization in _NORMALIZATIONS.items():
         _name,
         DataSource(
             partial(_load, _name),
-            help="downloaded to --data-root where it does not lie there",
+            help="downloaded to --data-root if it is not there",
             normalization=_normalization,
         ),
     )

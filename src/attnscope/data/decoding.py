@@ -1,4 +1,4 @@
-"""Image files of any kind as RGB bytes of one size."""
+"""Decode image files of any format to RGB bytes of one size."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from attnscope.errors import first_line
 
-_LARGEST_NATIVE = 96  # pixels; larger images, or images of several sizes, are resized
+_LARGEST_NATIVE = 96  # pixels; larger images, and images of different sizes, are resized
 _DEFAULT_RESIZE = 224
-_Read = TypeVar("_Read")
+_T = TypeVar("_T")
 
 
-def common_size(root: Path, files: list[Path]) -> int:
-    """The side of the images where all have one and it is small, else the default."""
-    sizes, _ = attempt(root, files, _image_size)
+def choose_image_size(root: Path, files: list[Path]) -> int:
+    """Return the side of the images if all are squares of one small size, else 224 pixels."""
+    sizes, _ = read_files(root, files, _image_size)
     if len(set(sizes.values())) == 1:
         width, height = next(iter(sizes.values()))
         if width == height and width <= _LARGEST_NATIVE:
@@ -30,27 +30,36 @@ def common_size(root: Path, files: list[Path]) -> int:
     return _DEFAULT_RESIZE
 
 
-def attempt(
-    root: Path, files: list[Path], read: Callable[[Path], _Read]
-) -> tuple[dict[Path, _Read], list[str]]:
-    """What was read of every readable file; what could not be read, and why."""
+def read_files(
+    root: Path, files: list[Path], read: Callable[[Path], _T]
+) -> tuple[dict[Path, _T], list[str]]:
+    """Apply a function to many files in parallel.
 
-    def one(file: Path) -> _Read | str:
+    Args:
+        root: The folder relative to which files are named.
+        files: The files to read.
+        read: Reads one file.
+
+    Returns:
+        The result for each readable file, and one line with the reason for each other file.
+    """
+
+    def read_or_explain(file: Path) -> _T | str:
         try:
-            if not file.is_file():  # a link that leads nowhere; a pipe would block
-                return f"{file.relative_to(root)} (no regular file)"
+            if not file.is_file():  # broken links; opening a pipe would block
+                return f"{file.relative_to(root)} (not a regular file)"
             if not file.stat().st_size:
                 return f"{file.relative_to(root)} (empty file)"
             return read(file)
-        except Exception as error:  # Pillow's decoders raise what they like on broken files
+        except Exception as error:  # Pillow's decoders raise exceptions of many types
             reason = first_line(error).split(" '")[0].rstrip(":")
             return f"{file.relative_to(root)} ({reason})"
 
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        results = dict(zip(files, pool.map(one, files), strict=True))
-    good = {f: r for f, r in results.items() if not isinstance(r, str)}
-    return good, [r for r in results.values() if isinstance(r, str)]
+        results = dict(zip(files, pool.map(read_or_explain, files), strict=True))
+    readable = {f: r for f, r in results.items() if not isinstance(r, str)}
+    return readable, [r for r in results.values() if isinstance(r, str)]
 
 
 def _image_size(file: Path) -> tuple[int, int]:
@@ -59,29 +68,33 @@ def _image_size(file: Path) -> tuple[int, int]:
 
 
 def read_image(file: Path, size: int) -> Tensor:
-    """One image, uint8 ``(3, size, size)``: the shorter side resized, the middle of the longer.
+    """Read one image, resize its shorter side to ``size`` pixels and center crop it.
+
+    Returns:
+        uint8, ``(3, size, size)``.
 
     Raises:
-        Exception: whatever Pillow raises for a file that it cannot decode.
+        ValueError: The scale of the pixel values is unknown.
+        Exception: Pillow cannot decode the file; the type depends on the file format.
     """
     with Image.open(file) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):
-            # 16 bits a pixel: Pillow's own conversion to RGB clips at 255 instead of scaling.
-            deep = np.asarray(image).astype(np.int64)
-            if deep.min() < 0 or deep.max() > 65535:
-                raise ValueError("pixels of more than 16 bits")
-            image = Image.fromarray((deep / 257).round().astype(np.uint8))
+            # 16 bits per pixel: Pillow's own conversion to RGB clips at 255 instead of scaling.
+            pixels = np.asarray(image).astype(np.int64)
+            if pixels.min() < 0 or pixels.max() > 65535:
+                raise ValueError("pixels have more than 16 bits")
+            image = Image.fromarray((pixels / 257).round().astype(np.uint8))
         elif image.mode == "F":
-            raise ValueError("floating-point pixels, whose white is not known")
+            raise ValueError("floating-point pixels have no defined white level")
         elif image.mode in ("P", "PA"):
-            image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparent colors
+            image = image.convert("RGBA")  # Pillow warns when it converts transparency to RGB
         image = image.convert("RGB")
     if image.size != (size, size):
-        # Resized and center cropped at once: the whole of a very long image could fill the memory.
-        wide, high = image.size
-        short = min(wide, high)
-        left, top = (wide - short) / 2, (high - short) / 2
+        # Resize and crop in one step: a very long image, resized as a whole, could fill the memory.
+        width, height = image.size
+        short = min(width, height)
+        left, top = (width - short) / 2, (height - short) / 2
         box = (left, top, left + short, top + short)
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

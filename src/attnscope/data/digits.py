@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits."""
+"""The 1,797 handwritten digits that scikit-learn includes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from attnscope.data.sources import DataRequest, DataSource, LoadedSplits, regist
 
 
 def load(request: DataRequest) -> LoadedSplits:
-    """The training split and the test split, resized; the test split is always the same one."""
+    """Load the training split and the test split; the test split does not depend on the seed."""
     import torch
     from sklearn.datasets import load_digits
 
@@ -20,15 +20,15 @@ def load(request: DataRequest) -> LoadedSplits:
     digits = load_digits()
     small = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)  # 8×8, values 0 to 16
     images = resize_images(small, image_size).expand(-1, 3, -1, -1).contiguous()
-    whole = LabeledImages(
+    digit_images = LabeledImages(
         images,
         torch.from_numpy(digits.target).long(),
         [f"digits/{i}" for i in range(len(images))],
         [str(c) for c in digits.target_names],
     )
     # The test split is the same for every seed, so that runs of several seeds can be compared.
-    kept, test = stratified_split(digits.target, whole.classes, 0.2, seed=0)
-    return LoadedSplits([whole[kept], whole[test]], [])
+    train, test = stratified_split(digits.target, digit_images.classes, 0.2, seed=0)
+    return LoadedSplits([digit_images[train], digit_images[test]], [])
 
 
-register_data_source("digits", DataSource(load, help="included", may_flip=False))
+register_data_source("digits", DataSource(load, help="included in scikit-learn", may_flip=False))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Int64, Shaped, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,26 +18,35 @@ from attnscope.errors import InputError
 from attnscope.lazy import renamed_names
 
 _MEMORY_LIMIT = 8 * 2**30  # bytes of decoded images that are held
-_PIECE = 1024  # images that are converted at once
+_CHUNK = 1024  # images that are converted at once
 
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images of one size in memory, with what a recording needs to know about each."""
+    """Images of one size in memory, with the label and the path of each.
 
-    images: Tensor
-    """uint8, ``(N, 3, H, W)``"""
-    labels: Tensor
-    """int64, ``(N,)``, indices into ``classes``"""
+    ``images[rows]`` selects images by a slice or an array of row numbers.
+    """
+
+    images: UInt8[Tensor, "images 3 height width"]
+    """uint8, ``(N, 3, H, W)``."""
+    labels: Int64[Tensor, " images"]
+    """int64, ``(N,)``: indices into ``classes``."""
     paths: list[str]
-    """Where each image comes from, relative to its source; unique."""
+    """The origin of each image, relative to its source; unique."""
     classes: list[str]
+    """The names of the classes."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        size = "×".join(map(str, self.images.shape[2:]))
+        count = "1 image" if len(self) == 1 else f"{len(self):,} images"
+        return f"<LabeledImages: {count} of {size} pixels, {len(self.classes)} classes>"
+
     def center_crop(self, size: int) -> LabeledImages:
-        """The middle of each image, ``size`` pixels high and wide."""
+        """Return the central ``size`` × ``size`` pixels of each image."""
         margin = (self.images.shape[-1] - size) // 2
         if not margin and self.images.shape[-1] == size:
             return self
@@ -44,11 +54,11 @@ class LabeledImages:
         return replace(self, images=middle.contiguous())
 
     def sha256(self) -> str:
-        """SHA-256 over paths, labels and pixels."""
+        """Return the SHA-256 hash of paths, labels and pixels."""
         digest = hashlib.sha256("\n".join(self.paths).encode())
         digest.update(self.labels.numpy().tobytes())
-        for start in range(0, len(self), _PIECE):  # what is no slice of memory is copied
-            digest.update(self.images[start : start + _PIECE].contiguous().numpy().data)
+        for start in range(0, len(self), _CHUNK):  # contiguous() may copy: limit the memory
+            digest.update(self.images[start : start + _CHUNK].contiguous().numpy().data)
         return digest.hexdigest()
 
     def __getitem__(self, rows: NDArray[np.int64] | slice) -> LabeledImages:
@@ -58,33 +68,50 @@ class LabeledImages:
         )
 
 
-def batches(part: LabeledImages, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """``(images, labels)`` in order, the last batch smaller."""
-    for start in range(0, len(part), batch_size):
-        yield part.images[start : start + batch_size], part.labels[start : start + batch_size]
+def batches(
+    images: LabeledImages, batch_size: int
+) -> Iterator[tuple[UInt8[Tensor, "batch 3 height width"], Int64[Tensor, " batch"]]]:
+    """Yield ``(images, labels)`` batch by batch, in order; the last batch may be smaller."""
+    for start in range(0, len(images), batch_size):
+        yield images.images[start : start + batch_size], images.labels[start : start + batch_size]
 
 
 def check_memory(count: int, image_size: int) -> None:
-    """Refuse to hold more decoded images than memory allows.
+    """Refuse to decode more images than fit into the memory limit of 8 GiB.
+
+    Args:
+        count: Number of images.
+        image_size: Height and width of the images, in pixels.
 
     Raises:
-        InputError: they need more than 8 GiB.
+        InputError: The images need more than 8 GiB.
     """
-    need = count * 3 * image_size**2
-    if need > _MEMORY_LIMIT:
+    size = count * 3 * image_size**2
+    if size > _MEMORY_LIMIT:
         raise InputError(
-            f"{count} images of {image_size}×{image_size} need {need / 2**30:.1f} GiB of memory, "
-            f"more than {_MEMORY_LIMIT / 2**30:.0f}; take a smaller --image-size"
+            "AS217",
+            f"{count} images of {image_size}×{image_size} pixels need {size / 2**30:.1f} GiB of "
+            f"memory; the limit is {_MEMORY_LIMIT / 2**30:.0f} GiB; choose a smaller --image-size",
         )
 
 
-def resize_images(images: Tensor, size: int) -> Tensor:
-    """``(N, C, H, W)`` of values 0 to 255 -> uint8 ``(N, C, size, size)``."""
+def resize_images(
+    images: Shaped[Tensor, "images channels height width"], size: int
+) -> UInt8[Tensor, "images channels size size"]:
+    """Resize images by bilinear interpolation with antialiasing.
+
+    Args:
+        images: ``(N, C, H, W)``, values from 0 to 255.
+        size: Height and width of the returned images, in pixels.
+
+    Returns:
+        uint8, ``(N, C, size, size)``.
+    """
     resized = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
-    for start in range(0, len(images), _PIECE):  # in float32 the whole is four times what is kept
-        piece = images[start : start + _PIECE].float()
-        piece = F.interpolate(piece, size=size, mode="bilinear", antialias=True)
-        resized[start : start + _PIECE] = piece.round().clamp(0, 255).to(torch.uint8)
+    for start in range(0, len(images), _CHUNK):  # float32 needs four times the memory of uint8
+        chunk = images[start : start + _CHUNK].float()
+        chunk = F.interpolate(chunk, size=size, mode="bilinear", antialias=True)
+        resized[start : start + _CHUNK] = chunk.round().clamp(0, 255).to(torch.uint8)
     return resized
 
 

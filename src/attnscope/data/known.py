@@ -1,8 +1,8 @@
-"""The data sources of the package, registered. Imports no torch."""
+"""Register the data sources of the package. Does not import torch."""
 
 from __future__ import annotations
 
-from attnscope.data import digits  # isort: skip  # first, since it is the default
+from attnscope.data import digits  # isort: skip  # the default is listed first
 from attnscope.data import cifar, folder
 from attnscope.data.sources import DATA_SOURCES, describe_sources, find_source
 

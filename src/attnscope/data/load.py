@@ -1,4 +1,4 @@
-"""Labeled images by one string, ``digits`` or ``folder:PATH``: decoded, split, normalized."""
+"""Load labeled images from a source such as ``digits`` or ``folder:PATH``, and split them."""
 
 from __future__ import annotations
 
@@ -18,82 +18,111 @@ from attnscope.errors import InputError
 
 @dataclass(frozen=True)
 class Data:
-    """The three parts of a source, and the normalization of its training split."""
+    """The three splits of a data source, and the normalization of its images."""
 
     source: str
+    """The source as it was given, such as ``digits`` or ``folder:PATH``."""
     train: LabeledImages
+    """The training split."""
     validation: LabeledImages
+    """The validation split."""
     test: LabeledImages
+    """The test split."""
     normalization: Normalization
+    """The published normalization of the source, or that of the training split."""
     may_flip: bool
-    """Whether a mirrored image keeps its class; not so for digits."""
+    """Whether images can be mirrored without changing their class; not so for digits."""
     skipped: list[str]
-    """Files that could not be read, each with the reason."""
+    """One line for each file that was skipped, with the reason."""
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(split):,}" for name, split in self._splits().items())
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return (
+            f"<Data {self.source!r}: {sizes} images of {self.image_size}×{self.image_size} pixels, "
+            f"{len(self.classes)} classes{skipped}>"
+        )
 
     def fingerprints(self) -> dict[str, dict[str, int | str]]:
-        """Of each part the number of its images, and a SHA-256 over their paths and labels."""
+        """Return the number of images of each split, and the SHA-256 of their paths and labels."""
         found: dict[str, dict[str, int | str]] = {}
-        for name in ("train", "validation", "test"):
-            part: LabeledImages = getattr(self, name)
-            digest = hashlib.sha256("\n".join(part.paths).encode())
-            digest.update(part.labels.numpy().tobytes())
-            found[name] = {"images": len(part), "sha256": digest.hexdigest()}
+        for name, split in self._splits().items():
+            digest = hashlib.sha256("\n".join(split.paths).encode())
+            digest.update(split.labels.numpy().tobytes())
+            found[name] = {"images": len(split), "sha256": digest.hexdigest()}
         return found
+
+    def _splits(self) -> dict[str, LabeledImages]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @property
     def classes(self) -> list[str]:
-        """Names, by label."""
+        """The names of the classes; labels are indices into them."""
         return self.test.classes
 
     @property
     def image_size(self) -> int:
-        """Height and width in pixels of the images that a network gets."""
+        """Height and width of the images that a network gets, in pixels."""
         return self.test.images.shape[-1]
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Which images, and how they are split; equal settings give equal splits.
+    """The source of the images, and how they are split. Equal settings give equal splits.
 
     Raises:
-        InputError: the source is not known, or a value is out of range.
+        InputError: The source is unknown, or a value is out of range.
     """
 
     source: str = "digits"
-    """``NAME`` or ``NAME:PATH`` of `attnscope.data.sources.DATA_SOURCES`."""
+    """``NAME`` or ``NAME:PATH`` of a source in `attnscope.data.sources.DATA_SOURCES`."""
     data_root: Path = Path("data")
-    """Where torchvision's sets lie, or are downloaded to."""
+    """The folder of downloaded data sets."""
     image_size: int | None = None
-    """Height and width in pixels; None: the source's own."""
+    """Height and width of the images, in pixels; None means the source's own."""
     resize: int | None = None
-    """Pixels to which images are resized before, ``image_size`` or more."""
+    """Height and width to which images are resized before they are cropped, in pixels."""
     validation_share: float = 0.1
-    """Share of the training split that becomes validation, where the source has none."""
+    """The share of the training split that becomes validation, if the source has no such split."""
     seed: int = 0
-    """Random seed of that split."""
+    """The random seed of that split."""
     skip_unreadable: bool = False
-    """Go on without files that cannot be read, and name them in ``Data.skipped``."""
+    """Skip files that cannot be read, and list them in `Data.skipped`."""
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_share < 1:
-            raise InputError(f"validation share {self.validation_share} must lie between 0 and 1")
+            raise InputError(
+                "AS219",
+                f"the validation share is {self.validation_share}; it must be greater than 0 and "
+                "less than 1",
+            )
         if self.seed < 0:
-            raise InputError(f"seed {self.seed} must be 0 or more")
+            raise InputError("AS220", f"the seed is {self.seed}; it must be 0 or greater")
         size, resize = self.image_size, self.resize
         if size is not None and not 8 <= size <= 1024:
-            raise InputError(f"image size {size} must lie between 8 and 1024 pixels")
-        if resize is not None and not (size is not None and size <= resize <= 1024):
-            raise InputError(f"resize {resize} must lie between the image size and 1024 pixels")
+            raise InputError(
+                "AS221", f"the image size is {size} pixels; it must be between 8 and 1024"
+            )
+        if resize is not None and size is None:
+            raise InputError(
+                "AS222",
+                f"resize is {resize} pixels, but no image size is given; set the image size",
+            )
+        if resize is not None and size is not None and not size <= resize <= 1024:
+            raise InputError(
+                "AS222",
+                f"resize is {resize} pixels; it must be between the image size ({size}) and 1024",
+            )
         find_source(self.source)
 
     def load(self, download: bool = True) -> Data:
-        """All three splits.
+        """Load all three splits.
 
         Args:
-            download: whether something may be downloaded.
+            download: Whether missing files may be downloaded.
 
         Raises:
-            InputError: the source is not there, or cannot be used.
+            InputError: The images are missing or cannot be used.
         """
         found = self._read(download, test_alone=False)
         train, test = found.splits[0], found.splits[-1]
@@ -112,12 +141,15 @@ class DataSettings:
         )
 
     def load_test(self, download: bool = True) -> tuple[LabeledImages, list[str]]:
-        """The test split of `load`, and which of its files were skipped.
+        """Load the test split only.
 
-        A source may leave the other splits unread: they may be too many for the memory.
+        This needs less memory than `load`, because a source may leave the other splits unread.
+
+        Returns:
+            The test split of `load`, and one line for each of its files that was skipped.
 
         Raises:
-            InputError: as `load`.
+            InputError: The images are missing or cannot be used.
         """
         found = self._read(download, test_alone=True)
         return self._crop(found.splits[-1]), found.skipped
@@ -144,27 +176,33 @@ def load_data(
     download: bool = True,
     skip_unreadable: bool = False,
 ) -> Data:
-    """Loads a source and splits it; the same arguments give the same parts.
+    """Load a data source and split it. Equal arguments give equal splits.
 
     Args:
         source: ``digits`` (scikit-learn's 1,797 images, included), ``cifar10`` or ``cifar100``
-            (torchvision), ``folder:PATH`` with ``train/<class>/*`` and ``test/<class>/*``
-            (``val`` and ``eval`` do as well; of three parts the middle one is validation), or
-            another of `attnscope.data.sources.DATA_SOURCES`.
-        data_root: where torchvision's sets lie, or are downloaded to.
-        image_size: pixels; default 32, and for folders the images' own size where all have one of
-            at most 96 pixels, else 224 (shorter side resized, center cropped).
-        resize: pixels to which the images are resized before, ``image_size`` or more. Validation
-            and test images are cropped from their centers; training images keep this size, for an
-            augmentation that crops.
-        validation_share: share of the training split that becomes validation, class by class, where
+            (torchvision), ``folder:PATH`` with images in ``train/CLASS/`` and ``test/CLASS/``, or
+            another source in `attnscope.data.sources.DATA_SOURCES`. A folder may call the test
+            split ``val`` or ``eval``; if it has two of the three, the first in the order val,
+            eval, test is the validation split.
+        data_root: The folder of downloaded data sets.
+        image_size: Height and width of the images, in pixels. Default: 32; for a folder, the
+            images' own size if all are squares of one size up to 96 pixels, else 224. The shorter
+            side is resized and the image is center cropped.
+        resize: Height and width to which images are resized first, in pixels; at least
+            ``image_size``. Validation and test images are then center cropped to ``image_size``.
+            Training images keep this size, for an augmentation that crops.
+        validation_share: The share of each class of the training split that becomes validation, if
             the source has no validation split.
-        seed: of that split.
-        download: whether cifar10 and cifar100 may be downloaded.
-        skip_unreadable: go on without files that cannot be read, naming them in ``Data.skipped``.
+        seed: The random seed of that split.
+        download: Whether cifar10 and cifar100 may be downloaded.
+        skip_unreadable: Skip files that cannot be read, and list them in ``Data.skipped``.
+
+    Returns:
+        The three splits and their normalization.
 
     Raises:
-        InputError: the source is not known, not there, or cannot be used.
+        InputError: The source is unknown, an argument is out of range, or the images are missing
+            or cannot be used.
     """
     settings = DataSettings(
         source, data_root, image_size, resize, validation_share, seed, skip_unreadable
@@ -173,7 +211,7 @@ def load_data(
 
 
 def _measure_normalization(images: Tensor) -> Normalization:
-    """Over all pixels of uint8 ``(N, 3, H, W)``, from exact counts of the 256 values."""
+    """Compute the normalization of uint8 images ``(N, 3, H, W)``, exactly, from value counts."""
     mean, std = [], []
     values = torch.arange(256, dtype=torch.float64) / 255
     for channel in range(3):

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the color channels. Imports torch when it is used."""
+"""Normalization by the mean and standard deviation of the color channels. Imports torch lazily."""
 
 from __future__ import annotations
 
@@ -13,26 +13,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Normalization:
-    """Mean and standard deviation per RGB channel of pixels in 0 to 1.
+    """Mean and standard deviation of each RGB channel, for pixel values from 0 to 1.
 
     Raises:
-        InputError: a standard deviation is not above 0.
+        InputError: A standard deviation is not positive.
     """
 
     mean: tuple[float, float, float]
+    """Mean of red, green and blue."""
     std: tuple[float, float, float]
+    """Standard deviation of red, green and blue."""
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):  # JSON gives lists
+        for name in ("mean", "std"):  # JSON contains lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not min(self.std) > 0:
-            raise InputError(f"--std {min(self.std):g} must be above 0")
+            raise InputError(
+                "AS223",
+                f"the standard deviation for normalization (--std) is {min(self.std):g}; "
+                "each of the three values must be greater than 0",
+            )
 
     def apply(self, images: Tensor) -> Tensor:
-        """uint8 ``(N, 3, H, W)`` -> normalized float32, of the same shape and channels-last."""
+        """Normalize images.
+
+        Args:
+            images: uint8, ``(N, 3, H, W)``, values from 0 to 255.
+
+        Returns:
+            float32, ``(N, 3, H, W)`` in channels-last memory format.
+        """
         import torch
 
-        # One multiplication and one addition, channels-last: what the first convolution wants.
+        # One multiplication and one subtraction; convolutions are fastest in channels-last format.
         mean, std = (
             torch.tensor(v, dtype=torch.float32, device=images.device)[:, None, None]
             for v in (self.mean, self.std)
@@ -41,7 +54,14 @@ class Normalization:
         return x.mul_(1 / (255 * std)).sub_(mean / std)
 
     def undo(self, images: Tensor) -> Tensor:
-        """Normalized float ``(N, 3, H, W)`` -> uint8, rounded and clipped to 0..255."""
+        """Convert normalized images back to bytes.
+
+        Args:
+            images: float, ``(N, 3, H, W)``, normalized.
+
+        Returns:
+            uint8, ``(N, 3, H, W)``, rounded and clipped to 0 to 255.
+        """
         import torch
 
         mean, std = (

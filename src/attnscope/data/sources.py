@@ -1,14 +1,14 @@
-"""The registry of data sources: where labeled images come from. Imports no torch.
+"""The registry of data sources, from which labeled images are loaded. Does not import torch.
 
-A source is one file that registers itself::
+A data source is a function that loads its splits, and a call that registers it::
 
     def load(request: DataRequest) -> LoadedSplits:
         ...
 
-    register_data_source("stripes", DataSource(load, help="stripes of two directions"))
+    register_data_source("stripes", DataSource(load, help="horizontal and vertical stripes"))
 
-and is then a value of ``--data`` and of `attnscope.load_data`. The sources of the package are
-imported by `attnscope.data.known`.
+``--data stripes`` and ``attnscope.load_data("stripes")`` then load it. `attnscope.data.known`
+imports the data sources of the package.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataRequest:
-    """What a source is asked for."""
+    """The arguments with which a data source is loaded."""
 
     path: str
-    """What stands after the colon of ``NAME:PATH``; empty for a source that takes no path."""
+    """The text after the colon of ``NAME:PATH``; empty for a source without a path."""
     root: Path
-    """Where downloaded sets lie, or are downloaded to."""
+    """The folder of downloaded data sets (``--data-root``)."""
     image_size: int | None
-    """Height and width in pixels to which images are resized; None: the source's own."""
+    """Height and width to which images are resized, in pixels; None means the source's own."""
     download: bool
-    """Whether something may be downloaded."""
+    """Whether the source may download files."""
     skip_unreadable: bool
-    """Go on without files that cannot be read, and name them."""
+    """Whether to skip files that cannot be read, and list them in `LoadedSplits.skipped`."""
     test_alone: bool
-    """Only the last split is wanted; a source may leave out the others."""
+    """Whether only the test split is needed; the source may then return it alone."""
 
 
 @dataclass(frozen=True)
 class LoadedSplits:
-    """What a source gives."""
+    """The splits that a data source returns."""
 
     splits: list[LabeledImages]
     """Training and test, or training, validation and test; all with the same classes."""
     skipped: list[str]
-    """Files that could not be read, each with the reason."""
+    """One line for each file that was skipped, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -59,57 +59,63 @@ class DataSource:
     """A source of labeled images."""
 
     load: Callable[[DataRequest], LoadedSplits]
-    """Raises an InputError where the images are not there or cannot be used."""
+    """Loads the splits; raises an InputError if the images are missing or cannot be used."""
     help: str
-    """A few words for help texts: what the images are, or how a path must look."""
+    """A short description for help texts: what the images are, or what the path must contain."""
     takes_path: bool = False
-    """Whether it is written ``NAME:PATH``."""
+    """Whether the source is written ``NAME:PATH``."""
     image_size: int | None = 32
-    """Where none is asked for; None: the source chooses."""
+    """The default image size in pixels; None means that the source chooses."""
     normalization: Normalization | None = None
-    """The published one; None: it is measured on the training split."""
+    """The published normalization; None means that it is computed from the training split."""
     may_flip: bool = True
-    """Whether a mirrored image keeps its class."""
+    """Whether images can be mirrored without changing their class."""
 
 
 def _check(source: DataSource) -> None:
     if not isinstance(source, DataSource):
-        raise TypeError(f"it is {type(source).__name__}, not a DataSource")
+        raise TypeError(f"it has the type {type(source).__name__}; expected a DataSource")
     if not callable(source.load):
-        raise TypeError("its load is no function")
+        raise TypeError("its attribute 'load' is not callable")
 
 
 DATA_SOURCES: Registry[DataSource] = Registry("data source", _check)
 
 
 def register_data_source(name: str, source: DataSource) -> DataSource:
-    """Make a source known under a name.
+    """Register a data source under a name, which ``--data`` and `attnscope.load_data` then accept.
+
+    Returns:
+        The data source.
 
     Raises:
-        InputError: the name is taken, or the source is not complete.
+        InputError: The name is taken, or the source is incomplete.
     """
     return DATA_SOURCES.register(name, source)
 
 
 def form_of(name: str) -> str:
-    """How a source is written: ``digits``, ``folder:PATH``."""
+    """Return the form in which a source is written, such as ``digits`` or ``folder:PATH``."""
     return f"{name}:PATH" if DATA_SOURCES[name].takes_path else name
 
 
 def describe_sources() -> str:
-    """All sources in one line, for help texts."""
+    """Describe all data sources in one line, for help texts."""
     return ", ".join(f"{form_of(name)} ({DATA_SOURCES[name].help})" for name in DATA_SOURCES)
 
 
 def find_source(text: str) -> tuple[str, DataSource, str]:
-    """Name, source and path of ``NAME`` or ``NAME:PATH``.
+    """Look up a data source that is written ``NAME`` or ``NAME:PATH``.
+
+    Returns:
+        The name, the data source and the path, which is empty if the source takes none.
 
     Raises:
-        InputError: no source is written like this.
+        InputError: The source is unknown, its path is missing, or it takes no path.
     """
     name, colon, path = text.partition(":")
     source = DATA_SOURCES.get(name)
     if source is None or source.takes_path != bool(path) or bool(colon) != bool(path):
         known = ", ".join(map(form_of, DATA_SOURCES))
-        raise InputError(f"data source '{text}' is not known; take one of {known}")
+        raise InputError("AS201", f"the data source '{text}' is unknown; choose one of {known}")
     return name, source, path

@@ -1,7 +1,11 @@
-"""Replace gates by constants: fold them into norms, or store what is left."""
+"""Replace gates by constants: multiply them into BatchNorms, or store their values.
+
+`attnscope.fold` folds a run. This package holds its parts.
+"""
 
 from attnscope.folding.algebra import fold_gates, mean_gates
-from attnscope.folding.run import fold_run
+from attnscope.folding.report import FoldReport
+from attnscope.folding.run import fold, fold_run
 from attnscope.folding.search import choose_gates
 
-__all__ = ["choose_gates", "fold_gates", "fold_run", "mean_gates"]
+__all__ = ["FoldReport", "choose_gates", "fold", "fold_gates", "fold_run", "mean_gates"]

@@ -1,8 +1,8 @@
-"""Static gates: where the dependence of a gate on the image is not used, it is only a scale.
+"""Replace gates by constants.
 
-A gate that is replaced by its mean over the training images is a number for each channel, or for
-each pixel. Numbers for channels are factors of the weight and bias of the BatchNorm before them,
-and the gate is gone; other means are stored, and what computed the gate is gone.
+A gate that is replaced by its mean over the training images has one value for each channel or for
+each pixel. Values for channels are multiplied into the weight and bias of the preceding BatchNorm.
+Other values are stored. In both cases the modules that computed the gate are removed.
 """
 
 from __future__ import annotations
@@ -27,34 +27,32 @@ _SAMPLE = 4  # images on which the gates are found
 
 
 def fold_gates(model: nn.Module, means: Mapping[str, Tensor]) -> nn.Module:
-    """A network in which some gates are the same for every image.
+    """Return a copy of a network in which some gates are constant.
 
-    In eval mode its logits are those of ``model`` under an `attnscope.edit_gates` that puts the
-    means in the place of these gates, but for rounding: a BatchNorm ends in ``w * z + b``, and
-    ``c * (w * z + b)`` is ``(c * w) * z + c * b``. In ``cnn`` ReLU and max-pooling follow it, and
-    commute with factors of 0 or more. A number in the place of a spatial gate becomes such a factor
-    only where the channel gate before it is static too: a dynamic one would read scaled features.
+    In eval mode, its logits equal those of ``model`` under an `attnscope.edit_gates` that replaces
+    these gates by the means, except for rounding: a BatchNorm ends in ``w * z + b``, and
+    ``c * (w * z + b)`` is ``(c * w) * z + c * b``. In ``cnn``, ReLU and max-pooling follow the
+    BatchNorm and commute with factors of at least 0. A number that replaces a spatial gate becomes
+    such a factor only if the channel gate before it is replaced too, because a channel gate that
+    still depends on the image would read scaled features.
 
     Args:
-        model: of `attnscope.build_model`, not folded yet; it stays as it was.
-        means: name of each gate that becomes static -> its values: ``(C,)`` of a channel gate;
-            ``(H, W)``, a map, or ``()``, a number, of a spatial one. Gates are sigmoids: the values
-            are 0 or more.
+        model: A network of `attnscope.build_model` that is not folded. It is left unchanged.
+        means: Name of a gate -> its constant values: ``(C,)`` for a channel gate; ``(H, W)``, a
+            map, or ``()``, a number, for a spatial gate. Gates are sigmoids: values are at least 0.
 
     Returns:
-        A new network, on the device of ``model``. Its ``attnscope_config.folded`` says what each
-        static gate has become: ``norm`` (a factor within the BatchNorm before it), ``constant`` or
-        ``map`` (stored). Where every gate of an attention module has become ``norm``, the module is
-        an `nn.Identity`.
+        A new network on the device of ``model``. Its ``attnscope_config.folded`` states what each
+        gate has become: ``norm`` (a factor within the preceding BatchNorm), or ``constant`` or
+        ``map`` (stored values). An attention module whose gates have all become ``norm`` is an
+        `nn.Identity`.
 
     Raises:
-        InputError: ``model`` is no such network, has no such gate, or a mean cannot be its values.
+        InputError: The network was not built by `attnscope.build_model` (AS850), is folded already
+            (AS851) or lacks a gate (AS852), or a mean has the wrong shape (AS853) or wrong values
+            (AS854).
     """
-    config = getattr(model, "attnscope_config", None)
-    if not isinstance(config, ModelConfig):
-        raise InputError("only a network of build_model can be folded; this is another one")
-    if config.folded:
-        raise InputError("the network is folded already; fold the one that it was folded from")
+    expect_foldable(model, "the network")
     folded = copy.deepcopy(model)
     places = attention_places(folded)
     known = [name for place in places for name in place.gates]
@@ -63,17 +61,17 @@ def fold_gates(model: nn.Module, means: Mapping[str, Tensor]) -> nn.Module:
     forms: dict[str, str] = {}
     stored: dict[str, Tensor] = {}
     for place in places:
-        # A factor within the norm reaches every gate of the module: none may act after a dynamic
-        # one.
-        enters, factor = place.norm is not None, torch.ones((), dtype=torch.float64)
+        # A factor within the norm scales the input of every gate of the module. Therefore no gate
+        # can become one after a gate that still depends on the image.
+        into_norm, factor = place.norm is not None, torch.ones((), dtype=torch.float64)
         for name in place.gates:
             if name not in means:
-                enters = False
+                into_norm = False
                 continue
             mean = _checked(means[name], name, place)
             if mean.ndim == 2:
                 forms[name], stored[name] = "map", mean[None, None]
-            elif enters:
+            elif into_norm:
                 forms[name], factor = "norm", factor * mean.double().cpu()
             else:
                 forms[name], stored[name] = "constant", mean.reshape(1, -1, 1, 1)
@@ -95,20 +93,20 @@ def mean_gates(
     spatial: str = "map",
     batch_size: int = 128,
 ) -> dict[str, Tensor]:
-    """The mean of each gate of the unedited network over some images, in one pass.
+    """Return the mean of each gate of the unedited network over some images.
 
-    Sums are float64. The network runs in eval mode where it is, and is left as it was.
+    Sums are float64. The network runs in eval mode on its device and is left unchanged.
 
     Args:
-        model: any network.
-        images: usually the training split, un-augmented.
-        normalization: which the network was trained with.
-        spatial: ``map``, or ``number`` for the mean over the pixels as well.
-        batch_size: images per forward.
+        model: Any network.
+        images: The images, usually the training split without augmentation.
+        normalization: The normalization with which the network was trained.
+        spatial: ``map``, or ``number`` for the mean of spatial gates over pixels as well.
+        batch_size: Batch size.
 
     Returns:
-        Name -> float32 on the CPU, in the order in which the gates act: ``(C,)`` of a channel gate,
-        ``(H, W)`` or ``()`` of a spatial one.
+        Name -> float32 on the CPU, in the order in which the gates are applied: ``(C,)`` for a
+        channel gate, ``(H, W)`` or ``()`` for a spatial gate.
     """
     device = device_of(model)
     sums: dict[str, Tensor] = {}
@@ -119,8 +117,8 @@ def mean_gates(
             for batch in batches(images, rows, batch_size, normalization, device):
                 model(batch.x)
                 for name, values in seen.items():
-                    part = values.sum(0, dtype=torch.float64).cpu()
-                    sums[name] = sums[name] + part if name in sums else part
+                    batch_sum = values.sum(0, dtype=torch.float64).cpu()
+                    sums[name] = sums[name] + batch_sum if name in sums else batch_sum
     means = {gate.name: sums[gate.name] / len(images) for gate in gates}
     if spatial == "number":
         means.update({g.name: means[g.name].mean() for g in gates if g.has(MAP)})
@@ -128,28 +126,61 @@ def mean_gates(
 
 
 def _checked(mean: Tensor, name: str, place: AttentionPlace) -> Tensor:
-    # A gate's module is called after the gate's kind.
+    """Return a mean, detached, if it can be the values of the gate of this name."""
+    # The module of a gate has the name of the gate's kind.
     if PER_CHANNEL in KINDS.find(name.rpartition(".")[2]).traits:
-        fits, wanted = tuple(mean.shape) == (place.channels,), f"({place.channels},)"
+        fits, expected = tuple(mean.shape) == (place.channels,), f"({place.channels},)"
     else:
-        fits, wanted = mean.ndim in (0, 2), "(H, W) or ()"
+        fits, expected = mean.ndim in (0, 2), "(H, W) or ()"
     if not fits:
-        raise InputError(f"the mean of {name} is {tuple(mean.shape)}; it must be {wanted}")
+        raise InputError(
+            "AS853", f"the mean of {name} has shape {tuple(mean.shape)}; it must be {expected}"
+        )
     if not bool(torch.isfinite(mean).all()) or bool((mean < 0).any()):
-        raise InputError(f"the mean of {name} must be finite and 0 or more, as gates are")
+        raise InputError(
+            "AS854",
+            f"the mean of {name} has values that are negative or not finite; pass values of at "
+            "least 0",
+        )
     return mean.detach()
 
 
+def expect_foldable(model: nn.Module, description: str) -> None:
+    """Raise an `InputError` unless a network can be folded.
+
+    Args:
+        model: The network.
+        description: How the message names the network.
+
+    Raises:
+        InputError: The network was not built by `attnscope.build_model` (AS850), or is folded
+            already (AS851).
+    """
+    config = getattr(model, "attnscope_config", None)
+    if not isinstance(config, ModelConfig):
+        raise InputError(
+            "AS850",
+            f"{description} was not built by attnscope.build_model; only such networks "
+            "can be folded, pass one of them",
+        )
+    if config.folded:
+        raise InputError(
+            "AS851", f"{description} is folded already; fold the network from which it was folded"
+        )
+
+
 def expect_known(name: str, known: Sequence[str]) -> None:
-    """Raise an InputError unless ``name`` is one of the ``known`` gates."""
+    """Raise an `InputError` unless ``name`` is one of the ``known`` gates."""
     if name not in known:
-        raise InputError(f"there is no gate '{name}'; there are {', '.join(known) or 'none'}")
+        raise InputError(
+            "AS852", f"there is no gate '{name}'; choose from {', '.join(known) or 'none'}"
+        )
 
 
 def find_on_sample(
     model: nn.Module, images: LabeledImages, normalization: Normalization
 ) -> list[Gate]:
-    """Find the gates of a network on a few of the images."""
+    """Return the gates of a network, found on a few of the images."""
     sample = next(
         batches(images, range(min(len(images), _SAMPLE)), _SAMPLE, normalization, device_of(model))
     )
@@ -157,5 +188,5 @@ def find_on_sample(
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """The device on which a network's parameters are."""
+    """Return the device of a network's parameters."""
     return next(model.parameters()).device

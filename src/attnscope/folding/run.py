@@ -1,7 +1,9 @@
-"""Fold a run: choose on validation images, measure on test images, write a new run."""
+"""Fold a run: what ``attnscope fold`` does."""
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +18,12 @@ from attnscope import __version__, layout
 from attnscope.capturing.batching import batches
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.load import Data
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.files import new_folder, sha256_of, write_json
 from attnscope.folding.algebra import (
     SPATIAL_FORMS,
     device_of,
+    expect_foldable,
     expect_known,
     find_on_sample,
     fold_gates,
@@ -34,84 +37,107 @@ from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.networks.build import ModelConfig, attention_places
 from attnscope.networks.weights import hash_weights, save_model
+from attnscope.recording.moments import Moments
 from attnscope.recording.places import is_captured
+from attnscope.recording.recording import Recording
 from attnscope.runs import Run, open_captured
+from attnscope.training.devices import choose_device
 
 TOLERANCE = 0.2
-"""What validation accuracy may lose with all chosen gates, in points, where none is said."""
+"""Default of the largest accepted loss of validation accuracy, in percentage points."""
 _SPEED_IMAGES = 256
-_SAME_LOGITS = {"cpu": 1e-4}
-"""By the type of the device; rounding in fp32 is about 1e-5 on a CPU ..."""
-_SAME_LOGITS_ELSEWHERE = 1e-2
-"""... and 1e-3 on a GPU with TF32."""
+"""Largest number of test images on which speed is measured."""
+_LOGIT_TOLERANCE = {"cpu": 1e-4}
+"""Largest accepted logit difference by type of device. Rounding in fp32 is about 1e-5 on a CPU."""
+_LOGIT_TOLERANCE_ELSEWHERE = 1e-2
+"""Rounding on a GPU with TF32 is about 1e-3."""
 
 
-def fold_run(
-    run: Path,
-    out: Path,
+def fold(
+    target: Run | Recording | Moments | str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     gates: Sequence[str] = (),
     tolerance: float | None = None,
     spatial: str = "map",
-    data_root: Path | None = None,
+    data_root: str | os.PathLike[str] | None = None,
     batch_size: int = 128,
-    device: torch.device | None = None,
+    device: str | torch.device = "auto",
     progress: bool = True,
 ) -> FoldReport:
-    """Folds a run's gates, and writes the network as a run folder of its own.
+    """Replace gates by constants where accuracy allows, and write the network as a new run.
 
-    Means are those of the training split, the validation split chooses, and the test split is used
-    once, at the end.
+    Constants are the means of the gates over the training split. The validation split chooses the
+    gates. The test split is used once, at the end.
 
     Args:
-        run: a run folder whose training ended, or a recording that `attnscope capture` made of a
-            network of `attnscope.build_model`.
-        out: the new run folder, which must not exist.
-        gates: which become static, whatever is lost. Empty: `choose_gates` chooses.
-        tolerance: of `choose_gates`, default 0.2 points; not asked where gates are named.
-        spatial: what a static spatial gate becomes, a ``map`` or a ``number``.
-        data_root: where torchvision's sets lie now; default where they lay before.
-        batch_size: images a forward.
-        device: where it runs; default the CPU.
-        progress: whether to show a bar.
+        target: A run whose training has ended, a recording or moments of a network of
+            `attnscope.build_model` that can be opened again, or the path of one of these.
+        out: The new run folder. It must not exist.
+        gates: Names of the gates to fold, with any loss. Default: `choose_gates` chooses.
+        tolerance: Largest accepted loss of validation accuracy with all chosen gates, in percentage
+            points. Default: 0.2. Cannot be combined with ``gates``.
+        spatial: The form of a folded spatial gate: ``map``, one value for each pixel, for a fixed
+            image size; or ``number``, one value for all pixels.
+        data_root: Folder of the data sets of torchvision. Default: where they were before.
+        batch_size: Batch size.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The report, which is also written to ``fold.json`` in the new run folder.
 
     Raises:
-        InputError: the run or an argument cannot be used, or no gate stays within the tolerance;
-            nothing was written.
+        InputError: The target or an argument cannot be used (AS802, AS850 to AS858), no gate can be
+            folded within the tolerance (AS859), or the folded network fails a check (AS860, AS861).
+            Nothing is written.
+        TypeError: The target is neither a run, a recording, moments nor a path.
     """
+    if isinstance(gates, str):
+        gates = (gates,)
     if gates and tolerance is not None:
-        raise InputError("--tolerance chooses gates and --gates names them; give one of them")
+        raise InputError(
+            "AS855",
+            "a tolerance cannot be combined with names of gates; give either --tolerance or "
+            "--gates",
+        )
     tolerance = TOLERANCE if tolerance is None else tolerance
     if not 0 <= tolerance <= 100:
-        raise InputError(f"tolerance {tolerance} must lie between 0 and 100 points of accuracy")
+        raise InputError(
+            "AS856",
+            f"the tolerance is {tolerance}; it must be between 0 and 100 percentage points of "
+            "accuracy",
+        )
     if spatial not in SPATIAL_FORMS:
-        raise InputError(f"spatial form '{spatial}' is not known; take map or number")
+        raise InputError(
+            "AS857",
+            f"the form '{spatial}' of spatial gates is unknown; choose from "
+            f"{', '.join(SPATIAL_FORMS)}",
+        )
     if batch_size < 1:
-        raise InputError(f"batch size is {batch_size}; it must be 1 or more")
-    with new_folder(out) as folder:
-        model, weights_sha256 = _open_network(run)
-        config = getattr(model, "attnscope_config", None)
-        if not isinstance(config, ModelConfig):
-            raise InputError(
-                f"the network of {run} is none of attnscope.build_model, which are those that can "
-                "be folded"
-            )
-        if config.folded:
-            raise InputError(f"{run} is folded already; fold the run that it was folded from")
-        known = [name for place in attention_places(model) for name in place.gates]
+        raise InputError("AS802", f"the batch size is {batch_size}; it must be at least 1")
+    place = choose_device(str(device))
+    with new_folder(Path(out)) as folder:
+        opened, run = _open(target)
+        model, weights_sha256 = _open_network(opened)
+        expect_foldable(model, f"the network of {run}")
+        known = [name for module in attention_places(model) for name in module.gates]
         if not known:
-            raise InputError(f"the network of {run} has no gates; there is nothing to fold")
+            raise InputError(
+                "AS858", f"the network of {run} has no gates; fold a network with attention gates"
+            )
         for name in gates:
             expect_known(name, known)
-        data, settings = _open_data(run, data_root)
+        data, settings = _open_data(opened, None if data_root is None else Path(data_root))
         normalization = data.normalization
         train, validation, test = (
-            part.center_crop(data.image_size) for part in (data.train, data.validation, data.test)
+            images.center_crop(data.image_size)
+            for images in (data.train, data.validation, data.test)
         )
-        model = model.to(device or "cpu").to(memory_format=torch.channels_last)
+        model = model.to(place).to(memory_format=torch.channels_last)
 
-        def right(network: nn.Module, part: LabeledImages = validation) -> NDArray[np.bool_]:
-            return right_images(network, part, normalization, batch_size)
+        def right(network: nn.Module, images: LabeledImages = validation) -> NDArray[np.bool_]:
+            return right_images(network, images, normalization, batch_size)
 
         means = mean_gates(model, train, normalization, spatial=spatial, batch_size=batch_size)
         trials: list[Trial] = []
@@ -121,13 +147,16 @@ def fold_run(
             chosen = {trial.gate for trial in trials if trial.kept}
             if not chosen:
                 raise InputError(
-                    f"no gate of {run} can be folded within {tolerance:g} points of accuracy on "
-                    f"{len(validation)} validation images: {trials[0].gate} loses least, "
-                    f"{trials[0].alone:.2f}; raise --tolerance, or name --gates"
+                    "AS859",
+                    f"no gate of {run} can be folded within {tolerance:g} percentage points of "
+                    f"accuracy on {len(validation)} validation images (the smallest loss is "
+                    f"{trials[0].alone:.2f}, of {trials[0].gate}); increase --tolerance, or name "
+                    "gates with --gates",
                 )
-        static = {name: mean for name, mean in means.items() if name in chosen}
-        folded = fold_gates(model, static)
-        _expect_found(folded, validation, normalization, [n for n in known if n not in static])
+        constants = {name: mean for name, mean in means.items() if name in chosen}
+        folded = fold_gates(model, constants)
+        dynamic = [name for name in known if name not in constants]
+        _expect_found(folded, validation, normalization, dynamic)
         inputs = [
             batch.x
             for batch in batches(
@@ -140,19 +169,21 @@ def fold_run(
         ]
         after: ModelConfig = folded.attnscope_config  # type: ignore[assignment]
         difference = _logit_difference(
-            model, folded, static, validation[:batch_size], normalization
+            model, folded, constants, validation[:batch_size], normalization
         )
-        allowed = _SAME_LOGITS.get(device_of(model).type, _SAME_LOGITS_ELSEWHERE)
-        if not difference <= allowed:  # NaN is no difference either
+        allowed = _LOGIT_TOLERANCE.get(device_of(model).type, _LOGIT_TOLERANCE_ELSEWHERE)
+        if not difference <= allowed:  # a NaN must be refused, too
             raise InputError(
-                f"logits of the folded network differ by {difference:.1e} from those of the "
-                "network edited to the same means; fold with --device cpu"
+                "AS860",
+                f"the logits of the folded network differ by {difference:.1e} from those of the "
+                f"network with edited gates; it must be at most {allowed:g}, fold with --device "
+                "cpu",
             )
         report = FoldReport(
-            str(run),
+            run,
             weights_sha256,
             after.folded,
-            [name for name in means if name not in static],
+            [name for name in means if name not in constants],
             spatial,
             None if gates else float(tolerance),
             trials,
@@ -171,25 +202,71 @@ def fold_run(
     return report
 
 
-def _open_network(folder: Path) -> tuple[nn.Module, str]:
-    """The network of a run or of a recording, and the SHA-256 of its weights.
+def fold_run(
+    run: Path,
+    out: Path,
+    *,
+    gates: Sequence[str] = (),
+    tolerance: float | None = None,
+    spatial: str = "map",
+    data_root: Path | None = None,
+    batch_size: int = 128,
+    device: torch.device | None = None,
+    progress: bool = True,
+) -> FoldReport:
+    """Fold a run: the old name of `fold`, whose default device is the CPU."""
+    warnings.warn(
+        "attnscope.folding.fold_run is now attnscope.fold; the old name will be removed in the "
+        "next version",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return fold(
+        run,
+        out,
+        gates=gates,
+        tolerance=tolerance,
+        spatial=spatial,
+        data_root=data_root,
+        batch_size=batch_size,
+        device=device or "cpu",
+        progress=progress,
+    )
 
-    Of weights that the user's own code makes there is no file: then it is over their tensors.
+
+def _open(
+    target: Run | Recording | Moments | str | os.PathLike[str],
+) -> tuple[Run | Recording | Moments, str]:
+    """Return a run, a recording or moments, and the path of it."""
+    if isinstance(target, (Run, Recording, Moments)):
+        return target, str(target.folder)
+    if isinstance(target, (str, os.PathLike)):
+        path = Path(target)
+        return (open_captured(path) if is_captured(path) else Run(path)), str(path)
+    raise TypeError(
+        f"expected a Run, a Recording or the path of one, but got {type(target).__name__}"
+    )
+
+
+def _open_network(opened: Run | Recording | Moments) -> tuple[nn.Module, str]:
+    """Return the network of a run or of a recording, and the SHA-256 of its weights.
+
+    For a network whose weights the user's own code makes, there is no file. The hash is then over
+    its tensors.
     """
-    if not is_captured(folder):
-        run = Run(folder)
-        return run.model(), sha256_of(run.weights_file)
-    recording = open_captured(folder)
-    model = recording.network()
-    return model, recording.source().network.weights_sha256 or hash_weights(model)
+    if isinstance(opened, Run):
+        return opened.model(), sha256_of(opened.weights_file)
+    model = opened.network()
+    return model, opened.source().network.weights_sha256 or hash_weights(model)
 
 
-def _open_data(folder: Path, data_root: Path | None) -> tuple[Data, dict[str, Any]]:
-    """All splits of the data, with the network's normalization; and the settings of the new run."""
-    if not is_captured(folder):
-        run = Run(folder)
-        return run.data(data_root=data_root), run.config
-    source = open_captured(folder).source(data_root)
+def _open_data(
+    opened: Run | Recording | Moments, data_root: Path | None
+) -> tuple[Data, dict[str, Any]]:
+    """Return all splits with the network's normalization, and the settings of the new run."""
+    if isinstance(opened, Run):
+        return opened.data(data_root=data_root), opened.config
+    source = opened.source(data_root)
     data, network = source.open_data(), source.network
     if network.is_run:
         return data, Run(network.target).config
@@ -210,7 +287,7 @@ def _open_data(folder: Path, data_root: Path | None) -> tuple[Data, dict[str, An
 
 
 def _write(folder: Path, folded: nn.Module, report: FoldReport, config: dict[str, Any]) -> None:
-    """A run folder as the other commands expect it, and the report."""
+    """Write a run folder as the other commands expect it, with the report."""
     save_model(folded, folder)
     origin = {"run": report.run, "weights_sha256": report.weights_sha256}
     write_json(folder / layout.CONFIG, {**config, "folded_from": origin})
@@ -228,20 +305,22 @@ def _write(folder: Path, folded: nn.Module, report: FoldReport, config: dict[str
 
 
 def _expect_found(
-    folded: nn.Module, images: LabeledImages, normalization: Normalization, left: Sequence[str]
+    folded: nn.Module, images: LabeledImages, normalization: Normalization, dynamic: Sequence[str]
 ) -> None:
-    """Refuses a network whose gates could not be captured any more.
+    """Raise an `InputError` if the remaining gates of a folded network could not be captured.
 
-    Where a map is 1×1, gates are told apart on larger images, and these a stored map refuses.
+    Gates whose maps are 1×1 are found on larger images, which a stored map refuses.
     """
     try:
         found = [gate.name for gate in find_on_sample(folded, images, normalization)]
     except InputError as error:
         raise InputError(
-            f"beside stored maps the other gates cannot be found ({error}); take --spatial number"
+            "AS861",
+            f"the remaining gates of the network with stored maps cannot be found "
+            f"({first_line(error)}); fold with --spatial number",
         ) from None
-    if sorted(found) != sorted(left):
-        raise RuntimeError(f"gates {found} were found in the folded network, and not {left}")
+    if sorted(found) != sorted(dynamic):
+        raise RuntimeError(f"the folded network has the gates {found} instead of {dynamic}")
 
 
 def _logit_difference(
@@ -251,6 +330,7 @@ def _logit_difference(
     images: LabeledImages,
     normalization: Normalization,
 ) -> float:
+    """Return the largest logit difference between the folded and the edited network."""
     batch = next(batches(images, range(len(images)), len(images), normalization, device_of(model)))
     gates = find_on_sample(model, images, normalization)
 

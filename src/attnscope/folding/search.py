@@ -1,4 +1,4 @@
-"""Which gates can be static together."""
+"""Search for gates that can be constant together."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ from attnscope.gates.modes import eval_mode
 
 @dataclass(frozen=True)
 class Trial:
-    """One gate of a search; losses are point estimates, in points of accuracy."""
+    """One gate of a search.
+
+    Losses are point estimates in percentage points of accuracy.
+    """
 
     gate: str
     alone: float
-    """What accuracy loses when this gate alone is static."""
+    """Loss if this gate alone is constant."""
     joint: float
-    """What it loses when those that were kept before are static too."""
+    """Loss if the gates that were chosen before are constant too."""
     kept: bool
+    """Whether the gate was chosen."""
 
 
 def choose_gates(
@@ -36,24 +40,27 @@ def choose_gates(
     tolerance: float,
     progress: bool = True,
 ) -> list[Trial]:
-    """Which gates can be static together: a greedy search.
+    """Choose gates that can be constant together, by a greedy search.
 
-    Each gate is folded alone first. Then, from the smallest loss to the largest (of equal ones in
-    the order of ``means``), each is added to those that were kept, and kept if the loss of all of
-    them stays within the tolerance. With G gates ``right`` is called at most ``2 G`` times.
+    First each gate is folded alone. Then the gates are tried from the smallest loss to the largest
+    (equal losses in the order of ``means``): each is added to the chosen gates and stays if the
+    loss of all of them is within the tolerance. With G gates, ``right`` is called at most ``2 G``
+    times.
 
     Args:
-        model, means: of `fold_gates`.
-        right: which images a network gets right, ``(N,)``, always of the same images.
-        tolerance: what accuracy may lose, in points (100 is all of it).
-        progress: whether to show a bar.
+        model: The network, as for `fold_gates`.
+        means: Name of a gate -> its mean, as for `fold_gates`.
+        right: Function from a network to a mask ``(N,)`` of the images that it classifies
+            correctly, always for the same images.
+        tolerance: Largest accepted loss of accuracy in percentage points.
+        progress: Whether to show a progress bar.
 
     Returns:
-        One trial a gate, in the order in which they were tried.
+        One trial for each gate, in the order in which the gates were tried.
     """
     with tqdm(total=2 * len(means), unit="pass", disable=not progress, dynamic_ncols=True) as bar:
 
-        def count(network: nn.Module) -> int:
+        def count_correct(network: nn.Module) -> int:
             bar.update()
             return int(right(network).sum())
 
@@ -61,15 +68,15 @@ def choose_gates(
         images, before = len(own), int(own.sum())
         bar.update()
 
-        def lost(names: Sequence[str]) -> int:
-            return before - count(fold_gates(model, {name: means[name] for name in names}))
+        def lost_images(names: Sequence[str]) -> int:
+            return before - count_correct(fold_gates(model, {name: means[name] for name in names}))
 
-        alone = {name: lost([name]) for name in means}
+        alone = {name: lost_images([name]) for name in means}
         trials: list[Trial] = []
         kept: list[str] = []
         for name in sorted(alone, key=alone.__getitem__):
-            joint = lost([*kept, name]) if kept else alone[name]
-            # Of counts, so that a tolerance of 0.2 points is ten of 5,000 images.
+            joint = lost_images([*kept, name]) if kept else alone[name]
+            # Compare counts, so that a tolerance of 0.2 points is exactly 10 of 5,000 images.
             within = 100 * joint <= tolerance * images + 1e-9
             if within:
                 kept.append(name)
@@ -82,7 +89,7 @@ def choose_gates(
 def right_images(
     model: nn.Module, images: LabeledImages, normalization: Normalization, batch_size: int = 128
 ) -> NDArray[np.bool_]:
-    """Which images a network classifies rightly, in eval mode: ``(N,)``."""
+    """Return which images a network classifies correctly in eval mode: bool, ``(N,)``."""
     found = []
     rows = range(len(images))
     with eval_mode(model), torch.no_grad():

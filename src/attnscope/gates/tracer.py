@@ -31,7 +31,7 @@ from attnscope.errors import InputError
 from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.ops.arithmetic import product_of
 from attnscope.gates.ops.operation import Align, Aligned, Call, Factors, Known, look_up
-from attnscope.registry import load_announced
+from attnscope.registry import load_declared_plugins
 
 # Tensor arguments that can be passed by keyword, in their positional order.
 _BY_NAME = ("input", "self", "tensors", "other", "tensor1", "tensor2", "end", "weight")
@@ -161,7 +161,7 @@ class Tracer(TorchFunctionMode):
         return self._static.get(tensor, -1) == _version(tensor)
 
     def __enter__(self) -> Tracer:
-        load_announced()  # import plugins now, not in the middle of a forward
+        load_declared_plugins()  # import plugins now, not in the middle of a forward
         model = self._model()
         assert model is not None  # the caller's `with` holds it
         for path, module in model.named_modules():

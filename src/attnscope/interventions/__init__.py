@@ -1,8 +1,9 @@
-"""What a network does when its gates are others: from "the gate differs" to "and it is used".
+"""Measure what a network does when its gates are changed.
 
-An `InterventionSetup` holds a network, its recording and the images that are scored. Each
-experiment takes it and returns a data frame. The images of a recording that are not scored give
-the means and the gates of other images, so that no image is measured by itself.
+`attnscope.intervene` runs all experiments on a run or a recording. This package holds its parts. An
+`InterventionSetup` holds a network, its recording, the images that are scored and the donors. Each
+experiment takes it and returns a data frame. No image is measured with values that come from
+itself: means and the gates of other images come from the donors.
 """
 
 from attnscope.interventions.ablation import ablate_channels
@@ -10,7 +11,8 @@ from attnscope.interventions.erasing import Erasing, erase
 from attnscope.interventions.randomization import randomize_gates
 from attnscope.interventions.replacement import replace_gates
 from attnscope.interventions.setup import InterventionSetup
-from attnscope.interventions.study import EXPERIMENTS, intervene, intervene_in
+from attnscope.interventions.study import EXPERIMENTS, run_experiments, run_experiments_in
+from attnscope.lazy import renamed_names
 
 __all__ = [
     "EXPERIMENTS",
@@ -18,8 +20,12 @@ __all__ = [
     "InterventionSetup",
     "ablate_channels",
     "erase",
-    "intervene",
-    "intervene_in",
     "randomize_gates",
     "replace_gates",
+    "run_experiments",
+    "run_experiments_in",
 ]
+
+__getattr__ = renamed_names(
+    __name__, {"intervene": "run_experiments", "intervene_in": "run_experiments_in"}
+)

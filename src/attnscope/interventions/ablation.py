@@ -1,4 +1,4 @@
-"""Channels of a gate set to their mean: do those matter most that are gated most?"""
+"""Mean ablation of single channels of a gate: do the most strongly gated channels matter most?"""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from tqdm import tqdm
 
 from attnscope.errors import InputError
 from attnscope.gates.hooks import as_factor
-from attnscope.interventions.replay import Tape
-from attnscope.interventions.setup import InterventionSetup
+from attnscope.interventions.replay import PrefixCache
+from attnscope.interventions.setup import InterventionSetup, expect_draws, expect_images
 from attnscope.kinds import PER_CHANNEL, Gate
 from attnscope.statistics.effects import margins
 from attnscope.statistics.inference import paired_accuracy_change
 from attnscope.statistics.resampling import bootstrap_interval, null_band, permutation_p
 
 RANKINGS = ("gate", "gate x norm")
-"""By the image's own gate, and by that times the L2 norm of the channel that it multiplies."""
+"""Scores by which channels are ranked for each image: the gate of the image, or the gate times the
+L2 norm of the channel that it multiplies."""
 _ORDERS = tuple(f"{end} {ranking}" for ranking in RANKINGS for end in ("top", "bottom"))
 _COLUMNS = [
     "gate",
@@ -51,58 +52,74 @@ def ablate_channels(
     resamples: int = 1000,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Sets the gates of some channels to their mean over other images, and sees what is lost.
+    """Measure the effect of mean ablation of some channels of each channel gate.
 
-    Which channels is said image by image: those with the highest or the lowest gate, those with the
-    highest or lowest gate times feature norm, or random ones.
+    The gates of the chosen channels are set to their mean over the donors. Channels are chosen for
+    each image: those with the highest or lowest gate, those with the highest or lowest product of
+    gate and feature norm, or random channels. Gates that have one value for all channels are left
+    out.
+
+    The null hypothesis of ``p`` is that the chosen channels are a random set, the same for all
+    images. The test is a permutation test over ``draws`` random sets, which include the observed
+    set. It is exact for a ranking that is the same for all images. A ranking that differs between
+    images also determines in which direction the gates change: the highest gates of an image are
+    mostly above their mean and are decreased by the ablation, the lowest are increased, and random
+    gates are both. For such a ranking, a small p does not show that a channel is more important.
+    p-values are not corrected for the number of rows.
 
     Args:
-        setup: the network and its images.
-        shares: of the channels, above 0 and at most 1; rounded, one channel at least.
-        draws: how often random channels are drawn, in each draw the same for all images.
-        images: how many of the scored images are taken, since each draw runs the network again.
-        resamples: of the bootstrap over images.
-        progress: whether to show a bar.
+        setup: The network and its images.
+        shares: Shares of the channels to ablate, above 0 and at most 1. The number of channels is
+            rounded and at least one.
+        draws: Number of random sets of channels. A set is the same for all images.
+        images: Number of scored images to use. The network is rerun for each draw.
+        resamples: Number of bootstrap resamples over images.
+        progress: Whether to show a progress bar.
 
     Returns:
-        One row a channel gate, share and order (``top gate``, ``bottom gate``, ``top gate x norm``,
-        ``bottom gate x norm``, ``random``): gate, share, channels (how many), order, images,
-        change, low, high (of accuracy), margin_change, margin_low, margin_high (in units of the
-        logits); null, null_low, null_high: mean, 2.5 and 97.5 % over the draws of the mean margin
-        change under random channels, and p: the share of draws that lose at least as much as this
-        order, itself counted, whose null is that these channels are a random set, the same for all
-        images. It is exact for a ranking that is the same for all images. One that differs also
-        chooses which way gates are moved: the highest gates of an image are mostly above their mean
-        and are lowered by it, the lowest are raised, random ones both; a small p is then no sign
-        that a channel is worth more. Not corrected for the number of rows. Of ``random`` the
-        changes are means over the draws, with the interval of the mean over images, by bootstrap.
+        A data frame with one row for each gate, share and order (``top gate``, ``bottom gate``,
+        ``top gate x norm``, ``bottom gate x norm``, ``random``). Columns:
 
-    Gates with one value for all channels are left out: there is nothing to choose.
+        - gate, share, channels (number of ablated channels), order, images;
+        - change, low, high: change in accuracy (-1 to 1) with its 95% CI (Bonett and Price 2012);
+        - margin_change, margin_low, margin_high: mean change of the margin in units of the logits
+          with its 95% bootstrap CI;
+        - null, null_low, null_high: mean and 2.5th and 97.5th percentile over the draws of the
+          mean margin change under random channels;
+        - p: share of draws, including the observed set, that decrease the margin at least as much.
+
+        In rows ``random``, changes are means over the draws with the 95% bootstrap CI over images,
+        and p is NaN.
 
     Raises:
-        InputError: there is no other channel gate, or a number is out of its range.
+        InputError: There is no channel gate with several values (AS815), or a number is out of
+            range (AS801, AS816, AS817).
     """
-    units = gates_to_choose_in(setup)
+    units = ablatable_gates(setup)
     gates = [gate for gate in setup.gates if gate.name in units]
     if not gates:
         raise InputError(
-            f"{setup.recording.folder} holds no channel gate of several values; there is nothing "
-            "to choose from"
+            "AS815",
+            f"{setup.recording.folder} has no channel gate with several values; leave out the "
+            "experiment ablate",
         )
-    if not shares or not all(0 < share <= 1 for share in shares):
-        raise InputError(f"shares are {tuple(shares)}; each must be above 0 and at most 1")
-    if draws < 1 or images < 1:
-        raise InputError(f"{draws} draws of {images} images; take 1 or more of each, usually 100")
+    wrong = [share for share in shares if not 0 < share <= 1]
+    if wrong or not shares:
+        given = f"the share {wrong[0]} is out of range" if wrong else "there are no shares"
+        raise InputError("AS816", f"{given}; pass shares of the channels above 0 and at most 1")
+    expect_draws(draws)
+    expect_images(images)
     rows = setup.sample(images)
-    tape = Tape(setup.model, setup.gates, [(gate.name,) for gate in gates])
+    cache = PrefixCache(setup.model, setup.gates, [(gate.name,) for gate in gates])
     losses = {(gate.name, share): _Losses(len(rows), draws) for gate in gates for share in shares}
     own_right, start = np.zeros(len(rows), bool), 0
     rng = setup.rng("channels")
     with (
-        setup.quiet(),
+        setup.eval_without_gradients(),
         tqdm(total=len(rows), unit="image", disable=not progress, dynamic_ncols=True) as bar,
     ):
-        # One set a draw, the same for all images: a ranking too chooses much the same for all.
+        # A random set is the same for all images, because a ranking, too, chooses largely the
+        # same channels for all images.
         sets = {
             gate.name: np.stack([rng.permutation(units[gate.name]) for _ in range(draws)])
             for gate in gates
@@ -112,26 +129,26 @@ def ablate_channels(
             places = slice(start, start + len(batch.labels))
             start = places.stop
             labels = batch.labels.numpy()
-            own = tape.forward(batch.x).float().cpu().numpy()
+            own = cache.forward(batch.x).float().cpu().numpy()
             own_margin = margins(own, labels)
             own_right[places] = own_margin > 0
             for gate in gates:
-                values = tape.seen[gate.name].cpu()
-                score = {"gate": values.float(), "gate x norm": values * _norms(tape, gate)}
+                values = cache.gate_values[gate.name].cpu()
+                score = {"gate": values.float(), "gate x norm": values * _norms(cache, gate)}
                 for share in shares:
                     count = max(1, round(share * values.shape[1]))
-                    found = losses[gate.name, share]
+                    loss = losses[gate.name, share]
                     mean = means[gate.name].to(setup.device)
                     for ranking, of_channel in score.items():
                         for end in ("top", "bottom"):
                             mask = _choose(of_channel, count, end == "top", rng)
-                            new = _margins_without(tape, gate, mask, mean, labels)
-                            found.add(f"{end} {ranking}", places, new - own_margin, new > 0)
+                            new = _ablated_margins(cache, gate, mask, mean, labels)
+                            loss.add(f"{end} {ranking}", places, new - own_margin, new > 0)
                     for draw in range(draws):
                         one = torch.from_numpy(sets[gate.name][draw] < count)
                         mask = one.expand(values.shape)
-                        new = _margins_without(tape, gate, mask, mean, labels)
-                        found.add_draw(draw, places, new - own_margin, new > 0)
+                        new = _ablated_margins(cache, gate, mask, mean, labels)
+                        loss.add_draw(draw, places, new - own_margin, new > 0)
             bar.update(len(labels))
     table = []
     for gate in gates:
@@ -146,8 +163,8 @@ def ablate_channels(
     return pd.DataFrame(table, columns=_COLUMNS)
 
 
-def gates_to_choose_in(setup: InterventionSetup) -> dict[str, int]:
-    """Names of the channel gates of several values, and how many values each has."""
+def ablatable_gates(setup: InterventionSetup) -> dict[str, int]:
+    """Return the channel gates with several values: name -> number of values."""
     sizes = {gate.name: setup.recording.gate(gate.name, slice(0, 1)).size for gate in setup.gates}
     return {
         gate.name: sizes[gate.name]
@@ -157,7 +174,7 @@ def gates_to_choose_in(setup: InterventionSetup) -> dict[str, int]:
 
 
 class _Losses:
-    """What one number of channels costs, image by image."""
+    """Changes of margin and accuracy for one gate and share, by image."""
 
     def __init__(self, images: int, draws: int) -> None:
         self._shift = {order: np.zeros(images) for order in _ORDERS}
@@ -229,34 +246,43 @@ def _mean_and_interval(
 
 
 def _choose(score: Tensor, count: int, highest: bool, rng: np.random.Generator) -> Tensor:
-    """Of each image the ``count`` channels with the highest or lowest score: bool, ``(n, C)``.
+    """Return a mask of the ``count`` channels with the highest or lowest score of each image.
 
-    Ties, as of saturated gates, are broken at random.
+    Ties, for example of saturated gates, are broken at random.
+
+    Args:
+        score: ``(n, C)``.
+        count: Number of channels to choose.
+        highest: Whether to choose the highest or the lowest scores.
+        rng: Random generator for ties.
+
+    Returns:
+        bool, ``(n, C)``.
     """
     order = torch.from_numpy(rng.permutation(score.shape[1]))
-    where = order[score[:, order].argsort(dim=1, descending=highest, stable=True)[:, :count]]
-    return torch.zeros(score.shape, dtype=torch.bool).scatter_(1, where, True)
+    chosen = order[score[:, order].argsort(dim=1, descending=highest, stable=True)[:, :count]]
+    return torch.zeros(score.shape, dtype=torch.bool).scatter_(1, chosen, True)
 
 
-def _margins_without(
-    tape: Tape, gate: Gate, mask: Tensor, mean: Tensor, labels: NDArray[np.int64]
+def _ablated_margins(
+    cache: PrefixCache, gate: Gate, mask: Tensor, mean: Tensor, labels: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Margins with the gate of the chosen channels set to its mean."""
+    """Return the margins ``(n,)`` with the gates of the chosen channels set to their mean."""
     chosen = as_factor(mask, gate).to(mean.device)
-    instead = as_factor(mean[None], gate)
+    ablated = as_factor(mean[None], gate)
 
     def edit(own: Tensor, features: Tensor) -> Tensor:
-        return torch.where(chosen, instead.to(own.dtype), own)
+        return torch.where(chosen, ablated.to(own.dtype), own)
 
-    return margins(tape.again({gate.name: edit}).float().cpu().numpy(), labels)
+    return margins(cache.rerun({gate.name: edit}).float().cpu().numpy(), labels)
 
 
-def _norms(tape: Tape, gate: Gate) -> Tensor:
-    """L2 norms of the channels that the gate multiplies, ``(n, C)``."""
+def _norms(cache: PrefixCache, gate: Gate) -> Tensor:
+    """Return the L2 norms of the channels that a gate multiplies, ``(n, C)``."""
     found: list[Tensor] = []
 
-    def see(own: Tensor, features: Tensor) -> Tensor:
-        if features is own:  # it multiplies another gate, and there are no features to weigh it by
+    def measure(own: Tensor, features: Tensor) -> Tensor:
+        if features is own:  # the gate multiplies another gate, so that it has no features
             found.append(torch.ones(1))
             return own
         axes = [axis for axis, letter in enumerate(gate.layout) if letter not in "NC"]
@@ -265,5 +291,5 @@ def _norms(tape: Tape, gate: Gate) -> Tensor:
         found.append((norms if order == ["N", "C"] else norms.T).cpu())
         return own
 
-    tape.again({gate.name: see})
+    cache.rerun({gate.name: measure})
     return found[0]

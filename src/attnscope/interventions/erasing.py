@@ -1,4 +1,4 @@
-"""Deletion and insertion: pixels taken away, or given back, in the order of a map."""
+"""Deletion and insertion: erase or restore pixels in the order of a map."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
 from attnscope.errors import InputError
-from attnscope.interventions.setup import InterventionSetup
+from attnscope.interventions.setup import InterventionSetup, expect_images
 from attnscope.kinds import MAP, Gate
 from attnscope.statistics.resampling import bootstrap_interval
 
 MODES = ("deletion", "insertion")
 FILLS = ("mean", "blur")
 CONTROLS = ("random", "center")
-_MEAN_OF = 256  # images of which the mean color is taken
-_BLUR = 8  # the side of the image over the blur's standard deviation
+_COLOR_IMAGES = 256  # donors over which the mean color is taken
+_SIDE_OVER_SIGMA = 8  # shorter side of the image over the standard deviation of the blur
 
 
 @dataclass(frozen=True)
 class Erasing:
-    """What deletion and insertion gave."""
+    """Results of deletion and insertion."""
 
     curves: pd.DataFrame
-    """One row a mode, fill, order and share of pixels: mode, fill, order, share, probability (mean
-    over the images)."""
+    """One row for each mode, fill, order and share of pixels: mode, fill, order, share, probability
+    (mean over the images)."""
     areas: pd.DataFrame
-    """One row a mode, fill and order: mode, fill, order, images, area, low, high, over_random,
-    over_random_low, over_random_high, over_center, over_center_low, over_center_high."""
+    """One row for each mode, fill and order: mode, fill, order, images, area, low, high,
+    over_random, over_random_low, over_random_high, over_center, over_center_low,
+    over_center_high."""
 
 
 def erase(
@@ -46,36 +47,39 @@ def erase(
     resamples: int = 1000,
     progress: bool = True,
 ) -> Erasing:
-    """Deletion and insertion (Petsiuk et al. 2018, BMVC, RISE) for spatial gates and Grad-CAM.
+    """Measure deletion and insertion for spatial gates and Grad-CAM.
 
-    Deletion fills the pixels that a map puts first; insertion begins with an image that is all fill
-    and gives them back. The curve is the probability of the class that is predicted for the whole
-    image, over the share of pixels; its area is the mean under it (trapezoidal), 0 to 1. A map that
-    shows what the network uses has a small area of deletion, and a large one of insertion.
+    Deletion replaces the pixels that a map ranks first by a fill. Insertion starts from an image
+    that consists of the fill alone and restores these pixels. The curve is the probability of the
+    class predicted for the complete image as a function of the share of pixels. The area under it
+    (trapezoidal rule) is the mean probability, 0 to 1. A map that shows what the network uses has
+    a small area of deletion and a large area of insertion (Petsiuk, Das and Saenko 2018, RISE,
+    BMVC).
 
-    The orders: each spatial gate and the signed Grad-CAM of the predicted class, as recorded and
-    brought to the image's size bilinearly; pixels at random; and from the center outwards. Ties are
-    broken at random. Tokens that are no square are left out. What fills is the mean color of
-    images that are not scored, or the image itself, blurred with a deviation of an eighth of its
-    side.
+    Orders are each spatial gate and the recorded signed Grad-CAM of the predicted class, both
+    resized to the image bilinearly, and two controls: random order, and from the center outward.
+    Ties are broken at random. Gates over tokens that do not form a square are left out. Fills are
+    the mean color of donors, and the image itself after a Gaussian blur whose standard deviation is
+    an eighth of the shorter side.
 
     Args:
-        setup: the network and its images.
-        steps: into how many parts the pixels are divided.
-        images: how many of the scored images are taken.
-        resamples: of the bootstrap over images.
-        progress: whether to show a bar.
+        setup: The network and its images.
+        steps: Number of steps in which the pixels are erased or restored.
+        images: Number of scored images to use.
+        resamples: Number of bootstrap resamples over images.
+        progress: Whether to show a progress bar.
 
     Returns:
-        Curves, and areas with 95 % intervals: of their mean over images, and of the paired
+        Curves, and areas with their 95% bootstrap CI: of the mean over images, and of the paired
         differences to the same images in random order (``over_random``) and from the center
-        outwards (``over_center``), all of the same bootstrap draws.
+        outward (``over_center``). All intervals use the same resamples.
 
     Raises:
-        InputError: a number is below 1.
+        InputError: ``images`` (AS801) or ``steps`` (AS818) is below 1.
     """
-    if steps < 1 or images < 1:
-        raise InputError(f"{steps} steps of {images} images; take 1 or more of each")
+    if steps < 1:
+        raise InputError("AS818", f"the number of steps is {steps}; it must be at least 1")
+    expect_images(images)
     rows = setup.sample(images)
     maps = _recorded_maps(setup, rows)
     orders = [*maps, *CONTROLS]
@@ -89,7 +93,7 @@ def erase(
     rng, start = setup.rng("erasing"), 0
     mean = _mean_color(setup)
     with (
-        setup.quiet(),
+        setup.eval_without_gradients(),
         tqdm(total=len(rows), unit="image", disable=not progress, dynamic_ncols=True) as bar,
     ):
         for batch in setup.batches(rows):
@@ -98,9 +102,11 @@ def erase(
             own = setup.model(batch.x).float()
             target = own.argmax(1, keepdim=True)
             fills = {"mean": mean.expand_as(batch.x), "blur": _blurred(batch.x)}
-            # Nothing and everything filled are the same in every order.
-            whole = _chance(own, target)
-            empty = {fill: _chance(setup.model(other), target) for fill, other in fills.items()}
+            # The complete image and the fill alone are the same for every order.
+            whole = _probability(own, target)
+            empty = {
+                fill: _probability(setup.model(other), target) for fill, other in fills.items()
+            }
             for (mode, fill, _), values in found.items():
                 ends = (whole, empty[fill]) if mode == "deletion" else (empty[fill], whole)
                 values[places, 0], values[places, -1] = ends
@@ -114,7 +120,7 @@ def erase(
                         for mode in MODES:
                             pixels = first if mode == "deletion" else ~first
                             logits = setup.model(torch.where(pixels, other, batch.x))
-                            found[mode, fill, order][places, step] = _chance(logits, target)
+                            found[mode, fill, order][places, step] = _probability(logits, target)
             bar.update(len(batch.labels))
     curves, areas = [], []
     for (mode, fill, order), values in found.items():
@@ -143,19 +149,26 @@ def erase(
 
 
 def area(curve: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean under curves over shares 0 to 1 in equal steps, ``(n, steps + 1)`` -> ``(n,)``."""
-    found: NDArray[np.float64] = ((curve[:, 1:] + curve[:, :-1]) / 2).mean(1)
-    return found
+    """Return the area under curves over shares from 0 to 1, by the trapezoidal rule.
+
+    Args:
+        curve: ``(n, steps + 1)``, values at equal steps.
+
+    Returns:
+        ``(n,)``.
+    """
+    areas: NDArray[np.float64] = ((curve[:, 1:] + curve[:, :-1]) / 2).mean(1)
+    return areas
 
 
 def _recorded_maps(
     setup: InterventionSetup, rows: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float32]]:
-    """Spatial gates and Grad-CAM of some images, ``(n, H, W)`` each at its own grid."""
+    """Return spatial gates and Grad-CAM of some images: name -> ``(n, H, W)`` at its own grid."""
     maps = {
         gate.name: setup.gates_of(gate.name, rows)
         for gate in setup.gates
-        if gate.has(MAP) and not _is_row(gate)
+        if gate.has(MAP) and not _is_row_of_tokens(gate)
     }
     if setup.recording.grad_cam_layers:
         layer = setup.recording.grad_cam_layers[-1]
@@ -164,28 +177,35 @@ def _recorded_maps(
     return maps
 
 
-def _is_row(gate: Gate) -> bool:
-    """Whether the pixels stand in one row of which nobody knows where in the image they lie."""
+def _is_row_of_tokens(gate: Gate) -> bool:
+    """Return whether the tokens form one row, so that their places in the image are unknown."""
     return "L" in gate.axes and gate.grid is not None and min(gate.grid) == 1
 
 
-def _chance(logits: Tensor, target: Tensor) -> NDArray[np.float32]:
-    """The probability of each image's target ``(n, 1)``, given logits ``(n, K)``: ``(n,)``."""
-    chance: NDArray[np.float32] = logits.float().softmax(1).gather(1, target)[:, 0].cpu().numpy()
-    return chance
+def _probability(logits: Tensor, target: Tensor) -> NDArray[np.float32]:
+    """Return the probability of each image's target, ``(n,)``.
+
+    Args:
+        logits: ``(n, K)``.
+        target: ``(n, 1)``, a class for each image.
+    """
+    probability: NDArray[np.float32] = (
+        logits.float().softmax(1).gather(1, target)[:, 0].cpu().numpy()
+    )
+    return probability
 
 
 def _mean_color(setup: InterventionSetup) -> Tensor:
-    """Of images that are not scored, as the network gets them: ``(1, 3, 1, 1)``."""
-    lenders = np.flatnonzero(setup.others)
-    some = setup.rng("color").permutation(lenders)[:_MEAN_OF]
+    """Return the mean color of donors as the network sees them, ``(1, 3, 1, 1)``."""
+    donors = np.flatnonzero(setup.donors)
+    some = setup.rng("color").permutation(donors)[:_COLOR_IMAGES]
     means = [batch.x.mean((2, 3)) for batch in setup.batches(np.sort(some))]
     return torch.cat(means).mean(0)[None, :, None, None]
 
 
 def _blurred(x: Tensor) -> Tensor:
     side = min(x.shape[2:])
-    sigma = side / _BLUR
+    sigma = side / _SIDE_OVER_SIGMA
     kernel = 2 * min(int(3 * sigma), (side - 1) // 2) + 1
     blurred: Tensor = gaussian_blur(x, [kernel, kernel], [sigma, sigma])
     return blurred
@@ -198,7 +218,7 @@ def _score(
     size: tuple[int, ...],
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """What the pixels are ordered by, the largest first: ``(n, H, W)``."""
+    """Return the score by which pixels are ranked, largest first: ``(n, H, W)``."""
     count = places.stop - places.start
     if order == "random":
         return rng.random((count, *size))
@@ -211,7 +231,7 @@ def _score(
 
 
 def _ranks(score: NDArray[np.float64], rng: np.random.Generator) -> Tensor:
-    """Of each pixel its place from the highest score on, 0 first: ``(n, H, W)``."""
+    """Return the rank of each pixel, 0 for the highest score: ``(n, H, W)``."""
     flat = score.reshape(len(score), -1)
     ranks = np.empty(flat.shape, np.int64)
     for i, values in enumerate(flat):

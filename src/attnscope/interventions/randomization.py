@@ -1,4 +1,4 @@
-"""Parameters drawn anew: how much of a gate did the training put into them?"""
+"""Parameter randomization: how much of a gate depends on learned parameters?"""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tqdm import tqdm
 from attnscope.errors import InputError
 from attnscope.gates.hooks import watch_gates
 from attnscope.gates.modes import eval_mode
-from attnscope.interventions.replay import plan_of
-from attnscope.interventions.setup import InterventionSetup
+from attnscope.interventions.replay import observe_calls
+from attnscope.interventions.setup import InterventionSetup, expect_draws, expect_images
 from attnscope.kinds import Gate
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.geometry import gate_similarity
 from attnscope.statistics.reading import gate_rows
 
-_CALIBRATION = 256  # images on which BatchNorm is estimated again
+_CALIBRATION_IMAGES = 256  # donors on which BatchNorm statistics are estimated again
 
 
 def randomize_gates(
@@ -35,64 +35,67 @@ def randomize_gates(
     images: int = 500,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """How alike a gate is to itself after parameters were drawn anew (Adebayo et al. 2018).
+    """Measure how similar each gate stays when parameters are reinitialized.
 
-    First those of the module that makes the gate, then these and all that had run before it. What
-    is not changed by that was not learnt. The yardstick is how alike the gates of two trainings
-    are. The network itself is not touched.
+    This is the model parameter randomization test of Adebayo et al. (2018, Sanity Checks for
+    Saliency Maps, NeurIPS) for gates. First the parameters of the module that makes the gate are
+    reinitialized, then these and the parameters of all modules that ran before it. What stays
+    similar was not learned. The reference is the similarity of the gates of two seeds. The network
+    itself is not changed.
 
-    Layers are drawn as PyTorch draws them; parameters of modules that cannot draw their own change
-    places among themselves. Parameters that a module holds beside its layers, while it still runs
-    when the gate is made, stay as they are. BatchNorms that were drawn anew get their means and
-    variances from images that are not scored: with those of a new layer the next one would see
-    other scales.
+    Layers are reinitialized by PyTorch's ``reset_parameters``. Parameters of modules without this
+    method are permuted. Parameters held directly by a module that is still running when the gate is
+    made are not changed. The running statistics of reinitialized BatchNorms are estimated on
+    donors, because with the initial statistics the next layer would see features of another scale.
 
     Args:
-        setup: the network and its images.
-        seeds: recordings of other trainings of the same network, on the same images.
-        draws: how often parameters are drawn.
-        images: how many of the scored images are taken.
-        progress: whether to show a bar.
+        setup: The network and its images.
+        seeds: Recordings of other seeds of the same network on the same images.
+        draws: Number of reinitializations.
+        images: Number of scored images to use.
+        progress: Whether to show a progress bar.
 
     Returns:
-        One row a gate, what was drawn and draw: gate, kind, depth, randomized (``own``,
-        ``upstream``: own and upstream, or ``seed``: nothing, another training), draw, similarity
-        (of `attnscope.statistics.compare_gates`; NaN where there is no parameter to draw), images
-        (that could be scored).
+        A data frame with one row for each gate, randomization and draw. Columns: gate, kind, depth;
+        randomized (``own``: the module that makes the gate, ``upstream``: this and all modules
+        before it, ``seed``: another seed instead of a reinitialization); draw; similarity (as in
+        `attnscope.statistics.compare_gates`; NaN if there are no parameters to reinitialize);
+        images (number of images with a defined similarity).
 
     Raises:
-        InputError: a number is below 1, a recording is of other images or has not these gates, or
-            fewer than two images are not scored.
+        InputError: A number is below 1 (AS801, AS817), there are fewer than two donors (AS819), or
+            a recording of another seed does not fit (as `expect_seeds`).
     """
-    if draws < 1 or images < 1:
-        raise InputError(f"{draws} draws of {images} images; take 1 or more of each")
+    expect_draws(draws)
+    expect_images(images)
     expect_seeds(setup, seeds)
     rows = setup.sample(images)
     before = {gate.name: setup.gates_of(gate.name, rows) for gate in setup.gates}
-    if setup.others.sum() < 2:
+    if setup.donors.sum() < 2:
         raise InputError(
-            f"{setup.recording.folder} has {setup.others.sum()} images that are not scored, and "
-            "BatchNorms are estimated on two or more; take fewer with --images"
+            "AS819",
+            f"{setup.recording.folder} has {setup.donors.sum()} donors, but BatchNorm statistics "
+            "are estimated on at least 2; score fewer images (--images)",
         )
-    lenders = np.sort(
-        setup.rng("calibration").permutation(np.flatnonzero(setup.others))[:_CALIBRATION]
+    donors = np.sort(
+        setup.rng("calibration").permutation(np.flatnonzero(setup.donors))[:_CALIBRATION_IMAGES]
     )
-    with setup.quiet():
-        plan = plan_of(setup.model, next(setup.batches(rows)).x)
+    with setup.eval_without_gradients():
+        order = observe_calls(setup.model, next(setup.batches(rows)).x)
     found = []
     total = len(setup.gates) * 2 * draws
     with tqdm(total=total, unit="network", disable=not progress, dynamic_ncols=True) as bar:
         for depth, gate in enumerate(setup.gates, start=1):
             about = {"gate": gate.name, "kind": gate.kind, "depth": depth}
             makers = _modules_of(setup.model, gate)
-            upstream = makers | plan.ran_before(gate)
+            upstream = makers | order.modules_before(gate)
             for randomized, paths in (("own", makers), ("upstream", upstream)):
                 for draw in range(draws):
-                    model = _drawn_anew(setup, gate, paths, lenders, draw)
-                    if model is None:  # nothing in them could be drawn
+                    model = _reinitialized(setup, gate, paths, donors, draw)
+                    if model is None:  # there are no parameters to reinitialize
                         found.append({**about, "randomized": randomized, "draw": draw})
                         continue
-                    after = _values(setup, model, gate, rows)
+                    after = _gate_values(setup, model, gate, rows)
                     similarity, scored = gate_similarity(before[gate.name], after, gate)
                     found.append(
                         {
@@ -121,64 +124,83 @@ def randomize_gates(
 
 
 def expect_seeds(setup: InterventionSetup, seeds: Sequence[Recording]) -> None:
-    """Refuses recordings that are no other trainings of the same network on the same images.
+    """Raise an `InputError` unless recordings are of other seeds of the same network and images.
 
     Raises:
-        InputError: one of them is not.
+        InputError: A recording is of other images, of the same weights (AS820), of another network
+            or other training settings (AS821), or without a gate (AS822).
     """
     for other in seeds:
         expect_same_images(setup.recording, other)
         if _is_same(setup.recording.id, other.id) or _is_same(
             *(recording.about.get("weights_sha256") for recording in (setup.recording, other))
         ):
-            raise InputError(f"{other.folder} is the network itself; give its other seeds alone")
-        kinds = [
-            [recording.about.get(key) for key in ("model", "training_sha256")]
-            for recording in (setup.recording, other)
-        ]
-        for mine, its in zip(*kinds, strict=True):
-            if None not in (mine, its) and mine != its:
+            raise InputError(
+                "AS820",
+                f"{other.folder} is of the same weights as {setup.recording.folder}; pass "
+                "recordings of its other seeds",
+            )
+        for key in ("model", "training_sha256"):
+            first, second = setup.recording.about.get(key), other.about.get(key)
+            if None not in (first, second) and first != second:
                 raise InputError(
-                    f"{other.folder} is of another network or training than "
-                    f"{setup.recording.folder}; seeds differ in nothing but the seed"
+                    "AS821",
+                    f"{other.folder} has another network or other training settings than "
+                    f"{setup.recording.folder}; pass recordings that differ only in the seed",
                 )
         names = {gate.name for gate in other.gates}
         missing = [gate.name for gate in setup.gates if gate.name not in names]
         if missing:
-            raise InputError(f"{other.folder} has no gate {missing[0]}; take another seed of it")
+            raise InputError(
+                "AS822",
+                f"{other.folder} has no gate '{missing[0]}'; pass recordings that differ from "
+                f"{setup.recording.folder} only in the seed",
+            )
 
 
-def _is_same(mine: object, its: object) -> bool:
-    """Whether both are known and the same."""
-    return mine is not None and mine == its
+def _is_same(first: object, second: object) -> bool:
+    """Return whether both values are known and equal."""
+    return first is not None and first == second
 
 
 def _modules_of(model: nn.Module, gate: Gate) -> set[str]:
-    """Paths of the module after which a gate is called, and of all within it."""
+    """Return the paths of the module that makes a gate and of all modules within it."""
     own = gate.name.partition("#")[0]
-    # A gate that the network's own forward makes has no module of its own: all of them make it.
+    # A gate made in the network's own forward has no module of its own. All modules make it.
     inside = f"{own}." if own else ""
     return {
         path
         for path, _ in model.named_modules()
-        # A wrapper such as DataParallel is no part of a gate's name.
+        # The name of a gate does not contain a wrapper such as DataParallel.
         if path.removeprefix("module.") == own or path.removeprefix("module.").startswith(inside)
     }
 
 
-def _drawn_anew(
+def _reinitialized(
     setup: InterventionSetup,
     gate: Gate,
     paths: Iterable[str],
-    lenders: NDArray[np.int64],
+    donors: NDArray[np.int64],
     draw: int,
 ) -> nn.Module | None:
-    """A copy of the network with the parameters of some modules drawn anew; None if none can be."""
+    """Return a copy of the network in which some modules are reinitialized.
+
+    Args:
+        setup: The network and its images.
+        gate: The gate up to which the copy is run to estimate BatchNorm statistics.
+        paths: Paths of the modules to reinitialize.
+        donors: Rows of the recording on which BatchNorm statistics are estimated.
+        draw: Number of the draw, which selects the random stream.
+
+    Returns:
+        The copy, or None if the modules have no parameters.
+    """
     model = copy.deepcopy(setup.model).cpu()
     modules = dict(model.named_modules())
-    norms, drawn = [], False
+    norms, changed = [], False
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        # Of the CPU's generator alone, which is the one that is forked; manual_seed is of all.
+        # Seed only the CPU's generator, which is the one that is forked. torch.manual_seed would
+        # also seed the generators of all GPUs.
         seed = int(setup.rng("parameters").integers(2**31)) + draw
         torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         for path in sorted(paths):
@@ -186,7 +208,7 @@ def _drawn_anew(
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 norms.append(module)
             parameters = list(module.parameters(recurse=False))
-            drawn = drawn or bool(parameters)
+            changed = changed or bool(parameters)
             reset = getattr(module, "reset_parameters", None)
             if parameters and callable(reset):
                 reset()
@@ -194,47 +216,51 @@ def _drawn_anew(
             for parameter in parameters:
                 order = torch.randperm(parameter.numel())
                 parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    if not drawn:
+    if not changed:
         return None
     model.to(setup.device)
     if norms:
-        with eval_mode(model), torch.no_grad(), _up_to(model, gate) as run:
+        with eval_mode(model), torch.no_grad(), _run_up_to(model, gate) as run:
             for norm in norms:
                 norm.reset_running_stats()
-                norm.momentum = None  # a plain mean over the batches
+                norm.momentum = None  # cumulative mean over the batches
                 norm.train()
-            for batch in setup.batches(lenders, at_least=2):
-                if len(batch.x) > 1:  # of one image a BatchNorm after pooling has no variance
+            for batch in setup.batches(donors, at_least=2):
+                if len(batch.x) > 1:  # after pooling, the variance over one image is undefined
                     run(batch.x)
     return model
 
 
-def _values(
+def _gate_values(
     setup: InterventionSetup, model: nn.Module, gate: Gate, rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    with eval_mode(model), torch.no_grad(), _up_to(model, gate) as run:
+    """Return a gate of some images in a changed copy of the network, such as ``(n, C)``."""
+    with eval_mode(model), torch.no_grad(), _run_up_to(model, gate) as run:
         found = [run(batch.x).float().cpu().numpy() for batch in setup.batches(rows)]
     return np.concatenate(found)
 
 
-class _Acted(Exception):
-    """Ends a forward: the gate has multiplied, and what follows it is not looked at."""
+class _GateApplied(Exception):
+    """End a forward early: the gate has been applied."""
 
 
 @contextmanager
-def _up_to(model: nn.Module, gate: Gate) -> Iterator[Callable[[Tensor], Tensor]]:
-    """A forward as far as the module in which the gate acts, which returns the gate."""
-    places = {path.removeprefix("module."): module for path, module in model.named_modules()}
+def _run_up_to(model: nn.Module, gate: Gate) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yield a function that runs the network up to a gate and returns the gate.
+
+    The forward ends with the module in which the gate is applied.
+    """
+    modules = {path.removeprefix("module."): module for path, module in model.named_modules()}
 
     def end(*_: object) -> None:
-        if gate.name in seen:  # a shared module runs before, too
-            raise _Acted
+        if gate.name in seen:  # a shared module may run before the gate, too
+            raise _GateApplied
 
     with watch_gates(model, [gate]) as seen:
-        handle = places.get(gate.applied_in, model).register_forward_hook(end)
+        handle = modules.get(gate.applied_in, model).register_forward_hook(end)
 
         def run(x: Tensor) -> Tensor:
-            with suppress(_Acted):
+            with suppress(_GateApplied):
                 model(x)
             return seen[gate.name]
 

@@ -1,4 +1,4 @@
-"""Each gate replaced: by a number, by means, by the gate of another image."""
+"""Replace gates by a constant, by a mean (mean ablation), or by the gate of another image."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from tqdm import tqdm
 
 from attnscope.errors import InputError
 from attnscope.gates.hooks import Edit, as_factor
-from attnscope.interventions.replay import Tape
+from attnscope.interventions.replay import PrefixCache
 from attnscope.interventions.setup import InterventionSetup, Target
 from attnscope.kinds import HAS_NEUTRAL, Gate
 from attnscope.statistics.effects import OUTCOME_COLUMNS, OWN, margins
 
 REPLACEMENTS = ("neutral", "mean", "predicted", "true", "random", "swap_same", "swap_other")
-"""By the value that changes nothing; the mean over all other images; the mean of the predicted
-class, of the true one (an oracle: nobody knows it), of a random one; the gate of another image of
-the same class, and of another class."""
+"""Replacements for a gate, all from donors:
+
+- ``neutral``: the value that leaves the features unchanged;
+- ``mean``: the mean over all donors (mean ablation);
+- ``predicted``, ``true``, ``random``: the mean over the donors of the predicted class, of the true
+  class (an oracle), or of a random class;
+- ``swap_same``, ``swap_other``: the gate of a random donor of the same class, or of another class
+  (resample ablation).
+"""
 
 
 def replace_gates(
@@ -32,42 +38,46 @@ def replace_gates(
     targets: Sequence[Target] | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """What the network says of each scored image when its gates are others.
+    """Predict each scored image with replaced gates.
 
-    Means and gates come from the images that are not scored. In one target all gates are replaced
-    at once, by those of the same class or the same other image.
+    All gates of a target are replaced at once, by means of the same class or by the gates of the
+    same donor.
 
     Args:
-        setup: the network and its images.
-        edits: of `REPLACEMENTS`.
-        targets: of `InterventionSetup.targets`; default all of them.
-        progress: whether to show a bar.
+        setup: The network and its images.
+        edits: Some of `REPLACEMENTS`.
+        targets: Some of `InterventionSetup.targets`. Default: all of them.
+        progress: Whether to show a progress bar.
 
     Returns:
-        One row a target, edit and image: target, edit, row (of the recording), label, prediction,
-        margin (true logit minus the largest other one); of the unedited network once, with target
-        ``""`` and edit ``own``. No row where there is nothing to replace by: no other image of that
-        class, or a gate over paths, of which no value changes nothing.
+        A data frame with one row for each target, edit and image. Columns: target, edit, row (of
+        the recording), label, prediction, margin (logit of the true class minus the largest other
+        logit). Rows of the unedited network have target ``""`` and edit ``own``. A row is left out
+        if there is no replacement: no donor of that class, or no neutral value, as for gates over
+        branches.
 
     Raises:
-        InputError: an edit is not known, or the network does not give the same logits twice.
+        InputError: A replacement is unknown (AS823), or the network is not deterministic (AS814).
     """
     unknown = [edit for edit in edits if edit not in REPLACEMENTS]
     if unknown:
-        raise InputError(f"edit '{unknown[0]}' is not known; take of {', '.join(REPLACEMENTS)}")
+        raise InputError(
+            "AS823",
+            f"the replacement '{unknown[0]}' is unknown; choose from {', '.join(REPLACEMENTS)}",
+        )
     targets = setup.targets() if targets is None else list(targets)
     gates = {gate.name: gate for gate in setup.gates}
-    draws = _Draws.of(setup)
-    stock = {
-        name: _Stock.of(setup, gate, edits, draws)
+    assignment = _Assignment.draw(setup)
+    by_gate = {
+        name: _Replacements.read(setup, gate, edits, assignment)
         for name, gate in gates.items()
         if any(name in target.gates for target in targets)
     }
-    tape = Tape(setup.model, setup.gates, [target.gates for target in targets])
+    cache = PrefixCache(setup.model, setup.gates, [target.gates for target in targets])
     frames: list[pd.DataFrame] = []
     start = 0
     with (
-        setup.quiet(),
+        setup.eval_without_gradients(),
         tqdm(
             total=len(setup.scored), unit="image", disable=not progress, dynamic_ncols=True
         ) as bar,
@@ -76,26 +86,26 @@ def replace_gates(
             places = slice(start, start + len(batch.labels))
             start = places.stop
             labels = batch.labels.numpy()
-            own = tape.forward(batch.x)
+            own = cache.forward(batch.x)
             predicted = own.argmax(1).cpu().numpy()
-            base = _Frame(setup.scored[places], labels)
-            frames.append(base.of("", OWN, own))
-            classes = {"predicted": predicted, "true": labels, "random": draws.random[places]}
+            outcome = _BatchOutcomes(setup.scored[places], labels)
+            frames.append(outcome.frame("", OWN, own))
+            classes = {"predicted": predicted, "true": labels, "random": assignment.random[places]}
             for target in targets:
                 for edit in edits:
                     values = {
-                        name: stock[name].values(edit, classes, places) for name in target.gates
+                        name: by_gate[name].values(edit, classes, places) for name in target.gates
                     }
                     if any(value is None for value in values.values()):
                         continue
-                    known = {name: value for name, value in values.items() if value is not None}
+                    available = {name: value for name, value in values.items() if value is not None}
                     usable = np.ones(len(labels), bool)
-                    for value in known.values():
+                    for value in available.values():
                         usable &= np.isfinite(value).reshape(len(value), -1).all(1)
                     if not usable.any():
                         continue
-                    new = tape.again(_edits(known, gates, setup.device))
-                    frames.append(base.of(target.name, edit, new, usable))
+                    new = cache.rerun(_edits(available, gates, setup.device))
+                    frames.append(outcome.frame(target.name, edit, new, usable))
             bar.update(len(labels))
     outcomes = pd.concat(frames, ignore_index=True)
     for column in ("target", "edit"):
@@ -105,63 +115,74 @@ def replace_gates(
 
 
 @dataclass(frozen=True)
-class _Draws:
-    """What is drawn for each scored image, the same for all gates."""
+class _Assignment:
+    """The random class and the donors of each scored image, the same for all gates."""
 
     random: NDArray[np.int64]
-    """``(n,)``, a class; each that has other images is as likely as another."""
+    """``(n,)``, a class, drawn uniformly from the classes that have donors."""
     same: NDArray[np.int64]
-    """``(n,)``, the row of another image of the same class; -1 where there is none."""
+    """``(n,)``, the row of a donor of the same class; -1 if there is none."""
     other: NDArray[np.int64]
-    """``(n,)``, that of an image of another class."""
+    """``(n,)``, the row of a donor of another class; -1 if there is none."""
 
     @classmethod
-    def of(cls, setup: InterventionSetup) -> _Draws:
+    def draw(cls, setup: InterventionSetup) -> _Assignment:
         labels = setup.recording.labels
-        lenders = np.flatnonzero(setup.others)
+        donors = np.flatnonzero(setup.donors)
         rng = setup.rng("donors")
         own = labels[setup.scored]
-        random = rng.choice(np.unique(labels[lenders]), len(own))
+        random = rng.choice(np.unique(labels[donors]), len(own))
         same, other = np.full(len(own), -1), np.full(len(own), -1)
         for k in np.unique(own):
-            mine = np.flatnonzero(own == k)
-            alike, unlike = lenders[labels[lenders] == k], lenders[labels[lenders] != k]
+            of_class = np.flatnonzero(own == k)
+            alike, unlike = donors[labels[donors] == k], donors[labels[donors] != k]
             if len(alike):
-                same[mine] = rng.choice(alike, len(mine))
+                same[of_class] = rng.choice(alike, len(of_class))
             if len(unlike):
-                other[mine] = rng.choice(unlike, len(mine))
+                other[of_class] = rng.choice(unlike, len(of_class))
         return cls(random, same, other)
 
 
 @dataclass(frozen=True)
-class _Stock:
-    """What may stand in the place of one gate."""
+class _Replacements:
+    """The values by which one gate is replaced."""
 
     gate: Gate
     mean: NDArray[np.float32]
-    """As the gate is read, without the axis of images."""
+    """Mean over the donors, such as ``(C,)``."""
     class_means: NDArray[np.float32]
-    donors: Mapping[str, NDArray[np.float32]]
-    """Of ``swap_same`` and ``swap_other``, one for each scored image; NaN where there is none."""
+    """Mean over the donors of each class, such as ``(K, C)``."""
+    swapped: Mapping[str, NDArray[np.float32]]
+    """Gates of the donors for ``swap_same`` and ``swap_other``, such as ``(n, C)``; NaN if there is
+    no donor."""
 
     @classmethod
-    def of(
-        cls, setup: InterventionSetup, gate: Gate, edits: Sequence[str], draws: _Draws
-    ) -> _Stock:
-        donors = {}
-        for edit, rows in (("swap_same", draws.same), ("swap_other", draws.other)):
+    def read(
+        cls, setup: InterventionSetup, gate: Gate, edits: Sequence[str], assignment: _Assignment
+    ) -> _Replacements:
+        swapped = {}
+        for edit, rows in (("swap_same", assignment.same), ("swap_other", assignment.other)):
             if edit in edits:
                 values = setup.gates_of(gate.name, np.maximum(rows, 0))
                 values[rows < 0] = np.nan
-                donors[edit] = values
-        return cls(gate, setup.mean_gate(gate.name), setup.class_mean_gates(gate.name), donors)
+                swapped[edit] = values
+        return cls(gate, setup.mean_gate(gate.name), setup.class_mean_gates(gate.name), swapped)
 
     def values(
         self, edit: str, classes: Mapping[str, NDArray[np.int64]], places: slice
     ) -> NDArray[np.float32] | None:
-        """One for each image of a batch, or one for all; None where there is no such thing."""
+        """Return the replacement for each image of a batch, or one for all images.
+
+        Args:
+            edit: One of `REPLACEMENTS`.
+            classes: Edit -> the class of each image of the batch.
+            places: Places of the batch among the scored images.
+
+        Returns:
+            ``(n, ...)`` or ``(1, ...)``; None if the gate has no neutral value.
+        """
         if edit == "neutral":
-            # Each path of several weighs as much as the softmax says, and none is to count fully.
+            # A softmax over branches has no value that leaves the features unchanged.
             if not self.gate.has(HAS_NEUTRAL):
                 return None
             return np.full((1, *self.mean.shape), self.gate.neutral, np.float32)
@@ -169,17 +190,17 @@ class _Stock:
             return self.mean[None]
         if edit in classes:
             return self.class_means[classes[edit]]
-        return self.donors[edit][places]
+        return self.swapped[edit][places]
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """Outcomes of one batch."""
+class _BatchOutcomes:
+    """Make the rows of the outcomes of one batch."""
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
 
-    def of(
+    def frame(
         self, target: str, edit: str, logits: Tensor, usable: NDArray[np.bool_] | None = None
     ) -> pd.DataFrame:
         values = logits.float().cpu().numpy()
@@ -201,7 +222,7 @@ def _edits(
     values: Mapping[str, NDArray[np.float32]], gates: Mapping[str, Gate], device: torch.device
 ) -> dict[str, Edit]:
     def constant(name: str) -> Edit:
-        # What is missing was found before; those images are left out of the outcomes.
+        # NaN marks images without a replacement, which are left out of the outcomes.
         factor = as_factor(torch.from_numpy(np.nan_to_num(values[name])), gates[name]).to(device)
         return lambda gate, features: factor.to(gate.dtype)
 

@@ -1,13 +1,16 @@
-"""A network, its recording, and which images are scored and which only lend their gates."""
+"""The setup of an experiment: a network, its recording, scored images and donor images."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -19,12 +22,15 @@ from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.lazy import renamed_names
 from attnscope.recording.recording import Recording
-from attnscope.statistics.reading import gate_rows, stretches
+from attnscope.shapes import Array
+from attnscope.statistics.reading import gate_rows, row_chunks
 from attnscope.statistics.resampling import stratified_sample
 
-_SAME_LOGITS = 0.01
-"""How far logits may lie from the recorded ones, relative to the largest: another batch size or
-another device adds up in another order."""
+_LOGIT_TOLERANCE = 0.01
+"""Largest accepted difference to the recorded logits, relative to the largest recorded logit.
+
+Another batch size or device sums in another order, so equal weights do not give equal bits.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,28 +38,45 @@ class Target:
     """Gates that are edited together."""
 
     name: str
-    """A gate's name, ``block PATH``, or ``all``."""
+    """The name of a gate, ``block PATH``, or ``all``."""
     gates: tuple[str, ...]
+    """Names of the gates."""
     kind: str
-    """That of the gate; ``block`` or ``all`` for several."""
+    """The kind of a single gate; ``block`` or ``all`` for several gates."""
 
 
 class InterventionSetup:
-    """What interventions need: a network, images, and a recording of what it did on them.
+    """A network, its recording, and the images on which interventions are measured.
+
+    The recorded images are divided in two. Scored images are those on which the effect of an edit
+    is measured. All other images are donors: they give mean gates and the gates of other images.
+    No image is measured with values that come from itself.
 
     Args:
-        model: the network, on the device where it is to run; it is left as it was.
-        dataset: the images of the recording, in its order: of `attnscope.data`, or any data set
+        model: The network, on the device where it is to run. It is left unchanged.
+        dataset: The recorded images in their recorded order: `LabeledImages`, or any data set
             whose items are an image ``(3, H, W)`` and a label.
-        recording: of this network on these images, in fp32.
-        normalization: as for `attnscope.capture`.
-        images: about how many are scored; of each class its share, and at most half of it.
-        seed: of all that is drawn.
-        batch_size: images per forward. What the modules of one batch return is held in memory.
+        recording: The recording of this network on these images, captured in fp32.
+        normalization: The normalization with which the recording was captured. Default: none.
+        images: Approximate number of images to score: a stratified sample that takes at most half
+            of each class.
+        seed: Random seed.
+        batch_size: Batch size. The outputs of the modules for one batch are held in memory.
+
+    Attributes:
+        model: The network.
+        recording: The recording.
+        gates: The gates of the recording, in the order in which they are applied.
+        scored: ``(n,)``, sorted rows of the recording: the scored images.
+        donors: ``(N,)``, a mask over the rows of the recording: the images that are not scored.
+        device: The device of the network.
+        batch_size: Batch size.
+        seed: Random seed.
 
     Raises:
-        InputError: the recording is of other images, of another network or precision, or has too
-            few images.
+        InputError: A number is out of range (AS801 to AS803), the recording does not belong to
+            the images or the network (AS804, AS805, AS809), it has no gates (AS806), it was not
+            captured in fp32 (AS807), or no class has two images (AS808).
     """
 
     def __init__(
@@ -67,23 +90,28 @@ class InterventionSetup:
         seed: int = 0,
         batch_size: int = 64,
     ) -> None:
-        if images < 1:
-            raise InputError(f"{images} images cannot be scored; take 1 or more, usually 1000")
-        if batch_size < 1:
-            raise InputError(f"batch size is {batch_size}; it must be 1 or more")
+        expect_images(images)
+        expect_batch_size(batch_size)
         if seed < 0:
-            raise InputError(f"seed is {seed}; it must be 0 or more")
-        if len(dataset) != len(recording):  # type: ignore[arg-type]
+            raise InputError("AS803", f"the seed is {seed}; it must be at least 0")
+        count = len(dataset)  # type: ignore[arg-type]
+        if count != len(recording):
             raise InputError(
-                f"{recording.folder} is of {len(recording)} images, and the data has "
-                f"{len(dataset)}; take the data that was captured"  # type: ignore[arg-type]
+                "AS804",
+                f"the data has {count} images, but {recording.folder} has {len(recording)}; pass "
+                "the images that were captured",
             )
         if not recording.gates:
-            raise InputError(f"{recording.folder} holds no gate; there is nothing to intervene on")
+            raise InputError(
+                "AS806",
+                f"{recording.folder} has no gates; capture a network that has attention gates",
+            )
         precision = recording.about.get("precision", "fp32")
         if precision != "fp32":
             raise InputError(
-                f"{recording.folder} was captured in {precision}; capture with --precision fp32"
+                "AS807",
+                f"{recording.folder} was captured in {precision}, but interventions need fp32; "
+                "capture again with --precision fp32",
             )
         self.model, self.recording, self.seed = model, recording, seed
         self.gates: list[Gate] = recording.gates
@@ -92,97 +120,129 @@ class InterventionSetup:
         self._dataset = dataset
         self._normalization = normalization or IN_UNIT_RANGE
         self.scored = stratified_sample(recording.labels, images, self.rng("images"))
-        """``(n,)``, rows of the recording, sorted."""
         if not len(self.scored):
             raise InputError(
-                f"{recording.folder} has one image a class; means must come from other images"
+                "AS808",
+                f"{recording.folder} has no class with two images, so that no image can serve as "
+                "a donor; capture more images",
             )
-        self.others = np.ones(len(recording), bool)
-        """``(N,)``, whether a row lends its gates and is not scored."""
-        self.others[self.scored] = False
-        self._expect_same()
+        self.donors = np.ones(len(recording), bool)
+        self.donors[self.scored] = False
+        self._check_recording()
+
+    def __repr__(self) -> str:
+        gates = "1 gate" if len(self.gates) == 1 else f"{len(self.gates)} gates"
+        return (
+            f"<InterventionSetup of {str(self.recording.folder)!r}: {len(self.scored)} scored "
+            f"images, {int(self.donors.sum())} donors, {gates}, {self.device}, seed {self.seed}>"
+        )
+
+    if not TYPE_CHECKING:  # a type checker shall find misspelled names
+
+        def __getattr__(self, name: str) -> Any:
+            """Return an attribute by its name of version 0.1, with a warning."""
+            if name not in _RENAMED_ATTRIBUTES:
+                raise AttributeError(f"'InterventionSetup' object has no attribute '{name}'")
+            new = _RENAMED_ATTRIBUTES[name]
+            warnings.warn(
+                f"InterventionSetup.{name} is now {new}; the old name will be removed in the next "
+                "version",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            return getattr(self, new)
 
     def rng(self, purpose: str) -> np.random.Generator:
-        """A generator for one purpose: what is drawn for one thing does not move another."""
+        """Return a random generator for one purpose.
+
+        Each purpose has its own stream, so that a change in one does not change another.
+        """
         return np.random.default_rng([self.seed, *purpose.encode()])
 
     def batches(
         self, rows: Sequence[int] | NDArray[np.int64], at_least: int = 1
     ) -> Iterator[Batch]:
-        """The images of some rows of the recording, as the network gets them.
+        """Yield images as the network sees them, in batches.
 
-        Batches but the last one are not smaller than ``at_least``, whatever the batch size is.
+        Args:
+            rows: Rows of the recording.
+            at_least: Smallest size of all batches but the last, even if the batch size is smaller.
         """
         wanted = rows if isinstance(rows, range) else [int(row) for row in rows]
         size = max(self.batch_size, at_least)
         yield from batches(self._dataset, wanted, size, self._normalization, self.device)
 
-    def sample(self, images: int) -> NDArray[np.int64]:
-        """About so many of the scored rows, of each class its share, sorted."""
+    def sample(self, images: int) -> Int64[Array, " rows"]:
+        """Return a stratified sample of the scored rows, sorted.
+
+        Args:
+            images: Size of the sample. All scored rows are returned if there are no more.
+        """
         if images >= len(self.scored):
             return self.scored
         labels = self.recording.labels[self.scored]
         order = self.rng("fewer images").permutation(len(labels))
-        # Each class spread evenly over one row: of any beginning of it each class has its share.
+        # Each class is spread evenly over [0, 1), so that any prefix of the sorted places has
+        # about the same share of each class.
         place = np.empty(len(labels))
         starts = self.rng("starts")
         for k in np.unique(labels):
-            mine = order[labels[order] == k]
-            place[mine] = (np.arange(len(mine)) + starts.random()) / len(mine)
+            of_class = order[labels[order] == k]
+            place[of_class] = (np.arange(len(of_class)) + starts.random()) / len(of_class)
         chosen = np.argsort(place, kind="stable")[:images]
-        found: NDArray[np.int64] = self.scored[np.sort(chosen)]
-        return found
+        sample: NDArray[np.int64] = self.scored[np.sort(chosen)]
+        return sample
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """The network in eval mode and without gradients, for a block."""
+    def eval_without_gradients(self) -> Iterator[None]:
+        """Put the network in eval mode and disable gradients within the block."""
         with eval_mode(self.model), torch.no_grad():
             yield
 
     def targets(self) -> list[Target]:
-        """Each gate, each block with several of them, and all together.
+        """Return the targets of edits: each gate, each block with several gates, and all gates.
 
-        A block is what multiplies in the forward of one module.
+        The gates of a block are those that are applied in the forward of the same module.
         """
-        found = [Target(gate.name, (gate.name,), gate.kind) for gate in self.gates]
-        for place in dict.fromkeys(gate.applied_in for gate in self.gates):
-            names = tuple(gate.name for gate in self.gates if gate.applied_in == place)
+        targets = [Target(gate.name, (gate.name,), gate.kind) for gate in self.gates]
+        for module in dict.fromkeys(gate.applied_in for gate in self.gates):
+            names = tuple(gate.name for gate in self.gates if gate.applied_in == module)
             if 1 < len(names) < len(self.gates):
-                found.append(Target(f"block {place}", names, "block"))
+                targets.append(Target(f"block {module}", names, "block"))
         if len(self.gates) > 1:
-            found.append(Target("all", tuple(gate.name for gate in self.gates), "all"))
-        return found
+            targets.append(Target("all", tuple(gate.name for gate in self.gates), "all"))
+        return targets
 
-    def mean_gate(self, name: str) -> NDArray[np.float32]:
-        """The mean of a gate over the images that are not scored: ``(C,)``, ``(H, W)`` ..."""
+    def mean_gate(self, name: str) -> Float32[Array, "*gate"]:
+        """Return the mean of a gate over the donors, such as ``(C,)`` or ``(H, W)``."""
         total, count = np.zeros(()), 0
-        for rows in stretches(len(self.recording)):
-            values = self.recording.gate(name, rows)[self.others[rows]]
+        for rows in row_chunks(len(self.recording)):
+            values = self.recording.gate(name, rows)[self.donors[rows]]
             total = total + values.sum(0, dtype=np.float64)
             count += len(values)
         return np.asarray(total / count, np.float32)
 
-    def class_mean_gates(self, name: str) -> NDArray[np.float32]:
-        """That of each class: ``(K, C)``, ``(K, H, W)`` ...; NaN for a class without such images.
+    def class_mean_gates(self, name: str) -> Float32[Array, " classes *gate"]:
+        """Return the mean of a gate over the donors of each class, such as ``(K, C)``.
 
-        The classes are the true ones.
+        Classes are the true ones. The mean of a class without donors is NaN.
         """
         labels = self.recording.labels
         shape = self.recording.gate(name, slice(0, 1)).shape[1:]
         total = np.zeros((len(self.recording.classes), *shape))
-        for rows in stretches(len(self.recording)):
-            kept = self.others[rows]
+        for rows in row_chunks(len(self.recording)):
+            kept = self.donors[rows]
             np.add.at(total, labels[rows][kept], self.recording.gate(name, rows)[kept])
-        count = np.bincount(labels[self.others], minlength=len(total)).astype(np.float64)
+        count = np.bincount(labels[self.donors], minlength=len(total)).astype(np.float64)
         count[count == 0] = np.nan
         return (total / count.reshape(-1, *[1] * len(shape))).astype(np.float32)
 
-    def gates_of(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """A gate of some images, in any order: ``(n, C)``, ``(n, H, W)`` ..."""
+    def gates_of(self, name: str, rows: Int64[Array, " rows"]) -> Float32[Array, " rows *gate"]:
+        """Return a gate of some images, in the order of ``rows``, such as ``(n, C)``."""
         return gate_rows(self.recording, name, rows)
 
-    def _expect_same(self) -> None:
-        """Refuses a recording of other images or of another network."""
+    def _check_recording(self) -> None:
+        """Raise an `InputError` if the recording is of other images or of another network."""
         batch = next(self.batches(self.scored[: self.batch_size]))
         rows = self.scored[: len(batch.labels)]
         known = self.recording.rows["path"].to_numpy()[rows]
@@ -190,17 +250,42 @@ class InterventionSetup:
             isinstance(self._dataset, LabeledImages) and list(known) != batch.paths
         ):
             raise InputError(
-                f"{self.recording.folder} is of other images; take the data that was captured"
+                "AS805",
+                f"the images or labels are not those of {self.recording.folder}; pass the images "
+                "that were captured, in the same order",
             )
-        with self.quiet():
+        with self.eval_without_gradients():
             logits = self.model(batch.x).float().cpu().numpy()
         recorded = self.recording.logits[rows]
         if logits.shape != recorded.shape or (
-            np.abs(logits - recorded).max() > _SAME_LOGITS * max(np.abs(recorded).max(), 1.0)
+            np.abs(logits - recorded).max() > _LOGIT_TOLERANCE * max(np.abs(recorded).max(), 1.0)
         ):
             raise InputError(
-                f"{self.recording.folder} is of another network or other weights; capture again"
+                "AS809",
+                f"the network does not give the logits recorded in {self.recording.folder}; pass "
+                "the network and weights that were captured, or capture again",
             )
 
 
+def expect_images(images: int) -> None:
+    """Raise an `InputError` unless an experiment uses at least one image."""
+    if images < 1:
+        raise InputError(
+            "AS801", f"the number of images is {images}; it must be at least 1, usually 1000"
+        )
+
+
+def expect_batch_size(batch_size: int) -> None:
+    """Raise an `InputError` unless a batch has at least one image."""
+    if batch_size < 1:
+        raise InputError("AS802", f"the batch size is {batch_size}; it must be at least 1")
+
+
+def expect_draws(draws: int) -> None:
+    """Raise an `InputError` unless there is at least one random draw."""
+    if draws < 1:
+        raise InputError("AS817", f"the number of random draws is {draws}; it must be at least 1")
+
+
+_RENAMED_ATTRIBUTES = {"others": "donors", "quiet": "eval_without_gradients"}
 __getattr__ = renamed_names(__name__, {"Bench": "InterventionSetup"})

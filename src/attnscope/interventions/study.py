@@ -1,4 +1,4 @@
-"""All experiments on one network, as one set of outcomes."""
+"""Run several experiments on one network and collect their outcomes."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ import pandas as pd
 
 from attnscope import layout
 from attnscope.errors import InputError
-from attnscope.interventions.ablation import ablate_channels, gates_to_choose_in
+from attnscope.interventions.ablation import ablatable_gates, ablate_channels
 from attnscope.interventions.erasing import erase
 from attnscope.interventions.randomization import expect_seeds, randomize_gates
 from attnscope.interventions.replacement import replace_gates
 from attnscope.interventions.setup import InterventionSetup
+from attnscope.lazy import renamed_names
 from attnscope.recording.outcomes import Outcomes, add_outcomes, read_outcomes, write_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.statistics.effects import replacement_effects
 from attnscope.statistics.usage import decode_gates
 
 EXPERIMENTS = ("decode", "replace", "ablate", "erase", "randomize")
+"""Names of all experiments, in the order in which they are run."""
 
-_TAKES = {"ablate": (10, 50), "erase": (5, 100), "randomize": (2, 250)}
-"""Experiments that run the network many times an image take one of so many scored images, but at
-least so many, if there are."""
+_SUBSAMPLES = {"ablate": (10, 50), "erase": (5, 100), "randomize": (2, 250)}
+"""Experiment -> (divisor, minimum): experiments that run the network many times for each image use
+only a part of the scored images, but at least the minimum if there are that many."""
 
 
-def intervene(
+def run_experiments(
     setup: InterventionSetup,
     seeds: Sequence[Recording] = (),
     *,
@@ -36,24 +38,27 @@ def intervene(
     experiments: Sequence[str] = EXPERIMENTS,
     progress: bool = True,
 ) -> Outcomes:
-    """Runs experiments on one network, each with its usual settings.
+    """Run experiments on one network, each with its default settings.
 
-    Of the images that the setup scores, ``ablate`` takes a tenth, ``erase`` a fifth and
-    ``randomize`` half, but not less than 50, 100 and 250, where there are as many.
+    ``ablate`` uses a tenth of the scored images, ``erase`` a fifth and ``randomize`` half, but at
+    least 50, 100 and 250 if there are that many.
 
     Args:
-        setup: the network and its images.
-        seeds: recordings of other trainings, for `randomize_gates`.
-        untrained: that of the network before any training, for `decode_gates`.
-        experiments: of `EXPERIMENTS`. ``ablate`` is left out for a network without channel gates of
-            several values.
-        progress: whether to show a bar for each.
+        setup: The network and its images.
+        seeds: Recordings of other seeds, for `randomize_gates`.
+        untrained: The recording of the untrained network, for `decode_gates`.
+        experiments: Some of `EXPERIMENTS`. ``ablate`` is left out for a network that has no
+            channel gate with several values.
+        progress: Whether to show a progress bar for each experiment.
+
+    Returns:
+        The outcomes. The outcomes are not written.
 
     Raises:
-        InputError: an experiment is not known, or as the experiments.
+        InputError: An experiment is unknown (AS813), or an experiment cannot be run.
     """
     _expect(setup, seeds, experiments)
-    takes = {name: max(least, len(setup.scored) // n) for name, (n, least) in _TAKES.items()}
+    counts = {name: max(least, len(setup.scored) // n) for name, (n, least) in _SUBSAMPLES.items()}
     tables: dict[str, pd.DataFrame] = {}
     replacement = None
     if "decode" in experiments:
@@ -61,22 +66,22 @@ def intervene(
     if "replace" in experiments:
         replacement = replace_gates(setup, progress=progress)
         tables["effects"] = replacement_effects(replacement, seed=setup.seed)
-    if "ablate" in experiments and gates_to_choose_in(setup):
-        tables["ablation"] = ablate_channels(setup, images=takes["ablate"], progress=progress)
+    if "ablate" in experiments and ablatable_gates(setup):
+        tables["ablation"] = ablate_channels(setup, images=counts["ablate"], progress=progress)
     if "erase" in experiments:
-        erased = erase(setup, images=takes["erase"], progress=progress)
+        erased = erase(setup, images=counts["erase"], progress=progress)
         tables["erasing_areas"], tables["erasing_curves"] = erased.areas, erased.curves
     if "randomize" in experiments:
         tables["randomization"] = randomize_gates(
-            setup, seeds, images=takes["randomize"], progress=progress
+            setup, seeds, images=counts["randomize"], progress=progress
         )
-    made = {name: _controls(name, seeds, untrained) for name in experiments}
-    controls = {name: ids for name, ids in made.items() if ids}
+    ids_of = {name: _controls(name, seeds, untrained) for name in experiments}
+    controls = {name: ids for name, ids in ids_of.items() if ids}
     about = {**_about(setup), "experiments": list(experiments), "controls": controls}
     return Outcomes(about, replacement, tables)
 
 
-def intervene_in(
+def run_experiments_in(
     folder: Path,
     setup: InterventionSetup,
     seeds: Sequence[Recording] = (),
@@ -85,60 +90,72 @@ def intervene_in(
     experiments: Sequence[str] = EXPERIMENTS,
     progress: bool = True,
 ) -> Outcomes:
-    """Runs experiments as `intervene` does, and writes each as soon as it ends.
+    """Run experiments as `run_experiments` does, and write each as soon as it ends.
 
-    Those that the folder holds already are not made again, so that what was interrupted goes on;
-    but for those that were made with other seeds, or another untrained network, than are given now.
+    Experiments whose outcomes are in the folder already are not repeated, so that an interrupted
+    call can be continued. An experiment is repeated if it was run with other recordings of other
+    seeds, or another untrained recording, than are given now.
 
     Args:
-        folder: of the outcomes; new, or of the same recording, images and seed.
-        setup: as for `intervene`, and so the rest.
-        seeds: as there.
-        untrained: as there.
-        experiments: as there.
-        progress: as there.
+        folder: The output folder: new, or with outcomes of the same recording, scored images and
+            seed.
+        setup: As for `run_experiments`.
+        seeds: As for `run_experiments`.
+        untrained: As for `run_experiments`.
+        experiments: As for `run_experiments`.
+        progress: As for `run_experiments`.
 
     Returns:
-        All that the folder holds now.
+        All outcomes in the folder.
 
     Raises:
-        InputError: as `intervene`; or the folder holds something else, or all of them.
+        InputError: As `run_experiments`; or the folder holds something else (AS810), outcomes of
+            another recording, other images or another seed (AS811), or all of the experiments
+            (AS812).
     """
     _expect(setup, seeds, experiments)
-    left = list(experiments)
+    remaining = list(experiments)
     if os.path.lexists(folder):
         if not (folder / layout.ABOUT).is_file():
             raise InputError(
-                f"{folder} is no folder of interventions; take another with --out or remove it"
+                "AS810",
+                f"{folder} exists but has no outcomes of interventions; choose another folder with "
+                "--out, or remove it",
             )
         about, known = _about(setup), read_outcomes(folder).about
-        if any(known.get(key) != about[key] for key in _SAME):
+        if any(known.get(key) != about[key] for key in _IDENTITY):
             raise InputError(
-                f"{folder} is of another recording, other images or another seed; take another "
-                "folder or remove it"
+                "AS811",
+                f"{folder} has outcomes of another recording, other scored images or another seed; "
+                "choose another folder with --out, or remove it",
             )
-        made, with_what = known.get("experiments", []), known.get("controls", {})
+        made, controls = known.get("experiments", []), known.get("controls", {})
         for name in experiments:
             now = _controls(name, seeds, untrained)
-            if name in made and (not now or now == with_what.get(name)):
-                left.remove(name)
-        if not left:
-            raise InputError(f"{folder} holds these experiments already; remove it to repeat them")
-    for name in left:
-        outcomes = intervene(
+            if name in made and (not now or now == controls.get(name)):
+                remaining.remove(name)
+        if not remaining:
+            raise InputError(
+                "AS812",
+                f"{folder} has the outcomes of all these experiments ({', '.join(experiments)}); "
+                "remove it to repeat them",
+            )
+    for name in remaining:
+        outcomes = run_experiments(
             setup, seeds, untrained=untrained, experiments=[name], progress=progress
         )
         (add_outcomes if os.path.lexists(folder) else write_outcomes)(folder, outcomes)
     return read_outcomes(folder)
 
 
-_SAME = ("recording", "images", "seed")
+_IDENTITY = ("recording", "images", "seed")
+"""Keys that must be equal for outcomes to be written into one folder."""
 
 
 def _controls(
     name: str, seeds: Sequence[Recording], untrained: Recording | None
 ) -> list[str | None]:
-    """Which recordings beside the network's own an experiment takes."""
+    """Return the ids of the other recordings that an experiment uses."""
     if name == "randomize":
         return [recording.id for recording in seeds]
     return [untrained.id] if name == "decode" and untrained is not None else []
@@ -148,7 +165,7 @@ def _about(setup: InterventionSetup) -> dict[str, Any]:
     recording = setup.recording
     return {
         "name": recording.name,
-        "part": recording.about.get("part"),
+        "split": recording.split,
         "recording": recording.id,
         "images": len(setup.scored),
         "of": len(recording),
@@ -160,11 +177,17 @@ def _about(setup: InterventionSetup) -> dict[str, Any]:
 def _expect(
     setup: InterventionSetup, seeds: Sequence[Recording], experiments: Sequence[str]
 ) -> None:
-    """Refuses what would else be refused after the hours that the first experiments take."""
+    """Raise an `InputError` now for what would else fail after hours of other experiments."""
     unknown = [name for name in experiments if name not in EXPERIMENTS]
     if unknown:
         raise InputError(
-            f"experiment '{unknown[0]}' is not known; take of {', '.join(EXPERIMENTS)}"
+            "AS813",
+            f"the experiment '{unknown[0]}' is unknown; choose from {', '.join(EXPERIMENTS)}",
         )
     if "randomize" in experiments:
         expect_seeds(setup, seeds)
+
+
+__getattr__ = renamed_names(
+    __name__, {"intervene": "run_experiments", "intervene_in": "run_experiments_in"}
+)

@@ -1,4 +1,4 @@
-"""Build a network by name, find its attention modules, and take gates out of it."""
+"""Build a network by name, find its attention modules, and replace gates by constants."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from attnscope.errors import InputError
 from attnscope.networks.attention import attention_names, start_as_identity
 from attnscope.networks.cnn import ConvBlock, SmallCNN
 from attnscope.networks.resnet import RESNETS, build_resnet
-from attnscope.networks.static import GatesInTurn, StoredConstant, StoredMap
+from attnscope.networks.static import SequentialGates, StoredConstant, StoredMap
 
 MODEL_NAMES = (*RESNETS, "cnn")
 PLACEMENTS = ("block", "stage")
 STEMS = ("cifar", "imagenet")
 GATE_STARTS = ("half", "identity")
 STATIC_FORMS = ("norm", "constant", "map")
-"""What a static gate is: a factor within the weight and bias of the BatchNorm before it, a stored
-constant, or a stored map."""
+"""The forms of a static gate: multiplied into the weight and bias of the BatchNorm before it, or
+stored as a constant or a map."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that is needed to build a network again: the arguments of `build_model`, and `folded`."""
+    """The arguments of `build_model`, and the gates that were folded: a network's architecture."""
 
     name: str
     attention: str
@@ -37,29 +37,31 @@ class ModelConfig:
     stem: str | None
     """``cifar`` or ``imagenet``; None for the cnn."""
     width: int | None
-    """Channels of layer1; None for the cnn."""
+    """Number of channels of layer1; None for the cnn."""
     gate_start: str = "half"
     """``half`` or ``identity``; with identity, gates are between 0 and 2."""
     folded: dict[str, str] = field(default_factory=dict)
-    """Names of the gates that are static -> one of `STATIC_FORMS`; see `attnscope.folding`."""
+    """The form of each static gate by name, one of `STATIC_FORMS`; see `attnscope.folding`."""
 
 
 @dataclass(frozen=True)
 class AttentionPlace:
-    """An attention module, and what it gates."""
+    """An attention module and its surroundings in the network."""
 
     path: str
+    """Path of the module."""
     module: nn.Module
+    """The attention module."""
     channels: int
-    """Of the features that it gates."""
+    """Number of channels of the features that it multiplies."""
     norm: nn.BatchNorm2d | None
-    """The BatchNorm whose weight and bias scale these features: directly before the module, or with
-    nothing between but ReLU and max-pooling, which commute with factors of 0 or more. None after a
-    stage, where a shortcut was added in between."""
+    """The BatchNorm whose weight and bias scale these features. Between it and the module there are
+    at most ReLU and max-pooling, which commute with nonnegative factors. None for a module after a
+    stage, because a shortcut is added in between."""
 
     @property
     def gates(self) -> dict[str, nn.Module]:
-        """Name -> the submodule that makes the gate, in the order in which they act."""
+        """The submodules that compute the gates, by name, in the order in which they multiply."""
         return {f"{self.path}.{kind}": gate for kind, gate in self.module.named_children()}
 
 
@@ -75,48 +77,56 @@ def build_model(
     width: int | None = None,
     gate_start: str = "half",
 ) -> nn.Module:
-    """A network for RGB images ``(N, 3, H, W)`` that returns logits ``(N, num_classes)``.
+    """Build a network for RGB images.
 
     Args:
         name: resnet18, resnet34, resnet50, resnet101, resnet152 or cnn.
-        attention: none, se, eca, cbam, or one that was registered.
-        placement: ``block`` (default: on each residual branch after its last BatchNorm, before the
-            addition) or ``stage`` (after each of layer1 to layer4).
-        stem: ``cifar`` (default: 3×3, stride 1, no max-pool) or ``imagenet`` (7×7, stride 2).
-        num_classes: the number of logits.
-        reduction: channels over hidden channels in the MLP of a channel gate.
-        kernel_size: of the convolution of a spatial gate, in pixels; odd.
-        width: channels of layer1 (default 64); layer4 has eight times as many.
-        gate_start: ``half`` (a sigmoid, near 0.5 at first) or ``identity`` (twice a sigmoid, 1 at
-            first, so that a pretrained network stays what it is).
+        attention: none, se, eca, cbam, or the name of a registered attention module.
+        placement: ``block`` (on each residual branch, after its last BatchNorm and before the
+            addition) or ``stage`` (after each of layer1 to layer4). Default: ``block``.
+        stem: ``cifar`` (3×3 convolution with stride 1, no max-pooling) or ``imagenet`` (7×7
+            convolution with stride 2, max-pooling). Default: ``cifar``.
+        num_classes: Number of logits.
+        reduction: Number of channels divided by the hidden channels of a channel gate.
+        kernel_size: Kernel size of the convolution of a spatial gate, in pixels; odd.
+        width: Number of channels of layer1; layer4 has eight times as many. Default: 64.
+        gate_start: ``half`` (gates are sigmoids, which start near 0.5) or ``identity`` (gates are
+            twice a sigmoid and start at exactly 1, so that a pretrained network is unchanged).
 
-    The network carries its :class:`ModelConfig` as ``attnscope_config``.
+    Returns:
+        A network that maps images ``(N, 3, H, W)`` to logits ``(N, num_classes)``. Its attribute
+        ``attnscope_config`` is its `ModelConfig`.
 
     Raises:
-        InputError: a name is not known, or an argument does not apply to this network.
+        InputError: A name is unknown, a number is out of range, or an argument does not apply to
+            this network.
     """
-    _check_known("network", name, MODEL_NAMES)
-    _check_known("attention", attention, attention_names())
-    _check_known("gate start", gate_start, GATE_STARTS)
+    _check_choice("AS301", "network", name, MODEL_NAMES)
+    _check_choice("AS302", "attention module", attention, attention_names())
+    _check_choice("AS305", "gate start", gate_start, GATE_STARTS)
     if num_classes < 1:
-        raise InputError(f"num_classes is {num_classes}; it must be 1 or more")
+        raise InputError("AS306", f"the number of classes is {num_classes}; it must be at least 1")
     model: nn.Module
     if name == "cnn":
-        given = {"placement": placement, "stem": stem, "width": width}
-        for argument, value in given.items():
+        resnet_only = {"placement": placement, "stem": stem, "width": width}
+        for option, value in resnet_only.items():
             if value is not None:
-                raise InputError(f"{argument} does not apply to the network 'cnn'; leave it out")
+                raise InputError(
+                    "AS308",
+                    f"the option {option} applies to ResNets only, not to the network 'cnn'; "
+                    "leave it out",
+                )
         model = SmallCNN(attention, num_classes, reduction, kernel_size)
     else:
         placement = "block" if placement is None else placement
         stem = "cifar" if stem is None else stem
         width = 64 if width is None else width
-        _check_known("placement", placement, PLACEMENTS)
-        _check_known("stem", stem, STEMS)
-        # Below 16, oneDNN (torch 2.14 on a CPU) writes beyond its memory in the backward of a 1×1
-        # convolution with stride 2 where the batch is odd.
+        _check_choice("AS303", "placement", placement, PLACEMENTS)
+        _check_choice("AS304", "stem", stem, STEMS)
+        # With fewer than 16 channels and an odd batch size, oneDNN (torch 2.14 on a CPU) writes out
+        # of bounds in the backward pass of a 1×1 convolution with stride 2.
         if width < 16:
-            raise InputError(f"width is {width}; it must be 16 or more")
+            raise InputError("AS307", f"the width is {width}; it must be at least 16")
         model = build_resnet(
             name, attention, placement, stem, num_classes, reduction, kernel_size, width
         )
@@ -130,7 +140,7 @@ def build_model(
 
 
 def attention_places(model: nn.Module) -> list[AttentionPlace]:
-    """The attention modules of a network of `build_model` that have gates, in their order."""
+    """Return the attention modules with gates in a network of `build_model`, in forward order."""
     found = []
     for path, owner in model.named_modules():
         module = dict(owner.named_children()).get("attention")
@@ -138,7 +148,7 @@ def attention_places(model: nn.Module) -> list[AttentionPlace]:
             continue
         after_stage = isinstance(owner, nn.Sequential)
         block = list(owner.children())[-2] if after_stage else owner
-        # Of a residual block the last norm of its branch; that of the shortcut is in `downsample`.
+        # The last BatchNorm of the residual branch; that of the shortcut is in `downsample`.
         name = "bn" if isinstance(block, ConvBlock) else "bn2"
         norm = block.get_submodule("bn3" if isinstance(block, Bottleneck) else name)
         assert isinstance(norm, nn.BatchNorm2d)
@@ -151,32 +161,36 @@ def attention_places(model: nn.Module) -> list[AttentionPlace]:
 
 
 def make_static(model: nn.Module, forms: Mapping[str, str], values: Mapping[str, Tensor]) -> None:
-    """Takes gates out of a network of `build_model`, or puts stored values in their place.
+    """Remove gates from a network of `build_model`, or replace them by stored values.
+
+    The weights of BatchNorms are not changed; the caller multiplies gates of the form ``norm`` into
+    them.
 
     Args:
-        model: is changed in place, its config with it; the weights of BatchNorms are the caller's.
-        forms: name of each gate that becomes static -> one of `STATIC_FORMS`.
-        values: of those that are stored, in the shape in which they multiply: ``(1, C, 1, 1)``,
-            ``(1, 1, 1, 1)`` or, of a map, ``(1, 1, H, W)``.
+        model: The network. It is changed in place, and so is its ``attnscope_config``.
+        forms: The form of each gate that becomes static, one of `STATIC_FORMS`, by gate name.
+        values: The values of the gates that are stored, by gate name: ``(1, C, 1, 1)``,
+            ``(1, 1, 1, 1)`` or, for a map, ``(1, 1, H, W)``.
     """
     for place in attention_places(model):
         if not forms.keys() & place.gates.keys():
             continue
-        left: dict[str, nn.Module] = {}
+        remaining: dict[str, nn.Module] = {}
         for name, gate in place.gates.items():
             kind, form = name.rpartition(".")[2], forms.get(name)
             if form is None:
-                left[kind] = gate
+                remaining[kind] = gate
             elif form == "constant":
-                left[kind] = StoredConstant(values[name])
+                remaining[kind] = StoredConstant(values[name])
             elif form == "map":
-                left[kind] = StoredMap(values[name], name)
+                remaining[kind] = StoredMap(values[name], name)
         owner = model.get_submodule(place.path.rpartition(".")[0])
-        owner.add_module("attention", GatesInTurn(left) if left else nn.Identity())
+        owner.add_module("attention", SequentialGates(remaining) if remaining else nn.Identity())
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
     model.attnscope_config = replace(config, folded=dict(forms))  # type: ignore[assignment]
 
 
-def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"{what} '{value}' is not known; take one of {', '.join(known)}")
+def _check_choice(code: str, what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        known = ", ".join(choices)
+        raise InputError(code, f"the {what} '{value}' is unknown; choose one of {known}")

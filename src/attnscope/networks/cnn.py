@@ -1,4 +1,4 @@
-"""A small convolutional network with attention, for images of 32×32 pixels."""
+"""A small convolutional network with attention for images of 32×32 pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attnscope.networks.attention import build_attention
 
 
 class ConvBlock(nn.Module):
-    """conv 3×3 - BN - ReLU - max-pool 2 - attention."""
+    """3×3 convolution, BatchNorm, ReLU, 2×2 max-pooling, attention."""
 
     def __init__(self, inputs: int, outputs: int, attention: nn.Module | None) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class ConvBlock(nn.Module):
         self.attention = attention or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps ``(N, inputs, H, W)`` -> ``(N, outputs, H / 2, W / 2)``."""
+        """Map features ``(N, inputs, H, W)`` to ``(N, outputs, H / 2, W / 2)``."""
         out: Tensor = self.attention(nn.functional.max_pool2d(self.bn(self.conv(x)).relu(), 2))
         return out
 
@@ -43,9 +43,18 @@ class SmallCNN(nn.Module):
         self.fc = nn.Linear(512, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``(N, 3, 32, 32)`` -> logits ``(N, num_classes)``."""
-        x = self.block3(self.block2(self.block1(x)))
-        if x.shape[-2:] != (4, 4):
-            raise InputError("the network 'cnn' takes images of 32×32 only; set --image-size 32")
-        logits: Tensor = self.fc(self.dropout(self.hidden(x.flatten(1)).relu()))
+        """Map images ``(N, 3, 32, 32)`` to logits ``(N, num_classes)``.
+
+        Raises:
+            InputError: The images have another size.
+        """
+        features: Tensor = self.block3(self.block2(self.block1(x)))
+        if features.shape[-2:] != (4, 4):
+            height, width = x.shape[-2:]
+            raise InputError(
+                "AS313",
+                f"the network 'cnn' needs images of 32×32 pixels, but got {height}×{width}; "
+                "set --image-size 32",
+            )
+        logits: Tensor = self.fc(self.dropout(self.hidden(features.flatten(1)).relu()))
         return logits

@@ -1,4 +1,4 @@
-"""Weights to start a training from."""
+"""Load weights from which training starts."""
 
 from __future__ import annotations
 
@@ -19,58 +19,76 @@ from attnscope.networks.weights import FOLDED, read_weights
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights to start from, and what must be known to use them."""
+    """Weights from which training starts."""
 
     source: str
+    """Where the weights come from, for messages."""
     state: dict[str, Tensor]
+    """The state dict."""
     gate_start: str | None
-    """Of the network they come from; None if that has no gates."""
+    """``half`` or ``identity``, as in the network of the weights; None if it has no gates."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `start_from` did with each tensor; names are those of the network."""
+    """What `start_from` did with each tensor."""
 
     loaded: list[str]
+    """Tensors that were copied from the weights into the network."""
     new: list[str]
-    """In the network alone: they start as the network was built."""
-    misfits: list[str]
-    """In both with other shapes, which are told: they start as the network was built."""
+    """Tensors that the weights lack; they keep their random initialization."""
+    mismatched: list[str]
+    """Tensors with another shape in the weights, with both shapes; they keep their random
+    initialization."""
     unused: list[str]
-    """In the weights alone."""
+    """Tensors that the network lacks."""
 
     def __str__(self) -> str:
         lines = [f"loaded: {len(self.loaded)} tensors"]
         if self.new:
             places = sorted({name.rpartition(".")[0] for name in self.new})
-            lines.append(f"new: {len(self.new)} tensors, of {_shorten(places)}")
-        lines += [f"did not fit, starts anew: {misfit}" for misfit in self.misfits]
+            lines.append(
+                f"randomly initialized: {len(self.new)} tensors in {_shorten(places)}, "
+                "which the weights do not contain"
+            )
+        lines += [
+            f"randomly initialized, because the shapes differ: {name}" for name in self.mismatched
+        ]
         if self.unused:
             lines.append(f"not used: {_shorten(self.unused)}")
         return "\n".join(lines)
 
 
 def read_pretrained(source: str, network: str) -> Pretrained:
-    """Weights to start ``network`` from.
+    """Read weights from which the training of a network starts.
 
     Args:
-        source: ``imagenet`` (torchvision's first weights, which it downloads), or a file that is
-            safetensors or a state dict that ``torch.load(weights_only=True)`` accepts.
-        network: resnet18 and so on.
+        source: ``imagenet`` (torchvision's IMAGENET1K_V1 weights, which it downloads), or a file: a
+            safetensors file, or a state dict that ``torch.load(weights_only=True)`` accepts.
+        network: The name of the network, such as resnet18.
+
+    Returns:
+        The weights.
 
     Raises:
-        InputError: there are none, or they cannot be read safely.
+        InputError: There are no such weights, they cannot be downloaded or read safely, or they
+            belong to a folded network.
     """
     if source == "imagenet":
         if network not in RESNETS:
-            raise InputError(f"there are no ImageNet weights of the network '{network}'")
+            raise InputError(
+                "AS350",
+                f"there are no ImageNet weights for the network '{network}'; "
+                f"choose one of {', '.join(RESNETS)}, or use --weights none",
+            )
         weights = get_model_weights(network)["IMAGENET1K_V1"]
         try:
             state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-        except Exception as error:  # URLError, OSError, RuntimeError: whatever a download meets
+        except Exception as error:  # URLError, OSError, RuntimeError and others
             raise InputError(
-                f"ImageNet weights of {network} could not be downloaded ({first_line(error)}); "
-                "take --weights FILE, or --weights none for a random start"
+                "AS351",
+                f"the ImageNet weights of {network} cannot be downloaded ({first_line(error)}); "
+                "use --weights FILE, or --weights none for random weights",
             ) from None
         return Pretrained("ImageNet (torchvision, IMAGENET1K_V1)", dict(state), None)
     file = Path(source)
@@ -83,48 +101,60 @@ def read_pretrained(source: str, network: str) -> Pretrained:
     if file.suffix == ".safetensors":
         with safe_open(file, "pt") as stream:
             if FOLDED in (stream.metadata() or {}):
-                # A gate that began anew would gate what is scaled already.
+                # New gates would multiply features that already contain the folded gates.
                 raise InputError(
-                    f"weights {source} are of a folded network; take those of the run that it was "
-                    "folded from"
+                    "AS352",
+                    f"the weights {source} belong to a folded network; use the weights of the run "
+                    "from which it was folded",
                 )
     return Pretrained(source, state, gate_start)
 
 
 def start_from(model: nn.Module, weights: Pretrained) -> LoadReport:
-    """Copies what fits from ``weights`` into a network of `build_model`; all else stays.
+    """Copy all tensors of matching name and shape into a network of `build_model`.
+
+    The other tensors of the network keep their values.
+
+    Args:
+        model: The network; changed in place, unless the weights are refused.
+        weights: The weights.
+
+    Returns:
+        Which tensors were copied and which were not.
 
     Raises:
-        InputError: less than half of the network's own tensors fit, or its gates start otherwise
-            than those of the weights; the network is then as it was.
+        InputError: Less than half of the network's tensors outside attention modules match, or its
+            gates start at another value than those of the weights.
     """
     own, given = model.state_dict(), weights.state
     loaded = [name for name in own if name in given and own[name].shape == given[name].shape]
-    misfits = [
+    mismatched = [
         f"{name} is {_shape(given[name])} in the weights, {_shape(own[name])} in the network"
         for name in own
         if name in given and own[name].shape != given[name].shape
     ]
     backbone = [name for name in own if "attention" not in name.split(".")]
     if 2 * len(set(loaded) & set(backbone)) < len(backbone):
-        told = f"; {misfits[0]}" if misfits else ""
+        example = f" (for example, {mismatched[0]})" if mismatched else ""
         raise InputError(
-            f"weights {weights.source} are of another network: {len(loaded)} of {len(own)} tensors "
-            f"fit{told}; take the network they were saved from"
+            "AS353",
+            f"the weights {weights.source} belong to another network: only {len(loaded)} of "
+            f"{len(own)} tensors match{example}; use the network from which they were saved",
         )
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
     if weights.gate_start not in (None, config.gate_start) and set(loaded) - set(backbone):
         raise InputError(
-            f"the gates of weights {weights.source} start as '{weights.gate_start}'; "
-            f"take --gate-start {weights.gate_start}"
+            "AS354",
+            f"the gates in the weights {weights.source} start as '{weights.gate_start}', but those "
+            f"of the network as '{config.gate_start}'; use --gate-start {weights.gate_start}",
         )
     model.load_state_dict({name: given[name] for name in loaded}, strict=False)
     new = [name for name in own if name not in given]
-    return LoadReport(loaded, new, misfits, [name for name in given if name not in own])
+    return LoadReport(loaded, new, mismatched, [name for name in given if name not in own])
 
 
 def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "a number"
+    return "×".join(map(str, tensor.shape)) or "a scalar"
 
 
 def _shorten(names: list[str], shown: int = 4) -> str:

@@ -1,4 +1,4 @@
-"""torchvision's ResNets with attention, a free width and a stem for small images."""
+"""torchvision's ResNets with attention, any width and a stem for small images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int]]] = {
 
 
 class _AttentionBasicBlock(BasicBlock):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's block with ``attention`` on the residual branch, before the addition."""
+    """A BasicBlock with ``attention`` on the residual branch, before the addition."""
 
     attention: nn.Module
 
@@ -29,7 +29,7 @@ class _AttentionBasicBlock(BasicBlock):  # type: ignore[misc]  # torchvision has
 
 
 class _AttentionBottleneck(Bottleneck):  # type: ignore[misc]
-    """torchvision's bottleneck with ``attention`` on the residual branch, before the addition."""
+    """A Bottleneck with ``attention`` on the residual branch, before the addition."""
 
     attention: nn.Module
 
@@ -42,7 +42,7 @@ class _AttentionBottleneck(Bottleneck):  # type: ignore[misc]
 
 
 class _ResNet(ResNet):  # type: ignore[misc]
-    """torchvision's ResNet with a free width and the 3×3 stem that small images need."""
+    """torchvision's ResNet with any width and, for small images, a 3×3 stem."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class _ResNet(ResNet):  # type: ignore[misc]
         width: int,
         stem: str,
     ) -> None:
-        self.width = width  # _make_layer, called by ResNet.__init__, needs it
+        self.width = width  # set first, because ResNet.__init__ calls _make_layer
         super().__init__(block, layers, num_classes=num_classes)
         if stem == "cifar":
             self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
@@ -72,7 +72,7 @@ class _ResNet(ResNet):  # type: ignore[misc]
         stride: int = 1,
         dilate: bool = False,
     ) -> nn.Sequential:
-        if planes == 64:  # layer1, the first that ResNet.__init__ makes, follows the stem
+        if planes == 64:  # layer1, whose input is the output of the stem
             self.inplanes = self.width
         layer: nn.Sequential = super()._make_layer(
             block, planes * self.width // 64, blocks, stride, dilate
@@ -90,7 +90,10 @@ def build_resnet(
     kernel_size: int,
     width: int,
 ) -> _ResNet:
-    """A ResNet of torchvision with attention in each block or after each stage."""
+    """Build a ResNet with attention in each block or after each stage.
+
+    The arguments are those of `attnscope.networks.build.build_model`, without defaults.
+    """
     block, layers = RESNETS[name]
     in_blocks = attention != "none" and placement == "block"
     if in_blocks:

@@ -1,4 +1,4 @@
-"""Where a network comes from, so that it can be built again."""
+"""The description of a network by which it can be loaded again."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from attnscope.networks.weights import load_weights
 
 @dataclass(frozen=True)
 class NetworkSource:
-    """A run, ``timm:NAME``, ``torchvision:NAME``, ``module:callable``: what `load` needs to know.
+    """A target and the options with which `load` builds the network.
 
-    To load a target of the last form is to run its code, as importing it would.
+    Loading a target of the form ``package.module:callable`` runs its code, as importing it would.
     """
 
     target: str
-    """Of `attnscope.networks.targets.load_target`."""
+    """A run folder, ``timm:NAME``, ``torchvision:NAME`` or ``package.module:callable``; see
+    `attnscope.networks.targets.load_target`."""
     weights: Path | None = None
-    """Safetensors or a state dict; None: those of the run, or of the user's own code."""
+    """A safetensors file or a state dict; None means the weights of the target itself."""
     weights_sha256: str | None = None
-    """Of the file that the weights are read from; where it is given, it is checked."""
+    """The expected SHA-256 of the weights file; None means that it is not checked."""
     image_size: int | None = None
-    """Pixels; None: the network's own."""
+    """Height and width of the images, in pixels; None means the network's own."""
     normalization: Normalization | None = None
-    """None: the network's own, if it says one."""
+    """The normalization of the images; None means the network's own, if it has one."""
     num_classes: int | None = None
-    """Of a network of a registered scheme; None: its own."""
+    """Number of classes of a timm, torchvision or registered target; None means its own."""
     untrained: bool = False
-    """Of a run: fresh random weights instead of its own, the same ones for each call."""
+    """Whether to replace the weights of a run by random weights, the same ones in each call."""
 
     @property
     def is_run(self) -> bool:
@@ -47,17 +48,20 @@ class NetworkSource:
 
     @property
     def weights_file(self) -> Path | None:
-        """The file that the weights are read from; None where they come from code or chance."""
+        """The file from which the weights are read; None if they are random or set by code."""
         if self.untrained:
             return None
         return Path(self.target) / layout.WEIGHTS if self.is_run else self.weights
 
     def load(self) -> Target:
-        """The network in eval mode on the CPU, and how it wants its images.
+        """Load the network.
+
+        Returns:
+            The network in eval mode on the CPU, its image size and its normalization.
 
         Raises:
-            InputError: there is no such network, its weights do not fit or are no longer those of
-                ``weights_sha256``.
+            InputError: The target does not exist, its weights do not fit the network, or they no
+                longer have the hash ``weights_sha256``.
         """
         self._check_weights()
         target = load_target(self.target, self.num_classes)
@@ -75,14 +79,17 @@ class NetworkSource:
         """Refuse a network whose weights would be random.
 
         Raises:
-            InputError: it is built without weights, and no file is given.
+            InputError: The target has no weights of its own, and no weights file is given.
         """
         scheme = scheme_of(self.target)
         if self.weights is None and scheme is not None and not scheme.has_weights:
-            raise InputError(f"{self.target} is built with random weights; give --weights FILE")
+            raise InputError(
+                "AS329",
+                f"the network {self.target} would have random weights; add --weights FILE",
+            )
 
     def pinned(self) -> NetworkSource:
-        """The same with absolute paths, and with the SHA-256 of the weights as they are now."""
+        """Return a copy with absolute paths and with the current SHA-256 of the weights."""
         file = self.weights_file
         return replace(
             self,
@@ -97,30 +104,37 @@ class NetworkSource:
             return
         if not file.is_file():
             raise InputError(
-                f"the weights {file} are not there any more; put them back, or capture again"
+                "AS330",
+                f"the weights file {file} no longer exists; restore it, or record again with "
+                "attnscope capture",
             )
         if sha256_of(file) != self.weights_sha256:
             raise InputError(
-                f"the weights {file} have changed since they were recorded (SHA-256); put the old "
-                "ones back, or capture again"
+                "AS331",
+                f"the weights file {file} has changed since the recording was made (its SHA-256 "
+                "differs); restore it, or record again with attnscope capture",
             )
 
 
 def _with_fresh_weights(model: nn.Module, run: Path) -> nn.Module:
-    """The same architecture as it is built, in eval mode; random numbers go on as if it were not.
+    """Build the network of a run with random weights, without changing torch's random state.
 
-    The seed is made from the run's and a word: that of the run alone is the one with which the
-    run's own training began. Of a folded network it is the one with all its gates.
+    The seed is derived from the seed of the run and a constant, because the seed of the run itself
+    would give the weights from which its training started. A folded network is built with all its
+    gates.
     """
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
     arguments = asdict(config)
     del arguments["folded"]
     seed = read_json(run / layout.CONFIG).get("seed")
     if not isinstance(seed, int):
-        raise InputError(f"{run / layout.CONFIG} is no run's (no seed); train again")
+        raise InputError(
+            "AS321",
+            f"{run / layout.CONFIG} has no seed; restore the file, or train the run again",
+        )
     digest = hashlib.sha256(f"untrained {seed}".encode()).digest()
     with torch.random.fork_rng(devices=[]):
-        # Of the CPU's generator alone, which is the one that is forked; manual_seed is of all.
+        # Only the generator of the CPU is forked, and torch.manual_seed would seed all devices.
         fresh = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
         torch.set_rng_state(fresh.get_state())
         return build_model(**arguments).eval()

@@ -1,4 +1,4 @@
-"""What stands in the place of gates that are the same for every image."""
+"""Modules that replace gates by values that are the same for every image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class StoredConstant(nn.Module):
     """A gate that is the same for every image and every position.
 
     Args:
-        values: ``(1, C, 1, 1)`` of a channel gate, ``(1, 1, 1, 1)`` of a spatial one.
+        values: ``(1, C, 1, 1)`` for a channel gate, ``(1, 1, 1, 1)`` for a spatial gate.
     """
 
     values: Tensor
@@ -23,7 +23,7 @@ class StoredConstant(nn.Module):
         self.register_buffer("values", values)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The stored values, in the precision of ``x``."""
+        """Return the stored values in the data type of ``x``."""
         return self.values.to(x.dtype)
 
 
@@ -31,8 +31,8 @@ class StoredMap(nn.Module):
     """A spatial gate that is the same for every image of one size.
 
     Args:
-        values: ``(1, 1, H, W)``
-        name: what a refusal calls the gate.
+        values: ``(1, 1, H, W)``.
+        name: The name of the gate, for error messages.
     """
 
     values: Tensor
@@ -43,26 +43,30 @@ class StoredMap(nn.Module):
         self.name = name
 
     def forward(self, x: Tensor) -> Tensor:
-        """The stored map, in the precision of ``x``.
+        """Return the stored map in the data type of ``x``.
 
         Raises:
-            InputError: ``x`` has another height or width. A map of 1×1 would broadcast in silence.
+            InputError: ``x`` has another height or width. Without this check, a map of 1×1 would
+                be broadcast to any size.
         """
         if x.shape[2:] != self.values.shape[2:]:
-            own, given = ("×".join(map(str, t.shape[2:])) for t in (self.values, x))
+            stored, given = ("×".join(map(str, t.shape[2:])) for t in (self.values, x))
             raise InputError(
-                f"the gate {self.name} is a stored map of {own} and meets features of {given}; "
-                "give images of the size that it was folded for"
+                "AS314",
+                f"the gate {self.name} is a stored map of {stored}, but its features are {given}; "
+                "use images of the size for which the network was folded",
             )
         return self.values.to(x.dtype)
 
 
-class GatesInTurn(nn.Module):
-    """What is left of an attention module: ``x`` times each gate, each computed of what it meets.
+class SequentialGates(nn.Module):
+    """Multiply features by gates, one after the other: an attention module after folding.
+
+    Each gate is computed from the features that the gates before it have multiplied.
 
     Args:
-        gates: ``channel`` and ``spatial``, or one of them, in the order in which they act. The
-            names stay, so that a gate is called what it was called before.
+        gates: ``channel``, ``spatial`` or both, in the order in which they multiply. The keys
+            become the names of the submodules, so that the gates keep their names.
     """
 
     def __init__(self, gates: Mapping[str, nn.Module]) -> None:
@@ -71,7 +75,7 @@ class GatesInTurn(nn.Module):
             self.add_module(kind, gate)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``, gated by each in turn."""
+        """Multiply features ``(N, C, H, W)`` by each gate."""
         for gate in self.children():
             x = x * gate(x)
         return x

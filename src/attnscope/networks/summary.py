@@ -1,12 +1,15 @@
-"""A network on one page: layers, shapes, parameters, multiply-adds, and its gates."""
+"""Summaries of a network: layers, shapes, parameters, multiply-adds and gates."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,43 +21,78 @@ from attnscope.kinds import Gate, Ungated
 
 @dataclass(frozen=True)
 class Layer:
-    """One module that has no modules within it, or that has parameters of its own."""
+    """A module without submodules, or with parameters of its own."""
 
     path: str
+    """Path of the module; empty for the network itself."""
     type: str
+    """Name of the module's class."""
     output: tuple[int, ...] | None
-    """Shape for one image, the batch left out; None if it did not run."""
+    """Shape of the output for one image, without the batch axis; None if the module did not run."""
     parameters: int
+    """Number of parameters, without those of submodules."""
     multiply_adds: int
-    """Of convolutions and matrix products; other operations are not counted."""
+    """Number of multiply-adds for one image, in convolutions and matrix products only."""
 
 
 @dataclass(frozen=True)
 class GateShape:
-    """One gate and the features that it multiplies, for one image."""
+    """The shapes of a gate and of the features that it multiplies, for one image."""
 
     name: str
+    """Name of the gate."""
     kind: str
+    """Kind of the gate, one of `attnscope.kinds.KINDS`."""
     gate: tuple[int, ...]
+    """Shape of the gate, without the batch axis."""
     features: tuple[int, ...]
+    """Shape of the features, without the batch axis."""
     bounds: tuple[float, float]
+    """Lower and upper bound of the gate."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summarize` found; as a string it is a table."""
+    """The layers and gates of a network, returned by `summarize`.
+
+    ``print(summary)`` shows them as tables, and so does a notebook.
+    """
 
     layers: list[Layer]
+    """The layers in the order of ``named_modules``."""
     gates: list[GateShape]
+    """The gates in forward order."""
     parameters: int
+    """Number of parameters."""
     multiply_adds: int
+    """Number of multiply-adds for one image, in convolutions and matrix products only."""
     image_size: int
+    """Height and width of the image, in pixels."""
+
+    def __repr__(self) -> str:
+        size = self.image_size
+        return (
+            f"<Summary: {_count(self.layers, 'layer')}, {_count(self.gates, 'gate')}, "
+            f"{self.parameters:,} parameters, {self.multiply_adds:,} multiply-adds for an image of "
+            f"{size}×{size} pixels>"
+        )
 
     def __str__(self) -> str:
-        rows = [("layer", "type", "output", "parameters", "multiply-adds")]
+        text = _text_table(self._layer_rows(), left=3)
+        if not self.gates:
+            return f"{text}\n\nno gates"
+        return f"{text}\n\n{_text_table(self._gate_rows(), left=5)}"
+
+    def _repr_html_(self) -> str:
+        heading = _paragraph(repr(self)[1:-1])
+        layers = _html_table(self._layer_rows(), left=3)
+        return heading + layers + (_html_table(self._gate_rows(), left=5) if self.gates else "")
+
+    def _layer_rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [("layer", "type", "output", "parameters", "multiply-adds")]
         rows += [
             (
-                layer.path,
+                layer.path or _ROOT,
                 layer.type,
                 "not run" if layer.output is None else _shape(layer.output),
                 f"{layer.parameters:,}" if layer.parameters else "",
@@ -62,78 +100,115 @@ class Summary:
             )
             for layer in self.layers
         ]
+        size = f"{self.image_size}×{self.image_size}"
         total = f"{self.parameters:,}", f"{self.multiply_adds:,}"
-        rows.append(("total", "", f"from {self.image_size}×{self.image_size}", *total))
-        text = _table(rows, left=3)
-        if not self.gates:
-            return f"{text}\n\nno gates"
-        gates = [("gate", "kind", "gate", "features", "bounds")]
+        return [*rows, ("total", "", f"image {size}", *total)]
+
+    def _gate_rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [("gate", "kind", "gate shape", "feature shape", "bounds")]
         for g in self.gates:
             bounds = f"{g.bounds[0]:g} to {g.bounds[1]:g}"
-            gates.append((g.name, g.kind, _shape(g.gate), _shape(g.features), bounds))
-        return f"{text}\n\n{_table(gates, left=5)}"
+            rows.append((g.name or _ROOT, g.kind, _shape(g.gate), _shape(g.features), bounds))
+        return rows
 
 
 @dataclass(frozen=True)
 class GateList:
-    """What `describe_gates` found; as a string it is a page."""
+    """The gates of a network and their ranges, returned by `describe_gates`.
+
+    ``print(gate_list)`` shows them as tables, and so does a notebook.
+    """
 
     gates: list[Gate]
+    """The gates in forward order."""
     ranges: dict[str, tuple[float, float]]
-    """Of each gate: the lowest and the highest value on the images."""
+    """The lowest and the highest value of each gate on the images, by gate name."""
     ungated: list[Ungated]
+    """The bounded activations that are not gates, with the reason."""
     sample: str
-    """Which images."""
+    """A description of the images, for messages."""
+
+    def __repr__(self) -> str:
+        kinds = Counter(gate.kind for gate in self.gates)
+        by_kind = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        return (
+            f"<GateList: {_count(self.gates, 'gate')}{f' ({by_kind})' if by_kind else ''}, "
+            f"{_count(self.ungated, 'other bounded activation')}; ranges from {self.sample}>"
+        )
 
     def __str__(self) -> str:
-        if not self.gates:
-            text = "no gates: no bounded activation multiplies a feature map"
-        else:
-            rows = [_GATE_COLUMNS]
-            for gate in self.gates:
-                size = _shape(gate.grid) if gate.grid else str(gate.channels)
-                seen = "{:.3g} to {:.3g}".format(*self.ranges[gate.name])
-                bounds, neutral = f"{gate.lo:g} to {gate.hi:g}", f"{gate.neutral:g}"
-                activation = f"{gate.activation}; {gate.form}" if gate.form else gate.activation
-                own = gate.made_in or "(the network)", gate.applied_in or "(the network)"
-                name = gate.name or "(the network)"
-                rows.append((name, gate.kind, size, activation, bounds, neutral, seen, *own))
-            text = _table(rows, left=len(rows[0]))
-            text += f"\n\nThe range is what was seen on {self.sample}."
+        text = _NO_GATES
+        if self.gates:
+            rows = self._gate_rows()
+            text = f"{_text_table(rows, left=len(rows[0]))}\n\n{self._note()}"
         if self.ungated:
-            others = [("bounded, but no gate", "made in", "what became of it")]
-            others += [(u.activation, u.made_in or "(the network)", u.reason) for u in self.ungated]
-            text += f"\n\n{_table(others, left=3)}"
+            text += f"\n\n{_text_table(self._ungated_rows(), left=3)}"
         return text
 
+    def _repr_html_(self) -> str:
+        html = _paragraph(repr(self)[1:-1])
+        if self.gates:
+            rows = self._gate_rows()
+            html += _html_table(rows, left=len(rows[0])) + _paragraph(self._note())
+        if self.ungated:
+            html += _html_table(self._ungated_rows(), left=3)
+        return html
+
     def to_dict(self) -> dict[str, Any]:
-        """The same as lists and dicts, for JSON."""
+        """Return the same as lists and dicts, for JSON."""
         return {
             "gates": [{**asdict(g), "range": list(self.ranges[g.name])} for g in self.gates],
             "ungated": [{**asdict(u), "reason": u.reason} for u in self.ungated],
             "sample": self.sample,
         }
 
+    def _note(self) -> str:
+        return f"The range is the lowest and the highest value on {self.sample}."
 
+    def _gate_rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [_GATE_COLUMNS]
+        for gate in self.gates:
+            size = _shape(gate.grid) if gate.grid else str(gate.channels)
+            seen = "{:.3g} to {:.3g}".format(*self.ranges[gate.name])
+            bounds, neutral = f"{gate.lo:g} to {gate.hi:g}", f"{gate.neutral:g}"
+            activation = f"{gate.activation}; {gate.form}" if gate.form else gate.activation
+            modules = gate.made_in or _ROOT, gate.applied_in or _ROOT
+            name = gate.name or _ROOT
+            rows.append((name, gate.kind, size, activation, bounds, neutral, seen, *modules))
+        return rows
+
+    def _ungated_rows(self) -> list[tuple[str, ...]]:
+        rows = [("other bounded activation", "computed in", "why it is not a gate")]
+        return [*rows, *((u.activation, u.made_in or _ROOT, u.reason) for u in self.ungated)]
+
+
+_ROOT = "(the network)"  # stands for the empty path
+_NO_GATES = "no gates: no bounded activation multiplies a feature map"
 _GATE_COLUMNS = (
-    "gate", "kind", "channels or grid", "activation", "bounds", "neutral", "range", "made in",
+    "gate", "kind", "channels or grid", "activation", "bounds", "neutral", "range", "computed in",
     "applied in",
 )  # fmt: skip
 
 
 def describe_gates(
-    model: nn.Module, images: Tensor, sample: str, kinds: Sequence[str] | None = None
+    model: nn.Module,
+    images: Float[Tensor, "images 3 height width"],
+    sample: str,
+    kinds: Sequence[str] | None = None,
 ) -> GateList:
-    """Finds the gates of a network and notes the range of each on some images.
+    """Find the gates of a network and measure the range of each on some images.
 
     Args:
-        model: any network; it is left as it was.
-        images: ``(N, 3, H, W)`` as the network gets them.
-        sample: what is said of these images.
-        kinds: which kinds of gates, as in `attnscope.gates.find_gates`.
+        model: Any network; it is not changed.
+        images: Input of the network, ``(N, 3, H, W)``.
+        sample: A description of the images, for messages, such as "4 images of noise".
+        kinds: The kinds of gates to look for, as in `attnscope.gates.find_gates`.
+
+    Returns:
+        The gates, their ranges, and the bounded activations that are not gates.
 
     Raises:
-        InputError: as `attnscope.gates.find_gates`.
+        InputError: The gates cannot be found; see `attnscope.gates.find_gates`.
     """
     found = inspect_gates(model, images, kinds)
     with eval_mode(model), torch.no_grad(), watch_gates(model, found.gates) as seen:
@@ -143,17 +218,18 @@ def describe_gates(
 
 
 def summarize(model: nn.Module, image_size: int) -> Summary:
-    """Runs one RGB image through ``model`` and notes what each layer does.
-
-    The network is left as it was.
+    """Summarize the layers and gates of a network by running it on one RGB image.
 
     Args:
-        model: its forward takes ``(N, 3, image_size, image_size)``.
-        image_size: height and width, in pixels.
+        model: A network whose input is ``(N, 3, image_size, image_size)``; it is not changed.
+        image_size: Height and width of the image, in pixels.
+
+    Returns:
+        Shapes, parameters and multiply-adds of the layers, and the shapes of the gates.
     """
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def note(path: str) -> Any:
+    def store_shape(path: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 shapes[path] = tuple(output.shape[1:])
@@ -162,7 +238,7 @@ def summarize(model: nn.Module, image_size: int) -> Summary:
 
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     image = torch.zeros(1, 3, image_size, image_size, device=device)
-    handles = [m.register_forward_hook(note(path)) for path, m in model.named_modules()]
+    handles = [m.register_forward_hook(store_shape(path)) for path, m in model.named_modules()]
     counter = FlopCounterMode(display=False)
     try:
         with eval_mode(model), torch.no_grad(), counter:
@@ -173,16 +249,16 @@ def summarize(model: nn.Module, image_size: int) -> Summary:
     gates = find_gates(model, image)
     found: dict[str, GateShape] = {}
 
-    def read(gate: Gate) -> Callable[[Tensor, Tensor], Tensor]:
-        def same(values: Tensor, features: Tensor) -> Tensor:
+    def store_gate(gate: Gate) -> Callable[[Tensor, Tensor], Tensor]:
+        def edit(values: Tensor, features: Tensor) -> Tensor:
             shapes = tuple(values.shape[1:]), tuple(features.shape[1:])
             found[gate.name] = GateShape(gate.name, gate.kind, *shapes, (gate.lo, gate.hi))
             return values
 
-        return same
+        return edit
 
-    readers = {gate.name: read(gate) for gate in gates}
-    with eval_mode(model), torch.no_grad(), edit_gates(model, readers, gates):
+    edits = {gate.name: store_gate(gate) for gate in gates}
+    with eval_mode(model), torch.no_grad(), edit_gates(model, edits, gates):
         model(image)
     counts, root = counter.get_flop_counts(), type(model).__name__
     layers = []
@@ -200,8 +276,13 @@ def summarize(model: nn.Module, image_size: int) -> Summary:
     )
 
 
-def _table(rows: Sequence[tuple[str, ...]], left: int) -> str:
-    """Columns aligned, the first ``left`` of them to the left; a line below the heading."""
+def _text_table(rows: Sequence[tuple[str, ...]], left: int) -> str:
+    """Format rows with aligned columns; the first row is the heading.
+
+    Args:
+        rows: The cells.
+        left: How many columns are aligned to the left; the others are aligned to the right.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -211,6 +292,29 @@ def _table(rows: Sequence[tuple[str, ...]], left: int) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
+
+
+def _html_table(rows: Sequence[tuple[str, ...]], left: int) -> str:
+    """Format rows as an HTML table with escaped text; the arguments are those of `_text_table`."""
+
+    def row(tag: str, cells: tuple[str, ...]) -> str:
+        aligned = (
+            f'<{tag} style="text-align: {"left" if number < left else "right"}">'
+            f"{escape(cell)}</{tag}>"
+            for number, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(aligned)}</tr>"
+
+    body = "".join(row("td", cells) for cells in rows[1:])
+    return f"<table><thead>{row('th', rows[0])}</thead><tbody>{body}</tbody></table>"
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -1,6 +1,7 @@
-"""Networks by name: a run, timm's, torchvision's, one of the user's own, or a registered scheme's.
+"""Load the network that a target names: a run, ``timm:NAME``, or a callable of the user's own.
 
-A scheme is what stands before the colon of ``SCHEME:NAME``. Another one is a function and a call::
+In ``SCHEME:NAME``, the scheme says where the network comes from. To add a scheme, register a
+function that loads a network by name::
 
     register_target_scheme("hub", TargetScheme(load_from_hub, form="hub:NAME"))
 """
@@ -29,82 +30,97 @@ _IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Target:
-    """A network, and how it wants its images."""
+    """A network and the images that it expects."""
 
     model: nn.Module
-    """In eval mode, on the CPU; of timm and torchvision with random weights."""
+    """The network in eval mode on the CPU; networks of timm and torchvision have random weights."""
     image_size: int
-    """Pixels."""
+    """Height and width of its images, in pixels."""
     normalization: Normalization | None
-    """None where nobody says: then that of the images."""
+    """The normalization of its images; None means that of the data set."""
 
 
 @dataclass(frozen=True)
 class TargetScheme:
-    """One way in which a network is named, ``SCHEME:NAME``."""
+    """A scheme of targets that are written ``SCHEME:NAME``."""
 
     load: Callable[[str, int | None], Target]
-    """NAME, and the number of classes or None for its own -> a network.
+    """A function ``(name, num_classes) -> Target``; ``num_classes`` is None for the default.
 
-    Raises an InputError where there is no such network."""
+    It raises an InputError if there is no network of this name."""
     form: str
-    """As it is shown in messages: ``timm:NAME``."""
+    """How such a target is written, for messages: ``timm:NAME``."""
     has_weights: bool = False
-    """Whether the network comes with trained weights; otherwise they must be given."""
+    """Whether the networks have trained weights; otherwise a weights file is needed."""
 
 
 def _check(scheme: TargetScheme) -> None:
     if not isinstance(scheme, TargetScheme):
-        raise TypeError(f"it is {type(scheme).__name__}, not a TargetScheme")
+        raise TypeError(f"it has the type {type(scheme).__name__}; expected a TargetScheme")
     if not callable(scheme.load):
-        raise TypeError("its load is no function")
+        raise TypeError("its attribute 'load' is not callable")
 
 
 TARGET_SCHEMES: Registry[TargetScheme] = Registry("target scheme", _check)
 
 
 def register_target_scheme(name: str, scheme: TargetScheme) -> TargetScheme:
-    """Make a scheme known under what stands before its colon.
+    """Register a scheme of targets, which ``--model`` and `load_target` then accept.
+
+    Args:
+        name: The text before the colon.
+        scheme: The scheme.
+
+    Returns:
+        The scheme.
 
     Raises:
-        InputError: the name is taken, or the scheme is not complete.
+        InputError: The name is taken, or the scheme is incomplete.
     """
     return TARGET_SCHEMES.register(name, scheme)
 
 
 def is_run(name: str) -> bool:
-    """Whether a target names a run folder."""
+    """Return whether a target is a run folder."""
     return ":" not in name or Path(name).is_dir()
 
 
 def scheme_of(name: str) -> TargetScheme | None:
-    """The registered scheme of a target; None for a run and for the user's own code."""
+    """Return the scheme of a target; None for a run folder and for a callable."""
     return None if is_run(name) else TARGET_SCHEMES.get(name.partition(":")[0])
 
 
 def load_target(name: str, num_classes: int | None = None) -> Target:
-    """Builds the network that ``name`` names. Nothing is downloaded.
+    """Load a network. Nothing is downloaded.
 
     Args:
-        name: a run folder, ``timm:NAME``, ``torchvision:NAME`` or another of `TARGET_SCHEMES`, or
-            ``package.module:callable``, which is imported from the Python path or the current
-            folder and called without arguments.
-        num_classes: of a network of a registered scheme; default its own.
+        name: A run folder; ``timm:NAME``, ``torchvision:NAME`` or another scheme in
+            `TARGET_SCHEMES`; or ``package.module:callable``, which is imported from the Python path
+            or the current folder and called without arguments.
+        num_classes: Number of classes of a network of a scheme. Default: the network's own.
+
+    Returns:
+        The network in eval mode on the CPU, its image size and its normalization.
 
     Raises:
-        InputError: there is no such network, or it cannot be built.
+        InputError: The network does not exist or cannot be built, or the number of classes is less
+            than 1 or cannot be set.
     """
     if is_run(name):
         return _load_run(Path(name))
     if num_classes is not None and num_classes < 1:
-        raise InputError(f"the number of classes is {num_classes}; it must be 1 or more")
+        raise InputError("AS306", f"the number of classes is {num_classes}; it must be at least 1")
     prefix, _, rest = name.partition(":")
     scheme = scheme_of(name)
     if scheme is not None:
         return scheme.load(rest, num_classes)
     if num_classes is not None:
-        raise InputError(f"{name} is built by its own code; leave the number of classes out")
-    return Target(_own(prefix, rest), 224, None)
+        raise InputError(
+            "AS328",
+            f"the number of classes of {name} cannot be set, because it is called without "
+            "arguments; leave the number of classes out",
+        )
+    return Target(_load_callable(prefix, rest), 224, None)
 
 
 def _forms() -> str:
@@ -114,23 +130,29 @@ def _forms() -> str:
 
 def _load_run(folder: Path) -> Target:
     if not folder.is_dir():
-        raise InputError(f"there is no network '{folder}'; take {_forms()}")
+        raise InputError("AS320", f"the target '{folder}' does not exist; choose {_forms()}")
     model, config = load_model(folder), read_json(folder / layout.CONFIG)
     try:
         return Target(model, config["image_size"], Normalization(**config["normalization"]))
     except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / layout.CONFIG} is no run's ({error}); train again") from None
+        raise InputError(
+            "AS321",
+            f"{folder / layout.CONFIG} has no valid image size and normalization "
+            f"({first_line(error)}); restore the file, or train the run again",
+        ) from None
 
 
 def _load_timm(name: str, num_classes: int | None) -> Target:
     try:
         import timm
     except ImportError:
-        raise InputError("timm is not installed; pip install 'attnscope[timm]'") from None
+        raise InputError(
+            "AS322", "timm is not installed; install it with: pip install 'attnscope[timm]'"
+        ) from None
     if not timm.is_model(name):
-        raise InputError(f"timm has no network '{name}'; timm.list_models() names them")
-    chosen: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    model = _built(f"timm:{name}", lambda: timm.create_model(name, pretrained=False, **chosen))
+        raise InputError("AS323", f"timm has no network '{name}'; choose one of timm.list_models()")
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    model = _build(f"timm:{name}", lambda: timm.create_model(name, pretrained=False, **options))
     config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     normalization = Normalization(tuple(config["mean"]), tuple(config["std"]))
     return Target(model, config["input_size"][-1], normalization)
@@ -139,10 +161,11 @@ def _load_timm(name: str, num_classes: int | None) -> Target:
 def _load_torchvision(name: str, num_classes: int | None) -> Target:
     if name not in list_models():
         raise InputError(
-            f"torchvision has no network '{name}'; torchvision.models.list_models() names them"
+            "AS323",
+            f"torchvision has no network '{name}'; choose one of torchvision.models.list_models()",
         )
-    chosen: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    model = _built(f"torchvision:{name}", lambda: get_model(name, weights=None, **chosen))
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    model = _build(f"torchvision:{name}", lambda: get_model(name, weights=None, **options))
     return Target(model, 224, _IMAGENET)
 
 
@@ -150,35 +173,45 @@ register_target_scheme("timm", TargetScheme(_load_timm, form="timm:NAME"))
 register_target_scheme("torchvision", TargetScheme(_load_torchvision, form="torchvision:NAME"))
 
 
-def _own(module: str, attribute: str) -> nn.Module:
-    """The user's own: their code runs, as it does when they import it themselves."""
-    where = str(Path.cwd())
-    sys.path.insert(0, where)
+def _load_callable(module: str, attribute: str) -> nn.Module:
+    """Import a module of the user's own, which runs its code, and build the network."""
+    working_directory = str(Path.cwd())
+    sys.path.insert(0, working_directory)
     try:
-        found = importlib.import_module(module)
-    except Exception as error:  # whatever their module raises
+        imported = importlib.import_module(module)
+    except Exception as error:  # user code raises exceptions of any type
         raise InputError(
-            f"the module '{module}' cannot be imported ({type(error).__name__}: "
-            f"{first_line(error)}); take {_forms()}"
+            "AS324",
+            f"the Python module '{module}' cannot be imported ({type(error).__name__}: "
+            f"{first_line(error)}); a target is {_forms()}",
         ) from None
     finally:
-        sys.path.remove(where)
-    make = getattr(found, attribute, None)
-    if isinstance(make, nn.Module):
-        return make.eval()
-    if not callable(make):
-        raise InputError(f"the module '{module}' has no callable '{attribute}'; check its name")
-    return _built(f"{module}:{attribute}", make)
-
-
-def _built(name: str, make: Any) -> nn.Module:
-    try:
-        model = make()
-    except Exception as error:  # whatever their code raises
+        sys.path.remove(working_directory)
+    build = getattr(imported, attribute, None)
+    if isinstance(build, nn.Module):
+        return build.eval()
+    if not callable(build):
         raise InputError(
-            f"{name} cannot be built without arguments ({type(error).__name__}: "
-            f"{first_line(error)}); name a function that needs none"
+            "AS325",
+            f"the Python module '{module}' has no function or network '{attribute}'; "
+            "check the name after the colon",
+        )
+    return _build(f"{module}:{attribute}", build)
+
+
+def _build(name: str, build: Callable[[], Any]) -> nn.Module:
+    try:
+        model = build()
+    except Exception as error:  # user code raises exceptions of any type
+        raise InputError(
+            "AS326",
+            f"building the network {name} failed ({type(error).__name__}: {first_line(error)}); "
+            "it must be callable without arguments",
         ) from None
     if not isinstance(model, nn.Module):
-        raise InputError(f"{name} returned {type(model).__name__}, not a torch.nn.Module")
+        raise InputError(
+            "AS327",
+            f"{name} returned an object of type {type(model).__name__}; "
+            "it must return a torch.nn.Module",
+        )
     return model.eval()

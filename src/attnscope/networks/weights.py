@@ -1,4 +1,4 @@
-"""Save and load networks and their weights; nothing is unpickled."""
+"""Save and load networks and their weights, without unpickling."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from attnscope.networks.build import (
 )
 
 FOLDED = "attnscope_folded"
-"""Key in the metadata of a folded network's weights."""
+"""A key in the metadata of a weights file; it marks the weights of a folded network."""
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """Writes ``model.safetensors``, and ``model.json``: how to build the network again."""
+    """Write the weights to ``model.safetensors`` and the architecture to ``model.json``."""
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
     save_weights(model, folder / layout.WEIGHTS)
     description = asdict(config)
@@ -39,7 +39,7 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
-    """Writes the state dict as safetensors; of a folded network it says so in the file itself."""
+    """Write the state dict as a safetensors file, and mark the file of a folded network as such."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     config = getattr(model, "attnscope_config", None)
     folded = isinstance(config, ModelConfig) and bool(config.folded)
@@ -47,27 +47,35 @@ def save_weights(model: nn.Module, file: Path) -> None:
 
 
 def load_model(folder: Path) -> nn.Module:
-    """The network of a run folder, in eval mode, on the CPU.
+    """Load the network of a run folder.
+
+    Returns:
+        The network in eval mode on the CPU.
 
     Raises:
-        InputError: the folder holds no finished network, ``model.json`` is not what `save_model`
-            writes, or the weights do not fit the network.
+        InputError: The folder has no saved network, ``model.json`` does not describe a network, or
+            the weights do not fit the network.
     """
     weights = folder / layout.WEIGHTS
     if not weights.is_file():
-        raise InputError(f"{folder} holds no {layout.WEIGHTS}; is it a run whose training ended?")
+        raise InputError(
+            "AS340",
+            f"{folder} has no {layout.WEIGHTS}; choose the folder of a run whose training finished",
+        )
     try:
         config = _read_config(read_json(folder / layout.MODEL))
         arguments = asdict(config)
         folded = arguments.pop("folded")
-        # Without memory first: model.json could ask for any size, the weights tell the true one.
+        # Built without memory, because model.json could ask for any size. The shapes of the weights
+        # are compared before memory is allocated.
         with torch.device("meta"):
             model = build_model(**arguments)
         _check_forms(model, folded)
     except (TypeError, RuntimeError) as error:
         raise InputError(
+            "AS341",
             f"{folder / layout.MODEL} does not describe a network ({first_line(error)}); "
-            "copy it again from the run"
+            "copy it again from the original run",
         ) from None
     state = read_weights(weights)
     if folded:
@@ -79,12 +87,14 @@ def load_model(folder: Path) -> nn.Module:
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
-    """Loads a safetensors file, or a state dict that ``torch.load(weights_only=True)`` accepts.
+    """Load weights from a file into a network.
 
-    A network that the weights do not fit stays as it was.
+    Args:
+        model: The network; changed in place, unless the weights are refused.
+        file: A safetensors file, or a state dict that ``torch.load(weights_only=True)`` accepts.
 
     Raises:
-        InputError: the file is missing, cannot be read safely, or does not fit the network.
+        InputError: The file does not exist, cannot be read safely, or does not fit the network.
     """
     state = read_weights(file)
     _check_fit(model, state, file)
@@ -92,7 +102,7 @@ def load_weights(model: nn.Module, file: Path) -> None:
 
 
 def hash_weights(model: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of parameters and buffers."""
+    """Return the SHA-256 of the names, types, shapes and bytes of parameters and buffers."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         if isinstance(value, Tensor):
@@ -103,21 +113,21 @@ def hash_weights(model: nn.Module) -> str:
 
 
 def _read_config(value: Any) -> ModelConfig:
-    """Raises a TypeError unless ``value`` has exactly the fields of ModelConfig, of their types."""
+    """Convert a JSON value; raise a TypeError if its keys or types are not those of ModelConfig."""
     config = ModelConfig(**value)
-    kinds = get_type_hints(ModelConfig)
-    del kinds["folded"]
-    for name, kind in kinds.items():
+    types = get_type_hints(ModelConfig)
+    del types["folded"]
+    for name, expected in types.items():
         given = getattr(config, name)
-        if not isinstance(given, kind) or isinstance(given, bool):
-            raise TypeError(f"{name} is {given!r:.40}")
+        if not isinstance(given, expected) or isinstance(given, bool):
+            raise TypeError(f"{name} is {given!r:.40}, which has the wrong type")
     if not isinstance(config.folded, dict):
-        raise TypeError(f"folded is {config.folded!r:.40}")
+        raise TypeError(f"folded is {config.folded!r:.40}, which has the wrong type")
     return config
 
 
 def _check_forms(model: nn.Module, forms: Mapping[str, str]) -> None:
-    """Raises a TypeError unless each is a gate of the network, in a form that it can have."""
+    """Raise a TypeError if a name is not a gate of the network, or a gate cannot have its form."""
     places = {name: place for place in attention_places(model) for name in place.gates}
     for name, form in forms.items():
         possible = list(STATIC_FORMS)
@@ -126,13 +136,13 @@ def _check_forms(model: nn.Module, forms: Mapping[str, str]) -> None:
         if name in places and places[name].norm is None:
             possible.remove("norm")
         if name not in places or form not in possible:
-            raise TypeError(f"folded says that {name:.60} is {form!r:.40}")
+            raise TypeError(f"folded: {name:.60} is {form!r:.40}, which is impossible")
 
 
 def _empty_values(
     model: nn.Module, forms: Mapping[str, str], state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Stored values without memory. Of a map, only the weights know the height and the width."""
+    """Return stored values without memory. The size of a map is that in the weights."""
     found = {}
     for place in attention_places(model):
         for name in forms.keys() & place.gates.keys():
@@ -144,13 +154,16 @@ def _empty_values(
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The state dict in a file of safetensors or of ``torch.save``.
+    """Read the state dict in a file of safetensors or of ``torch.save``.
+
+    A state dict under the key ``state_dict`` is unpacked, and the prefix ``module.`` of
+    DataParallel is removed from the names.
 
     Raises:
-        InputError: the file is missing, or holds anything but a plain state dict.
+        InputError: The file does not exist, is damaged, or contains anything but a state dict.
     """
     if not file.is_file():
-        raise InputError(f"weights {file} do not exist; check the path")
+        raise InputError("AS342", f"there is no weights file {file}; check the path")
     try:
         state: Any
         if file.suffix == ".safetensors":
@@ -159,14 +172,27 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise InputError(
-            f"{file} is not a whole safetensors file ({first_line(error)}); copy it again"
+            "AS343",
+            f"the safetensors file {file} is incomplete or damaged ({first_line(error)}); "
+            "copy it again",
         ) from None
     except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}); check the path") from None
-    except Exception as error:  # torch.load raises what it likes, UnpicklingError among others
         raise InputError(
-            f"{file} is refused: it is no plain state dict ({first_line(error)}); save it again "
-            "with torch.save(model.state_dict(), FILE) or as safetensors"
+            "AS344",
+            f"the weights file {file} cannot be read ({error.strerror}); check its permissions",
+        ) from None
+    except Exception as error:  # torch.load raises exceptions of many types
+        if type(error).__name__ == "UnpicklingError":  # torch's message advises to run the code
+            raise InputError(
+                "AS345",
+                f"the weights file {file} contains more than tensors, which could run code; save "
+                "it again with torch.save(model.state_dict(), FILE) or as safetensors",
+            ) from None
+        raise InputError(
+            "AS348",
+            f"the weights file {file} is damaged or has an unknown format ({type(error).__name__}: "
+            f"{first_line(error)}); save it again with torch.save(model.state_dict(), FILE) or as "
+            "safetensors",
         ) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
@@ -175,25 +201,28 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         for name, value in state.items()
     ):
         raise InputError(
-            f"{file} holds no state dict; save it with torch.save(model.state_dict(), FILE)"
+            "AS346",
+            f"the weights file {file} contains no state dict; save it again with "
+            "torch.save(model.state_dict(), FILE)",
         )
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def _check_fit(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
     own = model.state_dict()
-    misfits = {
+    problems = {
         "missing": [name for name in own if name not in state],
         "not in the network": [name for name in state if name not in own],
         "other shape": [n for n in own if n in state and own[n].shape != state[n].shape],
     }
     found = [
-        f"{what}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        for what, names in misfits.items()
+        f"{problem}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        for problem, names in problems.items()
         if names
     ]
     if found:
         raise InputError(
-            f"weights {file} do not fit the network: {'; '.join(found)}; "
-            "load them into the network they were saved from"
+            "AS347",
+            f"the weights {file} do not fit the network ({'; '.join(found)}); "
+            "use the network from which they were saved",
         )

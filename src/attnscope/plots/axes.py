@@ -12,13 +12,13 @@ from matplotlib.axis import Axis, XAxis
 from attnscope.plots.text import short_names, shorten, with_minus
 from attnscope.plots.theme import INK
 
-IN_ORDER = "gate, in the order in which they act"
+IN_ORDER = "gate (in forward order)"
 """Label of an axis of gates."""
-_MEASURES = {"spearman": "Spearman correlation", "iou": "IoU of the top 20 %"}
+_MEASURES = {"spearman": "Spearman correlation", "iou": "IoU of the top 20%"}
 
 
 def label_axis(axis: Axis, texts: Sequence[str]) -> None:
-    """A label at 0, 1, 2 ..., first smaller and then thinned evenly where they would overlap."""
+    """Set labels at 0, 1, 2 ...; labels that would overlap get smaller, then every n-th is kept."""
     size = 7.5 if thinning(axis, len(texts), 10) == 1 else 6.0
     step = thinning(axis, len(texts), size + 1.5)
     places = range(0, len(texts), step)
@@ -35,7 +35,7 @@ def label_axis(axis: Axis, texts: Sequence[str]) -> None:
 
 
 def thinning(axis: Axis, count: int, points: float) -> int:
-    """Every how manieth label fits, at so many points a label."""
+    """Return the n of which every n-th label fits, if each label needs ``points``."""
     ax = axis.axes
     assert isinstance(ax, Axes)
     box = ax.get_window_extent()
@@ -44,7 +44,7 @@ def thinning(axis: Axis, count: int, points: float) -> int:
 
 
 def over_gates(ax: Axes, gates: Sequence[str]) -> Axes:
-    """Gates from left to right at 0, 1, 2 ..., with room for marks beside each."""
+    """Label gates from left to right at 0, 1, 2 ..., with room for marks beside each."""
     label_axis(ax.xaxis, short_names(gates))
     ax.set_xlim(-0.6, len(gates) - 0.4)
     ax.grid(axis="y")
@@ -53,7 +53,7 @@ def over_gates(ax: Axes, gates: Sequence[str]) -> Axes:
 
 
 def class_rows(ax: Axes, classes: Sequence[str]) -> Axes:
-    """Classes from top to bottom, the first (all together) set apart by a line."""
+    """Label classes from top to bottom; a line separates the first row, all classes together."""
     ax.set_ylim(len(classes) - 0.4, -0.6)
     label_axis(ax.yaxis, classes)
     ax.axhline(0.5, color="#888888", linewidth=0.6)
@@ -64,12 +64,12 @@ def class_rows(ax: Axes, classes: Sequence[str]) -> Axes:
 
 
 def row_height(frame: pd.DataFrame) -> float:
-    """How high a panel must be, in inches, to have a line for each row."""
+    """Return the height in inches that a panel needs for a line for each row."""
     return max(1.6, (0.23 if len(frame) <= 40 else 0.13) * len(frame))
 
 
 def measure_axis(axis: Axis, ax: Axes, measure: str) -> None:
-    """An axis of ``spearman``, with a line at 0, or of ``iou``."""
+    """Label an axis of ``spearman``, with a line at 0, or of ``iou``."""
     if measure == "spearman":
         line = ax.axvline if isinstance(axis, XAxis) else ax.axhline
         line(0, color=INK, linewidth=0.6)
@@ -77,10 +77,10 @@ def measure_axis(axis: Axis, ax: Axes, measure: str) -> None:
 
 
 def percent_tick(share: float, position: float) -> str:
-    """A tick label; what matplotlib calls a formatter function."""
-    return f"{100 * share:.3g} %"
+    """Format a tick label in percent (a formatter function of matplotlib)."""
+    return f"{100 * share:.3g}%"
 
 
 def points_tick(difference: float, position: float) -> str:
-    """A tick label for a difference of two shares."""
+    """Format a tick label of a difference of two shares, in percentage points."""
     return with_minus(f"{100 * difference:.3g}")

@@ -1,4 +1,4 @@
-"""Rows and columns of frames that captions and drawings ask for."""
+"""Rows and columns of tables that captions and figures use."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import pandas as pd
 
 
 def highest(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
-    """The row with the highest value in a column."""
+    """Return the row with the highest value in a column."""
     return frame.iloc[int(np.nanargmax(frame[column].to_numpy(dtype=float)))]
 
 
 def lowest(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
-    """The row with the lowest value in a column."""
+    """Return the row with the lowest value in a column."""
     return frame.iloc[int(np.nanargmin(frame[column].to_numpy(dtype=float)))]
 
 
 def unique(column: pd.Series[Any]) -> list[Any]:
-    """The values of a column, each once, in the order in which they first come."""
+    """Return the distinct values of a column in the order of their first appearance."""
     return list(dict.fromkeys(column))
 
 
 def wide(frame: pd.DataFrame, columns: str, values: str) -> pd.DataFrame:
-    """Class × ``columns``, both in the order in which the frame has them."""
-    # pivot_table would average rows that are there twice; pivot refuses them.
+    """Return a table class × ``columns``, both in their order in ``frame``."""
+    # pivot_table would average duplicate rows; pivot refuses them.
     table = frame.pivot(index="class", columns=columns, values=values)  # noqa: PD010
     return table.reindex(index=unique(frame["class"]), columns=unique(frame[columns]))

@@ -1,4 +1,4 @@
-"""Images and maps on an Axes, the scales that maps share, and a color bar."""
+"""Images and maps on an Axes, the color scales that maps share, and a color bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -20,7 +20,7 @@ from attnscope.plots.theme import EMPTY, GATE_MAP, GRAD_CAM_MAP
 
 
 def draw_note(ax: Axes, text: str) -> Axes:
-    """Says in words why there is nothing to draw."""
+    """Write on the Axes why there is nothing to draw."""
     ax.set_axis_off()
     ax.text(
         0.5,
@@ -37,7 +37,7 @@ def draw_note(ax: Axes, text: str) -> Axes:
 
 
 def draw_image(ax: Axes, image: NDArray[np.uint8], title: str = "") -> Axes:
-    """An image, ``(H, W, 3)`` uint8, pixel for pixel."""
+    """Draw an image, ``(H, W, 3)`` uint8, without interpolation."""
     ax.imshow(image, interpolation="nearest")
     _bare(ax, title)
     return ax
@@ -52,7 +52,7 @@ def draw_map(
     title: str = "",
     cmap: str = GATE_MAP,
 ) -> Axes:
-    """A map ``(h, w)`` on the scale from ``low`` to ``high``; cells are not interpolated."""
+    """Draw a map ``(h, w)`` on the color scale from ``low`` to ``high``, without interpolation."""
     show(ax, values, low, high, cmap)
     ax.set_aspect("equal")
     _bare(ax, title)
@@ -69,10 +69,10 @@ def draw_overlay(
     title: str = "",
     cmap: str = GRAD_CAM_MAP,
 ) -> Axes:
-    """A map over an image: ``heat`` ``(h, w)`` on its scale, over ``image`` ``(H, W, 3)`` in gray.
+    """Draw a map over an image: ``heat`` ``(h, w)`` over ``image`` ``(H, W, 3)`` in gray.
 
-    The image loses its colors, so that every color seen is the map's. The map is interpolated to
-    the image's pixels, for the eye only, and is the more opaque the higher it is.
+    The image is gray, so that every color belongs to the map. The map is interpolated to the size
+    of the image, and higher values are more opaque.
     """
     height, width = image.shape[:2]
     gray = image.astype(np.float64) @ (0.299, 0.587, 0.114)
@@ -91,7 +91,7 @@ def draw_overlay(
 
 
 def draw_blank_reason(ax: Axes, text: str) -> Axes:
-    """Says on a map why it is of one color."""
+    """Write on a map why it has one color."""
     ax.text(
         0.5,
         0.5,
@@ -107,21 +107,23 @@ def draw_blank_reason(ax: Axes, text: str) -> Axes:
 
 
 def draw_colorbar(shown: Axes, label: str, beside: Sequence[Axes]) -> Colorbar:
-    """The color bar of the last image of ``shown``, beside ``beside``, with both ends as ticks."""
+    """Draw the color bar of the last image of ``shown`` next to the Axes ``beside``."""
     figure = shown.figure
-    assert isinstance(figure, Figure)
+    assert isinstance(figure, FigureBase)
     image = shown.images[-1]
-    # A mappable of its own: a bar takes over the transparency of an overlay otherwise.
+    # A separate mappable, since the bar would take over the transparency of an overlay.
     colors = ScalarMappable(image.norm, image.cmap)
     places = [ax.get_position() for ax in beside]
-    height = (max(p.y1 for p in places) - min(p.y0 for p in places)) * figure.get_figheight()
+    height = (
+        (max(p.y1 for p in places) - min(p.y0 for p in places)) * figure.bbox.height / figure.dpi
+    )
     length = min(height, 2.6)
     bar = figure.colorbar(
         colors,
         ax=list(beside),
         label=label,
         shrink=length / height,
-        aspect=length / 0.13,  # 0.13 inches wide, however tall the figure
+        aspect=length / 0.13,  # 0.13 inches wide at any height of the figure
         anchor=(0.0, 1.0),
         pad=0.01,
     )
@@ -134,31 +136,31 @@ def draw_colorbar(shown: Axes, label: str, beside: Sequence[Axes]) -> Colorbar:
 
 
 def show(ax: Axes, values: NDArray[Any], low: float, high: float, cmap: str) -> Any:
-    """An image on a stated scale; what is not a number is gray, not the color of a value."""
+    """Draw an array on a color scale from ``low`` to ``high``; NaN is gray."""
     colors = matplotlib.colormaps[cmap].with_extremes(bad=EMPTY)
     ax.spines[:].set_visible(False)
     return ax.imshow(values, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
 
 
 def row_name(ax: Axes, name: str) -> None:
-    """A name to the left of the first Axes of a row."""
+    """Write a name to the left of the first Axes of a row."""
     ax.set_ylabel(shorten(name), rotation=0, ha="right", va="center", labelpad=4, fontsize=7.5)
 
 
 def shared_scale(maps: Iterable[NDArray[Any]]) -> tuple[float, float]:
-    """The ends of a scale that all values share; never of width 0."""
+    """Return the ends of the color scale that all maps share; its width is never 0."""
     values = np.concatenate([each.ravel() for each in maps])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     return (low, high) if high - low > 1e-6 else (low - 0.01, high + 0.01)
 
 
 def top_of(values: NDArray[Any]) -> float:
-    """The upper end of a scale that begins at 0."""
+    """Return the upper end of a color scale that starts at 0."""
     return max(float(np.nanmax(values)), 1e-6)
 
 
 def bounds_of(gates: Sequence[Gate]) -> str:
-    """``bounds 0 to 1``: between what several gates lie."""
+    """Return the common bounds of several gates as text: ``bounds 0 to 1``."""
     low, high = min(g.lo for g in gates), max(g.hi for g in gates)
     return f"bounds {low:g} to {high:g}"
 

@@ -1,4 +1,4 @@
-"""Marks with their intervals."""
+"""Marks with confidence intervals."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def draw_intervals(
     label: str = "",
     p: str = "",
 ) -> Axes:
-    """Marks of one series over x; where p is given, only those that are significant are filled.
+    """Draw the marks of one series with their intervals; with p, only significant ones are filled.
 
     Args:
-        ax: where.
-        x: place of each row.
-        frame: one row a mark.
-        value: the column of the marks.
-        low: the column where their intervals begin.
-        high: the column where these end.
-        side: 0 or 1: color and form of the first or the second series.
-        label: in the legend.
-        p: the column of their p values.
+        ax: the Axes to draw on.
+        x: ``(rows,)``, the position of each mark.
+        frame: a table with one row for each mark.
+        value: name of the column of the values.
+        low: name of the column of the lower ends of the intervals.
+        high: name of the column of the upper ends.
+        side: 0 or 1, for the color and the marker of the first or the second series.
+        label: the entry in the legend.
+        p: name of the column of the p values; empty for marks without a test.
     """
     middle = frame[value].to_numpy(float)
     spread = np.array([middle - frame[low].to_numpy(float), frame[high].to_numpy(float) - middle])
@@ -46,7 +46,7 @@ def draw_intervals(
         x, middle, yerr=np.maximum(np.nan_to_num(spread), 0), fmt="none", color=color,
         elinewidth=1.2, capsize=2,
     )  # fmt: skip
-    # The label is that of a filled mark, whether there is one or not.
+    # The legend always shows a filled mark, even if no mark is filled.
     ax.plot(x[full], middle[full], form, color=color, markersize=5, label=label or None)
     ax.plot(x[~full], middle[~full], form, color=color, markerfacecolor="white", markersize=5)
     return ax

@@ -1,4 +1,4 @@
-"""Maps of single images, and which gates and images are shown."""
+"""Maps of single images, and the choice of gates to show."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from attnscope.plots.subjects import has_grad_cam
 from attnscope.recording.recording import Recording
 
 SEED = 0
-"""Of every choice of images."""
+"""Seed of every random choice of images."""
 _GATES = 16
 
 
 def some_gates(gates: list[Gate]) -> tuple[list[Gate], str]:
-    """At most as many gates as there are columns, evenly over depth, and a sentence about it."""
+    """Return at most 16 gates, evenly spaced over depth, and a sentence if some are left out."""
     if len(gates) <= _GATES:
         return gates, ""
     chosen = np.linspace(0, len(gates) - 1, _GATES).round().astype(int)
-    return [gates[i] for i in chosen], f"{_GATES} of {len(gates)} gates, evenly over depth. "
+    return [
+        gates[i] for i in chosen
+    ], f"{_GATES} of {len(gates)} gates are shown, evenly spaced over depth. "
 
 
 def grad_cam_of(recording: Recording, rows: Sequence[int]) -> NDArray[np.float32] | None:
-    """Grad-CAM of the predicted class after its ReLU, ``(len(rows), h, w)``; None without any."""
+    """Return Grad-CAM of the predicted class after the ReLU, ``(len(rows), h, w)``, or None."""
     if not has_grad_cam(recording):
         return None
-    maps = [recording.grad_cam(rows=slice(i, i + 1)) for i in rows]
-    return np.maximum(np.concatenate(maps), 0)
+    maps: NDArray[np.float32] = np.maximum(recording.grad_cam(rows=list(rows)), 0)
+    return maps
 
 
 def gate_of(recording: Recording, gate: str, rows: Sequence[int]) -> NDArray[np.float32]:
-    """A gate of some images, ``(len(rows), h, w)`` for a map."""
+    """Return a gate of some images, ``(len(rows), h, w)`` for a map."""
     return np.concatenate([recording.gate(gate, slice(i, i + 1)) for i in rows])

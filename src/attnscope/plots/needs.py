@@ -1,6 +1,6 @@
-"""What a plot needs of its subject: each need says in words what is missing.
+"""What a plot needs of its subject. Each need says in a sentence what is missing.
 
-A new need is a new `Need`; nothing else knows them one by one.
+A new need is a new `Need`. The registry knows none of them by name.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from attnscope.plots.subjects import Pair, has_grad_cam, no_gate
+from attnscope.plots.subjects import Comparison, has_grad_cam, no_gate
 from attnscope.plots.subjects import no_grad_cam as without_grad_cam
 from attnscope.recording.outcomes import REPLACED, Outcomes
 from attnscope.recording.places import run_of
@@ -26,19 +26,21 @@ class Need:
     what: str
     """One or two words: `GATES`, a trait of `attnscope.kinds`, `GRAD_CAM`, a file ..."""
     missing: Callable[[Any], str]
-    """Subject -> a sentence that says what is missing; empty where nothing is."""
+    """Subject -> a sentence that says what is missing; empty if nothing is."""
     left_out: bool = False
     """Whether the plot is left out without it. Otherwise the sentence stands on the figure."""
     asked_for: bool = False
-    """Whether it is there only where somebody asked for it: without it the plot is not spoken of,
-    unless it is wanted by name."""
+    """Whether it exists only if the user asked for it, as for attributions. Without it, lists of
+    all plots do not mention the plot; it can still be drawn by name."""
+    code: str = "AS904"
+    """Code of the error (`attnscope.errors.ERRORS`) if the plot is left out."""
 
 
 def gates(trait: str = "", consequence: str = "") -> Need:
-    """A gate whose kind has a trait; any gate where none is given.
+    """Return the need of a gate whose kind has a trait, or of any gate.
 
     Args:
-        trait: of `attnscope.kinds`.
+        trait: of `attnscope.kinds`; empty for any gate.
         consequence: a sentence that follows the one that names the gates there are.
     """
 
@@ -51,43 +53,46 @@ def gates(trait: str = "", consequence: str = "") -> Need:
 
 
 def grad_cam(text: str) -> Need:
-    """Grad-CAM.
+    """Return the need of Grad-CAM.
 
     Args:
-        text: what is said without it.
+        text: the sentence if it is missing.
     """
     return Need(GRAD_CAM, lambda recording: "" if has_grad_cam(recording) else text)
 
 
 def attributions() -> Need:
-    """Attribution methods beside Grad-CAM."""
+    """Return the need of attribution methods other than Grad-CAM."""
 
     def missing(recording: Recording) -> str:
         if recording.attributions.methods:
             return ""
-        return f"{recording.folder} has no attributions beside Grad-CAM; capture --attribution"
+        return (
+            f"{recording.folder} has no attributions other than Grad-CAM; record them with: "
+            "attnscope capture --attribution METHOD"
+        )
 
-    return Need("attributions", missing, left_out=True, asked_for=True)
+    return Need("attributions", missing, left_out=True, asked_for=True, code="AS908")
 
 
 def both_grad_cam() -> Need:
-    """Grad-CAM of two recordings."""
+    """Return the need of Grad-CAM in both recordings of a comparison."""
 
-    def missing(pair: Pair) -> str:
+    def missing(pair: Comparison) -> str:
         return without_grad_cam(pair.a, pair.b)
 
     return Need(GRAD_CAM, missing)
 
 
 def shared_gate(trait: str, word: str) -> Need:
-    """A gate with a trait that has the same name in two networks.
+    """Return the need of a gate with a trait that has the same name in two networks.
 
     Args:
         trait: of `attnscope.kinds`.
         word: what such gates are called.
     """
 
-    def missing(pair: Pair) -> str:
+    def missing(pair: Comparison) -> str:
         names = [{gate.name for gate in each.gates_with(trait)} for each in (pair.a, pair.b)]
         if names[0] & names[1]:
             return ""
@@ -97,7 +102,7 @@ def shared_gate(trait: str, word: str) -> Need:
 
 
 def run_file(name: str) -> Need:
-    """A file of the run in which the recording lies.
+    """Return the need of a file of the run that the recording belongs to.
 
     Args:
         name: of `attnscope.layout`.
@@ -107,27 +112,33 @@ def run_file(name: str) -> Need:
         run = run_of(recording.folder)
         if run is not None and (run / name).is_file():
             return ""
-        return f"{recording.folder} lies in no run with a {name}"
+        return (
+            f"{recording.folder} is not in a run that has a {name}; take the recording of a run "
+            "that attnscope train made"
+        )
 
-    return Need(name, missing, left_out=True)
+    return Need(name, missing, left_out=True, code="AS909")
 
 
 def outcome(name: str) -> Need:
-    """A table of interventions.
+    """Return the need of a table of interventions.
 
     Args:
         name: `REPLACED`, or of `attnscope.recording.outcomes.TABLES`.
     """
 
-    return Need(name, lambda subject: without_outcome(subject.outcomes, name), left_out=True)
+    def missing(subject: Any) -> str:
+        return without_outcome(subject.outcomes, name)
+
+    return Need(name, missing, left_out=True, code="AS906")
 
 
 def without_outcome(outcomes: Outcomes, name: str) -> str:
-    """A sentence that says that a table of interventions was not made; empty where it was."""
+    """Return a sentence that says which table of interventions is missing; empty if it is there."""
     if name in outcomes.tables or (name == REPLACED and outcomes.replacement is not None):
         return ""
-    what = "replaced no gate yet" if name == REPLACED else f"have no {name}"
+    what = "have not replaced any gate" if name == REPLACED else f"have no table '{name}'"
     return (
         f"the interventions on {outcomes.about.get('name')} {what}; run attnscope intervene "
-        "without --experiments, which makes those that are missing"
+        "without --experiments, which runs all experiments that are missing"
     )

@@ -1,15 +1,42 @@
-"""What a plot can be of, and what is known of it. No matplotlib."""
+"""What a plot can show (its subject), and how a call's arguments become one. No matplotlib."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from attnscope.comparison import (
+    Comparison,
+    SeedComparison,
+    compare,
+    compare_kinds,
+    open_all,
+    open_recorded,
+)
 from attnscope.errors import InputError
 from attnscope.kinds import MAP, PER_CHANNEL
-from attnscope.recording.outcomes import Outcomes
+from attnscope.lazy import renamed_names
+from attnscope.recording.outcomes import Outcomes, find_outcomes
+from attnscope.recording.places import run_of
 from attnscope.recording.recording import Recording
 from attnscope.statistics import group_by_kind
+
+__all__ = [
+    "SUBJECTS",
+    "Comparison",
+    "Identity",
+    "Intervened",
+    "SeedComparison",
+    "Seeds",
+    "compare_kinds",
+    "gate_counts",
+    "has_grad_cam",
+    "identity",
+    "no_gate",
+    "no_grad_cam",
+    "open_subject",
+]
 
 _WORDS = {PER_CHANNEL: "channel", MAP: "spatial"}
 """What gates with a trait are called."""
@@ -17,18 +44,10 @@ _WORDS = {PER_CHANNEL: "channel", MAP: "spatial"}
 
 @dataclass(frozen=True)
 class Intervened:
-    """One recording, and what interventions found out about its network."""
+    """One recording, and the outcomes of the interventions on its network."""
 
     recording: Recording
     outcomes: Outcomes
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two recordings of the same images."""
-
-    a: Recording
-    b: Recording
 
 
 @dataclass(frozen=True)
@@ -36,24 +55,27 @@ class Seeds:
     """Several seeds of one kind of network, with interventions on each."""
 
     kind: str
-    """What the kind is called."""
+    """The name of the kind."""
     recordings: Sequence[Recording]
     outcomes: Sequence[Outcomes]
-    """On each of the recordings."""
+    """The outcomes of each recording's network."""
 
 
-@dataclass(frozen=True)
-class TwoKinds:
-    """Two kinds of network with the same seeds each, all recorded on the same images."""
+SUBJECTS = (Intervened, Recording, Comparison, Seeds, SeedComparison)
+"""What a plot can show. Interventions come first, because they answer what readers ask first."""
 
-    names: tuple[str, str]
-    """What the kinds are called."""
-    a: Sequence[Recording]
-    b: Sequence[Recording]
-
-
-SUBJECTS = (Intervened, Recording, Pair, Seeds, TwoKinds)
-"""What a plot can be of. What interventions say comes first: it is what a reader asks first."""
+_TAKES: dict[type, str] = {
+    Intervened: "one recording with interventions: a Recording, a Run, or the path of either",
+    Recording: "one recording: a Recording, a Run, or the path of either",
+    Comparison: "two recordings of the same images, or a Comparison (attnscope.compare)",
+    Seeds: "a list of recordings with interventions, one for each seed of one kind of network",
+    SeedComparison: (
+        "two lists of recordings, one for each seed, or a SeedComparison (attnscope.compare)"
+    ),
+}
+"""The arguments with which a plot of each subject is called."""
+_COUNTS = {Intervened: 1, Recording: 1, Comparison: 2, SeedComparison: 2}
+"""How many of them."""
 
 
 @dataclass(frozen=True)
@@ -65,31 +87,55 @@ class Identity:
     images: int
 
 
-def two_kinds(recordings: Sequence[Recording]) -> TwoKinds:
-    """Sorts recordings into two kinds of network.
+def open_subject(plot: str, subject: type, targets: Sequence[Any], split: str = "test") -> Any:
+    """Return the subject of a plot, for the arguments with which the plot was called.
+
+    Args:
+        plot: name of the plot, for messages.
+        subject: one of `SUBJECTS`.
+        targets: the arguments: the subject itself, or recordings, runs or paths.
+        split: the split whose recording is taken of a run.
 
     Raises:
-        InputError: they are of one kind, or of more than two; or as
-            `attnscope.statistics.group_by_kind`.
+        InputError: the arguments are not of this kind of plot, or a recording or the outcomes of
+            its interventions cannot be opened.
     """
-    kinds = group_by_kind(recordings)
-    if len(kinds) != 2:
+    if len(targets) == 1 and isinstance(targets[0], subject):
+        return targets[0]
+    count = _COUNTS.get(subject)
+    if not targets or (count is not None and len(targets) != count):
+        got = ", ".join(type(target).__name__ for target in targets) or "nothing"
         raise InputError(
-            f"these are {len(kinds)} kinds of network ({', '.join(kinds)}); compare takes two "
-            "runs, or several seeds of two kinds"
+            "AS900", f"the plot {plot} got {got}; it takes {_TAKES.get(subject, subject.__name__)}"
         )
-    (name_a, a), (name_b, b) = kinds.items()
-    return TwoKinds((name_a, name_b), a, b)
+    if subject is Recording:
+        return open_recorded(targets[0], split)
+    if subject is Intervened:
+        recording = open_recorded(targets[0], split)
+        return Intervened(recording, _outcomes_of(recording))
+    if subject is Comparison:
+        return Comparison(*(open_recorded(target, split) for target in targets))
+    if subject is SeedComparison:
+        return compare(open_all(targets[0], split), open_all(targets[1], split))
+    recordings = [one for target in targets for one in open_all(target, split)]
+    kinds = group_by_kind(recordings)
+    if len(kinds) != 1:
+        raise InputError(
+            "AS903",
+            f"the plot {plot} got {len(kinds)} kinds of network ({', '.join(kinds)}); give the "
+            "seeds of one kind, which differ in nothing but the seed",
+        )
+    ((kind, seeds),) = kinds.items()
+    return Seeds(kind, seeds, [_outcomes_of(recording) for recording in seeds])
 
 
 def identity(recording: Recording) -> Identity:
-    """What titles say of a recording."""
-    split = recording.about.get("part")
-    return Identity(recording.name, str(split) if split else None, len(recording))
+    """Return what titles say of a recording."""
+    return Identity(recording.name, recording.split, len(recording))
 
 
 def no_gate(recording: Recording, trait: str = "") -> str:
-    """A sentence that says which gates there are instead of those with a trait."""
+    """Return a sentence that names the gates there are instead of gates with a trait."""
     has = ", ".join(gate_counts(recording))
     if not has:
         return f"{recording.name} has no gates at all."
@@ -97,17 +143,33 @@ def no_gate(recording: Recording, trait: str = "") -> str:
 
 
 def gate_counts(recording: Recording) -> list[str]:
-    """``8 channel``, ``8 spatial``: how many gates of each kind there are."""
+    """Return how many gates of each kind there are: ``8 channel``, ``8 spatial``."""
     kinds = [gate.kind for gate in recording.gates]
     return [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
 
 
 def has_grad_cam(recording: Recording) -> bool:
-    """Whether Grad-CAM was recorded."""
+    """Return whether Grad-CAM was recorded."""
     return bool(recording.grad_cam_layers)
 
 
 def no_grad_cam(*recordings: Recording) -> str:
-    """A sentence that says for which of them no Grad-CAM was recorded; empty where there is all."""
+    """Return a sentence that names the recordings without Grad-CAM; empty if all have it."""
     without = " and ".join(r.name for r in recordings if not has_grad_cam(r))
-    return f"No Grad-CAM was recorded for {without}." if without else ""
+    return f"Grad-CAM was not recorded for {without}." if without else ""
+
+
+def _outcomes_of(recording: Recording) -> Outcomes:
+    outcomes = find_outcomes(recording)
+    if outcomes is None:
+        target = run_of(recording.folder) or recording.folder
+        raise InputError(
+            "AS905",
+            f"{recording.folder} has no interventions; run them with: attnscope intervene {target}",
+        )
+    return outcomes
+
+
+__getattr__ = renamed_names(
+    __name__, {"Pair": "Comparison", "TwoKinds": "SeedComparison", "two_kinds": "compare_kinds"}
+)

@@ -1,35 +1,63 @@
-"""Numbers and names in words, as captions, titles and tables write them. No matplotlib."""
+"""Numbers and names as captions, titles and tables write them. No matplotlib."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 
 def as_percent(share: float, digits: int = 1) -> str:
-    """A share of 0 to 1 in percent; a dash for NaN."""
-    return f"{100 * share:.{digits}f} %" if np.isfinite(share) else "–"
+    """Write a share of 0 to 1 in percent, ``91.8%``; a dash for NaN."""
+    return f"{100 * share:.{digits}f}%" if np.isfinite(share) else "–"
 
 
 def as_points(difference: float) -> str:
-    """A difference of two shares in percentage points, with its sign; a dash for NaN."""
+    """Write a difference of two shares in percentage points with its sign; a dash for NaN."""
     return with_minus(f"{100 * difference:+.1f}") if np.isfinite(difference) else "–"
 
 
+def as_plain_points(difference: float) -> str:
+    """Write a difference of two shares in percentage points without a plus; a dash for NaN."""
+    return with_minus(f"{100 * difference:.1f}") if np.isfinite(difference) else "–"
+
+
 def as_number(value: float) -> str:
-    """Three decimals; a dash for NaN."""
+    """Write a number with three decimals; a dash for NaN."""
     return with_minus(f"{value:.3f}") if np.isfinite(value) else "–"
 
 
+def as_interval(low: float, high: float, form: Callable[[float], str] = as_number) -> str:
+    """Write a confidence interval: ``95% CI −0.2 to 0.5``; ``no 95% CI`` for NaN.
+
+    Args:
+        low: the lower end.
+        high: the upper end.
+        form: writes each end, such as `as_plain_points`.
+    """
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return "no 95% CI"
+    return f"95% CI {form(low)} to {form(high)}"
+
+
+def as_score(value: float) -> str:
+    """Write a number with two decimals; a dash for NaN."""
+    return with_minus(f"{value:.2f}") if np.isfinite(value) else "–"
+
+
 def as_logits(value: float) -> str:
-    """A difference of logits, with its sign."""
+    """Write a difference of logits with its sign."""
     return with_minus(f"{value:+.2g}")
 
 
+def as_plain_logits(value: float) -> str:
+    """Write a difference of logits without a plus."""
+    return with_minus(f"{value:.2g}")
+
+
 def as_p(p: float) -> str:
-    """``p = 0.012``, ``p < 0.001``; ``no test`` for NaN."""
+    """Write a p value: ``p = 0.012``, ``p < 0.001``; ``no test`` for NaN."""
     number = as_p_number(p)
     if not np.isfinite(p):
         return number
@@ -37,40 +65,40 @@ def as_p(p: float) -> str:
 
 
 def as_p_number(p: float) -> str:
-    """A p value without its letter; ``no test`` for NaN."""
+    """Write a p value without its letter; ``no test`` for NaN."""
     if not np.isfinite(p):
         return "no test"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def as_channels(count: int) -> str:
-    """``1 channel``, ``2,048 channels``."""
-    return f"{count:,} channel{'' if count == 1 else 's'}"
+def as_count(count: int, noun: str) -> str:
+    """Write a number of things: ``1 gate``, ``2,048 gates``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def with_minus(number: str) -> str:
-    """A number in which the hyphen is a minus sign."""
+    """Replace hyphens by minus signs."""
     return number.replace("-", "\N{MINUS SIGN}")
 
 
 def shorten(text: object, length: int = 18) -> str:
-    """A text in one line, cut to so many characters."""
+    """Return a text in one line, cut to a number of characters."""
     clean = " ".join(str(text).split())
     return clean if len(clean) <= length else clean[: length - 1] + "…"
 
 
 def in_lines(texts: Sequence[str], width: int) -> str:
-    """A title and sentences below it, in lines of so many characters at most."""
+    """Wrap a title and the sentences below it to lines of at most ``width`` characters."""
     return "\n".join(
         line for text in texts for line in textwrap.wrap(text, width, break_on_hyphens=False)
     )
 
 
 def short_names(gates: Sequence[str]) -> list[str]:
-    """Names of gates without the parts that all of them share.
+    """Return the names of gates without the components that all of them share.
 
-    ``layer1.0.attention.channel, layer1.1.attention.channel`` become ``layer1.0, layer1.1``. In
-    names of unlike length only what they share at either end is left out.
+    ``layer1.0.attention.channel, layer2.0.attention.channel`` become ``layer1, layer2``. If the
+    names have different numbers of components, only shared ones at the start and the end go.
     """
     parts = [name.split(".") for name in dict.fromkeys(gates)]
     if len(parts) < 2:
@@ -89,5 +117,5 @@ def short_names(gates: Sequence[str]) -> list[str]:
 
 
 def method_name(method: str) -> str:
-    """An attribution method as it is called in a text: ``Grad-CAM``, ``integrated gradients``."""
+    """Return the name of an attribution method for texts: ``integrated gradients``."""
     return method.replace("grad_cam", "Grad-CAM").replace("_", " ")

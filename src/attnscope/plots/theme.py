@@ -1,7 +1,8 @@
-"""How every plot looks: settings, colors, color maps, fonts, and names as the fonts can write them.
+"""The look of all plots: settings, colors, color maps, fonts, and characters that fonts have.
 
-Color maps: cividis for gates and shares, viridis for Grad-CAM, a centered map for signed values. A
-scale is always handed in, because only the caller knows which panels are compared.
+Color maps: cividis for gates and shares, viridis for Grad-CAM, a diverging map centered at 0 for
+signed values. Functions that draw take the color scale as an argument, because only the caller
+knows which panels are compared.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ GATE_MAP = "cividis"
 GRAD_CAM_MAP = "viridis"
 SIGNED_MAP = "RdBu_r"
 NETWORK_COLORS = ("#0072B2", "#D55E00")
-"""The first and the second network of a comparison."""
+"""Colors of the first and the second network of a comparison."""
 NULL_COLOR = "#8C8C8C"
-"""Of what the null gives, beside what was found."""
+"""Color of null values, next to those that were found."""
 INK = "#222222"
 EMPTY = "#E4E4E4"
-"""Of a cell that has no value."""
+"""Color of a cell without a value."""
 
 # Paul Tol's muted scheme, which color-blind readers can tell apart, and a dark gray.
 _CLASS_COLORS = (
@@ -34,7 +35,7 @@ _CLASS_COLORS = (
     "#882255", "#44AA99", "#999933", "#AA4499", "#555555",
 )  # fmt: skip
 
-# DejaVu comes with matplotlib and has no Chinese, Japanese or Korean; any of these may.
+# DejaVu comes with matplotlib and has no Chinese, Japanese or Korean characters. These fonts do.
 _CJK_FONTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK TC", "Noto Sans CJK KR", "Noto Sans SC",
     "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
@@ -48,9 +49,10 @@ _style_lock = threading.RLock()
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Settings under which figures are both made and saved (fonts are embedded when saving).
+    """Set matplotlib's settings for a block: use it both to make and to save figures.
 
-    matplotlib's settings are global, so threads of a dashboard take turns.
+    Fonts are embedded when a figure is saved. matplotlib's settings are global, so the threads of
+    the dashboard take turns.
     """
     settings: dict[Any, Any] = {
         "font.family": list(_families()),
@@ -88,10 +90,10 @@ def style() -> Iterator[None]:
 
 
 def class_colors(count: int) -> list[str]:
-    """One color for each class: easily told apart up to 10; beyond, hues of other lightness."""
+    """Return one color for each class; up to 10 classes the colors are easy to distinguish."""
     if count <= len(_CLASS_COLORS):
         return list(_CLASS_COLORS[:count])
-    golden = (math.sqrt(5) - 1) / 2  # steps of the golden ratio keep neighbors far apart
+    golden = (math.sqrt(5) - 1) / 2  # steps of the golden ratio give neighbors different hues
     colors = []
     for i in range(count):
         rgb = colorsys.hls_to_rgb(i * golden % 1, (0.35, 0.5, 0.65)[i % 3], 0.55)
@@ -100,10 +102,10 @@ def class_colors(count: int) -> list[str]:
 
 
 def drawable_names(names: Sequence[str]) -> list[str]:
-    """The names as figures can write them.
+    """Return the names in characters that the installed fonts have.
 
-    A name with characters that no installed font has gets boxes for them and its number in front,
-    so that it can still be told from the others; nothing else changes.
+    A character that no font has becomes a box, and the name gets its number in front, so that the
+    names stay distinct. Other names do not change.
     """
     boxed = [drawable(name) for name in names]
     pairs = enumerate(zip(names, boxed, strict=True))
@@ -111,20 +113,20 @@ def drawable_names(names: Sequence[str]) -> list[str]:
 
 
 def drawable(text: str) -> str:
-    """A text in which a box stands for each character that no installed font has."""
+    """Replace each character that no installed font has by a box."""
     missing = set(missing_characters([text]))
     return "".join("□" if c in missing else c for c in text)
 
 
 def missing_characters(texts: Sequence[str]) -> str:
-    """The characters in ``texts`` that no font of ``style()`` has, in order and without repeats."""
+    """Return the characters in ``texts`` that no font of `style` has, in order, each once."""
     known = _drawable_characters()
     return "".join(dict.fromkeys(c for text in texts for c in text if ord(c) not in known))
 
 
 @lru_cache(maxsize=1)
 def _families() -> tuple[str, ...]:
-    # A family that is not installed would be complained about at every text.
+    # matplotlib warns at each text about a family that is not installed.
     installed = {font.name for font in font_manager.fontManager.ttflist}
     return ("DejaVu Sans", *(name for name in _CJK_FONTS if name in installed))
 

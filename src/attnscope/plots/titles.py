@@ -1,4 +1,4 @@
-"""Names of recordings and classes, and titles, as the installed fonts can write them."""
+"""Titles, and names of recordings and classes, in characters that the installed fonts have."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from attnscope.plots.theme import drawable, drawable_names
 
 
 def name_of(name: str) -> str:
-    """The name of a recording, or of a kind of network, for a title."""
+    """Return the name of a recording, or of a kind of network, for a title."""
     return shorten(drawable(name), 40)
 
 
 def title_of(of: Identity) -> str:
-    """Name, split and number of images of a recording."""
+    """Return the name, split and number of images of a recording."""
     images = f"{of.images:,} images"
     inside = f"{drawable(of.split)}, {images}" if of.split else images
     return f"{name_of(of.name)} ({inside})"
 
 
 def two_names(a: str, b: str) -> tuple[str, str]:
-    """Names of two recordings or kinds for a title, which differ from each other."""
+    """Return two different names of two recordings, or of two kinds, for a title."""
     names = name_of(a), name_of(b)
     return names if names[0] != names[1] else (f"{names[0]} (first)", f"{names[1]} (second)")
 
 
 def short_pair(names: tuple[str, str]) -> tuple[str, str]:
-    """What stands beside a row or in a legend, and still tells the two apart."""
+    """Return two different short names for rows and legends."""
     a, b = (shorten(name) for name in names)
-    return (a, b) if a != b else ("the first", "the second")
+    return (a, b) if a != b else ("first", "second")
 
 
 def title_lines(texts: Sequence[str], width: int) -> str:
-    """A title and sentences below it, in lines of so many characters at most."""
+    """Wrap a title and the sentences below it to lines of at most ``width`` characters."""
     return in_lines([drawable(text) for text in texts], width)
 
 
 def drawn_names(classes: Sequence[str]) -> dict[str, str]:
-    """Name of a class -> the name that can be drawn."""
+    """Return a dictionary: name of a class -> the name that can be drawn."""
     return dict(zip(classes, drawable_names(classes), strict=True))
 
 
 def with_drawn_names(frame: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """A frame whose column ``class`` has the names that can be drawn."""
+    """Return a table whose column ``class`` has the names that can be drawn."""
     drawn = drawn_names(classes)
     return frame.assign(**{"class": [drawn.get(name, name) for name in frame["class"]]})

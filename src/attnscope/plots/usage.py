@@ -1,8 +1,9 @@
-"""What gates are worth to the network: read from interventions, drawn over the gates, in words."""
+"""Usage of gates: tables from interventions, their drawings over the gates, and sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope import statistics
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.plots import needs
 from attnscope.plots.axes import over_gates, points_tick
 from attnscope.plots.frames import highest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Unavailable
-from attnscope.plots.text import as_logits, as_percent, as_points, short_names
+from attnscope.plots.text import (
+    as_interval,
+    as_logits,
+    as_percent,
+    as_plain_logits,
+    as_plain_points,
+    as_points,
+    short_names,
+)
 from attnscope.plots.theme import INK
 from attnscope.recording.outcomes import REPLACED, Outcomes
 from attnscope.recording.recording import Recording
@@ -26,55 +35,58 @@ from attnscope.statistics.usage import target_kind
 
 _SERIES = (
     ("class", "p_used", "p_margin", "gate of another class instead of the same class"),
-    ("dynamic", "p_dynamic", "p_dynamic_margin", "mean gate instead of the image's own"),
+    ("dynamic", "p_dynamic", "p_dynamic_margin", "mean gate instead of the image's own gate"),
 )
-"""What is taken from the network; the p of its value and of its margin; how it is called."""
+"""Prefix of the columns; columns of p of the accuracy and of the margin; label."""
 SHIFT = 0.22
-"""How far the two series stand from the gate."""
+"""Horizontal offset of the two series from the gate."""
 
 
 def usage_of(outcomes: Outcomes) -> pd.DataFrame:
-    """What `attnscope.statistics.gate_usage` says of them.
+    """Return `attnscope.statistics.gate_usage` of the outcomes.
 
     Raises:
-        Unavailable: what it needs was not made.
+        Unavailable: an experiment that it needs is missing.
     """
-    return _told(outcomes, lambda made: statistics.gate_usage(outcomes.table("decoding"), made))
+    return _summarize(
+        outcomes, lambda made: statistics.gate_usage(outcomes.table("decoding"), made)
+    )
 
 
 def joint_of(outcomes: Outcomes) -> pd.DataFrame:
-    """What `attnscope.statistics.joint_usage` says of them.
+    """Return `attnscope.statistics.joint_usage` of the outcomes.
 
     Raises:
-        Unavailable: what it needs was not made.
+        Unavailable: an experiment that it needs is missing.
     """
-    return _told(outcomes, statistics.joint_usage)
+    return _summarize(outcomes, statistics.joint_usage)
 
 
 def usages_of(recordings: Sequence[Recording], outcomes: Sequence[Outcomes]) -> list[pd.DataFrame]:
-    """`usage_of` of several seeds, whose numbers are to be summed up.
+    """Return `usage_of` of several seeds, which can be averaged.
 
     Raises:
-        InputError: they were scored on other images; or as `usage_of`.
+        InputError: the seeds were scored on different images; or as `usage_of`.
     """
     for recording, made in zip(recordings, outcomes, strict=True):
         expect_same_images(recordings[0], recording)
         for what in ("images", "seed"):
             if made.about[what] != outcomes[0].about[what]:
                 raise InputError(
+                    "AS907",
                     f"the interventions on {recording.name} have {what} {made.about[what]}, those "
-                    f"on {recordings[0].name} {outcomes[0].about[what]}; make them with the same "
-                    "--images and --seed"
+                    f"on {recordings[0].name} have {outcomes[0].about[what]}; run them with the "
+                    "same --images and --seed",
                 )
     return [usage_of(made) for made in outcomes]
 
 
 def draw_usage(ax: Axes, usage: pd.DataFrame) -> Axes:
-    """What the network loses without the class in a gate, and without its dependence on the image.
+    """Draw the accuracy lost when a gate is that of another class, and under mean ablation.
 
     Args:
-        ax: where.
-        usage: of `attnscope.statistics.gate_usage` or ``usage_over_seeds``.
+        ax: the Axes to draw on.
+        usage: `attnscope.statistics.gate_usage` or ``usage_over_seeds``.
     """
     ax.axhline(0, color=INK, linewidth=0.8)
     for side, (name, p, _, label) in enumerate(_SERIES):
@@ -82,17 +94,17 @@ def draw_usage(ax: Axes, usage: pd.DataFrame) -> Axes:
             ax, np.arange(len(usage)) + SHIFT * (2 * side - 1), usage, f"{name}_value",
             low=f"{name}_low", high=f"{name}_high", side=side, label=label, p=p,
         )  # fmt: skip
-    ax.set_ylabel("accuracy lost, points")
+    ax.set_ylabel("accuracy lost (points)")
     ax.yaxis.set_major_formatter(points_tick)
     return over_gates(ax, list(usage["gate"]))
 
 
 def draw_margins(ax: Axes, usage: pd.DataFrame) -> Axes:
-    """As `draw_usage`, in units of the logits: finer than what changes which class is named.
+    """Draw the same as `draw_usage` in logits: the margin changes even if the prediction does not.
 
     Args:
-        ax: where.
-        usage: of `attnscope.statistics.gate_usage` or ``usage_over_seeds``.
+        ax: the Axes to draw on.
+        usage: `attnscope.statistics.gate_usage` or ``usage_over_seeds``.
     """
     ax.axhline(0, color=INK, linewidth=0.8)
     for side, (name, _, p, _) in enumerate(_SERIES):
@@ -100,18 +112,18 @@ def draw_margins(ax: Axes, usage: pd.DataFrame) -> Axes:
             ax, np.arange(len(usage)) + SHIFT * (2 * side - 1), usage, f"{name}_margin",
             low=f"{name}_margin_low", high=f"{name}_margin_high", side=side, p=p,
         )  # fmt: skip
-    ax.set_ylabel("margin lost, logits")
+    ax.set_ylabel("margin lost (logits)")
     return over_gates(ax, list(usage["gate"]))
 
 
 def draw_border(ax: Axes, after: int) -> Axes:
-    """A line after so many gates, where those that are replaced together begin."""
+    """Draw a line after the single gates, before those that are replaced jointly."""
     ax.axvline(after - 0.5, color=INK, linewidth=0.6, linestyle=":")
     return ax
 
 
 def one_legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Every mark of several Axes once, below the figure."""
+    """Draw one legend below the figure with each entry of several Axes once."""
     shown = {
         label: handle
         for ax in axes
@@ -123,13 +135,13 @@ def one_legend(figure: Figure, axes: Sequence[Axes]) -> None:
 
 
 def with_joint(usage: pd.DataFrame, joint: pd.DataFrame) -> pd.DataFrame:
-    """One frame of gates and of gates together, under names that can be drawn."""
+    """Return one table of single gates and of gates replaced jointly, with short names."""
     drawn = pd.concat([usage, joint], ignore_index=True) if len(joint) else usage
     return drawn.assign(gate=short_targets(list(drawn["gate"])))
 
 
 def short_targets(targets: list[str]) -> list[str]:
-    """Each kind of target is shortened by itself: what they share stands in the others too."""
+    """Shorten the names of targets: gates, blocks, and all gates, each kind by itself."""
     blocks = [target for target in targets if target_kind(target) == "block"]
     gates = [target for target in targets if target_kind(target) == "gate"]
     paths = [block.removeprefix("block ") for block in blocks]
@@ -140,61 +152,68 @@ def short_targets(targets: list[str]) -> list[str]:
 
 
 def joint_sentence(joint: pd.DataFrame) -> str:
-    """What gates together do, of `attnscope.statistics.joint_usage`, or of it over seeds.
+    """Summarize the replacement of several gates at once; starts with a space.
 
-    Begins with a space; empty where there is one gate alone.
+    Args:
+        joint: `attnscope.statistics.joint_usage`, or ``usage_over_seeds`` of it. It has no rows if
+            the network has only one gate, and the text is empty.
     """
     text = ""
     blocks, together = joint[joint["kind"] == "block"], joint[joint["kind"] == "all"]
     if len(blocks):
         used = blocks[significant(blocks["p_used"]) & (blocks["class_value"] > 0)]
         text += (
-            f" With all gates of a block at once the class is used at {len(used) or 'none'} of "
+            f" When all gates of a block are replaced, the class is used at {len(used)} of "
             f"{len(blocks)} block{'' if len(blocks) == 1 else 's'}"
         )
         if len(used):
             most = highest(used, "class_value")
-            text += f", most at {most['gate']}: {as_points(most['class_value'])} points"
+            text += f", most at {most['gate']}: {_class_points(most)}"
         text += "."
     if len(together):
         row = together.iloc[0]
-        what = "could not be tested"
+        found = "not tested"
         if not np.isnan(row["p_used"]):
-            kept = "is used" if row["class_value"] > 0 else "does harm"
-            what = kept if significant(row["p_used"]) else "is not seen to be used"
+            found = "significant" if significant(row["p_used"]) else "not significant"
         text += (
-            f" With all gates of the network at once the class {what}: those of another class cost "
-            f"{as_points(row['class_value'])} points "
-            f"(95 % {as_points(row['class_low'])} to {as_points(row['class_high'])})"
+            " When all gates of the network are replaced, gates of another class cost "
+            f"{_class_points(row)} more than gates of the same class ({found})"
         )
         if significant(row["p_margin"]):
-            text += f" and {as_logits(row['class_margin'])} logits of margin"
-        text += " against those of the same class."
+            text += f" and change the margin by {as_logits(row['class_margin'])} logits"
+        text += "."
     return text
 
 
 def margins_sentence(usage: pd.DataFrame) -> str:
-    """What the class in the gates does to the margins; begins with a space."""
+    """Say whether the class in the gates changes the margins; starts with a space."""
+    count = len(usage)
     if usage["p_margin"].isna().all():
-        return " Whether the class in the gates moves the margins could not be tested."
+        return " The effect of the class in the gates on the margins could not be tested."
     moved = usage[significant(usage["p_margin"])]
     if moved.empty:
-        return " The class in the gates is not seen to move the margins."
+        return f" The class in the gate changes the margins significantly at none of {count} gates."
     most = moved.iloc[int(moved["class_margin"].abs().to_numpy().argmax())]
+    interval = as_interval(most["class_margin_low"], most["class_margin_high"], as_plain_logits)
     text = (
-        f" The class in the gates moves the margins at {len(moved)}, most at {most['gate']}: by "
-        f"{as_logits(most['class_margin'])} logits"
+        f" The class in the gate changes the margins at {len(moved)} of {count} gates, most at "
+        f"{most['gate']}: by {as_logits(most['class_margin'])} logits ({interval})"
     )
     if most["margin_std"] > 0:
         share = abs(most["class_margin"]) / most["margin_std"]
-        text += f", {as_percent(share)} of their standard deviation"
+        text += f", {as_percent(share)} of the standard deviation of the margins"
     return f"{text}."
 
 
-def _told(outcomes: Outcomes, tell: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+def _class_points(row: pd.Series[Any]) -> str:
+    interval = as_interval(row["class_low"], row["class_high"], as_plain_points)
+    return f"{as_points(row['class_value'])} points of accuracy ({interval})"
+
+
+def _summarize(outcomes: Outcomes, table: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
     if outcomes.replacement is None:
-        raise Unavailable(needs.without_outcome(outcomes, REPLACED))
+        raise Unavailable("AS906", needs.without_outcome(outcomes, REPLACED))
     try:
-        return tell(outcomes.replacement)
+        return table(outcomes.replacement)
     except InputError as reason:
-        raise Unavailable(str(reason)) from None
+        raise Unavailable(reason.code, first_line(reason)) from None

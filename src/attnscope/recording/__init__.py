@@ -1,4 +1,4 @@
-"""Recordings and moments: written, read and verified. No torch."""
+"""Recordings and moments: write, read and verify them. Without torch."""
 
 from attnscope.recording.moments import Moments
 from attnscope.recording.places import find_recordings

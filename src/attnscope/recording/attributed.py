@@ -1,8 +1,9 @@
-"""What a recording holds of attribution methods beside Grad-CAM: of some images, which are stated.
+"""Which attribution methods besides Grad-CAM a recording holds, and for which images.
 
-Grad-CAM comes from the forward that gives everything else, and is recorded of every image. Other
-methods cost many passes each and are recorded of some images, evenly over the data set, so that
-each class has about its share where images are in the order of their classes or at random.
+Grad-CAM comes from the same forward pass as everything else and is recorded for every image. Other
+methods need many passes per image and are recorded for some images, which are spaced evenly over
+the data set. Each class therefore has about its share of them, whether the images are sorted by
+class or in random order.
 """
 
 from __future__ import annotations
@@ -12,35 +13,41 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int64
+
+from attnscope.shapes import Array
 
 GRAD_CAM = "grad_cam"
-"""The method that is recorded of every image."""
+"""The method that is recorded for every image."""
 
 
 @dataclass(frozen=True)
 class Attributed:
-    """One method, and where its maps lie."""
+    """A method with the layer that it explains."""
 
     method: str
     layer: str
-    """Path of a module; empty for a method whose maps lie on the grid of the image."""
+    """Path of a module; empty for a method whose maps have the grid of the image."""
 
     def key(self, target: str) -> str:
-        """Name of its array in a shard: float16, signed, ``(n, h, w)``."""
+        """Return the name of its array in a shard: float16, signed, ``(n, h, w)``."""
         return f"attribution/{self.method}/{self.layer}/{target}"
 
 
 @dataclass(frozen=True)
 class Attributions:
-    """All of them in one recording."""
+    """All attribution methods of a recording besides Grad-CAM."""
 
     methods: tuple[Attributed, ...] = ()
     images: int = 0
-    """Of how many images there are maps, at most."""
+    """The largest number of images that have maps."""
 
-    def rows(self, count: int) -> NDArray[np.int64]:
-        """Which images have maps, of ``count``: ``(n,)``, sorted."""
+    def rows(self, count: int) -> Int64[Array, " attributed"]:
+        """Return the sorted rows of the images that have maps.
+
+        Args:
+            count: Number of images in the recording.
+        """
         if not self.methods:
             return np.arange(0)
         return np.unique(
@@ -48,7 +55,7 @@ class Attributions:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The same of JSON values."""
+        """Return the same as JSON values."""
         return {
             "methods": [[found.method, found.layer] for found in self.methods],
             "images": self.images,
@@ -56,16 +63,16 @@ class Attributions:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Attributions:
-        """What `to_dict` made.
+        """Create an instance from the result of `to_dict`.
 
         Raises:
-            TypeError, ValueError, KeyError: it is something else.
+            TypeError, ValueError, KeyError: The value is something else.
         """
         methods = [Attributed(method, layer) for method, layer in value["methods"]]
         for text in (text for found in methods for text in (found.method, found.layer)):
             if not isinstance(text, str):
-                raise TypeError(f"{text!r:.40} names no attribution method or layer")
+                raise TypeError(f"{text!r:.40} is not the name of an attribution method or layer")
         images = value["images"]
         if not isinstance(images, int) or images < 1:
-            raise ValueError(f"attributions of {images!r:.40} images")
+            raise ValueError(f"the number of attributed images is {images!r:.40}")
         return cls(tuple(methods), images)

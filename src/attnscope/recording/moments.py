@@ -1,11 +1,11 @@
-"""Moments: sums over the images of each class, for sets whose single images nobody wants to keep.
+"""Moments: sums over the images of each class, for data sets that are too large to record whole.
 
-Every shard holds the sums of its own images, and only of the classes that it has images of. Sums
-of shards are joined in the order of the images when they are read, one gate at a time.
+Each shard has the sums over its own images, for the classes that occur in it. When moments are
+read, the sums of all shards are combined in the order of the images, one gate at a time.
 
-Sums of squares are about a fixed origin, the first value of that class in the shard, which is
-stored beside them: about the middle of the bounds, the standard deviation of a channel that is
-nearly always closed would be lost in the rounding of float64.
+Sums of squares are relative to an origin that is stored beside them: the first value of the class
+in the shard. Relative to the middle of the bounds, the standard deviation of a channel that is
+nearly always closed would be lost to the rounding of float64.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 from attnscope import layout
@@ -23,15 +24,17 @@ from attnscope.errors import InputError
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.format import TARGETS, Shard
 from attnscope.recording.reader import ShardReader
+from attnscope.recording.verification import problem
 from attnscope.recording.writer import ShardWriter
+from attnscope.shapes import Array
 
 NEAR = 0.02
-"""How near (in units of the gate) to a bound or to the middle a value is counted as there."""
+"""Distance, in units of the gate, within which a value counts as near a bound or the middle."""
 _TAILS = ("low", "middle", "high")
 
 
 class ClassSums:
-    """What a shard of moments holds, gathered batch by batch."""
+    """The sums of one shard of moments, accumulated batch by batch."""
 
     def __init__(self, gates: Sequence[Gate]) -> None:
         self._gates = gates
@@ -39,12 +42,12 @@ class ClassSums:
         self._logits: list[NDArray[Any]] = []
 
     def add(self, arrays: Mapping[str, NDArray[Any]], labels: NDArray[np.int64]) -> None:
-        """Adds images.
+        """Add images.
 
         Args:
             arrays: ``gate/NAME``, ``(n, ...)``, ``grad_cam/LAYER/TARGET``, ``(n, h, w)``, signed,
-                and ``logits``, ``(n, K)``; others are not looked at.
-            labels: the true classes, ``(n,)``.
+                and ``logits``, ``(n, K)``. Others are ignored.
+            labels: The true classes, ``(n,)``.
         """
         self._logits.append(arrays["logits"])
         for label in np.unique(labels):
@@ -59,7 +62,7 @@ class ClassSums:
                     _add_spread(sums, key, values)
                 else:
                     _add(sums, f"{key}/sum", values.sum(0))
-                # By channel where there is one value for each, else all of an image's together.
+                # Count by channel if there is one value per channel, else over all values.
                 axis = 0 if gate.has(PER_CHANNEL) else None
                 for tail, near in (
                     ("low", values <= gate.lo + NEAR),
@@ -73,7 +76,7 @@ class ClassSums:
                     _add(sums, f"{key}/sum", relu.sum(0, dtype=np.float64))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """``classes``, the k classes of the images, each sum with one row for each, and logits."""
+        """Return ``classes`` ``(k,)``, each sum with one row per class, and the logits."""
         classes = sorted(self._classes)
         arrays: dict[str, NDArray[Any]] = {
             "classes": np.array(classes, np.int64),
@@ -85,7 +88,7 @@ class ClassSums:
 
 
 class MomentsWriter(ShardWriter):
-    """Writes moments; the arrays of a shard are those of `ClassSums`."""
+    """Writes moments. The arrays of a shard are those of `ClassSums`."""
 
     kind = "moments"
 
@@ -93,100 +96,117 @@ class MomentsWriter(ShardWriter):
         counted, logits = int(arrays["count"].sum()), len(arrays["logits"])
         if not len(rows) == counted == logits > 0:
             raise ValueError(
-                f"a shard of {len(rows)} rows cannot hold sums of {counted} images and {logits} "
-                "logits"
+                f"a shard has {len(rows)} rows, sums of {counted} images and logits of {logits}; "
+                "the three numbers must be equal"
             )
 
 
 @dataclass(frozen=True)
 class Spread:
-    """How values are spread within each of ``K`` classes; NaN for a class without images."""
+    """Mean, standard deviation and range of values within each class.
 
-    count: NDArray[np.int64]
-    """Images, ``(K,)``."""
-    mean: NDArray[np.float64]
-    """``(K, ...)``"""
-    std: NDArray[np.float64]
-    """``(K, ...)``, with n - 1 below the sum; NaN for a class of one image."""
-    minimum: NDArray[np.float64]
-    """``(K, ...)``"""
-    maximum: NDArray[np.float64]
-    """``(K, ...)``"""
+    NaN for a class without images.
+    """
+
+    count: Int64[Array, " classes"]
+    """Number of images."""
+    mean: Float64[Array, "classes ..."]
+    std: Float64[Array, "classes ..."]
+    """Sample standard deviation, with n - 1 in the denominator; NaN for a class of one image."""
+    minimum: Float64[Array, "classes ..."]
+    maximum: Float64[Array, "classes ..."]
 
 
 @dataclass(frozen=True)
 class Tails:
-    """Numbers of values near the bounds and the middle of a gate, by class.
+    """Numbers of values near the bounds and the middle of a gate, for each class.
 
-    Of a channel gate ``(K, C)``, of any other ``(K,)``, all values of an image together.
+    ``(K, C)`` for a channel gate. ``(K,)``, over all values of an image, for any other kind.
     """
 
-    low: NDArray[np.int64]
+    low: Int64[Array, "classes ..."]
     """At most 0.02 above the lower bound."""
-    middle: NDArray[np.int64]
-    """At most 0.02 from the middle of the bounds, which is where a sigmoid starts."""
-    high: NDArray[np.int64]
+    middle: Int64[Array, "classes ..."]
+    """At most 0.02 from the middle of the bounds, where an untrained sigmoid starts."""
+    high: Int64[Array, "classes ..."]
     """At most 0.02 below the upper bound."""
 
 
 class Moments(ShardReader):
     """What one network did on one data set, as sums over the images of each class.
 
-    Rows and logits are there for each image, as in a recording.
+    Rows and logits exist for each image, as in a recording.
     """
 
     kind = "moments"
     _place = layout.MOMENTS
 
     @property
-    def counts(self) -> NDArray[np.int64]:
-        """Images of each class, ``(K,)``."""
+    def counts(self) -> Int64[Array, " classes"]:
+        """Number of images of each class."""
         return self._total("count").astype(np.int64)
 
     def channels(self, gate: str) -> Spread:
-        """The channels of a channel gate over the images of each class, ``(K, C)``.
+        """Return the statistics of the channels of a channel gate, ``(K, C)``.
+
+        Args:
+            gate: Name of the gate.
 
         Raises:
-            InputError: there is no such gate, or it is of another kind.
+            InputError: There is no gate of that name, or it is of another kind.
         """
         self._expect_trait(gate, PER_CHANNEL)
         return self._spread(f"gate/{gate}")
 
     def image_means(self, gate: str) -> Spread:
-        """The image's mean gate (`Gate.image_means`), over the images of each class, ``(K,)``.
+        """Return the statistics of the image's mean gate (`Gate.image_means`), ``(K,)``.
+
+        Args:
+            gate: Name of the gate.
 
         Raises:
-            InputError: there is no such gate.
+            InputError: There is no gate of that name.
         """
         self.info(gate)
         return self._spread(f"image_mean/{gate}")
 
-    def mean_gate(self, gate: str) -> NDArray[np.float64]:
-        """The mean gate of each class: ``(K, C)``, ``(K, H, W)`` or as the gate's kind is.
+    def mean_gate(self, gate: str) -> Float64[Array, "classes ..."]:
+        """Return the mean gate of each class.
 
-        NaN for a class without images.
+        Args:
+            gate: Name of the gate.
+
+        Returns:
+            ``(K, C)`` for a channel gate, ``(K, H, W)`` for a spatial gate, or as the kind of the
+            gate has it. NaN for a class without images.
 
         Raises:
-            InputError: there is no such gate.
+            InputError: There is no gate of that name.
         """
         if self.info(gate).has(PER_CHANNEL):
             return self.channels(gate).mean
         return self._mean(f"gate/{gate}/sum")
 
-    def mean_map(self, gate: str) -> NDArray[np.float64]:
-        """The mean map of a spatial gate of each class, ``(K, H, W)``.
+    def mean_map(self, gate: str) -> Float64[Array, "classes height width"]:
+        """Return the mean map of a spatial gate for each class; NaN for a class without images.
+
+        Args:
+            gate: Name of the gate.
 
         Raises:
-            InputError: there is no such gate, or it is of another kind.
+            InputError: There is no gate of that name, or it is of another kind.
         """
         self._expect_trait(gate, MAP)
         return self.mean_gate(gate)
 
     def tails(self, gate: str) -> Tails:
-        """How many values lie near the bounds and the middle of a gate, by class.
+        """Return how many values lie near the bounds and the middle of a gate, for each class.
+
+        Args:
+            gate: Name of the gate.
 
         Raises:
-            InputError: there is no such gate.
+            InputError: There is no gate of that name.
         """
         self.info(gate)
         low, middle, high = (self._total(f"gate/{gate}/{tail}").astype(np.int64) for tail in _TAILS)
@@ -194,30 +214,35 @@ class Moments(ShardReader):
 
     def mean_grad_cam(
         self, layer: str | None = None, target: str = "predicted"
-    ) -> NDArray[np.float64]:
-        """Mean Grad-CAM of each true class after the ReLU, ``(K, h, w)``, of the layer (the last).
+    ) -> Float64[Array, "classes height width"]:
+        """Return the mean Grad-CAM, after the ReLU, of the images of each true class.
 
-        NaN for a class without images.
+        Args:
+            layer: Path of the module; default the last one that was recorded.
+            target: The class that is explained: ``predicted`` or ``true``.
+
+        Returns:
+            The maps; NaN for a class without images.
 
         Raises:
-            InputError: the layer or the target was not recorded.
+            InputError: The layer or the target was not recorded.
         """
         return self._mean(f"grad_cam/{self._expect_grad_cam(layer, target)}/{target}/sum")
 
     def _total(self, key: str) -> NDArray[np.float64] | NDArray[np.int64]:
-        """A sum over all shards, ``(K, ...)``, in the order of the images."""
+        """Return a sum over all shards, ``(K, ...)``, added in the order of the images."""
         total: NDArray[Any] | None = None
         for shard in self._shards:
             piece = self._piece(shard, key)
             if total is None:
                 total = np.zeros((len(self.classes), *piece.shape[1:]), piece.dtype)
             total[self._piece(shard, "classes")] += piece
-        assert total is not None  # no recording is without shards
+        assert total is not None  # the reader refuses a manifest without shards
         return total
 
     def _mean(self, key: str) -> NDArray[np.float64]:
         total, count = self._total(key), self.counts
-        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as it should be
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as intended
             mean: NDArray[np.float64] = total / count.reshape(-1, *[1] * (total.ndim - 1))
         return mean
 
@@ -235,7 +260,7 @@ class Moments(ShardReader):
             )
             n = n.reshape(-1, *count.shape[1:])
             origin[members] = np.where(count[members] == 0, first, origin[members])
-            # Sums about the shard's origin become sums about that of the class's first shard.
+            # Convert from the origin of this shard to that of the first shard with this class.
             shift = first - origin[members]
             square[members] += q + 2 * shift * s + n * shift**2
             total[members] += s + n * shift
@@ -243,7 +268,7 @@ class Moments(ShardReader):
             low, high = (self._piece(shard, f"{key}/{name}") for name in ("minimum", "maximum"))
             minimum[members] = np.minimum(minimum[members], low)
             maximum[members] = np.maximum(maximum[members], high)
-        with np.errstate(invalid="ignore", divide="ignore"):  # NaN where there are too few images
+        with np.errstate(invalid="ignore", divide="ignore"):  # NaN if there are too few images
             mean = origin + total / count
             variance = (square - total**2 / count) / (count - 1)
             std = np.sqrt(np.where(count > 1, np.maximum(variance, 0), np.nan))
@@ -258,20 +283,21 @@ class Moments(ShardReader):
             labels = self.labels[start : start + shard.count]
             start += shard.count
             try:
-                found += [f"shard {shard.name}: {line}" for line in self._wrong(shard, labels)]
+                found += [
+                    problem(code, f"shard {shard.name}: {text}")
+                    for code, text in self._verify_shard(shard, labels)
+                ]
             except InputError as error:
                 found.append(str(error))
         return found
 
-    def _wrong(self, shard: Shard, labels: NDArray[np.int64]) -> list[str]:
-        """What is wrong with the sums of one shard."""
+    def _verify_shard(self, shard: Shard, labels: NDArray[np.int64]) -> list[tuple[str, str]]:
+        """Check the sums of one shard; return the problems, each with its code."""
         found = []
         classes, count = self._piece(shard, "classes"), self._piece(shard, "count")
         known, expected = np.unique(labels, return_counts=True)
         if not (np.array_equal(classes, known) and np.array_equal(count, expected)):
-            return ["its counts are not those of its rows"]
-        if len(self._piece(shard, "logits")) != shard.count:
-            found.append("another number of logits than of rows")
+            return [("AS690", "the counts of images differ from those of the rows")]
         sums = [f"grad_cam/{layer}/{t}/sum" for layer in self.grad_cam_layers for t in TARGETS]
         for gate in self.gates:
             spreads = [f"image_mean/{gate.name}"]
@@ -283,20 +309,23 @@ class Moments(ShardReader):
                 margin = self._rounding(gate)
                 outside = ~((gate.lo - margin <= low) & (low <= high) & (high <= gate.hi + margin))
                 if outside.any():
-                    found.append(f"{key}: {outside.sum()} ranges not in {gate.lo} to {gate.hi}")
+                    text = f"{key} has {outside.sum()} ranges not in {gate.lo} to {gate.hi}"
+                    found.append(("AS687", text))
             for tail in _TAILS:
                 key = f"gate/{gate.name}/{tail}"
                 values = self._piece(shard, key)
                 if (values < 0).any():
-                    found.append(f"{key}: a count below zero")
+                    found.append(("AS691", f"{key} has a count below 0"))
                 if gate.has(PER_CHANNEL) and (values > count[:, None]).any():
-                    found.append(f"{key}: more values than images")
+                    found.append(("AS691", f"{key} has a count above the number of images"))
         for key in [*sums, "logits"]:
             values = self._piece(shard, key)
-            if key != "logits" and len(values) != len(classes):
-                found.append(f"{key}: another number of rows than of classes")
+            rows = shard.count if key == "logits" else len(classes)
+            if len(values) != rows:
+                found.append(("AS689", f"{key} has {len(values)} rows, not {rows}"))
             elif not np.isfinite(values).all():
-                found.append(f"{key}: {(~np.isfinite(values)).sum()} values not finite")
+                number = (~np.isfinite(values)).sum()
+                found.append(("AS687", f"{key} has {number} values that are not finite"))
         return found
 
 

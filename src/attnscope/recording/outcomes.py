@@ -1,7 +1,7 @@
-"""The Outcomes: what interventions found out about one network, in files. No torch.
+"""The results of interventions on one network, in files. Read without torch.
 
-A folder of small tables, each by itself complete: ``replacement.parquet`` (one row an image and
-edit) and one CSV for each experiment; ``about.json`` says of which recording they are.
+A folder of small tables, each of which is complete on its own: ``replacement.parquet`` (one row per
+image and edit) and one CSV file for each experiment. ``about.json`` names the recording.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import Any
 import pandas as pd
 
 from attnscope import layout
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.files import new_folder, read_json, write_bytes, write_json
+from attnscope.recording.display import html_page, html_properties, html_table
+from attnscope.recording.format import with_current_keys
 from attnscope.recording.places import outcomes_folder as outcomes_folder
 from attnscope.recording.reader import ShardReader
 
 REPLACED = "replacement"
-"""What the table is called that is kept image by image; all others are CSV."""
+"""Name of the table that has one row per image and edit; all others are CSV files."""
 TABLES = (
     "decoding",
     "effects",
@@ -31,48 +33,82 @@ TABLES = (
     "erasing_curves",
     "randomization",
 )
-"""Names of the tables that are written as CSV, of which some may be missing."""
+"""Names of the tables that are written as CSV. Some may be missing."""
 
 _log = logging.getLogger(__name__)
-_WORDS = ("gate", "target", "edit", "kind", "order", "randomized", "mode", "fill")
-"""Columns of text: a gate may be called 2, or null."""
+_TEXT_COLUMNS = ("gate", "target", "edit", "kind", "order", "randomized", "mode", "fill")
+"""Columns of text: without them, pandas would read a gate called 2 or null as a number or NaN."""
 _RENAMED_COLUMNS = {
     f"over_centre{suffix}": f"over_center{suffix}" for suffix in ("", "_low", "_high")
 }
 _RENAMED_ORDERS = {"centre": "center"}
-"""Names in the tables of version 0.1 -> the names of today."""
+"""Names in the tables of version 0.1 -> the names of this version."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcomes:
-    """What interventions found out about one network."""
+    """The results of interventions on one network."""
 
     about: Mapping[str, Any]
-    """Of which recording, how many images, which seed."""
+    """Facts: the name and id of the recording, the number of images, the seed, the experiments."""
     replacement: pd.DataFrame | None
-    """Of `attnscope.interventions.replace_gates`."""
+    """One row per image and edit, as from `attnscope.interventions.replace_gates`; may be None."""
     tables: Mapping[str, pd.DataFrame]
-    """By name, of `TABLES`; those that were made."""
+    """Name of a table -> the table, for those of `TABLES` that exist."""
+
+    def __repr__(self) -> str:
+        about = self.about
+        facts = [f"{', '.join(self.experiments) or 'no experiments'}"]
+        if "images" in about:
+            total = f" of {about['of']:,}" if "of" in about else ""
+            facts.append(f"{about['images']:,}{total} images")
+        if "seed" in about:
+            facts.append(f"seed {about['seed']}")
+        return f"<Outcomes of {self._title()!r}: {'; '.join(facts)}>"
+
+    def _repr_html_(self) -> str:
+        properties = [
+            ("Experiments", ", ".join(self.experiments) or "none"),
+            ("Images", self.about.get("images", "unknown")),
+            ("Seed", self.about.get("seed", "unknown")),
+        ]
+        columns = _verdicts(self.tables)
+        gates = dict.fromkeys(gate for column in columns.values() for gate in column)
+        rows = [(gate, *(column.get(gate, "") for column in columns.values())) for gate in gates]
+        table = html_table(("Gate", *columns), rows) if rows else ""
+        return html_page(f"Outcomes of {self._title()}", html_properties(properties), table)
+
+    @property
+    def experiments(self) -> list[str]:
+        """Names of the experiments that were run."""
+        return list(self.about.get("experiments", []))
+
+    def _title(self) -> str:
+        name, split = self.about.get("name", "unknown"), self.about.get("split")
+        return f"{name}/{split}" if split else str(name)
 
     def table(self, name: str) -> pd.DataFrame:
-        """One of the tables.
+        """Return one of the tables.
 
         Raises:
-            InputError: it was not made.
+            InputError: Its experiment was not run.
         """
         if name not in self.tables:
             raise InputError(
-                f"the interventions on {self.about.get('name')} have no {name}; run attnscope "
-                "intervene without --experiments, which makes those that are missing"
+                "AS630",
+                f"the interventions on {self.about.get('name')} have no table {name}; run "
+                "attnscope intervene without --experiments, which adds what is missing",
             )
         return self.tables[name]
 
 
 def find_outcomes(recording: ShardReader) -> Outcomes | None:
-    """The interventions on a recording as it is now, or None; the log names those on an older one.
+    """Return the interventions on a recording in its present state, or None.
+
+    Interventions on an earlier recording in the same folder are left out with a warning in the log.
 
     Raises:
-        InputError: they cannot be read.
+        InputError: They cannot be read.
     """
     folder = outcomes_folder(recording.folder)
     if not folder.is_dir():
@@ -80,7 +116,8 @@ def find_outcomes(recording: ShardReader) -> Outcomes | None:
     outcomes = read_outcomes(folder)
     if recording.id is None or outcomes.about.get("recording") != recording.id:
         _log.warning(
-            "%s left out: it is not of %s as it is now; remove it and run attnscope intervene",
+            "%s is left out because it belongs to an earlier recording in %s; remove it and run "
+            "attnscope intervene",
             folder,
             recording.folder,
         )
@@ -89,25 +126,25 @@ def find_outcomes(recording: ShardReader) -> Outcomes | None:
 
 
 def write_outcomes(folder: Path, outcomes: Outcomes) -> None:
-    """Writes them all, or nothing.
+    """Write all tables to a new folder, or nothing.
 
     Raises:
-        InputError: the folder exists.
+        InputError: The folder exists.
     """
     with new_folder(folder) as new:
         _write(new, outcomes)
 
 
 def add_outcomes(folder: Path, outcomes: Outcomes) -> None:
-    """Puts them beside those that ``folder`` holds, which must be of the same images.
+    """Add tables to a folder that holds others of the same recording and images.
 
-    Their experiments count as made once all of their tables are there.
+    An experiment counts as finished once all of its tables are there.
     """
     known = read_json(folder / layout.ABOUT)
-    made = known.get("experiments", [])
-    new = [name for name in outcomes.about["experiments"] if name not in made]
+    finished = known.get("experiments", [])
+    new = [name for name in outcomes.about["experiments"] if name not in finished]
     controls = {**known.get("controls", {}), **outcomes.about.get("controls", {})}
-    about = {**outcomes.about, "experiments": [*made, *new], "controls": controls}
+    about = {**outcomes.about, "experiments": [*finished, *new], "controls": controls}
     _write(folder, replace(outcomes, about=about))
 
 
@@ -122,13 +159,15 @@ def _write(folder: Path, outcomes: Outcomes) -> None:
 
 
 def read_outcomes(folder: Path) -> Outcomes:
-    """Reads what `write_outcomes` wrote.
+    """Read what `write_outcomes` wrote.
 
     Raises:
-        InputError: there is nothing, or it cannot be read.
+        InputError: The folder holds no interventions, or they cannot be read.
     """
     if not (folder / layout.ABOUT).is_file():
-        raise InputError(f"{folder} holds no interventions; make them with attnscope intervene")
+        raise InputError(
+            "AS631", f"{folder} holds no interventions; create them with: attnscope intervene RUN"
+        )
     about = read_json(folder / layout.ABOUT)
     replacement = None
     tables = {}
@@ -139,18 +178,50 @@ def read_outcomes(folder: Path) -> Outcomes:
             if (folder / f"{name}.csv").is_file():
                 tables[name] = _read_table(folder / f"{name}.csv")
     except (ValueError, OSError) as error:
-        raise InputError(f"{folder} cannot be read ({error}); intervene again") from None
-    return Outcomes(about, replacement, tables)
+        raise InputError(
+            "AS632",
+            f"{folder} cannot be read ({first_line(error)}); remove it and run attnscope intervene "
+            "again",
+        ) from None
+    return Outcomes(with_current_keys(about), replacement, tables)
 
 
 def _read_table(file: Path) -> pd.DataFrame:
     columns = pd.read_csv(file, nrows=0).columns
     table = pd.read_csv(
         file,
-        dtype={name: "str" for name in columns if name in _WORDS},
+        dtype={name: "str" for name in columns if name in _TEXT_COLUMNS},
         keep_default_na=False,
-        na_values={name: [""] for name in columns if name not in _WORDS},
+        na_values={name: [""] for name in columns if name not in _TEXT_COLUMNS},
     ).rename(columns=_RENAMED_COLUMNS)
     if "order" in table:
         table["order"] = table["order"].replace(_RENAMED_ORDERS)
     return table
+
+
+def _verdicts(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, str]]:
+    """Return the columns of the summary: title -> gate -> value with its 95% CI."""
+    columns: dict[str, dict[str, str]] = {}
+    if "decoding" in tables:
+        columns["Decoding accuracy (95% CI)"] = {
+            str(row["gate"]): _interval(row, "balanced_accuracy", "low", "high")
+            for _, row in tables["decoding"].iterrows()
+        }
+    if "effects" in tables:
+        for edit, rows in tables["effects"].groupby("edit", sort=False):
+            columns[f"Accuracy change, {edit} (95% CI)"] = {
+                str(row["target"]): _interval(row, "change", "low", "high", signed=True)
+                for _, row in rows.iterrows()
+            }
+    return columns
+
+
+def _interval(row: pd.Series, value: str, low: str, high: str, signed: bool = False) -> str:
+    """Return ``12.3% (10.0% to 14.6%)``; values are shares."""
+    if pd.isna(row[value]):
+        return "not available"
+    form = "+.1%" if signed else ".1%"
+    found = f"{row[value]:{form}}"
+    if not (pd.isna(row[low]) or pd.isna(row[high])):
+        found += f" ({row[low]:{form}} to {row[high]:{form}})"
+    return found.replace("-", "\N{MINUS SIGN}")

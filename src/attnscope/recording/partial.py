@@ -1,11 +1,11 @@
-"""The hidden folder in which a recording grows: locked, gone on with, shared by processes.
+"""The hidden folder of an unfinished recording: locked, resumed, and shared by processes.
 
-While it is written, ``NAME`` is the hidden folder ``.NAME.partial`` beside it, with ``plan.json``,
-which says what is being captured, and the shards that are whole. A shard becomes visible by a
-rename, so that whatever stops a capture, a shard is whole or not there.
+While ``NAME`` is being written, it is the hidden folder ``.NAME.partial`` beside it. It holds
+``plan.json``, which says what is captured, and the complete shards. A shard gets its name by a
+rename, so a shard is complete or absent, no matter what stops a capture.
 
-Processes of one capture meet in that folder and nowhere else: the first makes the plan, and each
-writes shards of its own.
+The processes of one capture share that folder and nothing else. The main process (rank 0) writes
+the plan, and each process writes its own shards.
 """
 
 from __future__ import annotations
@@ -30,49 +30,50 @@ from attnscope.files import (
     sha256_of,
     write_bytes,
 )
-from attnscope.recording.format import Shard, parse_shard, shard_name
+from attnscope.recording.format import Shard, parse_shard, shard_name, with_current_keys
 
-_POLL = 0.1  # seconds between two looks at what other processes have written
-_SPEAK = 60.0  # seconds after which a process that waits says for what
+_POLL_SECONDS = 0.1  # between two checks for the files of other processes
+_REPORT_SECONDS = 60.0  # after which a waiting process reports what it waits for
 
 
 class PartialFolder:
-    """The folder beside ``folder`` in which shards gather until they are all there."""
+    """The folder beside ``folder`` that collects shards until all of them are there."""
 
-    def __init__(self, folder: Path, plan_file: bytes, plan_id: str, alone: bool) -> None:
-        """Touches nothing.
+    def __init__(self, folder: Path, plan_file: bytes, plan_id: str, is_alone: bool) -> None:
+        """Describe the folder; nothing is written yet.
 
         Args:
-            folder: what it becomes.
-            plan_file: the bytes of ``plan.json``.
-            plan_id: their SHA-256.
-            alone: whether one process fills it.
+            folder: The folder of the finished recording.
+            plan_file: The bytes of ``plan.json``.
+            plan_id: Their SHA-256.
+            is_alone: Whether a single process writes the recording.
         """
         self.folder = folder
         self.place = folder.with_name(f".{folder.name}{layout.PARTIAL_SUFFIX}")
         self.shards = self.place / layout.SHARDS
         self._plan_file, self._plan_id = plan_file, plan_id
         self._plan: dict[str, Any] = json.loads(plan_file)
-        self._alone = alone
-        self._missing: list[Path] = []
+        self._is_alone = is_alone
+        self._new_parents: list[Path] = []
         self._lock = ExitStack()
-        self._taken = False
+        self._is_locked = False
 
-    def take(self) -> None:
-        """The first process: lock, and make or check the plan.
+    def open_as_main(self) -> None:
+        """Lock the folder, and write the plan or compare it with the one that is there.
 
         Raises:
-            InputError: the folder exists already or cannot be made, another process writes it, or
-                what is half-done there is of another plan.
+            InputError: The finished folder exists or cannot be created, another capture writes to
+                it, or the unfinished one was started with other settings.
         """
-        self._missing = [parent for parent in self.folder.parents if not parent.exists()]
+        self._new_parents = [parent for parent in self.folder.parents if not parent.exists()]
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             if error.errno in DISK_ERRORS:
                 raise
             raise InputError(
-                f"{self.folder} cannot be made ({error.strerror}); take another folder"
+                "AS650",
+                f"{self.folder} cannot be created ({error.strerror}); choose another folder",
             ) from None
         try:
             self._lock.enter_context(
@@ -80,60 +81,63 @@ class PartialFolder:
             )
         except BlockingIOError:
             raise InputError(
-                f"another capture is writing {self.folder}; wait for it, or take another folder"
+                "AS651",
+                f"another capture is writing to {self.folder}; wait until it has finished, or "
+                "choose another folder",
             ) from None
-        self._taken = True
+        self._is_locked = True
         refuse_existing(self.folder)
-        if self._alone and not self.whole():
-            # What was killed before its first shard says nothing that would have to be kept.
+        if self._is_alone and not self.complete_shards():
+            # A capture that was killed before its first shard left nothing worth keeping.
             shutil.rmtree(self.place, ignore_errors=True)
         self.shards.mkdir(parents=True, exist_ok=True)
         if (self.place / layout.PLAN).exists():
-            self._compare(self.place)
-        elif self.whole():
+            self._compare_plan(self.place)
+        elif self.complete_shards():
             raise InputError(
-                f"{self.place} holds shards without a {layout.PLAN}; remove it and capture again"
+                "AS652",
+                f"{self.place} has shards but no {layout.PLAN}; remove it and capture again",
             )
         else:
             write_bytes(self.place / layout.PLAN, self._plan_file)
-        if self._alone:
-            self.sweep()
+        if self._is_alone:
+            self.remove_leftovers()
 
     def join(self) -> None:
-        """Another process: wait for the plan of the first.
+        """Wait for the plan of the main process, as any other process does.
 
         Raises:
-            InputError: it is another plan.
+            InputError: It differs from the plan of this process.
         """
 
         def missing() -> str:
             homes = (self.place, self.folder)
-            return "" if any((f / layout.PLAN).exists() for f in homes) else "the first process"
+            return "" if any((f / layout.PLAN).exists() for f in homes) else "the main process"
 
         wait_until(missing)
-        self._compare(self.place if self.place.exists() else self.folder)
+        self._compare_plan(self.place if self.place.exists() else self.folder)
 
-    def _compare(self, folder: Path) -> None:
+    def _compare_plan(self, folder: Path) -> None:
         found = read_json(folder / layout.PLAN)
         if found == self._plan:
             return
         found = found if isinstance(found, dict) else {}
-        differences = _differences(found, self._plan)
         raise InputError(
-            f"{folder} was begun with {_enumerate(differences)}; capture as it was begun, or "
-            "remove that folder to begin anew"
+            "AS653",
+            f"{folder} was started with other settings ({_differences(found, self._plan)}); "
+            "capture with the same settings, or remove that folder to start over",
         )
 
-    def holds(self, index: int) -> bool:
-        """Whether a shard is there and whole; its hashes are checked.
+    def has_shard(self, index: int) -> bool:
+        """Return whether a shard is complete, after checking its hashes.
 
         Raises:
-            InputError: what lies there is of another capture, or has changed.
+            InputError: It belongs to another capture, or has changed.
         """
         folder = self.shards / shard_name(index)
         if not os.path.lexists(folder):
             return False
-        shard = self.read(folder)
+        shard = self.read_shard(folder)
         for name, expected in shard.sha256.items():
             try:
                 changed = sha256_of(folder / name) != expected
@@ -141,18 +145,19 @@ class PartialFolder:
                 changed = True
             if changed:
                 raise InputError(
+                    "AS654",
                     f"{folder / name} has changed since it was written (SHA-256); remove {folder} "
-                    "and start the same command again"
+                    "and run the same command again",
                 )
         return True
 
-    def read(self, folder: Path) -> Shard:
-        """What a whole shard says of itself.
+    def read_shard(self, folder: Path) -> Shard:
+        """Return the description of a complete shard.
 
         Raises:
-            InputError: it is none, or one of another recording.
+            InputError: The folder is not a shard, or is one of another recording.
         """
-        remedy = f"remove {folder} and start the same command again"
+        remedy = f"remove {folder} and run the same command again"
         try:
             value = read_json(folder / layout.SHARD)
             of, index = value["of"], value["index"]
@@ -160,21 +165,21 @@ class PartialFolder:
                 {"name": shard_name(index), "count": value["count"], "sha256": value["sha256"]}
             )
         except (InputError, KeyError, TypeError, ValueError):
-            raise InputError(f"{folder} is no shard of a recording; {remedy}") from None
+            raise InputError("AS655", f"{folder} is not a shard of a recording; {remedy}") from None
         if of != self._plan_id or shard.name != folder.name:
-            raise InputError(f"{folder} is a shard of another recording; {remedy}")
+            raise InputError("AS656", f"{folder} is a shard of another recording; {remedy}")
         return shard
 
-    def whole(self) -> list[Path]:
-        """The folders of the shards that are whole, in the order of the images."""
+    def complete_shards(self) -> list[Path]:
+        """Return the folders of the complete shards, in the order of the images."""
         if not self.shards.is_dir():
             return []
         found = [path for path in self.shards.iterdir() if not path.name.startswith(".")]
-        # As numbers: from 100,000 shards on, names are longer.
+        # Sort as numbers: from 100,000 shards on, the names are longer.
         return sorted(found, key=lambda path: (len(path.name), path.name))
 
-    def sweep(self) -> None:
-        """Remove what a killed process had not finished."""
+    def remove_leftovers(self) -> None:
+        """Remove files that a killed process had not finished."""
         for folder in (self.place, self.shards):
             for path in folder.glob(f".*{layout.PARTIAL_SUFFIX}"):
                 if path.is_dir() and not path.is_symlink():
@@ -182,71 +187,76 @@ class PartialFolder:
                 else:
                     path.unlink(missing_ok=True)
 
-    def become(self) -> None:
-        """Appear under the name of the whole folder.
+    def publish(self) -> None:
+        """Give the folder its final name.
 
         Raises:
-            InputError: there is one meanwhile.
+            InputError: Another folder has that name by now.
         """
-        self.sweep()
-        refuse_existing(self.folder)  # a rename would replace an empty folder made meanwhile
+        self.remove_leftovers()
+        refuse_existing(self.folder)  # a rename would replace an empty folder
         os.replace(self.place, self.folder)
 
-    def leave(self) -> None:
-        """Let go of the folder; nothing stays of what has no whole shard."""
-        if self._taken and self._alone:
-            self.sweep()
-            if not self.whole():
+    def close(self) -> None:
+        """Release the lock, and remove the folder if it has no complete shard."""
+        if self._is_locked and self._is_alone:
+            self.remove_leftovers()
+            if not self.complete_shards():
                 shutil.rmtree(self.place, ignore_errors=True)
         self._lock.close()
-        for parent in self._missing:  # innermost first; one that somebody else filled stays
+        for parent in self._new_parents:  # innermost first; one that others filled stays
             with suppress(OSError):
                 parent.rmdir()
 
-    def explained(self, error: BaseException) -> BaseException:
-        """The error, with a word on what stays where that matters."""
-        count = len(self.whole())
-        stays = f"{count} whole {'shard stays' if count == 1 else 'shards stay'} in {self.place}"
+    def with_advice(self, error: BaseException) -> BaseException:
+        """Return an error that also says which shards are kept and how to resume.
+
+        It is the same error if that does not matter.
+        """
+        count = len(self.complete_shards())
+        kept = f"{count} complete {'shard is' if count == 1 else 'shards are'} kept in {self.place}"
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-            what = f"{stays}: make room and" if count else "make room and"
+            what = f"{kept}: free some space and" if count else "free some space and"
             return OSError(
                 error.errno,
-                f"{error.strerror}; {what} start the same command again",
+                f"{error.strerror}; {what} run the same command again",
                 str(error.filename or self.folder),
             )
         if isinstance(error, KeyboardInterrupt) and count and not error.args:
-            return KeyboardInterrupt(f"interrupted; {stays}: the same command goes on")
+            return KeyboardInterrupt(f"interrupted; {kept}: run the same command to resume")
         return error
 
 
 def wait_until(missing: Callable[[], str]) -> None:
-    """Wait until ``missing`` says nothing is; what it says is told on stderr once a minute."""
-    spoken = time.monotonic()
+    """Wait until ``missing`` returns an empty string; report it on stderr once a minute."""
+    reported = time.monotonic()
     while what := missing():
-        if time.monotonic() - spoken > _SPEAK:
+        if time.monotonic() - reported > _REPORT_SECONDS:
             print(f"attnscope: waiting for {what}", file=sys.stderr, flush=True)
-            spoken = time.monotonic()
-        time.sleep(_POLL)
+            reported = time.monotonic()
+        time.sleep(_POLL_SECONDS)
 
 
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """In words, the entries in which two plans differ."""
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return the settings in which two plans differ: ``batch size 4, now 8; weights``."""
+    return "; ".join(dict.fromkeys(_differing(found, wanted)))
+
+
+def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     words = []
     for key in sorted({*found, *wanted}):
         there, here = found.get(key), wanted.get(key)
         if there == here:
             continue
         if key == "about" and isinstance(there, dict) and isinstance(here, dict):
-            words.extend(_differences(there, here))
+            current = with_current_keys(there)
+            words.extend([] if there == current else ["attnscope 0.1"])
+            words.extend(_differing(current, here))
             continue
         what = key.removesuffix("_sha256").replace("_", " ")
         short = (isinstance(value, (int, float, str)) for value in (there, here))
         if all(short) and max(len(str(there)), len(str(here))) < 40:
-            words.append(f"{what} {there} instead of {here}")
+            words.append(f"{what} {there}, now {here}")
         else:
-            words.append(f"other {what}")
-    return list(dict.fromkeys(words))
-
-
-def _enumerate(words: list[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+            words.append(what)
+    return words

@@ -1,4 +1,4 @@
-"""Where recordings lie: in a run, or by themselves. Opens none."""
+"""Where recordings lie: in a run folder, or on their own. Nothing here opens them."""
 
 from __future__ import annotations
 
@@ -9,30 +9,37 @@ from attnscope.errors import InputError
 
 
 def run_of(recording: Path) -> Path | None:
-    """The run of whose network a folder is a recording, ``RUN/recordings/SPLIT``; or None."""
+    """Return the run folder of a recording in ``RUN/recordings/SPLIT``; None elsewhere."""
     folder = recording.resolve()
     return folder.parent.parent if folder.parent.name == layout.RECORDINGS else None
 
 
-def home_run(captured: Path) -> Path | None:
-    """The run in which a recording, moments, or those of an untrained network lie; or None."""
+def enclosing_run(captured: Path) -> Path | None:
+    """Return the run folder in which recordings or moments lie; None if they lie elsewhere.
+
+    They may be those of the trained or of the untrained network.
+    """
     folder = captured.resolve()
-    kinds = [
+    places = [
         (layout.RECORDINGS,),
         (layout.UNTRAINED, layout.MOMENTS),
         (layout.MOMENTS,),
         (layout.UNTRAINED,),
     ]
-    for kind in kinds:
-        if folder.parent.parts[-len(kind) :] == kind:
-            run = folder.parents[len(kind)]
+    for place in places:
+        if folder.parent.parts[-len(place) :] == place:
+            run = folder.parents[len(place)]
             if (run / layout.CONFIG).is_file():
                 return run
     return None
 
 
 def outcomes_folder(recording: Path) -> Path:
-    """Where the outcomes of a recording lie: ``RUN/interventions/SPLIT``, or beside it."""
+    """Return the folder of a recording's interventions.
+
+    It is ``RUN/interventions/SPLIT``, or for a recording outside a run ``NAME-interventions``
+    beside it.
+    """
     folder, run = recording.resolve(), run_of(recording)
     if run is not None:
         return run / layout.INTERVENTIONS / folder.name
@@ -40,40 +47,47 @@ def outcomes_folder(recording: Path) -> Path:
 
 
 def captured_in(folder: Path, place: str) -> Path:
-    """What was captured: ``folder`` itself, or of a run what lies there of the test split.
+    """Return the recording or moments in a folder: the folder itself, or in a run the test split.
 
     Args:
-        folder: a run, or what was captured.
-        place: the folder of a run for what is wanted, of `attnscope.layout`.
+        folder: A run, a recording or moments.
+        place: The subfolder of a run to look in, a name of `attnscope.layout`.
     """
     of_test = folder / place / "test"
     return of_test if not is_captured(folder) and of_test.is_dir() else folder
 
 
 def is_captured(folder: Path) -> bool:
-    """Whether a folder is a recording or moments."""
+    """Return whether a folder is a recording or moments."""
     return (folder / layout.MANIFEST).is_file()
 
 
 def find_recordings(folder: Path) -> list[Path]:
-    """Folders of the recordings in a folder of runs, a run or a recording, sorted; none is opened.
+    """Return the folders of all recordings in a folder of runs, a run, or a recording.
+
+    Returns:
+        The folders, sorted.
 
     Raises:
-        InputError: there is none, or one lies behind a link that leads outside.
+        InputError: There is none, or one lies behind a link that leads outside ``folder``.
     """
     if not folder.is_dir():
-        raise InputError(f"folder {folder} does not exist; check the path")
+        raise InputError("AS620", f"the folder {folder} does not exist; check the path")
     in_a_run = f"{layout.RECORDINGS}/*/{layout.MANIFEST}"
     patterns = (layout.MANIFEST, f"*/{layout.MANIFEST}", in_a_run, f"*/{in_a_run}")
     found = sorted(
         file.parent
         for pattern in patterns
         for file in folder.glob(pattern)
-        if not file.parent.name.startswith(".")  # left by a capture that was killed
+        if not file.parent.name.startswith(".")  # an unfinished recording
     )
     if not found:
-        raise InputError(f"{folder} holds no recording; make one with attnscope capture RUN")
+        raise InputError(
+            "AS601", f"{folder} holds no recording; create one with: attnscope capture RUN"
+        )
     for path in found:
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{path} leads outside {folder}; open the folder where it lies")
+            raise InputError(
+                "AS607", f"{path} links to a folder outside {folder}; open that folder itself"
+            )
     return found

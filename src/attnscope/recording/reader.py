@@ -1,14 +1,17 @@
-"""Open a folder of shards: its rows, its logits, what is known of its gates."""
+"""Open a folder of shards: its rows, its logits, and the description of its gates."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float32, Float64, Int64
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -17,6 +20,7 @@ from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.kinds import KINDS, Gate
 from attnscope.recording.attributed import Attributions
+from attnscope.recording.display import html_gates, html_page, html_properties, number_of
 from attnscope.recording.format import (
     FORMAT,
     ROW_COLUMNS,
@@ -26,206 +30,300 @@ from attnscope.recording.format import (
     parse_items,
     parse_shard,
     shard_file,
+    with_current_keys,
 )
 from attnscope.recording.places import captured_in, is_captured
 from attnscope.recording.reopening import find_source, open_images, open_network
+from attnscope.recording.rows import ALL_ROWS, Rows, consecutive, row_numbers
 from attnscope.recording.verification import verify_files, verify_rows
+from attnscope.shapes import Array
 
 if TYPE_CHECKING:
     from attnscope.data.images import LabeledImages
     from attnscope.sources import Module, Source
 
 
-_HOLDS = {
+_DESCRIPTIONS = {
     "recording": "a recording of every image; open it with attnscope.Recording",
-    "moments": "moments, sums over the images of each class, and no single image; open it with "
-    "attnscope.Moments, or capture without --moments",
+    "moments": "moments, which are sums over the images of each class; open it with "
+    "attnscope.Moments, or capture again without --moments",
 }
+_OPTIONS = {"recording": "", "moments": " --moments"}
+_LISTED_GATES = 8  # a message lists all gates of a network that has no more
 
 
 class ShardReader(ABC):
-    """What a capture left in a folder: its rows and logits, and what is known of its gates."""
+    """What a capture wrote to a folder: its rows and logits, and the description of its gates.
+
+    Iterating over it yields its gates, and ``name in recording`` says whether it has a gate of that
+    name. Its length is the number of images.
+    """
 
     kind: ClassVar[str]
     _place: ClassVar[str]
-    """The folder of a run that holds what is of this kind."""
+    """The subfolder of a run folder that holds folders of this kind."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Opens what was captured, or in a run folder what was captured of the test split.
+        """Open a recording or moments; in a run folder, those of the test split.
+
+        Args:
+            folder: The recording or moments, or a run folder.
 
         Raises:
-            InputError: there is nothing, it is cut off, it is of another kind or format, or one of
-                its files lies outside its folder.
+            InputError: The folder holds none, is incomplete, is of another kind or format, or one
+                of its files lies outside the folder.
         """
         folder = captured_in(Path(folder), self._place)
         if not is_captured(folder):
             raise InputError(
-                f"{folder} holds no {self.kind} (no {layout.MANIFEST}); make one with attnscope "
-                "capture"
+                "AS601",
+                f"{folder} holds no {self.kind} (no {layout.MANIFEST}); check the path, or create "
+                f"it with: attnscope capture RUN{_OPTIONS[self.kind]}",
             )
         manifest = read_json(folder / layout.MANIFEST)
         if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
             raise InputError(
-                f"{folder} is of format {manifest['format']}, this attnscope reads {FORMAT}; "
-                "capture again"
+                "AS602",
+                f"{folder} has format {manifest['format']}, and this version of attnscope reads "
+                f"format {FORMAT}; update attnscope, or capture again",
             )
         if isinstance(manifest, dict) and manifest.get("kind", "recording") != self.kind:
-            holds = _HOLDS.get(str(manifest.get("kind", "recording")), "something else")
-            raise InputError(f"{folder} holds {holds}")
+            kind = str(manifest.get("kind", "recording"))
+            holds = _DESCRIPTIONS.get(kind, "neither a recording nor moments; check the path")
+            raise InputError("AS603", f"{folder} holds {holds}")
         try:
             self.gates = [parse_gate(gate) for gate in parse_items(manifest["gates"], dict)]
+            """The gates, in the order in which they act."""
             self.classes: list[str] = parse_items(manifest["classes"], str)
+            """Names of the classes, by label."""
             self.grad_cam_layers: list[str] = parse_items(manifest["grad_cam_layers"], str)
+            """Paths of the modules whose Grad-CAM was recorded."""
             self.pooled_inputs: list[str] = parse_items(manifest.get("pooled_inputs", []), str)
+            """Names of the gates whose pooled input was recorded."""
             known = manifest.get("attributions")
             self.attributions = Attributions() if known is None else Attributions.from_dict(known)
-            """Attribution methods beside Grad-CAM, and of how many images."""
-            self.about: dict[str, Any] = dict(manifest["about"])
+            """Attribution methods besides Grad-CAM, and the number of images that have maps."""
+            self.about: dict[str, Any] = with_current_keys(dict(manifest["about"]))
+            """Facts about the capture: name, source, split, seed, model, precision and others."""
             self._source: object = manifest.get("source")
             self._shards = [parse_shard(shard) for shard in parse_items(manifest["shards"], dict)]
             self._count = sum(shard.count for shard in self._shards)
             self.id: str | None = manifest.get("id")
-            """SHA-256 of ``plan.json``; None of a recording of attnscope before it had one."""
+            """SHA-256 of ``plan.json``; None for recordings of versions that wrote no plan."""
             if not self._shards or self._count != manifest["count"]:
-                raise ValueError("the counts of its shards do not add up")
-        except InputError as error:  # a kind of gate that is not registered here
-            raise InputError(f"{folder} cannot be opened: {error}") from None
+                raise ValueError(
+                    f"its count is {manifest['count']}, and its shards have {self._count} images"
+                )
+        except InputError as error:  # the kind of a gate is not registered here
+            raise InputError("AS605", f"{folder} cannot be opened: {first_line(error)}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{folder / layout.MANIFEST} is no manifest of a recording "
-                f"({first_line(error)}); capture again"
+                "AS604",
+                f"{folder / layout.MANIFEST} is not a valid manifest ({first_line(error)}); "
+                "capture again",
             ) from None
         self.folder = folder
         tables = [self._read_rows(shard) for shard in self._shards]
         self.rows: pd.DataFrame = pd.concat(tables, ignore_index=True)
-        """One row an image: path, label, prediction, loss."""
+        """One row per image: path, label, prediction, loss."""
 
     def __len__(self) -> int:
         return self._count
 
+    def __iter__(self) -> Iterator[Gate]:
+        return iter(self.gates)
+
+    def __contains__(self, gate: object) -> bool:
+        return any(gate in (known, known.name) for known in self.gates)
+
+    def __repr__(self) -> str:
+        facts = [
+            number_of(len(self), "image"),
+            number_of(len(self.classes), "class", "classes"),
+            number_of(len(self.gates), "gate"),
+            f"accuracy {self.right.mean():.1%}",
+        ]
+        return f"<{type(self).__name__} {self._title()!r}: {', '.join(facts)}>"
+
+    def _repr_html_(self) -> str:
+        kinds = [gate.kind for gate in self.gates]
+        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+        properties = [
+            ("Images", f"{len(self):,}"),
+            ("Classes", len(self.classes)),
+            ("Accuracy", f"{self.right.mean():.1%}"),
+            ("Gates", counts or "none"),
+            ("Grad-CAM layers", ", ".join(self.grad_cam_layers) or "none"),
+            ("Folder", self.folder),
+        ]
+        return html_page(
+            f"{type(self).__name__} {self._title()}",
+            html_properties(properties),
+            html_gates(self.gates),
+        )
+
+    def _title(self) -> str:
+        return self.name if self.split is None else f"{self.name}/{self.split}"
+
     @property
     def name(self) -> str:
-        """What figures call the network: the run's name, else the folder's."""
+        """Name of the network in figures: that of the run, or else of the folder."""
         return str(self.about.get("name") or self.folder.resolve().name)
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """True classes, ``(N,)``, indices into ``classes``."""
+    def split(self) -> str | None:
+        """The split that was recorded: ``train``, ``validation`` or ``test``; None if unknown."""
+        split = self.about.get("split")
+        return str(split) if split else None
+
+    @property
+    def labels(self) -> Int64[Array, " images"]:
+        """True classes, as indices into ``classes``."""
         return self.rows["label"].to_numpy()
 
     @property
-    def predictions(self) -> NDArray[np.int64]:
-        """Predicted classes, ``(N,)``."""
+    def predictions(self) -> Int64[Array, " images"]:
+        """Predicted classes, as indices into ``classes``."""
         return self.rows["prediction"].to_numpy()
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether each prediction is the true class, ``(N,)``; its mean is the accuracy."""
+    def right(self) -> Bool[Array, " images"]:
+        """Whether each prediction is correct; the mean is the accuracy."""
         right: NDArray[np.bool_] = self.predictions == self.labels
         return right
 
     @property
-    def logits(self) -> NDArray[np.float32]:
-        """``(N, K)``"""
+    def logits(self) -> Float32[Array, "images classes"]:
+        """Outputs of the network before the softmax."""
         return self._array("logits")
 
     @property
-    def probabilities(self) -> NDArray[np.float64]:
-        """Softmax of the logits, ``(N, K)``."""
+    def probabilities(self) -> Float64[Array, "images classes"]:
+        """Softmax of the logits."""
         logits = self.logits.astype(np.float64)
         exp = np.exp(logits - logits.max(1, keepdims=True))
         result: NDArray[np.float64] = exp / exp.sum(1, keepdims=True)
         return result
 
     def info(self, gate: str) -> Gate:
-        """What is known of the gate of that name.
+        """Return the description of a gate.
 
         Raises:
-            InputError: there is none.
+            InputError: There is no gate of that name.
         """
         for known in self.gates:
             if known.name == gate:
                 return known
-        names = ", ".join(g.name for g in self.gates) or "none at all"
-        raise InputError(f"{self.folder} has no gate '{gate}'; it has {names}")
+        names = [known.name for known in self.gates]
+        if not names:
+            hint = "it has no gates; capture a network that has some"
+        elif len(names) <= _LISTED_GATES:
+            hint = f"choose one of {', '.join(names)}"
+        else:
+            nearest = get_close_matches(str(gate), names, 3, 0.0)
+            hint = f"the nearest of its {len(names)} gates are {', '.join(nearest)}"
+        raise InputError("AS608", f"{self.folder} has no gate '{gate}'; {hint}")
 
     def gates_of_kind(self, kind: str) -> list[Gate]:
-        """The gates of one kind, in the order in which they act."""
+        """Return the gates of one kind, in the order in which they act."""
         return [gate for gate in self.gates if gate.kind == kind]
 
     def gates_with(self, trait: str) -> list[Gate]:
-        """The gates whose kind has a trait of `attnscope.kinds`, in the order in which they act."""
+        """Return the gates whose kind has a trait, in the order in which they act.
+
+        Args:
+            trait: One of `attnscope.kinds.TRAITS`.
+        """
         return [gate for gate in self.gates if gate.has(trait)]
 
     def verify(self) -> list[str]:
-        """What is wrong with the files, one line each: hashes, counts, ranges. Empty is well."""
-        # Ranges of damaged files say nothing more.
+        """Check the files: hashes, counts and ranges of values.
+
+        Returns:
+            The problems, one line each with its code. Empty if there are none.
+        """
+        # Values of damaged files give no further information.
         return verify_files(self.folder, self.id, self._shards) or [
             *self._verify_values(),
             *verify_rows(self.rows, len(self.classes)),
         ]
 
     def source(self, data_root: Path | None = None) -> Source:
-        """Where the network and the images are: in the run around it, or as it was captured.
+        """Return where the network and the images are: in the run, or where they were captured.
 
         Args:
-            data_root: where torchvision's sets lie now, if not where they lay.
+            data_root: Folder of torchvision's data sets, if they have moved since the capture.
 
         Raises:
-            InputError: it is not known, as of what was captured from Python.
+            InputError: It is unknown, as for a capture that was made from Python.
         """
         return find_source(self.folder, self.about, self._source, data_root)
 
     def network(self) -> Module:
-        """The network that was captured, in eval mode on the CPU; needs torch.
+        """Load the network that was captured, in eval mode on the CPU. Needs torch.
 
-        Of ``package.module:callable`` the user's own code runs, as it did for the capture.
+        A target ``package.module:callable`` runs the user's code, as it did for the capture.
 
         Raises:
-            InputError: it cannot be found any more, or it has other weights now.
+            InputError: It no longer exists, or it now has other weights.
         """
         return open_network(self.folder, self.source())
 
     def images(self, data_root: Path | None = None) -> LabeledImages:
-        """The images that were captured, in the order of the rows, not normalized; needs torch.
+        """Load the images that were captured, in the order of the rows, not normalized.
+
+        Needs torch.
 
         Args:
-            data_root: of `source`.
+            data_root: As for `source`.
 
         Raises:
-            InputError: they cannot be found any more, or they are others now.
+            InputError: They no longer exist, or they are other images now.
         """
         return open_images(self.folder, self.source(data_root))
 
     def _rounding(self, gate: Gate) -> float:
-        """How far a gate may lie beyond its bounds for the precision in which it multiplied."""
+        """Return how far rounding may take a gate beyond its bounds."""
         precision = 2.0**-7 if self.about.get("precision") == "bf16" else 1e-6
         return precision * max(abs(gate.lo), abs(gate.hi))
 
     @abstractmethod
     def _verify_values(self) -> list[str]:
-        """What is wrong with the arrays, one line each."""
+        """Check the arrays; return the problems, one line each."""
 
     def _expect_trait(self, name: str, trait: str) -> None:
         gate = self.info(name)
         if not gate.has(trait):
             wanted = " or ".join(k.name for k in KINDS.values() if trait in k.traits)
-            raise InputError(f"gate '{name}' is of kind {gate.kind}, not {wanted}")
+            suitable = [known.name for known in self.gates_with(trait)]
+            remedy = f"such as {suitable[0]}" if suitable else f"which {self.name} does not have"
+            raise InputError(
+                "AS609",
+                f"gate '{name}' is of kind {gate.kind}; choose a gate of kind {wanted}, {remedy}",
+            )
 
     def _expect_target(self, target: str) -> None:
         if target not in TARGETS:
             raise InputError(
-                f"Grad-CAM target '{target}' is not known; take {' or '.join(TARGETS)}"
+                "AS610", f"the Grad-CAM target is '{target}'; it must be {' or '.join(TARGETS)}"
             )
 
     def _expect_grad_cam(self, layer: str | None, target: str) -> str:
-        """The layer that is meant (default: the last one), if it was recorded."""
+        """Return the layer (default: the last one) after checking that it was recorded."""
         self._expect_target(target)
         if layer is None and self.grad_cam_layers:
             layer = self.grad_cam_layers[-1]
+        if layer is None:
+            raise InputError(
+                "AS611", f"{self.folder} has no Grad-CAM; capture again without --no-grad-cam"
+            )
         if layer not in self.grad_cam_layers:
             known = ", ".join(self.grad_cam_layers) or "none"
-            raise InputError(f"{self.folder} has no Grad-CAM of '{layer}'; it has {known}")
+            raise InputError(
+                "AS611",
+                f"{self.folder} has no Grad-CAM of layer '{layer}' (recorded: {known}); capture "
+                f"again with --grad-cam-layer {layer}",
+            )
         return layer
 
     def _read_rows(self, shard: Shard) -> pd.DataFrame:
@@ -235,16 +333,33 @@ class ShardReader(ABC):
             if len(rows) != shard.count:
                 raise ValueError(f"{len(rows)} rows instead of {shard.count}")
         except Exception as error:  # pyarrow raises OSError, ArrowInvalid and others
-            raise InputError(
-                f"{file} cannot be read ({first_line(error)}); capture again"
-            ) from None
+            raise _unreadable(file, error) from None
         return rows
 
-    def _array(self, key: str, rows: slice = slice(None)) -> NDArray[Any]:
-        """Rows of an array that has one for each image."""
-        start, stop, step = rows.indices(len(self))
-        if step != 1:
-            raise ValueError("rows of a recording are read in steps of 1")
+    def _array(self, key: str, rows: Rows = ALL_ROWS) -> NDArray[Any]:
+        """Read rows of an array that has one row per image, from the shards that hold them."""
+        numbers = row_numbers(rows, len(self))
+        if isinstance(numbers, range):
+            if numbers.step == 1:
+                return self._stretch(key, numbers.start, numbers.stop)
+            numbers = np.asarray(numbers, np.int64)
+        if numbers.ndim == 0:
+            value: NDArray[Any] = self._stretch(key, int(numbers), int(numbers) + 1)[0]
+            return value
+        ends = np.cumsum([shard.count for shard in self._shards])
+        shard_of = np.searchsorted(ends, numbers, side="right")
+        # The shape and the type are known even if no row was asked for.
+        empty = self._piece(self._shards[shard_of[0] if len(shard_of) else 0], key, slice(0, 0))
+        result = np.empty((len(numbers), *empty.shape[1:]), empty.dtype)
+        for index in np.unique(shard_of):
+            shard, inside = self._shards[index], shard_of == index
+            first = ends[index] - shard.count
+            needed, position = np.unique(numbers[inside] - first, return_inverse=True)
+            result[inside] = self._piece(shard, key, *consecutive(needed))[position]
+        return result
+
+    def _stretch(self, key: str, start: int, stop: int) -> NDArray[Any]:
+        """Read consecutive rows of an array that has one row per image."""
         pieces: list[NDArray[Any]] = []
         first = 0
         for shard in self._shards:
@@ -252,29 +367,34 @@ class ShardReader(ABC):
             first += shard.count
             if low < high:
                 pieces.append(self._piece(shard, key, slice(low, high)))
-        if not pieces:  # no row was asked for: the shape of an image and the type are known still
+        if not pieces:
             return self._piece(self._shards[0], key, slice(0, 0))
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def _piece(self, shard: Shard, key: str, rows: slice = slice(None)) -> NDArray[Any]:
-        """Rows of one shard's array, whatever a row of it is."""
+    def _piece(self, shard: Shard, key: str, *slices: slice) -> NDArray[Any]:
+        """Read slices of one shard's array; all of it by default."""
         file = shard_file(self.folder, shard, layout.ARRAYS)
         try:
             with safe_open(file, framework="numpy") as arrays:
-                piece: NDArray[Any] = arrays.get_slice(key)[rows.start : rows.stop]
+                whole = arrays.get_slice(key)
+                pieces = [whole[part.start : part.stop] for part in slices or (ALL_ROWS,)]
         except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{file} cannot be read ({first_line(error)}); capture again"
-            ) from None
-        return piece
+            raise _unreadable(file, error) from None
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def captured_kind(folder: Path) -> str:
-    """``moments`` where the manifest says so; else ``recording``, also where there is none."""
+    """Return ``moments`` if the manifest says so, else ``recording``, even without a manifest."""
     folder = captured_in(folder, layout.RECORDINGS)
     manifest = read_json(folder / layout.MANIFEST) if is_captured(folder) else {}
     return (
         "moments"
         if isinstance(manifest, dict) and manifest.get("kind") == "moments"
         else "recording"
+    )
+
+
+def _unreadable(file: Path, error: Exception) -> InputError:
+    return InputError(
+        "AS606", f"{file} cannot be read ({first_line(error)}); restore it, or capture again"
     )

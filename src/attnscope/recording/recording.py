@@ -1,27 +1,41 @@
-"""The Recording: what one network did on one data set, in files that need no torch to be read.
+"""The Recording: what one network did on one data set, in files that are read without torch.
 
 A recording is a folder with ``manifest.json`` and immutable shards ``shards/00000`` and so on. Each
-shard holds ``arrays.safetensors`` and ``rows.parquet``; the manifest holds their SHA-256.
+shard has ``arrays.safetensors`` and ``rows.parquet``; the manifest has the SHA-256 of both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float32, Int64, UInt8
 from numpy.typing import NDArray
 
 from attnscope import layout
-from attnscope.errors import InputError
-from attnscope.kinds import MAP, PER_CHANNEL
+from attnscope.errors import InputError, first_line
+from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.attributed import GRAD_CAM, Attributed
 from attnscope.recording.format import TARGETS
+from attnscope.recording.labeled import (
+    class_names,
+    dimension_names,
+    expect_xarray,
+    lazy_variable,
+    variable_name,
+)
 from attnscope.recording.places import find_recordings as find_recordings
 from attnscope.recording.reader import ShardReader
-from attnscope.recording.verification import verify_array
+from attnscope.recording.rows import ALL_ROWS, Rows
+from attnscope.recording.verification import problem, verify_array
 from attnscope.recording.writer import ShardWriter
+from attnscope.shapes import Array
+
+if TYPE_CHECKING:
+    from xarray import Dataset, Variable
 
 
 class RecordingWriter(ShardWriter):
@@ -29,8 +43,8 @@ class RecordingWriter(ShardWriter):
 
     The arrays of a shard are ``gate/NAME`` (float32, ``(n, C)`` or ``(n, H, W)``),
     ``grad_cam/LAYER/predicted`` and ``.../true`` (float16, signed, ``(n, h, w)``), ``logits``
-    (float32, ``(n, K)``), and ``images`` (uint8, ``(n, H, W, 3)``); where it was asked for also
-    ``pooled/NAME`` (float32, of the shape of ``gate/NAME``) and, of the images that have any,
+    (float32, ``(n, K)``), and ``images`` (uint8, ``(n, H, W, 3)``). Optional are ``pooled/NAME``
+    (float32, with the shape of ``gate/NAME``) and, for the images that have maps,
     ``attribution/METHOD/LAYER/TARGET`` (float16, signed, ``(m, h, w)``).
     """
 
@@ -43,86 +57,149 @@ class RecordingWriter(ShardWriter):
             if len(value) != len(rows) and not key.startswith("attribution/")
         }
         if len(rows) == 0 or counts:
-            raise ValueError(f"a shard of {len(rows)} rows cannot hold arrays of {counts}")
+            raise ValueError(
+                f"a shard has {len(rows)} rows, and the lengths of arrays are {counts}"
+            )
         needed = [f"gate/{gate.name}" for gate in self._gates]
         for key in [*needed, *(f"pooled/{name}" for name in self._pooled_inputs)]:
             values = arrays.get(key)
             if values is None or values.dtype != np.float32:
-                raise ValueError(f"a shard needs {key} in float32")
+                raise ValueError(f"a shard needs the array {key} in float32")
 
 
 class Recording(ShardReader):
-    """What one network did on one data set.
+    """What one network did on one data set: the values of every gate for every image, and more.
 
-    Arrays come from memory-mapped files; each call reads what it returns and nothing else.
+    >>> recording = Recording("runs/digits-resnet18-cbam")
+    >>> recording["layer1.0.attention.channel"]  # all images
+    >>> recording["layer1.0.attention.channel", recording.labels == 2]  # images of one class
+    >>> [gate.name for gate in recording]
+
+    Arrays come from memory-mapped files. Each call reads what it returns and nothing else. The
+    argument ``rows`` of its methods works as an index of a NumPy array does: a slice, a number, a
+    list or array of numbers, or a boolean mask with one value per image.
     """
 
     kind = "recording"
     _place = layout.RECORDINGS
 
-    def gate(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
-        """A gate of any kind: ``(N, C)`` for a channel gate, ``(N, H, W)`` for a spatial one."""
+    def __getitem__(self, key: str | tuple[str, Rows]) -> Float32[Array, "*shape"]:
+        """Return the values of a gate: ``recording[name]`` or ``recording[name, rows]``.
+
+        Raises:
+            InputError: There is no gate of that name.
+            IndexError: A row is out of range.
+            TypeError: The key is neither a name nor a name and rows.
+        """
+        name, rows = key if isinstance(key, tuple) and len(key) == 2 else (key, ALL_ROWS)
+        if not isinstance(name, str):
+            raise TypeError(
+                f"a recording is indexed as recording[name] or recording[name, rows], not by "
+                f"{key!r:.60}; use recording.image(i) for the picture of an image"
+            )
+        return self.gate(name, rows)
+
+    def gate(self, name: str, rows: Rows = ALL_ROWS) -> Float32[Array, "*shape"]:
+        """Return the values of a gate of any kind.
+
+        Args:
+            name: Name of the gate.
+            rows: The images; default all.
+
+        Returns:
+            ``(N, C)`` for a channel gate, ``(N, H, W)`` for a spatial gate. A single row has no
+            axis of images.
+
+        Raises:
+            InputError: There is no gate of that name.
+            IndexError: A row is out of range.
+        """
         self.info(name)
         return self._array(f"gate/{name}", rows)
 
-    def channel(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
-        """A channel gate, ``(N, C)``.
+    def channel(self, name: str, rows: Rows = ALL_ROWS) -> Float32[Array, "*images channels"]:
+        """Return the values of a channel gate.
+
+        Args:
+            name: Name of the gate.
+            rows: The images; default all.
 
         Raises:
-            InputError: there is no such gate, or it is of another kind.
+            InputError: There is no gate of that name, or it is of another kind.
+            IndexError: A row is out of range.
         """
         self._expect_trait(name, PER_CHANNEL)
         return self.gate(name, rows)
 
-    def spatial(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
-        """A spatial gate, ``(N, H, W)``.
+    def spatial(self, name: str, rows: Rows = ALL_ROWS) -> Float32[Array, "*images height width"]:
+        """Return the values of a spatial gate.
+
+        Args:
+            name: Name of the gate.
+            rows: The images; default all.
 
         Raises:
-            InputError: there is no such gate, or it is of another kind.
+            InputError: There is no gate of that name, or it is of another kind.
+            IndexError: A row is out of range.
         """
         self._expect_trait(name, MAP)
         return self.gate(name, rows)
 
-    def pooled_input(self, name: str, rows: slice = slice(None)) -> NDArray[np.float32]:
-        """What a gate multiplies, its mean over the axes that the gate has not; shaped as `gate`.
+    def pooled_input(self, name: str, rows: Rows = ALL_ROWS) -> Float32[Array, "*shape"]:
+        """Return what a gate multiplies, averaged over the axes that the gate does not have.
 
-        Of a channel gate the mean of each channel over the pixels, ``(N, C)``, which is all that an
-        SE or ECA gate is told of the image; of a spatial gate the mean over the channels, ``(N, H,
-        W)``. In units of the features.
+        For a channel gate this is the mean of each channel over the positions, ``(N, C)``, which is
+        all that an SE or ECA gate knows about the image. For a spatial gate it is the mean over the
+        channels, ``(N, H, W)``. The unit is that of the features.
+
+        Args:
+            name: Name of the gate.
+            rows: The images; default all.
+
+        Returns:
+            An array with the shape of `gate`.
 
         Raises:
-            InputError: there is no such gate, or its pooled input was not recorded.
+            InputError: There is no gate of that name, or its pooled input was not recorded.
+            IndexError: A row is out of range.
         """
         self.info(name)
         if name not in self.pooled_inputs:
             raise InputError(
-                f"{self.folder} has no pooled input of '{name}'; capture with --pooled-inputs, "
-                "which records it of each gate but those that multiply another gate"
+                "AS612",
+                f"{self.folder} has no pooled input of gate '{name}'; capture again with "
+                "--pooled-inputs (gates that multiply another gate have none)",
             )
         return self._array(f"pooled/{name}", rows)
 
     def grad_cam(
-        self, layer: str | None = None, target: str = "predicted", rows: slice = slice(None)
-    ) -> NDArray[np.float32]:
-        """Signed Grad-CAM before its ReLU, ``(N, h, w)``, of the layer (default: the last one).
+        self, layer: str | None = None, target: str = "predicted", rows: Rows = ALL_ROWS
+    ) -> Float32[Array, "*images height width"]:
+        """Return signed Grad-CAM, before its ReLU.
+
+        Args:
+            layer: Path of the module; default the last one that was recorded.
+            target: The class that is explained: ``predicted`` or ``true``.
+            rows: The images; default all.
 
         Raises:
-            InputError: the layer or the target was not recorded.
+            InputError: The layer or the target was not recorded.
+            IndexError: A row is out of range.
         """
         layer = self._expect_grad_cam(layer, target)
         return self._array(f"grad_cam/{layer}/{target}", rows).astype(np.float32)
 
     @property
     def attribution_methods(self) -> list[str]:
-        """Names of the attribution methods that were recorded, Grad-CAM first."""
+        """Names of the recorded attribution methods, Grad-CAM first."""
         other = dict.fromkeys(found.method for found in self.attributions.methods)
         return [*([GRAD_CAM] if self.grad_cam_layers else []), *other]
 
-    def attributed_rows(self, method: str = GRAD_CAM) -> NDArray[np.int64]:
-        """The images of which a method has maps, ``(n,)``, sorted; of Grad-CAM all.
+    def attributed_rows(self, method: str = GRAD_CAM) -> Int64[Array, " attributed"]:
+        """Return the sorted rows of the images that have maps of a method; for Grad-CAM all.
 
         Raises:
-            InputError: the method was not recorded.
+            InputError: The method was not recorded.
         """
         if method == GRAD_CAM:
             self._expect_grad_cam(None, TARGETS[0])
@@ -132,16 +209,16 @@ class Recording(ShardReader):
 
     def attribution(
         self, method: str = GRAD_CAM, layer: str | None = None, target: str = TARGETS[0]
-    ) -> NDArray[np.float32]:
-        """Signed maps of a method, ``(n, h, w)``, one for each of `attributed_rows`.
+    ) -> Float32[Array, "attributed height width"]:
+        """Return the signed maps of an attribution method, one for each of `attributed_rows`.
 
         Args:
-            method: one of `attribution_methods`.
-            layer: of a method that explains layers; default the last one that was recorded.
-            target: ``predicted`` or ``true``, the class that is explained.
+            method: One of `attribution_methods`.
+            layer: For a method that explains layers; default the last one that was recorded.
+            target: The class that is explained: ``predicted`` or ``true``.
 
         Raises:
-            InputError: the method, the layer or the target was not recorded.
+            InputError: The method, the layer or the target was not recorded.
         """
         if method == GRAD_CAM:
             return self.grad_cam(layer, target)
@@ -154,12 +231,119 @@ class Recording(ShardReader):
             first += shard.count
         return np.concatenate(pieces).astype(np.float32)
 
-    def image(self, i: int) -> NDArray[np.uint8]:
-        """The picture of image ``i``, ``(H, W, 3)``."""
+    def image(self, i: int) -> UInt8[Array, "height width 3"]:
+        """Return the picture of an image.
+
+        Args:
+            i: Its row, 0 to ``len(recording) - 1``.
+
+        Raises:
+            IndexError: There is no such row.
+        """
         if not 0 <= i < len(self):
-            raise IndexError(f"image {i} of {len(self)}")
+            raise IndexError(f"image {i} is out of range; there are {len(self)} images")
         picture: NDArray[np.uint8] = self._array("images", slice(i, i + 1))[0]
         return picture
+
+    def to_pandas(self, gate: str | None = None) -> pd.DataFrame:
+        """Return a table with one row per image.
+
+        Args:
+            gate: Name of a channel gate; default all gates.
+
+        Returns:
+            The columns path, label and prediction (names of classes), right (whether the prediction
+            is correct) and confidence (probability of the predicted class). With ``gate``, one more
+            column for each of its channels: channel_0, channel_1 and so on. Without it, one column
+            for each gate, named as the gate, with the mean gate of the image
+            (`Gate.image_means`). A gate with the name of another column becomes ``gate:NAME``.
+
+        Raises:
+            InputError: There is no gate of that name, or it is not a channel gate.
+        """
+        columns: dict[str, Any] = {
+            "path": self.rows["path"].to_numpy(),
+            "label": class_names(self.classes, self.rows["label"], self.folder),
+            "prediction": class_names(self.classes, self.rows["prediction"], self.folder),
+            "right": self.right,
+            "confidence": self.probabilities[np.arange(len(self)), self.predictions],
+        }
+        if gate is not None:
+            values = self.channel(gate)
+            columns |= {f"channel_{c}": values[:, c] for c in range(values.shape[1])}
+        else:
+            columns |= {variable_name(known): self._image_means(known) for known in self.gates}
+        return pd.DataFrame(columns, index=pd.RangeIndex(len(self), name="image"))
+
+    def to_xarray(self, gates: str | Sequence[str] | None = None) -> Dataset:
+        """Return the gates as a data set with named dimensions, whose values are read when used.
+
+        Needs the extra ``attnscope[xarray]``.
+
+        Args:
+            gates: Name of a gate, or names of several; default all.
+
+        Returns:
+            One variable for each gate, and ``logits`` with the dimensions image and class. The
+            coordinates of the images are path, label and prediction (names of classes). Attributes:
+            name and split of the recording; kind, activation, lower and upper bound and neutral
+            value of each gate.
+
+            If ``gates`` is one name, the dimensions of the gate are ``image`` and ``channel``, or
+            ``image``, ``height`` and ``width``, and so on by its kind. The channels of two gates
+            are different channels, so with several gates all dimensions but ``image`` have the name
+            of the gate: ``channel:layer1.0.attention.channel``.
+
+        Raises:
+            InputError: There is no gate of that name, or xarray is not installed.
+        """
+        expect_xarray()
+        from xarray import Dataset
+
+        names = [gate.name for gate in self.gates] if gates is None else gates
+        chosen = [self.info(name) for name in ([names] if isinstance(names, str) else names)]
+        of_images = {
+            "path": self.rows["path"].to_numpy(object),
+            "label": class_names(self.classes, self.rows["label"], self.folder),
+            "prediction": class_names(self.classes, self.rows["prediction"], self.folder),
+        }
+        variables = {
+            variable_name(gate): self._variable(gate, qualified=not isinstance(gates, str))
+            for gate in chosen
+        }
+        attributes = {"name": self.name, "split": self.split}
+        return Dataset(
+            {**variables, "logits": (("image", "class"), self.logits)},
+            coords={
+                "image": np.arange(len(self)),
+                "class": np.array(self.classes, dtype=object),
+                **{name: ("image", values) for name, values in of_images.items()},
+            },
+            attrs={key: value for key, value in attributes.items() if value is not None},
+        )
+
+    def _variable(self, gate: Gate, *, qualified: bool) -> Variable:
+        """Return a gate as a lazy variable; ``qualified`` names its dimensions after the gate."""
+        empty = self.gate(gate.name, slice(0, 0))
+        image, *others = dimension_names(gate, empty.ndim)
+        return lazy_variable(
+            [image, *(f"{name}:{gate.name}" if qualified else name for name in others)],
+            partial(self.gate, gate.name),
+            (len(self), *empty.shape[1:]),
+            empty.dtype,
+            {
+                "kind": gate.kind,
+                "activation": gate.activation,
+                "lower_bound": gate.lo,
+                "upper_bound": gate.hi,
+                "neutral": gate.neutral,
+            },
+        )
+
+    def _image_means(self, gate: Gate) -> NDArray[np.float64]:
+        """Return the mean gate of each image, ``(N,)``, with one shard in memory at a time."""
+        key = f"gate/{gate.name}"
+        return np.concatenate([gate.image_means(self._piece(shard, key)) for shard in self._shards])
 
     def _verify_values(self) -> list[str]:
         found = []
@@ -185,12 +369,13 @@ class Recording(ShardReader):
                 try:
                     maps = self.attribution(wanted.method, wanted.layer, target)
                 except InputError as error:
-                    found.append(f"{key}: {error}")
+                    found.append(problem(error.code, f"{key}: {first_line(error)}"))
                     continue
-                if len(maps) != len(self.attributed_rows(wanted.method)):
-                    found.append(f"{key}: {len(maps)} maps, not one for each stated image")
+                expected = len(self.attributed_rows(wanted.method))
+                if len(maps) != expected:
+                    found.append(problem("AS689", f"{key} has {len(maps)} maps, not {expected}"))
                 if not np.isfinite(maps).all():
-                    found.append(f"{key}: values that are not finite")
+                    found.append(problem("AS687", f"{key} has values that are not finite"))
         return found
 
     def _attributed(self, method: str, layer: str | None) -> Attributed:
@@ -198,11 +383,16 @@ class Recording(ShardReader):
         if not known:
             has = ", ".join(self.attribution_methods) or "none"
             raise InputError(
-                f"{self.folder} has no attributions by '{method}'; it has {has}: capture with "
-                f"--attribution {method}"
+                "AS613",
+                f"{self.folder} has no attributions by '{method}' (recorded: {has}); capture again "
+                f"with --attribution {method}",
             )
         for found in known:
             if layer in (None, found.layer):
                 return known[-1] if layer is None else found
-        layers = ", ".join(found.layer or "the input" for found in known)
-        raise InputError(f"{self.folder} has no {method} of '{layer}'; it has {layers}")
+        layers = ", ".join(found.layer or "the image" for found in known)
+        raise InputError(
+            "AS614",
+            f"{self.folder} has no {method} of layer '{layer}' (recorded: {layers}); choose one of "
+            "these, or capture again with that layer",
+        )

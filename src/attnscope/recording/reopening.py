@@ -1,8 +1,8 @@
-"""The network and the images of a recording, opened again from where they came.
+"""Open the network and the images of a recording again.
 
-They are looked for in the run in which the recording lies, else where the manifest says that they
-were. What is found is compared with the hashes in the recording's plan, so that it is the same or
-refused. Imports torch when it is used.
+They are looked for in the run in which the recording lies, or else where the manifest says that
+they were. They are compared with the hashes in the plan of the recording, and refused if they have
+changed. Torch is imported when it is used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attnscope import layout
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
-from attnscope.recording.places import home_run
+from attnscope.recording.places import enclosing_run
 
 if TYPE_CHECKING:
     from attnscope.data.images import LabeledImages
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 def find_source(
     folder: Path, about: Mapping[str, Any], stored: object, data_root: Path | None
 ) -> Source:
-    """Where the network and the images of a recording are now.
+    """Return where the network and the images of a recording are now.
 
     Args:
-        folder: the recording.
-        about: what it tells of itself.
-        stored: what its manifest says of its source; None where it says nothing.
-        data_root: where torchvision's sets lie now, if not where they lay.
+        folder: The recording.
+        about: Its facts about the capture.
+        stored: The source in its manifest; None if there is none.
+        data_root: Folder of torchvision's data sets, if they have moved since the capture.
 
     Raises:
-        InputError: it is not known.
+        InputError: It is unknown.
     """
     from attnscope.sources import Source
 
-    skip = bool(about.get("skipped"))  # what could not be read then was left out
-    run = home_run(folder)
+    skip = bool(about.get("skipped"))  # files that could not be read were left out of the capture
+    run = enclosing_run(folder)
     if run is not None:
-        split = str(about.get("part") or folder.resolve().name)
+        split = str(about.get("split") or folder.resolve().name)
         source = Source.of_run(
             run,
             split,
@@ -53,17 +53,23 @@ def find_source(
         return replace(source, network=network)
     if not isinstance(stored, dict):
         raise InputError(
-            f"{folder} does not tell where its network and images come from: it was made from "
-            "Python, or by attnscope 0.1 and lies in no run; make it again with attnscope capture"
+            "AS640",
+            f"{folder} does not say where its network and images come from, because it was made "
+            "from Python, or by attnscope 0.1 and lies outside its run; create it again with: "
+            "attnscope capture",
         )
     try:
         source = Source.from_dict(stored)
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):  # a source that is not registered here
-            raise InputError(f"{folder} cannot be opened again: {error}") from None
+        if isinstance(error, InputError):  # a scheme or data source is not registered here
+            raise InputError(
+                "AS641",
+                f"the network and images of {folder} cannot be opened: {first_line(error)}",
+            ) from None
         raise InputError(
-            f"{folder / layout.MANIFEST} names no network and images ({first_line(error)}); "
-            "capture again"
+            "AS641",
+            f"{folder / layout.MANIFEST} does not name a network and images "
+            f"({first_line(error)}); capture again",
         ) from None
     data = replace(source.data, skip_unreadable=skip or source.data.skip_unreadable)
     if data_root is not None:
@@ -72,41 +78,43 @@ def find_source(
 
 
 def open_network(folder: Path, source: Source) -> Module:
-    """The network of a recording, in eval mode on the CPU.
+    """Load the network of a recording, in eval mode on the CPU.
 
     Raises:
-        InputError: it is not there any more, or it has other weights.
+        InputError: It no longer exists, or it has other weights.
     """
     from attnscope.networks.weights import hash_weights
 
     model = source.open_network()
-    expected = _planned(folder, "weights")
+    expected = _planned_hash(folder, "weights")
     if expected is not None and hash_weights(model) != expected:
         raise InputError(
-            f"{source.network.target} has other weights now than those that {folder} was captured "
-            "from; restore them, or capture again"
+            "AS642",
+            f"the weights of {source.network.target} are not those from which {folder} was "
+            "captured; restore them, or capture again",
         )
     return model
 
 
 def open_images(folder: Path, source: Source) -> LabeledImages:
-    """The images of a recording, in its order.
+    """Load the images of a recording, in its order.
 
     Raises:
-        InputError: they are not there any more, or they are others.
+        InputError: They no longer exist, or they are other images.
     """
     images = source.open_images()
-    expected = _planned(folder, "data")
+    expected = _planned_hash(folder, "data")
     if expected is not None and images.sha256() != expected:
         raise InputError(
-            f"{source.data.source} has other images now than those that {folder} was captured "
-            "from; restore them, or capture again"
+            "AS643",
+            f"the images of {source.data.source} are not those from which {folder} was captured; "
+            "restore them, or capture again",
         )
     return images
 
 
-def _planned(folder: Path, key: str) -> str | None:
-    """A hash of the plan; None of a recording of attnscope before there was a plan."""
+def _planned_hash(folder: Path, key: str) -> str | None:
+    """Return a hash in the plan; None for recordings of versions that wrote no plan."""
     if not (folder / layout.PLAN).is_file():
         return None
     plan = read_json(folder / layout.PLAN)

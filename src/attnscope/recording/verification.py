@@ -1,4 +1,7 @@
-"""Whether the files of a recording are still what was written: hashes, counts, ranges."""
+"""Check whether the files of a recording are still what was written: hashes, counts and ranges.
+
+Each problem is one line that ends with its code of `attnscope.errors.ERRORS`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope import layout
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.files import read_json, sha256_of
 from attnscope.recording.format import Shard, shard_file
 
@@ -27,41 +30,53 @@ _PLANNED = (
 )
 
 
+def problem(code: str, text: str) -> str:
+    """Return one problem as a line with its code."""
+    return str(InputError(code, text))
+
+
 def verify_files(folder: Path, plan_id: str | None, shards: Sequence[Shard]) -> list[str]:
-    """What is wrong with the files of a folder of shards, one line each.
+    """Check the files of a recording or moments against their hashes.
 
     Args:
-        folder: a recording or moments.
-        plan_id: SHA-256 of its plan; None of a recording of attnscope before it had one.
-        shards: those of its manifest.
+        folder: The recording or moments.
+        plan_id: SHA-256 of the plan; None for recordings of versions that wrote no plan.
+        shards: The shards of the manifest.
+
+    Returns:
+        The problems, one line each.
     """
     found = [] if plan_id is None else _verify_plan(folder, plan_id)
     known = {shard.name for shard in shards}
     for path in sorted((folder / layout.SHARDS).iterdir()):
-        # Hidden files are what systems leave behind.
+        # Operating systems leave hidden files behind.
         if path.name not in known and not path.name.startswith("."):
-            found.append(f"{path} is no shard of this recording")
+            found.append(problem("AS683", f"{path} is not a shard of this recording"))
     for index, shard in enumerate(shards):
-        if plan_id is not None and not _is_of(folder, plan_id, index, shard):
-            found.append(f"{folder / layout.SHARDS / shard.name} is a shard of another recording")
+        if plan_id is not None and not _belongs_to(folder, plan_id, index, shard):
+            path = folder / layout.SHARDS / shard.name
+            found.append(problem("AS684", f"{path} is a shard of another recording"))
             continue
         for name, expected in shard.sha256.items():
-            file = shard_file(folder, shard, name)
-            try:
-                if sha256_of(file) != expected:
-                    found.append(f"{file} has changed since it was written (SHA-256)")
-            except OSError as error:
-                found.append(f"{file} is missing ({error.strerror})")
+            found += _verify_hash(shard_file(folder, shard, name), expected)
     return found
 
 
 def verify_rows(rows: pd.DataFrame, classes: int) -> list[str]:
-    """What is wrong with the rows of the images, one line each."""
+    """Check labels and predictions.
+
+    Args:
+        rows: One row per image.
+        classes: Number of classes.
+
+    Returns:
+        The problems, one line each.
+    """
     found = []
     for column in ("label", "prediction"):
-        foreign = int((~rows[column].between(0, classes - 1)).sum())
-        if foreign:
-            found.append(f"{foreign} values of the column {column} are no class")
+        count = int((~rows[column].between(0, classes - 1)).sum())
+        if count:
+            found.append(problem("AS686", f"the column {column} has {count} values of no class"))
     return found
 
 
@@ -72,55 +87,66 @@ def verify_array(
     bounds: tuple[float, float] = (-np.inf, np.inf),
     margin: float = 0.0,
 ) -> list[str]:
-    """What is wrong with an array that has one row an image, one line each.
+    """Check an array that has one row per image.
 
     Args:
-        key: its name.
-        shards: all of them.
-        read: gives the array of one shard; raises an InputError where it cannot be read.
-        bounds: the lowest and the highest value that it may have.
-        margin: how far beyond these a value may lie.
+        key: Name of the array.
+        shards: All shards.
+        read: Reads the array of one shard; raises an InputError if it cannot.
+        bounds: The lowest and the highest value that is allowed.
+        margin: How far beyond the bounds a value may lie.
+
+    Returns:
+        The problems, one line each.
     """
     low, high = bounds
     outside, shapes = 0, set()
     try:
-        for shard in shards:  # one at a time: the whole may not fit into memory
+        for shard in shards:  # one at a time: the whole array may not fit into memory
             values = read(shard, key)
             shapes.add(values.shape[1:])
             if len(values) != shard.count:
-                raise InputError(f"shard {shard.name} has {len(values)} of {shard.count}")
+                text = f"{key} has {len(values)} rows in shard {shard.name}, not {shard.count}"
+                return [problem("AS689", text)]
             inside = (values >= low - margin) & (values <= high + margin)
             inside &= np.isfinite(values)
             outside += int((~inside).sum())
     except InputError as error:
-        return [f"{key}: {error}"]
+        return [problem(error.code, f"{key}: {first_line(error)}")]
     found = []
     if len(shapes) > 1:
-        found.append(f"{key}: shards of different shapes")
+        found.append(problem("AS688", f"{key} has different shapes in different shards"))
     if outside:
-        found.append(f"{key}: {outside} values not finite or not in {low} to {high}")
+        text = f"{key} has {outside} values that are not finite or not in {low} to {high}"
+        found.append(problem("AS687", text))
     return found
 
 
-def _verify_plan(folder: Path, plan_id: str) -> list[str]:
-    file = folder / layout.PLAN
+def _verify_hash(file: Path, expected: str) -> list[str]:
     try:
-        if sha256_of(file) != plan_id:
-            return [f"{file} has changed since it was written (SHA-256)"]
+        if sha256_of(file) != expected:
+            return [problem("AS681", f"{file} has changed since it was written (SHA-256)")]
     except OSError as error:
-        return [f"{file} is missing ({error.strerror})"]
-    return list(_differences_from_plan(folder))
+        return [problem("AS682", f"{file} is missing ({error.strerror})")]
+    return []
+
+
+def _verify_plan(folder: Path, plan_id: str) -> list[str]:
+    changed = _verify_hash(folder / layout.PLAN, plan_id)
+    return changed or list(_differences_from_plan(folder))
 
 
 def _differences_from_plan(folder: Path) -> Iterable[str]:
-    """What the manifest, which is read, says otherwise than the plan, whose hash is kept."""
-    plan, manifest = read_json(folder / layout.PLAN), read_json(folder / layout.MANIFEST)
+    """Yield where the manifest, which is read, differs from the plan, whose hash is known."""
+    file = folder / layout.MANIFEST
+    plan, manifest = read_json(folder / layout.PLAN), read_json(file)
     for key in _PLANNED:
         if plan.get(key) != manifest.get(key):
-            yield f"{folder / layout.MANIFEST} has other {key} than were captured"
+            yield problem("AS685", f"{file} differs from {layout.PLAN} in '{key}'")
 
 
-def _is_of(folder: Path, plan_id: str, index: int, shard: Shard) -> bool:
+def _belongs_to(folder: Path, plan_id: str, index: int, shard: Shard) -> bool:
+    """Return whether a shard says that it is this one of the recording with this plan."""
     try:
         value = read_json(shard_file(folder, shard, layout.SHARD))
     except InputError:

@@ -1,7 +1,7 @@
-"""Folders of immutable shards under one manifest: how they are written.
+"""Write folders of immutable shards with one manifest.
 
-The folder grows hidden (`attnscope.recording.partial`). The finished folder is the same one, with
-``manifest.json`` and under its own name.
+An unfinished folder is hidden (`attnscope.recording.partial`). When it is complete, it gets
+``manifest.json`` and its final name.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _NO_ATTRIBUTIONS = Attributions()
 
 
 class ShardWriter(ABC):
-    """Fills a folder shard by shard; it appears under its name when ``with`` ends well.
+    """Writes a folder shard by shard. It gets its name when ``with`` ends without an error.
 
-    What was begun under the same plan goes on: shards that are whole stay whatever happens, and
-    `has` tells which they are. Where no shard became whole, nothing stays.
+    An unfinished folder with the same plan is resumed: complete shards are kept whatever happens,
+    and `has` returns which they are. If no shard was completed, nothing is kept.
     """
 
     kind: ClassVar[str]
@@ -64,22 +64,22 @@ class ShardWriter(ABC):
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        """Says what is to be written; nothing is touched before ``with``.
+        """Describe the folder; nothing is written before ``with``.
 
         Args:
-            folder: what is made, which must not exist.
-            gates: in the order in which they act.
-            classes: their names.
-            grad_cam_layers: paths of modules.
-            about: what the folder tells of itself, of JSON values.
-            pooled_inputs: names of the gates of which what they multiply is written as well.
-            attributions: the attribution methods of which some images have maps.
-            identity: what else must be the same for a half-done folder to be gone on with, of JSON
-                values: weights, data, batch size ...
-            source: where the network and the images come from, of JSON values: no part of the
-                plan, in which they are told by their hashes, so that files may be moved.
-            rank: which of the processes that fill the folder this is.
-            processes: their number.
+            folder: The folder to create. It must not exist.
+            gates: The gates, in the order in which they act.
+            classes: Names of the classes, by label.
+            grad_cam_layers: Paths of the modules whose Grad-CAM is written.
+            about: Facts about the capture, as JSON values.
+            pooled_inputs: Names of the gates whose pooled input is written.
+            attributions: The attribution methods besides Grad-CAM.
+            identity: What else must be equal to resume an unfinished folder, as JSON values:
+                weights, data, batch size and so on.
+            source: Where the network and the images come from, as JSON values. It is not part of
+                the plan, which has their hashes instead, so that files may be moved.
+            rank: Rank of this process among those that write the folder.
+            processes: Number of these processes.
         """
         self._header = {
             "classes": classes,
@@ -87,54 +87,54 @@ class ShardWriter(ABC):
             "grad_cam_layers": grad_cam_layers,
             "about": dict(about),
         }
-        if pooled_inputs:  # without any, the plan stays that of a capture before there were any
+        if pooled_inputs:  # else the plan is equal to that of a version without pooled inputs
             self._header["pooled_inputs"] = list(pooled_inputs)
         if attributions.methods:
             self._header["attributions"] = attributions.to_dict()
         plan = {"format": FORMAT, "kind": self.kind, **self._header, **(identity or {})}
-        # What cannot be written is said before the work.
+        # Fail before the work if the plan cannot be written.
         plan_file = (json.dumps(plan, indent=2, allow_nan=False) + "\n").encode()
         self._id = hashlib.sha256(plan_file).hexdigest()
         self._gates, self._pooled_inputs = gates, pooled_inputs
         self._source = None if source is None else dict(source)
-        self._rank, self._alone = rank, processes == 1
+        self._rank, self._is_alone = rank, processes == 1
         self._folder = folder
-        self._partial = PartialFolder(folder, plan_file, self._id, self._alone)
+        self._partial = PartialFolder(folder, plan_file, self._id, self._is_alone)
         self._next = 0
 
     def __enter__(self) -> Self:
-        """Takes the folder, or joins the first process in it.
+        """Lock the folder, or join the main process in it.
 
         Raises:
-            InputError: the folder exists already or cannot be made, another process writes it, or
-                what is half-done there is of another plan.
+            InputError: The folder exists or cannot be created, another capture writes to it, or an
+                unfinished one was started with other settings.
         """
         try:
             if self._rank == 0:
-                self._partial.take()
+                self._partial.open_as_main()
             else:
                 self._partial.join()
         except BaseException as error:
-            self._partial.leave()
-            if (explained := self._partial.explained(error)) is error:
+            self._partial.close()
+            if (advised := self._partial.with_advice(error)) is error:
                 raise
-            raise explained from error
+            raise advised from error
         return self
 
     def has(self, index: int) -> bool:
-        """Whether a shard is there and whole; its hashes are checked.
+        """Return whether a shard is complete, after checking its hashes.
 
         Raises:
-            InputError: what lies there is of another capture, or has changed.
+            InputError: It belongs to another capture, or has changed.
         """
         if self._rank != 0 and os.path.lexists(self._folder):
-            return True  # nothing was left to do, and the first process has finished
-        return self._partial.holds(index)
+            return True  # nothing is left to do: the main process has finished
+        return self._partial.has_shard(index)
 
     def wait_for(self, count: int) -> None:
-        """Until the shards 0 to ``count - 1`` are there, by whichever process.
+        """Wait in the main process until the shards 0 to ``count - 1`` are there.
 
-        Says once a minute on stderr what it waits for.
+        Report once a minute on stderr which of them are missing.
         """
 
         def missing() -> str:
@@ -158,29 +158,29 @@ class ShardWriter(ABC):
             if error is None and self._rank == 0:
                 self._finish()
             elif error is None:
-                wait_until(lambda: "" if os.path.lexists(self._folder) else "the first process")
+                wait_until(lambda: "" if os.path.lexists(self._folder) else "the main process")
         except BaseException as late:
-            self._partial.leave()
-            if (explained := self._partial.explained(late)) is late:
+            self._partial.close()
+            if (advised := self._partial.with_advice(late)) is late:
                 raise
-            raise explained from late
-        self._partial.leave()
-        if error is not None and (explained := self._partial.explained(error)) is not error:
-            raise explained from error
+            raise advised from late
+        self._partial.close()
+        if error is not None and (advised := self._partial.with_advice(error)) is not error:
+            raise advised from error
 
     def add_shard(
         self, arrays: Mapping[str, NDArray[Any]], rows: pd.DataFrame, index: int | None = None
     ) -> None:
-        """Writes one shard.
+        """Write one shard.
 
         Args:
-            arrays: of its images, as the kind of the folder has them.
-            rows: columns path, label, prediction and loss, one row an image.
-            index: its place in the order of the images; default after the last one that was added.
+            arrays: The arrays of its images, as the subclass describes them.
+            rows: One row per image with the columns path, label, prediction and loss.
+            index: Its position in the order of the images; default after the last one added.
 
         Raises:
-            ValueError: there is no image, or the arrays are not those of this kind.
-            OSError: it could not be written; nothing of it stays.
+            ValueError: There is no image, or the arrays are not those of this kind of folder.
+            OSError: It cannot be written; nothing of it is kept.
         """
         self._check(arrays, rows)
         index = self._next if index is None else index
@@ -188,38 +188,42 @@ class ShardWriter(ABC):
         ordered = {key: np.ascontiguousarray(value) for key, value in sorted(arrays.items())}
         rows = rows[list(ROW_COLUMNS)].astype(ROW_COLUMNS)
         folder = self._partial.shards / shard_name(index)
-        part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{layout.PARTIAL_SUFFIX}")
+        temporary = folder.with_name(
+            f".{folder.name}.{secrets.token_hex(4)}{layout.PARTIAL_SUFFIX}"
+        )
         try:
-            part.mkdir()
-            write_bytes(part / layout.ARRAYS, save_arrays(ordered))
-            write_bytes(part / layout.ROWS, rows.to_parquet(index=False))
-            hashes = {name: sha256_of(part / name) for name in SHARD_FILES}
+            temporary.mkdir()
+            write_bytes(temporary / layout.ARRAYS, save_arrays(ordered))
+            write_bytes(temporary / layout.ROWS, rows.to_parquet(index=False))
+            hashes = {name: sha256_of(temporary / name) for name in SHARD_FILES}
             write_json(
-                part / layout.SHARD,
+                temporary / layout.SHARD,
                 {"of": self._id, "index": index, "count": len(rows), "sha256": hashes},
             )
-            os.replace(part, folder)
+            os.replace(temporary, folder)
         except BaseException as error:
-            shutil.rmtree(part, ignore_errors=True)
-            # A process that a kill orphaned may have been quicker: the same command, so the same.
-            there = isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST)
-            if not (there and self.has(index)):
+            shutil.rmtree(temporary, ignore_errors=True)
+            # A process that survived a kill of its parent may have written the same shard.
+            exists = isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+            if not (exists and self.has(index)):
                 raise
 
     @abstractmethod
     def _check(self, arrays: Mapping[str, NDArray[Any]], rows: pd.DataFrame) -> None:
-        """Raises a ValueError where the arrays are not those of this kind."""
+        """Raise a ValueError if the arrays are not those of this kind of folder."""
 
     def _finish(self) -> None:
-        # In the order of their names, which is that of the images, whoever came first.
-        shards = [self._partial.read(path) for path in self._partial.whole()]
+        # Sorted by name, which is the order of the images, not the order of arrival.
+        shards = [self._partial.read_shard(path) for path in self._partial.complete_shards()]
         if not shards:
-            raise InputError("no image was recorded; a recording needs one at least")
+            raise InputError(
+                "AS658", "no image was recorded; add at least one shard with add_shard"
+            )
         names = [shard.name for shard in shards]
         gaps = sorted(set(map(shard_name, range(len(names)))) - set(names))
         if gaps:
             raise InputError(
-                f"{self._partial.shards / gaps[0]} is missing; start the same command again"
+                "AS657", f"{self._partial.shards / gaps[0]} is missing; run the same command again"
             )
         write_json(
             self._partial.place / layout.MANIFEST,
@@ -233,4 +237,4 @@ class ShardWriter(ABC):
                 "shards": [asdict(shard) for shard in shards],
             },
         )
-        self._partial.become()
+        self._partial.publish()

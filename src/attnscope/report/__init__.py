@@ -1,4 +1,4 @@
-"""Every plot that a recording, or several, can have: as files, and on one HTML page."""
+"""All plots of one or more recordings, as files and on one HTML page."""
 
 from attnscope.report.files import (
     render,

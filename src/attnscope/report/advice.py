@@ -1,4 +1,4 @@
-"""Commands that are advised where something was not made yet."""
+"""Commands that create what is missing, for messages and pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attnscope.recording.recording import Recording
 
 
 def intervene_command(recording: Recording) -> str | None:
-    """What makes the interventions on a recording, for a shell; None if it lies in no run."""
+    """Return the shell command for the interventions on a recording; None if it is not in a run."""
     run, split = run_of(recording.folder), recording.folder.resolve().name
     if run is None:
         return None

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about one or more recordings."""
+"""A self-contained HTML page about one or more recordings."""
 
 from __future__ import annotations
 
@@ -14,55 +14,68 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from attnscope import statistics
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.files import write_bytes
 from attnscope.plots import Drawing, Plot, Unavailable, plots_of
 from attnscope.plots.maps import SEED
 from attnscope.plots.subjects import (
+    Comparison,
     Intervened,
-    Pair,
+    SeedComparison,
     Seeds,
-    TwoKinds,
     gate_counts,
     has_grad_cam,
 )
-from attnscope.plots.text import as_number, as_p_number, as_percent, as_points
+from attnscope.plots.text import as_number, as_p_number, as_percent, as_plain_points, as_points
 from attnscope.plots.titles import two_names
 from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.report.advice import intervene_command
-from attnscope.report.files import plots_of_recording, render, tell_missing_characters
+from attnscope.report.files import plots_of_recording, render, warn_missing_characters
 from attnscope.statistics.inference import LEVEL, significant
 
 DPI = 120
-"""Of the figures: the page carries every one in itself."""
+"""Resolution of the figures, all of which are embedded in the page."""
+
+_KEYS = {
+    "part": "split",  # of recordings that version 0.1 wrote
+    "weights_sha256": "weights (SHA-256)",
+    "training_sha256": "training settings (SHA-256)",
+}
+"""Keys of `Recording.about` -> what the page calls them."""
 
 _log = logging.getLogger(__name__)
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
-    """Writes one HTML page about one or more runs, with every figure in it.
+    """Write one HTML page about one or more runs, with all figures embedded.
 
     Args:
-        folders: runs or recordings. Of several, the first is compared with each of the others; and
-            kinds of network of which there are several seeds with one another.
-        out: the page.
+        folders: runs or recordings. The first is compared with each of the others, and kinds of
+            network with several seeds are compared with each other.
+        out: the file of the page.
+
+    Returns:
+        ``out``.
 
     Raises:
         InputError: no folder is given, or a recording cannot be read.
     """
     if not folders:
-        raise InputError("a report needs at least one run; give its folder")
+        raise InputError(
+            "AS914",
+            "a report got no run; give at least one run folder: attnscope report RUN",
+        )
     recordings = [Recording(folder) for folder in folders]
-    tell_missing_characters(recordings)
+    warn_missing_characters(recordings)
     kinds = _kinds(recordings)
     context = {
-        "title": "Attention gates of " + ", ".join(r.name for r in recordings),
+        "title": "Attention gates: " + ", ".join(r.name for r in recordings),
         "level": LEVEL,
         "seeds": _use_in_kinds(kinds),
         "kinds": _compare_kinds(kinds),
-        "comparisons": [_compare(Pair(recordings[0], other)) for other in recordings[1:]],
+        "comparisons": [_compare(Comparison(recordings[0], other)) for other in recordings[1:]],
         "runs": [_describe(recording) for recording in recordings],
     }
     template = package_files("attnscope.report").joinpath("page.html.jinja")
@@ -72,6 +85,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     environment.filters |= {
         "percent": as_percent,
         "points": as_points,
+        "plain_points": as_plain_points,
         "p_value": as_p_number,
         "number": as_number,
     }
@@ -89,15 +103,14 @@ def _describe(recording: Recording) -> dict[str, Any]:
     if not intervened and recording.gates and command:
         names = " and ".join(plot.name for plot in plots_of(Intervened))
         left_out.append(
-            f"{names}: there are no interventions on this recording as "
-            f"it is now; make them with {command}"
+            f"{names}: there are no interventions on this recording; run them with: {command}"
         )
     for plot, subject in wanted:
         try:
             figures.append(_embed(plot, plot.make(subject)))
         except Unavailable as reason:
-            _log.warning("%s left out: %s", plot.name, reason)
-            left_out.append(f"{plot.name}: {reason}")
+            _log.warning("%s is left out: %s", plot.name, reason)
+            left_out.append(f"{plot.name}: {first_line(reason)}")
     right = int((recording.labels == recording.predictions).sum())
     about = {key: value for key, value in recording.about.items() if value is not None}
     return {
@@ -109,7 +122,7 @@ def _describe(recording: Recording) -> dict[str, Any]:
         "classes": len(recording.classes),
         "calibration_error": statistics.calibration_error(recording),
         "gates": gate_counts(recording),
-        "about": {key.replace("_", " "): _plain(value) for key, value in about.items()},
+        "about": {_KEYS.get(k, k.replace("_", " ")): _plain(v) for k, v in about.items()},
         "metrics": statistics.class_metrics(recording).to_dict("records"),
         "figures": figures,
         "left_out": left_out,
@@ -118,40 +131,40 @@ def _describe(recording: Recording) -> dict[str, Any]:
 
 
 def _verdicts(made: Intervened) -> list[dict[Hashable, Any]]:
-    """What became of each gate, in words; nothing where an experiment is missing."""
+    """Return the verdict on each gate; nothing if an experiment is missing."""
     try:
         return usage_of(made.outcomes)[["gate", "kind", "verdict"]].to_dict("records")
-    except Unavailable:  # the figures have said so
+    except Unavailable:  # the list of missing figures says so
         return []
 
 
 def _kinds(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
-    """Kinds of network; nothing where no kind has several seeds."""
+    """Return the kinds of network; nothing if no kind has several seeds."""
     try:
         kinds = statistics.group_by_kind(recordings)
     except InputError as problem:
-        _log.warning("no comparison over seeds: %s", problem)
+        _log.warning("the report has no comparison over seeds: %s", problem)
         return {}
     return kinds if max(map(len, kinds.values())) > 1 else {}
 
 
 def _compare_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, Any]]:
-    """Each two kinds of network over their seeds."""
+    """Compare each pair of kinds of network over their seeds."""
     found = []
     for a, b in combinations(kinds, 2):
         about: dict[str, Any] = {"a": a, "b": b, "problem": "", "figures": []}
-        subject = TwoKinds((a, b), kinds[a], kinds[b])
+        subject = SeedComparison((a, b), kinds[a], kinds[b])
         try:
-            about["figures"] += [_embed(p, p.make(subject)) for p in plots_of(TwoKinds)]
-        except InputError as problem:  # the rest of the page is still true
-            _log.warning("no comparison of %s and %s over seeds: %s", a, b, problem)
-            about["problem"] = str(problem)
+            about["figures"] += [_embed(p, p.make(subject)) for p in plots_of(SeedComparison)]
+        except InputError as problem:  # the rest of the page does not depend on it
+            _log.warning("the report does not compare %s and %s over seeds: %s", a, b, problem)
+            about["problem"] = first_line(problem)
         found.append(about)
     return found
 
 
 def _use_in_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, Any]]:
-    """What is used over the seeds, of each kind of which all seeds were intervened on."""
+    """Draw the usage over seeds of each kind for which all seeds have interventions."""
     found = []
     for kind, seeds in kinds.items():
         try:
@@ -161,23 +174,25 @@ def _use_in_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, An
             subject = Seeds(kind, seeds, outcomes)
             figures = [_embed(plot, plot.make(subject)) for plot in plots_of(Seeds)]
             found.append({"kind": kind, "figures": figures})
-        except InputError as problem:  # each run's own part says what is missing
-            _log.warning("%s over its seeds left out: %s", kind, problem)
+        except InputError as problem:  # the section of each run says what is missing
+            _log.warning("the usage of %s over its seeds is left out: %s", kind, problem)
     return found
 
 
-def _compare(pair: Pair) -> dict[str, Any]:
+def _compare(pair: Comparison) -> dict[str, Any]:
     a, b = pair.a, pair.b
     names = two_names(a.name, b.name)
     found: dict[str, Any] = {"a": names[0], "b": names[1], "problem": "", "figures": []}
     try:
-        accuracy = statistics.compare_accuracy(a, b)
-    except InputError as problem:  # the rest of the page is still true
-        _log.warning("no comparison of %s and %s: %s", a.name, b.name, problem)
-        return {**found, "problem": str(problem)}
-    found["figures"] = [_embed(plot, plot.make(pair)) for plot in plots_of(Pair)]
+        accuracy = pair.accuracy
+    except InputError as problem:  # the rest of the page does not depend on it
+        _log.warning("the report does not compare %s and %s: %s", a.name, b.name, problem)
+        return {**found, "problem": first_line(problem)}
+    found["figures"] = [_embed(plot, plot.make(pair)) for plot in plots_of(Comparison)]
     found["has_grad_cam"] = has_grad_cam(a) and has_grad_cam(b)
-    if found["has_grad_cam"]:  # both frames have all images first, then the classes in their order
+    if found[
+        "has_grad_cam"
+    ]:  # both tables start with all images, then the classes in the same order
         cams = statistics.compare_grad_cam(a, b, "predicted", SEED)
         accuracy = accuracy.assign(grad_cam=cams["spearman"])
     differs = pd.Series(significant(accuracy["p_holm"]), accuracy.index)
@@ -199,5 +214,5 @@ def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return ", ".join(_plain(item) for item in value)
+        return ", ".join(_plain(item) for item in value) or "none"
     return str(value)

@@ -1,10 +1,19 @@
-"""What a recording says, as data frames: recordings in, a DataFrame out, no state, no torch.
+"""Statistics of recordings: a recording in, a table out. No state, no torch.
 
-The image is the sampling unit. Classes are named and are the true ones; channels are numbers; gates
-come in the order in which they act, and ``depth`` is a gate's place in that order, from 1.
-``docs/metrics.md`` gives the formula, the unit, the source and the null of each number.
+Conventions that hold for every statistic:
 
-`STATISTICS` has all of them by name, those of other packages too; `statistic` adds one.
+- The image is the sampling unit of every test and interval, unless the docstring says otherwise.
+- Class columns hold class names and refer to the true class. Channel columns hold channel numbers.
+- Gates are listed in the order in which they act. ``depth`` is the position of a gate in that order
+  and starts at 1.
+- Accuracies, shares and probabilities lie between 0 and 1.
+- A value that cannot be computed is NaN, and the docstring says when.
+
+``docs/reference/metrics.md`` gives the formula, the unit, the source and the null hypothesis of
+each number.
+
+`STATISTICS` holds all statistics by name, including those of other packages. The decorator
+`statistic` adds one.
 """
 
 from attnscope.statistics.comparison import (

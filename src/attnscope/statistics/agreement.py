@@ -1,7 +1,7 @@
-"""How alike two sets of maps are, image by image: arrays in, scores out.
+"""Agreement between two sets of maps, image by image.
 
-Shared by what sets a gate beside Grad-CAM (``maps``) and one network beside another
-(``comparison``).
+`attnscope.statistics.maps` compares gates with Grad-CAM, and `attnscope.statistics.comparison`
+compares the Grad-CAM of two networks. Both use these functions.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float32, Float64, Int64
 from numpy.typing import NDArray
 
+from attnscope.shapes import Array
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.ranks import centered_ranks, correlation
 from attnscope.statistics.resampling import (
@@ -28,23 +30,38 @@ INTERVALS += ["above_null", "above_null_low", "above_null_high"]
 
 
 def score_maps(
-    first: NDArray[np.float32], second: NDArray[np.float32], labels: NDArray[np.int64], seed: int
+    first: Float32[Array, "images height width"],
+    second: Float32[Array, "images rows columns"],
+    labels: Int64[Array, " images"],
+    seed: int,
 ) -> pd.DataFrame:
-    """Agreement of ``first[i]`` with ``second[i]``, and with what knows nothing of image i.
+    """Score the agreement between two maps of each image, and three controls.
+
+    Both maps are averaged to the coarser grid with `to_grid`. The controls are the same scores
+    between ``first[i]`` and a map that does not belong to image i: ``second`` of another image,
+    ``second`` of another image of the same class, and `center_map`.
 
     Args:
-        first: ``(N, H, W)``
-        second: ``(N, h, w)``; both are brought to the coarser grid by ``to_grid``.
-        labels: the true classes, ``(N,)``.
-        seed: chooses the other images; never the same one, and one that can be scored as well.
+        first: the first map of each image, ``(N, H, W)``.
+        second: the second map of each image, ``(N, h, w)``.
+        labels: the true class of each image, ``(N,)``.
+        seed: seed of the pairing of images in the first two controls. An image is never paired with
+            itself, and only scored images are paired.
 
     Returns:
-        One row an image: spearman and iou; null_spearman and null_iou, the same against ``second``
-        of another image; same_class_spearman and same_class_iou, against that of another image of
-        the same class; center_spearman and center_iou, of ``first`` against ``center_map``; scored.
-        An image one of whose maps is constant at the coarser grid has no ranks: it is not scored,
-        and all is NaN. NaN as well are the null of one scored image alone, the same_class scores of
-        the only scored image of a class, and the center scores on a grid without a center.
+        One row per image:
+
+        - ``spearman``: Spearman's rho over the pixels, -1 to 1.
+        - ``iou``: intersection over union of the top 20% of the pixels, 0 to 1.
+        - ``null_spearman``, ``null_iou``: the scores against another image.
+        - ``same_class_spearman``, ``same_class_iou``: the scores against another image of the same
+          class.
+        - ``center_spearman``, ``center_iou``: the scores of ``first`` against `center_map`.
+        - ``scored``: False where one of the two maps is constant on the coarser grid. Such a map
+          has no ranks, and all scores of the image are NaN.
+
+        Also NaN are the null scores if only one image is scored, the same-class scores of the only
+        scored image of a class, and the center scores on a grid where `center_map` is constant.
     """
     grid = (min(first.shape[1], second.shape[1]), min(first.shape[2], second.shape[2]))
     a = to_grid(first, grid).reshape(len(first), -1)
@@ -60,7 +77,7 @@ def score_maps(
         ("spearman", centered_ranks, correlation),
         ("iou", _top_places, _overlap),
     ):
-        # Ranked once; every pairing is of the same ranks.
+        # Ranks are computed once and used for every pairing.
         x, y = prepare(a[rows]), prepare(b[rows])
         scores[measure][rows] = compare(x, y)
         if others is not None:
@@ -73,14 +90,22 @@ def score_maps(
 
 
 def mean_scores(
-    scores: pd.DataFrame, labels: NDArray[np.int64], classes: list[str]
+    scores: pd.DataFrame, labels: Int64[Array, " images"], classes: list[str]
 ) -> pd.DataFrame:
-    """Means of ``score_maps`` over the scored images: of all, then of each class.
+    """Average the scores of `score_maps` over all images and over each class.
+
+    Args:
+        scores: the table of `score_maps`.
+        labels: the true class of each image, ``(N,)``.
+        classes: the class names.
 
     Returns:
-        class (``all`` first), the scores and controls (NaN where no image is scored; the same_class
-        scores over the images that have a partner), scored and constant (images that are scored,
-        and that are not).
+        One row for ``all`` images, then one row per class:
+
+        - ``class``: ``all`` or the class name.
+        - the columns of `score_maps` except ``scored``: means over the scored images, NaN if there
+          are none. The same-class scores are averaged over the images that have a partner.
+        - ``scored``, ``constant``: number of images with and without scores.
     """
     frame = pd.DataFrame({"class": ["all", *classes]})
     scored = scores["scored"].to_numpy()
@@ -103,24 +128,28 @@ def mean_scores(
 
 
 def score_intervals(
-    scores: pd.DataFrame, labels: NDArray[np.int64], classes: int, resamples: int, seed: int
+    scores: pd.DataFrame, labels: Int64[Array, " images"], classes: int, resamples: int, seed: int
 ) -> pd.DataFrame:
-    """How far the means of ``mean_scores`` may lie from those over other images of the same kind.
+    """Compute bootstrap intervals for the means of `mean_scores`.
 
-    The 95 % percentile bootstrap over the scored images (Efron 1979, Annals of Statistics 7): of
-    all, then of each class by itself.
+    The intervals are 95% percentile intervals over the scored images (Efron 1979, Annals of
+    Statistics 7). All images and each class are resampled separately.
 
     Args:
-        scores: of ``score_maps``.
-        labels: the true classes, ``(N,)``.
-        classes: their number.
-        resamples: of the images.
-        seed: of the resamples.
+        scores: the table of `score_maps`.
+        labels: the true class of each image, ``(N,)``.
+        classes: number of classes.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resamples.
 
     Returns:
-        The rows of ``mean_scores``: spearman_low, spearman_high, iou_low, iou_high; above_null, the
-        mean of spearman - null_spearman, image by image, with above_null_low and above_null_high.
-        One scored image has no interval: NaN.
+        One row for each row of `mean_scores`:
+
+        - ``spearman_low``, ``spearman_high``, ``iou_low``, ``iou_high``: ends of the intervals.
+        - ``above_null``: mean over the images of ``spearman - null_spearman``, with its interval
+          ``above_null_low``, ``above_null_high``.
+
+        The ends are NaN with fewer than two scored images.
     """
     rng = np.random.default_rng([seed, 2])
     scored = scores["scored"].to_numpy()
@@ -138,17 +167,20 @@ def score_intervals(
     return pd.DataFrame(rows, columns=INTERVALS)
 
 
-def to_grid(maps: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
-    """Means over areas: ``(N, H, W)`` to ``(N, *grid)``.
+def to_grid(
+    maps: Float32[Array, "images height width"], grid: tuple[int, int]
+) -> Float32[Array, "images rows columns"]:
+    """Average maps over areas: ``(N, H, W)`` to ``(N, *grid)``.
 
     Cell i of n covers the rows from ``floor(i H / n)`` to ``ceil((i + 1) H / n)``, as in PyTorch's
-    adaptive average pooling: blocks where n divides H, else areas that overlap by one row.
+    adaptive average pooling. The areas are blocks where n divides H; otherwise neighbors overlap by
+    one row.
     """
     if maps.shape[1:] == grid:
         return maps
     rows, columns = (_area_weights(old, new) for old, new in zip(maps.shape[1:], grid, strict=True))
-    # Means of equal values differ in the last bit of the double; the rounding to single precision,
-    # in which gates are stored, makes them equal again, so that a constant map stays constant.
+    # Means of equal values can differ in the last bit. Rounding to single precision, in which gates
+    # are stored, makes them equal again, so that a constant map stays constant.
     return (rows @ (maps @ columns.T)).astype(np.float32)
 
 
@@ -160,8 +192,18 @@ def _area_weights(old: int, new: int) -> NDArray[np.float64]:
     return weights
 
 
-def top_overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Intersection over union of the highest 20 % of each row of ``a`` and of ``b``; ``(N, P)``."""
+def top_overlap(
+    a: Float32[Array, "images pixels"], b: Float32[Array, "images pixels"]
+) -> Float64[Array, " images"]:
+    """Compute the intersection over union of the top 20% of each row of two arrays.
+
+    Args:
+        a: values, ``(N, P)``.
+        b: values of the same shape.
+
+    Returns:
+        ``(N,)``, 0 to 1.
+    """
     return _overlap(_top_places(a), _top_places(b))
 
 
@@ -171,10 +213,11 @@ def _overlap(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float
 
 
 def _top_places(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Of each pixel the share that is among the top fifth, rounded, and one pixel at least.
+    """Return the share of each pixel that belongs to the top fifth of its row, 0 to 1.
 
-    Pixels that tie for the last places share them: a cut by index would favor one corner, and one
-    that takes them all would take the whole map where a ReLU left few pixels above zero.
+    The top fifth is rounded and holds at least one pixel. Pixels that tie for the last places share
+    them equally: selecting by index would favor one corner, and selecting all tied pixels would
+    select the whole map where a ReLU leaves few pixels above zero.
     """
     pixels = values.shape[1]
     places = max(1, (pixels + 2) // 5)
@@ -185,14 +228,15 @@ def _top_places(values: NDArray[Any]) -> NDArray[np.float64]:
     return places_taken
 
 
-def center_map(grid: tuple[int, int]) -> NDArray[np.float64]:
-    """A Gaussian in the middle of the grid, ``(H, W)``, its deviation a quarter of each side.
+def center_map(grid: tuple[int, int]) -> Float64[Array, "height width"]:
+    """Return a Gaussian centered on the grid, ``(H, W)``.
 
-    Its highest value would be 1, between the cells where a side is even. Up to two cells a side are
-    all equally far from the middle, and a grid of such sides is constant.
+    Its standard deviation is a quarter of each side. It would be 1 at the center, which lies
+    between cells where a side is even. On a grid with at most two cells per side all cells are
+    equally far from the center, and the map is constant.
     """
     height, width = grid
-    # Of whole numbers, so that what is equally far from the middle is so to the last bit, and ties.
+    # Integers, so that cells equally far from the center tie exactly.
     rows = (2 * np.arange(height) - height + 1) * width
     columns = (2 * np.arange(width) - width + 1) * height
     square = rows[:, None] ** 2 + columns[None] ** 2

@@ -1,4 +1,4 @@
-"""Two networks side by side on the same images."""
+"""Comparisons of two networks on the same images."""
 
 from __future__ import annotations
 
@@ -18,26 +18,37 @@ from attnscope.statistics.resampling import order_test
 
 
 @statistic(
-    "Accuracies of two networks, and whether they differ (McNemar).",
+    "Accuracies of two networks, with McNemar tests of their difference.",
     takes=("recording", "recording"),
 )
 def compare_accuracy(a: Recording, b: Recording) -> pd.DataFrame:
-    """Accuracies of two networks on the same images, and whether they differ.
+    """Compare the accuracies of two networks on the same images.
 
-    The test is McNemar's (1947, Psychometrika 12) in its exact form. The null: of the images that
-    one network alone gets right, each is as likely to be a's as b's; p is two-sided, from the
-    binomial distribution, and 1 where there are none. p_holm is corrected over the classes that
-    have images (Holm 1979, Scandinavian Journal of Statistics 6). The images are what is sampled: p
-    says nothing of how another training of the same network would do.
+    The test is the exact McNemar test (McNemar 1947, Psychometrika 12). Null hypothesis: an image
+    that exactly one network classifies correctly is equally likely to be either network's. p is
+    two-sided, from the binomial distribution, and 1 if there is no such image. ``p_holm`` is
+    corrected over the classes that have images (Holm 1979, Scandinavian Journal of Statistics 6).
+    The sampling unit is the image: p says nothing about networks trained with other seeds.
+
+    Args:
+        a: recording of the first network.
+        b: recording of the second network.
 
     Returns:
-        One row of ``all`` images, then one row a class: class, count, accuracy_a, accuracy_b (0 to
-        1), difference (b minus a), only_a and only_b (images that this network alone gets right),
-        p, p_holm. The row ``all`` is one test of its own: its p_holm is its p. A class without
-        images has count 0 and NaN.
+        One row for ``all`` images, then one row per class:
+
+        - ``class``: ``all`` or the class name.
+        - ``count``: number of images.
+        - ``accuracy_a``, ``accuracy_b``: accuracies, 0 to 1.
+        - ``difference``: ``accuracy_b - accuracy_a``.
+        - ``only_a``, ``only_b``: images that only this network classifies correctly.
+        - ``p``, ``p_holm``: the row ``all`` is a test of its own, and its ``p_holm`` equals its
+          ``p``.
+
+        For a class without images count is 0 and accuracies, difference and p are NaN.
 
     Raises:
-        InputError: the recordings are not of the same images.
+        InputError: the recordings do not hold the same images.
     """
     expect_same_images(a, b)
     right_a, right_b = a.right, b.right
@@ -68,25 +79,32 @@ def compare_accuracy(a: Recording, b: Recording) -> pd.DataFrame:
 
 
 @statistic(
-    "How far each class's profile lies from the mean profile, in two networks.",
+    "Distance of each class profile from the mean profile, in two networks.",
     takes=("recording", "recording"),
 )
 def compare_profiles(a: Recording, b: Recording) -> pd.DataFrame:
-    """How far each class's profile lies from the mean profile, in the channel gates both have.
+    """Measure how far the profile of each class lies from the mean profile, in two networks.
 
-    A class's profile is the mean of each channel over the images of the class; the mean profile is
-    the mean of the profiles, each class counting once. The distance is the root mean square of
-    their difference over the channels. It is taken in each network by itself, so that channels of
-    two networks are never matched by number, and their numbers of channels may differ. Sampling
-    alone makes a distance positive, by about the standard error of the channel means.
+    The profile of a class is the mean of each channel over the images of the class. The mean
+    profile is the unweighted mean of the class profiles. The distance is the root mean square of
+    their difference over the channels. Each network is measured by itself: channels of two networks
+    are never matched by number, and the networks may have different numbers of channels. Sampling
+    noise alone makes a distance positive, by about the standard error of the channel means.
+
+    Args:
+        a: recording of the first network.
+        b: recording of the second network.
 
     Returns:
-        One row a gate, in the order of a, and class: gate, class, distance_a, distance_b, in units
-        of the gates. NaN for a class without images.
+        One row per channel gate that both networks have, in the order of a, and class:
+
+        - ``gate``, ``class``
+        - ``distance_a``, ``distance_b``: distances in units of the gate; NaN for a class without
+          images.
 
     Raises:
-        InputError: the recordings are not of the same images, or no channel gate has the same name
-            in both.
+        InputError: the recordings do not hold the same images, or no channel gate has the same name
+            in both networks.
     """
     expect_same_images(a, b)
     shared = shared_channel_gates(a, b)
@@ -105,29 +123,38 @@ def compare_profiles(a: Recording, b: Recording) -> pd.DataFrame:
 
 
 @statistic(
-    "How similarly two networks order the classes by those distances.",
+    "Whether two networks order the classes alike by the distances of `compare_profiles`.",
     takes=("recording", "recording"),
 )
 def compare_class_order(a: Recording, b: Recording, seed: int = 0) -> pd.DataFrame:
-    """How similarly two networks order the classes by the distances of ``compare_profiles``.
+    """Test whether two networks order the classes alike by the distances of `compare_profiles`.
 
-    Spearman's rho over the classes that have images. The null of p, two-sided: the order in b is
-    unrelated to that in a, all orders being equally likely. All orders are counted up to seven
-    classes; with more 9,999 are drawn.
+    The statistic is Spearman's rho over the classes that have images. Null hypothesis: the order in
+    b is independent of the order in a, so that all orders are equally likely. p is two-sided. All
+    orders are enumerated for up to seven classes; 9,999 random orders are drawn for more.
 
-    With classes of unlike sizes p says little: of gates that know nothing the classes with few
-    images lie far out in both networks, since their means are the least certain.
+    With classes of unequal sizes p is hard to interpret: the means of small classes are noisy, so
+    that small classes lie far from the mean profile in both networks even if the gates hold no
+    class information.
 
     Args:
-        a, b: recordings of the same images.
-        seed: of the orders that are drawn.
+        a: recording of the first network.
+        b: recording of the second network.
+        seed: seed of the random orders.
 
     Returns:
-        One row a gate: gate, spearman (-1 to 1), p. NaN with fewer than three classes, or where a
-        network has all classes at one distance.
+        One row per channel gate that both networks have:
+
+        - ``gate``
+        - ``spearman``: -1 to 1.
+        - ``p``
+
+        Both numbers are NaN with fewer than three classes, or if all distances of a network are
+        equal.
 
     Raises:
-        InputError: as in ``compare_profiles``.
+        InputError: the recordings do not hold the same images, or no channel gate has the same name
+            in both networks.
     """
     rows = []
     for name, distances in compare_profiles(a, b).groupby("gate", sort=False):
@@ -140,7 +167,8 @@ def compare_class_order(a: Recording, b: Recording, seed: int = 0) -> pd.DataFra
 
 
 @statistic(
-    "How alike the Grad-CAM of two networks is, image by image.", takes=("recording", "recording")
+    "Agreement between the Grad-CAM of two networks, image by image.",
+    takes=("recording", "recording"),
 )
 def compare_grad_cam(
     a: Recording,
@@ -149,29 +177,35 @@ def compare_grad_cam(
     seed: int = 0,
     attribution: str = GRAD_CAM,
 ) -> pd.DataFrame:
-    """Grad-CAM of two networks after the ReLU, image by image at the coarser of their grids.
+    """Compare the Grad-CAM of two networks, image by image.
 
-    Scores as in ``map_agreement``, of the last recorded layer of each. The null: b's Grad-CAM of
-    another image, never the same, drawn by ``seed`` among the scored. With the target ``predicted``
-    the two maps explain different classes where the networks disagree.
+    The maps are compared after the ReLU, on the coarser of the two grids, with the scores of
+    `map_agreement`. Each network's map is that of its last recorded layer. Null hypothesis: the
+    agreement equals that of a's map with b's map of another image (``null_spearman``,
+    ``null_iou``). With the target ``predicted``, the two maps explain different classes where the
+    networks disagree.
 
     Args:
-        a: the first network.
-        b: the second network.
-        target: ``predicted`` or ``true``, the class that is explained.
-        seed: of the other images.
-        attribution: another method that was recorded of both, in the place of Grad-CAM; of the
-            images of which it was.
+        a: recording of the first network.
+        b: recording of the second network.
+        target: class that the map explains, ``predicted`` or ``true``.
+        seed: seed of the pairing of images in the null.
+        attribution: attribution method to compare instead of Grad-CAM. It must be recorded for the
+            same images in both recordings.
 
     Returns:
-        One row of ``all`` images, then one row a class: class, spearman, iou, null_spearman,
-        null_iou (means over the scored images; NaN where there are none), scored (their number) and
-        constant (that of the other images, which have a map that is constant, mostly zero after the
-        ReLU).
+        One row for ``all`` images, then one row per class:
+
+        - ``class``: ``all`` or the class name.
+        - ``spearman``, ``iou``, ``null_spearman``, ``null_iou``: means over the scored images, NaN
+          if there are none.
+        - ``scored``: number of scored images.
+        - ``constant``: number of images that are not scored because a map is constant (usually all
+          zero after the ReLU).
 
     Raises:
-        InputError: the recordings are not of the same images, one has no Grad-CAM (or other
-            attribution), the attributions are not of the same images, or the target is not known.
+        InputError: the recordings do not hold the same images, a recording lacks the attribution,
+            the attributions are of different images, or the target is unknown.
     """
     expect_same_images(a, b)
     map_a, map_b = (
@@ -180,8 +214,9 @@ def compare_grad_cam(
     rows = a.attributed_rows(attribution)
     if not np.array_equal(rows, b.attributed_rows(attribution)):
         raise InputError(
-            f"{a.folder} and {b.folder} hold {attribution} of other images; capture both with the "
-            "same --attribution-images"
+            "AS724",
+            f"{a.folder} and {b.folder} have {attribution} of different images; capture both with "
+            "the same --attribution-images",
         )
     labels = a.labels[rows]
     scores = score_maps(map_a, map_b, labels, seed)
@@ -199,36 +234,39 @@ def _profile_distances(recording: Recording, gate: str) -> NDArray[np.float64]:
 
 
 def shared_channel_gates(a: Recording, b: Recording) -> list[str]:
-    """Names of the channel gates that both networks have, in the order of the first.
+    """Return the names of the channel gates that both networks have, in the order of the first.
 
     Raises:
-        InputError: there is none.
+        InputError: there are none.
     """
     names_b = {gate.name for gate in b.gates_with(PER_CHANNEL)}
     shared = [gate.name for gate in a.gates_with(PER_CHANNEL) if gate.name in names_b]
     if not shared:
         raise InputError(
-            f"{a.folder} and {b.folder} have no channel gate of the same name; "
-            "compare networks whose attention stands at the same places"
+            "AS725",
+            f"{a.folder} and {b.folder} have no channel gate with the same name; compare networks "
+            "with attention modules in the same places",
         )
     return shared
 
 
 def expect_same_images(a: Recording, b: Recording) -> None:
-    """Refuses recordings of two networks that are not of the same images in the same order.
+    """Raise an error unless two recordings hold the same images in the same order.
 
     Raises:
-        InputError: classes, number, paths or labels differ.
+        InputError: classes, numbers of images, paths or labels differ.
     """
-    pair = f"{a.folder} and {b.folder} are not of the same images"
-    remedy = "capture both networks on the same part of the same data"
+    pair = f"{a.folder} and {b.folder} do not hold the same images"
+    remedy = "capture both networks on the same split of the same data"
     if a.classes != b.classes:
-        raise InputError(f"{pair}: their classes differ; {remedy}")
+        odd = sorted(set(a.classes) ^ set(b.classes))
+        what = f"only one has the class '{odd[0]}'" if odd else "the order of the classes differs"
+        raise InputError("AS720", f"{pair}: {what}; {remedy}")
     if len(a) != len(b):
-        raise InputError(f"{pair}: {len(a)} against {len(b)}; {remedy}")
-    for column in ("path", "label"):
+        raise InputError("AS721", f"{pair}: they hold {len(a)} and {len(b)} images; {remedy}")
+    for column, code in (("path", "AS722"), ("label", "AS723")):
         differ = (a.rows[column] != b.rows[column]).to_numpy()
         if differ.any():
             row = int(differ.argmax())
-            values = f"{a.rows[column][row]} against {b.rows[column][row]}"
-            raise InputError(f"{pair}: in row {row} the {column} is {values}; {remedy}")
+            values = f"{a.rows[column][row]} and {b.rows[column][row]}"
+            raise InputError(code, f"{pair}: the {column}s in row {row} are {values}; {remedy}")

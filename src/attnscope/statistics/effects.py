@@ -1,16 +1,18 @@
-"""What an intervention changes: paired differences, image by image, with intervals.
+"""Effects of interventions: paired differences over images, with intervals.
 
-An outcome is what the network said of one image under one edit: ``prediction`` and ``margin``, the
-true class's logit minus the largest other one.
+An outcome is the result of one edit for one image: the ``prediction``, and the ``margin``, which is
+the logit of the true class minus the largest other logit.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Float64, Int64
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError
+from attnscope.shapes import Array
 from attnscope.statistics.inference import (
     mcnemar,
     mean_share_interval,
@@ -22,15 +24,19 @@ from attnscope.statistics.resampling import bootstrap_interval
 
 OUTCOME_COLUMNS = ["target", "edit", "row", "label", "prediction", "margin"]
 OWN = "own"
-"""The edit that leaves every gate as it is."""
+"""Name of the edit that keeps every gate as it is: the unedited network."""
 
 
-def margins(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The true class's logit minus the largest other one: above 0 where the image is right.
+def margins(
+    logits: Float[Array, "images classes"], labels: Int64[Array, " images"]
+) -> Float64[Array, " images"]:
+    """Compute the logit of the true class minus the largest other logit, for each image.
+
+    The margin is positive if the image is classified correctly.
 
     Args:
-        logits: ``(N, K)``, of at least two classes.
-        labels: ``(N,)``
+        logits: ``(N, K)`` with at least two classes.
+        labels: the true class of each image, ``(N,)``.
 
     Returns:
         ``(N,)``, in units of the logits.
@@ -44,27 +50,39 @@ def margins(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[
     return found
 
 
-@statistic("What each edit of each gate changes.", takes=("outcomes",))
+@statistic("Effect of each edit of each gate on accuracy and margin.", takes=("outcomes",))
 def replacement_effects(
     outcomes: pd.DataFrame, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """What each edit of each target changes, against the unedited network on the same images.
+    """Measure the effect of each edit of each target, relative to the unedited network.
+
+    The interval of the change in accuracy is Bonett and Price's (`paired_accuracy_change`), that of
+    the change in margin is the 95% percentile bootstrap over images (Efron 1979, Annals of
+    Statistics 7), and that of the flips is Wilson's (1927, JASA 22). Null hypothesis: the change is
+    0.
 
     Args:
-        outcomes: of `attnscope.interventions.replace_gates`: target, edit, row, label, prediction,
-            margin; the edit ``own`` once for each image.
-        resamples: of the bootstrap over images.
-        seed: of it.
+        outcomes: the table of `attnscope.interventions.replace_gates` with the columns target,
+            edit, row, label, prediction and margin. The edit ``own`` occurs once per image.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resamples.
 
     Returns:
-        One row a target and edit: target, edit, images, accuracy (under the edit), change, low,
-        high (of accuracy, -1 to 1, with `paired_accuracy_change`), margin_change, margin_low,
-        margin_high (in units of the logits, bootstrap), flips (share of images whose prediction
-        changes, 0 to 1), flips_low, flips_high (95 %, Wilson 1927, JASA 22), gained, lost (images
-        that become right, and wrong).
+        One row per target and edit:
+
+        - ``target``, ``edit``
+        - ``images``: number of images.
+        - ``accuracy``: accuracy under the edit, 0 to 1.
+        - ``change``, ``low``, ``high``: change in accuracy, -1 to 1, with its 95% CI.
+        - ``margin_change``, ``margin_low``, ``margin_high``: mean change in margin, in units of the
+          logits, with its 95% CI.
+        - ``flips``, ``flips_low``, ``flips_high``: share of images whose prediction changes, 0 to
+          1, with its 95% CI.
+        - ``gained``, ``lost``: images that become correct, and that become wrong.
 
     Raises:
-        InputError: columns are missing, or an image has no outcome of its own gates.
+        InputError: a column is missing, or an image has no outcome, or several, of the unedited
+            network.
     """
     own = _own(outcomes)
     rows = []
@@ -74,7 +92,7 @@ def replacement_effects(
         before = own.loc[group["row"]]
         was, now = _right(before), _right(group)
         flips = np.mean(group["prediction"].to_numpy() != before["prediction"].to_numpy())
-        # Of one share alone the interval of a mean of shares is Wilson's.
+        # For a single share, the interval of a mean of shares is Wilson's.
         flips_low, flips_high = mean_share_interval(np.array([flips]), np.array([len(group)]))
         rows.append(
             {
@@ -93,37 +111,51 @@ def replacement_effects(
     return pd.DataFrame(rows)
 
 
-@statistic("Two edits of each gate against each other.", takes=("outcomes", "edit", "edit"))
+@statistic("Comparison of two edits of each gate.", takes=("outcomes", "edit", "edit"))
 def edit_contrast(
     outcomes: pd.DataFrame, first: str, second: str, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Two edits of each target against each other, on the images that have both.
+    """Compare two edits of each target, on the images that have both.
 
-    ``edit_contrast(outcomes, "mean", "own")`` is the value of being dynamic: what the gates of the
-    image itself are worth above the data set's mean. ``("swap_other", "swap_same")`` is what the
-    class in the gate is worth: both are another image's gate, and differ in its class.
+    ``edit_contrast(outcomes, "mean", "own")`` measures what the gate of each image is worth
+    relative to its mean over the data set (mean ablation). ``edit_contrast(outcomes, "swap_other",
+    "swap_same")`` measures what the class information in the gate is worth: both edits are resample
+    ablations, with the gate of another image of a different or of the same class.
+
+    ``p`` is the two-sided exact McNemar test. Null hypothesis: an image that is correct under
+    exactly one edit is equally likely to be correct under either. ``p_margin`` is the two-sided
+    paired t test of the margins. Null hypothesis: the mean margins are equal.
 
     Args:
-        outcomes: of `attnscope.interventions.replace_gates`.
-        first, second: edits; ``own`` stands for the unedited network.
-        resamples: of the bootstrap over images.
-        seed: of it.
+        outcomes: the table of `attnscope.interventions.replace_gates`.
+        first: an edit; ``own`` is the unedited network.
+        second: the edit that is compared with the first.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resamples.
 
     Returns:
-        One row a target that has both: target, images, change, low, high (accuracy of the second
-        minus that of the first), margin_change, margin_low, margin_high, p: exact McNemar, two-
-        sided, the null being that an image that one edit alone gets right is as likely one's as the
-        other's; p_margin: Student's paired t test of the margins, two-sided, the null being that
-        they are the same in the mean. NaN with fewer than two images.
+        One row per target that has both edits:
+
+        - ``target``
+        - ``images``: number of images that have both edits.
+        - ``change``, ``low``, ``high``: accuracy of the second edit minus accuracy of the first, -1
+          to 1, with its 95% CI (`paired_accuracy_change`).
+        - ``margin_change``, ``margin_low``, ``margin_high``: mean difference in margin, in units of
+          the logits, with its 95% CI (percentile bootstrap over images).
+        - ``p``, ``p_margin``: not corrected for the number of targets. ``p_margin`` and the ends of
+          the margin interval are NaN with fewer than two images.
 
     Raises:
-        InputError: there is no such edit, or columns are missing.
+        InputError: an edit is unknown, a column is missing, or an image has no outcome, or several,
+            of the unedited network.
     """
     own = _own(outcomes)
     known = [OWN, *(e for e in outcomes["edit"].unique() if e != OWN)]
     for edit in (first, second):
         if edit not in known:
-            raise InputError(f"there is no edit '{edit}'; there are {', '.join(known)}")
+            raise InputError(
+                "AS710", f"the edit '{edit}' is unknown; choose one of {', '.join(known)}"
+            )
     rows = []
     edited = outcomes[outcomes["edit"] != OWN]
     for target, group in edited.groupby("target", sort=False, observed=True):
@@ -150,7 +182,7 @@ def edit_contrast(
 def _changes(
     before: pd.DataFrame, after: pd.DataFrame, resamples: int, seed: int
 ) -> dict[str, float]:
-    """What changes in accuracy and margin between two outcomes of the same images, in one order."""
+    """Return the changes in accuracy and margin; both tables list the same images in one order."""
     change, low, high = paired_accuracy_change(_right(before), _right(after))
     shift = after["margin"].to_numpy(np.float64) - before["margin"].to_numpy(np.float64)
     margin_low, margin_high = bootstrap_interval(shift[:, None], resamples, seed)
@@ -172,14 +204,23 @@ def _right(outcomes: pd.DataFrame) -> NDArray[np.bool_]:
 def _own(outcomes: pd.DataFrame) -> pd.DataFrame:
     missing = [column for column in OUTCOME_COLUMNS if column not in outcomes]
     if missing:
-        raise InputError(f"outcomes lack the column {missing[0]}; take those of replace_gates")
+        raise InputError(
+            "AS707",
+            f"the outcomes have no column '{missing[0]}'; pass the table of "
+            "attnscope.interventions.replace_gates",
+        )
     own = outcomes[outcomes["edit"] == OWN].set_index("row")
     lacking = ~outcomes["row"].isin(own.index)
-    if lacking.any() or own.index.has_duplicates:
-        row = int(outcomes["row"][lacking].iloc[0]) if lacking.any() else -1
+    if lacking.any():
         raise InputError(
-            f"image {row} has no outcome of its own gates"
-            if row >= 0
-            else "an image has several outcomes of its own gates"
+            "AS708",
+            f"the image in row {outcomes['row'][lacking].iloc[0]} has no outcome of the edit "
+            f"'{OWN}'; pass the whole table of attnscope.interventions.replace_gates",
+        )
+    if own.index.has_duplicates:
+        raise InputError(
+            "AS709",
+            f"the image in row {own.index[own.index.duplicated()][0]} has several outcomes of the "
+            f"edit '{OWN}'; pass the table of one call of attnscope.interventions.replace_gates",
         )
     return own

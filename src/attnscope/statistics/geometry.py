@@ -1,4 +1,4 @@
-"""Which classes a gate treats alike, and whether two networks agree about that."""
+"""Similarity of classes within a gate, and similarity of gates between networks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
+from attnscope.shapes import Array
 from attnscope.statistics.comparison import expect_same_images, shared_channel_gates
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.ranks import rank_correlation, standard_ranks
@@ -24,28 +26,35 @@ from attnscope.statistics.resampling import (
 )
 
 _CELLS = 2**22
-"""Resampled class means that are held at a time."""
+"""Number of resampled class means that are held in memory at a time."""
 
 
 @statistic(
-    "How unlike a gate's profiles of two classes are.",
+    "Distances between the class profiles of a gate.",
     takes=("recording", "gate"),
     trait=PER_CHANNEL,
 )
 def class_distances(recording: Recording | Moments, gate: str) -> pd.DataFrame:
-    """How unlike a channel gate's profiles of two classes are: 1 less Pearson's correlation.
+    """Compute the distances between the class profiles of a channel gate.
 
-    A class's profile is the mean of each channel over the images of the class, and the correlation
-    is over the channels (representational dissimilarity, Kriegeskorte et al. 2008, Frontiers in
-    Systems Neuroscience 2). Noise of the means makes a distance larger, by about the ratio of their
-    squared standard errors to the variance over the channels.
+    The profile of a class is the mean of each channel over the images of the class. The distance of
+    two classes is 1 minus Pearson's correlation of their profiles over the channels
+    (representational dissimilarity; Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2).
+    Sampling noise increases a distance by about the ratio of the squared standard errors of the
+    means to the variance over the channels. There is no test: `compare_geometry` tests whether two
+    networks agree.
+
+    Args:
+        recording: recording or moments of one network.
+        gate: name of a channel gate.
 
     Returns:
-        ``K × K``, both axes in the order of ``recording.classes``; 0 to 2, 0 on the diagonal. NaN
-        for a class without images, or whose profile is the same in all channels.
+        ``K × K`` table without unit, 0 to 2, with 0 on the diagonal. Index and columns are the
+        class names in the order of ``recording.classes``. NaN for a class without images, and for a
+        class whose profile is the same in all channels.
 
     Raises:
-        InputError: there is no such gate, or it is no channel gate.
+        InputError: the gate does not exist or is not a channel gate.
     """
     if isinstance(recording, Moments):
         means = recording.channels(gate).mean
@@ -59,43 +68,51 @@ def class_distances(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     )
 
 
-@statistic("Whether two networks find the same classes alike.", takes=("recording", "recording"))
+@statistic("Whether two networks find the same classes similar.", takes=("recording", "recording"))
 def compare_geometry(
     a: Recording, b: Recording, permutations: int = 1000, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Whether two networks find the same classes alike, in the channel gates both have.
+    """Test whether two networks find the same classes similar, gate by gate.
 
-    Spearman's rho between the two networks' ``class_distances``, over the pairs of classes. Each
-    network's distances are over its own channels: channels of two networks are never matched by
-    number, and their numbers may differ.
+    The statistic is Spearman's rho between the `class_distances` of the two networks, over the
+    pairs of classes. Each distance is over the channels of its own network: channels of two
+    networks are never matched by number, and the networks may have different numbers of channels.
 
-    The null of p, two-sided: which class is which in b has nothing to do with a; the classes of b
-    are permuted, rows and columns together, which keeps what ties the distances of one class to
-    each other (Mantel 1967, Cancer Research 27). All orders are counted up to seven classes. With
-    three classes p cannot be below 1/6, with four below 1/24.
+    Null hypothesis: the assignment of classes in b is independent of that in a. p is that of the
+    two-sided Mantel test (Mantel 1967, Cancer Research 27): the classes of b are permuted, rows and
+    columns together, which preserves the dependence between the distances of one class. All orders
+    are enumerated for up to seven classes. p cannot be below 1/6 with three classes, nor below 1/24
+    with four.
 
-    The interval is of the bootstrap over images, drawn within each class and the same for both
-    networks: noise makes the distances of a resample less alike than those found, as it made those
-    less alike than the true ones, so that this bias is taken away and the deviation of the
-    resamples put about what is left (Davison and Hinkley 1997, section 5.2.1). A percentile
-    interval would lie far too low. It is conditional on the two trained networks, and with fewer
-    than ten classes, where rho jumps, it is too narrow (docs/metrics.md).
+    The interval is a bootstrap over images, drawn within each class and identical for both
+    networks. Resampling adds noise to the distances and lowers rho once more, as sampling did, so
+    that the bias is subtracted: ``2 rho - mean(rho*) ± 1.96 sd(rho*)`` (Davison and Hinkley 1997,
+    Bootstrap Methods and Their Application, section 5.2.1). A percentile interval would lie far too
+    low. The interval is conditional on the two trained networks. With fewer than ten classes, where
+    rho takes few values, it is too narrow (docs/reference/metrics.md gives its coverage).
 
     Args:
-        a: the one network.
-        b: the other, on the same images.
-        permutations: orders of the classes, above seven of them.
-        resamples: of the images.
-        seed: of both.
+        a: recording of the first network.
+        b: recording of the second network, of the same images.
+        permutations: number of random orders of the classes if there are more than seven.
+        resamples: number of bootstrap resamples.
+        seed: seed of orders and resamples.
 
     Returns:
-        One row a gate: gate, classes (those with a distance in both), spearman (-1 to 1), low, high
-        (95 %), p. With fewer than three classes, or where all distances of a network are the same,
-        all but classes is NaN; low and high also where a class has one image.
+        One row per channel gate that both networks have:
+
+        - ``gate``
+        - ``classes``: number of classes with a distance in both networks.
+        - ``spearman``: -1 to 1.
+        - ``low``, ``high``: 95% CI; NaN also if a class has only one image.
+        - ``p``
+
+        All numbers except classes are NaN with fewer than three classes, or if all distances of a
+        network are equal.
 
     Raises:
-        InputError: the recordings are not of the same images, no channel gate has the same name in
-            both, or permutations or resamples is below 1.
+        InputError: the recordings do not hold the same images, no channel gate has the same name in
+            both networks, or permutations or resamples is below 1.
     """
     expect_positive("permutations", permutations, 1000)
     expect_positive("resamples", resamples, 1000)
@@ -117,10 +134,10 @@ def compare_geometry(
 
 
 def _distances(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 - Pearson between the rows of ``(..., K, C)``: ``(..., K, K)``."""
+    """Return 1 - Pearson's correlation between the rows of ``(..., K, C)``: ``(..., K, K)``."""
     offset = means - means.mean(-1, keepdims=True)
     length = np.sqrt((offset**2).sum(-1, keepdims=True))
-    # Means of equal values differ in their last bits, and those are no profile.
+    # Means of equal values differ in their last bits; a profile of such differences is constant.
     floor = 1e-12 * np.abs(means).max(-1, keepdims=True) * math.sqrt(means.shape[-1])
     unit = offset / np.where(length > floor, length, np.nan)
     distances: NDArray[np.float64] = np.clip(1 - unit @ unit.swapaxes(-1, -2), 0, 2)
@@ -142,7 +159,7 @@ def _interval(
     members = [np.flatnonzero(a.labels == k) for k in known]
     if min(len(rows) for rows in members) < 2:
         return float("nan"), float("nan")
-    # About the mean of all images, so that single precision is enough.
+    # Values are taken relative to the mean of all images, so that single precision is enough.
     middles = [v.mean(0, dtype=np.float64) for v in values]
     pairs = np.triu_indices(len(known), 1)
     rng = np.random.default_rng(seed + 1)
@@ -157,7 +174,7 @@ def _interval(
             for mean, v, middle in zip(means, values, middles, strict=True):
                 offset = (v[rows] - middle).astype(np.float32)
                 drawn = (weight - 1) @ offset / count
-                # A resample spreads about the mean by (n - 1) / n of what the sample does.
+                # The variance of resampled means is (n - 1) / n of the unbiased estimate.
                 mean[:, k] = middle + offset.mean(0) + drawn * math.sqrt(count / (count - 1))
         x, y = (standard_ranks(_distances(mean)[:, *pairs]) for mean in means)
         found.append((x * y).sum(1))
@@ -167,28 +184,35 @@ def _interval(
 
 
 @statistic(
-    "How alike the gates of two networks are on the same images.", takes=("recording", "recording")
+    "Similarity of the gates of two networks on the same images.", takes=("recording", "recording")
 )
 def compare_gates(a: Recording, b: Recording, images: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """How alike what two networks' gates say of the same images is, gate by gate.
+    """Measure how similar the gates of two networks are on the same images.
 
-    Of spatial gates on one grid it is Spearman's rho over the pixels, averaged over the images. Of
-    every other kind it is linear CKA (Kornblith et al. 2019, ICML), which needs no channel of one
-    network to be any of the other's, with the unbiased estimator of HSIC (Song et al. 2012, Journal
-    of Machine Learning Research 13): 1 for gates that are rotations of each other, about 0 for
-    unrelated ones however many channels they have.
+    Spatial gates on the same grid are compared by Spearman's rho over the pixels, averaged over the
+    images. All other gates are compared by linear CKA (Kornblith et al. 2019, ICML) with the
+    unbiased HSIC estimator (Song et al. 2012, Journal of Machine Learning Research 13), which needs
+    no matching of channels: it is 1 for gates that are rotations of each other, and about 0 for
+    unrelated gates, whatever their number of channels. There is no interval and no test.
 
     Args:
-        a, b: of the same images, for instance two seeds of one training.
-        images: on how many of them at most, of each class its share and never more than half.
-        seed: of which.
+        a: recording of the first network.
+        b: recording of the second network, of the same images.
+        images: maximal number of images. They are sampled in proportion to the classes, at most
+            half of each class.
+        seed: seed of the sample.
 
     Returns:
-        One row a gate that both have under one name: gate, kind, similarity, images (that could be
-        scored: a constant map has no ranks). NaN where there are none, or a gate is constant.
+        One row per gate that both networks have:
+
+        - ``gate``, ``kind``
+        - ``similarity``: Spearman's rho or CKA; NaN if no image can be scored, or if a gate is
+          constant.
+        - ``images``: number of scored images. An image with a constant map has no ranks and is not
+          scored.
 
     Raises:
-        InputError: the recordings are not of the same images.
+        InputError: the recordings do not hold the same images.
     """
     expect_same_images(a, b)
     rows = np.arange(len(a))
@@ -207,13 +231,17 @@ def compare_gates(a: Recording, b: Recording, images: int = 1000, seed: int = 0)
 
 
 def gate_similarity(
-    x: NDArray[np.float32], y: NDArray[np.float32], gate: Gate
+    x: Float32[Array, "images ..."], y: Float32[Array, "images ..."], gate: Gate
 ) -> tuple[float, int]:
-    """That of `compare_gates` for the values of one gate, and how many images were scored.
+    """Compute the similarity of `compare_gates` from the values of one gate in two networks.
 
     Args:
-        x, y: ``(n, C)`` and ``(n, D)``, or ``(n, H, W)``, of the same images.
-        gate: whose values they are; those of a map on one grid are compared as maps.
+        x: values of the gate in the first network, ``(n, C)`` or ``(n, H, W)``.
+        y: values in the second network for the same images, ``(n, D)`` or ``(n, H, W)``.
+        gate: the gate. Values of a spatial gate on the same grid are compared as maps.
+
+    Returns:
+        The similarity, and the number of images that were scored.
     """
     if gate.has(MAP) and x.shape == y.shape:
         first, second = (values.reshape(len(values), -1) for values in (x, y))
@@ -224,10 +252,18 @@ def gate_similarity(
     return linear_cka(x.reshape(len(x), -1), y.reshape(len(y), -1)), len(x)
 
 
-def linear_cka(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
-    """Linear CKA with the unbiased HSIC, of ``(n, C)`` and ``(n, D)``; NaN below four images.
+def linear_cka(x: Float[Array, "images x"], y: Float[Array, "images y"]) -> float:
+    """Compute linear CKA with the unbiased HSIC estimator.
 
-    It may fall a little below 0. NaN where one of the two is constant.
+    Sources: Kornblith et al. 2019, ICML; Song et al. 2012, Journal of Machine Learning Research 13.
+
+    Args:
+        x: ``(n, C)``
+        y: ``(n, D)``, of the same images.
+
+    Returns:
+        At most 1 up to rounding, and possibly slightly below 0. NaN with fewer than four images, or
+        if one of the two arrays is constant.
     """
     n = len(x)
     if n < 4:
@@ -237,7 +273,7 @@ def linear_cka(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
         centered = np.asarray(values, np.float64)
         centered = centered - centered.mean(0)
         scale = np.sqrt((centered**2).sum() / n)
-        # Rounding leaves something of a constant gate.
+        # Rounding leaves a small spread in a constant gate.
         if scale <= 1e-7 * max(float(np.abs(values).max()), 1e-30):
             return float("nan")
         gram = (centered / scale) @ (centered / scale).T
@@ -249,7 +285,7 @@ def linear_cka(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
 
 
 def _hsic(k: NDArray[np.float64], m: NDArray[np.float64]) -> float:
-    """Song et al. 2012, eq. 5, of Gram matrices whose diagonals are zero."""
+    """Return the unbiased HSIC of Gram matrices with zero diagonals (Song et al. 2012, eq. 5)."""
     n = len(k)
     rows_k, rows_m = k.sum(0), m.sum(0)
     found = (k * m).sum() + rows_k.sum() * rows_m.sum() / ((n - 1) * (n - 2))

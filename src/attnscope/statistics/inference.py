@@ -1,43 +1,54 @@
-"""p values, corrections for several tests, and intervals: each stated here, and nowhere else.
+"""p values, corrections for multiple tests, and intervals. Each is defined here and nowhere else.
 
-What is significant is decided here as well. scipy does the arithmetic where it has the method. What
-is our own: Holm's correction and the interval of a mean share, which scipy lacks; Bonett and
-Price's interval, which statsmodels lacks too; and `paired_interval`, whose last digits scipy's
-``ttest_1samp`` rounds otherwise than every version before. The tests hold all of it against
-statsmodels. What permutations and bootstraps give is in ``resampling``.
+This module also defines what counts as significant. scipy does the arithmetic where it has the
+method. Four methods are implemented here: Holm's correction and the interval of a mean share, which
+scipy lacks; Bonett and Price's interval, which statsmodels lacks as well; and `paired_interval`,
+which keeps the last digits of tables written by earlier versions (scipy's ``ttest_1samp`` rounds
+differently). The tests compare all of them with statsmodels. Permutation tests and bootstraps are
+in `attnscope.statistics.resampling`.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool, Float, Float64, Int64
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from attnscope.shapes import Array
+
 LEVEL = 0.05
-"""Below it a p value, corrected for the number of tests where there are several, is significant."""
+"""Significance level. A p value below it is significant, after correction for several tests."""
 ENDS = (0.025, 0.975)
-"""The quantiles at which every 95 % interval and every 95 % band of a null ends."""
+"""Quantiles at the ends of every 95% confidence interval and of every 95% band under the null."""
 _ROUNDING = 1e-12
 
 
 def significant(p: ArrayLike, level: float = LEVEL) -> NDArray[np.bool_]:
-    """Whether p values are below a level; NaN, no test, is not.
+    """Return whether p values are below the significance level.
 
     Args:
-        p: of any shape.
-        level: below it p is significant.
+        p: p values of any shape. NaN means that there is no test, and is not significant.
+        level: the significance level.
+
+    Returns:
+        Booleans of the shape of p.
     """
     return np.asarray(p, np.float64) < level
 
 
-def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """p values corrected by Holm's method (1979, Scandinavian Journal of Statistics 6).
+def holm(p: Float64[Array, " tests"]) -> Float64[Array, " tests"]:
+    """Correct p values by Holm's method (Holm 1979, Scandinavian Journal of Statistics 6).
 
-    The chance of a single false finding among the tests is at most the level, however the tests
-    depend on each other.
+    The correction controls the family-wise error rate, the probability of at least one false
+    finding, under any dependence between the tests.
 
     Args:
-        p: of the tests, ``(T,)``; NaN is no test, and stays NaN.
+        p: p values of the tests, ``(T,)``. NaN means that there is no test; it stays NaN and is not
+            counted.
+
+    Returns:
+        Corrected p values, ``(T,)``.
     """
     adjusted = np.full(p.shape, np.nan)
     tests = np.flatnonzero(~np.isnan(p))
@@ -47,37 +58,51 @@ def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return adjusted
 
 
-def benjamini_yekutieli(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """p values corrected by Benjamini and Yekutieli (2001, Annals of Statistics 29).
+def benjamini_yekutieli(p: Float64[Array, " tests"]) -> Float64[Array, " tests"]:
+    """Correct p values by Benjamini and Yekutieli (2001, Annals of Statistics 29).
 
-    The share of false findings among all findings is at most the level, however the tests depend on
-    each other.
+    The correction controls the false discovery rate, the expected share of false findings among all
+    findings, under any dependence between the tests.
 
     Args:
-        p: of the tests, ``(T,)``, at least one and none NaN.
+        p: p values of the tests, ``(T,)``, at least one and none NaN.
+
+    Returns:
+        Corrected p values, ``(T,)``.
     """
     adjusted: NDArray[np.float64] = stats.false_discovery_control(p, method="by")
     return adjusted
 
 
-def f_test(f: NDArray[np.float64], between: int, within: int) -> NDArray[np.float64]:
-    """p of a one-way analysis of variance, whose null is one mean in all groups.
+def f_test(f: Float64[Array, "*shape"], between: int, within: int) -> Float64[Array, "*shape"]:
+    """Return p values of a one-way analysis of variance.
+
+    Null hypothesis: all groups have the same mean.
 
     Args:
-        f: the ratios of the mean squares between and within the groups, of any shape.
-        between, within: their degrees of freedom.
+        f: ratios of the mean squares between and within groups, of any shape.
+        between: degrees of freedom between groups.
+        within: degrees of freedom within groups.
+
+    Returns:
+        p values of the shape of f.
     """
     p: NDArray[np.float64] = stats.f.sf(f, between, within)
     return p
 
 
-def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> float:
-    """Exact McNemar test (1947, Psychometrika 12), two-sided; 1 where no image tells them apart.
+def mcnemar(right_a: Bool[Array, " images"], right_b: Bool[Array, " images"]) -> float:
+    """Return the two-sided p value of the exact McNemar test (1947, Psychometrika 12).
 
-    The null: of the images that one alone gets right, each is as likely to be a's as b's.
+    Null hypothesis: an image that is correct in exactly one of the two conditions is equally likely
+    to be correct in either.
 
     Args:
-        right_a, right_b: ``(N,)``, whether each of the same images is right.
+        right_a: whether each image is correct in the first condition, ``(N,)``.
+        right_b: whether the same image is correct in the second condition, ``(N,)``.
+
+    Returns:
+        p; 1 if no image is correct in exactly one condition.
     """
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     if only_a + only_b == 0:
@@ -85,33 +110,43 @@ def mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> float:
     return float(stats.binomtest(only_a, only_a + only_b).pvalue)
 
 
-def paired_t(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Student's paired t test, two-sided; 1 where nothing differs, NaN with fewer than two.
+def paired_t(first: Float[Array, " images"], second: Float[Array, " images"]) -> float:
+    """Return the two-sided p value of Student's paired t test.
+
+    Null hypothesis: the mean difference is 0.
 
     Args:
-        first, second: ``(N,)``, of the same images.
+        first: values in the first condition, ``(N,)``.
+        second: values of the same images in the second condition, ``(N,)``.
+
+    Returns:
+        p; NaN with fewer than two images. If all differences are equal, p is 1 for differences of 0
+        and 0 otherwise.
     """
     shift = np.asarray(second, np.float64) - np.asarray(first, np.float64)
     if len(shift) < 2:
         return np.nan
-    if not shift.std():  # scipy has no t for what does not vary
+    if not shift.std():  # the t statistic is undefined without variance
         return float(shift[0] == 0)
     return float(stats.ttest_1samp(shift, 0).pvalue)
 
 
-def paired_interval(difference: NDArray[np.float64]) -> dict[str, float]:
-    """Mean of paired differences, Student's t interval (95 %), and p of the paired t test.
+def paired_interval(difference: Float64[Array, " pairs"]) -> dict[str, float]:
+    """Return the mean of paired differences with Student's t interval (95%) and paired t test.
+
+    Null hypothesis of p: the mean difference is 0.
 
     Args:
-        difference: ``(n,)``, of shares, one for each pair.
+        difference: one difference of shares per pair, ``(n,)``.
 
     Returns:
-        difference (the mean), low, high, p. All but the mean are NaN for one pair, and where all
-        pairs differ by the same: without any spread there is nothing to hold a difference against.
+        ``difference`` (the mean), ``low``, ``high`` and ``p``. All but the mean are NaN for a
+        single pair, and if all differences are equal: without any spread there is no standard
+        error.
     """
     mean, count = float(difference.mean()), len(difference)
     error = difference.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
-    # Differences are counts over counts: what is this small is rounding.
+    # Differences are ratios of counts, so that an error this small is rounding.
     if not error > _ROUNDING:
         return {"difference": mean, "low": np.nan, "high": np.nan, "p": np.nan}
     low, high = t_interval(mean, error, count - 1)
@@ -122,14 +157,15 @@ def paired_interval(difference: NDArray[np.float64]) -> dict[str, float]:
 def t_interval(
     estimate: ArrayLike, error: ArrayLike, degrees: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Student's t interval (95 %) of estimates with known degrees of freedom.
+    """Return Student's t interval (95%) of estimates with known degrees of freedom.
 
     Args:
-        estimate, error: the estimates and their standard errors, of one shape.
-        degrees: of freedom, at least 1; of that shape, or one number for all.
+        estimate: estimates of any shape.
+        error: standard errors of the same shape.
+        degrees: degrees of freedom, at least 1: one number, or an array of the same shape.
 
     Returns:
-        low and high; NaN where the error is.
+        low and high, of the same shape; NaN where the standard error is NaN.
     """
     half = stats.t.ppf(ENDS[1], degrees) * np.asarray(error, np.float64)
     middle = np.asarray(estimate, np.float64)
@@ -137,46 +173,58 @@ def t_interval(
 
 
 def mean_interval(
-    mean: NDArray[np.float64], std: NDArray[np.float64], count: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Student's t interval (95 %) of means, ``mean ± t(0.975, n - 1) std / √n``.
+    mean: Float64[Array, "groups ..."],
+    std: Float64[Array, "groups ..."],
+    count: Int64[Array, " groups"],
+) -> tuple[Float64[Array, "groups ..."], Float64[Array, "groups ..."]]:
+    """Return Student's t interval (95%) of means: ``mean ± t(0.975, n - 1) std / √n``.
 
     Args:
-        mean: ``(K, ...)``
-        std: ``(K, ...)``, with n - 1 below the sum; NaN where there are fewer than two values.
-        count: the numbers of values n, ``(K,)``.
+        mean: means of K groups, ``(K, ...)``.
+        std: sample standard deviations (n - 1 in the denominator), ``(K, ...)``; NaN for groups of
+            fewer than two values.
+        count: group sizes n, ``(K,)``.
 
     Returns:
-        low and high, ``(K, ...)``; NaN where std is.
+        low and high, ``(K, ...)``; NaN where std is NaN.
     """
     count = count.reshape(-1, *[1] * (mean.ndim - 1))
-    # Where there are too few values for an interval, std is NaN already; the floors only keep the
-    # arithmetic from warning.
+    # With too few values for an interval std is NaN already; the floors only avoid warnings.
     quantile = stats.t.ppf(ENDS[1], np.maximum(count - 1, 1))
     half = quantile * std / np.sqrt(np.maximum(count, 1))
     return mean - half, mean + half
 
 
 def normal_interval(estimate: float, error: float) -> tuple[float, float]:
-    """The normal interval (95 %) of an estimate with a known standard error."""
+    """Return the normal interval (95%) of an estimate: ``estimate ± 1.96 error``.
+
+    Args:
+        estimate: the estimate.
+        error: its standard error.
+
+    Returns:
+        low and high.
+    """
     half = _normal_quantile() * error
     return estimate - half, estimate + half
 
 
 def paired_accuracy_change(
-    before: NDArray[np.bool_], after: NDArray[np.bool_]
+    before: Bool[Array, " images"], after: Bool[Array, " images"]
 ) -> tuple[float, float, float]:
-    """How much accuracy changes on the same images, with a 95 % interval.
+    """Return the change in accuracy on the same images, with its 95% interval.
 
     The interval is Bonett and Price's (2012, British Journal of Mathematical and Statistical
-    Psychology 65), Wald's with one image added to each kind of flip. A bootstrap would be a point
-    where no image flips, as if none ever could.
+    Psychology 65). With n images, ``u = (gained + 1) / (n + 2)`` and ``d = (lost + 1) / (n + 2)``
+    it is ``u - d ± 1.96 √((u + d - (u - d)²) / (n + 2))``: the Wald interval after one image is
+    added to each kind of change. A bootstrap interval would have zero width where no image changes.
 
     Args:
-        before, after: ``(N,)``, whether each image is right.
+        before: whether each image is correct before, ``(N,)``.
+        after: whether the same image is correct after, ``(N,)``.
 
     Returns:
-        The change in accuracy (-1 to 1), low, high. NaN without images.
+        The change in accuracy (-1 to 1), low and high; NaN without images.
     """
     images = len(before)
     if not images:
@@ -190,17 +238,21 @@ def paired_accuracy_change(
 
 
 def mean_share_interval(
-    shares: NDArray[np.float64], count: NDArray[np.int64]
+    shares: Float64[Array, " shares"], count: Int64[Array, " shares"]
 ) -> tuple[float, float]:
-    """The 95 % interval of the mean of independent shares; of one share it is Wilson's.
+    """Return the 95% interval of the mean of independent shares.
 
-    Each share's Wilson interval (1927, JASA 22) says how far it may lie below and above; those
-    distances add in squares (Zou and Donner 2008, Statistics in Medicine 27). Unlike a bootstrap it
-    is no point where all shares are 0 or 1.
+    For one share it is Wilson's interval (1927, JASA 22). For several, the distances from each
+    share to the ends of its Wilson interval are combined by the root of their sum of squares,
+    divided by the number of shares (Zou and Donner 2008, Statistics in Medicine 27). Unlike a
+    bootstrap interval it has a width where all shares are 0 or 1.
 
     Args:
         shares: ``(K,)``, 0 to 1.
-        count: ``(K,)``, of how many images each share is.
+        count: number of images behind each share, ``(K,)``.
+
+    Returns:
+        low and high, 0 to 1.
     """
     z = _normal_quantile()
     spread = z * np.sqrt(shares * (1 - shares) / count + (z / (2 * count)) ** 2)

@@ -1,15 +1,16 @@
-"""Where the spatial gates and Grad-CAM look, and whether they look at the same place."""
+"""Maps of spatial gates and of Grad-CAM, and the agreement between them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
 from attnscope.kinds import MAP
 from attnscope.recording.attributed import GRAD_CAM
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
+from attnscope.shapes import Array
 from attnscope.statistics.agreement import (
     CONTROLS,
     INTERVALS,
@@ -24,16 +25,23 @@ from attnscope.statistics.resampling import expect_positive
 
 
 @statistic(
-    "The mean map of a gate over the images of each class.", takes=("recording", "gate"), trait=MAP
+    "Mean map of a gate over the images of each class.", takes=("recording", "gate"), trait=MAP
 )
-def class_mean_maps(recording: Recording | Moments, gate: str) -> NDArray[np.float64]:
-    """The mean map of a spatial gate over the images of each class.
+def class_mean_maps(
+    recording: Recording | Moments, gate: str
+) -> Float64[Array, "classes height width"]:
+    """Average the maps of a spatial gate over the images of each class.
+
+    Args:
+        recording: recording or moments of one network.
+        gate: name of a spatial gate.
 
     Returns:
-        ``(classes, H, W)`` in units of the gate; NaN for a class without images.
+        One map per class in the order of ``recording.classes``, in units of the gate; NaN for a
+        class without images.
 
     Raises:
-        InputError: there is no such gate, or it is no spatial gate.
+        InputError: the gate does not exist or is not a spatial gate.
     """
     if isinstance(recording, Moments):
         return recording.mean_map(gate)
@@ -41,23 +49,26 @@ def class_mean_maps(recording: Recording | Moments, gate: str) -> NDArray[np.flo
     return class_moments(maps, recording.labels, len(recording.classes)).mean
 
 
-@statistic("The mean Grad-CAM over the images of each class.")
+@statistic("Mean Grad-CAM over the images of each class.")
 def class_mean_grad_cam(
     recording: Recording | Moments, target: str = "predicted"
-) -> NDArray[np.float64]:
-    """The mean Grad-CAM of the last recorded layer after the ReLU, over the images of each class.
+) -> Float64[Array, "classes height width"]:
+    """Average Grad-CAM over the images of each class.
+
+    The map is that of the last recorded layer, after the ReLU (Selvaraju et al. 2017, ICCV). It has
+    the unit of the logit and no bounds, and it is not normalized here: an image with a large
+    gradient has a large weight in the mean.
 
     Args:
-        recording: what to read.
-        target: ``predicted`` or ``true``, the class whose logit Grad-CAM explains. The mean is
-            over the images of one true class either way.
+        recording: recording or moments of one network.
+        target: class whose logit Grad-CAM explains, ``predicted`` or ``true``. The mean is over the
+            images of one true class in both cases.
 
     Returns:
-        ``(classes, h, w)``; NaN for a class without images. Grad-CAM has the unit of the logit and
-        no bounds, and is not scaled here: an image with a steep logit weighs more.
+        One map per class in the order of ``recording.classes``; NaN for a class without images.
 
     Raises:
-        InputError: no Grad-CAM was recorded, or the target is not known.
+        InputError: the recording has no Grad-CAM, or the target is unknown.
     """
     if isinstance(recording, Moments):
         return recording.mean_grad_cam(target=target)
@@ -66,7 +77,7 @@ def class_mean_grad_cam(
 
 
 @statistic(
-    "Whether a gate and Grad-CAM look at the same place, image by image.",
+    "Agreement between a spatial gate and Grad-CAM, image by image.",
     takes=("recording", "gate"),
     trait=MAP,
 )
@@ -77,44 +88,55 @@ def map_agreement(
     seed: int = 0,
     attribution: str = GRAD_CAM,
 ) -> pd.DataFrame:
-    """A spatial gate against Grad-CAM after its ReLU, image by image, at the coarser grid.
+    """Compare a spatial gate with Grad-CAM, image by image.
 
-    Both are brought to the coarser grid by means over areas, as in adaptive average pooling.
-    Spearman's rho is over the pixels, ties sharing their mean rank. iou is the intersection over
-    union of the top 20 % of the pixels of each (rounded, at least one); pixels that tie for the
-    last places share them, and shares overlap by their minimum and unite by their maximum.
+    Grad-CAM is compared after its ReLU. Both maps are averaged to the coarser of the two grids, as
+    in adaptive average pooling. The scores are Spearman's rho over the pixels, where tied pixels
+    share their mean rank, and the intersection over union (IoU) of the top 20% of the pixels of
+    each map, rounded, and at least one. Pixels that tie for the last places share them; the
+    intersection of such shares is their minimum, and the union their maximum.
 
-    The null: the Grad-CAM of another image, never the same, drawn by ``seed`` among the scored. It
-    keeps what all images share, such as a network's liking for the center. Two maps that agree no
-    better than that say nothing of the image. Two more say what such an agreement may be: the
-    Grad-CAM of another image of the same true class keeps also what a class shares, and a Gaussian
-    in the middle of the grid, its standard deviation a quarter of each side, is "the center", with
-    which the gate alone is compared.
+    Null hypothesis: the gate agrees with the Grad-CAM of its own image no better than with that of
+    another image, drawn among the scored ones. This null includes everything that all images share,
+    such as a preference of the network for the center. Two more controls explain an agreement: the
+    Grad-CAM of another image of the same true class also includes what the images of a class share,
+    and a Gaussian at the center of the grid, with a standard deviation of a quarter of each side,
+    measures the preference of the gate for the center.
 
     Args:
-        recording: what to read.
-        gate: one with a map.
-        target: ``predicted`` or ``true``, the class that the attribution explains.
-        seed: of the other images.
-        attribution: another method that was recorded, in the place of Grad-CAM; of the images of
-            which it was (`Recording.attributed_rows`).
+        recording: recording of one network.
+        gate: name of a gate that has a map.
+        target: class that the attribution explains, ``predicted`` or ``true``.
+        seed: seed of the pairing of images in the controls.
+        attribution: attribution method to use instead of Grad-CAM. Only the images for which it was
+            recorded are compared (`Recording.attributed_rows`).
 
     Returns:
-        One row an image: row, class (the true one), spearman (-1 to 1), iou (0 to 1),
-        null_spearman, null_iou, same_class_spearman, same_class_iou, center_spearman, center_iou,
-        scored. An image whose map is constant at the coarser grid, or whose Grad-CAM is (mostly:
-        all zero after the ReLU), has no ranks: scored is False, the scores are NaN. NaN are also
-        the null of one scored image alone, the same_class scores of the only scored image of its
-        class, and the center scores on a grid of at most two cells a side, which has no center.
+        One row per image:
+
+        - ``row``: row in the recording.
+        - ``class``: true class.
+        - ``spearman``: -1 to 1.
+        - ``iou``: 0 to 1.
+        - ``null_spearman``, ``null_iou``: scores against the Grad-CAM of another image.
+        - ``same_class_spearman``, ``same_class_iou``: scores against the Grad-CAM of another image
+          of the same class.
+        - ``center_spearman``, ``center_iou``: scores of the gate against the Gaussian.
+        - ``scored``: False where a map is constant on the coarser grid, as Grad-CAM is where the
+          ReLU sets all of it to zero. Such a map has no ranks, and all scores of the image are NaN.
+
+        Also NaN are the null scores if only one image is scored, the same-class scores of the only
+        scored image of a class, and the center scores on a grid with at most two cells per side,
+        which has no center.
 
     Raises:
-        InputError: there is no such spatial gate, no Grad-CAM (or other attribution) was recorded,
-            or the target is not known.
+        InputError: the gate does not exist or has no map, the attribution was not recorded, or the
+            target is unknown.
     """
     explained = np.maximum(recording.attribution(attribution, target=target), 0)
     rows = recording.attributed_rows(attribution)
     maps, labels = recording.spatial(gate), recording.labels
-    if attribution != GRAD_CAM:  # of Grad-CAM they are all, and a copy would double the memory
+    if attribution != GRAD_CAM:  # Grad-CAM has all rows, and a copy would double the memory
         maps, labels = maps[rows], labels[rows]
     frame = score_maps(maps, explained, labels, seed)
     frame.insert(0, "row", rows)
@@ -122,7 +144,7 @@ def map_agreement(
     return frame
 
 
-@statistic("Whether gates and Grad-CAM look at the same place, with intervals.")
+@statistic("Mean agreement between spatial gates and Grad-CAM, with intervals.")
 def agreement_summary(
     recording: Recording,
     target: str = "predicted",
@@ -130,29 +152,40 @@ def agreement_summary(
     resamples: int = 1000,
     attribution: str = GRAD_CAM,
 ) -> pd.DataFrame:
-    """Means of ``map_agreement`` over the scored images, for every spatial gate, with intervals.
+    """Average `map_agreement` over images, for every spatial gate, with intervals.
 
-    The intervals are the 95 % percentile bootstrap's over images (Efron 1979, Annals of Statistics
-    7), within the row's images, and of this network: another training is another matter.
+    The intervals are 95% percentile bootstrap intervals over the images of the row (Efron 1979,
+    Annals of Statistics 7). They are conditional on the trained network. Null hypothesis of
+    ``above_null``: its mean is 0.
 
     Args:
-        recording: what to read.
-        target: ``predicted`` or ``true``, the class whose logit Grad-CAM explains.
-        seed: of the other images, and of the resamples.
-        resamples: of the images.
-        attribution: of `map_agreement`.
+        recording: recording of one network.
+        target: class that the attribution explains, ``predicted`` or ``true``.
+        seed: seed of the pairing of images in the controls, and of the resamples.
+        resamples: number of bootstrap resamples.
+        attribution: attribution method to use instead of Grad-CAM, as in `map_agreement`.
 
     Returns:
-        For each gate one row of ``all`` images and then one row a class: gate, depth, class; the
-        means spearman, iou, null_spearman, null_iou, same_class_spearman, same_class_iou,
-        center_spearman, center_iou (NaN where no image is scored; the same_class means over images
-        whose class has another scored one); spearman_low, spearman_high, iou_low, iou_high;
-        above_null, the mean of spearman - null_spearman image by image, with above_null_low and
-        above_null_high (NaN for one scored image); scored and constant (numbers of images that are
-        scored, and that are not). A network without spatial gates gives no row.
+        For each spatial gate, one row for ``all`` images and one row per class. The table has no
+        rows for a network without spatial gates.
+
+        - ``gate``
+        - ``depth``: position of the gate in the network, from 1.
+        - ``class``: ``all`` or the class name.
+        - ``spearman``, ``iou``, ``null_spearman``, ``null_iou``, ``same_class_spearman``,
+          ``same_class_iou``, ``center_spearman``, ``center_iou``: means over the scored images, NaN
+          if there are none. The same-class means are over the images whose class has another scored
+          image.
+        - ``spearman_low``, ``spearman_high``, ``iou_low``, ``iou_high``: 95% CIs.
+        - ``above_null``, ``above_null_low``, ``above_null_high``: mean over the images of
+          ``spearman - null_spearman``, with its 95% CI; NaN if only one image is scored. All ends
+          of intervals are NaN with fewer than two scored images.
+        - ``scored``, ``constant``: number of images that are scored, and that are not because a map
+          is constant.
 
     Raises:
-        InputError: no Grad-CAM was recorded, the target is not known, or resamples is below 1.
+        InputError: the attribution was not recorded, the target is unknown, or resamples is below
+            1.
     """
     expect_positive("resamples", resamples, 1000)
     classes = recording.classes

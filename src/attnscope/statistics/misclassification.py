@@ -1,4 +1,4 @@
-"""Where the gates of a misclassified image lie between the true class and the predicted one."""
+"""Position of the gates of misclassified images between the true and the predicted class."""
 
 from __future__ import annotations
 
@@ -24,39 +24,56 @@ _PLACES = ("predicted", "third", "runner_up", "predicted - third", "predicted - 
 
 @dataclass(frozen=True)
 class _Projections:
-    """Of each image, from the mean of its true class toward that of every other, ``(N, K)`` each.
+    """Projections of each image on the lines from the mean of its true class to all other means.
 
-    NaN where a mean is of fewer than two images.
+    Both arrays are ``(N, K)``, and NaN where a mean is over fewer than two images.
     """
 
     along: NDArray[np.float64]
-    """Inner product of the image's offset and the line between the means, unbiased."""
+    """Inner product of the image's offset with the line between the means, unbiased."""
     length: NDArray[np.float64]
-    """Squared length of that line, unbiased; can be below 0 for means that do not differ."""
+    """Squared length of the line, unbiased. It can be negative if the means do not differ."""
 
 
 @statistic(
-    "Where the gate of each misclassified image lies between two class means.",
+    "Position of the gate of each misclassified image between two class means.",
     takes=("recording", "gate"),
 )
 def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFrame:
-    """Of each misclassified image, where its gate lies between two class means.
+    """Locate the gate of each misclassified image between the means of two classes.
 
-    With m_t the mean of the true class and m_p that of the predicted one, both over correctly
-    classified images of other folds than the image's own (five, stratified), the gate g lies at
-    ``(g - m_t) · (m_p - m_t) / |m_p - m_t|²``: 0 as the true class, 1 as the predicted one. What
-    the noise of the two means adds to numerator and denominator is taken away by their standard
-    errors, since it would draw every position toward the middle.
+    Let m_t be the mean gate of the true class and m_p that of the predicted class, over the
+    correctly classified images of the other folds (five stratified folds), and v_k the squared
+    standard error of m_k, summed over the units (channels or positions). The position of g is::
+
+        ((g - m_t) · (m_p - m_t) - v_t) / (|m_p - m_t|² - v_t - v_p)
+
+    which is 0 at the mean of the true class and 1 at the mean of the predicted class. The terms v_t
+    and v_p remove the bias from sampling noise of the means, which would shrink every position
+    toward the middle. There is no interval and no test for single images. The method has no
+    published source; docs/reference/metrics.md derives it.
+
+    Args:
+        recording: recording of one network.
+        gate: name of a gate of any kind.
+        seed: seed of the folds.
 
     Returns:
-        One row a misclassified image: row (in the recording), label, prediction (names of classes),
-        position, third (the same toward the means of all other classes: sum of the numerators over
-        sum of the denominators), distance (between the two means, root mean square over the units,
-        in units of the gate). NaN where the squared distance without noise is not above 0, or a
-        class has fewer than two correct images in the other folds.
+        One row per misclassified image:
+
+        - ``row``: row in the recording.
+        - ``label``, ``prediction``: names of the true and the predicted class.
+        - ``position``: 0 at the true class, 1 at the predicted class, without bounds or unit.
+        - ``third``: the same position relative to all other classes: the sum of the numerators over
+          the sum of the denominators.
+        - ``distance``: distance between the two means, ``√((|m_p - m_t|² - v_t - v_p) / units)``,
+          in units of the gate.
+
+        The numbers are NaN where the denominator is not positive, or where a class has fewer than
+        two correctly classified images in the other folds.
 
     Raises:
-        InputError: there is no such gate.
+        InputError: the gate does not exist.
     """
     lines = _project(recording, gate, seed)
     units = int(np.prod(recording.gate(gate, slice(0, 0)).shape[1:]))
@@ -77,42 +94,53 @@ def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFr
     )
 
 
-@statistic("Where misclassified images lie between two class means, with intervals.")
+@statistic("Mean positions of misclassified images between two class means, with intervals.")
 def error_position_summary(
     recording: Recording, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Of each gate, where misclassified images lie on average, and where they would anyway.
+    """Average the positions of misclassified images for each gate, with controls and intervals.
 
-    A mean position is a ratio of sums, of the numerators and of the denominators of
-    ``error_positions``: images whose two classes the gate hardly tells apart have positions that
-    are noise, and weigh little. Five are given, by ``toward``:
+    A mean position is a ratio of sums: the numerators of `error_positions` over its denominators.
+    An image whose two classes the gate hardly separates has a noisy position and a small weight.
+    There are five rows per gate, named by ``toward``:
 
-    - ``predicted``: misclassified images, from the true class (0) to the predicted one (1).
-    - ``third``: the same images toward all classes that are neither: where an image goes that
-      merely lies far from its class.
-    - ``runner_up``: correctly classified images, toward the class of the second largest logit; for
-      each misclassified image those of its true class whose runner-up is the class that it was
-      taken for, as heavy together as the misclassified ones of that pair. Pairs without such images
-      are left out.
-    - ``predicted - third`` and ``predicted - runner_up``, the latter over the pairs that have both.
+    - ``predicted``: position of the misclassified images between the true class (0) and the
+      predicted class (1).
+    - ``third``: position of the same images relative to all classes that are neither. It shows
+      where an image lies that is merely far from its class.
+    - ``runner_up``: position of correctly classified images relative to the class with the second
+      largest logit. Each pair of true class and predicted class is matched with the correctly
+      classified images of the same true class whose runner-up is that class, and the pairs have the
+      weights of the misclassified images. Pairs without such images are left out.
+    - ``predicted - third``: difference of the first two.
+    - ``predicted - runner_up``: difference over the pairs that have both.
 
-    The null of the differences is 0: the gate of a misclassified image does not lie nearer to the
-    predicted class than to any other, or than that of an image that was just not misclassified. The
-    interval is the percentile bootstrap's over images (Efron 1979, Annals of Statistics 7), the
-    class means as given; the runner-ups are drawn within each pair, and that of their own position
-    knows that they make the mean of their class.
+    Null hypothesis: each difference is 0, that is, the gate of a misclassified image is no closer
+    to the predicted class than to other classes, or than the gate of a correctly classified image
+    with this runner-up. There is no p value. The intervals are 95% percentile bootstrap intervals
+    over images, conditional on the class means (Efron 1979, Annals of Statistics 7). Correctly
+    classified images are resampled within pairs; the interval of ``runner_up`` itself accounts for
+    the class means that these images contribute to.
 
     Args:
-        recording: what to read; one gate is in memory at a time.
-        resamples: of the images.
-        seed: of the folds and the resamples.
+        recording: recording of one network. One gate is in memory at a time.
+        resamples: number of bootstrap resamples.
+        seed: seed of folds and resamples.
 
     Returns:
-        Five rows a gate: gate, kind, depth, toward, position, low, high (95 %), images (in the
-        mean; of a difference, the misclassified ones), unplaced (those that a class of fewer than
-        two correct images leaves out, and the misclassified ones without a runner-up). NaN without
-        images, and where the sum of the denominators is not above 0; low and high are NaN with one
-        image.
+        Five rows per gate:
+
+        - ``gate``, ``kind``, ``depth``
+        - ``toward``: which position, as above.
+        - ``position``, ``low``, ``high``: mean position or difference, without unit, with its 95%
+          CI.
+        - ``images``: number of images in the mean; for differences, of misclassified images.
+        - ``unplaced``: number of images left out because a class has fewer than two correctly
+          classified images, and of misclassified images without a runner-up.
+
+        Position is NaN without images, and where the sum of the denominators is not positive. low
+        and high are NaN with fewer than two images, and where more than 2.5% of the resamples have
+        no position.
 
     Raises:
         InputError: resamples is below 1.
@@ -133,7 +161,7 @@ def error_position_summary(
 def _project(recording: Recording, gate: str, seed: int) -> _Projections:
     values = recording.gate(gate)
     values = values.reshape(len(values), -1).astype(np.float64)
-    values -= values.mean(0)  # or the inner products would be those of the common mean
+    values -= values.mean(0)  # otherwise the common mean would dominate the inner products
     labels, right, classes = recording.labels, recording.right, len(recording.classes)
     folds = stratified_folds(labels, _FOLDS, np.random.default_rng(seed))
     along, length = (np.full((len(values), classes), np.nan) for _ in range(2))
@@ -150,7 +178,7 @@ def _project(recording: Recording, gate: str, seed: int) -> _Projections:
         gram = means @ means.T
         square = gram.diagonal()
         product = values[inside] @ means.T
-        # (g - m_t) · (m_c - m_t), in which |m_t|² holds the noise of m_t, and no other term any.
+        # (g - m_t) · (m_c - m_t), in which only |m_t|² is biased, by the noise of m_t.
         along[inside] = (
             product
             - product[np.arange(len(own)), own][:, None]
@@ -165,7 +193,7 @@ def _project(recording: Recording, gate: str, seed: int) -> _Projections:
 def _third(
     lines: _Projections, recording: Recording, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums over the classes that are neither the true nor the predicted one; NaN without any."""
+    """Sum over the classes that are neither true nor predicted; NaN if there are none."""
     others = np.ones((len(rows), len(recording.classes)), bool)
     own = np.arange(len(rows))
     others[own, recording.labels[rows]] = False
@@ -180,7 +208,7 @@ def _third(
 def _summaries(
     recording: Recording, lines: _Projections, resamples: int, seed: int
 ) -> list[dict[str, float]]:
-    """Position, interval and counts, in the order of ``_PLACES``."""
+    """Return position, interval and counts, in the order of ``_PLACES``."""
     wrong = np.flatnonzero(~recording.right)
     predicted = recording.predictions[wrong]
     toward = np.stack([lines.along[wrong, predicted], lines.length[wrong, predicted]], 1)
@@ -190,12 +218,12 @@ def _summaries(
     pairs = recording.labels[wrong] * len(recording.classes) + predicted
     matched, controls = _runner_ups(recording, lines, np.where(placed, pairs, -1))
     classes = len(recording.classes)
-    rng = np.random.default_rng(seed + 1)  # another stream than that of the folds
-    # Each draw gives sums of along and length, (1 + resamples, 2 to 5), the found ones first.
+    rng = np.random.default_rng(seed + 1)  # a random stream separate from that of the folds
+    # Sums of along and length per resample, (1 + resamples, 2 to 5), the observed ones first.
     sums = {
         "predicted": bootstrap_sums(toward[placed], resamples, rng),
         "third": bootstrap_sums(np.hstack([toward, third])[both], resamples, rng),
-        "runner_up": _drawn_pairs(toward, pairs, matched, controls, classes, resamples, rng),
+        "runner_up": _bootstrap_pairs(toward, pairs, matched, controls, classes, resamples, rng),
     }
     with_third, with_runner = sums["third"], sums["runner_up"]
     positions = [
@@ -211,7 +239,7 @@ def _summaries(
     found = []
     for drawn, count, without in zip(positions, counts, left, strict=True):
         usual = drawn[1:][~np.isnan(drawn[1:])]
-        # Draws without a position lie at no end: with many of them there is no interval.
+        # Resamples without a position are left out; with many of them there is no interval.
         whole = count > 1 and len(usual) >= ENDS[1] * len(drawn[1:])
         low, high = percentile_interval(usual) if whole else (np.nan, np.nan)
         found.append(
@@ -223,12 +251,12 @@ def _summaries(
 def _runner_ups(
     recording: Recording, lines: _Projections, pairs: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], dict[int, NDArray[np.float64]]]:
-    """Which misclassified images have correct ones of the same true class and runner-up.
+    """Match misclassified images with correct ones of the same true class and runner-up.
 
     Returns:
-        ``(number misclassified,)``; and by pair of true class and runner-up, the correct images:
-        how far along each lies toward every class, and the length toward its runner-up,
-        ``(n, K + 1)``.
+        Whether each misclassified image has a match, ``(number misclassified,)``. By pair of true
+        class and runner-up, the correct images: their projections toward every class, and the
+        squared length toward their runner-up, ``(n, K + 1)``.
     """
     classes = len(recording.classes)
     if classes < 2:
@@ -240,13 +268,13 @@ def _runner_ups(
     own = recording.labels[right] * classes + runner
     along, length = lines.along[right], lines.length[right, runner]
     usable = ~np.isnan(along[np.arange(len(right)), runner] + length)
-    # Toward another class than its runner-up an image only helps to say how the class moves.
+    # Projections toward other classes only show how the class mean moves in a resample.
     values = np.hstack([np.nan_to_num(along), length[:, None]])
     controls = {int(pair): values[usable & (own == pair)] for pair in np.unique(own[usable])}
     return np.isin(pairs, list(controls)), controls
 
 
-def _drawn_pairs(
+def _bootstrap_pairs(
     toward: NDArray[np.float64],
     pairs: NDArray[np.int64],
     matched: NDArray[np.bool_],
@@ -255,13 +283,14 @@ def _drawn_pairs(
     resamples: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Sums of the matched misclassified images and of their controls, ``(1 + resamples, 5)``.
+    """Bootstrap the sums of the matched misclassified images and of their controls.
 
-    A pair's controls weigh as many images as the draw has misclassified ones of that pair.
+    The controls of a pair have the weight of the misclassified images of that pair in the draw.
 
     Returns:
-        Along and length of the misclassified images, then those of the controls; and the controls'
-        along as it is where the mean of their class is drawn with them.
+        ``(1 + resamples, 5)``: projection and squared length of the misclassified images, then
+        those of the controls, then the projection of the controls relative to the class mean of the
+        draw.
     """
     known = [int(pair) for pair in np.unique(pairs[matched])]
     which = np.searchsorted(known, pairs[matched]) if known else np.zeros(0, np.int64)
@@ -271,8 +300,8 @@ def _drawn_pairs(
     for own in sorted({pair // classes for pair in known}):
         mine = {pair: rows for pair, rows in controls.items() if pair // classes == own}
         draws = {pair: bootstrap_sums(rows, resamples, rng) for pair, rows in mine.items()}
-        # The mean from which the positions are measured is made of these very images: where they
-        # are drawn far out it goes with them. In differences to misclassified images that cancels.
+        # Positions are measured from the mean of these very images, which moves with the resample.
+        # In differences to misclassified images the movement cancels.
         whole = np.sum(list(draws.values()), axis=0) / sum(map(len, mine.values()))
         moved = whole - whole[0]
         for pair in sorted(mine.keys() & set(known)):
@@ -283,7 +312,7 @@ def _drawn_pairs(
 
 
 def _ratio(along: NDArray[np.float64], length: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``along / length``; NaN where the length is not above 0."""
+    """Return ``along / length``; NaN where the length is not positive."""
     ratio = np.full(length.shape, np.nan)
     np.divide(along, length, out=ratio, where=length > 0)
     return ratio

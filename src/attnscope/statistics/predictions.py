@@ -1,4 +1,4 @@
-"""What the network predicted, and how well it knew."""
+"""Predictions of the network: confusion, precision and recall, calibration, errors."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from attnscope.statistics.registry import statistic
 
 @statistic("Counts of images by true and predicted class.")
 def confusion_matrix(recording: Recording) -> pd.DataFrame:
-    """Counts of images; the index is the true class, the columns are the predicted one.
+    """Count images by true and predicted class.
+
+    Args:
+        recording: recording of one network.
 
     Returns:
-        ``K × K``, both axes in the order of ``recording.classes``, whether a class occurs or not.
+        ``K × K`` table of counts. The index is the true class, the columns are the predicted class,
+        both in the order of ``recording.classes``. Classes that do not occur are included.
     """
-    from sklearn import metrics  # here, since it takes a second to import
+    from sklearn import metrics  # imported here because the import takes a second
 
     classes = recording.classes
     with warnings.catch_warnings():
-        # That one class is known and no other is what the recording says.
+        # A recording may hold images of a single class.
         warnings.filterwarnings("ignore", "A single label was found", UserWarning)
         counts = metrics.confusion_matrix(
             recording.labels, recording.predictions, labels=range(len(classes))
@@ -38,14 +42,23 @@ def confusion_matrix(recording: Recording) -> pd.DataFrame:
 
 @statistic("Precision, recall and F1 of each class.")
 def class_metrics(recording: Recording) -> pd.DataFrame:
-    """Precision ``TP / (TP + FP)``, recall ``TP / (TP + FN)`` and ``F1 = 2 TP / (2 TP + FP + FN)``.
+    """Compute precision, recall and F1 of each class.
+
+    ``precision = TP / (TP + FP)``, ``recall = TP / (TP + FN)`` and ``F1 = 2 TP / (2 TP + FP +
+    FN)``.
+
+    Args:
+        recording: recording of one network.
 
     Returns:
-        One row a class: class, precision, recall, f1 (0 to 1), support (images of the class). What
-        would be 0 / 0 is NaN: the precision of a class that is never predicted, the recall of one
-        without images.
+        One row per class:
+
+        - ``class``
+        - ``precision``, ``recall``, ``f1``: 0 to 1. A ratio 0 / 0 is NaN: the precision of a class
+          that is never predicted, the recall of a class without images.
+        - ``support``: number of images of the class.
     """
-    from sklearn import metrics  # here, since it takes a second to import
+    from sklearn import metrics  # imported here because the import takes a second
 
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         recording.labels,
@@ -59,7 +72,7 @@ def class_metrics(recording: Recording) -> pd.DataFrame:
             "precision": precision,
             "recall": recall,
             "f1": f1,
-            # Where no image is right, scikit-learn counts in floating point.
+            # scikit-learn returns floating-point counts if no image is correct.
             "support": support.astype(np.int64),
         }
     )
@@ -67,20 +80,31 @@ def class_metrics(recording: Recording) -> pd.DataFrame:
 
 @statistic("Confidence against accuracy, in bins.")
 def calibration(recording: Recording, bins: int = 15) -> pd.DataFrame:
-    """Confidence against accuracy, in ``bins`` bins of one width (Guo et al. 2017, ICML).
+    """Compare confidence with accuracy in bins of equal width (Guo et al. 2017, ICML).
 
-    Confidence is the softmax probability of the predicted class. A bin holds its upper edge, not
-    its lower one.
+    Confidence is the softmax probability of the predicted class. A bin includes its upper edge and
+    excludes its lower edge.
+
+    Args:
+        recording: recording of one network.
+        bins: number of bins.
 
     Returns:
-        One row a bin: low, high (its edges), confidence and accuracy (means over its images; NaN in
-        an empty bin), count.
+        One row per bin:
+
+        - ``low``, ``high``: edges of the bin.
+        - ``confidence``, ``accuracy``: means over the images of the bin, 0 to 1; NaN in an empty
+          bin.
+        - ``count``: number of images.
 
     Raises:
         InputError: bins is below 1.
     """
     if bins < 1:
-        raise InputError(f"calibration needs at least one bin, not {bins}; take 15")
+        raise InputError(
+            "AS702",
+            f"the number of calibration bins is {bins}; it must be at least 1, for example 15",
+        )
     confidence = _confidence(recording)
     edges = np.linspace(0, 1, bins + 1)
     index = np.searchsorted(edges, confidence) - 1
@@ -99,11 +123,17 @@ def calibration(recording: Recording, bins: int = 15) -> pd.DataFrame:
 
 @statistic("The expected calibration error.")
 def calibration_error(recording: Recording) -> float:
-    """The expected calibration error, 0 to 1 (Guo et al. 2017, ICML, equation 3).
+    """Compute the expected calibration error, 0 to 1 (Guo et al. 2017, ICML, equation 3).
 
-    The mean over the images of ``|accuracy - confidence|`` of their bin, in the 15 bins of
-    ``calibration``. A well calibrated network is above 0 too, by chance: the fewer images a bin
-    has, the further.
+    It is the mean over the images of ``|accuracy - confidence|`` of their bin, with the 15 bins of
+    `calibration`. A perfectly calibrated network has a positive error by chance, which grows as the
+    bins hold fewer images.
+
+    Args:
+        recording: recording of one network.
+
+    Returns:
+        The expected calibration error.
     """
     table = calibration(recording)
     gap = (table["accuracy"] - table["confidence"]).abs()
@@ -112,12 +142,19 @@ def calibration_error(recording: Recording) -> float:
 
 @statistic("Misclassified images, the most confident first.")
 def misclassified(recording: Recording) -> pd.DataFrame:
-    """The images whose predicted class is not the true one, the most confident first.
+    """List the misclassified images, most confident first.
+
+    Args:
+        recording: recording of one network.
 
     Returns:
-        One row an image: row (in the recording), path, label and prediction (names of classes),
-        confidence (softmax probability of the predicted class). Equally confident images keep
-        their order.
+        One row per image:
+
+        - ``row``: row in the recording.
+        - ``path``
+        - ``label``, ``prediction``: names of the true and the predicted class.
+        - ``confidence``: softmax probability of the predicted class, 0 to 1. Images with equal
+          confidence keep their order.
     """
     classes = np.array(recording.classes)
     wrong = np.flatnonzero(recording.labels != recording.predictions)
@@ -140,7 +177,7 @@ def _confidence(recording: Recording) -> NDArray[np.float64]:
 
 
 def _ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> NDArray[np.float64]:
-    """``part / whole``, and NaN where ``whole`` is 0."""
+    """Return ``part / whole``; NaN where ``whole`` is 0."""
     ratio = np.full(whole.shape, np.nan)
     np.divide(part, whole, out=ratio, where=whole != 0)
     return ratio

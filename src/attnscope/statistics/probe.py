@@ -1,4 +1,4 @@
-"""Whether the class can be read from a gate: a linear probe of its logits, and its control."""
+"""Linear probes: how well the class can be decoded from a gate, with controls."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float32
 from numpy.typing import NDArray
 from scipy import special
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
+from attnscope.shapes import Array
 from attnscope.statistics.inference import mean_share_interval
 from attnscope.statistics.reading import expect_finite
 from attnscope.statistics.registry import statistic
@@ -24,120 +26,143 @@ from attnscope.statistics.resampling import (
     stratified_folds,
 )
 
-_SCORE, _FIT = 0, 1  # the half that is scored is the one that gets a class's odd image
+_SCORE, _FIT = 0, 1  # with an odd number of images, the scoring half is larger
 _EDGE = 2.0**-24
-"""Half the distance of 1 and the next smaller float32: a sigmoid's logit of it is -16.6."""
+"""Half the distance between 1 and the next smaller float32. The logit of a sigmoid here is -16.6.
+"""
 _SHRINKAGES = (0.1, 0.01, 1e-3, 1e-4)
-"""Shares of the unit matrix in the covariance, of which one is chosen. None is 0, or classes that
-can be told without a mistake would leave no covariance within."""
+"""Candidate weights of the identity in the covariance matrix. None is 0, since classes that can be
+separated without an error would leave no covariance within classes.
+"""
 _CELLS = 2**23
-"""Scores that are held at a time."""
+"""Number of scores that are held in memory at a time."""
 _SOURCES = ("gate", "pooled_input")
 
 _Inverse = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 _LOGIT: _Inverse = special.logit
 
 
-def _same(share: NDArray[np.float64]) -> NDArray[np.float64]:
+def _identity(share: NDArray[np.float64]) -> NDArray[np.float64]:
     return share
 
 
-# From the gate's place between its bounds, 0 to 1, to what went into the activation, but for a
-# scale and a constant that no probe sees. A tanh is a sigmoid of twice the logit. Of a softmax the
-# logarithm is what went in, but for a constant of the image.
+# Maps the gate's relative position between its bounds (0 to 1) to the input of the activation, up
+# to a scale and a constant, which a linear probe ignores. A tanh is a sigmoid of twice the logit.
+# The logarithm of a softmax is its input up to a constant for each image.
 _INVERSES: Mapping[str, _Inverse] = {
     "sigmoid": _LOGIT,
     "tanh": _LOGIT,
     "softmax": np.log,
     "softsign": lambda u: (2 * u - 1) / (1 - np.abs(2 * u - 1)),
     "erf": lambda u: special.erfinv(2 * u - 1),
-    "hardsigmoid": _same,
-    "relu6": _same,
-    "clamp": _same,
-    "hardtanh": _same,
+    "hardsigmoid": _identity,
+    "relu6": _identity,
+    "clamp": _identity,
+    "hardtanh": _identity,
 }
 
 
-@statistic("What went into a gate's activation.", takes=("recording", "gate"))
-def gate_logits(recording: Recording, gate: str) -> tuple[NDArray[np.float32], int]:
-    """What went into a gate's activation, as far as its values say.
+@statistic("Values before the activation of a gate.", takes=("recording", "gate"))
+def gate_logits(recording: Recording, gate: str) -> tuple[Float32[Array, "images units"], int]:
+    """Invert the activation of a gate, to recover the values before it.
 
-    The gate's place ``u = (g - lo) / (hi - lo)`` between its bounds goes through the inverse of the
-    activation, which is that of a sigmoid for a sigmoid, linear for a hard one. A value nearer to a
-    bound than float32 can tell from 1, 2**-24, has no finite inverse: it is set to that distance.
+    With the bounds lo and hi of the gate, ``u = (g - lo) / (hi - lo)`` is mapped by the inverse of
+    the activation: the logit for a sigmoid, the identity for a hard sigmoid, the logarithm for a
+    softmax. The result equals the input of the activation up to a scale and a constant, which a
+    linear probe ignores; for a softmax, up to a constant per image. Values within 2⁻²⁴ of a bound,
+    the resolution of float32 near 1, have no finite inverse and are clipped to that distance.
+
+    Args:
+        recording: recording of one network.
+        gate: name of a gate of any kind.
 
     Returns:
-        ``(N, U)``, U channels of a channel gate, or positions of another kind; and how many values
-        were so clipped.
+        The values before the activation, where the units are the channels of a channel gate or the
+        positions of another kind of gate; and the number of clipped values.
 
     Raises:
-        InputError: there is no such gate, its activation has no inverse here, or a value is not
+        InputError: the gate does not exist, its activation has no inverse here, or a value is not
             finite.
     """
     about = recording.info(gate)
     inverse = _INVERSES.get(about.activation)
     if inverse is None:
         raise InputError(
-            f"gate '{gate}' is made by {about.activation}, whose inverse is not known; "
-            f"probe a gate of {', '.join(_INVERSES)}"
+            "AS705",
+            f"gate '{gate}' has the activation {about.activation}, whose inverse is unknown; the "
+            f"activation must be one of {', '.join(_INVERSES)}; for a linear probe of such a "
+            'network use of="pooled_input"',
         )
     values = recording.gate(gate).astype(np.float64)
-    expect_finite(values, f"'{gate}'", recording)
+    expect_finite(values, f"gate '{gate}'", recording)
     share = (values.reshape(len(values), -1) - about.lo) / (about.hi - about.lo)
     clipped = int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
     return inverse(np.clip(share, _EDGE, 1 - _EDGE)).astype(np.float32), clipped
 
 
-@statistic("How well the class can be read from each gate by a linear classifier.")
+@statistic("How well the class can be decoded from each gate by a linear classifier.")
 def linear_probe(
     recording: Recording, permutations: int = 200, seed: int = 0, of: str = "gate"
 ) -> pd.DataFrame:
-    """How well the true class can be read from each gate's logits by a linear classifier.
+    """Measure how well the true class can be decoded from each gate by a linear classifier.
 
-    The images of each class are halved at random; the probe is fitted on one half and scored on the
-    other, by its balanced accuracy: the mean over the classes of the share that it gets right. It
-    is linear discriminant analysis (Fisher 1936, Annals of Eugenics 7) of the logits scaled on the
-    half that fits, every class equally likely, the covariance regularised (Friedman 1989, JASA 84)
-    by the share of the unit matrix that does best from one part of that half to the other. One
-    split rather than folds: given the fit, the scored images are independent, so that their
-    interval is one. It joins Wilson's (1927, JASA 22) of each class by the method of Zou and Donner
-    (2008, Statistics in Medicine 27), and is of this probe: with more images to learn from, another
-    would be better.
+    The images of each class are split into two random halves. The probe is fitted on one half and
+    scored on the other by its balanced accuracy, the mean over the classes of the share of correct
+    images. It is linear discriminant analysis (Fisher 1936, Annals of Eugenics 7) of the
+    `gate_logits`, standardized on the fitting half, with equal class priors and a covariance that
+    is shrunk toward the identity (Friedman 1989, JASA 84). The weight of the identity is chosen by
+    one further split of the fitting half. A single split is used instead of cross-validation
+    because the scored images are then independent, given the fit, so that an interval is possible.
+    The interval combines the Wilson intervals (1927, JASA 22) of the classes by the method of Zou
+    and Donner (2008, Statistics in Medicine 27). It is conditional on the fitted probe: a probe
+    fitted on more images would score higher.
 
-    The control is the same probe, fitted and scored on permuted labels. The null of p: the gate
-    knows nothing of the class. Two more controls are the same function on something else: with
-    ``of="pooled_input"`` how much could be read from what the gate got, on the same halves, and on
-    the recording of an untrained network how much is there without training.
+    Null hypothesis: the gate holds no information about the class. The control is the same probe,
+    including the choice of the weight, fitted and scored on permuted labels. Two more controls are
+    this function applied elsewhere: with ``of="pooled_input"`` it measures what can be decoded from
+    the input of the gate, on the same halves, and on the recording of an untrained network what can
+    be decoded without training.
 
     Args:
-        recording: what to read; the logits of one gate are in memory at a time.
-        permutations: of the labels, for the control; the least p is ``1 / (permutations + 1)``.
-        seed: of the halves and the permutations.
-        of: ``gate``, or ``pooled_input``: `Recording.pooled_input` as it is, in units of the
-            features, without a logit; only the centring and scaling of the half that fits.
+        recording: recording of one network. One gate is in memory at a time.
+        permutations: number of permutations of the labels. The smallest possible p is ``1 /
+            (permutations + 1)``.
+        seed: seed of the halves and the permutations.
+        of: what to decode from: ``gate``, or ``pooled_input`` (`Recording.pooled_input`), which is
+            in units of the features and is used without a logit.
 
     Returns:
-        One row a gate of any kind: gate, kind, depth, balanced_accuracy (0 to 1; chance is one over
-        the number of classes), low, high (95 %), null (mean under permuted labels), null_low,
-        null_high (2.5 and 97.5 % of it), p, p_max (corrected over the gates: against the highest
-        accuracy of any gate under each permutation, Westfall and Young 1993, Resampling-Based
-        Multiple Testing), fitted, scored (images), shrinkage (the share of the unit matrix),
-        clipped (values without a finite logit; 0 of pooled inputs). Classes of fewer than two
-        images are left out; with fewer than two classes all numbers but clipped are NaN and nothing
-        is fitted, nor is it for a gate that multiplies another gate and so has no pooled input. A
-        constant gate is at chance.
+        One row per gate:
+
+        - ``gate``, ``kind``, ``depth``
+        - ``balanced_accuracy``: 0 to 1. The chance level is one over the number of classes.
+        - ``low``, ``high``: 95% CI.
+        - ``null``: mean under permuted labels.
+        - ``null_low``, ``null_high``: 2.5% and 97.5% quantiles under permuted labels.
+        - ``p``: one-sided.
+        - ``p_max``: p corrected over the gates, by comparison with the highest accuracy of any gate
+          under each permutation (Westfall and Young 1993, Resampling-Based Multiple Testing).
+        - ``fitted``, ``scored``: number of images in each half.
+        - ``shrinkage``: weight of the identity in the covariance.
+        - ``clipped``: number of values without a finite logit; 0 for pooled inputs.
+
+        Classes of fewer than two images are left out. With fewer than two classes, and for a gate
+        that multiplies another gate and so has no pooled input, fitted and scored are 0 and all
+        other numbers except clipped are NaN. A constant gate is at the chance level.
 
     Raises:
-        InputError: permutations is below 1, ``of`` is not known, the activation of a gate has no
-            inverse here, or pooled inputs were not recorded or are not finite.
+        InputError: permutations is below 1, ``of`` is unknown, the activation of a gate has no
+            inverse here, or the pooled inputs were not recorded or are not finite.
     """
     expect_positive("permutations", permutations, 200)
     if of not in _SOURCES:
-        raise InputError(f"'{of}' of a gate cannot be probed; take {' or '.join(_SOURCES)}")
+        raise InputError(
+            "AS706", f"the probe cannot use of='{of}'; choose one of {', '.join(_SOURCES)}"
+        )
     known, labels, _ = present_classes(recording.labels, at_least=2)
     halves = stratified_folds(labels, 2, np.random.default_rng(seed))
     rows = []
-    drawn: dict[int, NDArray[np.float64]] = {}  # by row: the accuracies, of the true labels first
+    drawn: dict[int, NDArray[np.float64]] = {}  # row -> accuracies, of the true labels first
     for depth, gate in enumerate(recording.gates, start=1):
         row: dict[str, object] = {"gate": gate.name, "kind": gate.kind, "depth": depth}
         row |= {"clipped": 0, "fitted": 0, "scored": 0}
@@ -145,7 +170,7 @@ def linear_probe(
             values, row["clipped"] = gate_logits(recording, gate.name)
         elif gate.name in recording.pooled_inputs or not recording.pooled_inputs:
             values = _finite_inputs(recording, gate.name)
-        else:  # this gate alone; where there is none at all, the recording has been refused
+        else:  # only this gate has no pooled input; without any, reading them raises an error
             rows.append(row)
             continue
         if len(known) >= 2:
@@ -173,7 +198,7 @@ def linear_probe(
     columns += ["null", "null_low", "null_high", "p", "p_max", "fitted", "scored"]
     columns += ["shrinkage", "clipped"]
     if drawn:
-        # The orders of the labels are the same for all gates.
+        # All gates use the same permutations of the labels.
         highest = np.max([accuracy[1:] for accuracy in drawn.values()], axis=0)
         for place, accuracy in drawn.items():
             rows[place]["p_max"] = float(permutation_p(highest, accuracy[0]))
@@ -181,11 +206,11 @@ def linear_probe(
 
 
 def _finite_inputs(recording: Recording, gate: str) -> NDArray[np.float32]:
-    """The pooled input of a gate, ``(N, U)``."""
+    """Return the pooled input of a gate, ``(N, U)``."""
     inputs = recording.pooled_input(gate)
     inputs = inputs.reshape(len(inputs), -1)
-    # Gates are bounded; what they multiply may overflow.
-    expect_finite(inputs, f"the pooled input of '{gate}'", recording)
+    # Gates are bounded, but the features that they multiply may overflow.
+    expect_finite(inputs, f"the pooled input of gate '{gate}'", recording)
     return inputs
 
 
@@ -197,16 +222,19 @@ def _permuted_accuracy(
     permutations: int,
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Balanced accuracies ``(1 + permutations,)``, those of the true labels first.
+    """Fit and score the probe under the true labels and under permuted labels.
 
-    And of the true labels the recalls ``(K,)`` and the shrinkage. Under each order of the labels
-    the shrinkage is chosen anew, on two parts of the half that fits.
+    The shrinkage is chosen anew for each order of the labels, by a split of the fitting half.
+
+    Returns:
+        Balanced accuracies ``(1 + permutations,)``, that of the true labels first. For the true
+        labels also the recalls ``(K,)`` and the shrinkage.
     """
     classes = int(fit_labels.max()) + 1
-    rng = np.random.default_rng(seed + 1)  # another stream than that of the halves
+    rng = np.random.default_rng(seed + 1)  # a random stream separate from that of the halves
     parts = stratified_folds(fit_labels, 2, rng)
     learn, judge = np.flatnonzero(parts == 0), np.flatnonzero(parts == 1)
-    # A stream for each half: so the orders do not depend on how many are drawn at a time.
+    # One stream per half, so that the orders do not depend on the block size.
     of_fit, of_score = rng.spawn(2)
     trial = _Rotated(fit[learn], fit[judge])
     whole = _Rotated(fit, score)
@@ -224,7 +252,7 @@ def _permuted_accuracy(
             trial.recalls(here[:, learn], here[:, judge], classes, value).mean(1)
             for value in _SHRINKAGES
         ]
-        # The largest where several are as good, whatever the last digits of their means are.
+        # Rounded, so that the largest shrinkage is chosen among equally good ones.
         choice = np.argmax(np.round(tried, 9), 0)
         found = np.zeros((size, classes))
         for j in np.unique(choice):
@@ -237,12 +265,12 @@ def _permuted_accuracy(
 
 
 class _Rotated:
-    """Images to fit on and to score, in the principal axes of the former, which know no labels.
+    """Images to fit on and to score, in the principal axes of the former, which use no labels.
 
-    In these axes each shrinkage d of the covariance is a scale for each axis, and whitens it. Then,
-    M being the class means and D the shares of the classes, the covariance within the classes is
-    ``I - (1 - d) M' D M``, and by Woodbury's identity its inverse applied to the means is
-    ``M' (I - (1 - d) D M M')^-1``: for no labeling is anything larger than K × K inverted.
+    In these axes each shrinkage d of the covariance is a scale for each axis, which whitens it.
+    With the class means M and the class frequencies D, the covariance within classes is ``I - (1 -
+    d) M' D M``, and by Woodbury's identity its inverse applied to the means is ``M' (I - (1 - d) D
+    M M')^-1``. So no labeling requires the inverse of a matrix larger than K × K.
     """
 
     def __init__(self, fit: NDArray[np.float32], score: NDArray[np.float32]) -> None:
@@ -253,8 +281,8 @@ class _Rotated:
             mean, std = x.mean(0), x.std(0)
             x, y = (x - mean) / std, (y - mean) / std
             if x.shape[1] > len(x):
-                # Pixels of a large map: no matrix of all pairs of them. What the images do not span
-                # holds no class mean, and so no part of any score.
+                # A large map has too many pixels for a matrix of all pairs. Directions that the
+                # images do not span contain no class mean and do not contribute to any score.
                 _, singular, axes = np.linalg.svd(x, full_matrices=False)
                 self._roots, axes = singular**2 / len(x), axes.T
             else:
@@ -269,9 +297,9 @@ class _Rotated:
         classes: int,
         shrinkage: float,
     ) -> NDArray[np.float64]:
-        """Shares of the images of each class that are scored right, ``(B, K)``, for B labelings.
+        """Return the recall of each class for B labelings, ``(B, K)``.
 
-        A class without images counts as never right.
+        The recall of a class without images is 0.
         """
         images, draws = len(self._score), len(fit_labels)
         scale = 1 / np.sqrt((1 - shrinkage) * np.maximum(self._roots, 0) + shrinkage)

@@ -1,17 +1,18 @@
-"""What the gates are, per class and per channel."""
+"""Profiles and states of gates, per class and per channel."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64, Num
 from numpy.typing import NDArray
 
 from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.recording.moments import Moments, Spread
 from attnscope.recording.recording import Recording
+from attnscope.shapes import Array
 from attnscope.statistics.inference import benjamini_yekutieli, f_test, mean_interval
 from attnscope.statistics.registry import statistic
 
@@ -23,22 +24,24 @@ STUCK = 0.02
 
 @dataclass(frozen=True)
 class ClassMoments:
-    """Counts, means and standard deviations of ``K`` classes; values may have any shape ``...``."""
+    """Counts, means and standard deviations of K classes. Values may have any shape ``...``."""
 
     count: NDArray[np.int64]
-    """``(K,)``"""
+    """Number of images, ``(K,)``."""
     mean: NDArray[np.float64]
     """``(K, ...)``; NaN for a class without images."""
     std: NDArray[np.float64]
-    """``(K, ...)``, with n - 1 below the sum; NaN for a class of fewer than two images."""
+    """Sample standard deviation (n - 1), ``(K, ...)``; NaN for a class of fewer than two images."""
 
     def interval(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The 95 % interval of the mean, ``mean ± t(0.975, n - 1) std / √n``; NaN where std is."""
+        """Return the 95% t interval of the mean (`mean_interval`); NaN where std is NaN."""
         return mean_interval(self.mean, self.std, self.count)
 
 
-def class_moments(values: NDArray[Any], labels: NDArray[np.int64], classes: int) -> ClassMoments:
-    """Moments of ``values``, ``(N, ...)``, over the images of each class, in double precision."""
+def class_moments(
+    values: Num[Array, "images ..."], labels: Int64[Array, " images"], classes: int
+) -> ClassMoments:
+    """Compute the moments of ``(N, ...)`` over the images of each class, in double precision."""
     shape = (classes, *values.shape[1:])
     count = np.zeros(classes, np.int64)
     mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -57,22 +60,36 @@ def _moments_of(spread: Spread) -> ClassMoments:
 
 
 @statistic(
-    "The mean of every channel over the images of each class.",
+    "Mean of every channel over the images of each class.",
     takes=("recording", "gate"),
     trait=PER_CHANNEL,
 )
 def class_profiles(recording: Recording | Moments, gate: str) -> pd.DataFrame:
-    """The mean of every channel of a gate over the images of each class.
+    """Average every channel of a gate over the images of each class.
+
+    The interval is Student's t interval (95%) of the mean over images, ``mean ± t(0.975, n - 1) std
+    / √n``. It is pointwise: it is not corrected for the number of channels and classes. There is no
+    test; `channel_effects` tests for differences between classes.
+
+    Args:
+        recording: recording or moments of one network.
+        gate: name of a channel gate.
 
     Returns:
-        One row a class and channel, class by class: class, channel, mean, std (n - 1 below the
-        sum), low and high (t interval of the mean, 95 %), count (images). All but count are in
-        units of the gate. Of a class without images all is NaN and count 0; of a class with one
-        image std, low and high are NaN. An interval is of its own mean alone: it is not corrected
-        for the number of channels and classes.
+        One row per class and channel, ordered by class. All columns except count are in units of
+        the gate.
+
+        - ``class``, ``channel``
+        - ``mean``
+        - ``std``: sample standard deviation (n - 1 in the denominator).
+        - ``low``, ``high``: 95% CI of the mean.
+        - ``count``: number of images of the class.
+
+        Without images count is 0 and the other numbers are NaN. With one image std, low and high
+        are NaN.
 
     Raises:
-        InputError: there is no such gate, or it is no channel gate.
+        InputError: the gate does not exist or is not a channel gate.
     """
     if isinstance(recording, Moments):
         moments = _moments_of(recording.channels(gate))
@@ -95,31 +112,41 @@ def class_profiles(recording: Recording | Moments, gate: str) -> pd.DataFrame:
 
 
 @statistic(
-    "How much of each channel's variance lies between the classes (F test).",
+    "Share of each channel's variance between classes (F test).",
     takes=("recording", "gate"),
     trait=PER_CHANNEL,
 )
 def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
-    """How much of each channel's variance lies between the classes: one-way analysis of variance.
+    """Test each channel for differences between classes: one-way analysis of variance.
 
     With K classes that have images, N images, and the sums of squares between classes (SSB), within
-    them (SSW) and in total (SST), ``MSW = SSW / (N - K)``, ``F = (SSB / (K - 1)) / MSW``,
-    ``eta² = SSB / SST`` and ``omega² = (SSB - (K - 1) MSW) / (SST + MSW)`` (Hays 1963, Statistics
-    for Psychologists; unlike eta squared it is near 0 where there is no effect, and can be a little
-    below).
+    classes (SSW) and in total (SST): ``MSW = SSW / (N - K)``, ``F = (SSB / (K - 1)) / MSW``, ``eta²
+    = SSB / SST`` and ``omega² = (SSB - (K - 1) MSW) / (SST + MSW)`` (Hays 1963, Statistics for
+    Psychologists). Unlike eta², omega² is close to 0 on average if there is no effect, and can be
+    slightly negative.
 
-    The null of p: the channel has one mean in all classes (with normal values of one variance). The
-    channels of a gate depend on each other, so p_by is corrected over the channels that vary by
-    Benjamini and Yekutieli (2001, Annals of Statistics 29), which holds under any dependence.
+    Null hypothesis: the channel has the same mean in all classes, given normal values of equal
+    variance (`permuted_channel_effects` does not need these assumptions). The channels of a gate
+    depend on each other, so ``p_by`` is corrected over the channels that vary by Benjamini and
+    Yekutieli (2001, Annals of Statistics 29), which is valid under any dependence.
+
+    Args:
+        recording: recording of one network.
+        gate: name of a channel gate.
 
     Returns:
-        One row a channel: channel, f, p, p_by, eta_squared, omega_squared (shares of variance),
-        constant. A channel whose value is the same for all images has constant True and NaN. A
-        channel that varies between classes only has f infinite, p 0 and both shares 1. With images
-        of fewer than two classes, or of one image a class, all is NaN.
+        One row per channel:
+
+        - ``channel``
+        - ``f``, ``p``, ``p_by``
+        - ``eta_squared``, ``omega_squared``: shares of variance.
+        - ``constant``: whether the channel has the same value for all images. Its numbers are NaN.
+
+        A channel that varies between classes only has an infinite f, p 0 and both shares 1. All
+        numbers are NaN with fewer than two classes, or if every class has one image.
 
     Raises:
-        InputError: there is no such gate, or it is no channel gate.
+        InputError: the gate does not exist or is not a channel gate.
     """
     values = recording.channel(gate)
     channels = values.shape[1]
@@ -133,7 +160,7 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
     if between > 0 and within > 0 and varying.any():
         offset = moments.mean - values.mean(0, dtype=np.float64)
         ssb = np.nansum(count * offset**2, 0)[varying]
-        # A class of one image has no deviation to add, and its NaN counts as 0.
+        # A class of one image contributes nothing: its NaN counts as 0.
         ssw = np.nansum((count - 1) * moments.std**2, 0)[varying]
         msw = ssw / within
         with np.errstate(
@@ -157,15 +184,23 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
     )
 
 
-@statistic("The image's mean gate, per gate and class.")
+@statistic("Mean of each gate over channels or pixels, per class.")
 def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
-    """The image's mean gate, over its channels or pixels, per gate and class.
+    """Average every gate over its channels or pixels, then over the images of each class.
 
-    Of paths that share a softmax, whose mean is the same for every image, that of the first path.
+    For branches that share a softmax, the mean over the branches is the same for every image, so
+    the mean of the first branch is used. The interval is Student's t interval (95%) over images.
+    There is no test.
+
+    Args:
+        recording: recording or moments of one network.
 
     Returns:
-        One row a gate and class: gate, kind, depth, class, mean, std, low, high, count, with the
-        meaning and the NaN of ``class_profiles``. A network without gates gives no row.
+        One row per gate and class; no rows for a network without gates. mean, std, low and high are
+        in units of the gate.
+
+        - ``gate``, ``kind``, ``depth``, ``class``
+        - ``mean``, ``std``, ``low``, ``high``, ``count``: as in `class_profiles`, NaN included.
     """
     frames = []
     for depth, gate in enumerate(recording.gates, start=1):
@@ -194,22 +229,27 @@ def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
-@statistic("Which shares of a gate's values are saturated, stuck or constant.")
+@statistic("Share of each gate's values that is saturated, stuck or constant.")
 def gate_state(recording: Recording) -> pd.DataFrame:
-    """Which shares of a gate's raw values are saturated or stuck, and what of it is constant.
+    """Measure which share of a gate's values is saturated, stuck or constant.
 
-    The first three are shares of all values, one an image and channel or an image and pixel:
-    saturated_low lies within 1 % of the gate's range from its lower bound, saturated_high from its
-    upper bound, stuck within 0.02 (in units of the gate) of the middle of the bounds, which is
-    where a sigmoid starts.
+    The raw values are counted, one per image and channel or per image and pixel. There is no
+    interval; `state_sweep` has intervals and other thresholds.
 
-    ``constant`` is, for a spatial gate, the share of images whose map is the same at all pixels;
-    for any other kind the share of units (of a channel gate: channels) that are the same for all
-    images. Both mean equal to the last bit.
+    Args:
+        recording: recording of one network.
 
     Returns:
-        One row a gate: gate, kind, depth, saturated_low, saturated_high, stuck, constant; shares of
-        0 to 1.
+        One row per gate. All shares are 0 to 1.
+
+        - ``gate``, ``kind``, ``depth``
+        - ``saturated_low``, ``saturated_high``: share of values within 1% of the gate's range from
+          its lower and upper bound.
+        - ``stuck``: share of values within 0.02 (in units of the gate) of the middle of the bounds,
+          where a sigmoid starts.
+        - ``constant``: for a spatial gate, the share of images whose map has the same value at all
+          pixels; for other kinds, the share of units (channels of a channel gate) that have the
+          same value for all images. Values must be exactly equal.
     """
     rows = []
     for depth, gate in enumerate(recording.gates, start=1):

@@ -1,31 +1,33 @@
-"""Gates of a recording, read in stretches that fit into memory."""
+"""Reading the gates of a recording in chunks that fit into memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
+from attnscope.shapes import Array
 
-_STRETCH = 1024
-"""Images that are read at a time."""
+_CHUNK = 1024
+"""Number of images that are read at a time."""
 
 
 class StandardizedGate:
-    """The values of one gate, read stretch by stretch, each unit with mean 0 and deviation 1.
+    """The values of one gate, read in chunks, with mean 0 and standard deviation 1 in each unit.
 
-    A unit is a channel of a channel gate, a pixel of a spatial one. Standardised, sums over images
-    can be taken in single precision whatever the unit's own scale is.
+    A unit is a channel of a channel gate or a pixel of a spatial gate. Standardized values can be
+    summed over images in single precision, whatever the scale of the unit.
     """
 
     def __init__(self, recording: Recording, gate: str) -> None:
-        """Goes once over the images.
+        """Read the gate once to compute mean and standard deviation.
 
         Raises:
-            InputError: there is no such gate, or a value of it is not finite.
+            InputError: the gate does not exist, or a value is not finite.
         """
         self._recording, self._gate = recording, gate
         origin: NDArray[np.float64] | None = None
@@ -34,31 +36,31 @@ class StandardizedGate:
                 origin = values[0].copy()
                 total, square = np.zeros_like(origin), np.zeros_like(origin)
                 low, high = origin.copy(), origin.copy()
-            expect_finite(values, f"'{gate}'", recording)
+            expect_finite(values, f"gate '{gate}'", recording)
             np.minimum(low, values.min(0), out=low)
             np.maximum(high, values.max(0), out=high)
             values -= origin
             total += values.sum(0)
             square += (values**2).sum(0)
-        assert origin is not None  # no recording is without images
+        assert origin is not None  # a recording has at least one image
         count = len(recording)
         self.mean: NDArray[np.float64] = origin + total / count
-        """``(U,)``, in units of the gate."""
+        """Mean of each unit, ``(U,)``, in units of the gate."""
         self.constant: NDArray[np.bool_] = low == high
-        """``(U,)``: the same for all images, to the last bit. Standardised it is 0."""
+        """Whether all values of each unit are equal, ``(U,)``. They are then read as 0."""
         self.minimum: NDArray[np.float64] = low
-        """``(U,)``"""
+        """Smallest value of each unit, ``(U,)``."""
         variance = np.where(self.constant, 0.0, np.maximum(square - total**2 / count, 0) / count)
         self.std: NDArray[np.float64] = np.sqrt(variance)
-        """``(U,)``, with N below the sum; 0 for a constant unit."""
+        """Standard deviation (N in the denominator), ``(U,)``; 0 for a constant unit."""
 
     def _raw(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        for rows in stretches(len(self._recording)):
+        for rows in row_chunks(len(self._recording)):
             values = self._recording.gate(self._gate, rows)
             yield rows, values.reshape(len(values), -1).astype(np.float64)
 
     def read(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Rows and their values, ``(n, U)``."""
+        """Yield row ranges and their standardized values, ``(n, U)``."""
         scale = np.where(self.std > 0, self.std, 1)
         for rows, values in self._raw():
             values -= self.mean
@@ -68,7 +70,9 @@ class StandardizedGate:
 
 
 def expect_finite(values: NDArray[np.floating], what: str, recording: Recording) -> None:
-    """Refuses NaN, which is above and below nothing, so that its rank would look like the first.
+    """Raise an error if a value is NaN or infinite.
+
+    A NaN compares as neither larger nor smaller, so that its rank would look like the first.
 
     Raises:
         InputError: a value is NaN or infinite.
@@ -76,23 +80,35 @@ def expect_finite(values: NDArray[np.floating], what: str, recording: Recording)
     wrong = int((~np.isfinite(values)).sum())
     if wrong:
         raise InputError(
-            f"{wrong} values of {what} are not finite; attnscope verify {recording.folder} lists "
-            "them"
+            "AS704",
+            f"{what} has NaN or infinite values (at least {wrong}); list them with: attnscope "
+            f"verify {recording.folder}",
         )
 
 
-def stretches(images: int) -> Iterator[slice]:
-    """The rows of a recording in pieces that fit into memory."""
-    for start in range(0, images, _STRETCH):
-        yield slice(start, min(start + _STRETCH, images))
+def row_chunks(images: int) -> Iterator[slice]:
+    """Yield the rows of a recording in ranges that fit into memory."""
+    for start in range(0, images, _CHUNK):
+        yield slice(start, min(start + _CHUNK, images))
 
 
-def gate_rows(recording: Recording, gate: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """A gate of some images, in any order, read stretch by stretch: ``(n, C)``, ``(n, H, W)``."""
+def gate_rows(
+    recording: Recording, gate: str, rows: Int64[Array, " rows"]
+) -> Float32[Array, "rows ..."]:
+    """Read a gate for some rows of a recording, in any order.
+
+    Args:
+        recording: recording of one network.
+        gate: name of the gate.
+        rows: row numbers, ``(n,)``.
+
+    Returns:
+        ``(n, C)`` or ``(n, H, W)``, in the order of the rows.
+    """
     first = recording.gate(gate, slice(0, 1))
     found = np.empty((len(rows), *first.shape[1:]), np.float32)
-    for stretch in stretches(len(recording)):
-        inside = np.flatnonzero((rows >= stretch.start) & (rows < stretch.stop))
+    for chunk in row_chunks(len(recording)):
+        inside = np.flatnonzero((rows >= chunk.start) & (rows < chunk.stop))
         if len(inside):
-            found[inside] = recording.gate(gate, stretch)[rows[inside] - stretch.start]
+            found[inside] = recording.gate(gate, chunk)[rows[inside] - chunk.start]
     return found

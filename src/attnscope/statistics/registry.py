@@ -1,11 +1,11 @@
-"""All statistics by name, with what each of them takes.
+"""All statistics by name, with the inputs of each.
 
-A package adds its own where it is imported::
+A package registers its own statistics when it is imported::
 
     from attnscope.kinds import PER_CHANNEL
     from attnscope.statistics import statistic
 
-    @statistic("The largest value of each channel.", takes=("recording", "gate"), trait=PER_CHANNEL)
+    @statistic("Largest value of each channel.", takes=("recording", "gate"), trait=PER_CHANNEL)
     def channel_maxima(recording, gate): ...
 
 and announces its module as an entry point of the group ``attnscope.plugins``.
@@ -22,31 +22,32 @@ from attnscope.recording.reader import ShardReader
 from attnscope.registry import Registry
 
 INPUTS = {
-    "recording": "a `Recording`; two of them are of the same images",
-    "recordings": "a list of recordings, one a seed",
-    "gate": "the name of a gate of the recording",
-    "outcomes": "the frame of `attnscope.interventions.replace_gates`",
-    "edit": "the name of an edit of the outcomes",
-    "decoding": "the frame of `decode_gates`",
-    "usages": "a list of frames of `gate_usage` or `joint_usage`, one a seed",
+    "recording": "a `Recording`; two recordings must hold the same images",
+    "recordings": "a list of recordings, one per seed",
+    "gate": "name of a gate of the recording",
+    "outcomes": "table of `attnscope.interventions.replace_gates`",
+    "edit": "name of an edit in the outcomes",
+    "decoding": "table of `decode_gates`",
+    "usages": "a list of tables of `gate_usage` or `joint_usage`, one per seed",
 }
-"""What a statistic may take, by the name that `Statistic.takes` uses."""
+"""Description of each input that a statistic can take, by the name that `Statistic.takes` uses."""
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A function that turns recordings or outcomes into a frame, an array or a number."""
+    """A function that computes a table, an array or a number from recordings or outcomes."""
 
     function: Callable[..., Any]
     about: str
-    """What it says, in one line."""
+    """What the statistic computes, in one line."""
     takes: tuple[str, ...]
-    """Its positional arguments in their order, of `INPUTS`. All others have defaults."""
+    """Names in `INPUTS` of the required positional arguments, in order. All others have defaults.
+    """
     trait: str | None = None
-    """Where it takes a gate: the trait of `attnscope.kinds` that the gate must have, if any."""
+    """Trait of `attnscope.kinds` that the gate must have, if the statistic takes a gate."""
 
     def gates_of(self, recording: ShardReader) -> list[Gate]:
-        """The gates of a recording that it can be given, in the order in which they act."""
+        """Return the gates of a recording that the statistic accepts, in network order."""
         if "gate" not in self.takes:
             return []
         return recording.gates if self.trait is None else recording.gates_with(self.trait)
@@ -54,16 +55,19 @@ class Statistic:
 
 def _check(thing: Statistic) -> None:
     if not callable(thing.function):
-        raise TypeError("it must be a function")
+        raise TypeError("a statistic must be a function")
     if not thing.about.strip() or "\n" in thing.about:
-        raise ValueError("say in one line what it is about")
+        raise ValueError("its description must be one line of text")
     unknown = [name for name in thing.takes if name not in INPUTS]
     if unknown or not thing.takes:
-        raise ValueError(f"it takes {unknown or 'nothing'}; take of {', '.join(INPUTS)}")
+        raise ValueError(
+            f"its inputs are {', '.join(thing.takes) or 'empty'}; they must be one or more of "
+            f"{', '.join(INPUTS)}"
+        )
     if thing.trait is not None and (thing.trait not in TRAITS or "gate" not in thing.takes):
         raise ValueError(
-            f"'{thing.trait}' is no trait of a gate that it takes; there are "
-            f"{', '.join(sorted(TRAITS))}"
+            f"its trait is '{thing.trait}'; it must be one of {', '.join(sorted(TRAITS))}, and a "
+            "gate must be among its inputs"
         )
 
 
@@ -79,12 +83,15 @@ def statistic(
     """Register a function as a statistic under its own name.
 
     Args:
-        about: what it says, in one line.
-        takes: its positional arguments, of `INPUTS`.
-        trait: that of `attnscope.kinds` which the gate that it takes must have.
+        about: what the statistic computes, in one line.
+        takes: names in `INPUTS` of its required positional arguments.
+        trait: trait of `attnscope.kinds` that its gate must have.
+
+    Returns:
+        A decorator that returns the function unchanged.
 
     Raises:
-        InputError: the name is taken, or something is missing.
+        InputError: the name is already registered, or an argument is incomplete.
     """
 
     def register(function: Function) -> Function:

@@ -1,4 +1,4 @@
-"""Two kinds of network over several trainings each: which class differs, and by how much."""
+"""Comparison of two kinds of network over several seeds."""
 
 from __future__ import annotations
 
@@ -20,29 +20,43 @@ from attnscope.statistics.resampling import bootstrap_interval
 def compare_seeds(
     a: Sequence[Recording], b: Sequence[Recording], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Accuracies of two kinds of network over seeds, class by class.
+    """Compare the accuracies of two kinds of network over seeds, class by class.
 
-    The first of ``a`` is paired with the first of ``b``, and so on: trainings of one seed, which
-    share split and order. What is sampled is the training: the interval is Student's t over the
-    differences of the pairs, and p that of the paired t test, whose null is a mean difference of 0;
-    with less than ten seeds no bootstrap over them is worth its name. The bootstrap over images is
-    beside it. It is conditional on these trainings: it says how far other images would move the
-    difference of these very networks, not what another training would do.
+    Recordings are paired in order: the first of ``a`` with the first of ``b``, which have the same
+    seed and so the same splits and order of images. The sampling unit is the seed: the interval is
+    Student's t interval (95%) over the differences of the pairs, and p is that of the two-sided
+    paired t test. Null hypothesis: the mean difference is 0. With fewer than ten seeds a bootstrap
+    over seeds is unreliable. ``image_low`` and ``image_high`` are a 95% percentile bootstrap over
+    images (Efron 1979, Annals of Statistics 7), conditional on these networks: they show the
+    uncertainty due to the choice of test images, not due to the seed.
 
     Args:
-        a, b: recordings of the same images, as many of each.
-        resamples: of the bootstrap over images, of all and of each class by itself.
-        seed: of it.
+        a: recordings of one kind of network, of the same images, one per seed.
+        b: recordings of the other kind, as many and in the same order of seeds.
+        resamples: number of bootstrap resamples of the images, for all images and for each class.
+        seed: seed of the resamples.
 
     Returns:
-        One row of ``all`` images, then one a class: class, count, seeds, accuracy_a, accuracy_b
-        (means over seeds), difference (b minus a), low, high (95 %, over seeds; NaN with one), p,
-        p_holm (over the classes; that of ``all`` is its p), image_low, image_high (95 %, over
-        images, given the seeds). Where all pairs differ by the same, low, high and p are NaN: there
-        is no spread to hold a difference against.
+        One row for ``all`` images, then one row per class:
+
+        - ``class``: ``all`` or the class name.
+        - ``count``: number of images.
+        - ``seeds``: number of pairs.
+        - ``accuracy_a``, ``accuracy_b``: mean accuracies over seeds, 0 to 1.
+        - ``difference``: ``accuracy_b - accuracy_a``.
+        - ``low``, ``high``: 95% CI of the difference over seeds.
+        - ``p``
+        - ``p_holm``: corrected over the classes (Holm 1979, Scandinavian Journal of Statistics 6).
+          The row ``all`` is a test of its own, and its ``p_holm`` equals its ``p``.
+        - ``image_low``, ``image_high``: 95% CI of the difference over images, given these networks.
+
+        low, high and the p values are NaN with one pair, and if all pairs have the same difference,
+        since there is no spread to test against. For a class without images count is 0 and
+        accuracies, differences, intervals and p values are NaN.
 
     Raises:
-        InputError: they are no pairs (`expect_pairs`), or not of the same images.
+        InputError: the recordings do not form pairs (`expect_pairs`), do not hold the same images,
+            or resamples is below 1.
     """
     expect_pairs(a, b)
     for other in [*a[1:], *b]:
@@ -70,22 +84,25 @@ def compare_seeds(
     return frame
 
 
-_OF_A_KIND = ("model", "source", "part", "training_sha256")
+_OF_A_KIND = ("model", "source", "split", "training_sha256")
 
 
 def group_by_kind(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
-    """Recordings of trainings that differ in nothing but the seed, together.
+    """Group recordings of networks that differ only in the seed.
 
-    Two belong together if they tell of the same network, source and part, and, where they know
-    them, of the same settings of the training (recipe, epochs, weights ...). Within a kind they are
-    in the order of their seeds, where those are known, else as given.
+    Two recordings belong together if they agree in the network, the data source and the split, and,
+    where these are known, in the settings of the run (recipe, epochs, weights and so on). Within a
+    kind they are ordered by seed if all seeds are known, otherwise as given.
+
+    Args:
+        recordings: recordings of several runs.
 
     Returns:
-        Name of a kind -> its recordings. The name is that of the attention where that tells the
-        kinds apart, else what is known of the network.
+        The recordings by the name of their kind. The name is the attention module if that
+        distinguishes the kinds, otherwise the name of the first recording.
 
     Raises:
-        InputError: two of one kind have the same seed, or two kinds the same name.
+        InputError: two recordings of one kind have the same seed, or two kinds have the same name.
     """
     kinds: dict[str, list[Recording]] = {}
     for recording in recordings:
@@ -98,17 +115,20 @@ def group_by_kind(recordings: Sequence[Recording]) -> dict[str, list[Recording]]
     for attention, kind in zip(attentions, kinds.values(), strict=True):
         seeds = [recording.about.get("seed") for recording in kind]
         if None not in seeds:
-            if len(set(seeds)) < len(seeds):
-                raise InputError(
-                    f"{' and '.join(str(r.folder) for r in kind)} are of one kind and seed; "
-                    "give each training once"
-                )
+            for i, seed in enumerate(seeds):
+                if seed in seeds[:i]:
+                    raise InputError(
+                        "AS733",
+                        f"{kind[seeds.index(seed)].folder} and {kind[i].folder} are of the same "
+                        f"kind and of seed {seed}; give each run once",
+                    )
             kind = sorted(kind, key=lambda recording: recording.about["seed"])
         name = str(attention) if plain else kind[0].name
         if name in named:
             raise InputError(
-                f"{named[name][0].folder} and {kind[0].folder} are of two kinds and are both "
-                f"called {name}; give one of their runs another folder name"
+                "AS734",
+                f"{named[name][0].folder} and {kind[0].folder} are of different kinds but are both "
+                f"named {name}; rename one of their run folders",
             )
         named[name] = kind
     return named
@@ -120,36 +140,53 @@ def _attention(recording: Recording) -> str | None:
 
 
 def expect_pairs(a: Sequence[Recording], b: Sequence[Recording]) -> None:
-    """Refuses trainings that are no pairs of one seed each.
+    """Raise an error unless two lists of recordings form pairs of equal seeds.
 
     Raises:
-        InputError: their numbers differ, or their seeds are known and do.
+        InputError: there are no recordings, the lists differ in length, or the seeds of a pair are
+            known and differ.
     """
-    if not a or len(a) != len(b):
+    if not a and not b:
+        raise InputError("AS730", "there are no recordings to compare; give at least one pair")
+    if len(a) != len(b):
         raise InputError(
-            f"{len(a)} against {len(b)} recordings; give as many of one kind as of the other, "
-            "trained with the same seeds"
+            "AS731",
+            f"there are {len(a)} recordings of one kind and {len(b)} of the other; give as many of "
+            "each, trained with the same seeds",
         )
     for first, second in zip(a, b, strict=True):
         seeds = first.about.get("seed"), second.about.get("seed")
         if None not in seeds and seeds[0] != seeds[1]:
             raise InputError(
-                f"{first.folder} has seed {seeds[0]}, {second.folder} seed {seeds[1]}; give "
-                "trainings of the same seeds"
+                "AS732",
+                f"{first.folder} has seed {seeds[0]} but {second.folder} has seed {seeds[1]}; give "
+                "recordings of the same seeds in the same order",
             )
 
 
-@statistic("Images that one of two networks alone gets right.", takes=("recording", "recording"))
+@statistic(
+    "Images that exactly one of two networks classifies correctly.",
+    takes=("recording", "recording"),
+)
 def disagreements(a: Recording, b: Recording) -> pd.DataFrame:
-    """Images that one network alone gets right, the most certain ones first.
+    """List the images that exactly one of two networks classifies correctly.
+
+    Args:
+        a: recording of the first network.
+        b: recording of the second network.
 
     Returns:
-        row, path, label, prediction_a, prediction_b, right (``a`` or ``b``), certainty (the smaller
-        of the two networks' softmax probabilities of what they predict, 0 to 1); by falling
-        certainty, ties in the order of the recordings. Labels and predictions are class names.
+        One row per image, by decreasing certainty; ties keep the order of the recordings:
+
+        - ``row``: row in the recordings.
+        - ``path``
+        - ``label``, ``prediction_a``, ``prediction_b``: class names.
+        - ``right``: the network that is correct, ``a`` or ``b``.
+        - ``certainty``: the smaller of the softmax probabilities that the two networks assign to
+          their predictions, 0 to 1.
 
     Raises:
-        InputError: the recordings are not of the same images.
+        InputError: the recordings do not hold the same images.
     """
     expect_same_images(a, b)
     rows = np.flatnonzero(a.right != b.right)

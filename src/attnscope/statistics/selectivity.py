@@ -1,4 +1,4 @@
-"""Which class a channel opens for, and whether that is more than chance, channel by channel."""
+"""Class selectivity of channels, and permutation tests, channel by channel."""
 
 from __future__ import annotations
 
@@ -19,53 +19,66 @@ from attnscope.statistics.resampling import (
     stratified_folds,
 )
 
-_SCORE, _CHOOSE = 0, 1  # the half that scores is the one that gets a class's odd image
-_NOTHING = 1e-6
-"""Means this small, in standard deviations of the channel, are rounded zeros."""
+_SCORE, _CHOOSE = 0, 1  # with an odd number of images, the scoring half is larger
+_ROUNDED_ZERO = 1e-6
+"""Means below this value, in standard deviations of the channel, are rounding errors of zero."""
 
 
 @statistic(
-    "For which class each channel opens, and how selectively.",
+    "Class selectivity of each channel, on held-out images.",
     takes=("recording", "gate"),
     trait=PER_CHANNEL,
 )
 def class_selectivity(
     recording: Recording, gate: str, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Class selectivity of each channel (Morcos et al. 2018, ICLR), on images that did not choose.
+    """Compute the class selectivity of each channel on images that did not choose the class.
 
-    The images of each class are halved at random. The class of the highest mean is chosen on one
-    half; on the other ``(a - b) / (a + b)`` is taken, a being the mean of the chosen class, b the
-    mean of the other classes' means. Without the second half, the largest of K noisy means would
-    make every channel selective; with it, an unselective channel is 0 on average.
+    The index is that of Morcos et al. (2018, ICLR), on a held-out half: the images of each class
+    are split into two random halves. One half chooses the class with the highest mean. On the other
+    half the index is ``(a - b) / (a + b)``, where a is the mean of the chosen class and b the mean
+    of the means of all other classes. Without the second half the largest of K noisy means would
+    make every channel selective; with it the index of an unselective channel is 0 on average.
 
-    The interval is the delta method's, by the standard errors of a and b over images and Student's
-    t with Welch and Satterthwaite's degrees of freedom; it is of the chosen class. The null of p,
-    one-sided: the channel knows nothing of the class; choice and score are repeated under
-    permutations of the labels within each half. p_max is the same for the largest over the channels
-    (Westfall and Young 1993, Resampling-Based Multiple Testing), each standardised by its own null,
-    which controls the chance of a single false channel, however the channels depend on each other.
+    The interval is from the delta method, with the standard errors of a and b over images and
+    Student's t with Welch-Satterthwaite degrees of freedom. It is conditional on the chosen class.
+
+    Null hypothesis: the channel holds no information about the class. p is one-sided, from
+    permutations of the labels within each half, with choice and index repeated for each. ``p_max``
+    controls the probability of a single false channel under any dependence between channels: the
+    index of each channel is standardized by its own null distribution and compared with the largest
+    over the channels (Westfall and Young 1993, Resampling-Based Multiple Testing).
 
     Args:
-        recording: what to read.
-        gate: a channel gate.
-        permutations: orders of the labels; the least p is ``1 / (permutations + 1)``.
-        seed: of the halves and the orders.
+        recording: recording of one network.
+        gate: name of a channel gate.
+        permutations: number of permutations of the labels. The smallest possible p is ``1 /
+            (permutations + 1)``.
+        seed: seed of halves and permutations.
 
     Returns:
-        One row a channel: channel, best (the chosen class), selectivity (-1 to 1: 0 where the
-        chosen class is as the others, 1 where the channel opens for it alone), low, high, p, p_max,
-        constant, negative. Where constant (one value for all images) or negative (some value is
-        below 0, where the ratio has no bounds and no meaning) is True all else is NaN;
-        so it is where the other half holds zeros alone. Classes of fewer than two images are
-        left out, and with fewer than two classes all is NaN; low and high are NaN where a class has
-        fewer than two images in the half that scores.
+        One row per channel:
+
+        - ``channel``
+        - ``best``: the chosen class.
+        - ``selectivity``: -1 to 1. 0 means that the chosen class is like the others, 1 that the
+          channel is open for the chosen class only.
+        - ``low``, ``high``: 95% CI.
+        - ``p``, ``p_max``
+        - ``constant``: whether the channel has the same value for all images.
+        - ``negative``: whether a value is below 0, where the ratio has neither bounds nor meaning.
+
+        best and all numbers are NaN for constant and for negative channels, and for a channel that
+        is zero on the scoring half. Classes of fewer than two images are left out; with fewer than
+        two classes all numbers are NaN. low and high are NaN if a class has fewer than two images
+        in the scoring half.
 
     Raises:
-        InputError: there is no such gate, it is no channel gate, or permutations is below 1.
+        InputError: the gate does not exist or is not a channel gate, a value is not finite, or
+            permutations is below 1.
     """
     expect_positive("permutations", permutations, 1000)
-    recording.channel(gate, slice(0, 0))  # says what is wrong with the name
+    recording.channel(gate, slice(0, 0))  # raises an error for a wrong name or kind
     values = StandardizedGate(recording, gate)
     channels = len(values.mean)
     negative = values.minimum < 0
@@ -84,7 +97,7 @@ def class_selectivity(
             drawn = _permuted_index(values, labels, halves, permutations, seed)[:, scored]
             p[scored] = permutation_p(drawn[1:], drawn[0])
             spread = drawn.std(0)
-            # The found order is one of those that standardise: all are treated alike.
+            # The observed order is part of the standardization: all orders are treated alike.
             standard = (drawn - drawn.mean(0)) / np.where(spread > 0, spread, 1)
             p_max[scored] = permutation_p(standard[1:].max(1, keepdims=True), standard[0])
     return pd.DataFrame(
@@ -103,38 +116,45 @@ def class_selectivity(
 
 
 @statistic(
-    "How much of each channel's variance lies between the classes (permutations).",
+    "Share of each channel's variance between classes (permutation test).",
     takes=("recording", "gate"),
     trait=PER_CHANNEL,
 )
 def permuted_channel_effects(
     recording: Recording, gate: str, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Whether a channel's mean differs between classes, without supposing a distribution.
+    """Test each channel for differences between classes by permutations.
 
-    The null: the gate knows nothing of the class, so that each order of the labels was as likely.
-    The statistic is eta squared; for one recording F and omega squared rise and fall with it, so
-    that theirs is the same p. Labels are permuted for all channels together, which keeps what ties
-    the channels to each other; p_max compares each channel with the largest of all channels
-    (Westfall and Young 1993, Resampling-Based Multiple Testing), which controls the chance of a
-    single false channel.
+    The statistic is eta², the share of variance between classes. F and omega² are increasing
+    functions of it and have the same p. Null hypothesis: the gate holds no information about the
+    class, so that each order of the labels is equally likely; no distribution is assumed. Labels
+    are permuted for all channels together, which preserves the dependence between channels.
+    ``p_max`` compares each channel with the largest eta² of any channel (Westfall and Young 1993,
+    Resampling-Based Multiple Testing) and so controls the probability of a single false channel.
 
     Args:
-        recording: what to read.
-        gate: a channel gate.
-        permutations: orders of the labels; the least p is ``1 / (permutations + 1)``.
-        seed: of the orders.
+        recording: recording of one network.
+        gate: name of a channel gate.
+        permutations: number of permutations of the labels. The smallest possible p is ``1 /
+            (permutations + 1)``.
+        seed: seed of the permutations.
 
     Returns:
-        One row a channel: channel, eta_squared (share of variance, 0 to 1), p, p_max, constant. A
-        channel with one value for all images has constant True and NaN. With images of fewer than
-        two classes, or of one image a class, all is NaN.
+        One row per channel:
+
+        - ``channel``
+        - ``eta_squared``: 0 to 1.
+        - ``p``, ``p_max``
+        - ``constant``: whether the channel has the same value for all images. Its numbers are NaN.
+
+        All numbers are NaN with fewer than two classes, or if every class has one image.
 
     Raises:
-        InputError: there is no such gate, it is no channel gate, or permutations is below 1.
+        InputError: the gate does not exist or is not a channel gate, a value is not finite, or
+            permutations is below 1.
     """
     expect_positive("permutations", permutations, 1000)
-    recording.channel(gate, slice(0, 0))  # says what is wrong with the name
+    recording.channel(gate, slice(0, 0))  # raises an error for a wrong name or kind
     values = StandardizedGate(recording, gate)
     eta, p, p_max = (np.full(len(values.mean), np.nan) for _ in range(3))
     varying = ~values.constant
@@ -142,7 +162,7 @@ def permuted_channel_effects(
     if 2 <= len(known) < len(labels) and varying.any():
         one = np.zeros(len(labels), np.int64)
         blocks = permuted_class_sums(values, labels, one, permutations, seed)
-        # Standardised, a channel's total sum of squares is the number of images.
+        # The total sum of squares of a standardized channel is the number of images.
         drawn = np.concatenate(
             [(sums[:, 0] ** 2 / count[:, None]).sum(1)[:, varying] for sums in blocks]
         ) / len(labels)
@@ -163,11 +183,11 @@ def permuted_channel_effects(
 def _scored_half(
     values: StandardizedGate, labels: NDArray[np.int64], halves: NDArray[np.int64], classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """The class chosen for each channel, and of the other half the means and their errors.
+    """Choose a class for each channel on one half, and compute means and errors on the other.
 
     Returns:
-        The choice ``(C,)``; means ``(K, C)`` and squared standard errors ``(K, C)``, in units of
-        the gate; images less one ``(K,)``.
+        The chosen classes ``(C,)``; means ``(K, C)`` and squared standard errors ``(K, C)``, in
+        units of the gate; degrees of freedom, images minus one, ``(K,)``.
     """
     shape = (2, classes, len(values.mean))
     total, square = np.zeros(shape), np.zeros(shape)
@@ -181,7 +201,7 @@ def _scored_half(
                 count[half, k] += len(members)
     chosen = (total / count)[_CHOOSE].argmax(0)
     n, sums = count[_SCORE], total[_SCORE]
-    with np.errstate(invalid="ignore", divide="ignore"):  # one image has no deviation: NaN
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN for a class of one image
         variance = np.maximum(square[_SCORE] - sums**2 / n, 0) / (n - 1)
     variance[n[:, 0] < 2] = np.nan
     means = np.maximum(values.mean + values.std * sums / n, np.minimum(values.minimum, 0))
@@ -195,18 +215,18 @@ def _with_interval(
     degrees: NDArray[np.int64],
     scale: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The index and its 95 % interval, ``(C,)`` each; NaN where all means are zero."""
+    """Return the index and its 95% interval, ``(C,)`` each; NaN where all means are zero."""
     others = len(means) - 1
     here = np.arange(len(means))[:, None] == chosen
     a = means[here.argmax(0), np.arange(len(chosen))]
     b = np.where(here, 0, means).sum(0) / others
-    total = np.where(a + b > _NOTHING * scale, a + b, np.nan)
+    total = np.where(a + b > _ROUNDED_ZERO * scale, a + b, np.nan)
     index = (a - b) / total
     # d index / da = 2b / (a + b)², d index / db = -2a / (a + b)², and b is a mean of `others`.
     slope = np.where(here, 2 * b, 2 * a / others) / total**2
     parts = slope**2 * errors
     variance = parts.sum(0)
-    # Where nothing varies there are no degrees of freedom, and the interval is a point.
+    # Without any variance the degrees of freedom are undefined, and the interval is a point.
     ratio = (parts**2 / np.maximum(degrees, 1)[:, None]).sum(0)
     freedom = variance**2 / np.where(ratio > 0, ratio, 1)
     low, high = t_interval(index, np.sqrt(variance), np.maximum(freedom, 1))
@@ -220,10 +240,10 @@ def _permuted_index(
     permutations: int,
     seed: int,
 ) -> NDArray[np.float64]:
-    """The index as found and under each permutation, ``(1 + permutations, C)``; no NaN."""
+    """Return the index, observed and permuted: ``(1 + permutations, C)``, never NaN."""
     count = np.stack([np.bincount(labels[halves == half]) for half in range(2)])[..., None]
     found = []
-    # Another stream than that of the halves.
+    # The random stream is separate from that of the halves.
     for sums in permuted_class_sums(values, labels, halves, permutations, seed + 1):
         means = sums / count
         chosen = means[:, _CHOOSE].argmax(1)[:, None]
@@ -231,6 +251,6 @@ def _permuted_index(
         a = np.take_along_axis(scored, chosen, 1)[:, 0]
         b = (scored.sum(1) - a) / (scored.shape[1] - 1)
         index = np.zeros(a.shape)
-        np.divide(a - b, a + b, out=index, where=a + b > _NOTHING * values.std)
+        np.divide(a - b, a + b, out=index, where=a + b > _ROUNDED_ZERO * values.std)
         found.append(index)
     return np.concatenate(found)

@@ -1,8 +1,8 @@
-"""What state a gate is in: saturated, neutral, where it began, constant, dead.
+"""States of gates over thresholds: saturated, neutral, stuck at the start, constant, dead.
 
-Every threshold is a share of the gate's own range ``hi - lo``. States are of single values, one an
-image and unit (a channel, or a pixel of a spatial gate), never of class means: a mean of half open
-and half closed is nowhere.
+Every threshold is a share of the gate's range ``hi - lo``. States are assigned to single values,
+one per image and unit (a channel, or a pixel of a spatial gate), never to class means: the mean of
+open and closed values would be in neither state.
 """
 
 from __future__ import annotations
@@ -18,47 +18,61 @@ from attnscope.errors import InputError
 from attnscope.kinds import PER_CHANNEL
 from attnscope.recording.recording import Recording
 from attnscope.statistics.profiles import class_moments
-from attnscope.statistics.reading import stretches
+from attnscope.statistics.reading import row_chunks
 from attnscope.statistics.registry import statistic
 
 THRESHOLDS = (0.001, 0.01, 0.05, 0.1)
-"""Shares of the gate's range within which a value counts as at a bound, neutral or at its start."""
+"""Default thresholds, as shares of the gate's range."""
 _STATES = ("saturated_low", "saturated_high", "identity", "stuck")
 
 
 @dataclass(frozen=True)
 class _Tally:
-    """Of a gate of U units, T thresholds and N images."""
+    """State frequencies of a gate of U units, for T thresholds and N images."""
 
     by_image: NDArray[np.float64]
     """``(4, T, N)``: share of the image's units in each state."""
     by_unit: NDArray[np.float64]
     """``(4, T, U)``: share of the images in which the unit is in each state."""
     spread: NDArray[np.float64]
-    """``(U,)``: largest less smallest value, as a share of the gate's range."""
+    """``(U,)``: largest minus smallest value, as a share of the gate's range."""
 
 
-@statistic("The states of each gate over thresholds.")
+@statistic("States of each gate over thresholds.")
 def state_sweep(recording: Recording, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
-    """The states of each gate at each threshold t, a share of the gate's range.
+    """Measure the share of values in each state, for every gate and threshold.
 
-    A value is ``saturated_low`` within t of the lower bound, ``saturated_high`` within t of the
-    upper one, ``identity`` within t of the value that changes nothing (the upper bound of a plain
-    sigmoid), ``stuck`` within t of the middle of the bounds, where a sigmoid starts. A unit (a
-    channel; of another kind of gate a position) is ``constant`` where its values over all images
-    span at most t, and ``dead`` where it is saturated low for every image.
+    At the threshold t, a share of the gate's range, a value is
 
-    Shares of values are means over images, and their interval is Student's over images. What is
-    ``constant`` or ``dead`` is so for the images that were seen: of N images without exception,
-    exceptions are rarer than ``1 - 0.05^(1/N)``, about 3 / N, at 95 %.
+    - ``saturated_low`` within t of the lower bound,
+    - ``saturated_high`` within t of the upper bound,
+    - ``identity`` within t of the neutral value, which changes nothing (the upper bound of a plain
+      sigmoid),
+    - ``stuck`` within t of the middle of the bounds, where a sigmoid starts.
+
+    A unit (a channel, or a position for other kinds of gates) is ``constant`` if its values over
+    all images span at most t, and ``dead`` if it is saturated low for every image.
+
+    Shares of values are means over images, with Student's t interval (95%) over images.
+    ``constant`` and ``dead`` refer to the recorded images: if N images show no exception,
+    exceptions are rarer than ``1 - 0.05^(1/N)``, about 3 / N, with 95% confidence. There is no
+    test.
+
+    Args:
+        recording: recording of one network.
+        thresholds: shares of the gate's range, 0 to 0.5.
 
     Returns:
-        One row a gate and threshold: gate, kind, depth, threshold; saturated_low, saturated_high,
-        identity and stuck, shares of values, 0 to 1, each with NAME_from and NAME_to (95 %; NaN for
-        one image); constant and dead, shares of units.
+        One row per gate and threshold; no rows for a network without gates:
+
+        - ``gate``, ``kind``, ``depth``, ``threshold``
+        - ``saturated_low``, ``saturated_high``, ``identity``, ``stuck``: shares of values, 0 to 1,
+          each with the ends of its 95% CI in NAME_from and NAME_to, which are NaN for a single
+          image.
+        - ``constant``, ``dead``: shares of units, 0 to 1.
 
     Raises:
-        InputError: a threshold is not in 0 to 0.5.
+        InputError: there is no threshold, or one is outside 0 to 0.5.
     """
     thresholds = _checked(thresholds)
     columns = ["gate", "kind", "depth", "threshold"]
@@ -82,23 +96,33 @@ def state_sweep(recording: Recording, thresholds: Sequence[float] = THRESHOLDS) 
 
 
 @statistic(
-    "The states of each channel over thresholds.", takes=("recording", "gate"), trait=PER_CHANNEL
+    "States of each channel over thresholds.", takes=("recording", "gate"), trait=PER_CHANNEL
 )
 def channel_states(
     recording: Recording, gate: str, thresholds: Sequence[float] = THRESHOLDS
 ) -> pd.DataFrame:
-    """The states of each channel of a channel gate: in which share of the images it is in which.
+    """Measure in which share of the images each channel is in each state.
+
+    The states are defined in `state_sweep`. There is no interval and no test.
+
+    Args:
+        recording: recording of one network.
+        gate: name of a channel gate.
+        thresholds: shares of the gate's range, 0 to 0.5.
 
     Returns:
-        One row a threshold and channel: threshold, channel; saturated_low, saturated_high, identity
-        and stuck, shares of images, 0 to 1; constant and dead, whether it is. What they mean is
-        said in ``state_sweep``.
+        One row per threshold and channel:
+
+        - ``threshold``, ``channel``
+        - ``saturated_low``, ``saturated_high``, ``identity``, ``stuck``: shares of images, 0 to 1.
+        - ``constant``, ``dead``: True or False.
 
     Raises:
-        InputError: there is no such gate, it is no channel gate, or a threshold is not in 0 to 0.5.
+        InputError: the gate does not exist or is not a channel gate, there is no threshold, or one
+            is outside 0 to 0.5.
     """
     thresholds = _checked(thresholds)
-    recording.channel(gate, slice(0, 0))  # says what is wrong with the name
+    recording.channel(gate, slice(0, 0))  # raises an error for a wrong name or kind
     tally = _tally(recording, gate, thresholds)
     channels = tally.by_unit.shape[2]
     frame = pd.DataFrame(
@@ -114,19 +138,30 @@ def channel_states(
     return frame
 
 
-@statistic("The states of a gate in each image over thresholds.", takes=("recording", "gate"))
+@statistic("States of a gate in each image over thresholds.", takes=("recording", "gate"))
 def image_states(
     recording: Recording, gate: str, thresholds: Sequence[float] = THRESHOLDS
 ) -> pd.DataFrame:
-    """The states of a gate in each image: which share of its units is in which.
+    """Measure which share of a gate's units is in each state, for each image.
+
+    The states are defined in `state_sweep`. There is no interval and no test.
+
+    Args:
+        recording: recording of one network.
+        gate: name of a gate of any kind.
+        thresholds: shares of the gate's range, 0 to 0.5.
 
     Returns:
-        One row a threshold and image: threshold, row (in the recording), class (the true one);
-        saturated_low, saturated_high, identity and stuck, shares of the gate's channels or
-        positions, 0 to 1. What they mean is said in ``state_sweep``.
+        One row per threshold and image:
+
+        - ``threshold``
+        - ``row``: row in the recording.
+        - ``class``: true class.
+        - ``saturated_low``, ``saturated_high``, ``identity``, ``stuck``: shares of the gate's
+          channels or positions, 0 to 1.
 
     Raises:
-        InputError: there is no such gate, or a threshold is not in 0 to 0.5.
+        InputError: the gate does not exist, there is no threshold, or one is outside 0 to 0.5.
     """
     thresholds = _checked(thresholds)
     tally = _tally(recording, gate, thresholds)
@@ -147,8 +182,9 @@ def image_states(
 def _checked(thresholds: Sequence[float]) -> list[float]:
     if not thresholds or not all(0 <= t <= 0.5 for t in thresholds):
         raise InputError(
-            f"thresholds are shares of the gate's range, 0 to 0.5, not {list(thresholds)}; "
-            f"take {', '.join(map(str, THRESHOLDS))}"
+            "AS703",
+            f"the thresholds are {list(thresholds)}; they must be shares of the gate's range from "
+            f"0 to 0.5, for example {', '.join(map(str, THRESHOLDS))}",
         )
     return list(thresholds)
 
@@ -159,7 +195,7 @@ def _tally(recording: Recording, name: str, thresholds: list[float]) -> _Tally:
     by_image = np.zeros((len(_STATES), len(thresholds), len(recording)))
     by_unit = np.zeros((len(_STATES), len(thresholds), units), np.int64)
     low, high = np.full(units, np.inf), np.full(units, -np.inf)
-    for rows in stretches(len(recording)):
+    for rows in row_chunks(len(recording)):
         values = recording.gate(name, rows).reshape(-1, units)
         np.minimum(low, values.min(0), out=low)
         np.maximum(high, values.max(0), out=high)

@@ -1,4 +1,4 @@
-"""What a gate could tell about the class beside what the network uses of it."""
+"""What can be decoded from a gate, compared with what the network uses."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from attnscope.statistics.probe import linear_probe
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.variance import between_class_variance
 
-USED = "its class is used"
-HARMS = "its class acts, and costs accuracy"
-MEAN_KNOWN = "knows the class; its mean does worse, its class not seen to change accuracy"
-MOVES = "its class moves the margins, accuracy not seen to change"
-UNUSED = "knows the class, no use of it seen"
-MEAN = "no class seen in it, but its mean does worse"
-NOTHING = "no class seen in it, no use of it seen"
+USED = "class is used"
+HARMS = "class is used and lowers accuracy"
+MEAN_KNOWN = "class information found; mean ablation lowers accuracy"
+MOVES = "class changes the margins; no effect on accuracy detected"
+UNUSED = "class is decodable; no use detected"
+MEAN = "no class information found; mean ablation lowers accuracy"
+NOTHING = "no class information found; no use detected"
 CONSTANT = "constant"
 VERDICTS = (USED, HARMS, MEAN_KNOWN, MOVES, UNUSED, MEAN, NOTHING, CONSTANT)
+"""The verdicts of `gate_usage`."""
 
 
-@statistic("What each gate could tell about the class.")
+@statistic("Class information in each gate: linear probe and share of variance.")
 def decode_gates(
     recording: Recording,
     untrained: Recording | None = None,
@@ -35,26 +36,34 @@ def decode_gates(
     permutations: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What each gate could tell about the class: the linear probe, and shares of variance.
+    """Measure the class information in each gate: linear probe and share of variance.
+
+    Null hypotheses, intervals and sources are those of `linear_probe` and `between_class_variance`.
 
     Args:
-        recording: what to read; with pooled inputs, if they are to be a control.
-        untrained: that of the same network before any training, as another control.
-        probe_permutations: of the probe, which fits anew for each.
-        permutations: of the shares of variance.
-        seed: of halves and permutations.
+        recording: recording of one network. The pooled inputs are probed as a control if it has
+            them.
+        untrained: recording of the same network before training, as a second control.
+        probe_permutations: number of permutations of the labels for the probe, which is fitted for
+            each.
+        permutations: number of permutations of the labels for the share of variance.
+        seed: seed of halves and permutations.
 
     Returns:
-        The columns of `linear_probe`; input_accuracy and untrained_accuracy, the balanced accuracy
-        of the same probe on the gate's pooled input, and on the gate of the untrained network, with
-        input_low, input_high, untrained_low, untrained_high (95 %, as the probe's), and
-        untrained_clipped, its share of clipped values, NaN where that was not recorded; of
-        `between_class_variance` omega_squared, omega_low, omega_high, omega_null_low,
-        omega_null_high, omega_p; and constant: whether each unit of the gate has one value for all
-        images.
+        One row per gate, with the columns of `linear_probe` and:
+
+        - ``input_accuracy``, ``input_low``, ``input_high``: balanced accuracy of the same probe on
+          the gate's pooled input, with its 95% CI; NaN if that was not recorded.
+        - ``untrained_accuracy``, ``untrained_low``, ``untrained_high``: balanced accuracy of the
+          same probe on the gate of the untrained network, with its 95% CI; NaN without
+          ``untrained``.
+        - ``untrained_clipped``: number of clipped values in that probe.
+        - ``omega_squared``, ``omega_low``, ``omega_high``, ``omega_null_low``, ``omega_null_high``,
+          ``omega_p``: omega², its 95% CI, its null band and its p from `between_class_variance`.
+        - ``constant``: whether every unit of the gate has the same value for all images.
 
     Raises:
-        InputError: as those two.
+        InputError: as raised by `linear_probe` and `between_class_variance`.
     """
     probe = linear_probe(recording, probe_permutations, seed)
     variance = between_class_variance(recording, permutations, seed)
@@ -77,43 +86,60 @@ def decode_gates(
 
 
 def _of_gates(control: pd.DataFrame | None, column: str, probe: pd.DataFrame) -> list[float]:
-    """A column of another probe, gate by gate; NaN for a gate that it lacks."""
+    """Return a column of another probe, gate by gate; NaN for a gate that it lacks."""
     known = {} if control is None else dict(control[["gate", column]].to_numpy())
     return [known.get(gate, np.nan) for gate in probe["gate"]]
 
 
 @statistic(
-    "What each gate tells about the class, beside what the network uses of it.",
+    "Whether the class can be decoded from each gate, and whether the network uses it.",
     takes=("decoding", "outcomes"),
 )
 def gate_usage(
     decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = LEVEL
 ) -> pd.DataFrame:
-    """For each gate: can the class be read from it, and does the network use that?
+    """Compare, for each gate, whether the class can be decoded with whether the network uses it.
 
-    Read: the linear probe beats permuted labels (``p_max`` of `linear_probe`, corrected over the
-    gates). Used: with another image's gate the network is right more often if that image is of the
-    same class (``class_value``, exact McNemar, Holm over the gates); where it is right less often,
-    the class acts and does harm. Finer: whether the class of the other image moves the margins
-    (``class_margin``, paired t, Holm over the gates), by however little: ``margin_std`` is what to
-    hold it against. What is used is there, also where no linear probe reads it. Beside them
-    ``dynamic_value``: accuracy with the image's own gate above that with the data set's mean,
-    tested as ``class_value``.
+    - Decodable: the linear probe is better than with permuted labels (``p_max`` of `linear_probe`,
+      corrected over the gates).
+    - Used: resample ablation with a gate of another class lowers accuracy relative to a gate of the
+      same class (``class_value`` above 0; exact McNemar test, Holm-corrected over the gates). If it
+      raises accuracy, the class information in the gate lowers accuracy. A gate that is used holds
+      class information even if a linear probe does not find it.
+    - Changes the margins: the same contrast for the margins (``class_margin``; paired t test,
+      Holm-corrected over the gates). Margins are sensitive; ``margin_std`` puts their size in
+      perspective.
+    - Dynamic: accuracy with the image's own gate minus accuracy under mean ablation
+      (``dynamic_value``; tested like ``class_value``), and the same for the margins.
 
-    "No use seen" is not "no use": the intervals say how large one might still be.
+    Null hypothesis of each p: the respective difference is 0. Sources and intervals (95%) are those
+    of `edit_contrast`. "No use detected" does not mean "not used": the intervals show how large an
+    effect may still be.
 
     Args:
-        decoding: of `decode_gates`.
-        outcomes: of `attnscope.interventions.replace_gates`.
-        level: below it a corrected p counts.
+        decoding: table of `decode_gates`.
+        outcomes: table of `attnscope.interventions.replace_gates`.
+        level: significance level of the verdicts, after correction.
 
     Returns:
-        One row a gate: gate, kind, depth, balanced_accuracy, chance (the mean under permuted
-        labels), p_read, class_value, class_low, class_high, p_used, class_margin,
-        class_margin_low, class_margin_high, p_margin, dynamic_value, dynamic_low, dynamic_high,
-        p_dynamic, dynamic_margin, dynamic_margin_low, dynamic_margin_high, p_dynamic_margin,
-        margin_std (standard deviation over the images of the unedited network's margins, the same
-        for all gates), verdict (one of `VERDICTS`).
+        One row per gate:
+
+        - ``gate``, ``kind``, ``depth``
+        - ``balanced_accuracy``, ``chance``: of the probe, and its mean under permuted labels; 0 to
+          1.
+        - ``p_read``: ``p_max`` of the probe.
+        - ``class_value``, ``class_low``, ``class_high``, ``p_used``: effect on accuracy, -1 to 1.
+        - ``class_margin``, ``class_margin_low``, ``class_margin_high``, ``p_margin``: effect on the
+          margin, in units of the logits.
+        - ``dynamic_value``, ``dynamic_low``, ``dynamic_high``, ``p_dynamic``: effect on accuracy.
+        - ``dynamic_margin``, ``dynamic_margin_low``, ``dynamic_margin_high``, ``p_dynamic_margin``:
+          effect on the margin.
+        - ``margin_std``: standard deviation over images of the margins of the unedited network, the
+          same for all gates.
+        - ``verdict``: one of `VERDICTS`, the first that applies in the order constant, `USED`,
+          `HARMS`, `MEAN_KNOWN`, `MOVES`, `UNUSED`, `MEAN`, `NOTHING`.
+
+        p values and intervals are NaN as in `edit_contrast`; a NaN p is not significant.
 
     Raises:
         InputError: the outcomes lack an edit, a column or a gate.
@@ -123,8 +149,9 @@ def gate_usage(
     for gate in known:
         if gate not in used.index:
             raise InputError(
-                f"the outcomes say nothing of the gate '{gate}'; replace the gates of the network "
-                "that was decoded"
+                "AS711",
+                f"the outcomes have no gate '{gate}'; pass the decoding and the outcomes of the "
+                "same network",
             )
     read = decoding.set_index("gate").loc[known]
     frame = pd.DataFrame(
@@ -151,20 +178,28 @@ def gate_usage(
     return frame
 
 
-@statistic("What the network uses of gates that are replaced together.", takes=("outcomes",))
+@statistic(
+    "What the network uses of gates that are replaced together, block by block.",
+    takes=("outcomes",),
+)
 def joint_usage(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """As `gate_usage`, of gates that are replaced together: those of a block, and all of them.
+    """Measure what the network uses of gates that are replaced together.
 
-    Gates that stand in for each other show nothing one by one: what one lost another still tells.
-    Every gate of a target is that of the same other image.
+    The targets are the blocks with several gates, and all gates of the network. Gates can
+    substitute for each other: then the replacement of a single gate shows no effect. Every gate of
+    a target is taken from the same other image. Tests, null hypotheses and intervals are those of
+    `gate_usage`.
 
     Args:
-        outcomes: of `attnscope.interventions.replace_gates`.
+        outcomes: table of `attnscope.interventions.replace_gates`.
 
     Returns:
-        One row a target of several gates: gate (``block PATH`` or ``all``), kind (``block`` or
-        ``all``), then the columns of `gate_usage` from class_value to margin_std. Holm's correction
-        is over the blocks; ``all`` is one question of its own. No row for a network of one gate.
+        One row per target of several gates; no rows for a network with one gate:
+
+        - ``gate``: ``block PATH`` or ``all``.
+        - ``kind``: ``block`` or ``all``.
+        - the columns of `gate_usage` from ``class_value`` to ``margin_std``. p values are
+          Holm-corrected over the blocks; ``all`` is a test of its own.
 
     Raises:
         InputError: the outcomes lack an edit or a column.
@@ -183,14 +218,14 @@ def joint_usage(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def target_kind(target: str) -> str:
-    """What a target of `attnscope.interventions.replace_gates` is: gate, block or all."""
+    """Return what a target of `attnscope.interventions.replace_gates` is: gate, block or all."""
     if target == "all":
         return target
     return "block" if target.startswith("block ") else "gate"
 
 
 def _used(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """What the class in each target, and its dependence on the image, are worth; p as they are."""
+    """Return the contrasts of class and own gate for each target, with uncorrected p values."""
     swap = edit_contrast(outcomes, "swap_other", "swap_same").set_index("target")
     dynamic = edit_contrast(outcomes, "mean", OWN).set_index("target")
     both = swap.index.intersection(dynamic.index, sort=False)
@@ -208,47 +243,61 @@ def _used(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _corrected(used: pd.DataFrame) -> pd.DataFrame:
-    """With Holm's correction over the rows, column by column."""
+    """Correct each column of p values over the rows by Holm's method."""
     ps = [column for column in map(str, used) if column.startswith("p_")]
     return used.assign(**{p: holm(used[p].to_numpy(np.float64)) for p in ps})
 
 
-@statistic("What the network uses of its gates, over seeds.", takes=("usages",))
+@statistic("What the network uses of its gates, averaged over seeds.", takes=("usages",))
 def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = LEVEL) -> pd.DataFrame:
-    """What `gate_usage` says of several trainings of one kind of network, gate by gate.
+    """Summarize `gate_usage` over several seeds of one kind of network, gate by gate.
 
-    What is sampled is the training: each number is the mean over the trainings, its interval
-    Student's t (95 %), p that of the t test whose null is a mean of 0, as in `compare_seeds`. An
-    effect that every training has, in another strength each, is seen so; one of a single training
-    is not, and is counted beside it. All of them are given the images that were scored and the
-    other images whose gates were lent, which are the same for trainings on the same data.
+    The sampling unit is the seed: each number is the mean over the seeds, its interval is Student's
+    t interval (95%), and p is that of the t test. Null hypothesis: the mean is 0. An effect that
+    every seed shows is significant even if its size varies; an effect of a single seed is not, and
+    is counted in the last five columns. The results are conditional on the scored images and on the
+    donor images, which are the same for all seeds on the same data.
 
     Args:
-        usages: of `gate_usage`, one a training; or of `joint_usage`, and then what is read and how
-            deep is not there; or both in one frame.
-        level: below it a corrected p of one training counts.
+        usages: tables of `gate_usage`, one per seed. Tables of `joint_usage` lack the columns about
+            decoding and depth; both can be concatenated into one table.
+        level: significance level of the counts, after correction.
 
     Returns:
-        One row a gate: gate, kind, depth, seeds (how many trainings), balanced_accuracy,
-        balanced_low, balanced_high, chance; class_value, class_low, class_high, p_used;
-        class_margin, class_margin_low, class_margin_high, p_margin; dynamic_value, dynamic_low,
-        dynamic_high, p_dynamic; dynamic_margin, dynamic_margin_low, dynamic_margin_high,
-        p_dynamic_margin (each p Holm-corrected over the gates, or over the blocks; that of ``all``
-        as it is); margin_std (mean over the trainings); reads, uses, harms, moves, needs_own: in
-        how many trainings, each by its own test, the class is read, is used, does harm, moves the
-        margins, and the image's own gate is better than the mean. Where all trainings give the same
-        number, its interval and p are NaN, as with one training.
+        One row per gate:
+
+        - ``gate``, ``kind``, ``depth``
+        - ``seeds``: number of seeds.
+        - ``balanced_accuracy``, ``balanced_low``, ``balanced_high``, ``chance``
+        - ``class_value``, ``class_low``, ``class_high``, ``p_used``
+        - ``class_margin``, ``class_margin_low``, ``class_margin_high``, ``p_margin``
+        - ``dynamic_value``, ``dynamic_low``, ``dynamic_high``, ``p_dynamic``
+        - ``dynamic_margin``, ``dynamic_margin_low``, ``dynamic_margin_high``, ``p_dynamic_margin``
+        - ``margin_std``: mean over the seeds.
+        - ``reads``, ``uses``, ``harms``, ``moves``, ``needs_own``: number of seeds in which, by the
+          test of that seed alone, the class can be decoded, is used, lowers accuracy, changes the
+          margins, and the image's own gate is better than its mean.
+
+        Columns have the units of `gate_usage`. p values are Holm-corrected over the gates and over
+        the blocks; that of ``all`` is not corrected. Intervals and p values are NaN with one seed,
+        and if all seeds give the same number.
 
     Raises:
-        InputError: there is none, or they are of other gates.
+        InputError: there are no tables, or they are of different gates.
     """
     if not usages:
-        raise InputError("there is no training to sum up; give one table of gate_usage or more")
+        raise InputError(
+            "AS712", "the list of usage tables is empty; pass at least one table of gate_usage"
+        )
     first = usages[0]
     for other in usages[1:]:
         if list(other["gate"]) != list(first["gate"]):
+            odd = sorted(set(first["gate"]) ^ set(other["gate"]))
+            what = f"only one of two has the gate '{odd[0]}'" if odd else "their order differs"
             raise InputError(
-                "the trainings have other gates; sum up trainings of one kind of network"
+                "AS713",
+                f"the usage tables are of different gates: {what}; pass tables of one kind of "
+                "network",
             )
     frame = first[[c for c in ("gate", "kind", "depth") if c in first]].reset_index(drop=True)
     frame["seeds"] = len(usages)

@@ -1,4 +1,4 @@
-"""How much of what a gate does depends on the class: shares of its variance."""
+"""Class dependence of a gate: the share of its variance that lies between classes."""
 
 from __future__ import annotations
 
@@ -22,36 +22,45 @@ _COLUMNS = ["gate", "kind", "depth", "eta_squared", "omega_squared", "low", "hig
 _NULL = ["null_low", "null_high", "p", "constant"]
 
 
-@statistic("The share of each gate's variance that lies between the classes.")
+@statistic("Share of each gate's variance between classes.")
 def between_class_variance(
     recording: Recording, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """The share of each gate's variance that lies between the classes, over all its units at once.
+    """Compute the share of each gate's variance that lies between classes, over all its units.
 
-    ``eta² = tr(S_B) / tr(S_T)``, and ``omega² = (tr SSB - (K - 1) tr MSW) / (tr SST + tr MSW)``,
-    which takes away what chance puts between classes; docs/metrics.md derives it. Units (channels,
-    or pixels) weigh by their variance.
+    ``eta² = tr(S_B) / tr(S_T)`` and ``omega² = (tr SSB - (K - 1) tr MSW) / (tr SST + tr MSW)``,
+    which subtracts the variance between classes that chance produces. docs/reference/metrics.md
+    derives it.
+    Units (channels or pixels) are weighted by their variance.
 
-    The interval is of omega², from the influence of each image on it, with the number of images of
-    each class as given. Near 0 the influence vanishes and the interval is too narrow: there the
-    band of the null and p are to be read. The null: the gate knows nothing of the class, so that
-    each order of the labels was as likely (Anderson 2001, Austral Ecology 26, with Euclidean
-    distance).
+    The interval is a t interval of omega² from the influence of each image on it, conditional on
+    the class sizes. Close to 0 the influence vanishes and the interval is too narrow; use the null
+    band and p there.
+
+    Null hypothesis: the gate holds no information about the class, so that each order of the labels
+    is equally likely (Anderson 2001, Austral Ecology 26, with Euclidean distance). p is one-sided.
 
     Args:
-        recording: what to read.
-        permutations: orders of the labels; the least p is ``1 / (permutations + 1)``.
-        seed: of the orders, the same for all gates.
+        recording: recording of one network.
+        permutations: number of permutations of the labels. The smallest possible p is ``1 /
+            (permutations + 1)``.
+        seed: seed of the permutations, which are the same for all gates.
 
     Returns:
-        One row a gate: gate, kind, depth, eta_squared, omega_squared, low, high (95 %), null_low,
-        null_high (2.5 and 97.5 % of omega² under permuted labels), p (one-sided), constant (units
-        with one value for all images). Where all units are constant, with images of fewer than two
-        classes, or of one image a class, all but constant is NaN; low and high are NaN where a
-        class has one image.
+        One row per gate; no rows for a network without gates:
+
+        - ``gate``, ``kind``, ``depth``
+        - ``eta_squared``, ``omega_squared``: shares of variance.
+        - ``low``, ``high``: 95% CI of omega².
+        - ``null_low``, ``null_high``: 2.5% and 97.5% quantiles of omega² under permuted labels.
+        - ``p``: not corrected for the number of gates.
+        - ``constant``: number of units that have the same value for all images.
+
+        All numbers except constant are NaN if all units are constant, with fewer than two classes,
+        or if every class has one image. low and high are NaN if a class has one image.
 
     Raises:
-        InputError: permutations is below 1.
+        InputError: permutations is below 1, or a value is not finite.
     """
     expect_positive("permutations", permutations, 1000)
     rows = []
@@ -80,11 +89,11 @@ def _share(
             means = sums[0, 0] / count[:, None]
         drawn.append((sums[:, 0] ** 2 / count[:, None]).sum(1) @ weight)
     eta = np.concatenate(drawn) / (images * weight.sum())
-    # MSW / SST, which is all that omega² needs beside eta².
+    # MSW / SST: omega² is a function of this ratio and eta².
     noise = (1 - eta) / within
     omega = (eta - between * noise) / (1 + noise)
     null_low, null_high = null_band(omega[1:])
-    # omega² is, but for 1 / N, 1 - (1 - eta²) (N - 1) / (N - K).
+    # Up to terms of order 1 / N, omega² is 1 - (1 - eta²) (N - 1) / (N - K).
     error = _standard_error(values, labels, means, count) * (images - 1) / within
     low, high = t_interval(omega[0], error, within)
     return {
@@ -104,11 +113,12 @@ def _standard_error(
     means: NDArray[np.float64],
     count: NDArray[np.int64],
 ) -> float:
-    """Of eta², from each image's influence; NaN where a class has one image.
+    """Return the standard error of eta² from the influence of each image; NaN for classes of one
+    image.
 
-    With T the mean squared distance from the mean and W that from the class's mean, ``eta² = 1 -
-    W / T``, and an image moves it by ``(W |x - m|² / T - |x - m_k|²) / T`` over N. The number of
-    images of each class is given, so that only its spread within the classes counts.
+    Let T be the mean squared distance from the mean and W that from the class means, so that ``eta²
+    = 1 - W / T``. An image changes eta² by ``(W |x - m|² / T - |x - m_k|²) / T`` over N. The class
+    sizes are given, so only the spread of the influence within classes counts.
     """
     if count.min() < 2:
         return float("nan")

@@ -1,4 +1,4 @@
-"""Train a network by a recipe: `train_run` from settings alone, `fit` a network that is there.
+"""Train networks: `train_run` builds and trains one from settings, `fit` trains a given network.
 
 >>> from attnscope.training import TrainConfig, train_run
 >>> train_run(TrainConfig(data="digits", attention="se", epochs=2, out="runs/se"))

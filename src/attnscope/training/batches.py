@@ -1,4 +1,4 @@
-"""Training images as the network gets them at a step: chosen, augmented, resized."""
+"""Batches of training images: selected, augmented and resized."""
 
 from __future__ import annotations
 
@@ -12,42 +12,43 @@ from attnscope.training.devices import place_images
 from attnscope.training.randomness import derive_seed
 from attnscope.training.recipe import Recipe
 
-_SMALL = 32  # pixels below which images are never made smaller
+_SMALL = 32  # pixels; smaller images are never scaled down
 
 
 class TrainingImages:
-    """The training images of a data set, and how they become batches."""
+    """The training images of a data set, and the way they become batches."""
 
     def __init__(self, data: Data, recipe: Recipe, seed: int, device: torch.device) -> None:
-        """The images, on the device where it has room for them.
+        """Store the images on the device if it has enough memory.
 
         Args:
-            data: its training split, and how it is normalized.
+            data: its training split and normalization.
             recipe: its augmentation.
-            seed: of the augmentation.
-            device: where batches go.
+            seed: the seed of the run, from which that of the augmentation is derived.
+            device: where the network is.
         """
         self.data, self.recipe, self.seed, self.device = data, recipe, seed, device
         self.images = place_images(data.train.images, device)
         self.labels = data.train.labels.to(device)
 
     def labels_of(self, rows: Tensor) -> Tensor:
-        """Labels ``(n,)`` on the device."""
+        """Return the labels of some images, int64 ``(n,)`` on the device."""
         return self.labels[rows.to(self.device)]
 
     def batch(
-        self, rows: Tensor, epoch: int, step: int, total: int, part: slice, scale: float
+        self, rows: Tensor, epoch: int, step: int, total: int, position: slice, scale: float
     ) -> Tensor:
-        """Images as the network gets them, float32 ``(n, 3, H, W)``, channels-last.
+        """Return augmented and normalized images, float32 ``(n, 3, H, W)``, channels-last.
 
         Args:
-            rows: which images, int64 ``(n,)``.
-            epoch: from 0.
-            step: from 0, over all epochs.
-            total: images of the whole step.
-            part: which of them ``rows`` are.
-            scale: side of the images over that of the data's own; images of fewer than 32 pixels
-                stay as they are.
+            rows: the rows of the images in the training split, int64 ``(n,)``.
+            epoch: the epoch, from 0.
+            step: the step, from 0 over all epochs.
+            total: number of images of the whole step.
+            position: the positions of ``rows`` in the whole step. Augmentation is drawn for the
+                whole step, so it does not depend on how the step is split.
+            scale: scale of the side of the images, 0 to 1. Images smaller than 32 pixels are not
+                scaled.
         """
         images = self.images[rows.to(self.images.device)].to(self.device)
         generator = torch.Generator().manual_seed(derive_seed("augment", self.seed, epoch, step))
@@ -59,10 +60,10 @@ class TrainingImages:
             size=self.data.image_size,
             may_flip=self.data.may_flip,
             total=total,
-            rows=part,
+            rows=position,
         )
         if scale != 1 and x.shape[-1] >= _SMALL:
-            side = round(x.shape[-1] * scale / 8) * 8  # as the network's strides want
+            side = round(x.shape[-1] * scale / 8) * 8  # divisible by the strides of the network
             x = F.interpolate(x, size=side, mode="bilinear", antialias=True)
             x = x.contiguous(memory_format=torch.channels_last)
         return x

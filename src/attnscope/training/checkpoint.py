@@ -1,4 +1,4 @@
-"""The state of a training in one file, to go on from after it was killed."""
+"""Checkpoints: the state of training in one file, from which training can be resumed."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _FORMAT = 1
 
 @dataclass
 class Position:
-    """How far a training came: what a checkpoint holds beside the tensors, all JSON values."""
+    """The progress of training: what a checkpoint holds beside the tensors. All JSON values."""
 
     step: int = 0
     phase: int = 0
-    """The phase of the last step; the next may begin another."""
+    """The phase of the last step. The next step may start another phase."""
     seconds: float = 0.0
     metrics: list[dict[str, float]] = field(default_factory=list)
-    """One row for each whole epoch."""
-    # Of the epoch that runs, over its images so far:
+    """One row for each finished epoch."""
+    # Sums over the images of the current epoch so far:
     seen: int = 0
     loss_sum: float = 0.0
     right: float = 0.0
 
     @property
     def best_epoch(self) -> int:
-        """Counted from 1; 0 before the first has ended."""
+        """The first epoch with the highest validation accuracy, from 1; 0 before any has ended."""
         accuracies = [row["validation_accuracy"] for row in self.metrics]
         return accuracies.index(max(accuracies)) + 1 if accuracies else 0
 
@@ -43,13 +43,15 @@ class Position:
 def save_checkpoint(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """Writes weights, buffers and the optimizer's state; the old file stays until this is whole.
+    """Save weights, buffers and the state of the optimizer atomically.
+
+    An older checkpoint is replaced only when the new one is complete.
 
     Args:
-        file: a safetensors file. What is no tensor lies as JSON in its header.
+        file: a safetensors file. Values that are not tensors are JSON in its header.
         model: its state dict is saved.
-        optimizer: as its own state dict tells, tensors by parameter, settings by group.
-        state: what else the loop needs, of JSON values; floats come back bit for bit.
+        optimizer: its state dict is saved.
+        state: the other state of the loop, as JSON values. Floats are restored bit for bit.
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     found = optimizer.state_dict()
@@ -75,10 +77,10 @@ def save_checkpoint(
 
 
 def read_state(file: Path) -> dict[str, Any]:
-    """The ``state`` that a checkpoint was saved with.
+    """Read the ``state`` of a checkpoint.
 
     Raises:
-        InputError: the file is no whole checkpoint.
+        InputError: AS523, the checkpoint is damaged.
     """
     header, _ = _read(file)
     state: dict[str, Any] = header["state"]
@@ -86,14 +88,14 @@ def read_state(file: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Puts weights and optimizer back where they were.
+    """Restore the weights and the state of the optimizer.
 
     Raises:
-        InputError: the file is no whole checkpoint, or is one of another network or optimizer;
-            both are then as they were.
+        InputError: AS523, the checkpoint is damaged; AS524, it belongs to another network or
+            optimizer. Network and optimizer are then unchanged.
     """
     header, tensors = _read(file)
-    own = model.state_dict()
+    expected = model.state_dict()
     weights = {
         name.removeprefix("model."): value
         for name, value in tensors.items()
@@ -103,12 +105,14 @@ def load_checkpoint(file: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     if (
         header["format"] != _FORMAT
         or {name: value.shape for name, value in weights.items()}
-        != {name: value.shape for name, value in own.items()}
+        != {name: value.shape for name, value in expected.items()}
         or [len(group["params"]) for group in groups]
         != [len(group["params"]) for group in optimizer.param_groups]
     ):
         raise InputError(
-            f"{file} is of another network or recipe; resume with the options of its start"
+            "AS524",
+            f"checkpoint {file} does not fit the network or the recipe; "
+            "resume with the settings that the run was started with",
         )
     state: dict[int, dict[str, Any]] = {
         int(index): dict(values) for index, values in header["optimizer"]["plain"].items()
@@ -118,12 +122,12 @@ def load_checkpoint(file: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         if kind == "optimizer":
             index, _, entry = rest.partition(".")
             state.setdefault(int(index), {})[entry] = value
-    model.load_state_dict(weights)  # copies, so that each tensor keeps its memory layout
+    model.load_state_dict(weights)  # copies in place, so each tensor keeps its memory layout
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             for entry, value in optimizer.state[parameter].items():
-                # As the parameter lies in memory, so that a step rounds as it would have.
+                # The memory layout of the parameter, so that the next step rounds identically.
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     optimizer.state[parameter][entry] = torch.empty_like(
                         parameter, dtype=value.dtype, requires_grad=False
@@ -134,9 +138,9 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(file, "pt") as stream:
             header = json.loads((stream.metadata() or {})["attnscope"])
-            names = stream.keys()  # it is no mapping, and cannot be iterated over
+            names = stream.keys()  # the stream itself is not iterable
             return header, {name: stream.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, KeyError):
         raise InputError(
-            f"{file} is no whole checkpoint; remove the run folder and train again"
+            "AS523", f"checkpoint {file} is damaged; remove the run folder and train again"
         ) from None

@@ -1,11 +1,11 @@
-"""The settings of a training: what can be chosen, held to what is possible, filled by a recipe.
+"""`TrainConfig`: the settings of a run, validated, with defaults from a recipe.
 
-Needs no torch, so that a command line can list the settings quickly.
+Does not import torch, so that ``attnscope train --help`` is fast.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,109 +16,111 @@ from attnscope.training.recipe_file import find_recipe
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
-    """Which network."""
+    """The settings of a network."""
 
     model: str | None = None
-    """resnet18 (default), resnet34, resnet50, resnet101, resnet152 or cnn."""
+    """Network architecture: resnet18, resnet34, resnet50, resnet101, resnet152 or cnn. Default:
+    resnet18, or the recipe's."""
     attention: str | None = None
-    """none, se, eca or cbam. Default: cbam, or the recipe's."""
+    """Attention module: none, se, eca or cbam. Default: cbam, or the recipe's."""
     placement: Literal["block", "stage"] | None = None
-    """block (on each residual branch) or stage (after each of layer1 to layer4). Default: block,
-    or the recipe's."""
+    """Where to insert attention: block (in each residual branch) or stage (after each of layer1 to
+    layer4). Default: block, or the recipe's."""
     stem: Literal["cifar", "imagenet"] | None = None
-    """cifar (3×3, for small images) or imagenet (7×7, stride 2). Default: cifar, or the
-    recipe's."""
+    """First layer: cifar (3×3 convolution, for small images) or imagenet (7×7 convolution with
+    stride 2). Default: cifar, or the recipe's."""
     width: int | None = None
-    """Channels of layer1. Default: 64."""
+    """Number of channels of layer1. Default: 64."""
     reduction: int = 16
-    """Channels over hidden channels in a channel gate."""
+    """Reduction ratio of channel gates: channels divided by hidden channels."""
     kernel_size: int = 7
-    """Side of the kernel of a spatial gate's convolution, in pixels."""
+    """Kernel size of the convolution in spatial gates, in pixels."""
     gate_start: Literal["half", "identity"] | None = None
-    """half (gates begin near 0.5) or identity (at 1, so that they change nothing at first).
-    Default: identity where gates are put into weights that have none, else half."""
+    """Initial value of the gates: half (near 0.5) or identity (1, so that the network's output does
+    not change). Default: identity if pretrained weights have no gates, else half."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TrainConfig(NetworkSettings):
-    """Every setting of a training.
+    """The settings of a run, one field for each option of ``attnscope train``.
 
-    ``None`` leaves a setting to the recipe, and what the recipe leaves open to the network or the
-    data. A value that no training could use is refused here, when the settings are made; names of
-    recipes, networks and data sources are looked up by `train_run`, before it writes anything.
+    A setting that is None takes the value of the recipe, or the default of the network or the data.
+    Values are validated when the object is created. Names of recipes, networks and data sources are
+    looked up by `attnscope.train_run`, before it writes anything.
 
     >>> from attnscope import TrainConfig, train_run
     >>> run = train_run(TrainConfig(attention="se", epochs=2, learning_rate=0.05))
 
     Raises:
-        InputError: a value cannot be used; the message names the setting and says what is expected.
+        InputError: AS101, a value has the wrong type; AS102, a value is not allowed.
     """
 
     data: str = "digits"
-    """digits (included), cifar10, cifar100, or folder:PATH with train/CLASS/ and test/CLASS/."""
+    """Data source: digits (included), cifar10, cifar100, or folder:PATH with train/CLASS/ and
+    test/CLASS/."""
     data_root: Path = Path("data")
-    """Where cifar10 and cifar100 lie, or are downloaded to."""
+    """Folder for downloaded data sets (cifar10, cifar100)."""
     image_size: int | None = None
-    """Pixels. Default: the recipe's, or else 32; of a folder the images' own size where all are
-    squares of one size up to 96, else 224."""
+    """Image size in pixels, 8 to 1024. Default: the recipe's, else 32. For folder:PATH, the size of
+    the images if all are squares of one size up to 96, else 224."""
     validation_share: float = 0.1
-    """Share of the training split that becomes validation, where the source has none."""
+    """Share of the training images to use as the validation split, if the data source has none."""
     skip_unreadable: bool = False
-    """Go on without images that cannot be read; they are named."""
+    """Skip images that cannot be read and list them."""
     recipe: str | Path | Recipe = "fast"
-    """fast, staged, cnn, finetune, features, se-sgd, or a TOML file of your own;
-    docs/training.md says what each does and what a file can say."""
+    """Training recipe: fast, staged, cnn, finetune, features, se-sgd, or the path of a TOML file.
+    See docs/reference/training.md."""
     weights: str | Path | None = None
-    """What to start from: none, imagenet (torchvision downloads them), or a file of weights.
+    """Initial weights: none (random), imagenet (downloaded by torchvision), or the path of a file.
     Default: the recipe's."""
     epochs: int | None = None
-    """Number of epochs, with which the recipe's phases and milestones scale. Default: the
-    recipe's."""
+    """Number of epochs. The recipe's phases and milestones scale with it. Default: the recipe's."""
     batch_size: int | None = None
-    """Images in a batch, on each device. Default: the recipe's."""
+    """Batch size on each device. Default: the recipe's."""
     accumulate: int | None = None
-    """Batches in a step of the optimizer, whose gradients are averaged. Default: the recipe's."""
+    """Number of batches whose gradients are averaged in one optimizer step. Default: the
+    recipe's."""
     learning_rate: float | None = None
-    """Highest learning rate. Those of the recipe's phases change in proportion. Default: the
+    """Maximum learning rate. The learning rates of the recipe's phases scale with it. Default: the
     recipe's."""
     class_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
-    """none, balanced (each class counts the same, however many images it has), or one weight for
-    each class in the order of their names. For the training loss alone."""
+    """Class weights of the training loss: none, balanced (inversely proportional to the number of
+    images of a class), or one number per class, in the order of the class names."""
     keep: Literal["last", "best"] | None = None
-    """last or best: the weights that the run is about, and that are tested. Default: the
-    recipe's."""
+    """Weights to keep and to test: last (after the last epoch) or best (highest validation
+    accuracy). Default: the recipe's."""
     compile: bool = False
-    """Train with torch.compile, which needs a C++ compiler."""
+    """Compile the network with torch.compile. This requires a C++ compiler."""
     seed: int = 0
-    """Random seed of the split, the initial weights, the order, the augmentation and the
+    """Random seed of the validation split, initial weights, order of the images, augmentation and
     dropout."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Device: auto (a GPU if there is one), cpu, cuda or cuda:N."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto (bf16 where the hardware multiplies it), fp32 or bf16."""
+    """Floating-point precision: auto (bf16 if the hardware supports it), fp32 or bf16."""
     out: Path | None = None
-    """The run folder, which must not exist. Default: runs/DATA-MODEL-ATTENTION."""
+    """Run folder to create. It must not exist. Default: runs/DATA-MODEL-ATTENTION."""
     resume: bool = False
-    """Go on with the training in the run folder that was interrupted; from its start if there is
-    none. The other settings must be those of its start."""
+    """Resume the interrupted run in the run folder, or start it if the folder does not exist. All
+    other settings must be those of its start."""
 
     def __post_init__(self) -> None:
-        # From Python a path may be a text, and weights a list.
-        kinds = {"data_root": (str, Path), "out": (str, Path), "class_weights": (list, tuple)}
-        for name, (given, wanted) in kinds.items():
+        # In Python, paths may be strings and class weights a list.
+        conversions = {"data_root": (str, Path), "out": (str, Path), "class_weights": (list, tuple)}
+        for name, (given, wanted) in conversions.items():
             if isinstance(getattr(self, name), given):
                 object.__setattr__(self, name, wanted(getattr(self, name)))
         check_types(self)
         for name in ("epochs", "batch_size", "accumulate"):
             value = getattr(self, name)
-            require(value is None or value >= 1, name, value, "1 or more")
+            require(value is None or value >= 1, name, value, "at least 1")
         require(
             self.learning_rate is None or self.learning_rate > 0,
             "learning_rate",
             self.learning_rate,
-            "above 0",
+            "greater than 0",
         )
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(self.seed >= 0, "seed", self.seed, "at least 0")
         size = self.image_size
         require(size is None or 8 <= size <= 1024, "image_size", size, "8 to 1024 pixels")
         share = self.validation_share
@@ -126,18 +128,27 @@ class TrainConfig(NetworkSettings):
         weights = self.class_weights
         if not isinstance(weights, str):
             holds = len(weights) > 0 and min(weights) > 0
-            require(holds, "class_weights", weights, "none, balanced or numbers above 0")
+            require(holds, "class_weights", weights, "none, balanced or numbers greater than 0")
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if field.default is MISSING or getattr(self, field.name) != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
 
     def resolve(self) -> ResolvedConfig:
-        """The settings with what was left open filled in, and their recipe looked up.
+        """Look up the recipe and fill in the settings that are None.
 
-        A setting that is given goes before the recipe's, the recipe's before the network's own.
+        A given setting takes precedence over the recipe, and the recipe over the defaults of the
+        network.
 
         Raises:
-            InputError: there is no such recipe, or its file cannot be used.
+            InputError: AS120, the recipe is unknown; or its file cannot be used.
         """
         recipe = find_recipe(self.recipe)
-        # Not the epochs: config.json has those of the run beside those of the recipe.
+        # The epochs are not replaced: config.json stores those of the run beside the recipe's.
         if self.batch_size is not None:
             recipe = replace(recipe, batch_size=self.batch_size)
         if self.accumulate is not None:
@@ -145,7 +156,7 @@ class TrainConfig(NetworkSettings):
         if self.keep is not None:
             recipe = replace(recipe, keeps=self.keep)
         if self.learning_rate is not None:
-            recipe = recipe.at_rate(self.learning_rate)
+            recipe = recipe.with_learning_rate(self.learning_rate)
         default = recipe.network
         model = self.model or default.model
         attention = self.attention or default.attention
@@ -174,17 +185,17 @@ class TrainConfig(NetworkSettings):
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """What a `TrainConfig` and its recipe come to together."""
+    """A `TrainConfig` combined with its recipe."""
 
     recipe: Recipe
-    """With the settings that replace its own."""
+    """The recipe, with the settings that replace its own."""
     model: str
     network: dict[str, Any]
-    """Other arguments of `attnscope.build_model`, but for the classes and the start of gates, which
-    the data and the weights tell."""
+    """The other arguments of `attnscope.build_model`, except the number of classes (which depends
+    on the data) and the initial value of the gates (which depends on the weights)."""
     image_size: int | None
-    """None: the data's own."""
+    """None: the size of the data source."""
     resize: int | None
     weights: str
-    """``none``, ``imagenet`` or a file."""
+    """``none``, ``imagenet`` or the path of a file."""
     out: Path

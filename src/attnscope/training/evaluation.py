@@ -18,38 +18,47 @@ _EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network does on a part, over all its images."""
+    """Loss and accuracy over all images of a split."""
 
     loss: float
-    """Mean cross-entropy, in nats, without label smoothing."""
+    """Mean cross-entropy in nats, without label smoothing and class weights."""
     accuracy: float
-    """Share of right predictions, 0 to 1."""
+    """Share of correct predictions, 0 to 1."""
 
 
 def evaluate(
     model: nn.Module,
-    part: LabeledImages,
+    split: LabeledImages,
     normalization: Normalization,
     device: torch.device,
     autocast: bool = False,
     process_group: ProcessGroup | None = None,
 ) -> Evaluation:
-    """Loss and accuracy in eval mode over a whole part; each module gets its mode back.
+    """Evaluate a network on a whole split, in eval mode. Afterwards each module has its old mode.
 
-    In a process_group each process looks at its own images, so that each is counted once.
+    In a process group, each process evaluates its own share of the images, and all processes get
+    the result over all images.
+
+    Args:
+        model: the network, on the device.
+        split: the images.
+        normalization: the normalization that the network was trained with.
+        device: where the network is.
+        autocast: run under bfloat16 autocast.
+        process_group: the processes that evaluate together. Default: this process only.
     """
     loss = right = 0.0
     process_group = process_group or ProcessGroup()
-    mine = process_group.share(len(part))
+    own = process_group.share(len(split))
     with eval_mode(model), torch.inference_mode():
-        # A part of one process is not cut out: that would copy every image.
-        own = part if len(mine) == len(part) else part[mine.start : mine.stop]
-        for images, labels in batches(own, _EVALUATION_BATCH):
+        # A single process does not slice the split, which would copy every image.
+        images_of_rank = split if len(own) == len(split) else split[own.start : own.stop]
+        for images, labels in batches(images_of_rank, _EVALUATION_BATCH):
             x, y = normalization.apply(images.to(device)), labels.to(device)
             with autocast_block(device, autocast):
                 logits = model(x)
             loss += F.cross_entropy(logits.float(), y, reduction="sum").item()
             right += (logits.argmax(1) == y).sum().item()
     sums = torch.tensor([loss, right], dtype=torch.float64, device=device)
-    loss, right = process_group.total(sums).tolist()
-    return Evaluation(loss / len(part), right / len(part))
+    loss, right = process_group.sum(sums).tolist()
+    return Evaluation(loss / len(split), right / len(split))

@@ -1,6 +1,6 @@
-"""Train a network that is there: check everything, then run the loop and write a run folder.
+"""`fit`: train a given network on given data and write a run folder.
 
-`attnscope.training.run` is for a run from its settings alone, which builds the network, too.
+`attnscope.training.run` builds the network and loads the data from settings.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import nn
 from attnscope import __version__, layout
 from attnscope.data.load import Data
 from attnscope.errors import InputError
-from attnscope.files import read_json, refuse_existing
+from attnscope.files import make_folder, read_json, refuse_existing
 from attnscope.gates.modes import eval_mode
 from attnscope.settings import require
 from attnscope.training.devices import choose_device, choose_precision
-from attnscope.training.freezing import check_parts
+from attnscope.training.freezing import check_modules
 from attnscope.training.loop import Plan, TrainingLoop
 from attnscope.training.loss import class_weight_tensor
 from attnscope.training.optimization import step_sizes
@@ -28,8 +28,8 @@ from attnscope.training.processes import current_process_group
 from attnscope.training.recipe import Recipe
 from attnscope.training.result import TrainResult
 
-_OF_THE_MACHINE = {"attnscope", "torch", "device", "data_root"}
-"""Keys of ``config.json`` that may differ where a training goes on: it may be another machine."""
+_MACHINE_SETTINGS = {"attnscope", "torch", "device", "data_root"}
+"""Keys of ``config.json`` that may change when a run is resumed, maybe on another machine."""
 
 
 def fit(
@@ -49,51 +49,57 @@ def fit(
     resume: bool = False,
     checkpoint_seconds: float = 120,
 ) -> TrainResult:
-    """Train ``model`` and write a run folder.
+    """Train a network by a recipe and write a run folder.
 
-    All randomness derives from the seed and the place in the training, so that a resumed training
-    ends where an uninterrupted one does: on a CPU in fp32, with as many threads, bit for bit.
+    All randomness is derived from the seed, the epoch and the step, so a resumed run ends like an
+    uninterrupted one. On a CPU in fp32 with the same number of threads, it does so bit for bit.
 
-    In a process group of torch.distributed each process takes its part of every step; the first
-    writes. Running statistics of norms are those of the first.
+    In a process group of torch.distributed, each process computes its share of every step and the
+    main process writes. Running statistics of norms are those of the main process.
 
     Args:
-        model: of `attnscope.build_model`; moved to the device, trained in place.
-        data: the three splits. Validation chooses what the recipe lets it choose (the learning rate
-            on a plateau, the best weights); the test split is evaluated once, after the last step,
-            with the weights that are kept.
-        recipe: what is done.
-        out: the run folder, which must not exist.
-        epochs: instead of the recipe's; its phases and milestones scale in proportion.
-        class_weights: ``none``, ``balanced`` or one weight for each class, for the training loss
-            alone; see `attnscope.training.loss`.
-        seed: of order, augmentation and dropout. (The initial weights are the caller's.)
+        model: a network of `attnscope.build_model`. It is moved to the device and trained in place.
+        data: the three splits. The validation split decides what the recipe leaves to it: the
+            learning rate on a plateau and the best weights. The test split is evaluated once, with
+            the kept weights, after the last step.
+        recipe: the optimizer, schedule, augmentation and phases.
+        out: the run folder, which must not exist unless ``resume`` is true.
+        epochs: number of epochs. The recipe's phases and milestones scale with it. Default: the
+            recipe's.
+        class_weights: class weights of the training loss: ``none``, ``balanced`` or one number per
+            class. See `attnscope.training.loss.class_weight_tensor`.
+        seed: seed of the order of the images, augmentation and dropout. The caller draws the
+            initial weights.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``fp32`` or ``bf16`` (autocast; the weights stay float32).
-        compiled: train with torch.compile.
-        config: what else belongs into the run's ``config.json``.
-        progress: show a bar on the standard error.
-        resume: go on from the last checkpoint in ``out``; from the start where there is none.
-        checkpoint_seconds: how often ``checkpoint.safetensors`` is written, at least; it is also
-            written after each epoch. It is removed when the training has ended.
+        precision: ``auto``, ``fp32`` or ``bf16`` (autocast; the weights stay in float32).
+        compiled: compile the network with torch.compile.
+        config: other settings to store in the run's ``config.json``.
+        progress: show a progress bar on stderr.
+        resume: continue from the last checkpoint in ``out``, or start if there is no run.
+        checkpoint_seconds: write a checkpoint at least this often, and after each epoch. It is
+            removed when training has finished.
+
+    Returns:
+        The losses and accuracies, which are also in the run folder.
 
     Raises:
-        InputError: an argument cannot be used; nothing was written, and ``model`` is as it was.
-        FloatingPointError: the loss is not finite; the message says at which step it became so. The
-            run folder stays, with its settings, the metrics of the epochs before and the last good
-            checkpoint, and without weights.
-        KeyboardInterrupt: after SIGINT or SIGTERM, and after a checkpoint was written.
-        OSError: the disk is full, or the like; the last checkpoint is whole.
+        InputError: an argument cannot be used, with codes AS101 to AS132 and AS503 to AS524.
+            Nothing was written, and the network is unchanged.
+        FloatingPointError: the loss is not finite. The message names the first step. The run folder
+            keeps its settings, the metrics of earlier epochs and the last good checkpoint, and has
+            no weights.
+        KeyboardInterrupt: after SIGINT or SIGTERM, when a checkpoint has been written.
+        OSError: the disk is full, for example. The last checkpoint is complete.
     """
     epochs = recipe.epochs if epochs is None else epochs
-    require(epochs >= 1, "epochs", epochs, "1 or more")
-    require(seed >= 0, "seed", seed, "0 or more")
+    require(epochs >= 1, "epochs", epochs, "at least 1")
+    require(seed >= 0, "seed", seed, "at least 0")
     where = choose_device(device)
     autocast = choose_precision(precision, where)
     process_group = current_process_group()
     _check_model(model, data)
     for phase in recipe.phases:
-        check_parts(model, phase.trains)
+        check_modules(model, phase.trains)
     sizes = step_sizes(len(data.train), recipe.batch_size, recipe.accumulate * process_group.size)
     weights = class_weight_tensor(class_weights, data.train.labels, data.classes)
     settings = {
@@ -102,7 +108,7 @@ def fit(
         "torch": torch.__version__,
         "recipe": asdict(recipe),
         "epochs": epochs,
-        # Only where there are some, so that runs of earlier versions can be resumed.
+        # Left out without class weights, so that runs of version 0.1 can be resumed.
         **({} if weights is None else {"class_weights": class_weights}),
         "seed": seed,
         "device": str(where),
@@ -113,60 +119,63 @@ def fit(
         "image_size": data.image_size,
         "parts": data.fingerprints(),
     }
-    resume = resume and _may_resume(out, settings)
-    process_group.wait()  # nobody makes the folder before all have looked
+    resume = resume and _can_resume(out, settings)
+    process_group.barrier()  # no process creates the folder before all have checked
     if not resume:
         refuse_existing(out)
-    process_group.wait()
+    process_group.barrier()
     if not resume and process_group.is_main:
-        try:
-            out.mkdir(parents=True)
-        except OSError as error:
-            raise InputError(
-                f"{out} cannot be made ({error.strerror}); take another folder"
-            ) from None
-    # Nothing was changed up to here; from here on, input is no reason to fail.
+        make_folder(out)
+    # Nothing was changed up to here. All input has been checked.
     plan = Plan(recipe, epochs, seed, sizes, weights, compiled)
     training = TrainingLoop(model, data, plan, out, where, autocast, process_group)
-    training.begin(settings)
+    training.start(settings)
     try:
         training.run(progress, checkpoint_seconds)
         return training.finish()
     except OSError as error:
         raise OSError(
             error.errno,
-            f"{error.strerror}; {training.last_checkpoint()}: make room and go on with --resume",
+            f"{error.strerror}; {training.describe_checkpoint()}; "
+            "free some space and continue with --resume",
             error.filename or str(out),
         ) from error
 
 
-def _may_resume(out: Path, settings: dict[str, Any]) -> bool:
-    """Whether there is a training in ``out`` to go on with.
+def _can_resume(out: Path, settings: dict[str, Any]) -> bool:
+    """Whether there is a run in ``out`` to resume; False if the folder does not exist.
 
     Raises:
-        InputError: it has ended, is no training, or had other settings.
+        InputError: AS520, the run has finished; AS521, the folder is not a run; AS522, the run was
+            started with other settings.
     """
     if not out.exists():
         return False
     if (out / layout.RESULT).exists():
-        raise InputError(f"{out} has ended; train in another folder with --out")
+        raise InputError("AS520", f"run {out} has finished; choose another folder with --out")
     if not (out / layout.CONFIG).exists():
-        raise InputError(f"{out} is no training that was interrupted; take another folder")
-    was = read_json(out / layout.CONFIG)
-    now = json.loads(json.dumps(settings))
-    for name in sorted((was.keys() | now.keys()) - _OF_THE_MACHINE):
-        if was.get(name) != now.get(name):
+        raise InputError(
+            "AS521", f"{out} is not an interrupted run; choose another folder with --out"
+        )
+    stored = read_json(out / layout.CONFIG)
+    current = json.loads(json.dumps(settings))
+    for name in sorted((stored.keys() | current.keys()) - _MACHINE_SETTINGS):
+        if stored.get(name) != current.get(name):
             raise InputError(
-                f"{out} was started with another {name} ({was.get(name)!r:.60}, and now "
-                f"{now.get(name)!r:.60}); resume with the options of its start"
+                "AS522",
+                f"run {out} was started with another {name} ({stored.get(name)!r:.60}, now "
+                f"{current.get(name)!r:.60}); resume with the settings that it was started with",
             )
     return True
 
 
 def _check_model(model: nn.Module, data: Data) -> None:
-    """Raises an InputError unless the network takes the images and has a logit for each class.
+    """Check that the network accepts the images and returns one logit for each class.
 
-    One image passes the network where it is; nothing of it stays.
+    One image is passed through the network in eval mode, which does not change it.
+
+    Raises:
+        InputError: AS504, the number of outputs differs from the number of classes.
     """
     device = next(model.parameters()).device
     image = data.train[:1].center_crop(data.image_size).images.to(device)
@@ -174,6 +183,7 @@ def _check_model(model: nn.Module, data: Data) -> None:
         logits = model(data.normalization.apply(image))
     if logits.shape != (1, len(data.classes)):
         raise InputError(
-            f"the network has {logits.shape[-1]} outputs and {data.source} has "
-            f"{len(data.classes)} classes; build it with num_classes={len(data.classes)}"
+            "AS504",
+            f"the network has {logits.shape[-1]} outputs, but {data.source} has "
+            f"{len(data.classes)} classes; build it with num_classes={len(data.classes)}",
         )

@@ -1,4 +1,4 @@
-"""Which parts of a network a training changes."""
+"""Freeze and unfreeze modules of a network."""
 
 from __future__ import annotations
 
@@ -7,37 +7,44 @@ from torch import nn
 from attnscope.errors import InputError
 
 
-def train_only(model: nn.Module, parts: tuple[str, ...]) -> None:
-    """Lets only ``parts`` of a network be trained.
+def train_only(model: nn.Module, modules: tuple[str, ...]) -> None:
+    """Let only some modules of a network be trained, by ``requires_grad``.
 
     Args:
-        model: of `build_model`.
-        parts: ``all``, or some of ``classifier`` (the last linear layer), ``attention`` (every
-            attention module) and the names of modules.
+        model: a network of `attnscope.build_model`.
+        modules: ``all``, or any of ``classifier`` (the last linear layer), ``attention`` (all
+            attention modules) and the names of modules.
 
     Raises:
-        InputError: the network lacks a named module; nothing was changed.
+        InputError: AS503, the network has no module with one of the names. Nothing was changed.
     """
-    check_parts(model, parts)
-    model.requires_grad_("all" in parts)
+    check_modules(model, modules)
+    model.requires_grad_("all" in modules)
     for name, module in model.named_modules():
         last = name.rpartition(".")[2]
-        if name in parts or (last == "attention" and "attention" in parts):
+        if name in modules or (last == "attention" and "attention" in modules):
             module.requires_grad_(True)
-        if name == "fc" and "classifier" in parts:
+        if name == "fc" and "classifier" in modules:
             module.requires_grad_(True)
 
 
-def check_parts(model: nn.Module, parts: tuple[str, ...]) -> None:
-    """Raises an InputError where `train_only` would."""
-    modules = dict(model.named_modules())
-    for part in parts:
-        if part not in ("all", "classifier", "attention") and part not in modules:
-            raise InputError(f"the recipe trains {part}, which this network does not have")
+def check_modules(model: nn.Module, modules: tuple[str, ...]) -> None:
+    """Raise the error that `train_only` would raise, and change nothing."""
+    existing = dict(model.named_modules())
+    for name in modules:
+        if name not in ("all", "classifier", "attention") and name not in existing:
+            raise InputError(
+                "AS503",
+                f"the recipe trains the module '{name}', which the network does not have; "
+                "choose another recipe or another network",
+            )
 
 
 def training_mode(model: nn.Module) -> None:
-    """``model.train()``, but norms whose parameters are frozen keep their running statistics."""
+    """Switch to training mode, but keep frozen BatchNorm layers in eval mode.
+
+    The running statistics of frozen layers then do not change.
+    """
     model.train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

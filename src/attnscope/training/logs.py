@@ -1,4 +1,4 @@
-"""What a training writes while it runs: tables, TensorBoard and some training images."""
+"""The logs of training: CSV tables, TensorBoard and some training images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,19 @@ from attnscope.training.processes import ProcessGroup
 from attnscope.training.randomness import derive_seed, derived_generator
 from attnscope.training.recipe import Recipe
 
-_SHOWN_IMAGES = 32  # training images kept in the run for the figure
+_SHOWN_IMAGES = 32  # training images that are stored for the figure
 
 
 def save_training_images(data: Data, recipe: Recipe, seed: int, file: Path) -> None:
-    """Some training images as the network gets them, un-normalized, for the figure of that name."""
+    """Save some augmented training images, not normalized, for the figure ``training_images``.
+
+    Args:
+        data: its training split.
+        recipe: its augmentation.
+        seed: the seed of the run.
+        file: a safetensors file: ``images``, float32 ``(n, 3, H, W)``, and ``labels``, int64
+            ``(n,)``.
+    """
     rows = np.sort(derived_generator("shown", seed).permutation(len(data.train))[:_SHOWN_IMAGES])
     chosen = data.train[rows]
     x = augment(
@@ -44,7 +52,16 @@ def save_training_images(data: Data, recipe: Recipe, seed: int, file: Path) -> N
 def open_board(
     folder: Path, step: int, process_group: ProcessGroup
 ) -> Iterator[SummaryWriter | None]:
-    """TensorBoard's writer, of the process that leads; what lies behind ``step`` is dropped."""
+    """Open a TensorBoard writer.
+
+    Args:
+        folder: where the events are written.
+        step: the step from which training continues. Events of later steps are dropped.
+        process_group: only its main process writes.
+
+    Yields:
+        The writer, or None in other processes.
+    """
     if not process_group.is_main:
         yield None
         return
@@ -53,14 +70,14 @@ def open_board(
 
 
 def log_step(board: SummaryWriter | None, row: dict[str, float]) -> None:
-    """Loss, accuracy and learning rate of one step."""
+    """Log loss, accuracy and learning rate of a step."""
     if board is not None:
         for name in ("loss", "accuracy", "learning_rate"):
             board.add_scalar(f"batch/{name}", row[name], row["step"])
 
 
 def log_histograms(board: SummaryWriter, model: nn.Module, step: int) -> None:
-    """Every parameter and its gradient after the backward of a step."""
+    """Log a histogram of every parameter and its gradient, after the backward pass."""
     for name, parameter in model.named_parameters():
         board.add_histogram(f"weights/{name}", parameter, step)
         if parameter.grad is not None:
@@ -68,7 +85,7 @@ def log_histograms(board: SummaryWriter, model: nn.Module, step: int) -> None:
 
 
 def log_epoch(board: SummaryWriter | None, row: dict[str, float]) -> None:
-    """Loss and accuracy of an epoch, of training and of validation images."""
+    """Log the training and validation loss and accuracy of an epoch."""
     if board is not None:
         for name in ("loss", "accuracy"):
             board.add_scalar(f"train/{name}", row[f"train_{name}"], row["step"])
@@ -77,7 +94,7 @@ def log_epoch(board: SummaryWriter | None, row: dict[str, float]) -> None:
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:
-    """The rows of a CSV file of numbers."""
+    """Read a CSV file of numbers."""
     with file.open(newline="", encoding="utf-8") as stream:
         return [
             {name: int(v) if name in ("step", "epoch") else float(v) for name, v in row.items()}
@@ -86,7 +103,7 @@ def read_rows(file: Path) -> list[dict[str, float]]:
 
 
 def write_rows(file: Path, rows: list[dict[str, float]]) -> None:
-    """Write rows of numbers as a CSV file."""
+    """Write a CSV file of numbers."""
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0])
     writer.writeheader()

@@ -1,7 +1,8 @@
-"""The one training loop, for every network, source and recipe; CPU and GPU, one device or many.
+"""The training loop, for every network, data source and recipe, on one device or several.
 
-It is one idea: what is done at which turn of a training (beginning, phase, step, look, end of an
-epoch, end). How each thing is done stands in the modules that it imports.
+`TrainingLoop` says what happens when: at the start, at each phase, step, check and epoch, and at
+the end. The modules that it imports say how. More than 400 lines, because these methods share one
+state.
 """
 
 from __future__ import annotations
@@ -49,25 +50,25 @@ from attnscope.training.recipe import Phase, Recipe
 from attnscope.training.result import TrainResult
 from attnscope.training.signals import stop_signal
 
-_REPORT_STEPS = 20  # steps between two looks at what the device computed
+_REPORT_STEPS = 20  # steps between two reads of results from the device
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training does, all checked."""
+    """The validated settings of a run."""
 
     recipe: Recipe
     epochs: int
     seed: int
     sizes: list[int]
-    """Images of each step of an epoch."""
+    """Number of images of each step of an epoch."""
     class_weights: Tensor | None
     """float32 ``(K,)``, or None."""
     compiled: bool
 
 
 class TrainingLoop:
-    """The state of one training, and what is done at each of its turns."""
+    """The state of a run, and what happens at each point of it."""
 
     def __init__(
         self,
@@ -83,9 +84,9 @@ class TrainingLoop:
         self.data, self.plan, self.recipe, self.out = data, plan, plan.recipe, out
         self.steps = plan.epochs * len(plan.sizes)
         self.device, self.autocast, self.process_group = device, autocast, process_group
-        # What the caller has frozen stays so in every phase.
+        # Parameters that the caller has frozen stay frozen in every phase.
         self.trained = [p for p in model.parameters() if p.requires_grad]
-        self.callable: nn.Module = torch.compile(model) if plan.compiled else model  # type: ignore[assignment]
+        self.compiled: nn.Module = torch.compile(model) if plan.compiled else model  # type: ignore[assignment]
         self.images = TrainingImages(data, plan.recipe, plan.seed, device)
         weights = plan.class_weights
         self.loss = TrainingLoss(
@@ -96,16 +97,16 @@ class TrainingLoop:
         self.checkpoint = out / layout.CHECKPOINT
         self.saved_at, self.saved_step = time.perf_counter(), 0
 
-    # --- beginnings -------------------------------------------------------------------------------
+    # --- start ------------------------------------------------------------------------------------
 
-    def begin(self, settings: dict[str, Any]) -> None:
-        """At the start, or where the checkpoint says."""
-        found = self.checkpoint.exists()
-        if found:
-            # The optimizer is built for the phase, and the phase is known from the state.
+    def start(self, settings: dict[str, Any]) -> None:
+        """Restore the checkpoint if there is one, else write the first files of the run folder."""
+        resumed = self.checkpoint.exists()
+        if resumed:
+            # The optimizer depends on the phase, which is part of the state.
             state = read_state(self.checkpoint)
             self.position = Position(**state["position"])
-            self.begin_phase()
+            self.start_phase()
             load_checkpoint(self.checkpoint, self.model, self.optimizer)
             if self.schedule is not None:
                 self.schedule.load_state_dict(state["schedule"])
@@ -113,43 +114,43 @@ class TrainingLoop:
             if (self.out / layout.STEPS).exists():
                 rows = read_rows(self.out / layout.STEPS)
                 self.history = [row for row in rows if row["step"] <= self.position.step]
-        self.process_group.wait()  # until all have read what the first will write anew
-        if not found:
+        self.process_group.barrier()  # until all have read what the main process will overwrite
+        if not resumed:
             if self.process_group.is_main:
                 write_json(self.out / layout.CONFIG, settings)
                 images = self.out / layout.TRAINING_IMAGES
                 save_training_images(self.data, self.recipe, self.plan.seed, images)
-            self.begin_phase()
+            self.start_phase()
 
     @property
     def phase(self) -> Phase:
-        """The phase that holds."""
+        """The current phase."""
         return self.recipe.phases[self.position.phase]
 
-    def begin_phase(self) -> None:
-        """Freezes, thaws, and builds the optimizer of the phase that holds."""
+    def start_phase(self) -> None:
+        """Freeze and unfreeze modules, and build the optimizer of the current phase."""
         phases, number = self.recipe.phases, self.position.phase
-        # A phase that changes neither goes on with the optimizer of one before it.
-        while number and not phases[number].begins_anew(phases[number - 1]):
+        # A phase without an optimizer of its own continues that of an earlier phase.
+        while number and not phases[number].starts_optimizer(phases[number - 1]):
             number -= 1
         first = phases[number]
         self.train_only(first.trains)
         rate = self.recipe.learning_rate if first.learning_rate is None else first.learning_rate
         self.optimizer = build_optimizer(self.model, self.recipe, rate)
         self.schedule = build_schedule(self.optimizer, self.recipe, self.steps)
-        self.network = self.callable
+        self.network = self.compiled
         if self.process_group.size > 1:
-            self.network = DistributedDataParallel(self.callable)
+            self.network = DistributedDataParallel(self.compiled)
 
-    def train_only(self, parts: tuple[str, ...]) -> None:
-        """Of what the caller lets be trained."""
-        train_only(self.model, parts)
-        wanted = set(map(id, self.trained))
+    def train_only(self, modules: tuple[str, ...]) -> None:
+        """Let only some modules be trained, except parameters that the caller has frozen."""
+        train_only(self.model, modules)
+        allowed = set(map(id, self.trained))
         for parameter in self.model.parameters():
-            parameter.requires_grad_(parameter.requires_grad and id(parameter) in wanted)
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in allowed)
 
     def phase_number(self, step: int) -> int:
-        """Of the phase that holds at a step."""
+        """Return the number of the phase of a step."""
         end = 0.0
         for number, phase in enumerate(self.recipe.phases):
             end += phase.share
@@ -160,7 +161,16 @@ class TrainingLoop:
     # --- the loop ---------------------------------------------------------------------------------
 
     def run(self, progress: bool, checkpoint_seconds: float) -> None:
-        """From the position to the last step."""
+        """Train from the current position to the last step.
+
+        Args:
+            progress: show a progress bar on stderr.
+            checkpoint_seconds: the longest time between two checkpoints.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+            KeyboardInterrupt: after SIGINT or SIGTERM, when a checkpoint has been written.
+        """
         at, sizes = self.position, self.plan.sizes
         with (
             open_board(self.out / layout.TENSORBOARD, at.step, self.process_group) as board,
@@ -176,43 +186,43 @@ class TrainingLoop:
             for epoch in range(len(at.metrics), self.plan.epochs):
                 bar.set_description(f"epoch {epoch + 1}/{self.plan.epochs}")
                 training_mode(self.model)
-                # Sums stay on the device: reading them every step would make a GPU wait for us.
+                # Sums stay on the device. Reading them after every step would stall a GPU.
                 sums = torch.tensor([at.loss_sum, at.right], device=self.device)
                 if not self.process_group.is_main:
-                    sums.zero_()  # what was before is counted once
-                bad_steps = torch.zeros((), device=self.device)  # since the loss was not finite
+                    sums.zero_()  # the sums of the checkpoint are those of all processes
+                bad_steps = torch.zeros((), device=self.device)  # with a loss that is not finite
                 generator = derived_generator("order", self.plan.seed, epoch)
                 order = torch.from_numpy(generator.permutation(len(self.data.train)))
-                rates: list[float] = []  # since the last look
-                began = time.perf_counter()
+                rates: list[float] = []  # since the last check
+                started = time.perf_counter()
                 for rows in torch.split(order, sizes)[at.step - epoch * len(sizes) :]:
-                    self.turn_phase()
+                    self.enter_phase()
                     rates.append(self.optimizer.param_groups[0]["lr"])
-                    of_step = self.step(rows, epoch, board)
+                    step_sums = self.step(rows, epoch, board)
                     at.step += 1
                     at.seen += len(rows)
-                    sums += of_step
-                    bad_steps += ~torch.isfinite(sums[0])  # a sum stays infinite or NaN
+                    sums += step_sums
+                    bad_steps += ~torch.isfinite(sums[0])  # the sum remains infinite or NaN
                     bar.update()
                     ended = at.seen == len(order)
                     logs = at.step % self.recipe.log_steps == 0
-                    looks = ended or logs or at.step % _REPORT_STEPS == 0
-                    # In a process_group all stop together, at a step at which all look.
-                    if not (looks or (stopped and self.process_group.size == 1)):
+                    checks = ended or logs or at.step % _REPORT_STEPS == 0
+                    # Several processes stop together, at a step at which all of them check.
+                    if not (checks or (stopped and self.process_group.size == 1)):
                         continue
                     flags = torch.stack([bad_steps, bad_steps.new_tensor(float(bool(stopped)))])
-                    not_finite, stops = map(int, self.process_group.largest(flags).tolist())
+                    not_finite, stops = map(int, self.process_group.max(flags).tolist())
                     if not_finite:
                         raise FloatingPointError(
                             f"the loss is not finite at step {at.step - not_finite + 1} of "
                             f"{self.steps} (learning rate {rates[-not_finite]:.3g}); "
-                            f"{self.last_checkpoint()}"
+                            f"{self.describe_checkpoint()}; lower the learning rate"
                         )
-                    at.loss_sum, at.right = self.process_group.total(sums).tolist()
+                    at.loss_sum, at.right = self.process_group.sum(sums).tolist()
                     now = time.perf_counter()
-                    at.seconds, began = at.seconds + now - began, now
+                    at.seconds, started = at.seconds + now - started, now
                     if logs:
-                        loss, accuracy = (self.process_group.total(of_step) / len(rows)).tolist()
+                        loss, accuracy = (self.process_group.sum(step_sums) / len(rows)).tolist()
                         row = {
                             "step": at.step,
                             "epoch": epoch + 1,
@@ -230,52 +240,61 @@ class TrainingLoop:
                         self.end_epoch(epoch, board, rates[-1])
                     elif stops or now - self.saved_at >= checkpoint_seconds:
                         self.save_state()
-                        began = time.perf_counter()
+                        started = time.perf_counter()
                     if stops:
                         raise KeyboardInterrupt(
-                            f"stopped; {self.last_checkpoint()}: the same command with --resume "
-                            "goes on"
+                            f"stopped; {self.describe_checkpoint()}; "
+                            "continue with the same command and --resume"
                         )
 
-    def turn_phase(self) -> None:
-        """To the phase of the step that comes."""
+    def enter_phase(self) -> None:
+        """Start the phase of the next step, if it is another one."""
         before, number = self.phase, self.phase_number(self.position.step)
         if number == self.position.phase:
             return
         self.position.phase = number
-        if self.phase.begins_anew(before):
-            self.begin_phase()
+        if self.phase.starts_optimizer(before):
+            self.start_phase()
             training_mode(self.model)
 
     def step(self, rows: Tensor, epoch: int, board: SummaryWriter | None) -> Tensor:
-        """One step of the optimizer on images ``rows``; sums of loss and of right predictions."""
+        """Run one optimizer step.
+
+        Args:
+            rows: the images of the step, int64 ``(n,)``, the same in all processes.
+            epoch: the epoch, from 0.
+            board: for histograms of weights and gradients.
+
+        Returns:
+            Sums over the images of this process, float32 ``(2,)``: loss, and correct predictions.
+        """
         step, recipe = self.position.step, self.recipe
         pieces = torch.tensor_split(rows, recipe.accumulate * self.process_group.size)
         first = self.process_group.rank * recipe.accumulate
-        mine = range(first, first + recipe.accumulate)
-        # Smaller images first, but for a network that takes one size alone.
+        own_pieces = range(first, first + recipe.accumulate)
+        # The small CNN accepts one image size only.
         scale = 1.0 if isinstance(self.model, SmallCNN) else self.phase.scale
-        of_step = self.images.labels_of(rows) if self.loss.is_weighted else None
+        step_labels = self.images.labels_of(rows) if self.loss.is_weighted else None
         sums = torch.zeros(2, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        for number in mine:
+        for number in own_pieces:
             piece = pieces[number]
             start = sum(map(len, pieces[:number]))
-            part = slice(start, start + len(piece))
-            x = self.images.batch(piece, epoch, step, len(rows), part, scale)
+            position = slice(start, start + len(piece))
+            x = self.images.batch(piece, epoch, step, len(rows), position, scale)
             y = self.images.labels_of(piece)
             torch.manual_seed(derive_seed("dropout", self.plan.seed, step, number))
             network = self.network
-            # Gradients travel once a step, with the last piece.
+            # Gradients are synchronized once per step, with the last piece.
             with (
                 network.no_sync()
-                if isinstance(network, DistributedDataParallel) and number != mine[-1]
+                if isinstance(network, DistributedDataParallel) and number != own_pieces[-1]
                 else nullcontext()
             ):
                 with autocast_block(self.device, self.autocast):
                     logits = network(x)
-                loss = self.loss(logits.float(), y, of_step)
-                # Gradients are averaged over the images of the step, whoever saw them.
+                loss = self.loss(logits.float(), y, step_labels)
+                # Gradients are averaged over the images of the step in all processes.
                 share = len(piece) / len(rows) * self.process_group.size
                 torch.autograd.backward(loss * share)
             right = (logits.detach().argmax(1) == y).sum()
@@ -285,18 +304,19 @@ class TrainingLoop:
             log_histograms(board, self.model, step + 1)
         self.optimizer.step()
         plateau = isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau)
-        if self.schedule is not None and not plateau:  # that one asks for a loss, once an epoch
+        if self.schedule is not None and not plateau:  # a plateau schedule steps once per epoch
             self.schedule.step()
         return sums
 
     def end_epoch(self, epoch: int, board: SummaryWriter | None, rate: float) -> None:
-        """Validation, what follows from it, and what is written."""
+        """Evaluate on the validation split, step a plateau schedule, and write the files."""
         at, count = self.position, len(self.data.train)
-        self.process_group.follow_buffers(self.model)
+        self.process_group.broadcast_buffers(self.model)
         validation = self.evaluate(self.data.validation)
         if not math.isfinite(validation.loss):
             raise FloatingPointError(
-                f"the validation loss is not finite after step {at.step}; {self.last_checkpoint()}"
+                f"the validation loss is not finite after step {at.step}; "
+                f"{self.describe_checkpoint()}; lower the learning rate"
             )
         before = at.metrics[-1]["seconds"] if at.metrics else 0.0
         row = {
@@ -321,16 +341,16 @@ class TrainingLoop:
         log_epoch(board, row)
         self.save_state()
 
-    # --- endings ----------------------------------------------------------------------------------
+    # --- end --------------------------------------------------------------------------------------
 
     def finish(self) -> TrainResult:
-        """The weights that are kept, tested; and the run folder as it stays."""
+        """Evaluate the kept weights on the test split and complete the run folder."""
         at, best = self.position, self.out / layout.BEST_WEIGHTS
         kept = self.recipe.keeps
         if kept == "best":
             if self.process_group.is_main:
                 save_weights(self.model, self.out / layout.LAST_WEIGHTS)
-            self.process_group.wait()
+            self.process_group.barrier()
             self.model.load_state_dict(load_file(best, device=str(self.device)))
         row = at.metrics[at.best_epoch - 1 if kept == "best" else -1]
         self.train_only(("all",))
@@ -354,15 +374,15 @@ class TrainingLoop:
             write_json(self.out / layout.RESULT, asdict(result))
             self.checkpoint.unlink()
             if kept == "best":
-                best.unlink()  # it is model.safetensors now
-        self.process_group.wait()
+                best.unlink()  # the same as model.safetensors
+        self.process_group.barrier()
         return result
 
-    def evaluate(self, part: LabeledImages) -> Evaluation:
-        """By all processes together."""
+    def evaluate(self, split: LabeledImages) -> Evaluation:
+        """Evaluate on a split, by all processes together."""
         return evaluate(
             self.model,
-            part,
+            split,
             self.data.normalization,
             self.device,
             self.autocast,
@@ -370,7 +390,7 @@ class TrainingLoop:
         )
 
     def save_state(self) -> None:
-        """The checkpoint; the one before stays until this one is whole."""
+        """Write a checkpoint. The previous one is replaced when the new one is complete."""
         if self.process_group.is_main:
             if self.history:
                 write_rows(self.out / layout.STEPS, self.history)
@@ -381,8 +401,8 @@ class TrainingLoop:
             save_checkpoint(self.checkpoint, self.model, self.optimizer, state)
         self.saved_at, self.saved_step = time.perf_counter(), self.position.step
 
-    def last_checkpoint(self) -> str:
-        """In words."""
+    def describe_checkpoint(self) -> str:
+        """Say in words which checkpoint is the last one."""
         if not self.saved_step:
-            return "there is no checkpoint yet"
-        return f"the last checkpoint, {self.checkpoint}, is of step {self.saved_step}"
+            return "no checkpoint has been written yet"
+        return f"the last checkpoint {self.checkpoint} is from step {self.saved_step}"

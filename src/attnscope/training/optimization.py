@@ -1,4 +1,4 @@
-"""Optimizer, learning rate schedule and the sizes of the steps of a recipe."""
+"""Optimizer, learning rate schedule and step sizes of a recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from attnscope.training.recipe import Adam, Milestones, OneCycle, Plateau, Recip
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, rate: float) -> torch.optim.Optimizer:
-    """Over what is trained at the moment."""
+    """Build the optimizer of a recipe over the parameters that require a gradient.
+
+    Args:
+        model: the network.
+        recipe: its optimizer and weight decay.
+        rate: the learning rate.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
     kind = recipe.optimizer
     if isinstance(kind, Adam):
@@ -29,14 +35,23 @@ def build_optimizer(model: nn.Module, recipe: Recipe, rate: float) -> torch.opti
 def build_schedule(
     optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
 ) -> lr_scheduler.LRScheduler | None:
-    """The learning rate schedule of a recipe; None where the learning rate stays."""
+    """Build the learning rate schedule of a recipe.
+
+    Args:
+        optimizer: whose learning rate changes.
+        recipe: its schedule and maximum learning rate.
+        steps: number of steps of the whole run.
+
+    Returns:
+        The schedule, or None if the learning rate is constant.
+    """
     kind = recipe.schedule
     if isinstance(kind, OneCycle):
         return lr_scheduler.OneCycleLR(
             optimizer,
             recipe.learning_rate,
             total_steps=max(steps, 3),
-            # OneCycleLR divides by the steps of its rise less one, so that it needs two.
+            # OneCycleLR divides by the number of rising steps minus one, so it needs two.
             pct_start=max(kind.rise, 2 / max(steps, 3)),
             base_momentum=kind.momentum[0],
             max_momentum=kind.momentum[1],
@@ -51,24 +66,30 @@ def build_schedule(
     return None
 
 
-def step_sizes(count: int, batch_size: int, parts: int) -> list[int]:
-    """Images of each step of one epoch, each step being split into ``parts`` batches.
+def step_sizes(count: int, batch_size: int, batches: int) -> list[int]:
+    """Return the number of images of each step of an epoch.
 
-    What would leave a batch of one image joins the step before: alone it could not pass a BatchNorm
-    over 1×1 maps, and elsewhere would be normalized by itself.
+    Images that would leave a batch of one image are added to the last full step. BatchNorm cannot
+    normalize a single image with a 1×1 map, and would normalize a larger map by itself.
+
+    Args:
+        count: number of training images.
+        batch_size: images in a batch.
+        batches: batches in a step, over all devices and accumulated batches.
 
     Raises:
-        InputError: there are too few images to split.
+        InputError: AS507, there are too few images for this number of batches.
     """
-    whole, rest = divmod(count, batch_size * parts)
-    sizes = [batch_size * parts] * whole
-    if whole and rest < 2 * parts:
+    full_steps, rest = divmod(count, batch_size * batches)
+    sizes = [batch_size * batches] * full_steps
+    if full_steps and rest < 2 * batches:
         sizes[-1] += rest
     elif rest:
         sizes.append(rest)
-    if parts > 1 and sizes[0] < 2 * parts:
+    if batches > 1 and sizes[0] < 2 * batches:
         raise InputError(
-            f"{count} training images are too few for {parts} batches a step; take fewer devices, "
-            "or a smaller --accumulate"
+            "AS507",
+            f"{count} training images are too few for {batches} batches per step; use fewer "
+            "devices or a smaller --accumulate",
         )
     return sizes

@@ -1,4 +1,4 @@
-"""Seeds for each use of random numbers, derived from the seed of the training."""
+"""Independent random seeds for different purposes, derived from the seed of a run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import numpy as np
 
 
 def derive_seed(purpose: str, *keys: int) -> int:
-    """One 63-bit seed from several numbers, so that no two uses of a seed share a stream."""
-    # Not np.random.SeedSequence, to which (seed, 0) and (seed, 0, 0) are the same.
+    """Return a 63-bit seed that is a hash of a purpose and integers.
+
+    Args:
+        purpose: what the random numbers are for, such as ``order`` or ``augment``.
+        keys: the seed of the run, then for example the epoch and the step.
+    """
+    # np.random.SeedSequence would give (seed, 0) and (seed, 0, 0) the same stream.
     digest = hashlib.sha256(repr((purpose, *keys)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def derived_generator(purpose: str, *keys: int) -> np.random.Generator:
-    """A NumPy generator seeded by `derive_seed`."""
+    """Return a NumPy generator seeded by `derive_seed`."""
     return np.random.default_rng(derive_seed(purpose, *keys))

@@ -1,4 +1,4 @@
-"""A recipe from a TOML file of the user; docs/training.md has an example."""
+"""Read a recipe from a TOML file. docs/reference/training.md has an example."""
 
 from __future__ import annotations
 
@@ -33,10 +33,15 @@ _SCHEDULES: dict[str, type[OneCycle | Milestones | Plateau] | None] = {
 
 
 def find_recipe(source: str | Path | Recipe) -> Recipe:
-    """A recipe by its name or from a file: a path, or a text that ends with ``.toml``.
+    """Return the recipe with a name or from a file.
+
+    Args:
+        source: the name of a recipe; a `Path` or a string that ends with ``.toml``; or a recipe,
+            which is returned.
 
     Raises:
-        InputError: there is none of that name, or the file cannot be used.
+        InputError: AS120, there is no recipe with the name; or the file cannot be used, see
+            `read_recipe`.
     """
     if isinstance(source, Recipe):
         return source
@@ -46,52 +51,62 @@ def find_recipe(source: str | Path | Recipe) -> Recipe:
 
 
 def read_recipe(file: Path) -> Recipe:
-    """The recipe that a TOML file describes.
+    """Read a recipe from a TOML file.
 
-    Its keys are the fields of `Recipe`. ``base`` names a recipe that gives every key that is left
-    out: the tables ``augmentation`` and ``network`` replace single keys of it; ``optimizer`` and
-    ``schedule`` do so where they are of the base's kind; ``phases`` replace all of its phases.
+    The keys are the fields of `Recipe`. ``base`` names a recipe whose values are used for the keys
+    that are left out. The tables ``augmentation`` and ``network`` replace single keys of the base.
+    ``optimizer`` and ``schedule`` do so if they are of the same kind as the base's, and replace it
+    otherwise. ``phases`` replace all phases of the base.
+
+    Args:
+        file: the TOML file. Its stem is the name of the recipe unless the key ``name`` is given.
 
     Raises:
-        InputError: the file is missing or no TOML, a key is not known or missing, or a value cannot
-            be used. The message names the file and the key.
+        InputError: AS510, the file does not exist; AS511, it cannot be read; AS512, it is not TOML;
+            AS103 and AS104, a key is unknown or missing; AS101, AS102, AS501, AS502 and AS513 to
+            AS516, a value cannot be used. The message names the file and the key.
     """
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"the recipe {file} does not exist; check the path") from None
+        raise InputError("AS510", f"recipe {file} does not exist; check the path") from None
     except OSError as error:
-        raise InputError(f"the recipe {file} cannot be read ({error.strerror})") from None
-    except ValueError as error:  # of decoding as well as of parsing
-        raise InputError(f"{file} is not TOML ({first_line(error)}); correct it") from None
+        raise InputError(
+            "AS511",
+            f"recipe {file} cannot be read ({error.strerror}); give the path of a TOML file",
+        ) from None
+    except ValueError as error:  # from decoding or parsing
+        raise InputError(
+            "AS512", f"recipe {file} is not valid TOML ({first_line(error)}); correct it"
+        ) from None
     try:
         return _build(table, file)
     except InputError as error:
-        raise InputError(f"{file}: {error}") from None
+        raise InputError(error.code, f"recipe {file}: {error.message}") from None
 
 
 def _build(table: dict[str, Any], file: Path) -> Recipe:
     name = table.pop("base", None)
     if name is not None and not isinstance(name, str):
-        raise InputError(f"base is {name!r:.60}; it must be the name of a recipe")
+        raise InputError("AS513", f"base is {name!r:.60}; it must be the name of a recipe")
     base = None if name is None else RECIPES.find(name)
     values: dict[str, Any] = {"name": file.stem, "about": f"the recipe of {file.name}"}
     if base is None:
         values |= {"augmentation": Augmentation()}
     else:
-        own = {field.name: getattr(base, field.name) for field in fields(base)}
-        values = own | values
+        inherited = {field.name: getattr(base, field.name) for field in fields(base)}
+        values = inherited | values
     for key, value in table.items():
-        before = None if base is None else getattr(base, key, None)
-        values[key] = _read_value(key, value, before)
+        inherited_value = None if base is None else getattr(base, key, None)
+        values[key] = _read_value(key, value, inherited_value)
     return from_table(Recipe, values)
 
 
-def _read_value(key: str, value: Any, before: Any) -> Any:
-    """A value of the recipe's own table; a table or a list of tables becomes dataclasses."""
+def _read_value(key: str, value: Any, base: Any) -> Any:
+    """Convert a value of the top-level table. Tables become dataclasses."""
     if key == "phases":
         if not isinstance(value, list):
-            raise InputError("phases is no list of tables; write [[phases]] before each")
+            raise InputError("AS514", "phases must be a list of tables; start each with [[phases]]")
         return tuple(
             _read_table(f"phase {number}", Phase, phase, None)
             for number, phase in enumerate(value, start=1)
@@ -101,39 +116,46 @@ def _read_value(key: str, value: Any, before: Any) -> Any:
         "network": Network,
     }
     if key in kinds:
-        return _read_table(key, kinds[key], value, before)
+        return _read_table(key, kinds[key], value, base)
     if key == "optimizer":
-        return _read_kind(key, _OPTIMIZERS, value, before)
+        return _read_kind(key, _OPTIMIZERS, value, base)
     if key == "schedule":
-        return _read_kind(key, _SCHEDULES, value, before)
+        return _read_kind(key, _SCHEDULES, value, base)
     return value
 
 
-def _read_kind(key: str, kinds: Mapping[str, Any], value: Any, before: Any) -> Any:
-    """A table whose ``kind`` chooses the dataclass; without it, that of the base."""
+def _read_kind(key: str, kinds: Mapping[str, Any], value: Any, base: Any) -> Any:
+    """Read a table whose ``kind`` chooses the dataclass. Default: the kind of the base."""
     given = dict(_expect_table(key, value))
     names = {kind: name for name, kind in kinds.items()}
-    known = None if before is None else names[type(before)]
+    known = None if base is None else names[type(base)]
     name = given.pop("kind", known)
     if not isinstance(name, str) or name not in kinds:
-        raise InputError(f"{key}: kind is {name!r:.40}; it must be one of {', '.join(kinds)}")
+        raise InputError(
+            "AS515", f"{key}: kind is {name!r:.40}; it must be one of {', '.join(kinds)}"
+        )
     if kinds[name] is None:
         if given:
-            raise InputError(f"{key}: the kind '{name}' takes no other key; leave them out")
+            raise InputError(
+                "AS516",
+                f"{key}: the kind '{name}' takes no other keys; remove {', '.join(given)}",
+            )
         return None
-    return _read_table(key, kinds[name], given, before if name == known else None)
+    return _read_table(key, kinds[name], given, base if name == known else None)
 
 
-def _read_table(key: str, kind: type[Any], value: Any, before: Any) -> Any:
-    """A dataclass of a table; what is left out is as in ``before``, or the default."""
+def _read_table(key: str, kind: type[Any], value: Any, base: Any) -> Any:
+    """Read a table as a dataclass. Keys that are left out come from ``base`` or the defaults."""
     given = _expect_table(key, value)
     try:
-        return from_table(kind, given if before is None else {**asdict(before), **given})
+        return from_table(kind, given if base is None else {**asdict(base), **given})
     except InputError as error:
-        raise InputError(f"{key}: {error}") from None
+        raise InputError(error.code, f"{key}: {error.message}") from None
 
 
 def _expect_table(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InputError(f"{key} is {value!r:.40}; it must be a table, [{key}]")
+        raise InputError(
+            "AS514", f"{key} is {value!r:.40}; it must be a table that starts with [{key}]"
+        )
     return value

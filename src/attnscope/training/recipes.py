@@ -1,4 +1,4 @@
-"""The recipes that there are, by name. A new one is one call of `register_recipe`."""
+"""The built-in recipes. `register_recipe` adds another one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ RECIPES: Registry[Recipe] = Registry("recipe")
 def register_recipe(recipe: Recipe) -> Recipe:
     """Add a recipe under its name.
 
+    Returns:
+        The recipe.
+
     Raises:
-        InputError: the name is taken.
+        InputError: AS121, the name is taken; AS122, it contains other characters than letters,
+            digits, underscores and hyphens.
     """
     return RECIPES.register(recipe.name, recipe)
 

@@ -1,4 +1,4 @@
-"""What a training ended with."""
+"""`TrainResult`: the outcome of training."""
 
 from __future__ import annotations
 
@@ -7,24 +7,34 @@ from dataclasses import dataclass
 from attnscope.training.evaluation import Evaluation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainResult:
-    """What a training ended with; written to the run folder as ``result.json``."""
+    """The outcome of training, which is also stored in the run folder as ``result.json``."""
 
     epochs: int
     steps: int
     seconds: float
-    """Of the training steps alone: neither evaluation nor loading."""
+    """Duration of the training steps, without evaluation and loading."""
     seconds_per_step: float
     train_images: int
     validation: Evaluation
+    """Loss and accuracy of the kept weights on the validation split."""
     test: Evaluation
-    """Of the weights that were kept. The test split chose nothing."""
+    """Loss and accuracy of the kept weights on the test split, which is evaluated once."""
     weights: str
-    """Which weights these are: of the ``last`` step, or the ``best`` on validation."""
+    """Which weights were kept: those of the ``last`` step or the ``best`` on validation."""
     best_epoch: int
-    """After which validation accuracy was highest; the first of several."""
+    """The first epoch with the highest validation accuracy, counted from 1."""
     device: str
     devices: int
     precision: str
     parameters: int
+    """Number of trained parameters."""
+
+    def __repr__(self) -> str:
+        devices = self.device if self.devices == 1 else f"{self.devices} devices ({self.device})"
+        return (
+            f"<TrainResult: {self.epochs} epochs, {self.steps} steps, {self.seconds:.1f} s on "
+            f"{devices} in {self.precision}, validation accuracy {self.validation.accuracy:.1%}, "
+            f"test accuracy {self.test.accuracy:.1%} ({self.weights} weights)>"
+        )

@@ -1,6 +1,6 @@
-"""A run from its settings alone: read the images, build the network, train, write the run folder.
+"""`train_run`: load the data, build the network, train it and write a run folder, from settings.
 
-`attnscope.training.fitting` trains a network that is there already.
+`attnscope.training.fitting` trains a network that already exists.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from attnscope.training.devices import choose_device
 from attnscope.training.fitting import fit
 from attnscope.training.processes import ProcessGroup, join_process_group
 
-_SMALL = 96  # pixels up to which the cifar stem is affordable
+_SMALL = 96  # pixels; for larger images the cifar stem is slow
 
 
 def train_run(config: TrainConfig, progress: bool = True) -> Path:
-    """Train as the settings say; what ``attnscope train`` does with the same options.
+    """Train a network and write a run folder, as ``attnscope train`` does with the same options.
 
-    Under torchrun each process takes its part of every step, and the first writes.
+    Under torchrun, each process computes its share of every step, and the main process writes.
 
     Args:
-        config: every setting.
-        progress: show a bar on the standard error. What is noteworthy is printed there either way:
-            images that are skipped, weights that did not fit.
+        config: the settings.
+        progress: show a progress bar on stderr. Notes are printed there in any case: skipped
+            images, and weights that were not loaded.
 
     Returns:
         The run folder.
 
     Raises:
-        InputError: a setting cannot be used; nothing was written.
+        InputError: a setting cannot be used. Nothing was written.
         FloatingPointError: the loss is not finite; see `attnscope.training.fit`.
-        KeyboardInterrupt: after SIGINT or SIGTERM, and after a checkpoint was written.
-        OSError: the disk is full, or the like; the last checkpoint is whole.
+        KeyboardInterrupt: after SIGINT or SIGTERM, when a checkpoint has been written.
+        OSError: the disk is full, for example. The last checkpoint is complete.
     """
     with join_process_group(choose_device(config.device)) as process_group:
         return _train(config, config.resolve(), process_group, progress)
@@ -51,7 +51,7 @@ def _train(
     network = settings.network
     if not config.resume:
         refuse_existing(settings.out)
-    # Before images and weights are read, which may take a while: a wrong name shows at once.
+    # Reports wrong names before images and weights are read, which may take a while.
     build_model(settings.model, **network, gate_start=config.gate_start or "half")
     weights = None
     gate_start: str | None = config.gate_start
@@ -75,15 +75,15 @@ def _train(
     if process_group.is_main:
         small = settings.model != "cnn" and network["stem"] in (None, "cifar")
         if small and data.image_size > _SMALL:
-            _say(
-                f"images of {data.image_size} pixels, and a stem for small ones: a step takes "
-                f"{(data.image_size / 32) ** 2:.0f} times as long as at 32 pixels, and as much "
-                "more memory; --stem imagenet or --recipe finetune is for photographs"
+            _print_note(
+                f"the cifar stem is meant for small images: with {data.image_size} pixels, a step "
+                f"takes {(data.image_size / 32) ** 2:.0f} times the time and memory of 32 pixels; "
+                "use --stem imagenet or --recipe finetune for photographs"
             )
         for line in data.skipped:
-            _say(f"skipped {line}")
+            _print_note(f"skipped {line}")
         if report is not None:
-            _say(f"weights {settings.weights}\n{report}")
+            _print_note(f"weights {settings.weights}\n{report}")
     fit(
         model,
         data,
@@ -111,14 +111,14 @@ def _train(
 
 
 def _read_weights(settings: ResolvedConfig, process_group: ProcessGroup) -> Pretrained:
-    """What is downloaded, is downloaded once: by the first process, before the others look."""
+    """Read pretrained weights. The main process goes first, so that they are downloaded once."""
     if not process_group.is_main:
-        process_group.wait()
+        process_group.barrier()
     weights = read_pretrained(settings.weights, settings.model)
     if process_group.is_main:
-        process_group.wait()
+        process_group.barrier()
     return weights
 
 
-def _say(line: str) -> None:
+def _print_note(line: str) -> None:
     print(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Signals that stop a training after the step that runs."""
+"""Stop training cleanly on SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_signal() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM comes; a second one acts at once."""
+    """Collect SIGINT and SIGTERM in a list instead of stopping at once.
+
+    A second signal acts immediately. The previous handlers are restored at the end. Outside the
+    main thread nothing is collected, because only the main thread receives signals.
+
+    Yields:
+        A list to which the number of a received signal is appended.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread hears of signals
+        yield received
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -21,12 +28,12 @@ def stop_signal() -> Iterator[list[int]]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def hear(number: int, _: object) -> None:
+    def handle(number: int, _: object) -> None:
         received.append(number)
         restore()
 
     for number in before:
-        signal.signal(number, hear)
+        signal.signal(number, handle)
     try:
         yield received
     finally:

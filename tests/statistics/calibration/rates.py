@@ -1,9 +1,9 @@
-"""Tests that are wrong in 5 % without effect, intervals that hold the truth in 90 to 99 %.
+"""Checks of false positive rates (5%) and of the coverage of intervals (90% to 99%).
 
-Where a statistic is of one gate, the gates of one recording are the data sets: their values are
-drawn independently, and their labels are the same.
+For statistics of single gates, the gates of one recording are the simulated data sets: they have
+the same labels and independent values.
 
-``analysis/calibration.py`` runs the same with more data sets, and writes down what it finds.
+``analysis/calibration.py`` runs these simulations with more data sets and tabulates the rates.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from scipy import stats
 
 TIMES = int(os.environ.get("ATTNSCOPE_CALIBRATION_TIMES", "1"))
-FOUND = os.environ.get("ATTNSCOPE_CALIBRATION_FOUND")  # where rates are written down, if at all
+FOUND = os.environ.get("ATTNSCOPE_CALIBRATION_FOUND")  # file to append the rates to
 RUNS = 400 * TIMES
 TEN = list("abcdefghij")
 
 
-def write_down(what, rate, runs):
+def log_rate(what, rate, runs):
     if FOUND:
         test = os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split(" ")[0]
         line = {"test": test, "what": what, "rate": float(rate), "data_sets": runs}
@@ -30,17 +30,17 @@ def write_down(what, rate, runs):
 
 
 def expect_false_positives(p, conservative=False, of="p"):
-    """At 5 %, within the central 95 % (two-sided) of what so many honest tests would give.
+    """Check that the rate of p <= 0.05 is within the central 95% of a binomial distribution of 5%.
 
-    Of a family of tests ``p`` is the least, corrected: then it is the family that is wrong in 5 %.
-    ``of`` is its column, for the table.
+    For a family of tests ``p`` is the smallest corrected p: then the rate is the family-wise error.
+    A conservative test may have a smaller rate. ``of`` names the column in the table of rates.
     """
     p = np.asarray(p, float)
     assert len(p) >= 200
     assert not np.isnan(p).any()
     found = (p <= 0.05).sum()
-    asked = "at most 5 %" if conservative else "5 %"
-    write_down(f"false positives of {of} ({asked})", found / len(p), len(p))
+    expected = "at most 5%" if conservative else "5%"
+    log_rate(f"false positives of {of} ({expected})", found / len(p), len(p))
     low, high = stats.binom.interval(0.95, len(p), 0.05)
     assert found <= high, f"{found} of {len(p)} are below 0.05, more than {high}"
     assert conservative or found >= low, f"{found} of {len(p)} are below 0.05, fewer than {low}"
@@ -50,11 +50,11 @@ def expect_coverage(low, high, truth, of="the interval"):
     low, high = np.asarray(low, float), np.asarray(high, float)
     assert len(low) >= 200
     covered = ((low <= truth) & (truth <= high)).mean()
-    write_down(f"coverage of {of}", covered, len(low))
-    assert 0.90 <= covered <= 0.99, f"the interval holds the truth in {covered:.1%}"
+    log_rate(f"coverage of {of}", covered, len(low))
+    assert 0.90 <= covered <= 0.99, f"the coverage is {covered:.1%}"
 
 
 def many(write_recording, make, labels, name="many", runs=RUNS, names=TEN, **rest):
-    """One recording whose gates are ``runs`` data sets."""
+    """Return a recording whose gates are ``runs`` simulated data sets."""
     gates = {f"g{i:05d}": make(np.random.default_rng(1000 + i)) for i in range(runs)}
     return write_recording(name, labels=labels, gates=gates, names=names, **rest)

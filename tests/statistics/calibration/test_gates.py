@@ -1,4 +1,4 @@
-"""Channels and gates that know nothing of the class, or as much as was planted."""
+"""Tests and intervals of channels and gates, without an effect and with a planted one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.statistics.calibration.rates import TIMES, expect_coverage, expect_fa
 
 
 @pytest.fixture
-def nothing(write_recording):
-    """Three classes of 12, 8 and 5 images; six skewed channels that depend on each other."""
+def no_effect(write_recording):
+    """Three classes of 12, 8 and 5 images; six skewed, dependent channels without an effect."""
     labels = np.repeat([0, 1, 2], [12, 8, 5])
     mix = np.random.default_rng(0).normal(size=(3, 6))
     return many(
@@ -26,19 +26,19 @@ def nothing(write_recording):
     )
 
 
-def test_permuted_effects_without_effect(nothing):
+def test_permuted_effects_without_effect(no_effect):
     frames = [
-        permuted_channel_effects(nothing, gate.name, permutations=99, seed=i)
-        for i, gate in enumerate(nothing.gates)
+        permuted_channel_effects(no_effect, gate.name, permutations=99, seed=i)
+        for i, gate in enumerate(no_effect.gates)
     ]
     expect_false_positives([frame["p"][0] for frame in frames])
     expect_false_positives([frame["p_max"].min() for frame in frames], of="p_max")
 
 
-def test_selectivity_without_effect(nothing):
+def test_selectivity_without_effect(no_effect):
     frames = [
-        class_selectivity(nothing, gate.name, permutations=99, seed=i)
-        for i, gate in enumerate(nothing.gates)
+        class_selectivity(no_effect, gate.name, permutations=99, seed=i)
+        for i, gate in enumerate(no_effect.gates)
     ]
     expect_false_positives([frame["p"][0] for frame in frames])
     expect_false_positives([frame["p_max"].min() for frame in frames], of="p_max")
@@ -56,7 +56,7 @@ def test_the_f_test_without_effect_on_normal_values(write_recording):
 
 
 def test_false_discoveries_without_effect(write_recording):
-    """Without effect each channel that is found is a false one; twelve channels of rank four."""
+    """Without an effect every significant channel is a false positive; 12 channels of rank 4."""
     labels = np.repeat([0, 1, 2], [12, 8, 5])
     mix = np.random.default_rng(0).normal(size=(4, 12))
     recording = many(
@@ -66,15 +66,15 @@ def test_false_discoveries_without_effect(write_recording):
     expect_false_positives(least, conservative=True, of="p_by")
 
 
-def test_shares_of_variance_without_effect(nothing):
-    frame = between_class_variance(nothing, permutations=999)
+def test_shares_of_variance_without_effect(no_effect):
+    frame = between_class_variance(no_effect, permutations=999)
     expect_false_positives(frame["p"])
-    # Of so few permutations interpolated percentiles would leave 9.8 % outside.
-    frame = between_class_variance(nothing, permutations=39)
+    # With so few permutations, interpolated percentiles would leave 9.8% outside.
+    frame = between_class_variance(no_effect, permutations=39)
     outside = (frame["omega_squared"] < frame["null_low"]) | (
         frame["omega_squared"] > frame["null_high"]
     )
-    expect_false_positives(np.where(outside, 0, 1), of="the null's band")
+    expect_false_positives(np.where(outside, 0, 1), of="the null band")
     assert abs(frame["omega_squared"].mean()) < 0.01  # eta squared would be 2 / 24
 
 

@@ -1,4 +1,4 @@
-"""Maps and positions of errors, image by image."""
+"""Intervals of map agreement and of the positions of misclassified images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.statistics.calibration.rates import TEN, TIMES, expect_coverage, many
 
 
 def test_the_intervals_of_map_agreement():
-    """Of maps that all look at the middle, gates that follow their own Grad-CAM by half."""
+    """All maps share a central peak, and gates are correlated with their own Grad-CAM."""
     middle = 2 * center_map((4, 4))
 
     def scores(images, seed):
@@ -36,7 +36,7 @@ def test_the_intervals_of_map_agreement():
 
 @pytest.mark.parametrize("pull", [0.0, 0.5])
 def test_the_positions_of_errors(write_recording, pull):
-    """Without a pull the differences hold 0; with one, the position and the difference hold it."""
+    """Intervals cover the planted position ``pull``, which is 0 without an effect."""
     rng = np.random.default_rng(7)
     count = 800
     labels = np.arange(count) % 4
@@ -55,7 +55,7 @@ def test_the_positions_of_errors(write_recording, pull):
         logits=logits,
     )
     frame = error_position_summary(recording, resamples=200)
-    # The corners of a tetrahedron: toward a third class lies half of what lies toward the second.
+    # Class means are corners of a tetrahedron, so the position toward a third class is half.
     truths = {
         "predicted": pull,
         "third": pull / 2,

@@ -1,4 +1,4 @@
-"""Tests and intervals of pairs by themselves."""
+"""Tests and intervals of paired values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.statistics.calibration.rates import TIMES, expect_coverage, expect_fa
     ("before", "gain", "loss"), [(0.8, 0.0, 0.0), (0.9, 0.02, 0.06), (0.6, 0.2, 0.3)]
 )
 def test_interval_of_a_paired_change_in_accuracy(before, gain, loss):
-    """Of 300 images, of which shares ``gain`` and ``loss`` flip; also where none can."""
+    """300 images, of which the shares ``gain`` and ``loss`` change; also if none can change."""
     rng = np.random.default_rng(0)
     low, high = [], []
     for _ in range(600 * TIMES):
@@ -29,7 +29,7 @@ def test_interval_of_a_paired_change_in_accuracy(before, gain, loss):
         assert change == pytest.approx(now.mean() - was.mean())
         low.append(ends[0])
         high.append(ends[1])
-    if gain == loss == 0:  # no image ever flips: the interval must not call that certain
+    if gain == loss == 0:  # no image changes: the interval must have a width
         assert max(low) < 0 < min(high)
         return
     expect_coverage(low, high, gain - loss)
@@ -44,24 +44,24 @@ def test_interval_of_a_change_in_margin():
 
 
 def test_paired_t_of_margins():
-    """Margins move in a few images much more than in most."""
+    """Changes in margin have heavy tails."""
     rng = np.random.default_rng(6)
     before = rng.normal(3, 3, (600 * TIMES, 200))
     after = before + 0.01 * rng.standard_t(3, before.shape)
     expect_false_positives([paired_t(a, b) for a, b in zip(before, after, strict=True)])
 
 
-def test_over_seeds():
-    """Three pairs of trainings whose differences are drawn around nothing, and around something."""
+def test_paired_interval_over_seeds():
+    """Three pairs of seeds, without a difference and with a planted one."""
     rng = np.random.default_rng(2)
-    nothing = [paired_interval(rng.normal(0, 0.01, 3)) for _ in range(800 * TIMES)]
-    expect_false_positives([found["p"] for found in nothing])
-    something = [paired_interval(rng.normal(0.02, 0.01, 3)) for _ in range(800 * TIMES)]
-    low, high = ([found[end] for found in something] for end in ("low", "high"))
+    without = [paired_interval(rng.normal(0, 0.01, 3)) for _ in range(800 * TIMES)]
+    expect_false_positives([found["p"] for found in without])
+    planted = [paired_interval(rng.normal(0.02, 0.01, 3)) for _ in range(800 * TIMES)]
+    low, high = ([found[end] for found in planted] for end in ("low", "high"))
     expect_coverage(low, high, 0.02)
 
 
-def test_mcnemar_and_the_images_interval():
+def test_mcnemar_and_the_bootstrap_interval():
     rng = np.random.default_rng(4)
     p, low, high = [], [], []
     for _ in range(600 * TIMES):

@@ -1,4 +1,4 @@
-"""Interventions on networks in which the order of channels and pixels tells nothing."""
+"""Interventions on networks in which the order of channels and pixels is uninformative."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def noise(count, size):
 
 
 class Unrelated(nn.Module):
-    """Twelve channels whose part in the logits has nothing to do with their gates.
+    """Twelve channels whose weights in the logits are independent of their gates.
 
-    The ranking is the same for all images, and their gates move alike: for another one in each
-    image the null says nothing, since the highest gates of an image are lowered by their mean.
+    The ranking of the channels is the same for all images, and their gates change together. With
+    different rankings the null would not hold: the mean lowers the highest gates of an image.
     """
 
     def __init__(self):
@@ -37,7 +37,7 @@ class Unrelated(nn.Module):
         return ((channels * 0 + 1) * gate[:, :, None, None]).mean((2, 3)) @ self.part
 
 
-def test_ablation_where_the_ranking_tells_nothing(tmp_path):
+def test_ablation_with_an_uninformative_ranking(tmp_path):
     model, images = Unrelated().eval(), noise(120, (4, 4))
     names = dict(classes=TEN[:3], grad_cam_layers=(), progress=False)
     recording = capture(model, images, tmp_path / "r", **names)
@@ -54,8 +54,8 @@ def test_ablation_where_the_ranking_tells_nothing(tmp_path):
         expect_false_positives(values, of=f"p, {order}")
 
 
-def test_the_interval_of_an_area_over_that_of_a_random_order(tmp_path):
-    """Where only the mean of all pixels counts, each order of the pixels of noise is a random one."""
+def test_the_interval_of_the_area_above_random_orders(tmp_path):
+    """If only the mean over pixels counts, every order of noise pixels is a random order."""
 
     class Brightness(nn.Module):
         def __init__(self):

@@ -1,4 +1,4 @@
-"""Networks that have nothing to do with each other, or differ as was planted."""
+"""Comparisons of networks that are independent, or differ by a planted effect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.statistics.calibration.rates import (
 
 
 def unrelated(write_recording, classes, runs):
-    """Two networks of which none tells anything of the other; as many images of each class."""
+    """Return recordings of two independent networks with equal class sizes."""
     return [
         many(
             write_recording,
@@ -50,9 +50,9 @@ def test_geometry_of_unrelated_networks(write_recording, classes):
 
 @pytest.mark.parametrize("classes", [5, 7, 8, 10])
 def test_class_order_of_unrelated_networks(write_recording, classes):
-    """Up to seven classes all orders are counted, with more some are drawn.
+    """All orders are enumerated for up to seven classes, and drawn for more.
 
-    Of five classes only 2 of the 120 orders are alike enough for p of 0.05, which is 1.7 %.
+    With five classes only 2 of 120 orders have p < 0.05, which is 1.7%.
     """
     frame = compare_class_order(*unrelated(write_recording, classes, RUNS))
     expect_false_positives(frame["p"], conservative=classes == 5)
@@ -83,7 +83,7 @@ def test_the_interval_of_the_geometry(write_recording):
 
 
 def answering(recording, right):
-    """The same recording of another network, which is right on other images."""
+    """Return the recording of a network that classifies the given images correctly."""
     made, labels = copy.copy(recording), recording.labels
     wrong = (labels + 1) % len(recording.classes)
     made.rows = recording.rows.assign(prediction=np.where(right, labels, wrong))
@@ -92,9 +92,9 @@ def answering(recording, right):
 
 @pytest.mark.parametrize("differ", [0, 1])
 def test_accuracies_class_by_class(write_recording, differ):
-    """Two networks are as good in all ten classes, or one alone knows the first of them.
+    """Two networks are equally accurate in all ten classes, or in all except the first.
 
-    Where it does, that class is always found, and the nine others are held to Holm's second step.
+    The first class is then always significant, and the other nine test Holm's second step.
     """
     labels = np.repeat(np.arange(10), 60)
     recording = write_recording(labels=labels, names=TEN)
@@ -111,7 +111,7 @@ def test_accuracies_class_by_class(write_recording, differ):
 
 
 def test_accuracies_over_seeds_class_by_class(write_recording):
-    """Three pairs of trainings, each with a share of right images of its own in each class."""
+    """Three pairs of seeds with random accuracies in each class."""
     labels = np.repeat(np.arange(5), 60)
     recording = write_recording(labels=labels, names=TEN[:5])
     rng = np.random.default_rng(9)
@@ -120,5 +120,5 @@ def test_accuracies_over_seeds_class_by_class(write_recording):
         share = np.clip(rng.normal(0.7, 0.05, (6, 5)), 0, 1)[:, labels]
         made = [answering(recording, right) for right in rng.random(share.shape) < share]
         p = compare_seeds(made[:3], made[3:], 1)["p_holm"]
-        least.append(p[1:].min())  # NaN, which is no test, where all pairs differ by the same
+        least.append(p[1:].min())  # NaN if all pairs differ by the same amount
     expect_false_positives(least, conservative=True, of="p_holm")

@@ -1,4 +1,4 @@
-"""Gates from which nothing can be read, or as much as was planted."""
+"""Linear probes of gates without class information, and with a planted effect."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ from tests.statistics.calibration.rates import (
 
 @pytest.fixture
 def compared(monkeypatch):
-    """What the probe compares for each p: accuracies of permuted labels, and the one found.
+    """Record what the probe compares for each p: permuted accuracies and the observed one.
 
-    Of each call first those of each gate by itself, then those of each gate with the highest.
+    For each call, first those of every gate alone, then those with the highest of all gates.
     """
     pairs = []
 
-    def watched(permuted, observed):
+    def recorded(permuted, observed):
         pairs.append((permuted, observed))
         return permutation_p(permuted, observed)
 
-    monkeypatch.setattr("attnscope.statistics.probe.permutation_p", watched)
+    monkeypatch.setattr("attnscope.statistics.probe.permutation_p", recorded)
     return pairs
 
 
 def with_ties_broken(pairs):
-    """p of each pair, were the found accuracy at any place among those that tie with it.
+    """Return p of each pair with ties broken at random.
 
-    In the frame ties count against the effect, and how often that is wrong depends on how many
-    there are. With ties broken at random it is wrong in 5 %, if the labels are permuted as they
-    should be: that can be held to the lower end too.
+    `linear_probe` counts ties against the effect, so its rate of false positives depends on the
+    number of ties. With ties broken at random the rate is 5%, so its lower end can be tested, too.
     """
     rng = np.random.default_rng(11)
     p = []
@@ -60,7 +59,7 @@ def test_the_probe_without_effect(write_recording, compared):
 
 
 def test_the_probe_over_all_gates_without_effect(write_recording, compared):
-    """Of four gates that know nothing, the least corrected p is below 0.05 in 5 %, or less."""
+    """The smallest corrected p of four uninformative gates is below 0.05 in at most 5%."""
     labels = np.repeat([0, 1], [30, 25])
     least, highest = [], []
     for i in range(200 * TIMES):
@@ -74,8 +73,8 @@ def test_the_probe_over_all_gates_without_effect(write_recording, compared):
 
 
 def test_the_interval_of_the_probe(write_recording):
-    # Two classes one deviation from the middle: the best line is right in Phi(1), and with 60
-    # images of one channel the fitted one hardly less.
+    # Two classes one standard deviation from the middle: the best classifier has the accuracy
+    # Phi(1), and one fitted on 60 images is only slightly worse.
     labels = np.arange(120) % 2
     recording = many(
         write_recording,

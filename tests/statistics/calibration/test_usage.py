@@ -1,4 +1,4 @@
-"""Gates whose class is not used, and edits that change as much as was planted."""
+"""Usage of gates without an effect, and intervals of flips."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from attnscope.statistics import gate_usage, replacement_effects, usage_over_see
 from tests.statistics.calibration.rates import RUNS, TIMES, expect_coverage, expect_false_positives
 
 
-def test_use_of_gates_that_change_nothing():
-    """Whose gate an image gets moves its margin by chance alone, of three gates.
+def test_usage_of_gates_without_effect():
+    """Edits of three gates change the margins at random.
 
-    An image is hard or easy under all edits, and all gates are held against the same outcomes of
-    their own: the tests of the gates depend on each other.
+    Images have different difficulties, and all gates are compared with the same outcomes of the
+    unedited network, so the tests of the gates depend on each other.
     """
     gates, images = [f"g{k}" for k in range(3)], 50
     decoding = pd.DataFrame({"gate": gates, "kind": "channel", "depth": [1, 2, 3]})
@@ -26,7 +26,7 @@ def test_use_of_gates_that_change_nothing():
     rng = np.random.default_rng(10)
     least = {"p_used": [], "p_margin": [], "p_dynamic": [], "p_dynamic_margin": []}
     for _ in range(200 * TIMES):
-        # Heavy tails: margins move in a few images much more than in most.
+        # Changes in margin have heavy tails.
         margin = (rng.normal(size=images) + rng.standard_t(3, (len(edits), images))).ravel()
         said = (outcomes["label"] + (margin <= 0)) % 3
         usage = gate_usage(decoding, outcomes.assign(prediction=said, margin=margin))
@@ -36,12 +36,12 @@ def test_use_of_gates_that_change_nothing():
         expect_false_positives(values, conservative=True, of=p)
 
 
-def test_use_over_seeds_of_gates_that_change_nothing():
-    """Three trainings of six gates; the class of the first gate is used in all of them, else none.
+def test_usage_over_seeds_of_gates_without_effect():
+    """Three seeds of six gates; only the class in the first gate is used, in all seeds.
 
-    That gate is always found, and the five others are held to Holm's second step. Gates are drawn
-    independently, so that Holm is wrong in 1 - (1 - 0.05 / 6)^6 = 4.9 % and not in less: here the
-    lower end holds too.
+    That gate is always significant, and the other five test Holm's second step. Gates are
+    independent, so the family-wise error is 1 - (1 - 0.05 / 6)^6 = 4.9%, and the lower end of the
+    rate can be tested, too.
     """
     table = pd.DataFrame({"gate": [f"g{k}" for k in range(6)], "kind": "channel"})
     table = table.assign(depth=range(1, 7), balanced_accuracy=0.5, chance=0.1, margin_std=2.0)
@@ -57,14 +57,14 @@ def test_use_over_seeds_of_gates_that_change_nothing():
     for _ in range(RUNS):
         draws = rng.normal(0, 0.02, (3, len(tests), 6))
         draws[:, 0, 0] += 0.5
-        draws[:, :2] = draws[:, :2].round(3)  # accuracies, of a thousand images
+        draws[:, :2] = draws[:, :2].round(3)  # accuracies over a thousand images
         usages = [table.assign(**dict(zip(tests, draw, strict=True))) for draw in draws]
         frame = usage_over_seeds(usages)
-        # Found, or not tested: accuracies are rounded, and three may be the same number.
+        # Significant or not tested: rounded accuracies of three seeds can be equal.
         assert not frame["p_used"][0] >= 0.05
         for p, values in least.items():
             others = frame[p].iloc[1:] if p == "p_used" else frame[p]
-            values.append(others.min())  # NaN, which is no test, where all trainings say the same
+            values.append(others.min())  # NaN if all seeds give the same value
     for p, values in least.items():
         expect_false_positives(values, of=p)
 

@@ -1,10 +1,11 @@
-"""Attention modules of convolutional networks: SE, ECA, CBAM and those of one's own.
+"""Attention modules of convolutional networks: SE, ECA, CBAM and registered modules.
 
 Each module multiplies a feature map ``x`` of shape ``(N, C, H, W)`` by gates between 0 and 1.
-Every gate is the output of a submodule that is named after its kind, ``channel`` or ``spatial``, so
-that a plain forward hook on it reads the gate.
+Every gate is the output of a submodule that is named after the kind of the gate, ``channel`` or
+``spatial``. A forward hook on this submodule therefore reads the gate.
 
-A module of one's own is one file and one call, and `build_model` and ``--attention`` take it::
+To add an attention module, register a function that builds it. `build_model` and ``--attention``
+then accept its name::
 
     class Half(nn.Module):
         def __init__(self, channels):
@@ -17,7 +18,7 @@ A module of one's own is one file and one call, and `build_model` and ``--attent
     register_attention("half", lambda channels, reduction, kernel_size: Half(channels))
 """
 
-# The order of these imports is that of the modules' names in help texts.
+# Help texts list the modules in the order of these imports.
 from attnscope.networks.attention.se import SEAttention  # isort: skip
 from attnscope.networks.attention.eca import ECAAttention  # isort: skip
 from attnscope.networks.attention.cbam import CBAMAttention  # isort: skip

@@ -1,4 +1,4 @@
-"""Efficient channel attention, Wang et al. 2020."""
+"""Efficient channel attention (ECA), Wang et al. 2020, CVPR."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from attnscope.networks.attention.registry import register_attention
 
 
 class ECAChannelGate(SigmoidGate):
-    """Efficient channel attention gate, Wang et al. 2020, eq. 9 and 12.
+    """Channel gate of ECA, Wang et al. 2020, eq. 9 and 12: ``sigmoid(conv1d(mean(x)))``.
 
-    ``sigmoid(conv1d(mean(x)))`` over neighboring channels, the kernel size being the odd number
-    nearest to ``log2(C) / 2 + 1/2``: ``(N, C, H, W) -> (N, C, 1, 1)``.
+    The mean is over the positions, and the convolution runs over neighboring channels. Its kernel
+    size is the odd number nearest to ``log2(channels) / 2 + 1/2``.
+
+    Args:
+        channels: Number of channels of the features.
     """
 
     def __init__(self, channels: int) -> None:
@@ -27,24 +30,24 @@ class ECAChannelGate(SigmoidGate):
 
     @property
     def last(self) -> nn.Module:
-        """The layer before the sigmoid."""
+        """The last layer before the sigmoid."""
         return self.conv
 
     def forward(self, x: Tensor) -> Tensor:
-        """The gates of ``x``, ``(N, C, 1, 1)``."""
+        """Return the gates ``(N, C, 1, 1)`` of features ``(N, C, H, W)``."""
         gate = torch.sigmoid(self.conv(mean_over(x, "pixels").flatten(1)[:, None]))
         return self.scaled(gate)[:, 0, :, None, None]
 
 
 class ECAAttention(nn.Module):
-    """``x * channel(x)`` with the gate of :class:`ECAChannelGate`; keeps the shape of ``x``."""
+    """Multiply features by an `ECAChannelGate`; the output has the shape of the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channel = ECAChannelGate(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``, gated."""
+        """Multiply features ``(N, C, H, W)`` by their gate."""
         gated: Tensor = x * self.channel(x)
         return gated
 

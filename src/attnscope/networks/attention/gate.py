@@ -1,4 +1,4 @@
-"""A gate that is a sigmoid, and how it starts."""
+"""The base class of sigmoid gates, and their initialization."""
 
 from __future__ import annotations
 
@@ -10,37 +10,44 @@ from attnscope.errors import InputError
 
 
 class SigmoidGate(nn.Module):
-    """A gate between 0 and 1: a sigmoid of what `last` returns.
+    """A gate between 0 and 1: the sigmoid of the output of `last`, its last layer.
 
-    A gate whose ``scale`` is 2 is twice a sigmoid, between 0 and 2, and 1 where its last layer is
-    zero: put into a trained network so, it changes nothing at first (see `start_as_identity`).
+    `start_as_identity` sets ``scale`` to 2. The gate is then twice a sigmoid, between 0 and 2, and
+    exactly 1 as long as its last layer is zero. Such a gate can be added to a trained network
+    without changing its output.
     """
 
     scale = 1
+    """The factor by which the sigmoid is multiplied: 1, or 2 after `start_as_identity`."""
 
     @property
     @abstractmethod
     def last(self) -> nn.Module:
-        """The layer before the sigmoid."""
+        """The last layer before the sigmoid."""
 
     def scaled(self, gate: Tensor) -> Tensor:
-        """The sigmoid's values times ``scale``."""
+        """Return the values of the sigmoid, multiplied by ``scale``."""
         return gate if self.scale == 1 else self.scale * gate
 
 
 def start_as_identity(attention: nn.Module) -> None:
-    """Makes every gate of an attention module twice a sigmoid whose last layer is zero: exactly 1.
+    """Make every gate of an attention module exactly 1: twice a sigmoid whose last layer is zero.
 
-    The last layers get gradient at the first step, and all other parameters from the second.
+    In training, the last layers get a gradient in the first step; the other parameters of the gates
+    get one from the second step on.
+
+    Args:
+        attention: The attention module; changed in place.
 
     Raises:
-        InputError: one of its gates is no `SigmoidGate`.
+        InputError: One of its gates is not a `SigmoidGate`.
     """
     for name, gate in attention.named_children():
         if not isinstance(gate, SigmoidGate):
             raise InputError(
-                f"the gate '{name}' of {type(attention).__name__} is no SigmoidGate and cannot "
-                "start at 1; leave out --gate-start identity"
+                "AS312",
+                f"the gate '{name}' of {type(attention).__name__} cannot start at 1, because it is "
+                "not a SigmoidGate; use --gate-start half",
             )
         gate.scale = 2
         for parameter in gate.last.parameters():
@@ -48,13 +55,15 @@ def start_as_identity(attention: nn.Module) -> None:
 
 
 def hidden_channels(channels: int, reduction: int) -> int:
-    """Hidden channels of the MLP of a channel gate.
+    """Return the number of hidden channels in the MLP of a channel gate.
 
     Raises:
-        InputError: there is none.
+        InputError: The number is 0, or ``reduction`` is less than 1.
     """
     if reduction < 1 or channels < reduction:
         raise InputError(
-            f"reduction {reduction} leaves no hidden channel of {channels}; take 1 to {channels}"
+            "AS309",
+            f"the reduction is {reduction}, but the features have {channels} channels; "
+            f"choose a reduction between 1 and {channels}",
         )
     return channels // reduction

@@ -1,4 +1,4 @@
-"""Mean and maximum of a feature map over its pixels or its channels, fast on a CPU."""
+"""Mean and maximum of features over positions or channels, optimized for CPUs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ from torch.nn import functional as F
 
 
 def mean_and_max(x: Tensor, over: str) -> tuple[Tensor, Tensor]:
-    """Mean and maximum over the ``pixels``, (N, C, 1, 1), or over the ``channels``, (N, 1, H, W).
+    """Return the mean and the maximum of features over positions or over channels.
 
-    AdaptiveMaxPool2d and strided reductions are several times slower in bfloat16.
+    It is used instead of AdaptiveMaxPool2d and strided reductions, which are several times slower
+    in bfloat16.
+
+    Args:
+        x: ``(N, C, H, W)``.
+        over: ``pixels`` or ``channels``.
+
+    Returns:
+        Two tensors, ``(N, C, 1, 1)`` for pixels and ``(N, 1, H, W)`` for channels.
     """
     if torch.is_grad_enabled() and x.requires_grad:
         mean, maximum = _MeanAndMax.apply(x, over)
@@ -24,29 +32,37 @@ def mean_and_max(x: Tensor, over: str) -> tuple[Tensor, Tensor]:
 
 
 def mean_over(x: Tensor, over: str) -> Tensor:
-    """Mean over the ``pixels``, (N, C, 1, 1), or over the ``channels``, (N, 1, H, W)."""
+    """Return the mean of features over positions or over channels.
+
+    Args:
+        x: ``(N, C, H, W)``.
+        over: ``pixels`` or ``channels``.
+
+    Returns:
+        ``(N, C, 1, 1)`` for pixels and ``(N, 1, H, W)`` for channels.
+    """
     axes = (2, 3) if over == "pixels" else (1,)
     if x.device.type != "cpu":
         return x.mean(axes, keepdim=True)
-    # In bfloat16 on a CPU, mean takes up to fifteen times as long as sum, which adds up in float32.
+    # In bfloat16 on a CPU, mean is up to 15 times slower than sum, which accumulates in float32.
     return x.sum(axes, keepdim=True) / math.prod(x.shape[axis] for axis in axes)
 
 
 class _MeanAndMax(torch.autograd.Function):
-    """Mean and maximum over the pixels or over the channels, with one gradient for both.
+    """Mean and maximum over positions or channels, with one backward pass for both.
 
-    Autograd alone writes three feature maps to go back through the two poolings (an expanded mean,
-    a scattered maximum and their sum); this writes one. The gradient of the maximum goes to the
-    first largest value, as it does for ``torch.max``.
+    Autograd would write three feature maps in the backward pass (the expanded gradient of the mean,
+    the scattered gradient of the maximum and their sum). This function writes one. If several
+    values are the largest, the first of them gets the gradient of the maximum, as in ``torch.max``.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, over: str) -> tuple[Tensor, Tensor]:
-        # ``where`` counts pixels, or channels. max_pool2d finds it several times faster than max.
+        # ``where`` is the index of the maximum. max_pool2d is several times faster than max here.
         if over == "pixels":
             maximum, where = F.max_pool2d(x, x.shape[2:], return_indices=True)
         else:
-            # max runs along a view that follows the memory, whichever layout x lies in.
+            # The view matches the memory format of x, so that max reads contiguous memory.
             view, axis = (x.permute(0, 2, 3, 1), 3) if _is_channels_last(x) else (x, 1)
             maximum, where = (values.unsqueeze(1) for values in view.max(axis))
         ctx.save_for_backward(where)
@@ -62,8 +78,8 @@ class _MeanAndMax(torch.autograd.Function):
         share = grad_mean / (pixels if ctx.over == "pixels" else channels)
         layout = torch.channels_last if ctx.channels_last else torch.contiguous_format
         grad = share.expand(ctx.shape).contiguous(memory_format=layout)
-        # Each largest value has a place of its own in the memory of grad.
-        own = torch.arange(n, device=where.device).view(-1, 1, 1, 1) * channels * pixels
+        # No two maxima share a position in the memory of grad, so index_put_ need not accumulate.
+        start = torch.arange(n, device=where.device).view(-1, 1, 1, 1) * channels * pixels
         if ctx.over == "pixels":
             pixel, channel = where, torch.arange(channels, device=where.device).view(-1, 1, 1)
         else:
@@ -71,7 +87,7 @@ class _MeanAndMax(torch.autograd.Function):
             channel = where
         place = pixel * channels + channel if ctx.channels_last else channel * pixels + pixel
         memory = grad.permute(0, 2, 3, 1) if ctx.channels_last else grad
-        memory.view(-1).index_put_(((own + place).flatten(),), (share + grad_maximum).flatten())
+        memory.view(-1).index_put_(((start + place).flatten(),), (share + grad_maximum).flatten())
         return grad, None
 
 

@@ -1,4 +1,4 @@
-"""Attention modules by name."""
+"""The registry of attention modules."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from attnscope.errors import InputError
 from attnscope.registry import Registry
 
 BuildAttention = Callable[[int, int, int], nn.Module]
-"""``(channels, reduction, kernel_size)`` -> a module that keeps the shape of ``(N, C, H, W)``.
+"""A function ``(channels, reduction, kernel_size) -> module``.
 
-Its children are its gates, in the order in which they act, each named after its kind in
-`attnscope.kinds`: ``channel`` returns ``(N, C, 1, 1)``, ``spatial`` ``(N, 1, H, W)``."""
+The module returns features of the same shape ``(N, C, H, W)``. Its children are its gates, in the
+order in which they multiply, and each is named after its kind in `attnscope.kinds`: ``channel``
+returns ``(N, C, 1, 1)`` and ``spatial`` returns ``(N, 1, H, W)``."""
 NO_ATTENTION = "none"
-"""The name of a network without attention, which no module may have."""
+"""The value of ``attention`` for a network without attention; reserved."""
 
 
 def _check(build: BuildAttention) -> None:
@@ -24,40 +25,56 @@ def _check(build: BuildAttention) -> None:
 
 
 ATTENTIONS: Registry[BuildAttention] = Registry("attention module", _check)
-"""All attention modules by name."""
+"""The registered attention modules by name."""
 
 
 def register_attention(name: str, build: BuildAttention) -> BuildAttention:
-    """Add an attention module, which `build_model` and ``--attention`` then take.
+    """Register an attention module under a name, which `build_model` and ``--attention`` accept.
+
+    Args:
+        name: The name, such as ``se``.
+        build: The function that builds the module; see `BuildAttention`.
+
+    Returns:
+        ``build``.
 
     Raises:
-        InputError: the name is taken.
+        InputError: The name is taken or reserved, or ``build`` is not callable.
     """
     if name == NO_ATTENTION:
-        raise InputError(f"'{name}' is the network without attention; take another name")
+        raise InputError(
+            "AS311",
+            f"the name '{name}' is reserved for networks without attention; choose another name",
+        )
     return ATTENTIONS.register(name, build)
 
 
 def attention_names() -> tuple[str, ...]:
-    """What a network's ``attention`` can be: ``none``, and every registered module."""
+    """Return the possible values of ``attention``: ``none`` and every registered module."""
     return (NO_ATTENTION, *ATTENTIONS)
 
 
 def build_attention(
     kind: str, channels: int, *, reduction: int = 16, kernel_size: int = 7
 ) -> nn.Module:
-    """The attention module ``kind`` for ``channels`` channels.
+    """Build an attention module.
 
     Args:
-        kind: of `ATTENTIONS`: ``se``, ``eca``, ``cbam`` or one that was registered.
-        channels: of the features that it gates.
-        reduction: channels over hidden channels in the MLP of a channel gate.
-        kernel_size: of the convolution of a spatial gate, in pixels; odd.
+        kind: ``se``, ``eca``, ``cbam`` or another name in `ATTENTIONS`.
+        channels: Number of channels of the features.
+        reduction: Number of channels divided by the hidden channels of a channel gate.
+        kernel_size: Kernel size of the convolution of a spatial gate, in pixels; odd.
+
+    Returns:
+        A module that multiplies features ``(N, C, H, W)`` by its gates.
 
     Raises:
-        InputError: ``kind`` is not known, or ``reduction`` leaves no hidden channel.
+        InputError: ``kind`` is unknown, ``reduction`` leaves no hidden channels, or
+            ``kernel_size`` is not a positive odd number.
     """
-    if kind not in ATTENTIONS:  # "none" is a network, and no module
+    if kind not in ATTENTIONS:  # "none" is not a module
         known = ", ".join(ATTENTIONS)
-        raise InputError(f"attention module '{kind}' is not known; take one of {known}")
+        raise InputError(
+            "AS302", f"the attention module '{kind}' is unknown; choose one of {known}"
+        )
     return ATTENTIONS[kind](channels, reduction, kernel_size)

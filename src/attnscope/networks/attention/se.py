@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation, Hu et al. 2018."""
+"""Squeeze-and-excitation (SE), Hu et al. 2018, CVPR."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from attnscope.networks.attention.registry import register_attention
 
 
 class SEChannelGate(SigmoidGate):
-    """Squeeze-and-excitation gate, Hu et al. 2018, eq. 2 and 3.
+    """Channel gate of SE, Hu et al. 2018, eq. 2 and 3: ``sigmoid(W2 relu(W1 mean(x) + b1) + b2)``.
 
-    ``sigmoid(W2 relu(W1 mean(x) + b1) + b2)``: ``(N, C, H, W) -> (N, C, 1, 1)``.
+    Args:
+        channels: Number of channels of the features.
+        reduction: Number of channels divided by the number of hidden channels.
+
+    Raises:
+        InputError: ``reduction`` leaves no hidden channels.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -25,24 +30,24 @@ class SEChannelGate(SigmoidGate):
 
     @property
     def last(self) -> nn.Module:
-        """The layer before the sigmoid."""
+        """The last layer before the sigmoid."""
         return self.expand
 
     def forward(self, x: Tensor) -> Tensor:
-        """The gates of ``x``, ``(N, C, 1, 1)``."""
+        """Return the gates ``(N, C, 1, 1)`` of features ``(N, C, H, W)``."""
         gate = torch.sigmoid(self.expand(F.relu(self.reduce(mean_over(x, "pixels").flatten(1)))))
         return self.scaled(gate)[:, :, None, None]
 
 
 class SEAttention(nn.Module):
-    """``x * channel(x)`` with the gate of :class:`SEChannelGate`; keeps the shape of ``x``."""
+    """Multiply features by an `SEChannelGate`; the output has the shape of the input."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         self.channel = SEChannelGate(channels, reduction)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``, gated."""
+        """Multiply features ``(N, C, H, W)`` by their gate."""
         gated: Tensor = x * self.channel(x)
         return gated
 

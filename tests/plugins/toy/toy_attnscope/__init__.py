@@ -1,6 +1,6 @@
-"""A package that adds to attnscope: a data source, an operation, a gate kind, a statistic, a plot.
+"""A plugin: it adds a data source, an operation, a gate kind, a statistic and a plot.
 
-Nothing of attnscope names it. Its entry point is announced in its metadata.
+attnscope does not mention it. Its metadata declares the entry point.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PER_IMAGE = 6
 
 
 def load_stripes(request: DataRequest) -> LoadedSplits:
-    """Two classes: pictures whose upper or lower half is bright."""
+    """Return two classes of images, whose upper or lower half is bright."""
     import torch
 
     from attnscope.data.images import LabeledImages
@@ -43,7 +43,7 @@ def load_stripes(request: DataRequest) -> LoadedSplits:
 
 register_data_source("halves", DataSource(load_stripes, help="toy pictures", image_size=16))
 
-# The normal distribution function lies between 0 and 1; attnscope does not know it by itself.
+# The normal distribution function lies between 0 and 1. attnscope does not know it.
 register_operation("special_ndtr", bounded_activation(0.0, 1.0))
 
 register_kind(
@@ -58,26 +58,26 @@ register_kind(
 
 @statistic("The mean gate of each row of the image.", takes=("recording", "gate"))
 def row_means(recording: Recording, gate: str) -> pd.DataFrame:
-    """One row for each row of the image: row, mean."""
+    """Return one row for each row of the image, with the columns row and mean."""
     means = recording.gate(gate).mean(0, dtype=np.float64)
     return pd.DataFrame({"row": np.arange(len(means)), "mean": means})
 
 
 @dataclass(frozen=True)
 class RowGates:
-    """Mean gates of rows."""
+    """The mean gates of rows."""
 
     frames: dict[str, pd.DataFrame]
 
 
 def compute(recording: Recording) -> RowGates:
-    """Those of each gate of the kind ``row``."""
+    """Compute the means of each gate of the kind ``row``."""
     gates = [gate.name for gate in recording.gates if gate.kind == "row"]
     return RowGates({gate: row_means(recording, gate) for gate in gates})
 
 
 def draw(ax: Axes, shown: RowGates) -> Axes:
-    """A line for each gate."""
+    """Draw a line for each gate."""
     for gate, frame in shown.frames.items():
         ax.plot(frame["row"], frame["mean"], label=gate)
     ax.set_xlabel("row of the image")
@@ -86,9 +86,9 @@ def draw(ax: Axes, shown: RowGates) -> Axes:
 
 
 def caption(shown: RowGates) -> str:
-    """How far the rows are apart."""
+    """Say how much the rows differ."""
     spread = max(np.ptp(frame["mean"].to_numpy()) for frame in shown.frames.values())
-    return f"Mean gate of each row of the image; the rows are at most {spread:.3f} apart."
+    return f"Mean gate of each row of the image; the rows differ by at most {spread:.3f}."
 
 
 register_plot(

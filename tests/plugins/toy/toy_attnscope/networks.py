@@ -1,4 +1,4 @@
-"""A network with a gate of rows, and one of channels."""
+"""A network with a row gate and a channel gate."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from torch import Tensor, nn
 
 
 class Rows(nn.Module):
-    """One gate for each row: the normal distribution function of its mean."""
+    """One gate per row: the normal distribution function of its mean."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``(N, C, H, W)``, of the same shape afterwards."""
+        """Gate features ``(N, C, H, W)``; the shape does not change."""
         return x * torch.special.ndtr(x.mean((1, 3), keepdim=True))
 
 
 class Channels(nn.Module):
-    """One gate for each channel."""
+    """One gate per channel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``(N, C, H, W)``, of the same shape afterwards."""
+        """Gate features ``(N, C, H, W)``; the shape does not change."""
         return x * x.mean((2, 3), keepdim=True).sigmoid()
 
 
 class Toy(nn.Module):
-    """A gate of rows after the first convolution, one of channels after the second."""
+    """A row gate after the first convolution and a channel gate after the second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,12 +34,12 @@ class Toy(nn.Module):
         self.fc = nn.Linear(6, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``(N, 3, H, W)`` -> logits ``(N, 2)``."""
+        """Return logits ``(N, 2)`` of images ``(N, 3, H, W)``."""
         x = self.channels(self.second(self.rows(self.first(x))))
         return self.fc(x.relu().mean((2, 3)))
 
 
 def network() -> nn.Module:
-    """The network with seeded random weights."""
+    """Return the network with seeded random weights."""
     torch.manual_seed(0)
     return Toy()

@@ -1,0 +1,316 @@
+"""Two networks compared on the same images, or two kinds of network compared over several seeds.
+
+>>> import attnscope
+>>> attnscope.compare("runs/demo-se", "runs/demo-cbam")  # doctest: +SKIP
+<Comparison 'demo-se' and 'demo-cbam': 360 images, accuracy 97.2% and 98.1%, difference ...>
+
+The plots of two networks (`attnscope.plots.per_class_accuracy` and others) take a comparison.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TypeAlias, overload
+
+import numpy as np
+import pandas as pd
+
+from attnscope import statistics
+from attnscope.errors import InputError
+from attnscope.recording.recording import Recording
+from attnscope.runs import Run, open_recording
+from attnscope.statistics import group_by_kind
+from attnscope.statistics.comparison import expect_same_images
+from attnscope.statistics.inference import paired_accuracy_change, paired_interval
+from attnscope.statistics.seeds import expect_pairs
+
+Recorded: TypeAlias = Recording | Run | str | os.PathLike[str]
+"""A recording, or where it is found: a run, the path of a run, or the path of a recording."""
+
+_MOST_ROWS = 31
+"""Rows of a table in a notebook: all images, and the first 30 classes."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two recordings of the same images."""
+
+    a: Recording
+    b: Recording
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of the two recordings."""
+        return self.a.name, self.b.name
+
+    @property
+    def recordings(self) -> list[Recording]:
+        """Both recordings."""
+        return [self.a, self.b]
+
+    @cached_property
+    def accuracy(self) -> pd.DataFrame:
+        """The accuracy of both networks, over all images and for each class.
+
+        Returns:
+            The table of `attnscope.statistics.compare_accuracy` (b minus a, exact McNemar test,
+            Holm's correction over the classes), with the columns low and high: the 95% confidence
+            interval of the difference (Bonett and Price 2012, British Journal of Mathematical and
+            Statistical Psychology 65). NaN for a class without images.
+
+        Raises:
+            InputError: the recordings are not of the same images.
+        """
+        table = statistics.compare_accuracy(self.a, self.b)
+        right_a, right_b, labels = self.a.right, self.b.right, self.a.labels
+        groups = [np.ones(len(labels), bool), *(labels == k for k in range(len(self.a.classes)))]
+        ends = [paired_accuracy_change(right_a[rows], right_b[rows])[1:] for rows in groups]
+        place = table.columns.get_loc("difference")
+        assert isinstance(place, int)
+        table.insert(place + 1, "low", [low for low, _ in ends])
+        table.insert(place + 2, "high", [high for _, high in ends])
+        return table
+
+    def __repr__(self) -> str:
+        a, b = self.names
+        try:
+            expect_same_images(self.a, self.b)
+        except InputError:
+            return f"<Comparison '{a}' and '{b}': not the same images>"
+        change, low, high = paired_accuracy_change(self.a.right, self.b.right)
+        return (
+            f"<Comparison '{a}' and '{b}': {len(self.a):,} images, accuracy "
+            f"{_percent(self.a.right.mean())} and {_percent(self.b.right.mean())}, difference "
+            f"{_change(change, low, high)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return _html(self, "p (Holm)")
+
+
+@dataclass(frozen=True)
+class SeedComparison:
+    """Two kinds of network, each trained with the same seeds and recorded on the same images."""
+
+    names: tuple[str, str]
+    """The names of the two kinds."""
+    a: Sequence[Recording]
+    """One recording for each seed of the first kind."""
+    b: Sequence[Recording]
+    """One recording for each seed of the second kind, in the same order of seeds."""
+
+    @property
+    def recordings(self) -> list[Recording]:
+        """All recordings, those of the first kind first."""
+        return [*self.a, *self.b]
+
+    @cached_property
+    def accuracy(self) -> pd.DataFrame:
+        """The accuracy of both kinds: `attnscope.statistics.compare_seeds`.
+
+        Raises:
+            InputError: the seeds do not form pairs, or the images are not the same.
+        """
+        return statistics.compare_seeds(self.a, self.b)
+
+    def __repr__(self) -> str:
+        a, b = self.names
+        means = [np.array([r.right.mean() for r in kind]) for kind in (self.a, self.b)]
+        text = f"<SeedComparison '{a}' and '{b}': {len(self.a)} and {len(self.b)} seeds"
+        if len(self.a) != len(self.b) or not len(self.a):
+            return f"{text}>"
+        found = paired_interval(means[1] - means[0])
+        return (
+            f"{text}, {len(self.a[0]):,} images, mean accuracy {_percent(means[0].mean())} and "
+            f"{_percent(means[1].mean())}, difference "
+            f"{_change(found['difference'], found['low'], found['high'])}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return _html(self, "p (t test, Holm)")
+
+
+# A path is a sequence of characters, too; a str is always taken as a path.
+@overload
+def compare(  # type: ignore[overload-overlap]
+    a: Recorded, b: Recorded, *, split: str = "test"
+) -> Comparison: ...
+
+
+@overload
+def compare(
+    a: Sequence[Recorded], b: Sequence[Recorded], *, split: str = "test"
+) -> SeedComparison: ...
+
+
+def compare(
+    a: Recorded | Sequence[Recorded], b: Recorded | Sequence[Recorded], *, split: str = "test"
+) -> Comparison | SeedComparison:
+    """Compare two networks on the same images, or two kinds of network over several seeds.
+
+    >>> import attnscope
+    >>> pair = attnscope.compare("runs/se", "runs/cbam")  # doctest: +SKIP
+    >>> pair.accuracy  # doctest: +SKIP
+    >>> attnscope.plots.per_class_accuracy(pair)  # doctest: +SKIP
+
+    Args:
+        a: a recording, a run, or the path of either; or a list of them, one for each seed.
+        b: the second network, or the same number of seeds of the second kind.
+        split: the split whose recording is taken of a run.
+
+    Returns:
+        A `Comparison` of two networks, or a `SeedComparison` if ``a`` and ``b`` are lists.
+
+    Raises:
+        InputError: there is no such recording; the recordings are not of the same images; the seeds
+            do not form pairs; or a list has more than one kind of network.
+    """
+    if _is_one(a) and _is_one(b):
+        pair = Comparison(open_recorded(a, split), open_recorded(b, split))
+        expect_same_images(pair.a, pair.b)
+        return pair
+    if _is_one(a) or _is_one(b):
+        raise InputError(
+            "AS921",
+            "a single network cannot be compared with a list of seeds; give two networks, or two "
+            "lists with one network for each seed",
+        )
+    groups = [open_all(group, split) for group in (a, b)]
+    kinds = group_by_kind(groups[0] + groups[1])
+    members = {name: {id(recording) for recording in kind} for name, kind in kinds.items()}
+    found = [
+        [name for name in kinds if members[name] == {id(recording) for recording in group}]
+        for group in groups
+    ]
+    if [len(names) for names in found] != [1, 1]:
+        raise InputError(
+            "AS922",
+            f"the two lists hold {len(kinds)} kinds of network ({', '.join(kinds)}), and each "
+            "list must be the seeds of one kind; give runs that differ in nothing but the seed "
+            "in the same list",
+        )
+    (name_a,), (name_b,) = found
+    first, *others = recordings = kinds[name_a]
+    expect_pairs(recordings, kinds[name_b])  # each kind is in the order of its seeds
+    for recording in others + kinds[name_b]:
+        expect_same_images(first, recording)
+    return SeedComparison((name_a, name_b), recordings, kinds[name_b])
+
+
+def compare_kinds(recordings: Sequence[Recording]) -> SeedComparison:
+    """Sort recordings into two kinds of network, and compare these over their seeds.
+
+    Args:
+        recordings: of two kinds of network in any order, with the same seeds.
+
+    Raises:
+        InputError: the recordings are of one kind, or of more than two; or as
+            `attnscope.statistics.group_by_kind`.
+    """
+    kinds = group_by_kind(recordings)
+    if len(kinds) != 2:
+        raise InputError(
+            "AS922",
+            f"the {len(recordings)} recordings are of {len(kinds)} "
+            f"kind{'' if len(kinds) == 1 else 's'} of network ({', '.join(kinds)}); give two "
+            "networks, or several seeds of exactly two kinds",
+        )
+    (name_a, a), (name_b, b) = kinds.items()
+    return SeedComparison((name_a, name_b), a, b)
+
+
+def open_recorded(target: object, split: str = "test") -> Recording:
+    """Return a recording, or open it.
+
+    Args:
+        target: a recording, a run, or the path of either.
+        split: the split whose recording is taken of a run.
+
+    Raises:
+        InputError: it is none of these, or there is no recording.
+    """
+    if isinstance(target, Recording):
+        return target
+    if isinstance(target, Run):
+        return target.recording(split)
+    if isinstance(target, str | os.PathLike):
+        return open_recording(Path(target), split)
+    raise InputError(
+        "AS923",
+        f"a {type(target).__name__} is not a recording; give a Recording, a Run, or the path of "
+        "either",
+    )
+
+
+def open_all(targets: object, split: str = "test") -> list[Recording]:
+    """Return or open several recordings.
+
+    Args:
+        targets: recordings, runs, or paths of either.
+        split: the split whose recordings are taken of runs.
+
+    Raises:
+        InputError: as `open_recorded`.
+    """
+    if _is_one(targets) or not isinstance(targets, Iterable):
+        targets = [targets]
+    return [open_recorded(target, split) for target in targets]
+
+
+def _is_one(target: object) -> bool:
+    """Whether this is one recording, and not a sequence of them."""
+    return not isinstance(target, list | tuple)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if np.isfinite(share) else "–"
+
+
+def _points(difference: float, sign: str = "") -> str:
+    if not np.isfinite(difference):
+        return "–"
+    return f"{100 * difference:{sign}.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _change(difference: float, low: float, high: float) -> str:
+    text = f"{_points(difference, '+')} points"
+    if np.isfinite(low):
+        text += f" (95% CI {_points(low)} to {_points(high)})"
+    return text
+
+
+def _html(comparison: Comparison | SeedComparison, test: str) -> str:
+    """The table of accuracies for a notebook."""
+    names = [escape(name) for name in comparison.names]
+    title = f"<p><b>{type(comparison).__name__}</b> of {names[0]} and {names[1]}</p>"
+    try:
+        table = comparison.accuracy
+    except InputError as error:
+        return f"{title}<p>{escape(str(error))}</p>"
+    heads = ["class", "images", *names, "difference, points", "95% CI", test]
+    rows = []
+    for _, row in table.head(_MOST_ROWS).iterrows():
+        p = row["p_holm"]
+        interval = (
+            f"{_points(row['low'])} to {_points(row['high'])}" if np.isfinite(row["low"]) else "–"
+        )
+        cells = [
+            escape(str(row["class"])),
+            f"{row['count']:,}",
+            _percent(row["accuracy_a"]),
+            _percent(row["accuracy_b"]),
+            _points(row["difference"], "+"),
+            interval,
+            "–" if not np.isfinite(p) else "&lt; 0.001" if p < 0.001 else f"{p:.3f}",
+        ]
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    more = len(table) - len(rows)
+    rest = f"<p>{more:,} more classes are in <code>.accuracy</code>.</p>" if more else ""
+    head = "".join(f"<th>{text}</th>" for text in heads)
+    body = "".join(rows)
+    return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"

@@ -1,0 +1,197 @@
+"""Channel gates per class: the mean gate of each channel, and how the classes differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnscope import statistics
+from attnscope.kinds import PER_CHANNEL, Gate
+from attnscope.plots import needs
+from attnscope.plots.axes import label_axis
+from attnscope.plots.frames import highest, wide
+from attnscope.plots.images import bounds_of, draw_colorbar, shared_scale, show
+from attnscope.plots.registry import Plot, register_plot
+from attnscope.plots.subjects import Identity, identity
+from attnscope.plots.text import as_count, as_number, as_p, as_percent, shorten
+from attnscope.plots.theme import GATE_MAP, SIGNED_MAP
+from attnscope.plots.titles import title_of, with_drawn_names
+from attnscope.recording.recording import Recording
+from attnscope.statistics.inference import LEVEL, significant
+
+GATES_A_PAGE = 8
+
+
+@dataclass(frozen=True)
+class ChannelGates:
+    """Class profiles of every channel gate, and the effect of the class on each channel."""
+
+    of: Identity
+    classes: Sequence[str]
+    gates: Sequence[Gate]
+    profiles: Mapping[str, pd.DataFrame]
+    """Gate -> `attnscope.statistics.class_profiles`."""
+    effects: Mapping[str, pd.DataFrame]
+    """Gate -> `attnscope.statistics.channel_effects`."""
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The color scale of all means."""
+        return shared_scale(p["mean"].to_numpy(dtype=float) for p in self.profiles.values())
+
+    @property
+    def limit(self) -> float:
+        """The largest distance of a class mean from the channel's mean over the classes."""
+        apart = [
+            (p["mean"] - p.groupby("channel")["mean"].transform("mean")).abs().max()
+            for p in self.profiles.values()
+        ]
+        return float(np.nanmax([*apart, 1e-6]))
+
+
+def compute(recording: Recording) -> ChannelGates:
+    """Compute profiles and effects of every channel gate."""
+    gates = recording.gates_with(PER_CHANNEL)
+    return ChannelGates(
+        identity(recording),
+        recording.classes,
+        gates,
+        {gate.name: statistics.class_profiles(recording, gate.name) for gate in gates},
+        {gate.name: statistics.channel_effects(recording, gate.name) for gate in gates},
+    )
+
+
+def draw(
+    ax: Axes,
+    profiles: pd.DataFrame,
+    *,
+    low: float,
+    high: float,
+    order: Sequence[int] | None = None,
+    title: str = "",
+) -> Axes:
+    """Draw the mean gate, class × channel.
+
+    Args:
+        ax: the Axes to draw on.
+        profiles: `attnscope.statistics.class_profiles`: class, channel, mean ...
+        low: lower end of the color scale.
+        high: upper end of the color scale.
+        order: channel numbers from left to right. Default: ascending.
+        title: title of the panel.
+    """
+    means = wide(profiles, "channel", "mean")
+    return _draw_classes(ax, means, order, (low, high), GATE_MAP, title)
+
+
+def draw_differences(
+    ax: Axes,
+    profiles: pd.DataFrame,
+    *,
+    limit: float,
+    order: Sequence[int] | None = None,
+    title: str = "",
+) -> Axes:
+    """Draw the mean gate minus the channel's mean over the classes, class × channel.
+
+    Differences between classes are small compared with differences between channels, and `draw`
+    does not show them. The color scale goes from -``limit`` to ``limit``; the other arguments are
+    those of `draw`.
+    """
+    means = wide(profiles, "channel", "mean")
+    return _draw_classes(ax, means - means.mean(), order, (-limit, limit), SIGNED_MAP, title)
+
+
+def lay_out(shown: ChannelGates) -> list[Figure]:
+    """Draw a row for each gate, with one color scale for all pages."""
+    (low, high), limit = shown.scale, shown.limit
+    rows_height = float(np.clip(0.35 + 0.085 * len(shown.classes), 0.75, 2.2))
+    pages = []
+    for first in range(0, len(shown.gates), GATES_A_PAGE):
+        page = shown.gates[first : first + GATES_A_PAGE]
+        figure = Figure(figsize=(9.5, 1.1 + (rows_height + 0.42) * len(page)), layout="constrained")
+        axes = figure.subplots(len(page), 2, squeeze=False)
+        for (left, right), gate in zip(axes, page, strict=True):
+            ranked = shown.effects[gate.name].sort_values(
+                "omega_squared", ascending=False, na_position="last", kind="stable"
+            )
+            order = ranked["channel"].tolist()
+            frame = with_drawn_names(shown.profiles[gate.name], shown.classes)
+            title = shorten(f"{gate.name}   ({gate.channels} channels)", 60)
+            draw(left, frame, low=low, high=high, order=order, title=title)
+            title = f"largest ω² {as_number(ranked['omega_squared'].max())}"
+            draw_differences(right, frame, limit=limit, order=order, title=title)
+            right.set_yticklabels([])
+        for ax in axes[-1]:
+            ax.set_xlabel("channels, by decreasing dependence on the class (rank of ω²)")
+        draw_colorbar(axes[0, 0], f"mean gate ({bounds_of(shown.gates)})", list(axes[:, 0]))
+        draw_colorbar(axes[0, 1], "mean gate − mean over classes", list(axes[:, 1]))
+        figure.suptitle(f"Channel gates per class: {title_of(shown.of)}")
+        pages.append(figure)
+    return pages
+
+
+def caption(shown: ChannelGates) -> str:
+    """Count the channels that depend on the class and those that are constant."""
+    low, high = shown.scale
+    effects = shown.effects
+    found = pd.concat(effects.values(), keys=effects.keys(), names=["gate", None]).reset_index()
+    different, constant = int(significant(found["p_by"]).sum()), int(found["constant"].sum())
+    text = (
+        f"Mean gate of each class for {len(found):,} channels in {len(shown.gates)} gates. Left: "
+        f"the mean gate, on one color scale from {low:.3g} to {high:.3g} "
+        f"({bounds_of(shown.gates)}). Right: the same minus the channel's mean over the classes, "
+        f"at most ±{shown.limit:.3g}. The class means differ in {as_count(different, 'channel')} "
+        f"({as_percent(different / len(found))}; F test, Benjamini-Yekutieli within each gate, "
+        f"p < {LEVEL})"
+    )
+    if found["omega_squared"].notna().any():
+        best = highest(found, "omega_squared")
+        text += (
+            f". The largest effect is in channel {best['channel']} of {best['gate']}: "
+            f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_by'])}"
+        )
+    verb = "is" if constant == 1 else "are"
+    return f"{text}. {as_count(constant, 'channel')} {verb} constant over all images."
+
+
+def _draw_classes(
+    ax: Axes,
+    table: pd.DataFrame,
+    order: Sequence[int] | None,
+    scale: tuple[float, float],
+    cmap: str,
+    title: str,
+) -> Axes:
+    if order is not None:
+        table = table[list(order)]
+    show(ax, table.to_numpy(dtype=np.float64), *scale, cmap)
+    ax.set_aspect("auto")
+    label_axis(ax.yaxis, list(table.index))
+    last = table.shape[1] - 1
+    ax.set_xticks([0, last // 2, last] if last > 1 else range(last + 1))
+    if order is not None:  # positions are ranks, not channel numbers
+        ax.set_xticklabels([str(int(t) + 1) for t in ax.get_xticks()])
+    ax.set_title(title)
+    return ax
+
+
+register_plot(
+    Plot(
+        name="channel_gates",
+        title="Channel gates",
+        about="The mean gate of each channel for each class, and how the classes differ.",
+        subject=Recording,
+        compute=compute,
+        draw=draw,
+        lay_out=lay_out,
+        caption=caption,
+        needs=(needs.gates(PER_CHANNEL),),
+        place=40,
+    )
+)

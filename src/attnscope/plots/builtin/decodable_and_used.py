@@ -1,0 +1,243 @@
+"""Whether the class can be decoded from each gate, and whether the network uses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnscope.plots import needs
+from attnscope.plots.axes import IN_ORDER, over_gates, percent_tick
+from attnscope.plots.frames import highest, lowest
+from attnscope.plots.intervals import draw_intervals
+from attnscope.plots.registry import Plot, register_plot
+from attnscope.plots.subjects import Identity, Intervened, identity
+from attnscope.plots.text import as_interval, as_percent, as_plain_points
+from attnscope.plots.theme import NULL_COLOR
+from attnscope.plots.titles import title_of
+from attnscope.plots.usage import (
+    draw_border,
+    draw_margins,
+    draw_usage,
+    joint_of,
+    joint_sentence,
+    margins_sentence,
+    one_legend,
+    usage_of,
+    with_joint,
+)
+from attnscope.recording.outcomes import REPLACED
+from attnscope.statistics.inference import LEVEL, significant
+from attnscope.statistics.usage import CONSTANT
+
+_CONTROLS = (
+    ("input", "v", 0.2, "pooled input of the gate"),
+    ("untrained", "^", -0.2, "gate of the untrained network"),
+)
+"""Columns of the table of decoding, markers, horizontal offsets from the gate, labels."""
+
+
+@dataclass(frozen=True)
+class DecodableAndUsed:
+    """Decoding and usage of every gate."""
+
+    of: Identity
+    decoding: pd.DataFrame
+    """`attnscope.statistics.decode_gates`"""
+    usage: pd.DataFrame
+    """`attnscope.statistics.gate_usage`"""
+    joint: pd.DataFrame
+    """`attnscope.statistics.joint_usage`"""
+    scored: int
+    """Number of images that were scored."""
+
+
+def compute(made: Intervened) -> DecodableAndUsed:
+    """Summarize the outcomes of the interventions."""
+    outcomes = made.outcomes
+    return DecodableAndUsed(
+        identity(made.recording),
+        outcomes.table("decoding"),
+        usage_of(outcomes),
+        joint_of(outcomes),
+        outcomes.about["images"],
+    )
+
+
+def draw(ax: Axes, decoding: pd.DataFrame, measure: str) -> Axes:
+    """Draw how well the class can be decoded from each gate, with the null of permuted labels.
+
+    Args:
+        ax: the Axes to draw on.
+        decoding: of `DecodableAndUsed`.
+        measure: ``balanced_accuracy`` or ``omega_squared``.
+    """
+    prefix = "" if measure == "balanced_accuracy" else "omega_"
+    x = np.arange(len(decoding))
+    low, high = (decoding[f"{prefix}null_{end}"].to_numpy(float) for end in ("low", "high"))
+    # A band may be thinner than a line: its edge keeps it visible.
+    ax.bar(
+        x,
+        high - low,
+        0.8,
+        low,
+        color="#D5D5D5",
+        edgecolor=NULL_COLOR,
+        linewidth=0.8,
+        label="null: permuted labels, central 95%",
+    )
+    if measure == "balanced_accuracy":
+        # Next to the gate's own mark, so that no interval hides another.
+        for name, form, shift, label in _CONTROLS:
+            value = decoding[f"{name}_accuracy"]
+            if value.notna().any():
+                spread = [value - decoding[f"{name}_low"], decoding[f"{name}_high"] - value]
+                ax.errorbar(
+                    x + shift, value, yerr=np.maximum(np.nan_to_num(spread), 0), fmt=form,
+                    color="#777777", markersize=4, elinewidth=0.8, label=label,
+                )  # fmt: skip
+    draw_intervals(ax, x, decoding, measure, low=f"{prefix}low", high=f"{prefix}high", label="gate")
+    ax.set_ylabel({"balanced_accuracy": "balanced accuracy"}.get(measure, "ω²"))
+    lowest_end = float(np.nanmin([*low, *decoding[f"{prefix}low"], 0]))
+    # The frame would hide a band around 0.
+    room = 0.03 * ax.get_ylim()[1] if lowest_end < 0 else 0
+    ax.set_ylim(lowest_end - room, None)
+    if measure == "balanced_accuracy":
+        ax.yaxis.set_major_formatter(percent_tick)
+    return over_gates(ax, list(decoding["gate"]))
+
+
+def lay_out(shown: DecodableAndUsed) -> list[Figure]:
+    """Draw a panel for each question, one below the other, over the same gates."""
+    drawn = with_joint(shown.usage, shown.joint)
+    width = float(np.clip(2.5 + 0.42 * len(drawn), 6.5, 14))
+    figure = Figure(figsize=(width, 10.2), layout="constrained")
+    axes = figure.subplots(4, 1, sharex=True)
+    draw(axes[0], shown.decoding, "balanced_accuracy")
+    axes[0].set_title("Decodable: accuracy of a linear probe of the class (chance: gray band)")
+    draw(axes[1], shown.decoding, "omega_squared")
+    axes[1].set_title("Share of the gate's variance that lies between the classes")
+    draw_usage(axes[2], drawn)
+    axes[2].set_title(
+        f"Used: accuracy lost when the gate is replaced (filled: p < {LEVEL}, McNemar, Holm)"
+    )
+    draw_margins(axes[3], drawn)
+    for ax in axes[2:]:
+        draw_border(ax, len(shown.usage))
+    axes[3].set_title(
+        f"Used: margin lost (standard deviation {shown.usage['margin_std'].max():.3g}; "
+        f"filled: p < {LEVEL}, t test, Holm)"
+    )
+    axes[3].set_xlabel(IN_ORDER)
+    for ax in axes[:3]:
+        ax.tick_params(labelbottom=False)
+    one_legend(figure, (axes[0], axes[2]))  # the second panel has the marks of the first
+    figure.suptitle(f"Decodable and used: {title_of(shown.of)}")
+    return [figure]
+
+
+def caption(shown: DecodableAndUsed) -> str:
+    """Say from which gates the class is decodable, and where it is used, alone and jointly."""
+    return (
+        "Top: how well the class can be decoded from each gate. Bottom: what the network loses "
+        "when the gate of an image is replaced by that of an image of another class instead of the "
+        f"same class, or by the mean gate. {usage_sentence(shown.usage)}"
+        f"{joint_sentence(shown.joint)} {shown.scored:,} images are scored; mean gates and gates "
+        "of other images come from the remaining images."
+    )
+
+
+def usage_sentence(usage: pd.DataFrame) -> str:
+    """Summarize the table of `attnscope.statistics.gate_usage`, also if nothing was found."""
+    if usage.empty:
+        return "The network has no gates."
+    return (
+        _decodable_sentence(usage)
+        + _class_sentence(usage)
+        + margins_sentence(usage)
+        + _own_sentence(usage)
+    )
+
+
+def _decodable_sentence(usage: pd.DataFrame) -> str:
+    decodable, count = usage[significant(usage["p_read"])], len(usage)
+    if usage["p_read"].isna().all():
+        text = "No linear probe could be fitted: there are too few images or classes."
+    elif decodable.empty:
+        text = f"The class is not found to be decodable from any of the {count} gates."
+    else:
+        best = highest(decodable, "balanced_accuracy")
+        text = (
+            f"The class is decodable from {len(decodable)} of {count} gates, best from "
+            f"{best['gate']}: balanced accuracy {as_percent(best['balanced_accuracy'])} (chance: "
+            f"{as_percent(best['chance'])})."
+        )
+    constant = int((usage["verdict"] == CONSTANT).sum())
+    if constant:
+        text += f" {constant} of {count} gates {'is' if constant == 1 else 'are'} constant."
+    return text
+
+
+def _class_sentence(usage: pd.DataFrame) -> str:
+    """Say at how many gates the class is used, and at how many it harms."""
+    found, count = usage[significant(usage["p_used"])], len(usage)
+    used, harms = found[found["class_value"] > 0], found[found["class_value"] < 0]
+    text = ""
+    if found.empty:
+        text = (
+            f" The class in the gate is used significantly at none of {count} gates (upper ends of "
+            f"the 95% CIs: at most {as_plain_points(usage['class_high'].max())} points)."
+        )
+    if len(used):
+        most = highest(used, "class_value")
+        text = (
+            f" The class in the gate is used at {len(used)} of {count} gates, most at "
+            f"{most['gate']}: the gate of an image of another class costs "
+            f"{_points_with_interval(most, 'class')} more than that of an image of the same class."
+        )
+    if len(harms):
+        most = lowest(harms, "class_value")
+        text += (
+            f" At {len(harms)} of {count} gates the gate of an image of another class is more "
+            f"accurate than that of the same class, most at {most['gate']}: by "
+            f"{as_plain_points(-most['class_value'])} points "
+            f"({as_interval(-most['class_high'], -most['class_low'], as_plain_points)})."
+        )
+    return text
+
+
+def _own_sentence(usage: pd.DataFrame) -> str:
+    """Say at how many gates the image's own gate is better than the mean gate."""
+    own = usage[significant(usage["p_dynamic"]) & (usage["dynamic_value"] > 0)]
+    if own.empty:
+        return f" Mean ablation costs accuracy significantly at none of {len(usage)} gates."
+    most = highest(own, "dynamic_value")
+    return (
+        f" Mean ablation costs accuracy at {len(own)} of {len(usage)} gates, most at "
+        f"{most['gate']}: {_points_with_interval(most, 'dynamic')}."
+    )
+
+
+def _points_with_interval(row: pd.Series[Any], name: str) -> str:
+    interval = as_interval(row[f"{name}_low"], row[f"{name}_high"], as_plain_points)
+    return f"{as_plain_points(row[f'{name}_value'])} points of accuracy ({interval})"
+
+
+register_plot(
+    Plot(
+        name="decodable_and_used",
+        title="Decodable and used",
+        about="Whether the class is decodable from each gate, and whether the network uses it.",
+        subject=Intervened,
+        compute=compute,
+        draw=draw,
+        lay_out=lay_out,
+        caption=caption,
+        needs=(needs.outcome(REPLACED), needs.outcome("decoding")),
+        place=10,
+    )
+)

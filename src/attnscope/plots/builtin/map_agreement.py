@@ -1,0 +1,142 @@
+"""Agreement of the spatial gates with Grad-CAM, over depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnscope import statistics
+from attnscope.kinds import MAP
+from attnscope.plots import needs
+from attnscope.plots.axes import IN_ORDER, measure_axis, over_gates
+from attnscope.plots.frames import highest, unique
+from attnscope.plots.maps import SEED
+from attnscope.plots.registry import Plot, register_plot
+from attnscope.plots.subjects import Identity, identity
+from attnscope.plots.text import as_interval, as_score
+from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
+from attnscope.plots.titles import title_of
+from attnscope.recording.recording import Recording
+
+_NULLS = (
+    ("null", 0, "s", "null: Grad-CAM of another image"),
+    ("same_class", 0.16, "^", "null: Grad-CAM of another image of the same class"),
+    ("center", 0.32, "P", "null: Gaussian at the image center"),
+)
+"""Columns of the summary, horizontal offsets from the gate, markers and labels."""
+
+
+@dataclass(frozen=True)
+class MapAgreement:
+    """Scores of every spatial gate."""
+
+    of: Identity
+    summary: pd.DataFrame
+    """`attnscope.statistics.agreement_summary`"""
+
+
+def compute(recording: Recording) -> MapAgreement:
+    """Score every spatial gate against Grad-CAM of the predicted class."""
+    summary = statistics.agreement_summary(recording, "predicted", SEED)
+    return MapAgreement(identity(recording), summary)
+
+
+def draw(ax: Axes, summary: pd.DataFrame, measure: str) -> Axes:
+    """Draw the agreement of each spatial gate with Grad-CAM over depth, with three nulls.
+
+    Args:
+        ax: the Axes to draw on.
+        summary: of `MapAgreement`; the first row of each gate (all images) is a large mark with
+            its interval, each class is a small mark.
+        measure: ``spearman`` or ``iou``.
+    """
+    gates = unique(summary["gate"])
+    place = {gate: i for i, gate in enumerate(gates)}
+    # By position, not by name: a class may be called "all".
+    of_all = ~summary.duplicated("gate")
+    whole, parts = summary[of_all], summary[~of_all]
+    at = whole["gate"].map(place).to_numpy()
+    own, own_at = NETWORK_COLORS[0], at - 0.24
+    faint = float(
+        np.clip(5 * len(gates) / max(len(parts), 1), 0.1, 0.35)
+    )  # many marks form a cloud
+    small_at = parts["gate"].map(place).to_numpy() - 0.24
+    ax.scatter(small_at, parts[measure], s=9, color=own, alpha=faint, linewidths=0)
+    low, high = whole[f"{measure}_low"], whole[f"{measure}_high"]
+    ax.vlines(own_at, low, high, color=own, linewidth=1.6)
+    label = "Grad-CAM of the same image, 95% CI (small marks: classes)"
+    ax.plot(own_at, whole[measure], "o", markersize=6.5, color=own, label=label)
+    for null, shift, marker, label in _NULLS:
+        ax.plot(
+            at + shift,
+            whole[f"{null}_{measure}"],
+            marker=marker,
+            linestyle="none",
+            markersize=5.5,
+            label=label,
+            markerfacecolor="white",
+            markeredgecolor=NULL_COLOR,
+        )
+    measure_axis(ax.yaxis, ax, measure)
+    return over_gates(ax, gates)
+
+
+def lay_out(shown: MapAgreement) -> list[Figure]:
+    """Draw a panel for each measure."""
+    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for ax, measure in zip(axes, ("spearman", "iou"), strict=True):
+        draw(ax, shown.summary, measure).set_xlabel(IN_ORDER)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.suptitle(f"Agreement of spatial gates with Grad-CAM: {title_of(shown.of)}")
+    return [figure]
+
+
+def caption(shown: MapAgreement) -> str:
+    """Count the gates that agree with Grad-CAM of the same image, and list their scores."""
+    whole = shown.summary.groupby("gate", sort=False).first()
+    above = int((whole["above_null_low"] > 0).sum())
+    central = int((whole["center_spearman"] > whole["spearman"]).sum())
+    unscored = int(whole["constant"].sum())
+    text = (
+        "Agreement of each spatial gate with Grad-CAM of the predicted class, per image at the "
+        "coarser of the two resolutions. Large marks are means over all images with 95% CIs, small "
+        "marks are means over the images of one class; IoU compares the top 20% of cells. "
+        f"{above} of {len(whole)} spatial gates agree more with Grad-CAM of the same image than "
+        "with that of another image (95% CI of the difference in Spearman correlation above 0); "
+        f"{central} agree more with a Gaussian at the image center than with Grad-CAM."
+    )
+    if whole["spearman"].notna().any():
+        best = highest(whole.reset_index(), "spearman")
+        text += (
+            f" The agreement is highest at {best['gate']}: Spearman {as_score(best['spearman'])} "
+            f"({as_interval(best['spearman_low'], best['spearman_high'], as_score)}; null "
+            f"{as_score(best['null_spearman'])}), IoU {as_score(best['iou'])} "
+            f"({as_interval(best['iou_low'], best['iou_high'], as_score)}; null "
+            f"{as_score(best['null_iou'])})."
+        )
+    return f"{text} {unscored:,} maps could not be scored because the gate or Grad-CAM is constant."
+
+
+register_plot(
+    Plot(
+        name="map_agreement",
+        title="Map agreement",
+        about="Agreement of the spatial gates with Grad-CAM, over depth, with three nulls.",
+        subject=Recording,
+        compute=compute,
+        draw=draw,
+        lay_out=lay_out,
+        caption=caption,
+        needs=(
+            needs.gates(MAP, "There is no map to compare with Grad-CAM."),
+            needs.grad_cam("Grad-CAM was not recorded, so there is nothing to compare with."),
+        ),
+        heading="Spatial gates and Grad-CAM",
+        place=90,
+    )
+)

@@ -1,0 +1,146 @@
+"""Distance of each class's channel gates from the mean of the classes, in two networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnscope import statistics
+from attnscope.kinds import PER_CHANNEL
+from attnscope.plots import needs
+from attnscope.plots.axes import label_axis, over_gates
+from attnscope.plots.frames import highest, unique, wide
+from attnscope.plots.images import draw_colorbar, show
+from attnscope.plots.registry import Plot, register_plot
+from attnscope.plots.subjects import Comparison
+from attnscope.plots.text import as_count, as_score, short_names
+from attnscope.plots.theme import GATE_MAP, INK
+from attnscope.plots.titles import two_names, with_drawn_names
+from attnscope.statistics.inference import LEVEL, significant
+
+_BARS = "#44546A"
+_DISTANCES = ("distance_a", "distance_b")
+
+
+@dataclass(frozen=True)
+class PerClassGates:
+    """Class profiles of two networks."""
+
+    names: tuple[str, str]
+    classes: Sequence[str]
+    distances: pd.DataFrame
+    """`attnscope.statistics.compare_profiles`"""
+    order: pd.DataFrame
+    """`attnscope.statistics.compare_class_order`"""
+
+    @property
+    def high(self) -> float:
+        """The upper end of the color scale of both networks."""
+        return max(float(np.nanmax(self.distances[list(_DISTANCES)].to_numpy(float))), 1e-6)
+
+
+def compute(pair: Comparison) -> PerClassGates:
+    """Compute the distances, and how similarly the two networks order the classes by them."""
+    return PerClassGates(
+        (pair.a.name, pair.b.name),
+        pair.a.classes,
+        statistics.compare_profiles(pair.a, pair.b),
+        statistics.compare_class_order(pair.a, pair.b),
+    )
+
+
+def draw(ax: Axes, distances: pd.DataFrame, column: str, *, high: float, title: str = "") -> Axes:
+    """Draw the distance of each class's profile from the mean profile, class × gate.
+
+    Args:
+        ax: the Axes to draw on.
+        distances: of `PerClassGates`.
+        column: ``distance_a`` or ``distance_b``.
+        high: upper end of the color scale, which starts at 0.
+        title: title of the panel.
+    """
+    table = wide(distances, "gate", column)[unique(distances["gate"])]
+    show(ax, table.to_numpy(dtype=np.float64), 0, high, GATE_MAP)
+    ax.set_aspect("auto")
+    label_axis(ax.yaxis, list(table.index))
+    label_axis(ax.xaxis, short_names(list(table.columns)))
+    ax.set_title(title)
+    return ax
+
+
+def draw_order(ax: Axes, order: pd.DataFrame) -> Axes:
+    """Draw how similarly two networks order the classes by distance: Spearman's rho per gate.
+
+    Args:
+        ax: the Axes to draw on.
+        order: of `PerClassGates`: gate, spearman, p. Filled bars are significant.
+    """
+    x = np.arange(len(order))
+    values = order["spearman"].to_numpy(dtype=np.float64)
+    bars = ax.bar(x, np.nan_to_num(values), 0.65, edgecolor=_BARS, linewidth=0.9)
+    for bar, full in zip(bars, significant(order["p"]), strict=True):
+        bar.set_facecolor(_BARS if full else "white")
+    ax.axhline(0, color=INK, linewidth=0.6)
+    ax.set_ylim(-1, 1)
+    ax.set_ylabel("Spearman correlation")
+    return over_gates(ax, list(order["gate"]))
+
+
+def lay_out(shown: PerClassGates) -> list[Figure]:
+    """Draw both networks above, on one color scale, and the agreement of their orders below."""
+    names = two_names(*shown.names)
+    height = max(2.4, 0.11 * len(shown.classes) + 1)
+    figure = Figure(figsize=(9.5, height + 3), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=[height, 1.6])
+    top = [figure.add_subplot(grid[0, i]) for i in range(2)]
+    drawn = with_drawn_names(shown.distances, shown.classes)
+    for ax, column, name in zip(top, _DISTANCES, names, strict=True):
+        draw(ax, drawn, column, high=shown.high, title=name)
+    top[1].set_yticklabels([])
+    draw_colorbar(top[0], "distance from the mean profile", top)
+    below = draw_order(figure.add_subplot(grid[1, :]), shown.order)
+    below.set_title(
+        f"Agreement of the two orders of the classes (filled: p < {LEVEL}, not corrected)"
+    )
+    figure.suptitle(f"Class profiles of the channel gates: {names[0]} and {names[1]}")
+    return [figure]
+
+
+def caption(shown: PerClassGates) -> str:
+    """Say which class is furthest from the mean, and how similar the two orders are."""
+    parts = []
+    for column, name in zip(_DISTANCES, shown.names, strict=True):
+        if shown.distances[column].notna().any():
+            top = highest(shown.distances, column)
+            parts.append(f"in {name}, class {top['class']} at {top['gate']} ({top[column]:.3g})")
+    order = shown.order
+    found = int(significant(order["p"]).sum())
+    furthest = f"The largest distances are: {'; '.join(parts)}. " if parts else ""
+    return (
+        "Distance of each class's profile of channel gates from the mean profile (root mean square "
+        f"over channels), both networks on one color scale from 0 to {shown.high:.3g}. {furthest}"
+        "Bottom: Spearman correlation between the distances of the classes in the two networks, "
+        f"median {as_score(order['spearman'].median())} over {as_count(len(order), 'gate')}; "
+        f"{found} of {as_count(len(order), 'gate')} have p < {LEVEL} (not corrected)."
+    )
+
+
+register_plot(
+    Plot(
+        name="per_class_gates",
+        title="Channel gates per class",
+        about="Distance of each class's channel gates from the mean of the classes.",
+        subject=Comparison,
+        compute=compute,
+        draw=draw,
+        lay_out=lay_out,
+        caption=caption,
+        needs=(needs.shared_gate(PER_CHANNEL, "channel"),),
+        place=20,
+    )
+)

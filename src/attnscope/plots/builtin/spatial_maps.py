@@ -1,0 +1,153 @@
+"""Mean spatial gates and mean Grad-CAM of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from attnscope import statistics
+from attnscope.kinds import MAP, Gate
+from attnscope.plots.images import (
+    bounds_of,
+    draw_colorbar,
+    draw_map,
+    row_name,
+    shared_scale,
+    top_of,
+)
+from attnscope.plots.maps import some_gates
+from attnscope.plots.registry import Note, Plot, register_plot
+from attnscope.plots.subjects import Identity, has_grad_cam, identity, no_gate
+from attnscope.plots.text import short_names, shorten
+from attnscope.plots.theme import GRAD_CAM_MAP, drawable, drawable_names
+from attnscope.plots.titles import title_of
+from attnscope.recording.recording import Recording
+
+CLASSES_A_PAGE = 20
+
+
+@dataclass(frozen=True)
+class SpatialMaps:
+    """Class means of spatial gates, of Grad-CAM, or of both."""
+
+    of: Identity
+    classes: Sequence[str]
+    gates: Sequence[Gate]
+    """The gates that are drawn; empty if the network has none."""
+    maps: Mapping[str, NDArray[np.float64]]
+    """Gate -> ``(classes, h, w)``."""
+    grad_cam: NDArray[np.float64] | None
+    """``(classes, h, w)``; None if it was not recorded."""
+    left_out: str
+    """A sentence if not all gates are drawn, else empty."""
+    without: str
+    """A sentence if the network has no spatial gate, else empty."""
+
+
+def compute(recording: Recording) -> SpatialMaps | Note:
+    """Compute the class means of all recorded maps."""
+    gates, left_out = some_gates(recording.gates_with(MAP))
+    without = "" if gates else no_gate(recording, MAP)
+    cams = None
+    if has_grad_cam(recording):
+        cams = statistics.class_mean_grad_cam(recording, "predicted")
+    elif not gates:
+        return Note(f"{without} Grad-CAM was not recorded.", identity(recording))
+    maps = {gate.name: statistics.class_mean_maps(recording, gate.name) for gate in gates}
+    return SpatialMaps(identity(recording), recording.classes, gates, maps, cams, left_out, without)
+
+
+def lay_out(shown: SpatialMaps) -> list[Figure]:
+    """Draw a row for each class; only Grad-CAM if there is no spatial gate."""
+    if not shown.gates:
+        return [_grad_cam_alone(shown)]
+    return [
+        _page(shown, range(first, min(first + CLASSES_A_PAGE, len(shown.classes))))
+        for first in range(0, len(shown.classes), CLASSES_A_PAGE)
+    ]
+
+
+def caption(shown: SpatialMaps) -> str:
+    """Describe the maps and their color scales."""
+    cams = shown.grad_cam
+    of_cam = ""
+    if cams is not None:
+        top = f"{top_of(cams):.3g}"
+        of_cam = (
+            "mean Grad-CAM of the predicted class after the ReLU, over the images of each class, "
+            f"on one color scale from 0 to {top}. Grad-CAM is not normalized, so images with "
+            "larger gradients weigh more."
+        )
+    if not shown.gates:
+        return f"{shown.without} The figure shows {of_cam}"
+    low, high = shared_scale(shown.maps.values())
+    text = (
+        "Mean spatial gate over the images of each class, gates in forward order, on one color "
+        f"scale from {low:.3g} to {high:.3g} ({bounds_of(shown.gates)}), without interpolation. "
+        f"{shown.left_out}"
+    )
+    return f"{text}Last column: {of_cam}" if of_cam else text.strip()
+
+
+def _page(shown: SpatialMaps, page: range) -> Figure:
+    gates, cams = shown.gates, shown.grad_cam
+    low, high = shared_scale(shown.maps.values())
+    top = top_of(cams) if cams is not None else 1.0
+    short = short_names([gate.name for gate in gates])
+    names = drawable_names(shown.classes)
+    columns = len(gates) + (cams is not None)
+    size = (max(5.5, 2 + 0.82 * columns), 1.0 + 0.78 * len(page))
+    figure = Figure(figsize=size, layout="compressed")
+    axes = figure.subplots(len(page), columns, squeeze=False)
+    for row, i in zip(axes, page, strict=True):
+        first = i == page[0]
+        for ax, gate, text in zip(row, gates, short, strict=False):
+            title = f"{shorten(text, 16)}\n{gate.grid[0]} × {gate.grid[1]}" if gate.grid else text
+            values = shown.maps[gate.name][i]
+            draw_map(ax, values, low=low, high=high, title=title if first else "")
+        if cams is not None:
+            title = f"Grad-CAM\n{cams.shape[1]} × {cams.shape[2]}" if first else ""
+            draw_map(row[-1], cams[i], low=0, high=top, title=title, cmap=GRAD_CAM_MAP)
+        row_name(row[0], names[i])
+    label = f"mean spatial gate ({bounds_of(gates)})"
+    draw_colorbar(axes[0, 0], label, list(axes[:, : len(gates)].ravel()))
+    if cams is not None:
+        draw_colorbar(axes[0, -1], "mean Grad-CAM after the ReLU", list(axes[:, -1]))
+    figure.suptitle(f"Mean spatial gates per class: {title_of(shown.of)}")
+    return figure
+
+
+def _grad_cam_alone(shown: SpatialMaps) -> Figure:
+    cams, names = shown.grad_cam, drawable_names(shown.classes)
+    assert cams is not None  # else there is nothing to draw
+    columns = min(10, max(5, -(-len(names) // 10)), len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(max(6.0, 1 + 1.1 * columns), 0.8 + 1.2 * rows), layout="compressed")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(names) :]:
+        ax.set_axis_off()
+    for ax, cam, name in zip(axes, cams, names, strict=False):
+        title = shorten(name, 16)
+        draw_map(ax, cam, low=0, high=top_of(cams), title=title, cmap=GRAD_CAM_MAP)
+    draw_colorbar(axes[0], "mean Grad-CAM after the ReLU", list(axes))
+    figure.suptitle(f"Mean Grad-CAM per class: {title_of(shown.of)}\n{drawable(shown.without)}")
+    return figure
+
+
+register_plot(
+    Plot(
+        name="spatial_maps",
+        title="Spatial maps",
+        about="Mean spatial gates and mean Grad-CAM of each class.",
+        subject=Recording,
+        compute=compute,
+        draw=draw_map,
+        lay_out=lay_out,
+        caption=caption,
+        place=70,
+    )
+)

@@ -1,0 +1,203 @@
+"""Accuracy under mean ablation: gates are replaced by their means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from attnscope import statistics
+from attnscope.plots import needs
+from attnscope.plots.axes import label_axis
+from attnscope.plots.frames import lowest
+from attnscope.plots.registry import Plot, Unavailable, register_plot
+from attnscope.plots.subjects import Identity, Intervened, identity
+from attnscope.plots.text import as_interval, as_percent, as_plain_points, as_points
+from attnscope.plots.theme import INK, NETWORK_COLORS
+from attnscope.plots.titles import title_of
+from attnscope.plots.usage import short_targets
+from attnscope.recording.outcomes import REPLACED
+from attnscope.statistics.effects import OWN
+from attnscope.statistics.inference import LEVEL, holm, significant
+from attnscope.statistics.usage import target_kind
+
+
+@dataclass(frozen=True)
+class StaticGates:
+    """Accuracy under mean ablation of single gates, of blocks, and of all gates."""
+
+    of: Identity
+    effects: pd.DataFrame
+    """The rows of `attnscope.statistics.replacement_effects` with the edit ``mean``."""
+    lost: NDArray[np.bool_]
+    """For each row, whether the loss is significant."""
+    own: float
+    """Accuracy of the unedited network."""
+    scored: int
+    """Number of images that were scored."""
+
+
+def compute(made: Intervened) -> StaticGates:
+    """Test the losses, with Holm's correction."""
+    outcomes = made.outcomes
+    assert outcomes.replacement is not None  # else the need for it is not met
+    effects = outcomes.table("effects")
+    mean = effects[effects["edit"] == "mean"]
+    if mean.empty:
+        raise Unavailable(
+            "AS910",
+            f"no gate of {made.recording.name} was replaced by its mean; run attnscope intervene "
+            "without --experiments, which runs all experiments that are missing",
+        )
+    contrast = statistics.edit_contrast(outcomes.replacement, "mean", OWN).set_index("target")
+    contrast = contrast.loc[list(mean["target"])]
+    # Gates, blocks and all gates together are three families of tests, as in `gate_usage`: the
+    # result for a gate does not depend on the number of blocks.
+    kinds = np.array([target_kind(target) for target in mean["target"]])
+    corrected = np.ones(len(mean))
+    for kind in set(kinds):
+        corrected[kinds == kind] = holm(contrast["p"].to_numpy(float)[kinds == kind])
+    lost = significant(corrected) & (contrast["change"].to_numpy(float) > 0)
+    own = float((mean["accuracy"] - mean["change"]).iloc[0])
+    return StaticGates(identity(made.recording), mean, lost, own, outcomes.about["images"])
+
+
+def draw(
+    ax: Axes, effects: pd.DataFrame, own: float, lost: Sequence[bool], labels: Sequence[str]
+) -> Axes:
+    """Draw the accuracy under mean ablation with paired intervals.
+
+    Args:
+        ax: the Axes to draw on.
+        effects: of `StaticGates`.
+        own: accuracy of the unedited network.
+        lost: for each row, whether the loss is significant.
+        labels: label of each row.
+    """
+    y = np.arange(len(effects))
+    kept = effects["accuracy"].to_numpy(float)
+    low, high = (own + effects[end].to_numpy(float) for end in ("low", "high"))
+    ax.axvline(own, color=INK, linewidth=0.9, label="unedited network")
+    for chosen, face in ((True, NETWORK_COLORS[1]), (False, "white")):
+        rows = np.array(lost) == chosen
+        if rows.any():
+            # The interval is not centered on the change, and may end there.
+            spread = [np.maximum(kept - low, 0)[rows], np.maximum(high - kept, 0)[rows]]
+            ax.errorbar(
+                kept[rows], y[rows], xerr=spread, fmt="o", color=NETWORK_COLORS[1],
+                markerfacecolor=face, markersize=5, elinewidth=1.2, capsize=2,
+                label="significant loss" if chosen else "no significant loss",
+            )  # fmt: skip
+    ax.set_ylim(len(effects) - 0.4, -0.6)
+    label_axis(ax.yaxis, list(labels))
+    # Enough digits to distinguish the ticks: losses may be tenths of a point.
+    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol="%"))
+    ax.set_xlabel("accuracy under mean ablation")
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    return ax
+
+
+def draw_on(ax: Axes, shown: StaticGates) -> Axes:
+    """Draw the panel with its legend and title."""
+    _draw_result(ax, shown)
+    ax.legend(fontsize=7)
+    ax.set_title(_title(shown))
+    return ax
+
+
+def lay_out(shown: StaticGates) -> list[Figure]:
+    """Draw a line for each gate, each block, and all gates together."""
+    labels = shown.effects["target"]
+    figure = Figure(figsize=(7.5, min(1.9 + 0.2 * len(labels), 14)), layout="constrained")
+    ax = _draw_result(figure.subplots(), shown)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
+    figure.suptitle(_title(shown))
+    return [figure]
+
+
+def caption(shown: StaticGates) -> str:
+    """Say which gates can be replaced by their means."""
+    return (
+        f"Accuracy on {shown.scored:,} images under mean ablation of each gate, of all gates of a "
+        "block, and of all gates, with paired 95% CIs. The line is the unedited network: "
+        f"{as_percent(shown.own)}. Filled marks: significant loss (McNemar, p < {LEVEL} after "
+        "Holm's correction over the gates, and over the blocks). "
+        f"{static_sentence(shown.effects, shown.lost)}"
+    )
+
+
+def static_sentence(mean: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
+    """Say which gates can be replaced by their means.
+
+    Args:
+        mean: the rows of `attnscope.statistics.replacement_effects` with the edit ``mean``.
+        lost: for each row, whether the loss is significant.
+    """
+    kinds = np.array([target_kind(target) for target in mean["target"]])
+    gates, costly = mean[kinds == "gate"], mean[(kinds == "gate") & lost]
+    if costly.empty:
+        text = f"Mean ablation of a single gate costs accuracy at none of {len(gates)} gates."
+    else:
+        most = lowest(costly, "change")
+        text = (
+            f"Mean ablation of a single gate costs accuracy at {len(costly)} of {len(gates)} "
+            f"gates, most at {most['target']}: {_points_of(most)}."
+        )
+    blocks = mean[kinds == "block"]
+    if len(blocks):
+        worst = lowest(blocks, "change")
+        costly = int((lost & (kinds == "block")).sum())
+        text += (
+            f" Mean ablation of all gates of a block costs accuracy at {costly} of {len(blocks)} "
+            f"blocks; the lowest accuracy is at {worst['target']}: {_points_of(worst)}."
+        )
+    together = mean[kinds == "all"]
+    if len(together):
+        row = together.iloc[0]
+        found = "a significant loss" if lost[kinds == "all"][0] else "no significant loss"
+        text += (
+            f" Mean ablation of all gates: accuracy {as_percent(row['accuracy'])}, "
+            f"{_points_of(row)}, {found}."
+        )
+    return text
+
+
+def _points_of(row: pd.Series[Any]) -> str:
+    interval = as_interval(row["low"], row["high"], as_plain_points)
+    return f"{as_points(row['change'])} points ({interval})"
+
+
+def _draw_result(ax: Axes, shown: StaticGates) -> Axes:
+    labels = short_targets(list(shown.effects["target"]))
+    draw(ax, shown.effects, shown.own, list(shown.lost), labels)
+    ax.set_xlabel(f"accuracy under mean ablation ({shown.scored:,} images)")
+    return ax
+
+
+def _title(shown: StaticGates) -> str:
+    return f"Mean ablation of gates: {title_of(shown.of)}"
+
+
+register_plot(
+    Plot(
+        name="static_gates",
+        title="Static gates",
+        about="Accuracy under mean ablation: gates are replaced by their means over other images.",
+        subject=Intervened,
+        compute=compute,
+        draw=draw,
+        lay_out=lay_out,
+        draw_on=draw_on,
+        caption=caption,
+        needs=(needs.outcome(REPLACED), needs.outcome("effects")),
+        place=20,
+    )
+)

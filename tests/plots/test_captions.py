@@ -1,0 +1,94 @@
+"""The wording of every caption, in one file: `snapshots/captions.txt`.
+
+After a change of a caption, write the file again and read what changed::
+
+    ATTNSCOPE_UPDATE_SNAPSHOTS=1 python -m pytest tests/plots/test_captions.py
+
+Numbers are not compared here, because their last digits may depend on the versions of libraries.
+Other tests hold them against the statistics.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attnscope.comparison import Comparison, SeedComparison
+from attnscope.plots import PLOTS
+from attnscope.plots.subjects import Intervened, Seeds
+from attnscope.recording.outcomes import read_outcomes
+from attnscope.recording.recording import Recording
+from tests.plots.reading import add_run_files
+
+Make = Callable[..., Recording]
+SNAPSHOT = Path(__file__).parent / "snapshots" / "captions.txt"
+
+
+def without_numbers(text: str) -> str:
+    return re.sub(r"[+−-]?\d[\d,]*(\.\d+)?", "#", text)
+
+
+def captions(
+    make_recording: Make, write_recording: Make, add_interventions: Callable[..., Path]
+) -> str:
+    """Every plot of networks that have everything, and of some to which something is missing."""
+    cbam, twin = (
+        make_recording(name, count=90, seed=seed, accuracy=0.6, attributed=12)
+        for seed, name in enumerate(("cbam", "twin"))
+    )
+    se = make_recording("se", count=90, seed=2, accuracy=0.9, spatial=False)
+    bare = write_recording("bare", labels=[0, 1, 2] * 30)
+    right = [make_recording(f"right-{seed}", count=90, seed=seed, accuracy=2) for seed in (0, 1)]
+    add_run_files(cbam)
+    made = {recording: read_outcomes(add_interventions(recording)) for recording in (cbam, twin)}
+    subjects = {
+        "cbam": cbam,
+        "cbam, interventions": Intervened(cbam, made[cbam]),
+        "se and cbam": Comparison(se, cbam),
+        "cbam over two seeds": Seeds("cbam", [cbam, twin], list(made.values())),
+        "se and cbam over two seeds": SeedComparison(("se", "cbam"), [se, right[0]], [cbam, twin]),
+        "se": se,
+        "bare (no gates, no Grad-CAM)": bare,
+        "right-0 (no errors)": right[0],
+        "right-0 and right-1": Comparison(*right),
+        "bare and bare-2": Comparison(bare, write_recording("bare-2", labels=[0, 1, 2] * 30)),
+        "one seed of each": SeedComparison(("se", "cbam"), [se], [cbam]),
+    }
+    seen: set[str] = set()
+    parts = []
+    for title, subject in subjects.items():
+        for plot in PLOTS.values():
+            needs_missing = any(
+                need.left_out and need.missing(subject)
+                for need in plot.needs
+                if plot.subject is type(subject)
+            )
+            if plot.subject is not type(subject) or needs_missing:
+                continue
+            caption = plot.words(plot.result(subject))
+            if without_numbers(caption) not in seen:
+                seen.add(without_numbers(caption))
+                parts.append(f"{plot.name}: {title}\n{caption}\n")
+    return "\n".join(parts)
+
+
+def test_captions_are_worded_as_in_the_snapshot(
+    make_recording: Make,
+    write_recording: Make,
+    add_interventions: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The recording without gates has no images either, and no caption depends on them.
+    monkeypatch.setattr(Recording, "image", lambda self, i: np.zeros((4, 4, 3), np.uint8))
+    text = captions(make_recording, write_recording, add_interventions)
+    if os.environ.get("ATTNSCOPE_UPDATE_SNAPSHOTS"):
+        SNAPSHOT.parent.mkdir(exist_ok=True)
+        SNAPSHOT.write_text(text, encoding="utf-8")
+    found = {line.split(":")[0] for line in text.splitlines() if re.match(r"\w+: ", line)}
+    assert set(PLOTS) <= found
+    assert without_numbers(text) == without_numbers(SNAPSHOT.read_text(encoding="utf-8"))

@@ -1,0 +1,178 @@
+"""Two networks, or two kinds of network, compared: `attnscope.comparison`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from attnscope import statistics
+from attnscope.comparison import (
+    Comparison,
+    SeedComparison,
+    compare,
+    compare_kinds,
+    open_all,
+    open_recorded,
+)
+from attnscope.errors import InputError
+from attnscope.recording.recording import Recording
+from attnscope.runs import Run
+from attnscope.statistics.comparison import expect_same_images
+from attnscope.statistics.inference import paired_accuracy_change
+from tests.making import refused
+
+Make = Callable[..., Recording]
+
+
+def in_kinds(make_recording: Make, kinds: dict[str, list[int]]) -> dict[str, list[Recording]]:
+    """Recordings of kinds of network with these seeds, which tell of themselves what they are."""
+    made: dict[str, list[Recording]] = {}
+    for kind, seeds in kinds.items():
+        for seed in seeds:
+            recording = make_recording(f"{kind}-{seed}", count=30, seed=seed + 10 * len(made))
+            recording.about |= {"model": {"attention": kind}, "seed": seed}
+            made.setdefault(kind, []).append(recording)
+    return made
+
+
+def test_recordings_runs_and_paths_give_the_same_comparison(make_recording: Make) -> None:
+    a, b = make_recording("a"), make_recording("b", seed=1)
+    wanted = Comparison(a, b).accuracy
+    run_a, run_b = (Run(each.folder.parent.parent) for each in (a, b))
+    for first, second in ((a, b), (run_a, run_b), (run_a.folder, b.folder), (str(a.folder), b)):
+        found = compare(first, second)
+        assert found.names == ("a", "b")
+        pd.testing.assert_frame_equal(found.accuracy, wanted)
+
+
+def test_the_accuracy_is_that_of_compare_accuracy_with_its_interval(make_recording: Make) -> None:
+    names = ["cat", "dog", "owl", "no image"]
+    a = make_recording("a", accuracy=0.9, count=30, names=names)
+    b = make_recording("b", seed=1, accuracy=0.5, count=30, names=names)
+    table = compare(a, b).accuracy
+    pd.testing.assert_frame_equal(
+        table.drop(columns=["low", "high"]), statistics.compare_accuracy(a, b)
+    )
+    for row, rows in enumerate([slice(None), *(a.labels == k for k in range(4))]):
+        _, low, high = paired_accuracy_change(a.right[rows], b.right[rows])
+        np.testing.assert_array_equal(table.loc[row, ["low", "high"]].to_numpy(float), [low, high])
+    assert (table["low"] < table["difference"])[:4].all()
+
+
+def test_the_split_of_a_run_is_chosen(make_recording: Make) -> None:
+    a, b = make_recording("a"), make_recording("b", seed=1)
+    for recording in (a, b):
+        recording.folder.rename(recording.folder.with_name("validation"))
+    runs = [each.folder.parent.parent for each in (a, b)]
+    assert compare(*runs, split="validation").a.folder.name == "validation"
+    with pytest.raises(InputError):
+        compare(*runs)
+
+
+def test_different_images_are_refused(make_recording: Make) -> None:
+    a, b = make_recording("a", count=30), make_recording("b", count=33)
+    with pytest.raises(InputError) as caught:
+        expect_same_images(a, b)
+    with refused(caught.value.code):
+        compare(a, b)
+    for recording, attention in ((a, "se"), (b, "cbam")):
+        recording.about["model"] = {"attention": attention}
+    with refused(caught.value.code):
+        compare([a], [b])
+
+
+def test_other_arguments_are_refused(make_recording: Make) -> None:
+    a = make_recording("a", count=30)
+    with refused("AS923", names=("int",)):
+        compare(a, 3)
+    with refused("AS923", names=("DataFrame",)):
+        open_recorded(pd.DataFrame())
+    with refused("AS921"):
+        compare(a, [a])
+    with refused("AS921"):
+        compare((a, a), a)
+    assert open_all([a, a.folder])[0] is a
+    assert open_all(a) == [a]
+
+
+def test_lists_are_compared_over_seeds_in_the_given_order_of_kinds(make_recording: Make) -> None:
+    made = in_kinds(make_recording, {"se": [1, 0], "cbam": [0, 1]})
+    found = compare(made["cbam"], made["se"])
+    assert isinstance(found, SeedComparison)
+    assert found.names == ("cbam", "se")
+    assert [r.name for r in found.recordings] == ["cbam-0", "cbam-1", "se-0", "se-1"]
+    pd.testing.assert_frame_equal(found.accuracy, statistics.compare_seeds(found.a, found.b))
+
+
+def test_a_list_of_two_kinds_is_refused(make_recording: Make) -> None:
+    made = in_kinds(make_recording, {"se": [0, 1], "cbam": [0, 1]})
+    with refused("AS922", names=("se", "cbam")):
+        compare([made["se"][0], made["cbam"][1]], [made["cbam"][0], made["se"][1]])
+    with refused("AS922", names=("se",)):
+        compare(made["se"][:1], made["se"][1:])
+    with refused("AS922"):
+        compare(made["se"], [])
+
+
+def test_recordings_are_sorted_into_two_kinds_or_refused(make_recording: Make) -> None:
+    made = in_kinds(make_recording, {"se": [1, 0], "cbam": [0]})
+    kinds = compare_kinds([*made["se"], *made["cbam"]])
+    assert kinds.names == ("se", "cbam")
+    assert [[r.name for r in kind] for kind in (kinds.a, kinds.b)] == [["se-0", "se-1"], ["cbam-0"]]
+    with refused("AS922", names=("se", "1")):
+        compare_kinds(made["se"])
+
+
+def test_repr_has_the_accuracies_and_the_interval(make_recording: Make) -> None:
+    a, b = make_recording("a"), make_recording("b", seed=1)
+    pair = compare(a, b)
+    whole = pair.accuracy.iloc[0]
+    ends = [f"{100 * whole[end]:.1f}".replace("-", "−") for end in ("low", "high")]
+    text = repr(pair)
+    for value in ("'a'", "'b'", "60", f"{a.right.mean():.1%}", f"{b.right.mean():.1%}", *ends):
+        assert value in text
+    assert "\n" not in text
+    assert "'c'" in repr(Comparison(a, make_recording("c", count=12)))  # and it does not raise
+    made = in_kinds(make_recording, {"se": [0, 1, 2], "cbam": [0, 1, 2]})
+    seeds = compare(made["se"], made["cbam"])
+    low = seeds.accuracy["low"][0]
+    assert f"{100 * low:.1f}".replace("-", "−") in repr(seeds)
+    assert "95%" not in repr(compare(made["se"][:1], made["cbam"][:1]))
+
+
+def test_html_is_an_escaped_table_of_all_classes(make_recording: Make) -> None:
+    names = ["<script>alert(1)</script>", "cat & dog", "owl"]
+    pair = compare(make_recording("<b>a", names=names), make_recording("b", seed=1, names=names))
+    html = pair._repr_html_()
+    assert "<script>" not in html
+    assert "<b>a" not in html
+    assert "&lt;b&gt;a" in html
+    assert html.count("<tr>") == 1 + 1 + 3  # the head, all images, and each class
+    for end in ("low", "high"):
+        assert f"{100 * pair.accuracy[end][0]:.1f}".replace("-", "−") in html
+    many = [f"class {i:02d}" for i in range(40)]
+    pair = compare(make_recording("c", names=many), make_recording("d", seed=1, names=many))
+    assert "class 29" in pair._repr_html_()
+    assert "class 30" not in pair._repr_html_()
+    assert "10" in pair._repr_html_().split("</table>")[1]  # classes that are not shown
+
+
+def test_html_of_recordings_that_cannot_be_compared_says_so(make_recording: Make) -> None:
+    pair = Comparison(make_recording("a", count=30), make_recording("b", count=33))
+    with pytest.raises(InputError) as caught:
+        _ = pair.accuracy
+    assert caught.value.message in pair._repr_html_()
+
+
+def test_old_names_work_and_warn(make_recording: Make, tmp_path: Path) -> None:
+    from attnscope.plots import subjects
+
+    for old, new in (
+        ("Pair", Comparison), ("TwoKinds", SeedComparison), ("two_kinds", compare_kinds),
+    ):  # fmt: skip
+        with pytest.warns(DeprecationWarning, match=old):
+            assert getattr(subjects, old) is new

@@ -1,0 +1,33 @@
+"""The dashboard's server: what it refuses before it starts."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from attnscope import serve
+from tests.making import refused
+
+
+@pytest.mark.parametrize("port", [0, 65536, -1])
+def test_a_port_out_of_range_is_refused(port: int) -> None:
+    with refused("AS140", names=(port, "--port")):
+        serve._check_port(port, "127.0.0.1")
+
+
+def test_a_port_in_use_is_refused() -> None:
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        port = used.getsockname()[1]
+        with refused("AS141", names=(port, "127.0.0.1", "--port")):
+            serve._check_port(port, "127.0.0.1")
+    serve._check_port(port, "127.0.0.1")
+
+
+def test_missing_pages_are_refused(tmp_path: Path) -> None:
+    with refused("AS142", names=(tmp_path / "a" / "b",)):
+        serve._find_app(tmp_path / "a" / "b")
+    assert serve._find_app(Path(serve.__file__).resolve().parent).is_file()
