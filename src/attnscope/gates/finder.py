@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import weakref
 from collections.abc import MutableMapping, Sequence
@@ -238,7 +239,9 @@ class Finder(Tracer):
         for gate, features in ((a, b), (b, a)):
             if factors.divides and gate is b:
                 continue
-            if features.ndim < 3 or gate.numel() >= features.numel() or not covers(features, gate):
+            if features.ndim < 3 or not covers(features, gate):
+                continue
+            if _distinct(gate) >= _distinct(features):
                 continue
             if not gate.is_floating_point():
                 code = "mask"
@@ -288,6 +291,12 @@ def look(model: nn.Module, inputs: Inputs, batched: bool = True, *, whole: bool 
                 raise
             finder.error = first_line(error)
     return finder
+
+
+def _distinct(tensor: Tensor) -> int:
+    """Return the number of values of a tensor that `expand` has not repeated."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return math.prod(size for size, stride in sizes if stride)
 
 
 def _softmax_axes(gate: Tensor, bounds: Bounds) -> tuple[int, ...]:

@@ -65,7 +65,12 @@ def parse_gate(value: dict[str, Any]) -> Gate:
         InputError: The kind of the gate is not registered.
     """
     gate = Gate(**{**value, "grid": tuple(value["grid"]) if value["grid"] else None})
-    types: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+    types: dict[str, tuple[type, ...]] = {
+        "str": (str,),
+        "str | None": (str, type(None)),
+        "int": (int,),
+        "float": (int, float),
+    }
     for field in fields(Gate):  # the annotations of its fields are strings
         if not isinstance(getattr(gate, field.name), types.get(str(field.type), (object,))):
             raise TypeError(
