@@ -225,10 +225,10 @@ def test_a_gate_that_multiplies_another_gate_has_no_pooled_input(
             progress=False,
         )
     assert [gate.name for gate in recording.gates] == ["sigmoid", "sigmoid#2", "sigmoid#3"]
-    assert recording.pooled_inputs == [""]
+    assert recording.pooled_inputs == ["sigmoid"]
     with torch.no_grad():
         np.testing.assert_allclose(
-            recording.pooled_input(""), net.conv(x).mean((2, 3)), rtol=1e-5, atol=1e-6
+            recording.pooled_input("sigmoid"), net.conv(x).mean((2, 3)), rtol=1e-5, atol=1e-6
         )
     with refused("AS612", names=("'sigmoid#2'",)):
         recording.pooled_input("sigmoid#2")

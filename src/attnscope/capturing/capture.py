@@ -352,7 +352,7 @@ def _gates_and_outputs(model: nn.Module, x: Tensor) -> tuple[list[Gate], int]:
         gates = find_gates(model, x)
     finally:
         handle.remove()
-    logits = outputs[-1]
+    logits = outputs[0]
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         has = (
             f"shape {tuple(logits.shape)}"
