@@ -125,6 +125,17 @@ def test_report_without_a_run_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "r.html").exists()
 
 
+def test_a_report_is_not_written_to_a_folder_or_below_a_file(
+    make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    recording = make_recording(count=12)
+    with refused("AS113", names=(tmp_path, "--out")):
+        write_report([recording.folder], tmp_path)
+    with refused("AS114", names=(recording.folder / "manifest.json",)):
+        write_report([recording.folder], recording.folder / "manifest.json" / "report.html")
+
+
 def test_report_needs_neither_torch_nor_pyplot() -> None:
     code = (
         "import sys, attnscope.report\n"
