@@ -151,3 +151,26 @@ def test_an_error_reads_as_its_message_and_code() -> None:
 def test_an_error_needs_a_code_that_is_described() -> None:
     with pytest.raises(LookupError):
         InputError("AS999", "nothing")
+
+
+PAGES = sorted((ROOT / "docs" / "errors").glob("AS*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_of_an_error_shows_its_message_and_a_remedy(page: Path) -> None:
+    """Its title is the sentence of the code, and its commands have options that exist."""
+    text = page.read_text(encoding="utf-8")
+    title, *rest = text.splitlines()
+    assert title == f"# {page.stem}: {ERRORS[page.stem].removesuffix('.')}"
+    headings = [line for line in rest if line.startswith("## ")]
+    assert [h for h in headings if h != "## Why"] == ["## Example", "## What to do"]
+    assert f"[{page.stem}]" in text.partition("## What to do")[0]
+    commands = dict(find_commands())
+    shell = "".join(
+        block for _, block in re.findall(r"^( *)```sh\n(.*?)^\1```$", text, re.M | re.S)
+    )
+    for name, options in re.findall(r"\battnscope ([a-z]+)( .*)?$", shell, re.M):
+        command = commands[name]
+        assert isinstance(command, type)
+        known = {option.flag for option in options_of(command)} | {"--help", "--plugin"}
+        assert set(re.findall(r" (--[a-z-]+)", options)) <= known, f"attnscope {name}{options}"
