@@ -10,7 +10,6 @@ import tyro
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording, find_recordings
-from attnscope.recording.verification import without_code
 from attnscope.report import write_figures
 
 
@@ -24,8 +23,7 @@ def main(folder: Annotated[Path, tyro.conf.Positional], out: Path | None = None)
     for recording in map(Recording, find_recordings(folder)):
         found = recording.verify()
         if found:
-            problem = without_code(found[0])
-            raise InputError("AS962", f"{problem}; record it again with: attnscope capture RUN")
+            raise InputError("AS962", f"{found[0]}; record it again with: attnscope capture")
         place = out / recording.folder.relative_to(folder) if out else None
         files = write_figures(recording.folder, place)
         print(f"{recording.name}: {len(files)} files in {files[0].parent}")

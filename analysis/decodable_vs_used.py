@@ -37,10 +37,7 @@ def main(
         out: a folder that must not exist.
     """
     if not runs or len({run.name for run in runs}) < len(runs):
-        given = ", ".join(map(str, runs)) or "none"
-        raise InputError(
-            "AS955", f"the runs are {given}; give one or more runs whose folder names differ"
-        )
+        raise InputError("AS955", "give one or more runs with different folder names")
     recordings = [Recording(run) for run in runs]
     kinds = statistics.group_by_kind(recordings)
     run_of = {r.folder: run for r, run in zip(recordings, runs, strict=True)}

@@ -36,10 +36,7 @@ def main(
         permutations: orders of the labels, where a null is made of them.
     """
     if not runs or len({run.name for run in runs}) < len(runs):
-        given = ", ".join(map(str, runs)) or "none"
-        raise InputError(
-            "AS955", f"the runs are {given}; give one or more runs whose folder names differ"
-        )
+        raise InputError("AS955", "give one or more runs with different folder names")
     recordings = {run.name: open_recording(run) for run in runs}
     with new_folder(out) as folder:
         for name, recording in recordings.items():

@@ -130,6 +130,7 @@ def test_without_the_package_its_recording_is_refused(recorded: Path) -> None:
     (line,) = done.stderr.strip().splitlines()
     assert "'row'" in line
     assert "--plugin" in line
+    assert line.endswith("[AS605]")
 
 
 def test_plugin_option_imports_an_undeclared_module(site: Path, recorded: Path) -> None:
