@@ -116,7 +116,7 @@ def test_its_statistic_is_found_by_name(site: Path, recorded: Path) -> None:
 def test_the_commands_accept_its_kind(site: Path, recorded: Path) -> None:
     network = ["--model", "toy_attnscope.networks:network", "--data", "halves"]
     attnscope(site, "capture", *network, "--moments", "--out", "moments", cwd=recorded)
-    assert "2 gates, all well" in attnscope(site, "verify", "moments", cwd=recorded)
+    assert "12 images, 2 gates, " in attnscope(site, "verify", "moments", cwd=recorded)
     attnscope(
         site, "intervene", "runs/toy", "--images", "6", "--experiments", "replace", cwd=recorded
     )

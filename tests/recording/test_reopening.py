@@ -217,7 +217,7 @@ def test_network_reopens_from_a_run_and_its_moved_copy(run: Path, tmp_path: Path
     assert all(torch.equal(value, expected[name]) for name, value in fresh.items())
     moved = Recording(tmp_path / "moved")
     np.testing.assert_allclose(logits_again(moved), moved.logits, rtol=1e-4, atol=1e-4)
-    with refused("AS320", names=(run,)):
+    with refused("AS330", names=(run,)):
         outside.network()
     save_weights(
         build_model(attention="se", width=16, reduction=4, num_classes=2),
