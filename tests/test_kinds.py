@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from attnscope.capturing.capture import capture
-from attnscope.errors import InputError
 from attnscope.gates import (
     Inspection,
     as_factor,
@@ -39,6 +38,7 @@ from attnscope.kinds import (
 )
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
+from tests.making import refused
 
 # Axes along which a gate varies -> its kind; and where it is one part of a softmax whose other
 # parts gate other paths.
@@ -143,7 +143,7 @@ def test_gate_has_the_traits_of_its_kind() -> None:
     with pytest.raises(ValueError, match="per-pixel"):
         gate.has("per-pixel")
     unknown = Gate("g", "per-head", 4, None, "sigmoid", 0.0, 1.0, 1.0)
-    with pytest.raises(InputError, match="per-head"):
+    with refused("AS120", names=("per-head",)):
         unknown.has(PER_CHANNEL)
 
 
@@ -185,25 +185,25 @@ NUMBER = Kind(
 
 @pytest.mark.usefixtures("own_kinds")
 @pytest.mark.parametrize(
-    "change",
+    ("code", "change"),
     [
-        {"name": ""},
-        {"name": "channel"},
-        {"name": "two words"},
-        {"about": " "},
-        {"about": None},
-        {"recognizes": "C"},
-        {"image_means": None},
-        {"traits": frozenset({"per-pixel"})},
-        {"traits": frozenset({PER_CHANNEL, MAP})},
-        {"searched": False},
+        ("AS122", {"name": ""}),
+        ("AS121", {"name": "channel"}),
+        ("AS122", {"name": "two words"}),
+        ("AS123", {"about": " "}),
+        ("AS123", {"about": None}),
+        ("AS123", {"recognizes": "C"}),
+        ("AS123", {"image_means": None}),
+        ("AS123", {"traits": frozenset({"per-pixel"})}),
+        ("AS123", {"traits": frozenset({PER_CHANNEL, MAP})}),
+        ("AS123", {"searched": False}),
     ],
-    ids=lambda change: next(iter(change)),
+    ids=lambda given: given if isinstance(given, str) else next(iter(given)),
 )
-def test_an_incomplete_kind_is_refused(change: dict[str, Any]) -> None:
+def test_an_incomplete_kind_is_refused(code: str, change: dict[str, Any]) -> None:
     given = {"name": "number", "about": "one value", "recognizes": is_number, **change}
     before = dict(KINDS)
-    with pytest.raises(InputError):
+    with refused(code, names=(given["name"],)):
         register_kind(Kind(**given))
     assert dict(KINDS) == before
 
@@ -253,7 +253,7 @@ def test_a_registered_kind_is_found_recorded_and_averaged(tmp_path: Path) -> Non
     assert recording.info(name).kind == "number"
     np.testing.assert_allclose(recording.gate(name), by_hand, rtol=1e-6)
     np.testing.assert_allclose(recording.channel(name), by_hand, rtol=1e-6)  # it is per channel
-    with pytest.raises(InputError):
+    with refused("AS609", names=(name, "number")):
         recording.spatial(name)
     own = recording.info(name).image_means(recording.gate(name))
     np.testing.assert_allclose(own, by_hand.flatten(), rtol=1e-6)
@@ -293,7 +293,7 @@ def test_moments_average_a_kind_as_it_defines(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         moments.mean_gate(gate.name)[1], values[labels == 1].double().mean(0), rtol=1e-6
     )
-    with pytest.raises(InputError):
+    with refused("AS609", names=(gate.name, gate.kind)):
         moments.channels(gate.name)
 
 
@@ -340,7 +340,7 @@ def test_a_recording_of_an_unregistered_kind_is_refused_by_name(
             folder = tmp_path / str(moments)
             capture(Numbered().eval(), data, folder, progress=False, moments=moments)
     for opens, folder in ((Recording, "False"), (Moments, "True")):
-        with pytest.raises(InputError, match="'number'"):
+        with refused("AS605", names=("'number'", tmp_path / folder)):
             opens(tmp_path / folder)
 
 

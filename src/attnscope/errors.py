@@ -98,19 +98,19 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS354": "The gates of a network and of its weights start at different values.",
         # AS4: gates and attribution.
         "AS401": "The network has no gate of this name.",
-        "AS402": "A gate did not multiply anything during a forward.",
+        "AS402": "A gate did not multiply anything during a forward pass.",
         "AS403": "An edit returned a value of the wrong shape or type.",
         "AS404": "A gate varies along an axis along which it was constant on the sample.",
         "AS405": "A gate runs inside torch.utils.checkpoint.",
         "AS406": "A module is scripted or compiled, so its operations cannot be traced.",
+        "AS407": "The number of images of a forward pass is unknown.",
         "AS408": "The name of an operation is not the name of a function.",
         "AS409": "An operation is already registered under this name.",
         "AS410": "No layer returns a feature map for Grad-CAM.",
         "AS411": "The layer chosen for Grad-CAM does not return a feature map.",
-        "AS407": "The number of images of a forward is unknown.",
-        "AS414": "A module has lazy parameters that are not initialized.",
-        "AS413": "A gate cannot be identified if only a part of the network is called.",
         "AS412": "The network has no layer of this name for Grad-CAM.",
+        "AS413": "A gate cannot be identified if only a part of the network is called.",
+        "AS414": "A module has lazy parameters that are not initialized.",
         # AS5: training and run folders.
         "AS501": "The shares of a recipe's phases do not sum to 1.",
         "AS502": "A recipe combines a schedule with phases that start a new optimizer.",
@@ -156,7 +156,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS612": "The pooled input of a gate was not recorded.",
         "AS613": "An attribution method was not recorded.",
         "AS614": "An attribution method was not recorded for that layer.",
-        "AS615": "xarray is not installed.",
+        "AS615": "The package xarray is not installed.",
         "AS616": "A label or prediction in a recording is not one of its classes.",
         "AS620": "The folder in which to look for recordings does not exist.",
         "AS630": "A table of interventions does not exist.",
@@ -235,9 +235,9 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS807": "The recording of an experiment was not captured in fp32.",
         "AS808": "No class has two images, so that no image can serve as a donor.",
         "AS809": "The network does not give the recorded logits.",
-        "AS810": "A folder holds something else than outcomes of interventions.",
-        "AS811": "A folder holds outcomes of another recording, other images or another seed.",
-        "AS812": "A folder holds outcomes of all experiments that were asked for.",
+        "AS810": "The output folder exists but holds no outcomes of interventions.",
+        "AS811": "The output folder holds outcomes of another recording, image selection or seed.",
+        "AS812": "The output folder already holds the outcomes of all requested experiments.",
         "AS813": "An experiment is unknown.",
         "AS814": "The network is not deterministic.",
         "AS815": "The recording has no channel gate with several values.",
@@ -267,7 +267,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS901": "A plot has several panels and cannot be drawn on one Axes.",
         "AS902": "A plot has no such page.",
         "AS903": "A plot over the seeds of one kind of network got several kinds.",
-        "AS904": "The subject lacks something that a plot needs.",
+        "AS904": "A recording, run or comparison lacks something that a plot needs.",
         "AS905": "A recording has no interventions.",
         "AS906": "A table of interventions is missing.",
         "AS907": "Interventions on several seeds scored different images.",
@@ -302,7 +302,8 @@ ERRORS: Mapping[str, str] = MappingProxyType(
 )
 """Code -> what is wrong, as one sentence. A code keeps its meaning in all later versions.
 
-The first digit names the subject. `docs/errors/` has a page for each subject.
+The first digit names the subject. ``docs/reference/errors.md`` lists all codes, and
+``docs/errors/`` has a page for each code that users meet often.
 """
 
 

@@ -385,7 +385,9 @@ def open_recording(folder: Path, split: str = "test") -> Recording:
     # Recordings may have been copied without their network.
     if not run.weights_file.is_file() and not run.recording_folder(split).is_dir():
         raise InputError(
-            "AS535", f"{folder} is neither a recording nor a run with a network; check the path"
+            "AS535",
+            f"{folder} is neither a recording nor a run with a network; check the path, or train "
+            "the run to the end",
         )
     return run.recording(split)
 

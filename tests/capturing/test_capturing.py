@@ -32,7 +32,6 @@ from attnscope.sources import Source
 from attnscope.training.fitting import fit
 from attnscope.training.recipes import RECIPES
 from tests.making import refused
-from tests.recording.making import refused_by
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +325,7 @@ def test_invalid_arguments_are_refused_before_the_capture(
     ):
         given = {"out": tmp_path / "new", **arguments}
         out = given.pop("out")
-        with refused_by(code, *names):
+        with refused(code, names):
             capture(
                 model, data.test, out, normalization=data.normalization, progress=False, **given
             )
@@ -413,11 +412,11 @@ def test_run_is_captured_with_its_own_data(data: Data, tmp_path: Path) -> None:
     assert (recording.labels == data.test.labels.numpy()).all()
     accuracy = (recording.labels == recording.predictions).mean()
     assert accuracy == pytest.approx(result.test.accuracy)
-    with refused_by("AS113", run / "recordings" / "test"):
+    with refused("AS113", names=(run / "recordings" / "test",)):
         capture_run(run, progress=False)
-    with refused_by("AS536", "all"):
+    with refused("AS536", names=("all",)):
         capture_run(run, split="all", progress=False)
-    with refused_by("AS530", tmp_path / "no-run"):
+    with refused("AS530", names=(tmp_path / "no-run",)):
         capture_run(tmp_path / "no-run", progress=False)
 
 
@@ -503,6 +502,6 @@ def test_changed_training_images_are_refused_for_validation_only(tmp_path: Path)
     assert main(["train", "--data", f"folder:{root}", "--out", str(run), *options]) == 0
     Run(run).split("validation")
     Image.new("RGB", (16, 16)).save(root / "train" / "a" / "new.png")
-    with refused_by("AS538", f"folder:{root}", "22 images"):
+    with refused("AS538", names=(f"folder:{root}", "22 images")):
         Run(run).split("validation")
     assert len(Run(run).split("test")) == 6

@@ -15,7 +15,7 @@ from attnscope.attribution import ATTRIBUTIONS
 from attnscope.networks.build import build_model
 from attnscope.recording.attributed import Attributed, Attributions
 from tests.making import refused
-from tests.recording.making import found_problems, refused_by
+from tests.recording.making import found_problems
 
 METHODS = ["integrated_gradients", "layer_integrated_gradients", "occlusion"]
 
@@ -123,7 +123,7 @@ def test_unrecorded_method_layer_and_target_are_refused(recording: Recording) ->
 def test_invalid_attributions_are_refused_before_anything_is_written(
     model: nn.Module, images: Tensor, tmp_path: Path, options: dict[str, object], code: str
 ) -> None:
-    with refused_by(code):
+    with refused(code):
         capture(model, TensorDataset(images, LABELS), tmp_path / "out", progress=False, **options)  # type: ignore[call-overload]
     assert not list(tmp_path.iterdir())
 

@@ -37,7 +37,6 @@ from attnscope.recording.recording import Recording
 from attnscope.statistics import class_mean_grad_cam, class_profiles, gate_profiles
 from attnscope.training.processes import ProcessGroup, launched_process_group
 from tests.making import refused, refused_command
-from tests.recording.making import refused_by
 
 SHARDS = ["--batch-size", "4", "--shard-images", "8", "--device", "cpu"]  # 24 images, 3 shards
 
@@ -341,7 +340,7 @@ def test_process_group_is_read_from_the_environment(
     for rank, size, named in (("2", "2", "RANK=2"), ("x", "2", "RANK=x"), ("0", "-1", "-1")):
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("WORLD_SIZE", size)
-        with refused_by("AS133", named):
+        with refused("AS133", names=(named,)):
             launched_process_group()
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "3")

@@ -55,13 +55,17 @@ def make_gateless(runs: Path) -> Path:
 
 
 def refused(
-    capsys: pytest.CaptureFixture[str], *arguments: object, names: tuple[object, ...] = ()
+    capsys: pytest.CaptureFixture[str],
+    code: str,
+    *arguments: object,
+    names: tuple[object, ...] = (),
 ) -> None:
-    """The command exits with 2 and prints one line, which contains the names."""
+    """The command exits with 2 and prints nothing but one line, with this code and the names."""
     capsys.readouterr()
     assert main([str(argument) for argument in arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("attnscope: ")
+    assert line.endswith(f" [{code}]"), f"{line} has another code than {code}"
     for name in names:
         assert str(name) in line
 
@@ -98,7 +102,7 @@ def test_a_test_image_that_became_unreadable_can_be_skipped(
     shutil.copytree(config["data"].removeprefix("folder:"), images)
     (run / "config.json").write_text(json.dumps({**config, "data": f"folder:{images}"}))
     (images / "test" / "dark" / "0.png").write_bytes(b"")
-    refused(capsys, "capture", run, names=("test/dark/0.png", "--skip-unreadable"))
+    refused(capsys, "AS212", "capture", run, names=("test/dark/0.png", "--skip-unreadable"))
     assert main(["capture", str(run), "--skip-unreadable"]) == 0
     recording = Recording(run)
     assert len(recording) == 11
@@ -126,12 +130,14 @@ def test_intervene_writes_outcomes_that_the_report_shows(
 ) -> None:
     run = runs / "se"
     some = ["--experiments", "decode", "replace", "erase", "--images", "6"]
-    refused(capsys, "intervene", run, "--experiments", "cut", names=("cut", "decode", "erase"))
+    refused(
+        capsys, "AS813", "intervene", run, "--experiments", "cut", names=("cut", "decode", "erase")
+    )
     assert not (run / "interventions").exists()
     assert main(["intervene", str(run), *some, "--batch-size", "4"]) == 0
     assert str(run / "interventions" / "test") in capsys.readouterr().out
-    refused(capsys, "intervene", run, *some, names=(run / "interventions" / "test",))
-    refused(capsys, "intervene", run, "--images", "6", "--seed", "1", names=("seed",))
+    refused(capsys, "AS812", "intervene", run, *some, names=(run / "interventions" / "test",))
+    refused(capsys, "AS811", "intervene", run, "--images", "6", "--seed", "1", names=("seed",))
     outcomes = read_outcomes(run / "interventions" / "test")
     assert set(outcomes.tables) == {"decoding", "effects", "erasing_areas", "erasing_curves"}
     # Eight gates and all at once, under seven edits, and the network as it is.
@@ -151,15 +157,19 @@ def test_intervene_writes_outcomes_that_the_report_shows(
     assert f"<h3>{titles[1]}" not in page
     assert f"attnscope intervene {run}" in page
     shutil.rmtree(run / "interventions")
-    refused(capsys, "intervene", run, "--split", "validation", names=(run, "attnscope capture"))
-    refused(capsys, "intervene", tmp_path, names=(tmp_path,))
+    refused(
+        capsys, "AS532", "intervene", run, "--split", "validation", names=(run, "attnscope capture")
+    )
+    refused(capsys, "AS535", "intervene", tmp_path, names=(tmp_path,))
     (run / "interventions" / "test").mkdir(parents=True)
-    refused(capsys, "intervene", run, *some, names=(run / "interventions" / "test",))
+    refused(capsys, "AS810", "intervene", run, *some, names=(run / "interventions" / "test",))
     shutil.rmtree(run / "interventions")
-    refused(capsys, "intervene", run, "--batch-size", "0", names=("batch size", "0"))
+    refused(capsys, "AS802", "intervene", run, "--batch-size", "0", names=("batch size", "0"))
     # Another kind of network is refused before anything is run.
     other = make_gateless(runs)
-    refused(capsys, "intervene", run, "--seed-runs", other, "--images", "6", names=(other,))
+    refused(
+        capsys, "AS821", "intervene", run, "--seed-runs", other, "--images", "6", names=(other,)
+    )
     assert not (run / "interventions").exists()
 
 
@@ -179,30 +189,31 @@ def test_demo_trains_records_and_reports_two_runs(
         assert summary[kind]["test_images"] == len(recording) == 359
         assert summary[kind]["seconds_per_step"] > 0
     assert (out / "report.html").is_file()
-    refused(capsys, "demo", "--out", out, names=(out,))
+    refused(capsys, "AS113", "demo", "--out", out, names=(out,))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "names"),
+    ("code", "arguments", "names"),
     [
-        (["--data", "cifar11"], ("cifar11", "digits")),
-        (["--data", "folder:no-such-folder"], ("no-such-folder",)),
-        (["--recipe", "slow"], ("slow", "fast")),
-        (["--model", "vgg"], ("vgg", "resnet18")),
-        (["--attention", "cbm"], ("cbm", "cbam")),
-        (["--model", "cnn", "--width", "16"], ("width", "cnn")),
-        (["--device", "tpu9"], ("tpu9",)),
-        (["--device", "cuda:7"], ("cuda:7",)),
-        (["--epochs", "0"], ("epochs", "0")),
-        (["--batch-size", "0"], ("batch size", "0")),
-        (["--kernel-size", "4"], ("kernel", "4")),
-        (["--reduction", "1000"], ("reduction", "1000")),
-        (["--data", "cifar10", "--data-root", "empty"], ("--data-root",)),
-        (["--validation-share", "1"], ("validation", "1")),
-        (["--image-size", "3"], ("image size", "3")),
+        ("AS201", ["--data", "cifar11"], ("cifar11", "digits")),
+        ("AS204", ["--data", "folder:no-such-folder"], ("no-such-folder",)),
+        ("AS120", ["--recipe", "slow"], ("slow", "fast")),
+        ("AS301", ["--model", "vgg"], ("vgg", "resnet18")),
+        ("AS302", ["--attention", "cbm"], ("cbm", "cbam")),
+        ("AS308", ["--model", "cnn", "--width", "16"], ("width", "cnn")),
+        ("AS130", ["--device", "tpu9"], ("tpu9",)),
+        ("AS131", ["--device", "cuda:7"], ("cuda:7",)),
+        ("AS102", ["--epochs", "0"], ("epochs", "0")),
+        ("AS102", ["--batch-size", "0"], ("batch size", "0")),
+        ("AS310", ["--kernel-size", "4"], ("kernel", "4")),
+        ("AS309", ["--reduction", "1000"], ("reduction", "1000")),
+        ("AS203", ["--data", "cifar10", "--data-root", "empty"], ("--data-root",)),
+        ("AS102", ["--validation-share", "1"], ("validation", "1")),
+        ("AS102", ["--image-size", "3"], ("image size", "3")),
     ],
 )
 def test_training_refuses_and_writes_nothing(
+    code: str,
     arguments: list[str],
     names: tuple[str, ...],
     tmp_path: Path,
@@ -214,12 +225,12 @@ def test_training_refuses_and_writes_nothing(
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the first proxy it met
     given = arguments if "--attention" in arguments else [*arguments, "--attention", "cbam"]
-    refused(capsys, "train", *given, "--out", "run", names=names)
+    refused(capsys, code, "train", *given, "--out", "run", names=names)
     assert not (tmp_path / "run").exists()
 
 
 def test_moments_and_pooled_inputs_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    refused(capsys, "capture", "run", "--moments", "--pooled-inputs")
+    refused(capsys, "AS672", "capture", "run", "--moments", "--pooled-inputs")
 
 
 @pytest.mark.parametrize(
@@ -273,9 +284,16 @@ def test_a_run_that_exists_is_not_overwritten(
 ) -> None:
     before = sorted(p.stat().st_mtime_ns for p in (runs / "se").rglob("*"))
     refused(
-        capsys, "train", "--data", f"folder:{images}", "--out", runs / "se", names=(runs / "se",)
+        capsys,
+        "AS113",
+        "train",
+        "--data",
+        f"folder:{images}",
+        "--out",
+        runs / "se",
+        names=(runs / "se",),
     )
-    refused(capsys, "capture", runs / "se", names=(runs / "se" / "recordings" / "test",))
+    refused(capsys, "AS113", "capture", runs / "se", names=(runs / "se" / "recordings" / "test",))
     assert sorted(p.stat().st_mtime_ns for p in (runs / "se").rglob("*")) == before
 
 
@@ -291,11 +309,11 @@ def test_weights_that_do_not_fit_the_network_are_refused(
     weights = runs / "cbam" / "model.safetensors"
     (run / "model.safetensors").write_bytes(weights.read_bytes())
     out = ["--out", tmp_path / "recording"]
-    refused(capsys, "capture", run, *out, names=(run / "model.safetensors",))
+    refused(capsys, "AS347", "capture", run, *out, names=(run / "model.safetensors",))
     (run / "model.safetensors").write_bytes(weights.read_bytes()[:1000])
-    refused(capsys, "capture", run, *out, names=(run / "model.safetensors",))
+    refused(capsys, "AS343", "capture", run, *out, names=(run / "model.safetensors",))
     (run / "model.safetensors").unlink()
-    refused(capsys, "capture", run, *out, names=(run, "model.safetensors"))
+    refused(capsys, "AS340", "capture", run, *out, names=(run, "model.safetensors"))
     assert not (tmp_path / "recording").exists()
 
 
@@ -313,9 +331,9 @@ def test_a_damaged_recording_is_refused(
     refused_command(capsys, "AS962", command, recording, *out, names=("arrays.safetensors",))
     arrays.write_bytes(whole)
     (recording / "manifest.json").write_text("{")
-    refused(capsys, command, recording, *out, names=(recording / "manifest.json",))
+    refused(capsys, "AS112", command, recording, *out, names=(recording / "manifest.json",))
     (recording / "manifest.json").unlink()
-    refused(capsys, command, recording, *out, names=(recording,))
+    refused(capsys, "AS601", command, recording, *out, names=(recording,))
     assert not (tmp_path / "out").exists()
 
 
@@ -326,9 +344,11 @@ def test_a_network_of_other_classes_is_not_captured(
     config = json.loads((run / "config.json").read_text())
     config["data"] = "digits"
     (run / "config.json").write_text(json.dumps(config))
-    refused(capsys, "capture", run, "--out", tmp_path / "recording", names=("digits",))
+    refused(capsys, "AS537", "capture", run, "--out", tmp_path / "recording", names=("digits",))
     (run / "config.json").write_text("{}")
-    refused(capsys, "capture", run, "--out", tmp_path / "recording", names=("config.json",))
+    refused(
+        capsys, "AS531", "capture", run, "--out", tmp_path / "recording", names=("config.json",)
+    )
 
 
 def test_comparisons_need_two_runs_of_the_same_images(
@@ -340,7 +360,7 @@ def test_comparisons_need_two_runs_of_the_same_images(
     other = make_recording("other").folder
     out = tmp_path / "comparison"
     refused_command(capsys, "AS959", "compare", runs / "se", "--out", out, names=(runs / "se",))
-    refused(capsys, "compare", runs / "se", other, "--out", out)
+    refused(capsys, "AS720", "compare", runs / "se", other, "--out", out)
     refused_command(capsys, "AS955", "report", names=("RUN",))
     assert not out.exists()
 
@@ -352,7 +372,7 @@ def test_unreadable_training_images_are_refused_or_skipped(
     (root / "train" / "dark" / "empty.png").write_bytes(b"")
     source = ["--data", f"folder:{root}"]
     names = ("1 of 37", "train/dark/empty.png", "--skip-unreadable")
-    refused(capsys, "train", *source, *SMALL, "--out", tmp_path / "run", names=names)
+    refused(capsys, "AS212", "train", *source, *SMALL, "--out", tmp_path / "run", names=names)
     assert not (tmp_path / "run").exists()
     given = [*source, *SMALL, "--skip-unreadable", "--out", str(tmp_path / "run")]
     assert main(["train", *given]) == 0

@@ -138,6 +138,7 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("attnscope: ")
         assert module in line
+        assert line.endswith("[AS125]")
 
 
 def test_what_a_plugin_registers_is_known_to_the_command_and_its_child_processes(

@@ -19,7 +19,6 @@ from attnscope.data.sources import (
     describe_sources,
     register_data_source,
 )
-from attnscope.errors import InputError
 from attnscope.networks.build import build_model
 from attnscope.networks.targets import TARGET_SCHEMES, Target, TargetScheme, load_target
 from attnscope.networks.targets import register_target_scheme as register_scheme
@@ -104,8 +103,8 @@ def test_a_registered_target_scheme_is_loaded_by_name(tmp_path: Path) -> None:
 
 def test_an_incomplete_or_taken_source_is_not_registered() -> None:
     for thing in (3, DataSource(None, help="none")):  # type: ignore[arg-type]
-        with pytest.raises(InputError, match="'wrong'"):
+        with refused("AS123", names=("'wrong'",)):
             register_data_source("wrong", thing)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="'digits'"):
+    with refused("AS121", names=("'digits'",)):
         register_data_source("digits", DATA_SOURCES["digits"])
     assert "wrong" not in DATA_SOURCES

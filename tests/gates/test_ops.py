@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import wrap_torch_function
 
-from attnscope.errors import InputError
 from attnscope.gates import (
     Operation,
     bounded_activation,
@@ -29,6 +28,7 @@ from attnscope.gates import (
 )
 from attnscope.gates.marks import UNBOUNDED, add, divide, multiply, negate, power, subtract
 from attnscope.gates.ops import operation as registered
+from tests.making import refused
 
 
 @pytest.fixture(autouse=True)
@@ -206,21 +206,22 @@ def test_aliases_are_one_operation() -> None:
 @pytest.mark.parametrize("name", ["sigmoid", "expit", "my_op", "clip", "mul_", "_x", "", "a b"])
 def test_invalid_and_taken_names_are_refused(name: str) -> None:
     register_operation("my_op", moves())
+    code = "AS409" if name in ("sigmoid", "expit", "my_op", "clip") else "AS408"
     for names in ((name,), ("fresh", name)):
-        with pytest.raises(InputError):
+        with refused(code, names=(f"'{name}'",)):
             register_operation(names[0], moves(), *names[1:])
     register_operation("fresh", moves())  # nothing was left of the attempt
 
 
 def test_a_name_that_is_given_twice_is_refused() -> None:
-    with pytest.raises(InputError):
+    with refused("AS409", names=("'other'",)):
         register_operation("fresh", moves(), "other", "other")
 
 
 def test_a_value_that_is_not_an_operation_is_refused() -> None:
-    with pytest.raises(InputError):
+    with refused("AS123", names=("fresh",)):
         register_operation("fresh", (0.0, 1.0))  # type: ignore[arg-type]
-    with pytest.raises(InputError):
+    with refused("AS123", names=("fresh",)):
         register_operation("fresh", Operation(carries=0.5))  # type: ignore[arg-type]
 
 

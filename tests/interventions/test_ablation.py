@@ -98,7 +98,7 @@ def test_ablation_leaves_out_a_gate_with_one_value_for_all_channels(tmp_path: Pa
         model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
     )
     assert isinstance(recording, Recording)
-    assert recording.gate("one").shape == (30, 1)
+    assert recording.gate("one").shape == (30,)
     setup = InterventionSetup(model, images, recording)
     found = ablate_channels(setup, shares=(0.5,), draws=5, images=9, progress=False)
     assert set(found["gate"]) == {"gate"}

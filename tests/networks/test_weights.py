@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from attnscope.errors import InputError
 from attnscope.networks.build import ModelConfig, build_model
 from attnscope.networks.weights import load_model, load_weights, save_model
 from tests.making import refused
@@ -143,7 +142,7 @@ def test_a_configuration_that_is_not_json_is_refused(
     saved: Path, tmp_path: Path, content: str
 ) -> None:
     folder = with_json(saved, tmp_path, content)
-    with pytest.raises(InputError, match=r"model\.json.*JSON"):
+    with refused("AS112", names=(folder / "model.json",)):
         load_model(folder)
 
 
@@ -167,7 +166,7 @@ def test_a_folder_without_a_saved_network_is_refused(saved: Path, tmp_path: Path
         with refused("AS340", names=(folder, "model.safetensors")):
             load_model(folder)
     os.link(saved / "model.safetensors", tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match=r"model\.json"):
+    with refused("AS110", names=(tmp_path / "model.json",)):
         load_model(tmp_path)
 
 

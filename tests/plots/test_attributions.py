@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from attnscope import statistics
-from attnscope.plots import PLOTS, Unavailable, plots_for
+from attnscope.plots import PLOTS, plots_for
 from attnscope.recording.recording import Recording
+from tests.making import refused
 
 Make = Callable[..., Recording]
 NAMES = {"attributions", "attribution_agreement"}
@@ -20,7 +21,7 @@ def test_they_are_spoken_of_only_where_attributions_were_recorded(make_recording
     assert not NAMES & {plot.name for plot in plots_for(without)}
     assert {plot.name for plot in plots_for(with_some)} >= NAMES
     for name in NAMES:
-        with pytest.raises(Unavailable):
+        with refused("AS908", names=(without.folder,)):
             PLOTS[name].make(without)
 
 

@@ -6,18 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-import pytest
 from matplotlib.axes import Axes
 from scipy import stats
 
 from attnscope import statistics
-from attnscope.errors import InputError
 from attnscope.kinds import MAP
 from attnscope.plots import theme
 from attnscope.plots.builtin import per_class_agreement
 from attnscope.plots.subjects import no_gate, no_grad_cam
 from attnscope.recording.recording import Recording
-from attnscope.statistics.comparison import expect_same_images
 from tests.making import refused
 from tests.plots.reading import draw_plot, labels, numbers, words
 
@@ -159,8 +156,6 @@ def test_without_scored_images_the_figure_says_why(write_recording: Make) -> Non
     for said in ("x.spatial", no_gate(bare, MAP), no_grad_cam(bare)):
         assert said in drawing.caption
     other = write_recording("other", labels=labels[::-1])
-    with pytest.raises(InputError) as not_the_same:
-        expect_same_images(flat, other)
     for name in ("per_class_agreement", "disagreements"):
-        with refused(not_the_same.value.code):
+        with refused("AS723"):
             draw_plot(name, bare, other)

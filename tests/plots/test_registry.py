@@ -11,13 +11,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnscope.errors import InputError
 from attnscope.plots import PLOTS, Note, Plot, plots_of, register_plot
 from attnscope.plots.needs import Need
 from attnscope.plots.subjects import SUBJECTS, Comparison, Intervened, SeedComparison, Seeds
 from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.report import write_comparison, write_figures, write_report
+from tests.making import refused
 from tests.plots.reading import add_run_files, only
 
 Make = Callable[..., Recording]
@@ -118,23 +118,23 @@ def test_a_plot_stands_where_its_place_is() -> None:
 
 @pytest.mark.usefixtures("registry")
 @pytest.mark.parametrize(
-    "change",
+    ("code", "change"),
     [
-        {"title": ""},
-        {"about": "two\nlines"},
-        {"about": None},
-        {"subject": int},
-        {"compute": None},
-        {"draw": "no function"},
-        {"caption": None},
-        {"lay_out": 3},
-        {"needs": ("Grad-CAM",)},
-        {"name": "gate_state"},
-        {"name": "../up"},
+        ("AS123", {"title": ""}),
+        ("AS123", {"about": "two\nlines"}),
+        ("AS123", {"about": None}),
+        ("AS123", {"subject": int}),
+        ("AS123", {"compute": None}),
+        ("AS123", {"draw": "no function"}),
+        ("AS123", {"caption": None}),
+        ("AS123", {"lay_out": 3}),
+        ("AS123", {"needs": ("Grad-CAM",)}),
+        ("AS121", {"name": "gate_state"}),
+        ("AS122", {"name": "../up"}),
     ],
 )
-def test_an_incomplete_plot_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
+def test_an_incomplete_plot_is_refused(code: str, change: dict[str, Any]) -> None:
+    with refused(code, names=(change.get("name", "toy"),)):
         register_plot(replace(TOY, **change))
     assert "toy" not in PLOTS
 

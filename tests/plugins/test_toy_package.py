@@ -116,7 +116,7 @@ def test_its_statistic_is_found_by_name(site: Path, recorded: Path) -> None:
 def test_the_commands_accept_its_kind(site: Path, recorded: Path) -> None:
     network = ["--model", "toy_attnscope.networks:network", "--data", "halves"]
     attnscope(site, "capture", *network, "--moments", "--out", "moments", cwd=recorded)
-    assert "2 gates, all well" in attnscope(site, "verify", "moments", cwd=recorded)
+    assert "12 images, 2 gates, " in attnscope(site, "verify", "moments", cwd=recorded)
     attnscope(
         site, "intervene", "runs/toy", "--images", "6", "--experiments", "replace", cwd=recorded
     )
@@ -130,6 +130,7 @@ def test_without_the_package_its_recording_is_refused(recorded: Path) -> None:
     (line,) = done.stderr.strip().splitlines()
     assert "'row'" in line
     assert "--plugin" in line
+    assert line.endswith("[AS605]")
 
 
 def test_plugin_option_imports_an_undeclared_module(site: Path, recorded: Path) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from attnscope.errors import ERRORS
 from attnscope.kinds import Gate
 from attnscope.recording.recording import RecordingWriter
-from tests.making import refused
 
 GATES = [
     Gate("layer1.attention.channel", "channel", 6, None, "sigmoid", 0.0, 1.0, 1.0),
@@ -60,11 +57,6 @@ def write(folder: Path, arrays: Arrays | None = None, rows: pd.DataFrame | None 
             writer.add_shard({key: value[piece] for key, value in arrays.items()}, rows[piece])
             start += size
     return folder
-
-
-def refused_by(code: str, *names: object) -> AbstractContextManager[None]:
-    """`refused` for a code of another part of the package, which may not have its code yet."""
-    return refused(code if code in ERRORS else "AS000", names)
 
 
 def problems(lines: list[str]) -> list[tuple[str, str]]:

@@ -22,7 +22,6 @@ from tests.recording.making import (
     found_problems,
     make_arrays,
     make_rows,
-    refused_by,
     write,
 )
 
@@ -193,7 +192,7 @@ def test_folder_without_manifest_is_refused(tmp_path: Path, folder: Path) -> Non
 def test_truncated_manifest_is_refused(folder: Path, keep: int) -> None:
     file = folder / "manifest.json"
     file.write_bytes(file.read_bytes()[:keep])
-    with refused_by("AS112", file):
+    with refused("AS112", names=(file,)):
         Recording(folder)
 
 

@@ -31,7 +31,6 @@ from attnscope.recording.recording import Recording
 from attnscope.runs import Run, open_captured
 from attnscope.sources import Source
 from tests.making import refused, write_images
-from tests.recording.making import refused_by
 
 OURS = """
 import torch
@@ -126,11 +125,11 @@ def test_missing_and_changed_weights_are_refused(folder: Path) -> None:
     weights = folder / "small.safetensors"
     whole = weights.read_bytes()
     weights.unlink()
-    with refused_by("AS330", weights):
+    with refused("AS330", names=(weights,)):
         recording.network()
     torch.manual_seed(1)
     save_weights(load_target("theirs:small").model, weights)
-    with refused_by("AS331", weights):
+    with refused("AS331", names=(weights,)):
         recording.network()
     weights.write_bytes(whole)
     recording.network()
@@ -157,7 +156,7 @@ def test_missing_module_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "theirs")
     (folder / "theirs.py").unlink()
     shutil.rmtree(folder / "__pycache__", ignore_errors=True)
-    with refused_by("AS324", "theirs"):
+    with refused("AS324", names=("theirs",)):
         recording.network()
 
 
@@ -167,7 +166,7 @@ def test_changed_and_missing_images_are_refused(folder: Path) -> None:
     with refused("AS643", names=(folder / "images", recording.folder)):
         recording.images()
     shutil.rmtree(folder / "images")
-    with refused_by("AS204", folder / "images"):
+    with refused("AS204", names=(folder / "images",)):
         recording.images()
 
 
@@ -218,13 +217,13 @@ def test_network_reopens_from_a_run_and_its_moved_copy(run: Path, tmp_path: Path
     assert all(torch.equal(value, expected[name]) for name, value in fresh.items())
     moved = Recording(tmp_path / "moved")
     np.testing.assert_allclose(logits_again(moved), moved.logits, rtol=1e-4, atol=1e-4)
-    with refused_by("AS320", run):
+    with refused("AS330", names=(run,)):
         outside.network()
     save_weights(
         build_model(attention="se", width=16, reduction=4, num_classes=2),
         tmp_path / "moved" / "model.safetensors",
     )
-    with refused_by("AS331", tmp_path / "moved"):
+    with refused("AS331", names=(tmp_path / "moved",)):
         moved.network()
 
 
@@ -311,10 +310,10 @@ def test_invalid_and_contradicting_settings_are_refused() -> None:
     ):
         with refused(code, names):
             CaptureSettings(**settings)
-    with refused_by("AS223"):
+    with refused("AS223"):
         Normalization((0.0, 0.0, 0.0), (1.0, 0.0, 1.0))
     network = NetworkSource("timm:resnet18")
-    with refused_by("AS329", "timm:resnet18"):
+    with refused("AS329", names=("timm:resnet18",)):
         network.expect_weights()
-    with refused_by("AS536", "all"):
+    with refused("AS536", names=("all",)):
         Source(network, DataSettings(), "all")

@@ -29,7 +29,6 @@ from tests.recording.making import (
     found_problems,
     make_arrays,
     make_rows,
-    refused_by,
 )
 
 STARTS = (0, 3, 7)
@@ -171,7 +170,7 @@ def test_lock_has_one_holder(tmp_path: Path) -> None:
         assert file.exists()
     assert names(tmp_path) == []
     (tmp_path / "file").touch()
-    with refused_by("AS115", tmp_path / "file" / "lock"), locked(tmp_path / "file" / "lock"):
+    with refused("AS115", names=(tmp_path / "file" / "lock",)), locked(tmp_path / "file" / "lock"):
         pass
 
 

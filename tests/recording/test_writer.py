@@ -11,12 +11,12 @@ import pytest
 
 from attnscope.recording.recording import Recording, RecordingWriter
 from tests.making import refused
-from tests.recording.making import CLASSES, GATES, Arrays, make_arrays, make_rows, refused_by, write
+from tests.recording.making import CLASSES, GATES, Arrays, make_arrays, make_rows, write
 
 
 def test_a_recording_is_never_overwritten(folder: Path) -> None:
     before = (folder / "manifest.json").read_bytes()
-    with refused_by("AS113", folder):
+    with refused("AS113", names=(folder,)):
         write(folder)
     assert (folder / "manifest.json").read_bytes() == before
     assert [p.name for p in folder.parent.iterdir()] == ["recording"]

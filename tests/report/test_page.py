@@ -120,11 +120,20 @@ def test_report_says_why_two_recordings_cannot_be_compared(
 def test_report_without_a_run_is_refused(tmp_path: Path) -> None:
     with refused("AS914"):
         write_report([], tmp_path / "r.html")
-    with pytest.raises(InputError) as no_recording:
-        Recording(tmp_path)
-    with refused(no_recording.value.code, names=(tmp_path,)):
+    with refused("AS601", names=(tmp_path,)):
         write_report([tmp_path], tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_report_is_not_written_to_a_folder_or_below_a_file(
+    make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    recording = make_recording(count=12)
+    with refused("AS113", names=(tmp_path, "--out")):
+        write_report([recording.folder], tmp_path)
+    with refused("AS114", names=(recording.folder / "manifest.json",)):
+        write_report([recording.folder], recording.folder / "manifest.json" / "report.html")
 
 
 def test_report_needs_neither_torch_nor_pyplot() -> None:

@@ -18,7 +18,6 @@ from attnscope.statistics import (
 )
 from attnscope.statistics.agreement import center_map, top_overlap
 from tests.making import refused
-from tests.statistics.making import refused_elsewhere
 from tests.statistics.test_agreement import pooled
 
 MAP = "layer1.attention.spatial"  # 8 × 8, where Grad-CAM is 4 × 4
@@ -307,11 +306,11 @@ def test_agreement_summary_equals_groupby(make_recording):
 
 def test_unknown_gates_targets_and_attributions_are_refused(make_recording, write_recording):
     recording = make_recording()
-    with refused_elsewhere("AS609", names=("layer1.attention.channel",)):
+    with refused("AS609", names=("layer1.attention.channel",)):
         map_agreement(recording, "layer1.attention.channel")
-    with refused_elsewhere("AS610", names=("both",)):
+    with refused("AS610", names=("both",)):
         map_agreement(recording, MAP, "both")
-    with refused_elsewhere("AS611"):
+    with refused("AS611"):
         agreement_summary(write_recording(labels=[0], gates={"s": [[[0.1, 0.2]]]}))
     without = agreement_summary(make_recording("se", spatial=False))
     assert len(without) == 0

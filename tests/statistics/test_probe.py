@@ -14,7 +14,6 @@ from attnscope.statistics import gate_logits, linear_probe, probe, resampling
 from attnscope.statistics.inference import mean_share_interval
 from attnscope.statistics.resampling import stratified_folds
 from tests.making import refused
-from tests.statistics.making import refused_elsewhere
 
 
 def sigmoids(count, effect, channels=6, seed=0, classes=3):
@@ -273,7 +272,7 @@ def test_missing_or_infinite_pooled_inputs(write_recording):
     assert frame.loc["own", "fitted"] == 30
     assert frame.loc["factor", ["fitted", "scored", "clipped"]].tolist() == [0, 0, 0]
     assert frame.loc["factor", ["balanced_accuracy", "low", "high", "null", "p"]].isna().all()
-    with refused_elsewhere("AS612", names=("own",)):
+    with refused("AS612", names=("own",)):
         linear_probe(write_recording("none", labels=labels, gates=gates), of="pooled_input")
     with refused("AS706", names=("'input'", "pooled_input")):
         linear_probe(some, of="input")

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from attnscope.statistics import channel_effects, class_profiles, gate_profiles, gate_state
-from tests.statistics.making import refused_elsewhere
+from tests.making import refused
 
 GATE = "layer1.attention.channel"
 MAP = "layer1.attention.spatial"
@@ -65,9 +65,9 @@ def test_profiles_of_classes_with_one_or_no_image(write_recording):
 @pytest.mark.parametrize("function", [class_profiles, channel_effects])
 def test_channel_statistics_refuse_other_gates(make_recording, function):
     recording = make_recording()
-    with refused_elsewhere("AS609", names=(MAP,)):
+    with refused("AS609", names=(MAP,)):
         function(recording, MAP)
-    with refused_elsewhere("AS608", names=("nothing",)):
+    with refused("AS608", names=("nothing",)):
         function(recording, "nothing")
 
 

@@ -9,7 +9,7 @@ import pytest
 from attnscope import statistics
 from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.statistics import STATISTICS, statistic
-from tests.statistics.making import refused_elsewhere
+from tests.making import refused
 
 NOT_STATISTICS = {
     "STATISTICS",
@@ -70,7 +70,7 @@ def test_a_gate_without_the_trait_is_refused(make_recording, name):
     others = [gate for gate in recording.gates if gate not in known.gates_of(recording)]
     assert len(others) == 2
     for gate in others:
-        with refused_elsewhere("AS609", names=(gate.name,)):
+        with refused("AS609", names=(gate.name,)):
             known.function(recording, gate.name)
 
 
@@ -83,7 +83,7 @@ def test_a_package_can_register_a_statistic(make_recording):
     recording, known = make_recording(), STATISTICS.find("largest")
     assert [gate.kind for gate in known.gates_of(recording)] == ["spatial"] * 2
     assert known.function(recording, "layer1.attention.spatial") == pytest.approx(0.8, abs=0.01)
-    with refused_elsewhere("AS121", names=("largest",)):
+    with refused("AS121", names=("largest",)):
         statistic("Another.")(largest)
 
 
@@ -103,11 +103,11 @@ def test_an_incomplete_statistic_is_refused(wrong):
     def new(recording):
         """Return nothing."""
 
-    with refused_elsewhere("AS123", names=("new",)):
+    with refused("AS123", names=("new",)):
         statistic(**{"about": "Something.", **wrong})(new)
     assert "new" not in STATISTICS
 
 
 def test_an_unknown_statistic_is_refused_with_the_known_names():
-    with refused_elsewhere("AS120", names=("nonsense", "class_metrics")):
+    with refused("AS120", names=("nonsense", "class_metrics")):
         STATISTICS.find("nonsense")

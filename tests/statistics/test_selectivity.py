@@ -15,7 +15,6 @@ from attnscope.statistics import (
 )
 from attnscope.statistics.resampling import stratified_folds
 from tests.making import refused
-from tests.statistics.making import refused_elsewhere
 
 GATE = "layer1.attention.channel"
 TEN = list("abcdefghij")
@@ -191,9 +190,9 @@ def test_selectivity_has_no_interval_for_a_half_of_one_image(write_recording):
 @pytest.mark.parametrize("function", [class_selectivity, permuted_channel_effects])
 def test_wrong_gates_and_zero_permutations_are_refused(make_recording, function):
     recording = make_recording()
-    with refused_elsewhere("AS609", names=("layer1.attention.spatial",)):
+    with refused("AS609", names=("layer1.attention.spatial",)):
         function(recording, "layer1.attention.spatial")
-    with refused_elsewhere("AS608", names=("nothing",)):
+    with refused("AS608", names=("nothing",)):
         function(recording, "nothing")
     with refused("AS701", names=("permutations", 0)):
         function(recording, GATE, permutations=0)

@@ -8,7 +8,6 @@ from scipy import stats
 
 from attnscope.statistics import channel_states, gate_state, image_states, reading, state_sweep
 from tests.making import refused
-from tests.statistics.making import refused_elsewhere
 
 CHANNEL = [
     [0.005, 0.995, 0.51, 0.3, 0.0],
@@ -118,5 +117,5 @@ def test_invalid_thresholds_are_refused(recording, thresholds):
 
 
 def test_channel_statistics_refuse_other_gates(make_recording):
-    with refused_elsewhere("AS609", names=("layer1.attention.spatial",)):
+    with refused("AS609", names=("layer1.attention.spatial",)):
         channel_states(make_recording(), "layer1.attention.spatial")

@@ -170,8 +170,8 @@ def test_resume_without_a_run_starts_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "code", "names"),
     [
-        ({"seed": 1}, "AS522", ("seed", "(0, now 1)")),
-        ({"epochs": 3}, "AS522", ("epochs", "(2, now 3)")),
+        ({"seed": 1}, "AS522", ("seed = 0, not 1",)),
+        ({"epochs": 3}, "AS522", ("epochs = 2, not 3",)),
         ({"recipe": replace(TINY, learning_rate=0.1)}, "AS522", ("recipe",)),
         ({"model": small(attention="se", reduction=4)}, "AS524", ("checkpoint.safetensors",)),
         ({"model": small(width=32)}, "AS524", ("checkpoint.safetensors",)),

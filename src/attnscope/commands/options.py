@@ -152,9 +152,12 @@ def expect_whole(recording: ShardReader) -> None:
     Raises:
         InputError: a file is missing or has changed.
     """
+    from attnscope.recording.verification import without_code
+
     problems = recording.verify()
     if problems:
         more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
         raise InputError(
-            "AS962", f"{problems[0]}{more}; record it again with: attnscope capture RUN"
+            "AS962",
+            f"{without_code(problems[0])}{more}; record it again with: attnscope capture RUN",
         )

@@ -14,6 +14,7 @@ from attnscope.interventions.study import EXPERIMENTS, run_experiments_in
 from attnscope.recording.outcomes import Outcomes
 from attnscope.recording.places import outcomes_folder
 from attnscope.recording.recording import Recording
+from attnscope.recording.verification import without_code
 from attnscope.runs import Run, open_recording, open_untrained
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.training.devices import choose_device
@@ -114,4 +115,6 @@ def _expect_intact(recording: Recording) -> None:
     problems = recording.verify()
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InputError("AS824", f"{problems[0]}{more}; capture {recording.folder} again")
+        raise InputError(
+            "AS824", f"{without_code(problems[0])}{more}; capture {recording.folder} again"
+        )

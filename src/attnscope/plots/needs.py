@@ -69,7 +69,7 @@ def attributions() -> Need:
             return ""
         return (
             f"{recording.folder} has no attributions other than Grad-CAM; record them with: "
-            "attnscope capture --attribution METHOD"
+            "attnscope capture RUN --attribution-methods METHOD"
         )
 
     return Need("attributions", missing, left_out=True, asked_for=True, code="AS908")

@@ -296,7 +296,7 @@ class ShardReader(ABC):
         if not gate.has(trait):
             wanted = " or ".join(k.name for k in KINDS.values() if trait in k.traits)
             suitable = [known.name for known in self.gates_with(trait)]
-            remedy = f"such as {suitable[0]}" if suitable else f"which {self.name} does not have"
+            remedy = f"such as '{suitable[0]}'" if suitable else f"which {self.name} does not have"
             raise InputError(
                 "AS609",
                 f"gate '{name}' is of kind {gate.kind}; choose a gate of kind {wanted}, {remedy}",
@@ -322,7 +322,7 @@ class ShardReader(ABC):
             raise InputError(
                 "AS611",
                 f"{self.folder} has no Grad-CAM of layer '{layer}' (recorded: {known}); capture "
-                f"again with --grad-cam-layer {layer}",
+                f"again with --grad-cam-layers {layer}",
             )
         return layer
 

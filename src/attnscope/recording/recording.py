@@ -385,7 +385,7 @@ class Recording(ShardReader):
             raise InputError(
                 "AS613",
                 f"{self.folder} has no attributions by '{method}' (recorded: {has}); capture again "
-                f"with --attribution {method}",
+                f"with --attribution-methods {method}",
             )
         for found in known:
             if layer in (None, found.layer):

@@ -35,6 +35,11 @@ def problem(code: str, text: str) -> str:
     return str(InputError(code, text))
 
 
+def without_code(problem: str) -> str:
+    """Return a problem without its code, for a message that ends with a code of its own."""
+    return problem.rpartition(" [")[0]
+
+
 def verify_files(folder: Path, plan_id: str | None, shards: Sequence[Shard]) -> list[str]:
     """Check the files of a recording or moments against their hashes.
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from attnscope import statistics
 from attnscope.errors import InputError, first_line
-from attnscope.files import write_bytes
+from attnscope.files import make_folder, write_bytes
 from attnscope.plots import Drawing, Plot, Unavailable, plots_of
 from attnscope.plots.maps import SEED
 from attnscope.plots.subjects import (
@@ -60,13 +60,16 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         ``out``.
 
     Raises:
-        InputError: no folder is given, or a recording cannot be read.
+        InputError: no run is given, ``out`` is a folder or cannot be created, or a recording cannot
+            be read.
     """
     if not folders:
         raise InputError(
             "AS914",
             "a report got no run; give at least one run folder: attnscope report RUN",
         )
+    if out.is_dir():
+        raise InputError("AS113", f"{out} is a folder; choose the path of an HTML file with --out")
     recordings = [Recording(folder) for folder in folders]
     warn_missing_characters(recordings)
     kinds = _kinds(recordings)
@@ -90,7 +93,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         "number": as_number,
     }
     page = environment.from_string(template.read_text(encoding="utf-8")).render(context)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if not out.parent.is_dir():
+        make_folder(out.parent)
     write_bytes(out, page.encode())
     return out
 

@@ -163,8 +163,8 @@ def _can_resume(out: Path, settings: dict[str, Any]) -> bool:
         if stored.get(name) != current.get(name):
             raise InputError(
                 "AS522",
-                f"run {out} was started with another {name} ({stored.get(name)!r:.60}, now "
-                f"{current.get(name)!r:.60}); resume with the settings that it was started with",
+                f"run {out} was started with {name} = {stored.get(name)!r:.60}, not "
+                f"{current.get(name)!r:.60}; resume with the settings that it was started with",
             )
     return True
 
