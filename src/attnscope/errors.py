@@ -281,6 +281,9 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS921": "A single network is compared with a list of seeds.",
         "AS922": "The recordings are not of exactly two kinds of network.",
         "AS923": "A recording is expected, and the argument is something else.",
+        "AS940": "A script in analysis/ got no run.",
+        "AS941": "Two runs given to a script in analysis/ have the same folder name.",
+        "AS942": "Interventions on disk belong to another recording.",
         "AS950": "A command is unknown.",
         "AS951": "An option is unknown.",
         "AS952": "An option has no value, or the wrong number of values.",
@@ -295,9 +298,6 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS961": "A network does not run on images of the given size.",
         "AS962": "A file of a recording is missing or has changed.",
         "AS970": "The dashboard was started without a folder.",
-        "AS940": "A script in analysis/ got no run.",
-        "AS941": "Two runs given to a script in analysis/ have the same folder name.",
-        "AS942": "Interventions on disk belong to another recording.",
     }
 )
 """Code -> what is wrong, as one sentence. A code keeps its meaning in all later versions.

@@ -21,6 +21,7 @@ from tests.gates.nets import (
     pictures,
     state_of,
 )
+from tests.making import refused
 
 
 def test_every_field_of_a_gate_is_known_by_hand() -> None:
