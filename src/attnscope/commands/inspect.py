@@ -17,7 +17,7 @@ class Inspect:
     image_size: int | None = None
     """Height and width of the images in pixels. Default: the network's own."""
     all_kinds: bool = False
-    """Also list gates that have the shape of the features (full) and gates that do not depend on
+    """Also list activations such as SiLU written by hand (activation), and gates that do not depend on
     the image (static)."""
     json: bool = False
     """Print JSON instead of a table."""
