@@ -17,8 +17,8 @@ class Inspect:
     image_size: int | None = None
     """Height and width of the images in pixels. Default: the network's own."""
     all_kinds: bool = False
-    """Also list activations such as SiLU written by hand (activation), and gates that do not depend on
-    the image (static)."""
+    """Also list activations such as SiLU written by hand (activation), and gates that do not
+    depend on the image (static)."""
     json: bool = False
     """Print JSON instead of a table."""
 
