@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from attnscope.comparison import SeedComparison as SeedComparison
     from attnscope.comparison import compare as compare
     from attnscope.data.load import load_data as load_data
+    from attnscope.data.normalization import Normalization as Normalization
     from attnscope.errors import InputError as InputError
     from attnscope.folding.report import FoldReport as FoldReport
     from attnscope.folding.run import fold as fold
@@ -59,6 +60,7 @@ _HOMES = {
     "Gate": "kinds",
     "InputError": "errors",
     "Moments": "recording",
+    "Normalization": "data.normalization",
     "Outcomes": "recording.outcomes",
     "Recording": "recording",
     "Run": "runs",

@@ -45,8 +45,9 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, str]:
-        """The names of the two recordings."""
-        return self.a.name, self.b.name
+        """The names of the two recordings; if they are equal, (first) and (second) are added."""
+        a, b = self.a.name, self.b.name
+        return (a, b) if a != b else (f"{a} (first)", f"{b} (second)")
 
     @property
     def recordings(self) -> list[Recording]:

@@ -206,7 +206,7 @@ def test_representation_of_outcomes_has_verdicts_by_gate(
         assert summary.loc[gate.name].iloc[0].startswith(f"{accuracy:.1%} (")
         for column in summary.columns[1:]:
             edit = column.removeprefix("Accuracy change, ").removesuffix(" (95% CI)")
-            change = f"{effects.loc[(gate.name, edit), 'change']:+.1%}".replace("-", "−")
+            change = f"{100 * effects.loc[(gate.name, edit), 'change']:+.1f} (".replace("-", "−")
             assert summary.loc[gate.name, column].startswith(change)
 
 

@@ -73,7 +73,8 @@ def batches(
             raise InputError(
                 "AS667",
                 f"the images have values from {x.min():g} to {x.max():g}, outside 0 to 1; pass the "
-                "normalization that was applied to them as normalization=",
+                "normalization that was applied to them: "
+                "normalization=attnscope.Normalization(mean, std)",
             )
         paths = [str(row) for row in rows[start : start + len(x)]]
         yield Batch(x.to(device), pictures, torch.as_tensor(labels), paths)

@@ -209,19 +209,22 @@ def _verdicts(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, str]]:
         }
     if "effects" in tables:
         for edit, rows in tables["effects"].groupby("edit", sort=False):
-            columns[f"Accuracy change, {edit} (95% CI)"] = {
-                str(row["target"]): _interval(row, "change", "low", "high", signed=True)
+            columns[f"Accuracy change in percentage points, {edit} (95% CI)"] = {
+                str(row["target"]): _interval(row, "change", "low", "high", points=True)
                 for _, row in rows.iterrows()
             }
     return columns
 
 
-def _interval(row: pd.Series, value: str, low: str, high: str, signed: bool = False) -> str:
-    """Return ``12.3% (10.0% to 14.6%)``; values are shares."""
+def _interval(row: pd.Series, value: str, low: str, high: str, points: bool = False) -> str:
+    """Return ``12.3% (10.0% to 14.6%)``, or ``+1.2 (-0.3 to +2.7)`` points; values are shares."""
     if pd.isna(row[value]):
         return "not available"
-    form = "+.1%" if signed else ".1%"
-    found = f"{row[value]:{form}}"
+
+    def text(share: float) -> str:
+        return f"{100 * share:+.1f}" if points else f"{share:.1%}"
+
+    found = text(row[value])
     if not (pd.isna(row[low]) or pd.isna(row[high])):
-        found += f" ({row[low]:{form}} to {row[high]:{form}})"
+        found += f" ({text(row[low])} to {text(row[high])})"
     return found.replace("-", "\N{MINUS SIGN}")
