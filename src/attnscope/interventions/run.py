@@ -51,8 +51,8 @@ def intervene(
             class. ``ablate`` uses a tenth of them, ``erase`` a fifth and ``randomize`` half, but
             at least 50, 100 and 250 if there are that many.
         seed: Random seed.
-        seed_runs: Runs or recordings of other seeds of the same network, a reference for
-            ``randomize``.
+        seed_runs: Runs or recordings of the same configuration with other seeds, which are the
+            reference for ``randomize``.
         out: Output folder. Default: ``RUN/interventions/SPLIT``, or ``RECORDING-interventions``
             for a recording outside a run.
         data_root: Folder of the data sets of torchvision. Default: where they were before.
@@ -66,7 +66,7 @@ def intervene(
     Raises:
         InputError: The target has no usable recording, its files have changed (AS824), its network
             or images cannot be opened, an option is out of range, or the output folder holds
-            something else (AS810, AS811) or all these experiments (AS812).
+            something else (AS810, AS811) or already all requested experiments (AS812).
         TypeError: The target is neither a run, a recording nor a path.
     """
     recording = _open(target, split)
