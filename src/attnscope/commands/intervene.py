@@ -70,5 +70,5 @@ class Intervene:
             columns = ["target", "edit", "images", "change", "low", "high", "margin_change"]
             print(table[columns].to_string(index=False, float_format="{:+.4f}".format))
         out = outcomes_folder(recording.folder) if self.out is None else self.out
-        print(f"{outcomes.about['images']} images scored, {len(recording.gates)} gates: {out}")
+        print(f"Scored {outcomes.about['images']} images, {len(recording.gates)} gates: {out}")
         print(f"Next: attnscope report {self.run}")

@@ -36,9 +36,9 @@ def intervene(
     """Replace, swap, ablate and randomize the gates of a network, and measure the effects.
 
     The effects are measured on a stratified sample of the recorded images. All other images are
-    donors: they give mean gates and the gates of other images. Each experiment is written as soon
-    as it ends, and experiments that are in the output folder already are not repeated. If the run
-    has a recording of the untrained network, ``decode`` uses it as a control.
+    donors: they supply mean gates and the gates of other images. Each experiment is written as soon
+    as it ends, and experiments whose results are already in the output folder are not repeated. If
+    the run has a recording of the untrained network, ``decode`` uses it as a control.
 
     Args:
         target: A run with a recording, a recording whose network and images can be opened again,

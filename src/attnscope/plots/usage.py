@@ -94,7 +94,7 @@ def draw_usage(ax: Axes, usage: pd.DataFrame) -> Axes:
             ax, np.arange(len(usage)) + SHIFT * (2 * side - 1), usage, f"{name}_value",
             low=f"{name}_low", high=f"{name}_high", side=side, label=label, p=p,
         )  # fmt: skip
-    ax.set_ylabel("accuracy lost (percentage points)")
+    ax.set_ylabel("accuracy lost\n(percentage points)")
     ax.yaxis.set_major_formatter(points_tick)
     return over_gates(ax, list(usage["gate"]))
 
