@@ -1,4 +1,4 @@
-"""Two networks compared on the same images, or two kinds of network compared over several seeds.
+"""Two networks compared on the same images, or two configurations compared over several seeds.
 
 >>> import attnscope
 >>> attnscope.compare("runs/demo-se", "runs/demo-cbam")  # doctest: +SKIP
@@ -96,23 +96,26 @@ class Comparison:
 
 @dataclass(frozen=True)
 class SeedComparison:
-    """Two kinds of network, each trained with the same seeds and recorded on the same images."""
+    """Two configurations, each trained with the same seeds and recorded on the same images.
+
+    Networks have the same configuration if their runs differ only in the seed.
+    """
 
     names: tuple[str, str]
-    """The names of the two kinds."""
+    """The names of the two configurations."""
     a: Sequence[Recording]
-    """One recording for each seed of the first kind."""
+    """One recording for each seed of the first configuration."""
     b: Sequence[Recording]
-    """One recording for each seed of the second kind, in the same order of seeds."""
+    """One recording for each seed of the second configuration, in the same order of seeds."""
 
     @property
     def recordings(self) -> list[Recording]:
-        """All recordings, those of the first kind first."""
+        """All recordings, those of the first configuration first."""
         return [*self.a, *self.b]
 
     @cached_property
     def accuracy(self) -> pd.DataFrame:
-        """The accuracy of both kinds: `attnscope.statistics.compare_seeds`.
+        """The accuracy of both configurations: `attnscope.statistics.compare_seeds`.
 
         Raises:
             InputError: the seeds do not form pairs, or the images are not the same.
@@ -152,7 +155,7 @@ def compare(
 def compare(
     a: Recorded | Sequence[Recorded], b: Recorded | Sequence[Recorded], *, split: str = "test"
 ) -> Comparison | SeedComparison:
-    """Compare two networks on the same images, or two kinds of network over several seeds.
+    """Compare two networks on the same images, or two configurations over several seeds.
 
     >>> import attnscope
     >>> pair = attnscope.compare("runs/se", "runs/cbam")  # doctest: +SKIP
@@ -161,15 +164,15 @@ def compare(
 
     Args:
         a: a recording, a run, or the path of either; or a list of them, one for each seed.
-        b: the second network, or the same number of seeds of the second kind.
-        split: the split whose recording is taken of a run.
+        b: the second network, or the same number of seeds of the second configuration.
+        split: for a run, the split whose recording is used.
 
     Returns:
         A `Comparison` of two networks, or a `SeedComparison` if ``a`` and ``b`` are lists.
 
     Raises:
         InputError: there is no such recording; the recordings are not of the same images; the seeds
-            do not form pairs; or a list has more than one kind of network.
+            do not form pairs; or a list has networks of more than one configuration.
     """
     if _is_one(a) and _is_one(b):
         pair = Comparison(open_recorded(a, split), open_recorded(b, split))
@@ -204,13 +207,13 @@ def compare(
 
 
 def compare_kinds(recordings: Sequence[Recording]) -> SeedComparison:
-    """Sort recordings into two kinds of network, and compare these over their seeds.
+    """Group recordings by configuration, and compare the two configurations over their seeds.
 
     Args:
-        recordings: of two kinds of network in any order, with the same seeds.
+        recordings: recordings of two configurations in any order, with the same seeds.
 
     Raises:
-        InputError: the recordings are of one kind, or of more than two; or as
+        InputError: the recordings are of one configuration, or of more than two; or as
             `attnscope.statistics.group_by_kind`.
     """
     kinds = group_by_kind(recordings)
@@ -230,7 +233,7 @@ def open_recorded(target: object, split: str = "test") -> Recording:
 
     Args:
         target: a recording, a run, or the path of either.
-        split: the split whose recording is taken of a run.
+        split: for a run, the split whose recording is used.
 
     Raises:
         InputError: it is none of these, or there is no recording.
@@ -253,7 +256,7 @@ def open_all(targets: object, split: str = "test") -> list[Recording]:
 
     Args:
         targets: recordings, runs, or paths of either.
-        split: the split whose recordings are taken of runs.
+        split: for runs, the split whose recordings are used.
 
     Raises:
         InputError: as `open_recorded`.

@@ -100,7 +100,7 @@ class Gate:
 
     @property
     def size(self) -> str:
-        """The number of values in words: ``64 channels``, or ``16×16 positions`` for a map."""
+        """The number of values, as text: ``64 channels``, or ``16×16 positions`` for a map."""
         if self.grid is not None:
             return f"{self.grid[0]}×{self.grid[1]} positions"
         return f"{self.channels} channel{'' if self.channels == 1 else 's'}"

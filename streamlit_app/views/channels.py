@@ -28,7 +28,7 @@ gates = [gate.name for gate in run.recording.gates_with(PER_CHANNEL)]
 def _heat_map(run: Run, gate: str) -> None:
     by_effect = st.toggle(
         "Sort channels by omega squared",
-        help="Channels whose gate differs most between the classes come first.",
+        help="Show the channels first whose gates differ most between the classes.",
         key="by_effect",
     )
     st.image(cached.channels_png(run, gate, by_effect), width="stretch")
@@ -41,7 +41,7 @@ def _one_channel(run: Run, gate: str) -> None:
     with left:
         st.subheader("Channels that differ between classes")
         st.caption(
-            "Omega squared is the share of a channel's variance that is explained by the class. "
+            "Omega squared is the share of the variance of a channel that is between classes. "
             "Select a row to show the channel on the right."
         )
         event = st.dataframe(
@@ -103,7 +103,7 @@ def _one_channel(run: Run, gate: str) -> None:
 st.title("Channel gates")
 st.markdown(
     f"{literal(run.label)}: for each image, a channel gate multiplies every channel of the "
-    "features by one number. This page shows how that number differs between classes."
+    "features by one number. This page shows how these numbers differ between classes."
 )
 if not gates:
     st.info("This network has no channel gates.")

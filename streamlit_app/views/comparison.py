@@ -42,12 +42,13 @@ def _accuracy(a: Run, b: Run) -> None:
     columns[0].metric("Accuracy (first)", percent(whole["accuracy_a"]), border=True)
     columns[1].metric("Accuracy (second)", percent(whole["accuracy_b"]), border=True)
     columns[2].metric(
-        "Difference (second − first)", f"{100 * whole['difference']:+.2f} points", border=True
-    )
+        "Difference (second − first)", f"{100 * whole['difference']:+.2f} points", border=True,
+        help="In percentage points.",
+    )  # fmt: skip
     columns[3].metric(
         "p (McNemar)", f"{whole['p']:.3g}", border=True,
         help="McNemar's exact test on the images that only one network classifies correctly. It "
-        "compares these two trained networks and does not generalize to other seeds.",
+        "compares these two trained networks and says nothing about other seeds.",
     )  # fmt: skip
     differs = comparison.iloc[1:]
     differs = differs[significant(differs["p_holm"])]
@@ -89,9 +90,10 @@ def _accuracy(a: Run, b: Run) -> None:
 
 def _gates(a: Run, b: Run) -> None:
     st.caption(
-        "Distance of each class's mean channel gates from the mean over all classes (root mean "
-        "square over channels). Channels of two networks do not correspond, so their numbers are "
-        f"not compared. Filled bars in the lower panel: p < {LEVEL}."
+        "Distance of the mean channel gates of each class from the mean over all classes (root "
+        "mean square over channels). The channels of two networks do not correspond to each other, "
+        "so single channels are not compared. Filled bars in the lower panel show p < "
+        f"{LEVEL}."
     )
     _plots_that_need(PER_CHANNEL, a, b)
     left, right = st.columns([3, 2], gap="large")
@@ -118,14 +120,14 @@ def _gates(a: Run, b: Run) -> None:
 
 def _grad_cam(a: Run, b: Run) -> None:
     st.caption(
-        "Agreement of the two networks' Grad-CAM on the same image. Gray: agreement with the "
-        "Grad-CAM of another image, as a reference."
+        "Agreement between the Grad-CAM maps of the two networks for the same image. The gray "
+        "marks show the agreement with the Grad-CAM of another image, as a reference."
     )
     _plots_that_need(needs.GRAD_CAM, a, b)
     if a.recording.grad_cam_layers and b.recording.grad_cam_layers:  # otherwise the plot says so
         _grad_cam_table(a, b)
     st.subheader("Spatial gate and Grad-CAM", anchor=False)
-    st.caption("Agreement of each network's last spatial gate with its own Grad-CAM.")
+    st.caption("Agreement of the last spatial gate of each network with its own Grad-CAM.")
     show_plot(PLOTS["per_class_agreement"], partial(cached.comparison, a, b))
 
 
@@ -195,9 +197,10 @@ def _chosen_images(a: Run, b: Run) -> None:
         shown = page_of(rows, f"side {a.key} {b.key} {only} {which}", IMAGES)
         show_grid(cached.two_cams_png(a, b, shown))
         st.caption(
-            "Each row is one image, labeled with its number and true class and, after the arrows, "
-            "the predictions of the first and the second network. Grad-CAM is shown after ReLU for "
-            "the predicted class. Each network has its own color scale."
+            "Each row is one image. Its label gives the number of the image, the true class and, "
+            "after the arrows, the classes predicted by the first and the second network. "
+            "Grad-CAM is shown after the ReLU, for the predicted class. Each network has its own "
+            "color scale."
         )
 
 

@@ -82,7 +82,7 @@ def _matrix(run: Run) -> None:
     classes = run.recording.classes
     left, right = st.columns([3, 1], gap="large")
     with right:
-        st.caption("Click a cell, or choose the classes here.")
+        st.caption("Click a cell of the matrix, or choose the classes here.")
         true = st.selectbox(
             "True class", classes, index=None, key=TRUE, bind="query-params", placeholder="Any"
         )
@@ -122,6 +122,6 @@ run = chosen_run()
 st.title("Confusion matrix")
 st.markdown(
     f"{literal(run.label)}: number of images for each pair of true and predicted class. The color "
-    "is the share of the true class."
+    "shows the share of the images of the true class."
 )
 _matrix(run)

@@ -56,9 +56,9 @@ def _images(run: Run) -> None:
         rows = page_of(found, f"maps {run.key} {only}", IMAGES)
     show_grid(cached.image_maps_png(run, rows, own))
     st.caption(
-        "Each row is one image, labeled with its number and true class and, after the arrow, the "
-        "predicted class. Grad-CAM is for the predicted class, after ReLU, and is drawn over the "
-        "image. Its color scale starts at 0 and is shared by the images shown."
+        "Each row is one image. Its label gives the number of the image, the true class and, after "
+        "the arrow, the predicted class. Grad-CAM is shown after the ReLU, for the predicted "
+        "class, and drawn over the image. All images share one color scale, which starts at 0."
     )
 
 
@@ -76,15 +76,16 @@ def _class_means(run: Run) -> None:
         st.info("Select at least one class.")
         return
     show_grid(cached.class_maps_png(run, picked, own))
-    st.caption("Mean over the images of each true class. Gray: a class without images.")
+    st.caption("Mean over the images of each true class. Gray maps: classes without images.")
 
 
 def _agreement(run: Run) -> None:
     st.caption(
-        "Agreement of each spatial gate with Grad-CAM. Large marks: all images. Small marks: "
-        "classes. Two references help to read the values: if a gate agrees equally well with the "
-        "Grad-CAM of another image (gray), it does not respond to the content of the image; if it "
-        "agrees better with a centered Gaussian, it may only reflect a center bias."
+        "Agreement of each spatial gate with Grad-CAM. Large marks are means over all images, "
+        "small marks are means over one class. Two references help to interpret the values. If a "
+        "gate agrees equally well with the Grad-CAM of another image (gray), the agreement is not "
+        "specific to the image. If it agrees better with a Gaussian at the image center, the gate "
+        "may only reflect a center bias."
     )
     for plot in plots_of(Recording):
         if plot.asks(MAP, needs.GRAD_CAM):
@@ -118,8 +119,8 @@ st.markdown(
 )
 if not spatial:
     st.info(
-        "This network has no spatial gates: its attention (such as SE or ECA) weights channels, "
-        "not positions. This page shows Grad-CAM only."
+        "This network has no spatial gates: its attention modules (such as SE or ECA) weight "
+        "channels, not positions. This page shows Grad-CAM only."
     )
 views = ["Images", "Class means", *(["Agreement with Grad-CAM"] if spatial else [])]
 view = st.segmented_control(

@@ -1,4 +1,4 @@
-"""Accuracy of the network, its gates, and how the recording was made."""
+"""Accuracy of the network, its gates, and the settings of the recording."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ columns[3].metric(
 )  # fmt: skip
 columns[4].metric(
     "Calibration error", percent(cached.calibration_error(run)), border=True,
-    help="Expected calibration error: mean absolute difference of confidence and accuracy over 15 "
-    "bins, weighted by the number of images.",
+    help="Expected calibration error: mean absolute difference between confidence and accuracy "
+    "over 15 bins, weighted by the number of images.",
 )  # fmt: skip
 
 left, right = st.columns([3, 2], gap="large")
@@ -103,7 +103,7 @@ with right:
         height=360,
         alt="Accuracy in each of 15 bins of confidence",
     )
-    st.caption("Points below the dashed line: the network is overconfident.")
+    st.caption("Where points lie below the dashed line, the network is overconfident.")
 
 # A recording of a network that attnscope did not train has no training curves.
 folder = Run.holding(recording)

@@ -1,4 +1,4 @@
-"""What the gates contain about the class, and how much of it the network uses."""
+"""Whether the class can be decoded from the gates, and whether the network uses them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def _verdicts(intervened: Intervened) -> None:
         "gate; chance: the same with permuted labels. Class effect: accuracy with the gate of "
         "another image of the same class minus accuracy with the gate of an image of another "
         "class, in percentage points, and the same for the margin (logits). Image effect: accuracy "
-        "with the image's own gate minus accuracy with the mean gate. Parentheses contain 95% CIs: "
-        "if no use is detected, they show how large it could still be. "
+        "with the image's own gate minus accuracy with the mean gate. The intervals in parentheses "
+        "are 95% CIs: if no use is detected, they show how large the effect could still be. "
         f"The standard deviation of the margins is {usage['margin_std'].max():.3g}."
     )
     effects = {
@@ -96,7 +96,7 @@ if intervened is None:
     command = intervene_command(run.recording)
     how = "the command below" if command else "attnscope.interventions in Python"
     st.info(
-        "This folder contains no interventions on the present version of this recording. "
+        "There are no interventions on this recording, or the recording has changed since. "
         f"Interventions run the network again and take minutes. Run them with {how}, then reload "
         "this page."
     )

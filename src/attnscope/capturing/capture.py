@@ -80,20 +80,20 @@ def capture(
         out: Folder of the recording. It must not exist.
         classes: Names of the classes; default the ``classes`` of the data set, or else numbers.
         normalization: The normalization of the network. It is applied to images of
-            `attnscope.data`. For any other data set it has been applied, and is undone to store the
-            pictures. Default: pixels are in 0 to 1.
-        grad_cam_layers: Paths of the modules whose Grad-CAM is recorded; default the one with the
-            last map larger than 1×1. An empty sequence records none.
+            `attnscope.data`. Images of any other data set must be normalized already, and it is
+            undone to store the pictures. Default: pixels are in 0 to 1.
+        grad_cam_layers: Paths of the modules whose Grad-CAM is recorded; default: the last module
+            whose output is larger than 1×1. An empty sequence records none.
         batch_size: Batch size.
-        precision: ``fp32``, or ``bf16`` for autocast. Gates are stored in float32 either way.
+        precision: ``fp32``, or ``bf16`` for autocast. Gates are stored in float32 in both cases.
         about: Facts to store in the recording, as JSON values: name, source, split and others.
         source: Where the network and the images come from, so that `Recording.network` and
             `Recording.images` can open them again.
         progress: Whether to show a progress bar (in the main process only).
         moments: Record sums over the images of each class (`Moments`) instead of single images.
         pooled_inputs: Also record the features that each gate multiplies, averaged over the axes
-            that the gate does not have (`Recording.pooled_input`). A gate that multiplies another
-            gate, as in ``x * (gc * gs)``, has none; ``Recording.pooled_inputs`` names the others.
+            that the gate lacks (`Recording.pooled_input`). A gate that multiplies another gate, as
+            in ``x * (gc * gs)``, has none; ``Recording.pooled_inputs`` names the others.
         attributions: Names of attribution methods to record besides Grad-CAM, of
             `attnscope.attribution.ATTRIBUTIONS`. Each needs many passes, in float32. Methods that
             explain layers use the layers of Grad-CAM.

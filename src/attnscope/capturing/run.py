@@ -78,7 +78,7 @@ def capture_run(
         run: Run folder of a network whose training has finished.
         split: ``train`` (without augmentation), ``validation`` or ``test``.
         out: Folder of the recording; default ``RUN/recordings/SPLIT``.
-        data_root: Folder of torchvision's data sets; default as in the training.
+        data_root: Folder of torchvision's data sets; default: the folder used for training.
         batch_size: Batch size.
         progress: Whether to show a progress bar.
 

@@ -46,15 +46,15 @@ class Capture:
     split: Split = "test"
     """Split to record."""
     untrained: bool = False
-    """Record the architecture of the run with random weights, as a control. The recording goes to
-    RUN/untrained/SPLIT, which figures and the dashboard do not use."""
+    """Record the architecture of the run with random weights, as a control. The recording is
+    written to RUN/untrained/SPLIT, which figures and the dashboard do not use."""
     out: Path | None = None
     """Folder for the recording, which must not exist. Default: RUN/recordings/SPLIT."""
     data_root: Path | None = None
-    """Folder that contains CIFAR-10 or CIFAR-100. Default: the folder used for training, or data
-    with --model."""
+    """Folder that contains CIFAR-10 or CIFAR-100. Default: the folder used for training; with
+    --model, the folder data/."""
     grad_cam_layers: Annotated[tuple[str, ...], Argument(metavar="MODULE")] = ()
-    """Modules for Grad-CAM, by path. Default: the last one whose output is larger than 1×1."""
+    """Modules for Grad-CAM, by path. Default: the last module whose output is larger than 1×1."""
     grad_cam: bool = True
     """Do not record Grad-CAM."""
     batch_size: int = 128
@@ -62,21 +62,22 @@ class Capture:
     device: str = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Precision of the network; bf16 uses autocast. Values are stored as float32 either way."""
+    """Precision of the network; bf16 uses autocast. Values are stored as float32 in both cases."""
     moments: bool = False
-    """Record sums over the images of each class instead of single images. They go to
-    RUN/moments/SPLIT, or RUN/untrained/moments/SPLIT."""
+    """Record sums over the images of each class (moments) instead of values for each image. They
+    are written to RUN/moments/SPLIT, or RUN/untrained/moments/SPLIT."""
     pooled_inputs: bool = False
     """Also record the features that each gate multiplies, averaged over the axes along which the
     gate does not vary."""
     attribution_methods: Annotated[tuple[str, ...], Argument(metavar="METHOD")] = ()
     """Attribution methods to record in addition to Grad-CAM: integrated_gradients,
-    layer_integrated_gradients, occlusion, or one that a plugin registers. Each is slow."""
+    layer_integrated_gradients, occlusion, or one that a plugin registers. These methods are
+    slow."""
     attribution_images: int = 200
     """Number of images for --attribution-methods, spread evenly over the data set."""
     shard_images: int = 2048
-    """Images per shard, rounded up to whole batches. One shard is held in memory, finished shards
-    survive an interruption, and with torchrun each process records whole shards."""
+    """Images per shard, rounded up to whole batches. One shard is held in memory. Finished shards
+    are kept after an interruption. With torchrun, each process records whole shards."""
 
     def __call__(self) -> None:
         from attnscope.capturing.settings import CaptureSettings

@@ -13,11 +13,13 @@ from attnscope.errors import InputError
 class Compare:
     """Compare two networks on the same images, class by class.
 
-    With several runs of each of two kinds of network, compare the kinds over their seeds.
+    With several runs of each of two configurations, compare the configurations over their seeds.
+    Runs have the same configuration if they differ only in the seed.
     """
 
     runs: RunsArgument
-    """Run folders with recordings, or recordings: two, or the same number of each of two kinds."""
+    """Run folders with recordings, or recordings: two, or the same number for each of two
+    configurations."""
     out: Path = Path("comparison")
     """Folder for the figures."""
 

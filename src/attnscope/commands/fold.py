@@ -15,15 +15,16 @@ class Fold:
     """Replace gates by constants where accuracy allows, and write the smaller network as a run."""
 
     run: RunArgument
-    """Run folder whose training has finished, or a recording of a network from build_model."""
+    """Run folder whose training has finished, or a recording of a network built by
+    attnscope.build_model."""
     out: Path
     """New run folder, which must not exist."""
     gates: Annotated[tuple[str, ...], Argument(metavar="GATE")] = ()
-    """Gates to fold, whatever the loss of accuracy. Default: those that the validation split
-    chooses, within --tolerance."""
+    """Gates to fold, whatever the loss of accuracy. Default: the gates that are selected on the
+    validation split, within --tolerance."""
     tolerance: float | None = None
-    """Largest loss of validation accuracy with all chosen gates, in percentage points. Default:
-    0.2."""
+    """Largest allowed loss of validation accuracy when all selected gates are folded, in percentage
+    points. Default: 0.2."""
     spatial: Literal["map", "number"] = "map"
     """Constant that replaces a spatial gate: a map, which fixes the image size, or a number."""
     data_root: Path | None = None

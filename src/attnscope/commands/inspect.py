@@ -15,7 +15,7 @@ class Inspect:
     target: TargetArgument
     """Network: a run folder, timm:NAME, torchvision:NAME or package.module:callable."""
     image_size: int | None = None
-    """Height and width of the images in pixels. Default: the network's own."""
+    """Height and width of the images in pixels. Default: that of the network."""
     all_kinds: bool = False
     """Also list activations such as SiLU written by hand (activation), and gates that do not
     depend on the image (static)."""

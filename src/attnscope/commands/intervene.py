@@ -12,11 +12,11 @@ from attnscope.commands.parsing import Argument
 
 @dataclass(frozen=True)
 class Intervene:
-    """Measure which information the gates of a network contain, and how much of it is used.
+    """Test whether the class is decodable from the gates, and whether the gates are used.
 
     The experiments decode the class from each gate, and replace, ablate and randomize gates. Two
-    controls are included if they were recorded: the inputs of the gates (attnscope capture
-    --pooled-inputs) and an untrained network (attnscope capture --untrained).
+    controls are included if they were recorded: the features that the gates multiply (attnscope
+    capture --pooled-inputs) and an untrained network (attnscope capture --untrained).
     """
 
     run: RunArgument
@@ -24,15 +24,15 @@ class Intervene:
     split: Split = "test"
     """Split whose recording is used, if RUN is a run folder."""
     seed_runs: Annotated[tuple[Path, ...], Argument(metavar="RUN")] = ()
-    """Runs or recordings of the same network with other seeds. Their differences are the reference
-    for the experiment randomize."""
+    """Runs or recordings of the same configuration with other seeds. Their similarity is the
+    reference for the experiment randomize."""
     experiments: Annotated[tuple[str, ...], Argument(metavar="EXPERIMENT")] = ()
-    """Experiments to run: decode, replace, ablate, erase, randomize. Default: all that are not
-    finished yet."""
+    """Experiments to run: decode, replace, ablate, erase, randomize. Default: all experiments that
+    are not finished yet."""
     images: int = 1000
-    """Number of images to score, at most half of each class; the other images supply the gates for
-    replacement. Some experiments use a share of them: ablate a tenth (at least 50), erase a fifth
-    (at least 100), randomize half (at least 250)."""
+    """Number of images on which accuracy is measured, at most half of each class. The other images
+    supply the replacement gates. Some experiments use only a share of the measured images: ablate a
+    tenth (at least 50), erase a fifth (at least 100), randomize half (at least 250)."""
     seed: int = 0
     """Random seed."""
     out: Path | None = None
@@ -70,5 +70,5 @@ class Intervene:
             columns = ["target", "edit", "images", "change", "low", "high", "margin_change"]
             print(table[columns].to_string(index=False, float_format="{:+.4f}".format))
         out = outcomes_folder(recording.folder) if self.out is None else self.out
-        print(f"{outcomes.about['images']} images scored, {len(recording.gates)} gates: {out}")
+        print(f"Scored {outcomes.about['images']} images, {len(recording.gates)} gates: {out}")
         print(f"Next: attnscope report {self.run}")

@@ -45,16 +45,17 @@ class NetworkOptions:
     model: Annotated[str | None, Argument(metavar="TARGET")] = None
     """Network: timm:NAME, torchvision:NAME or package.module:callable."""
     weights: Path | None = None
-    """Weights of --model: a safetensors file or a PyTorch state dict. Default: those that --model
-    has when it is built."""
+    """Weights of --model: a safetensors file or a PyTorch state dict. Default: the weights that the
+    network is built with."""
     data: Annotated[str | None, DataArgument] = None
     """Data source for --model. Choices:"""
     image_size: int | None = None
-    """Height and width of the images in pixels. Default: 32. Default for a folder: the size of the
-    images if all are squares of one size up to 96, else 224."""
+    """Height and width of the images in pixels. Default: 32. For folder:PATH, the default is the
+    size of the images if all are square and have the same size of at most 96, else 224."""
     mean: tuple[float, float, float] | None = None
     """Per-channel mean for normalization (red, green, blue), for pixel values in 0 to 1. Default:
-    the values of timm or torchvision, else the mean of the training split."""
+    the values that timm or torchvision give for the network, else the mean of the training
+    split."""
     std: tuple[float, float, float] | None = None
     """Per-channel standard deviation for normalization. Default: as for --mean."""
 

@@ -10,10 +10,10 @@ from attnscope.commands.options import RunsArgument, verify_folder
 
 @dataclass(frozen=True)
 class Report:
-    """Write a self-contained HTML page about one run, or about several and their differences."""
+    """Write a self-contained HTML page about one run, or several runs and their differences."""
 
     runs: RunsArgument
-    """Run folders with recordings, or recordings."""
+    """One or more run folders with recordings, or recordings."""
     out: Path = Path("report.html")
     """HTML file, which is replaced if it exists."""
 

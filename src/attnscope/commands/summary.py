@@ -15,16 +15,16 @@ from attnscope.training.config import NetworkSettings
 class Summary:
     """List the layers of a network with shapes, parameters and multiply-adds, and its gates."""
 
-    option_groups: ClassVar[dict[str, tuple[str, ...]]] = {"Network to build": ("network",)}
+    option_groups: ClassVar[dict[str, tuple[str, ...]]] = {"Built-in network": ("network",)}
 
     target: TargetArgument = "resnet18"
-    """Network: a run folder, timm:NAME, torchvision:NAME, package.module:callable, or one to build
-    here: resnet18, resnet34, resnet50, resnet101, resnet152 or cnn. Default: resnet18."""
+    """Network: a run folder, timm:NAME, torchvision:NAME, package.module:callable, or a built-in
+    architecture: resnet18, resnet34, resnet50, resnet101, resnet152 or cnn. Default: resnet18."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     num_classes: int = 10
-    """Number of classes of a network that is built here."""
+    """Number of classes of a built-in network."""
     image_size: int | None = None
-    """Height and width of the images in pixels. Default: the network's own, else 32."""
+    """Height and width of the images in pixels. Default: that of the network, else 32."""
 
     def __call__(self) -> None:
         from attnscope.networks.build import MODEL_NAMES, build_model

@@ -73,7 +73,7 @@ for _name, _normalization in _NORMALIZATIONS.items():
         _name,
         DataSource(
             partial(_load, _name),
-            help="downloaded to --data-root if it is not there",
+            help="downloaded to --data-root if missing",
             normalization=_normalization,
         ),
     )

@@ -1,6 +1,6 @@
 """Replace gates by constants: multiply them into BatchNorms, or store their values.
 
-`attnscope.fold` folds a run. This package holds its parts.
+`attnscope.fold` folds a run. This package contains its parts.
 """
 
 from attnscope.folding.algebra import fold_gates, mean_gates

@@ -67,16 +67,17 @@ def fold(
 ) -> FoldReport:
     """Replace gates by constants where accuracy allows, and write the network as a new run.
 
-    Constants are the means of the gates over the training split. The validation split chooses the
-    gates. The test split is used once, at the end.
+    The constants are the means of the gates over the training split. The gates are selected on the
+    validation split. The test split is used once, at the end.
 
     Args:
         target: A run whose training has ended, a recording or moments of a network of
             `attnscope.build_model` that can be opened again, or the path of one of these.
         out: The new run folder. It must not exist.
-        gates: Names of the gates to fold, with any loss. Default: `choose_gates` chooses.
-        tolerance: Largest accepted loss of validation accuracy with all chosen gates, in percentage
-            points. Default: 0.2. Cannot be combined with ``gates``.
+        gates: Names of the gates to fold, whatever the loss of accuracy. Default: `choose_gates`
+            selects them.
+        tolerance: Largest accepted loss of validation accuracy when all selected gates are folded,
+            in percentage points. Default: 0.2. Cannot be combined with ``gates``.
         spatial: The form of a folded spatial gate: ``map``, one value for each pixel, for a fixed
             image size; or ``number``, one value for all pixels.
         data_root: Folder of the data sets of torchvision. Default: where they were before.

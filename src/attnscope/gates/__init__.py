@@ -1,7 +1,7 @@
 """Find, read and edit the gates of any network.
 
-A gate is the output of a bounded activation that multiplies features. A registry says what each
-operation of torch does to a gate. Register your own operations in the same way::
+A gate is the output of a bounded activation that multiplies features. A registry describes what
+each operation of torch does to a gate. Register your own operations in the same way::
 
     import torch
     from torch import Tensor, nn
@@ -20,15 +20,15 @@ operation of torch does to a gate. Register your own operations in the same way:
     (gate,) = find_gates(Net(), torch.rand(2, 3, 8, 8))
     gate.kind, gate.activation, gate.lo, gate.hi  # ("channel", "squash", -1.0, 1.0)
 
-Without that call no gate would be found, because an unregistered operation ends a gate. The tracer
-sees the functions that torch passes to a ``torch.overrides.TorchFunctionMode``: functions of torch,
-operators of ``torch.library``, and Python functions wrapped by
+Without that call no gate would be found, because tracking stops at an unregistered operation. The
+tracer sees the functions that torch passes to a ``torch.overrides.TorchFunctionMode``: functions of
+torch, operators of ``torch.library``, and Python functions wrapped by
 ``torch.overrides.wrap_torch_function``. A plain Python function needs no registration, because the
 tracer sees the operations inside it.
 
 `moves` declares that an operation moves values without changing them, `of_one` and `of_two` give
 the bounds of its result, and `multiplies` declares that a gate can act in it. `attnscope.gates.ops`
-lists the other families. A package announces its module as an entry point: `attnscope.registry`.
+lists the other families. A package declares its module as an entry point: `attnscope.registry`.
 """
 
 from attnscope.gates.detect import Inspection, find_gates, inspect_gates

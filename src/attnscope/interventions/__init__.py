@@ -1,9 +1,9 @@
 """Measure what a network does when its gates are changed.
 
-`attnscope.intervene` runs all experiments on a run or a recording. This package holds its parts. An
-`InterventionSetup` holds a network, its recording, the images that are scored and the donors. Each
-experiment takes it and returns a data frame. No image is measured with values that come from
-itself: means and the gates of other images come from the donors.
+`attnscope.intervene` runs all experiments on a run or a recording. This package contains its parts.
+An `InterventionSetup` holds a network, its recording, the images that are scored and the donors.
+Each experiment takes it and returns a data frame. No image influences its own measurement: the mean
+gates and the gates of other images come from the donors.
 """
 
 from attnscope.interventions.ablation import ablate_channels

@@ -39,8 +39,8 @@ def randomize_gates(
 
     This is the model parameter randomization test of Adebayo et al. (2018, Sanity Checks for
     Saliency Maps, NeurIPS) for gates. First the parameters of the module that makes the gate are
-    reinitialized, then these and the parameters of all modules that ran before it. What stays
-    similar was not learned. The reference is the similarity of the gates of two seeds. The network
+    reinitialized, then these and the parameters of all modules that ran before it. Similarity that
+    remains was not learned. The reference is the similarity of the gates of two seeds. The network
     itself is not changed.
 
     Layers are reinitialized by PyTorch's ``reset_parameters``. Parameters of modules without this
@@ -50,7 +50,7 @@ def randomize_gates(
 
     Args:
         setup: The network and its images.
-        seeds: Recordings of other seeds of the same network on the same images.
+        seeds: Recordings of the same configuration with other seeds, on the same images.
         draws: Number of reinitializations.
         images: Number of scored images to use.
         progress: Whether to show a progress bar.

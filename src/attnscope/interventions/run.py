@@ -37,9 +37,9 @@ def intervene(
     """Replace, swap, ablate and randomize the gates of a network, and measure the effects.
 
     The effects are measured on a stratified sample of the recorded images. All other images are
-    donors: they give mean gates and the gates of other images. Each experiment is written as soon
-    as it ends, and experiments that are in the output folder already are not repeated. If the run
-    has a recording of the untrained network, ``decode`` uses it as a control.
+    donors: they supply mean gates and the gates of other images. Each experiment is written as soon
+    as it ends, and experiments whose results are already in the output folder are not repeated. If
+    the run has a recording of the untrained network, ``decode`` uses it as a control.
 
     Args:
         target: A run with a recording, a recording whose network and images can be opened again,
@@ -52,8 +52,8 @@ def intervene(
             class. ``ablate`` uses a tenth of them, ``erase`` a fifth and ``randomize`` half, but
             at least 50, 100 and 250 if there are that many.
         seed: Random seed.
-        seed_runs: Runs or recordings of other seeds of the same network, a reference for
-            ``randomize``.
+        seed_runs: Runs or recordings of the same configuration with other seeds, which are the
+            reference for ``randomize``.
         out: Output folder. Default: ``RUN/interventions/SPLIT``, or ``RECORDING-interventions``
             for a recording outside a run.
         data_root: Folder of the data sets of torchvision. Default: where they were before.
@@ -67,7 +67,7 @@ def intervene(
     Raises:
         InputError: The target has no usable recording, its files have changed (AS824), its network
             or images cannot be opened, an option is out of range, or the output folder holds
-            something else (AS810, AS811) or all these experiments (AS812).
+            something else (AS810, AS811) or already all requested experiments (AS812).
         TypeError: The target is neither a run, a recording nor a path.
     """
     recording = _open(target, split)

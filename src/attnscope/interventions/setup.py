@@ -49,8 +49,8 @@ class InterventionSetup:
     """A network, its recording, and the images on which interventions are measured.
 
     The recorded images are divided in two. Scored images are those on which the effect of an edit
-    is measured. All other images are donors: they give mean gates and the gates of other images.
-    No image is measured with values that come from itself.
+    is measured. All other images are donors: they supply mean gates and the gates of other images.
+    No image influences its own measurement.
 
     Args:
         model: The network, on the device where it is to run. It is left unchanged.

@@ -52,7 +52,7 @@ def run_experiments(
         progress: Whether to show a progress bar for each experiment.
 
     Returns:
-        The outcomes. The outcomes are not written.
+        The outcomes, which are not written to files.
 
     Raises:
         InputError: An experiment is unknown (AS813), or an experiment cannot be run.
@@ -92,9 +92,9 @@ def run_experiments_in(
 ) -> Outcomes:
     """Run experiments as `run_experiments` does, and write each as soon as it ends.
 
-    Experiments whose outcomes are in the folder already are not repeated, so that an interrupted
-    call can be continued. An experiment is repeated if it was run with other recordings of other
-    seeds, or another untrained recording, than are given now.
+    Experiments whose outcomes are already in the folder are not repeated, so that an interrupted
+    call can be continued. An experiment is repeated if ``seeds`` or ``untrained`` differ from those
+    with which it was run.
 
     Args:
         folder: The output folder: new, or with outcomes of the same recording, scored images and

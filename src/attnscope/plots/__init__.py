@@ -1,4 +1,4 @@
-"""Plots of recordings: each has a name, and is called with what it shows.
+"""Plots of recordings. Each plot has a name, and is called with a recording, a run or a path.
 
 >>> import attnscope
 >>> attnscope.plots.gate_state("runs/demo-cbam")  # doctest: +SKIP
@@ -6,15 +6,15 @@
 >>> attnscope.plots.per_class_accuracy("runs/demo-se", "runs/demo-cbam")  # doctest: +SKIP
 <PlotFigure 'per_class_accuracy', page 1 of 1>
 
-`attnscope.plots.NAME` is the plot of that name in `PLOTS`, also where a package registered it
-(`attnscope.registry`). Calling it draws a matplotlib figure, which a notebook shows; see
+`attnscope.plots.NAME` is the plot of that name in `PLOTS`, including plots that a package has
+registered (`attnscope.registry`). Calling it draws a matplotlib figure, which a notebook shows; see
 `Plot.__call__`. ``dir(attnscope.plots)`` lists all plots.
 
 A new plot is one new file in ``plots/builtin/``, or in a package of your own, that calls
 `register_plot`.
 
-Importing this package imports neither matplotlib nor torch. The first plot that is asked for
-imports matplotlib.
+Importing this package imports neither matplotlib nor torch. The first use of a plot imports
+matplotlib.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ _DPI = 110
 class PlotFigure(Figure):
     """A matplotlib figure with a caption.
 
-    pyplot does not know the figure, so it needs no ``close`` and shows in no window. A notebook
-    shows it where it is the result of a cell, with and without ``%matplotlib inline``.
+    The figure is not managed by pyplot, so it needs no ``close`` and opens no window. A notebook
+    shows it if it is the result of a cell, with and without ``%matplotlib inline``.
     """
 
     plot: str = ""
@@ -38,7 +38,7 @@ class PlotFigure(Figure):
     def savefig(self, *args: Any, **kwargs: Any) -> None:
         """Save the figure as `matplotlib.figure.Figure.savefig` does.
 
-        Text in a PDF stays text, as in the files of ``attnscope figures``.
+        Text in a PDF is stored as text, as in the files of ``attnscope figures``.
         """
         with style():
             super().savefig(*args, **kwargs)

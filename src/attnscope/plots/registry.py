@@ -119,11 +119,11 @@ class Plot(Generic[S, R]):
         Args:
             targets: what the plot shows. A plot of one recording takes a `Recording`, a `Run`, or
                 the path of either; a plot of two takes two of these, or a `Comparison`; a plot over
-                seeds takes a list of them for each kind of network.
-            split: the split whose recording is taken of a run.
+                seeds takes a list of them for each configuration.
+            split: for a run, the split whose recording is used.
             page: which page to draw, from 1. `PlotFigure.pages` says how many there are, and so
                 does the title of the figure if there are several.
-            ax: draw on these Axes instead of on a new figure. Only plots that are one panel can.
+            ax: draw on these Axes instead of on a new figure. Only plots with one panel accept it.
 
         Returns:
             The figure, with its caption in `PlotFigure.caption`; or ``ax``.
@@ -145,7 +145,7 @@ class Plot(Generic[S, R]):
         return figures[page - 1]
 
     def result(self, subject: S) -> R | Note:
-        """Return everything that is drawn or said.
+        """Return everything that the figures and the caption need.
 
         Raises:
             Unavailable: the subject cannot have the plot.
@@ -196,11 +196,11 @@ class Plot(Generic[S, R]):
         return Drawing(self.figures(result), self.words(result))
 
     def concerns(self, subject: S) -> bool:
-        """Return whether lists of all plots of the subject show or mention this plot."""
+        """Return whether lists of the plots of a subject include this plot."""
         return not any(need.asked_for and need.missing(subject) for need in self.needs)
 
     def asks(self, *what: str) -> bool:
-        """Return whether all of these are among the plot's needs."""
+        """Return whether all of these names are among the needs of the plot."""
         return set(what) <= {need.what for need in self.needs}
 
     def _draw_on(self, ax: Axes, result: R | Note) -> Axes:

@@ -52,10 +52,10 @@ class Intervened:
 
 @dataclass(frozen=True)
 class Seeds:
-    """Several seeds of one kind of network, with interventions on each."""
+    """Several seeds of one configuration, with interventions on each."""
 
     kind: str
-    """The name of the kind."""
+    """The name of the configuration."""
     recordings: Sequence[Recording]
     outcomes: Sequence[Outcomes]
     """The outcomes of each recording's network."""
@@ -68,7 +68,7 @@ _TAKES: dict[type, str] = {
     Intervened: "one recording with interventions: a Recording, a Run, or the path of either",
     Recording: "one recording: a Recording, a Run, or the path of either",
     Comparison: "two recordings of the same images, or a Comparison (attnscope.compare)",
-    Seeds: "a list of recordings with interventions, one for each seed of one kind of network",
+    Seeds: "a list of recordings with interventions, one for each seed of one configuration",
     SeedComparison: (
         "two lists of recordings, one for each seed, or a SeedComparison (attnscope.compare)"
     ),
@@ -135,10 +135,10 @@ def identity(recording: Recording) -> Identity:
 
 
 def no_gate(recording: Recording, trait: str = "") -> str:
-    """Return a sentence that names the gates there are instead of gates with a trait."""
+    """Return a sentence that says that gates with a trait are missing, and names the others."""
     has = ", ".join(gate_counts(recording))
     if not has:
-        return f"{recording.name} has no gates at all."
+        return f"{recording.name} has no gates."
     return f"{recording.name} has no {_WORDS.get(trait, trait)} gates (its gates: {has})."
 
 

@@ -12,7 +12,7 @@ from attnscope.plots.theme import drawable, drawable_names
 
 
 def name_of(name: str) -> str:
-    """Return the name of a recording, or of a kind of network, for a title."""
+    """Return the name of a recording, or of a configuration, for a title."""
     return shorten(drawable(name), 40)
 
 
@@ -24,7 +24,7 @@ def title_of(of: Identity) -> str:
 
 
 def two_names(a: str, b: str) -> tuple[str, str]:
-    """Return two different names of two recordings, or of two kinds, for a title."""
+    """Return two different names of two recordings, or of two configurations, for a title."""
     names = name_of(a), name_of(b)
     return names if names[0] != names[1] else (f"{names[0]} (first)", f"{names[1]} (second)")
 

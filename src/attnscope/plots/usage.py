@@ -94,7 +94,7 @@ def draw_usage(ax: Axes, usage: pd.DataFrame) -> Axes:
             ax, np.arange(len(usage)) + SHIFT * (2 * side - 1), usage, f"{name}_value",
             low=f"{name}_low", high=f"{name}_high", side=side, label=label, p=p,
         )  # fmt: skip
-    ax.set_ylabel("accuracy lost (points)")
+    ax.set_ylabel("accuracy lost\n(percentage points)")
     ax.yaxis.set_major_formatter(points_tick)
     return over_gates(ax, list(usage["gate"]))
 
@@ -163,7 +163,7 @@ def joint_sentence(joint: pd.DataFrame) -> str:
     if len(blocks):
         used = blocks[significant(blocks["p_used"]) & (blocks["class_value"] > 0)]
         text += (
-            f" When all gates of a block are replaced, the class is used at {len(used)} of "
+            f" When all gates of a block are replaced, use of the class is found at {len(used)} of "
             f"{len(blocks)} block{'' if len(blocks) == 1 else 's'}"
         )
         if len(used):
@@ -176,28 +176,32 @@ def joint_sentence(joint: pd.DataFrame) -> str:
         if not np.isnan(row["p_used"]):
             found = "significant" if significant(row["p_used"]) else "not significant"
         text += (
-            " When all gates of the network are replaced, gates of another class cost "
-            f"{_class_points(row)} more than gates of the same class ({found})"
+            " When all gates of the network are replaced, the loss of accuracy with gates of "
+            "another class minus that with gates of the same class is "
+            f"{_class_points(row)}, {found}"
         )
         if significant(row["p_margin"]):
-            text += f" and change the margin by {as_logits(row['class_margin'])} logits"
+            text += f"; the margin falls by {as_logits(row['class_margin'])} logits"
         text += "."
     return text
 
 
 def margins_sentence(usage: pd.DataFrame) -> str:
-    """Say whether the class in the gates changes the margins; starts with a space."""
+    """Say whether gates of another class change the margins; starts with a space."""
     count = len(usage)
     if usage["p_margin"].isna().all():
-        return " The effect of the class in the gates on the margins could not be tested."
+        return " The effect of gates of another class on the margins could not be tested."
     moved = usage[significant(usage["p_margin"])]
     if moved.empty:
-        return f" The class in the gate changes the margins significantly at none of {count} gates."
+        return (
+            f" A gate of another class changes the margins significantly at none of {count} gates."
+        )
     most = moved.iloc[int(moved["class_margin"].abs().to_numpy().argmax())]
     interval = as_interval(most["class_margin_low"], most["class_margin_high"], as_plain_logits)
     text = (
-        f" The class in the gate changes the margins at {len(moved)} of {count} gates, most at "
-        f"{most['gate']}: by {as_logits(most['class_margin'])} logits ({interval})"
+        f" A gate of another class changes the margins significantly at {len(moved)} of {count} "
+        f"gates. The margin changes most at {most['gate']}: it falls by "
+        f"{as_logits(most['class_margin'])} logits ({interval})"
     )
     if most["margin_std"] > 0:
         share = abs(most["class_margin"]) / most["margin_std"]
@@ -207,7 +211,7 @@ def margins_sentence(usage: pd.DataFrame) -> str:
 
 def _class_points(row: pd.Series[Any]) -> str:
     interval = as_interval(row["class_low"], row["class_high"], as_plain_points)
-    return f"{as_points(row['class_value'])} points of accuracy ({interval})"
+    return f"{as_points(row['class_value'])} percentage points ({interval})"
 
 
 def _summarize(outcomes: Outcomes, table: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:

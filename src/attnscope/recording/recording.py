@@ -146,11 +146,11 @@ class Recording(ShardReader):
         return self.gate(name, rows)
 
     def pooled_input(self, name: str, rows: Rows = ALL_ROWS) -> Float32[Array, "*shape"]:
-        """Return what a gate multiplies, averaged over the axes that the gate does not have.
+        """Return the mean of the features that a gate multiplies, over the axes that it lacks.
 
         For a channel gate this is the mean of each channel over the positions, ``(N, C)``, which is
-        all that an SE or ECA gate knows about the image. For a spatial gate it is the mean over the
-        channels, ``(N, H, W)``. The unit is that of the features.
+        the only input of an SE or ECA gate. For a spatial gate it is the mean over the channels,
+        ``(N, H, W)``. The unit is that of the features.
 
         Args:
             name: Name of the gate.

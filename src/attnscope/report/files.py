@@ -34,7 +34,7 @@ def write_figures(folder: Path, out: Path | None = None) -> list[Path]:
         out: the output folder. Default: ``figures`` in the run.
 
     Returns:
-        The files. A plot that the recording cannot have is left out, and the log says why.
+        The files. A plot that cannot be drawn is left out, and the log gives the reason.
 
     Raises:
         InputError: there is no recording, or it cannot be read.
@@ -65,14 +65,15 @@ def write_comparison(folder_a: Path, folder_b: Path, out: Path) -> list[Path]:
 
 
 def write_plots(subject: Comparison | SeedComparison, out: Path) -> list[Path]:
-    """Write every plot of two recordings, or of two kinds of network, as PNG and PDF.
+    """Write every plot of two recordings, or of two configurations, as PNG and PDF.
 
     Args:
         subject: what `attnscope.compare` returns.
         out: the output folder. It is created only if the recordings can be compared.
 
     Raises:
-        InputError: the recordings are not of the same images, or the kinds not of the same seeds.
+        InputError: the recordings are not of the same images, or the configurations do not have the
+            same seeds.
     """
     warn_missing_characters(subject.recordings)
     return [file for plot in plots_of(type(subject)) for file in _write_plot(plot, subject, out)]

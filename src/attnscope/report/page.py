@@ -52,8 +52,8 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
     """Write one HTML page about one or more runs, with all figures embedded.
 
     Args:
-        folders: runs or recordings. The first is compared with each of the others, and kinds of
-            network with several seeds are compared with each other.
+        folders: runs or recordings. The first is compared with each of the others, and
+            configurations with several seeds are compared with each other.
         out: the file of the page.
 
     Returns:
@@ -143,7 +143,7 @@ def _verdicts(made: Intervened) -> list[dict[Hashable, Any]]:
 
 
 def _kinds(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
-    """Return the kinds of network; nothing if no kind has several seeds."""
+    """Return the configurations; nothing if none has several seeds."""
     try:
         kinds = statistics.group_by_kind(recordings)
     except InputError as problem:
@@ -153,7 +153,7 @@ def _kinds(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
 
 
 def _compare_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, Any]]:
-    """Compare each pair of kinds of network over their seeds."""
+    """Compare each pair of configurations over their seeds."""
     found = []
     for a, b in combinations(kinds, 2):
         about: dict[str, Any] = {"a": a, "b": b, "problem": "", "figures": []}
@@ -168,7 +168,7 @@ def _compare_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, A
 
 
 def _use_in_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, Any]]:
-    """Draw the usage over seeds of each kind for which all seeds have interventions."""
+    """Draw the usage over seeds of each configuration for which all seeds have interventions."""
     found = []
     for kind, seeds in kinds.items():
         try:

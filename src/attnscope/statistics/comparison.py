@@ -123,11 +123,11 @@ def compare_profiles(a: Recording, b: Recording) -> pd.DataFrame:
 
 
 @statistic(
-    "Whether two networks order the classes alike by the distances of `compare_profiles`.",
+    "Whether the distances of `compare_profiles` order the classes similarly in two networks.",
     takes=("recording", "recording"),
 )
 def compare_class_order(a: Recording, b: Recording, seed: int = 0) -> pd.DataFrame:
-    """Test whether two networks order the classes alike by the distances of `compare_profiles`.
+    """Test whether the distances of `compare_profiles` order the classes alike in two networks.
 
     The statistic is Spearman's rho over the classes that have images. Null hypothesis: the order in
     b is independent of the order in a, so that all orders are equally likely. p is two-sided. All

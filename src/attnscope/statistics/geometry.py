@@ -68,11 +68,13 @@ def class_distances(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     )
 
 
-@statistic("Whether two networks find the same classes similar.", takes=("recording", "recording"))
+@statistic(
+    "Whether the same classes are similar in two networks.", takes=("recording", "recording")
+)
 def compare_geometry(
     a: Recording, b: Recording, permutations: int = 1000, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Test whether two networks find the same classes similar, gate by gate.
+    """Test whether the same classes are similar in two networks, gate by gate.
 
     The statistic is Spearman's rho between the `class_distances` of the two networks, over the
     pairs of classes. Each distance is over the channels of its own network: channels of two

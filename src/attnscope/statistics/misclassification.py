@@ -101,13 +101,13 @@ def error_position_summary(
     """Average the positions of misclassified images for each gate, with controls and intervals.
 
     A mean position is a ratio of sums: the numerators of `error_positions` over its denominators.
-    An image whose two classes the gate hardly separates has a noisy position and a small weight.
-    There are five rows per gate, named by ``toward``:
+    If the gate hardly separates the two classes of an image, the image has a noisy position and a
+    small weight. There are five rows per gate, named by ``toward``:
 
     - ``predicted``: position of the misclassified images between the true class (0) and the
       predicted class (1).
-    - ``third``: position of the same images relative to all classes that are neither. It shows
-      where an image lies that is merely far from its class.
+    - ``third``: position of the same images relative to all classes that are neither. It shows the
+      position of an image that is merely far from its class.
     - ``runner_up``: position of correctly classified images relative to the class with the second
       largest logit. Each pair of true class and predicted class is matched with the correctly
       classified images of the same true class whose runner-up is that class, and the pairs have the

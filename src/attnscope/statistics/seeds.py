@@ -1,4 +1,4 @@
-"""Comparison of two kinds of network over several seeds."""
+"""Comparison of two configurations over several seeds."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import bootstrap_interval
 
 
-@statistic("Accuracies of two kinds of network over seeds.", takes=("recordings", "recordings"))
+@statistic("Accuracies of two configurations over seeds.", takes=("recordings", "recordings"))
 def compare_seeds(
     a: Sequence[Recording], b: Sequence[Recording], resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Compare the accuracies of two kinds of network over seeds, class by class.
+    """Compare the accuracies of two configurations over seeds, class by class.
 
     Recordings are paired in order: the first of ``a`` with the first of ``b``, which have the same
     seed and so the same splits and order of images. The sampling unit is the seed: the interval is
     Student's t interval (95%) over the differences of the pairs, and p is that of the two-sided
-    paired t test. Null hypothesis: the mean difference is 0. With fewer than ten seeds a bootstrap
-    over seeds is unreliable. ``image_low`` and ``image_high`` are a 95% percentile bootstrap over
-    images (Efron 1979, Annals of Statistics 7), conditional on these networks: they show the
-    uncertainty due to the choice of test images, not due to the seed.
+    paired t test. Null hypothesis: the mean difference is 0. There is no bootstrap over seeds,
+    because it is unreliable with fewer than ten seeds. ``image_low`` and ``image_high`` are a 95%
+    percentile bootstrap over images (Efron 1979, Annals of Statistics 7), conditional on these
+    networks: they show the uncertainty due to the choice of test images, not due to the seed.
 
     Args:
-        a: recordings of one kind of network, of the same images, one per seed.
-        b: recordings of the other kind, as many and in the same order of seeds.
+        a: recordings of the first configuration, of the same images, one per seed.
+        b: as many recordings of the second configuration, in the same order of seeds.
         resamples: number of bootstrap resamples of the images, for all images and for each class.
         seed: seed of the resamples.
 
@@ -90,19 +90,21 @@ _OF_A_KIND = ("model", "source", "split", "training_sha256")
 def group_by_kind(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
     """Group recordings of networks that differ only in the seed.
 
-    Two recordings belong together if they agree in the network, the data source and the split, and,
-    where these are known, in the settings of the run (recipe, epochs, weights and so on). Within a
-    kind they are ordered by seed if all seeds are known, otherwise as given.
+    Two recordings have the same configuration if they agree in the network, the data source and the
+    split, and, where these are known, in the settings of the run (recipe, epochs, weights and so
+    on). Recordings of one configuration are ordered by seed if all seeds are known, otherwise as
+    given.
 
     Args:
         recordings: recordings of several runs.
 
     Returns:
-        The recordings by the name of their kind. The name is the attention module if that
-        distinguishes the kinds, otherwise the name of the first recording.
+        The recordings by the name of their configuration. The name is the attention module if it
+        distinguishes the configurations, otherwise the name of the first recording.
 
     Raises:
-        InputError: two recordings of one kind have the same seed, or two kinds have the same name.
+        InputError: two recordings of one configuration have the same seed, or two configurations
+            have the same name.
     """
     kinds: dict[str, list[Recording]] = {}
     for recording in recordings:

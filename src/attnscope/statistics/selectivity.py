@@ -32,7 +32,7 @@ _ROUNDED_ZERO = 1e-6
 def class_selectivity(
     recording: Recording, gate: str, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Compute the class selectivity of each channel on images that did not choose the class.
+    """Compute the class selectivity of each channel on images not used to choose the class.
 
     The index is that of Morcos et al. (2018, ICLR), on a held-out half: the images of each class
     are split into two random halves. One half chooses the class with the highest mean. On the other

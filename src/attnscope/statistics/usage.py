@@ -250,13 +250,14 @@ def _corrected(used: pd.DataFrame) -> pd.DataFrame:
 
 @statistic("What the network uses of its gates, averaged over seeds.", takes=("usages",))
 def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = LEVEL) -> pd.DataFrame:
-    """Summarize `gate_usage` over several seeds of one kind of network, gate by gate.
+    """Summarize `gate_usage` over several seeds of one configuration, gate by gate.
 
     The sampling unit is the seed: each number is the mean over the seeds, its interval is Student's
-    t interval (95%), and p is that of the t test. Null hypothesis: the mean is 0. An effect that
-    every seed shows is significant even if its size varies; an effect of a single seed is not, and
-    is counted in the last five columns. The results are conditional on the scored images and on the
-    donor images, which are the same for all seeds on the same data.
+    t interval (95%), and p is that of the t test. Null hypothesis: the mean is 0. An effect that is
+    present in every seed can be significant even if its size varies. An effect that is present in a
+    single seed only is not significant here, but is counted in the last five columns. The results
+    are conditional on the scored images and on the donor images, which are the same for all seeds
+    on the same data.
 
     Args:
         usages: tables of `gate_usage`, one per seed. Tables of `joint_usage` lack the columns about

@@ -20,15 +20,15 @@ class NetworkSettings:
 
     model: str | None = None
     """Network architecture: resnet18, resnet34, resnet50, resnet101, resnet152 or cnn. Default:
-    resnet18, or the recipe's."""
+    resnet18, unless the recipe sets another."""
     attention: str | None = None
-    """Attention module: none, se, eca or cbam. Default: cbam, or the recipe's."""
+    """Attention module: none, se, eca or cbam. Default: cbam, unless the recipe sets another."""
     placement: Literal["block", "stage"] | None = None
     """Where to insert attention: block (in each residual branch) or stage (after each of layer1 to
-    layer4). Default: block, or the recipe's."""
+    layer4). Default: block, unless the recipe sets another."""
     stem: Literal["cifar", "imagenet"] | None = None
     """First layer: cifar (3×3 convolution, for small images) or imagenet (7×7 convolution with
-    stride 2). Default: cifar, or the recipe's."""
+    stride 2). Default: cifar, unless the recipe sets another."""
     width: int | None = None
     """Number of channels of layer1. Default: 64."""
     reduction: int = 16
@@ -36,8 +36,9 @@ class NetworkSettings:
     kernel_size: int = 7
     """Kernel size of the convolution in spatial gates, in pixels."""
     gate_start: Literal["half", "identity"] | None = None
-    """Initial value of the gates: half (near 0.5) or identity (1, so that the network's output does
-    not change). Default: identity if pretrained weights have no gates, else half."""
+    """Initial value of the gates: half (near 0.5) or identity (1, so that inserting a gate does not
+    change the output of the network). Default: identity if pretrained weights have no gates, else
+    half."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -61,38 +62,41 @@ class TrainConfig(NetworkSettings):
     data_root: Path = Path("data")
     """Folder for downloaded data sets (cifar10, cifar100)."""
     image_size: int | None = None
-    """Image size in pixels, 8 to 1024. Default: the recipe's, else 32. For folder:PATH, the size of
-    the images if all are squares of one size up to 96, else 224."""
+    """Image size in pixels, 8 to 1024. Default: set by the recipe, else 32. For folder:PATH, the
+    default is the size of the images if all are square and have the same size of at most 96, else
+    224."""
     validation_share: float = 0.1
-    """Share of the training images to use as the validation split, if the data source has none."""
+    """Share of the training images that becomes the validation split, if the data source has no
+    validation split."""
     skip_unreadable: bool = False
-    """Skip images that cannot be read and list them."""
+    """Skip images that cannot be read, and list them. Default: stop at such an image."""
     recipe: str | Path | Recipe = "fast"
     """Training recipe: fast, staged, cnn, finetune, features, se-sgd, or the path of a TOML file.
     See docs/reference/training.md."""
     weights: str | Path | None = None
     """Initial weights: none (random), imagenet (downloaded by torchvision), or the path of a file.
-    Default: the recipe's."""
+    Default: set by the recipe."""
     epochs: int | None = None
-    """Number of epochs. The recipe's phases and milestones scale with it. Default: the recipe's."""
+    """Number of epochs. The recipe's phases and milestones scale with it. Default: set by the
+    recipe."""
     batch_size: int | None = None
-    """Batch size on each device. Default: the recipe's."""
+    """Batch size on each device. Default: set by the recipe."""
     accumulate: int | None = None
-    """Number of batches whose gradients are averaged in one optimizer step. Default: the
-    recipe's."""
+    """Number of batches whose gradients are averaged for one optimizer step. Default: set by the
+    recipe."""
     learning_rate: float | None = None
-    """Maximum learning rate. The learning rates of the recipe's phases scale with it. Default: the
-    recipe's."""
+    """Maximum learning rate. The learning rates of the recipe's phases scale with it. Default: set
+    by the recipe."""
     class_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
     """Class weights of the training loss: none, balanced (inversely proportional to the number of
     images of a class), or one number per class, in the order of the class names."""
     keep: Literal["last", "best"] | None = None
     """Weights to keep and to test: last (after the last epoch) or best (highest validation
-    accuracy). Default: the recipe's."""
+    accuracy). Default: set by the recipe."""
     compile: bool = False
     """Compile the network with torch.compile. This requires a C++ compiler."""
     seed: int = 0
-    """Random seed of the validation split, initial weights, order of the images, augmentation and
+    """Random seed for the validation split, initial weights, order of the images, augmentation and
     dropout."""
     device: str = "auto"
     """Device: auto (a GPU if there is one), cpu, cuda or cuda:N."""
@@ -101,8 +105,8 @@ class TrainConfig(NetworkSettings):
     out: Path | None = None
     """Run folder to create. It must not exist. Default: runs/DATA-MODEL-ATTENTION."""
     resume: bool = False
-    """Resume the interrupted run in the run folder, or start it if the folder does not exist. All
-    other settings must be those of its start."""
+    """Resume the interrupted run in the run folder, or start a run if the folder does not exist.
+    All other settings must be the same as at the start of the run."""
 
     def __post_init__(self) -> None:
         # In Python, paths may be strings and class weights a list.

@@ -59,13 +59,13 @@ def fit(
 
     Args:
         model: a network of `attnscope.build_model`. It is moved to the device and trained in place.
-        data: the three splits. The validation split decides what the recipe leaves to it: the
-            learning rate on a plateau and the best weights. The test split is evaluated once, with
-            the kept weights, after the last step.
+        data: the three splits. The validation split is used where the recipe needs it: for the
+            learning rate on a plateau and for the best weights. The test split is evaluated once,
+            with the kept weights, after the last step.
         recipe: the optimizer, schedule, augmentation and phases.
         out: the run folder, which must not exist unless ``resume`` is true.
-        epochs: number of epochs. The recipe's phases and milestones scale with it. Default: the
-            recipe's.
+        epochs: number of epochs. The recipe's phases and milestones scale with it. Default: set by
+            the recipe.
         class_weights: class weights of the training loss: ``none``, ``balanced`` or one number per
             class. See `attnscope.training.loss.class_weight_tensor`.
         seed: seed of the order of the images, augmentation and dropout. The caller draws the

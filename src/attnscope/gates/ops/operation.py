@@ -89,8 +89,8 @@ class Factors:
 class Operation:
     """What an operation does to gates.
 
-    With all fields at their defaults it ends a gate: its result has no mark. An unregistered
-    operation does the same.
+    With all fields at their defaults, tracking stops at the operation: its result has no mark. The
+    same holds for an unregistered operation.
     """
 
     activates: Activate | None = None

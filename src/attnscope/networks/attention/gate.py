@@ -13,8 +13,8 @@ class SigmoidGate(nn.Module):
     """A gate between 0 and 1: the sigmoid of the output of `last`, its last layer.
 
     `start_as_identity` sets ``scale`` to 2. The gate is then twice a sigmoid, between 0 and 2, and
-    exactly 1 as long as its last layer is zero. Such a gate can be added to a trained network
-    without changing its output.
+    exactly 1 while its last layer is zero. Such a gate can be added to a trained network without
+    changing its output.
     """
 
     scale = 1

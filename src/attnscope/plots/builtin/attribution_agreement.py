@@ -97,8 +97,8 @@ def caption(shown: AttributionAgreement) -> str:
     return (
         "Spearman correlation between each spatial gate and the attribution of the predicted class "
         "after the ReLU, per image at the coarser of the two resolutions; mean and 95% CI over "
-        "images. Gates that agree more with the map of the same image than with that of another "
-        f"image (95% CI of the difference above 0), by method: {found}."
+        "images. Number of gates that agree more with the map of the same image than with that of "
+        f"another image (95% CI of the difference above 0), and highest correlation: {found}."
     )
 
 
@@ -107,7 +107,7 @@ def _best(summary: pd.DataFrame) -> str:
         return "no image could be scored"
     best = highest(summary, "spearman")
     interval = as_interval(best["spearman_low"], best["spearman_high"])
-    return f"highest at {best['gate']}, {as_number(best['spearman'])} ({interval})"
+    return f"{as_number(best['spearman'])} ({interval}) at {best['gate']}"
 
 
 def _title(shown: AttributionAgreement) -> str:

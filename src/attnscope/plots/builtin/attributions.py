@@ -84,11 +84,11 @@ def caption(shown: AttributionMaps) -> str:
     """Describe the images, the methods and their color scales."""
     scales = ", ".join(f"{method_name(method)} ±{shown.reach(method):.3g}" for method in shown.maps)
     return (
-        f"Attributions of the predicted class for {len(shown.images)} of {shown.recorded:,} images "
-        "that have them, evenly spaced over the recording. Red is evidence for the predicted "
-        "class, blue is evidence against it. Maps are signed and summed over channels. Each method "
-        f"has one color scale for all images: {scales}. The methods have different units, so their "
-        "magnitudes cannot be compared."
+        f"Attributions of the predicted class for {len(shown.images)} of the {shown.recorded:,} "
+        "images with attributions, evenly spaced over the recording. Red is evidence for the "
+        "predicted class, blue is evidence against it. Maps are signed and summed over channels. "
+        f"Each method has one color scale for all images: {scales}. The methods have different "
+        "units, so their magnitudes cannot be compared."
     )
 
 

@@ -120,7 +120,7 @@ def lay_out(shown: DecodableAndUsed) -> list[Figure]:
     draw(axes[0], shown.decoding, "balanced_accuracy")
     axes[0].set_title("Decodable: accuracy of a linear probe of the class (chance: gray band)")
     draw(axes[1], shown.decoding, "omega_squared")
-    axes[1].set_title("Share of the gate's variance that lies between the classes")
+    axes[1].set_title("Share of the variance of the gate between classes")
     draw_usage(axes[2], drawn)
     axes[2].set_title(
         f"Used: accuracy lost when the gate is replaced (filled: p < {LEVEL}, McNemar, Holm)"
@@ -143,11 +143,12 @@ def lay_out(shown: DecodableAndUsed) -> list[Figure]:
 def caption(shown: DecodableAndUsed) -> str:
     """Say from which gates the class is decodable, and where it is used, alone and jointly."""
     return (
-        "Top: how well the class can be decoded from each gate. Bottom: what the network loses "
-        "when the gate of an image is replaced by that of an image of another class instead of the "
-        f"same class, or by the mean gate. {usage_sentence(shown.usage)}"
-        f"{joint_sentence(shown.joint)} {shown.scored:,} images are scored; mean gates and gates "
-        "of other images come from the remaining images."
+        "Top: how well the class can be decoded from each gate. Bottom: the loss of accuracy and "
+        "of margin when the gate of an image is replaced by that of an image of another class "
+        "instead of the same class, or by the mean gate. "
+        f"{usage_sentence(shown.usage)}{joint_sentence(shown.joint)} The loss is measured on "
+        f"{shown.scored:,} images; the mean gates and the gates of other images come from the "
+        "remaining images."
     )
 
 
@@ -183,28 +184,29 @@ def _decodable_sentence(usage: pd.DataFrame) -> str:
 
 
 def _class_sentence(usage: pd.DataFrame) -> str:
-    """Say at how many gates the class is used, and at how many it harms."""
+    """Say at how many gates the class is used, and at how many it lowers accuracy."""
     found, count = usage[significant(usage["p_used"])], len(usage)
     used, harms = found[found["class_value"] > 0], found[found["class_value"] < 0]
     text = ""
     if found.empty:
         text = (
-            f" The class in the gate is used significantly at none of {count} gates (upper ends of "
-            f"the 95% CIs: at most {as_plain_points(usage['class_high'].max())} points)."
+            f" Use of the class is not significant at any of {count} gates (upper ends of the 95% "
+            f"CIs: at most {as_plain_points(usage['class_high'].max())} percentage points)."
         )
     if len(used):
         most = highest(used, "class_value")
         text = (
-            f" The class in the gate is used at {len(used)} of {count} gates, most at "
-            f"{most['gate']}: the gate of an image of another class costs "
-            f"{_points_with_interval(most, 'class')} more than that of an image of the same class."
+            f" The class is used at {len(used)} of {count} gates. The largest effect is at "
+            f"{most['gate']}: with the gate of an image of another class, accuracy is "
+            f"{_points_with_interval(most, 'class')} lower than with that of an image of the same "
+            "class."
         )
     if len(harms):
         most = lowest(harms, "class_value")
         text += (
-            f" At {len(harms)} of {count} gates the gate of an image of another class is more "
-            f"accurate than that of the same class, most at {most['gate']}: by "
-            f"{as_plain_points(-most['class_value'])} points "
+            f" At {len(harms)} of {count} gates, accuracy is higher with the gate of an image of "
+            f"another class than with that of the same class, most at {most['gate']}: by "
+            f"{as_plain_points(-most['class_value'])} percentage points "
             f"({as_interval(-most['class_high'], -most['class_low'], as_plain_points)})."
         )
     return text
@@ -214,17 +216,17 @@ def _own_sentence(usage: pd.DataFrame) -> str:
     """Say at how many gates the image's own gate is better than the mean gate."""
     own = usage[significant(usage["p_dynamic"]) & (usage["dynamic_value"] > 0)]
     if own.empty:
-        return f" Mean ablation costs accuracy significantly at none of {len(usage)} gates."
+        return f" Mean ablation lowers accuracy significantly at none of {len(usage)} gates."
     most = highest(own, "dynamic_value")
     return (
-        f" Mean ablation costs accuracy at {len(own)} of {len(usage)} gates, most at "
-        f"{most['gate']}: {_points_with_interval(most, 'dynamic')}."
+        f" Mean ablation lowers accuracy at {len(own)} of {len(usage)} gates, most at "
+        f"{most['gate']}: by {_points_with_interval(most, 'dynamic')}."
     )
 
 
 def _points_with_interval(row: pd.Series[Any], name: str) -> str:
     interval = as_interval(row[f"{name}_low"], row[f"{name}_high"], as_plain_points)
-    return f"{as_plain_points(row[f'{name}_value'])} points of accuracy ({interval})"
+    return f"{as_plain_points(row[f'{name}_value'])} percentage points ({interval})"
 
 
 register_plot(

@@ -172,9 +172,9 @@ def caption(found: Disagreements) -> str:
     shown = " and ".join(f"{len(images)}" for images in found.shown)
     sentences = [
         f"Images that only one network classifies correctly: of {found.count:,} images, only "
-        f"{names[0]} is correct on {only_a:,}, only {names[1]} on {only_b:,}. The figure shows "
-        f"{shown} of them, those on which both networks are most confident, with the true class "
-        "and the wrong prediction of the other network."
+        f"{names[0]} is correct on {only_a:,}, only {names[1]} on {only_b:,}. The figure shows the "
+        f"{shown} images on which both networks are most confident, with the true class and the "
+        "wrong prediction of the other network."
     ]
     cams = [
         f"{names[strip.side]} from 0 to {strip.high:.3g}"

@@ -106,9 +106,11 @@ def caption(shown: MapAgreement) -> str:
         "Agreement of each spatial gate with Grad-CAM of the predicted class, per image at the "
         "coarser of the two resolutions. Large marks are means over all images with 95% CIs, small "
         "marks are means over the images of one class; IoU compares the top 20% of cells. "
-        f"{above} of {len(whole)} spatial gates agree more with Grad-CAM of the same image than "
-        "with that of another image (95% CI of the difference in Spearman correlation above 0); "
-        f"{central} agree more with a Gaussian at the image center than with Grad-CAM."
+        f"{above} of {len(whole)} spatial gates agree more with the Grad-CAM of the same image "
+        "than with that of another image (95% CI of the difference in Spearman correlation above "
+        "0); "
+        f"{central} agree{'s' if central == 1 else ''} more with a Gaussian at the image center "
+        "than with Grad-CAM."
     )
     if whole["spearman"].notna().any():
         best = highest(whole.reset_index(), "spearman")
@@ -119,7 +121,7 @@ def caption(shown: MapAgreement) -> str:
             f"({as_interval(best['iou_low'], best['iou_high'], as_score)}; null "
             f"{as_score(best['null_iou'])})."
         )
-    return f"{text} {unscored:,} maps could not be scored because the gate or Grad-CAM is constant."
+    return f"{text} {unscored:,} maps are excluded because the gate or Grad-CAM is constant."
 
 
 register_plot(

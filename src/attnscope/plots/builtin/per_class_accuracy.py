@@ -112,7 +112,7 @@ def draw_disagreements(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
     ax.set_xlabel(
-        f"images only {shorten(names[0])} (left) or {shorten(names[1])} (right) gets right"
+        f"images that only {shorten(names[0])} (left) or {shorten(names[1])} (right) gets right"
     )
     return ax
 
@@ -137,12 +137,13 @@ def caption(shown: PerClassAccuracy) -> str:
     found = "significant" if significant(whole["p"]) else "not significant"
     text = (
         "Accuracy of two networks on each class, and images that only one of them classifies "
-        f"correctly. Over {whole['count']:,.0f} images {name_a} is correct on "
-        f"{as_percent(whole['accuracy_a'])} and {name_b} on {as_percent(whole['accuracy_b'])}: a "
-        f"difference of {as_points(whole['difference'])} points "
+        f"correctly. On {whole['count']:,.0f} images, the accuracy of {name_a} is "
+        f"{as_percent(whole['accuracy_a'])} and that of {name_b} is "
+        f"{as_percent(whole['accuracy_b'])}: a difference of "
+        f"{as_points(whole['difference'])} percentage points "
         f"({as_interval(whole['low'], whole['high'], as_plain_points)}; exact McNemar test, "
-        f"{as_p(whole['p'])}, {found}). Only {name_a} is correct on {whole['only_a']:,.0f}, only "
-        f"{name_b} on {whole['only_b']:,.0f}. "
+        f"{as_p(whole['p'])}, {found}). Only {name_a} is correct on {whole['only_a']:,.0f} images, "
+        f"only {name_b} on {whole['only_b']:,.0f}. "
     )
     different = classes[significant(classes["p_holm"])]
     tests = int(classes["p_holm"].notna().sum())

@@ -187,12 +187,12 @@ def _sentence(summary: pd.DataFrame, name: str) -> str:
         f"{name}, {whole['gate']}: Spearman {as_number(whole['spearman'])} over "
         f"{whole['scored']:,.0f} images "
         f"({as_interval(whole['spearman_low'], whole['spearman_high'])}); with Grad-CAM of another "
-        f"image (null) {as_number(whole['null_spearman'])}. The agreement is above the null in "
-        f"{above} of {len(scored)} classes and below it in {below} (95% CI of the difference, not "
-        f"corrected); it is lowest for class {least['class']} ({as_number(least['spearman'])}) and "
-        f"highest for class {most['class']} ({as_number(most['spearman'])}). "
-        f"{int(whole['constant']):,} images could not be scored because the gate or Grad-CAM is "
-        "constant."
+        f"image (null) it is {as_number(whole['null_spearman'])}. The agreement is above the null "
+        f"in {above} of {len(scored)} classes and below it in {below} (95% CI of the difference, "
+        f"not corrected). It is lowest for class {least['class']} "
+        f"({as_number(least['spearman'])}) and highest for class {most['class']} "
+        f"({as_number(most['spearman'])}). "
+        f"{int(whole['constant']):,} images are excluded because the gate or Grad-CAM is constant."
     )
 
 

@@ -84,7 +84,7 @@ def caption(shown: PerClassGradCam) -> str:
     whole, classes = comparison.iloc[0], comparison.iloc[1:].dropna(subset=["spearman"])
     text = (
         "Agreement of the Grad-CAM maps of two networks for the same image, and for different "
-        f"images (null). Over {whole['scored']:,.0f} images the Spearman correlation is "
+        f"images (null). Over {whole['scored']:,.0f} images, the mean Spearman correlation is "
         f"{as_score(whole['spearman'])} (null {as_score(whole['null_spearman'])}), and the IoU of "
         f"the top 20% of cells is {whole['iou']:.2f} (null {whole['null_iou']:.2f})."
     )

@@ -1,4 +1,4 @@
-"""Differences between two kinds of network: per class over seeds, and single images."""
+"""Differences between two configurations: per class over seeds, and single images."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class SeedDifferences:
 
 
 def compute(kinds: SeedComparison) -> SeedDifferences:
-    """Compare the two kinds seed by seed."""
+    """Compare the two configurations seed by seed."""
     comparison = kinds.accuracy
     first = disagreements.between(Comparison(kinds.a[0], kinds.b[0]), kinds.names)
     return SeedDifferences(kinds.names, kinds.a[0].classes, comparison, first)
 
 
 def draw(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str]) -> Axes:
-    """Draw for each class how much more accurate the second kind of network is.
+    """Draw for each class how much more accurate the second configuration is.
 
     Args:
         ax: the Axes to draw on.
         comparison: of `SeedDifferences`; the first row is all classes together.
-        names: names of the two kinds.
+        names: names of the two configurations.
     """
     y = np.arange(len(comparison))
     ax.axvline(0, color=INK, linewidth=0.8)
@@ -57,7 +57,7 @@ def draw(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str]) -> Axes:
     low, high = (comparison[end].to_numpy(float) for end in ("low", "high"))
     spread = np.array([middle - low, high - middle])
     sure = significant(comparison["p_holm"])
-    seeds = "95% CI over seeds" if comparison["seeds"].max() > 1 else "one seed of each kind"
+    seeds = "95% CI over seeds" if comparison["seeds"].max() > 1 else "one seed of each"
     for chosen, label in ((False, seeds), (True, f"95% CI over seeds, p < {LEVEL} (Holm)")):
         rows = sure == chosen
         if rows.any():
@@ -68,7 +68,7 @@ def draw(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str]) -> Axes:
             )  # fmt: skip
     class_rows(ax, list(comparison["class"]))
     ax.xaxis.set_major_formatter(points_tick)
-    ax.set_xlabel(f"difference in accuracy, {names[1]} − {names[0]} (points)")
+    ax.set_xlabel(f"difference in accuracy, {names[1]} − {names[0]} (percentage points)")
     return ax
 
 
@@ -93,11 +93,11 @@ def lay_out(shown: SeedDifferences) -> list[Figure]:
 
 
 def caption(shown: SeedDifferences) -> str:
-    """Say whether the kinds differ over seeds, and on which images of the first seed."""
+    """Say whether the configurations differ over seeds, and on which images of the first seed."""
     return (
-        "Difference in accuracy between two kinds of network for each class. "
-        f"{seeds_sentence(shown.comparison, *shown.names)} First seed of each kind: "
-        f"{disagreements.caption(shown.first)}"
+        "Difference in accuracy between two configurations for each class. "
+        f"{seeds_sentence(shown.comparison, *shown.names)} The rest is about the first seed of "
+        f"each configuration. {disagreements.caption(shown.first)}"
     )
 
 
@@ -106,13 +106,13 @@ def seeds_sentence(frame: pd.DataFrame, name_a: str, name_b: str) -> str:
     whole, classes = frame.iloc[0], frame.iloc[1:]
     seeds = int(whole["seeds"])
     text = (
-        f"{name_b} − {name_a}: {as_points(whole['difference'])} points of accuracy over "
+        f"{name_b} − {name_a}: {as_points(whole['difference'])} percentage points over "
         f"{seeds} seed{'' if seeds == 1 else 's'}"
     )
     if seeds < 2:
-        return f"{text}. With one seed of each kind there is no test over seeds."
+        return f"{text}. With one seed of each configuration, a test over seeds is not possible."
     if np.isnan(whole["p"]):
-        text += ", the same for each pair of seeds, so no test is possible."
+        text += ". The difference is the same for each pair of seeds, so no test is possible."
     else:
         text += (
             f" ({as_interval(whole['low'], whole['high'], as_plain_points)}; paired t test, "
@@ -151,7 +151,7 @@ register_plot(
     Plot(
         name="seed_differences",
         title="Seed differences",
-        about="Difference in accuracy between two kinds of network, per class over seeds.",
+        about="Difference in accuracy between two configurations, per class over seeds.",
         subject=SeedComparison,
         compute=compute,
         draw=draw,

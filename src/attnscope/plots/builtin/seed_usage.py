@@ -1,4 +1,4 @@
-"""Whether the class is decodable from each gate and used, over the seeds of one kind of network."""
+"""Whether the class is decodable from each gate and used, over the seeds of one configuration."""
 
 from __future__ import annotations
 
@@ -144,13 +144,13 @@ def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
 
     Args:
         frame: the table, with at least one gate.
-        name: name of the kind of network.
+        name: name of the configuration.
     """
     seeds, count = int(frame["seeds"].iloc[0]), len(frame)
     always = frame[frame["reads"] == seeds]
     text = f"{name}, {seeds} seed{'' if seeds == 1 else 's'}: "
     if always.empty:
-        text += f"the class is decodable from none of {count} gates in every seed."
+        text += f"none of {count} gates has a decodable class in every seed."
     else:
         best = highest(always, "balanced_accuracy")
         text += (
@@ -164,20 +164,20 @@ def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
         frame,
         "class",
         "p_used",
-        positive="The class in the gate is used",
-        negative="The gate of another class is more accurate than that of the same class",
+        positive="Use of the class",
+        negative="Higher accuracy with gates of another class than with gates of the same class",
     )
     text += _by_single_seeds("use of the class", frame["uses"])
     if bool((frame["harms"] > 0).any()):
-        text += _by_single_seeds("harm by the class", frame["harms"])
+        text += _by_single_seeds("a loss of accuracy by the class", frame["harms"])
     text += _effect_sentence(
         frame,
         "dynamic",
         "p_dynamic",
-        positive="Mean ablation costs accuracy",
-        negative="Mean ablation increases accuracy",
+        positive="A loss of accuracy under mean ablation",
+        negative="A gain of accuracy under mean ablation",
     )
-    text += _by_single_seeds("a cost of mean ablation", frame["needs_own"])
+    text += _by_single_seeds("a loss under mean ablation", frame["needs_own"])
     text += margins_sentence(frame)
     return text + _by_single_seeds("a change of the margins", frame["moves"])
 
@@ -193,15 +193,18 @@ def _effect_sentence(
         if len(found):
             most = highest(found, value) if sign > 0 else lowest(found, value)
             text += (
-                f" {words} at {len(found)} of {count} gates, most at {most['gate']}: "
-                f"{as_points(most[value])} points "
+                f" {words} is significant at {len(found)} of {count} gates. The largest effect is "
+                f"at {most['gate']}: {as_points(most[value])} percentage points "
                 f"({as_interval(most[low], most[high], as_plain_points)})."
             )
         elif sign > 0:
             largest = frame[high].max()
-            text += f" {words} significantly at none of {count} gates"
+            text += f" {words} is significant at none of {count} gates"
             if not np.isnan(largest):
-                text += f" (upper ends of the 95% CIs: at most {as_plain_points(largest)} points)"
+                text += (
+                    f" (upper ends of the 95% CIs: at most {as_plain_points(largest)} percentage "
+                    "points)"
+                )
             text += "."
     same = int(frame[p].isna().sum())
     if same:
@@ -214,7 +217,7 @@ def _effect_sentence(
 def _by_single_seeds(what: str, seeds: pd.Series[int]) -> str:
     """Say at how many gates at least one seed alone finds an effect; starts with a space."""
     gates = int((seeds > 0).sum())
-    return f" Within single seeds, at least one seed finds {what} at {as_count(gates, 'gate')}."
+    return f" Tests of single seeds find {what} in at least one seed at {as_count(gates, 'gate')}."
 
 
 register_plot(

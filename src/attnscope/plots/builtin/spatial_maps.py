@@ -80,7 +80,7 @@ def caption(shown: SpatialMaps) -> str:
         of_cam = (
             "mean Grad-CAM of the predicted class after the ReLU, over the images of each class, "
             f"on one color scale from 0 to {top}. Grad-CAM is not normalized, so images with "
-            "larger gradients weigh more."
+            "larger gradients have more weight."
         )
     if not shown.gates:
         return f"{shown.without} The figure shows {of_cam}"

@@ -128,8 +128,8 @@ def caption(shown: StaticGates) -> str:
     return (
         f"Accuracy on {shown.scored:,} images under mean ablation of each gate, of all gates of a "
         "block, and of all gates, with paired 95% CIs. The line is the unedited network: "
-        f"{as_percent(shown.own)}. Filled marks: significant loss (McNemar, p < {LEVEL} after "
-        "Holm's correction over the gates, and over the blocks). "
+        f"{as_percent(shown.own)}. Filled marks show a significant loss (McNemar, p < {LEVEL} "
+        "after Holm's correction over the gates, and over the blocks). "
         f"{static_sentence(shown.effects, shown.lost)}"
     )
 
@@ -144,35 +144,38 @@ def static_sentence(mean: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
     kinds = np.array([target_kind(target) for target in mean["target"]])
     gates, costly = mean[kinds == "gate"], mean[(kinds == "gate") & lost]
     if costly.empty:
-        text = f"Mean ablation of a single gate costs accuracy at none of {len(gates)} gates."
+        text = (
+            "Mean ablation of a single gate lowers accuracy significantly at none of "
+            f"{len(gates)} gates."
+        )
     else:
         most = lowest(costly, "change")
         text = (
-            f"Mean ablation of a single gate costs accuracy at {len(costly)} of {len(gates)} "
-            f"gates, most at {most['target']}: {_points_of(most)}."
+            f"Mean ablation of a single gate lowers accuracy at {len(costly)} of {len(gates)} "
+            f"gates. The largest loss is at {most['target']}: a change of {_points_of(most)}."
         )
     blocks = mean[kinds == "block"]
     if len(blocks):
         worst = lowest(blocks, "change")
         costly = int((lost & (kinds == "block")).sum())
         text += (
-            f" Mean ablation of all gates of a block costs accuracy at {costly} of {len(blocks)} "
-            f"blocks; the lowest accuracy is at {worst['target']}: {_points_of(worst)}."
+            f" Mean ablation of all gates of a block lowers accuracy at {costly} of {len(blocks)} "
+            f"blocks. The accuracy is lowest at {worst['target']}: a change of {_points_of(worst)}."
         )
     together = mean[kinds == "all"]
     if len(together):
         row = together.iloc[0]
         found = "a significant loss" if lost[kinds == "all"][0] else "no significant loss"
         text += (
-            f" Mean ablation of all gates: accuracy {as_percent(row['accuracy'])}, "
-            f"{_points_of(row)}, {found}."
+            f" Under mean ablation of all gates, accuracy is {as_percent(row['accuracy'])}: a "
+            f"change of {_points_of(row)}, {found}."
         )
     return text
 
 
 def _points_of(row: pd.Series[Any]) -> str:
     interval = as_interval(row["low"], row["high"], as_plain_points)
-    return f"{as_points(row['change'])} points ({interval})"
+    return f"{as_points(row['change'])} percentage points ({interval})"
 
 
 def _draw_result(ax: Axes, shown: StaticGates) -> Axes:
