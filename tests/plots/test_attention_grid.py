@@ -45,8 +45,10 @@ def test_attention_grid_is_raw_seeded_and_of_right_answers(make_recording: Make)
 def test_each_grad_cam_without_positive_values_is_marked_and_counted(
     make_recording: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    negative = np.full((1, 4, 4), -1, np.float32)
-    monkeypatch.setattr(Recording, "grad_cam", lambda self, rows: negative)
+    def negative(self: Recording, rows: list[int]) -> np.ndarray:
+        return np.full((len(rows), 4, 4), -1, np.float32)
+
+    monkeypatch.setattr(Recording, "grad_cam", negative)
     drawing = draw_plot("attention_grid", make_recording())
     cams = drawing.figures[0].axes[3 : 3 * 5 : 5]
     assert [len(ax.texts) for ax in cams] == [1, 1, 1]
