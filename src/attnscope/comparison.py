@@ -194,9 +194,8 @@ def compare(
     if [len(names) for names in found] != [1, 1]:
         raise InputError(
             "AS922",
-            f"the two lists hold {len(kinds)} kinds of network ({', '.join(kinds)}), and each "
-            "list must be the seeds of one kind; give runs that differ in nothing but the seed "
-            "in the same list",
+            f"the two lists are not two configurations of a network (found: {', '.join(kinds)}); "
+            "each list must hold the runs of one configuration, which differ only in the seed",
         )
     (name_a,), (name_b,) = found
     first, *others = recordings = kinds[name_a]

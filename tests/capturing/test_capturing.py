@@ -15,7 +15,7 @@ import torch
 from captum.attr import LayerGradCam
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from attnscope.capturing.arrays import ShardArrays
 from attnscope.capturing.capture import capture
@@ -505,3 +505,10 @@ def test_changed_training_images_are_refused_for_validation_only(tmp_path: Path)
     with refused("AS538", names=(f"folder:{root}", "22 images")):
         Run(run).split("validation")
     assert len(Run(run).split("test")) == 6
+
+
+def test_a_data_set_without_items_is_refused(tmp_path: Path) -> None:
+    data = TensorDataset(torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
+    with refused("AS674", names=("DataLoader",)):
+        capture(nn.Identity(), DataLoader(data), tmp_path / "r", progress=False)  # type: ignore[arg-type]
+    assert not (tmp_path / "r").exists()

@@ -127,7 +127,13 @@ def capture(
         attribution_images,
         shard_images,
     )
-    count = len(dataset)  # type: ignore[arg-type]
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise InputError(
+            "AS674",
+            f"the data set is a {type(dataset).__name__}, which has no length or no items; pass a "
+            "map-style data set, such as the dataset of a DataLoader",
+        )
+    count = len(dataset)
     if not count:
         raise InputError(
             "AS660",
