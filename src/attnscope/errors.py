@@ -83,7 +83,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS330": "A weights file that a recording refers to is missing.",
         "AS331": "A weights file has changed since the recording was made.",
         "AS340": "A folder has no saved network.",
-        "AS341": "A saved model.json does not describe a network.",
+        "AS341": "The description of a saved network is invalid.",
         "AS342": "A weights file does not exist.",
         "AS343": "A safetensors file is incomplete or damaged.",
         "AS344": "A weights file cannot be read.",

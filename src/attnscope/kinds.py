@@ -16,6 +16,8 @@ traits, so a new kind needs one call of `register_kind`, here or in another pack
     )
 
 After that call `find_gates` finds gates of the new kind, and all commands handle them.
+
+This file has more than 400 lines, because all kinds of attnscope are in it.
 """
 
 from __future__ import annotations

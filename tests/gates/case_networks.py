@@ -4,6 +4,8 @@ Each case is a network of a few hundred weights. Every forward keeps what multip
 under a label and without attnscope: `truth` gives it in the gate's own axes. The checker uses the
 public functions alone (find_gates, inspect_gates, watch_gates, edit_gates). `Case` describes what a
 case states.
+
+This file has more than 400 lines, because it holds one class for each case.
 """
 
 import copy

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import as_factor, edit_gates, watch_gates
-from tests.gates.case_networks import CASES
 from tests.gates.nets import (
     CHANNELS,
     NETWORKS,
@@ -389,21 +388,3 @@ def test_a_factor_has_the_axes_of_the_features(batched: bool) -> None:
     edits = {name: lambda g, f, new=new: new for name, new in factors.items()}
     with torch.no_grad(), edit_gates(model, edits, [static, own]):
         assert torch.equal(model(x), plain)
-
-
-def test_a_module_that_runs_twice_in_a_forward_cannot_be_called_alone() -> None:
-    torch.manual_seed(0)
-    model = CASES["shared_module"]().eval()
-    x = model.inputs(2)
-    gates = find_gates(model, x)
-    assert [gate.entry for gate in gates] == [0, 1]
-    features = model.stem(x).relu()
-    with watch_gates(model, gates), refused("AS413", names=("se",)):
-        model.se(features)
-    once = CASES["calls_backbone"]().eval()
-    with watch_gates(once, find_gates(once, x)) as seen:
-        once.backbone(x)
-        first = {name: value.clone() for name, value in seen.items()}
-        once.backbone(x + 1)
-        assert list(seen) == list(first)
-        assert not any(torch.equal(seen[name], first[name]) for name in first)

@@ -4,6 +4,8 @@ A `TorchFunctionMode` receives every operation on tensors while a network runs.
 `attnscope.gates.ops` says what each operation does to a mark; this module knows no operation by
 name. It keeps the marks, and detects where a marked tensor multiplies. Hooks on the modules only
 tell which module is running, which gives each gate its name.
+
+This file has more than 400 lines, because every step of one operation under the mode is here.
 """
 
 from __future__ import annotations
