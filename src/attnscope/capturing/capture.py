@@ -1,4 +1,7 @@
-"""Record every gate, the logits and Grad-CAM of each image of a data set, in one pass."""
+"""Record every gate, the logits and Grad-CAM of each image of a data set, in one pass.
+
+This file has more than 400 lines, because one pass and its checks belong together.
+"""
 
 from __future__ import annotations
 
