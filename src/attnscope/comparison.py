@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TypeAlias, overload
 
@@ -22,6 +21,7 @@ import pandas as pd
 
 from attnscope import statistics
 from attnscope.errors import InputError
+from attnscope.notebook import html_page, html_paragraph, html_table
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run, open_recording
 from attnscope.statistics import group_by_kind
@@ -289,13 +289,13 @@ def _change(difference: float, low: float, high: float) -> str:
 
 def _html(comparison: Comparison | SeedComparison, test: str) -> str:
     """The table of accuracies for a notebook."""
-    names = [escape(name) for name in comparison.names]
-    title = f"<p><b>{type(comparison).__name__}</b> of {names[0]} and {names[1]}</p>"
+    a, b = comparison.names
+    title = f"{type(comparison).__name__} of {a} and {b}"
     try:
         table = comparison.accuracy
     except InputError as error:
-        return f"{title}<p>{escape(str(error))}</p>"
-    heads = ["class", "images", *names, "difference, points", "95% CI", test]
+        return html_page(title, html_paragraph(str(error)))
+    head = ["class", "images", a, b, "difference, points", "95% CI", test]
     rows = []
     for _, row in table.head(_MOST_ROWS).iterrows():
         p = row["p_holm"]
@@ -303,17 +303,15 @@ def _html(comparison: Comparison | SeedComparison, test: str) -> str:
             f"{_points(row['low'])} to {_points(row['high'])}" if np.isfinite(row["low"]) else "–"
         )
         cells = [
-            escape(str(row["class"])),
+            row["class"],
             f"{row['count']:,}",
             _percent(row["accuracy_a"]),
             _percent(row["accuracy_b"]),
             _points(row["difference"], "+"),
             interval,
-            "–" if not np.isfinite(p) else "&lt; 0.001" if p < 0.001 else f"{p:.3f}",
+            "–" if not np.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}",
         ]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(cells)
     more = len(table) - len(rows)
-    rest = f"<p>{more:,} more classes are in <code>.accuracy</code>.</p>" if more else ""
-    head = "".join(f"<th>{text}</th>" for text in heads)
-    body = "".join(rows)
-    return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
+    rest = html_paragraph(f"{more:,} more classes are in .accuracy.") if more else ""
+    return html_page(title, html_table(head, rows), rest)

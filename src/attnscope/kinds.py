@@ -145,6 +145,7 @@ NOT_A_GATE: Mapping[str, str] = MappingProxyType(
     {
         "consumed": "consumed by {}",
         "unused": "not used by any operation",
+        "returned": "returned by the network",
         "no-features": "multiplies a tensor that is not a feature map",
         "size": "its axes cannot be determined, because the network takes one image size only",
         "no-batch-axis": "multiplies features without an axis of images",

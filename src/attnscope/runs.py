@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from attnscope import layout
 from attnscope.data.normalization import Normalization
 from attnscope.errors import InputError
 from attnscope.files import read_json
+from attnscope.notebook import html_page, html_properties
 from attnscope.recording.moments import Moments
 from attnscope.recording.outcomes import Outcomes, find_outcomes
 from attnscope.recording.places import is_captured, run_of
@@ -62,12 +62,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         rows = {"folder": str(self.folder), **self._describe()}
-        cells = "".join(
-            f"<tr><th style='text-align: left'>{escape(label)}</th>"
-            f"<td style='text-align: left'>{escape(value)}</td></tr>"
-            for label, value in rows.items()
-        )
-        return f"<table><caption>Run {escape(self.name)}</caption>{cells}</table>"
+        return html_page(f"Run {self.name}", html_properties(rows.items()))
 
     @classmethod
     def holding(cls, recording: ShardReader) -> Run | None:

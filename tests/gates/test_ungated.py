@@ -150,7 +150,7 @@ def test_a_constant_that_was_written_into_is_features() -> None:
         "added": [("consumed", "add")],
         "overwritten": [("consumed", "copy")],
         "one for the batch": [("consumed", "sigmoid"), ("whole-batch", "")],
-        "tanh times a scale": [("unused", "")],
+        "tanh times a scale": [("returned", "")],
         "not bounded": [],
         "exponential": [],
     }.items(),
@@ -242,3 +242,10 @@ def test_rows_with_the_images_after_one_another_are_told_by_their_values() -> No
     by_hand = y.flip(3).relu().mean((2, 3)).sigmoid()
     torch.testing.assert_close(seen[gate.name][:, 1], by_hand)
     assert not torch.allclose(seen[gate.name][:, 0], by_hand)
+
+
+def test_an_activation_that_the_network_returns_is_listed_so() -> None:
+    (ungated,) = inspect_gates(
+        Net(lambda net, y: logits(net, y).sigmoid().flatten(1)), images()
+    ).ungated
+    assert (ungated.activation, ungated.code) == ("sigmoid", "returned")

@@ -98,9 +98,9 @@ def test_gates_are_listed_with_ranges_and_reasons() -> None:
     assert html.count("<tr>") == 2 + 2
     assert html.count("&lt;five&gt; images") == 2
     assert "<five>" not in html
-    low, high = found.ranges[""]
+    low, high = found.ranges["sigmoid"]
     assert f">{low:.3g} to {high:.3g}</td>" in html
-    assert f">{found.ungated[0].fate}</td>" in html
+    assert f">{found.ungated[0].reason}</td>" in html
     without = replace(found, gates=[], ranges={}, ungated=[])
     assert repr(without) == (
         "<GateList: 0 gates, 0 other bounded activations; ranges from <five> images>"

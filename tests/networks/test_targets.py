@@ -156,7 +156,7 @@ def test_inspect_prints_gates_and_other_activations(capsys: pytest.CaptureFixtur
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[2][:7] == ["1", "channel", "4", "sigmoid", "0", "to", "1"]
     assert lines[3][:3] == ["1#2", "spatial", "16×16"]
-    assert lines[-1] == ["relu6", "1", "consumed", "by", "adaptive_avg_pool2d"]
+    assert lines[-1] == ["relu6", "1", "returned", "by", "the", "network"]
 
 
 @pytest.mark.usefixtures("own_modules")
@@ -176,7 +176,7 @@ def test_ranges_are_the_extrema_on_the_images() -> None:
     images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     gates = torch.sigmoid(images.mean((2, 3)))
     found = describe_gates(Net(), images, "five images")
-    assert found.ranges == {"": (float(gates.min()), float(gates.max()))}
+    assert found.ranges == {"sigmoid": (float(gates.min()), float(gates.max()))}
     assert found.sample == "five images"
     assert "five images" in str(found)
 

@@ -15,7 +15,7 @@ from attnscope.training.recipe_file import find_recipe, read_recipe
 from attnscope.training.recipes import RECIPES
 from tests.making import refused
 
-PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "training.md"
 Write = Callable[[str], Path]
 PLAIN = 'epochs = 3\nbatch_size = 8\nlearning_rate = 0.1\n[optimizer]\nkind = "adam"\n'
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnscope.folding.search import Trial
+from attnscope.notebook import html_table
 from attnscope.statistics.inference import paired_accuracy_change
 
 _FORMS = {
@@ -161,8 +162,8 @@ class FoldReport:
         return (
             f"<p>Fold of {escape(self.run)}: {len(self.folded)} of {self._gate_count} gates "
             f"folded. Losses are in percentage points of accuracy.</p>"
-            + _table(headers, gates)
-            + _table(["Split", "Images", "Accuracy before", "Accuracy after", "Loss"], splits)
+            + html_table(headers, gates)
+            + html_table(["Split", "Images", "Accuracy before", "Accuracy after", "Loss"], splits)
             + f"<p>{before:,} parameters before, {after:,} after, plus {self.stored_values:,} "
             f"stored values. {speed_before:.1f} images per second before, {speed_after:.1f} after "
             f"({escape(self.device)}).</p>"
@@ -194,11 +195,3 @@ class FoldReport:
 
 def _signed(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
-
-
-def _table(headers: list[str], rows: list[list[str]]) -> str:
-    def row(cells: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(row(cells, "td") for cells in rows)
-    return f"<table><thead>{row(headers, 'th')}</thead><tbody>{body}</tbody></table>"

@@ -203,6 +203,13 @@ class Finder(Tracer):
         if self._made and (operation.adds or operation.sums):
             self._follow(operation, arguments)
 
+    def finish(self, output: Any) -> None:
+        """Record the activations whose values the network returns."""
+        for value in Inputs((output,), {}).tensors:
+            mark = self.mark_of(value)
+            for origin in mark.origins if mark else ():
+                self.reasons.setdefault(origin, ("returned", ""))
+
     def _note_routing(
         self,
         known: Known,

@@ -220,7 +220,7 @@ class _Server(Tracer):
                 "was called, which bypasses the network's __call__; call the network itself",
             )
 
-    def finish(self) -> None:
+    def finish(self, output: Any) -> None:
         for listener in self.listeners:
             silent = [g.name for g in listener.gates or () if g.name not in listener.fired]
             if silent:

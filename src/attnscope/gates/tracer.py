@@ -100,10 +100,13 @@ class Tracer(TorchFunctionMode):
         self._entries: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
         self._paths: MutableMapping[nn.Module, str] = weakref.WeakKeyDictionary()
-        # Paths of the modules with parameters and without submodules, and their last outputs.
+        # Paths of the modules with parameters and without submodules.
         self._learned: set[str] = set()
+        # Output of such a module, or a tensor made from it by moves -> its path.
         self._sources: MutableMapping[Tensor, str] = WeakTensorKeyDictionary()
+        # Result of a negation -> its argument.
         self._negatives: MutableMapping[Tensor, weakref.ref[Tensor]] = WeakTensorKeyDictionary()
+        # Modules that run without the mode: their depth, and what switches the mode on again.
         self._untraced: list[tuple[int, Any]] = []
         self._level = _levels[-1]
         self.called = ""
@@ -121,8 +124,8 @@ class Tracer(TorchFunctionMode):
     def meet(self, product: Product) -> Tensor:
         """Called before a gate multiplies. Returns the tensor that multiplies instead."""
 
-    def finish(self) -> None:
-        """Called after each forward of the network."""
+    def finish(self, output: Any) -> None:
+        """Called after each forward of the network, with its output."""
 
     def note(
         self,
@@ -186,6 +189,8 @@ class Tracer(TorchFunctionMode):
         return self
 
     def __exit__(self, *error: Any) -> None:
+        while self._untraced:  # a hook of somebody else may have raised
+            self._untraced.pop()[1].__exit__(None, None, None)
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._known.clear()
         model = self._model()
@@ -228,7 +233,7 @@ class Tracer(TorchFunctionMode):
             self._sources[output] = path
         # There is no output after an exception, and gates may be missing for that reason.
         if module is self._model() and output is not None:
-            self.finish()
+            self.finish(output)
 
     def _mark_parameters_static(self) -> None:
         """Mark parameters and buffers as static at the start of a forward, even after writes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from attnscope.gates.detect import find_gates, inspect_gates
 from attnscope.gates.hooks import edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate, Ungated
+from attnscope.notebook import html_paragraph, html_table, number_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class Summary:
     def __repr__(self) -> str:
         size = self.image_size
         return (
-            f"<Summary: {_count(self.layers, 'layer')}, {_count(self.gates, 'gate')}, "
+            f"<Summary: {number_of(len(self.layers), 'layer')}, "
+            f"{number_of(len(self.gates), 'gate')}, "
             f"{self.parameters:,} parameters, {self.multiply_adds:,} multiply-adds for an image of "
             f"{size}×{size} pixels>"
         )
@@ -84,9 +85,13 @@ class Summary:
         return f"{text}\n\n{_text_table(self._gate_rows(), left=5)}"
 
     def _repr_html_(self) -> str:
-        heading = _paragraph(repr(self)[1:-1])
-        layers = _html_table(self._layer_rows(), left=3)
-        return heading + layers + (_html_table(self._gate_rows(), left=5) if self.gates else "")
+        heading = html_paragraph(repr(self)[1:-1])
+        layers = html_table(*_split(self._layer_rows()), left=3)
+        return (
+            heading
+            + layers
+            + (html_table(*_split(self._gate_rows()), left=5) if self.gates else "")
+        )
 
     def _layer_rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [("layer", "type", "output", "parameters", "multiply-adds")]
@@ -132,8 +137,9 @@ class GateList:
         kinds = Counter(gate.kind for gate in self.gates)
         by_kind = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         return (
-            f"<GateList: {_count(self.gates, 'gate')}{f' ({by_kind})' if by_kind else ''}, "
-            f"{_count(self.ungated, 'other bounded activation')}; ranges from {self.sample}>"
+            f"<GateList: {number_of(len(self.gates), 'gate')}{f' ({by_kind})' if by_kind else ''}, "
+            f"{number_of(len(self.ungated), 'other bounded activation')}; "
+            f"ranges from {self.sample}>"
         )
 
     def __str__(self) -> str:
@@ -146,12 +152,12 @@ class GateList:
         return text
 
     def _repr_html_(self) -> str:
-        html = _paragraph(repr(self)[1:-1])
+        html = html_paragraph(repr(self)[1:-1])
         if self.gates:
             rows = self._gate_rows()
-            html += _html_table(rows, left=len(rows[0])) + _paragraph(self._note())
+            html += html_table(*_split(rows), left=len(rows[0])) + html_paragraph(self._note())
         if self.ungated:
-            html += _html_table(self._ungated_rows(), left=3)
+            html += html_table(*_split(self._ungated_rows()), left=3)
         return html
 
     def to_dict(self) -> dict[str, Any]:
@@ -294,27 +300,9 @@ def _text_table(rows: Sequence[tuple[str, ...]], left: int) -> str:
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
 
 
-def _html_table(rows: Sequence[tuple[str, ...]], left: int) -> str:
-    """Format rows as an HTML table with escaped text; the arguments are those of `_text_table`."""
-
-    def row(tag: str, cells: tuple[str, ...]) -> str:
-        aligned = (
-            f'<{tag} style="text-align: {"left" if number < left else "right"}">'
-            f"{escape(cell)}</{tag}>"
-            for number, cell in enumerate(cells)
-        )
-        return f"<tr>{''.join(aligned)}</tr>"
-
-    body = "".join(row("td", cells) for cells in rows[1:])
-    return f"<table><thead>{row('th', rows[0])}</thead><tbody>{body}</tbody></table>"
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"
-
-
-def _count(things: Sequence[object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+def _split(rows: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], Sequence[tuple[str, ...]]]:
+    """Return the titles and the other rows of a table."""
+    return rows[0], rows[1:]
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 from attnscope import layout
 from attnscope.errors import InputError, first_line
 from attnscope.files import new_folder, read_json, write_bytes, write_json
-from attnscope.recording.display import html_page, html_properties, html_table
+from attnscope.notebook import html_page, html_properties, html_table
 from attnscope.recording.format import with_current_keys
 from attnscope.recording.places import outcomes_folder as outcomes_folder
 from attnscope.recording.reader import ShardReader

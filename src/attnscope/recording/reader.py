@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from attnscope import layout
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
-from attnscope.kinds import KINDS, Gate
+from attnscope.kinds import KINDS, Gate, gate_table
+from attnscope.notebook import html_details, html_page, html_properties, number_of
 from attnscope.recording.attributed import Attributions
-from attnscope.recording.display import html_gates, html_page, html_properties, number_of
 from attnscope.recording.format import (
     FORMAT,
     ROW_COLUMNS,
@@ -159,7 +159,7 @@ class ShardReader(ABC):
         return html_page(
             f"{type(self).__name__} {self._title()}",
             html_properties(properties),
-            html_gates(self.gates),
+            html_details(number_of(len(self.gates), "gate"), gate_table(self.gates)),
         )
 
     def _title(self) -> str:
