@@ -163,7 +163,8 @@ def test_the_command_runs_under_torchrun(tmp_path: Path) -> None:
     options += ["--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "run")]
     done = torchrun(2, "-m", "attnscope", "train", *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test accuracy") == 1, "only the main process prints"
+    command = f"attnscope capture {tmp_path / 'run'}"
+    assert done.stdout.count(command) == 1, "only the main process prints"
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["devices"] == 2
     again = torchrun(2, "-m", "attnscope", "train", *options)
