@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -61,8 +62,14 @@ def gate_arrays(
 
 
 def image_rows(batch: Batch, logits: Tensor) -> pd.DataFrame:
-    """Return one row per image of a batch: path, label, prediction, loss."""
-    loss = F.cross_entropy(logits.float(), batch.labels.to(logits.device), reduction="none")
+    """Return one row per image of a batch: path, label, prediction, loss.
+
+    The loss of an image without a class is NaN.
+    """
+    labels = batch.labels.to(logits.device)
+    known = labels >= 0
+    loss = F.cross_entropy(logits.float(), labels.clamp(min=0), reduction="none")
+    loss = torch.where(known, loss, torch.nan)
     return pd.DataFrame(
         {
             "path": batch.paths,

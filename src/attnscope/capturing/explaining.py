@@ -15,8 +15,9 @@ from tqdm import tqdm
 from attnscope.attribution import ATTRIBUTIONS
 from attnscope.capturing.batching import batches, to_numpy
 from attnscope.data.images import LabeledImages, Normalization
+from attnscope.data.label_kinds import CLASS
 from attnscope.recording.attributed import Attributions
-from attnscope.recording.format import TARGETS
+from attnscope.recording.format import targets_of_labels
 
 _LARGEST_VALUE = torch.finfo(torch.float16).max
 _BATCH_SIZE = 32
@@ -47,6 +48,7 @@ class Explanations:
         normalization: Normalization,
         device: torch.device,
         progress: bool,
+        label_kind: str = CLASS,
     ) -> None:
         """Compute the maps of the images of some shards, in float32.
 
@@ -57,6 +59,7 @@ class Explanations:
             normalization: As for `attnscope.capture`.
             device: Device of the network.
             progress: Whether to show a progress bar.
+            label_kind: What the labels are; only images with class labels have a true class.
         """
         wanted = [int(row) for row in self._rows if any(row in shard for shard in shards)]
         done = 0
@@ -64,7 +67,7 @@ class Explanations:
             total=len(wanted), unit="image", desc="attributions",
             disable=not (progress and wanted), dynamic_ncols=True,
         ) as bar:  # fmt: skip
-            for batch in batches(dataset, wanted, _BATCH_SIZE, normalization, device):
+            for batch in batches(dataset, wanted, _BATCH_SIZE, normalization, device, label_kind):
                 rows = wanted[done : done + len(batch.labels)]
                 done += len(rows)
                 with torch.no_grad():
@@ -72,7 +75,7 @@ class Explanations:
                 classes = {"predicted": predicted, "true": batch.labels.to(device)}
                 for found in self._attributions.methods:
                     explain = ATTRIBUTIONS.find(found.method).explain
-                    for target in TARGETS:
+                    for target in targets_of_labels(label_kind):
                         maps = stored_map(explain(model, batch.x, classes[target], found.layer))
                         kept = self._maps.setdefault(found.key(target), {})
                         kept |= dict(zip(rows, maps, strict=True))

@@ -143,15 +143,27 @@ class Capture:
 
 
 def _announce(recording: Recording | Moments, pooled_inputs: bool) -> None:
+    from attnscope.capturing.advice import advise_classes, describe_accuracy
+    from attnscope.data.label_kinds import CLASS, describe_labels
+
     for line in recording.about["skipped"]:
         print(f"Skipped {line}", file=sys.stderr)
+    for line in recording.about.get("notes", []):
+        print(f"{line[:1].upper()}{line[1:]}", file=sys.stderr)
+    if recording.label_kind == CLASS and (advice := advise_classes(recording)):
+        print(advice, file=sys.stderr)
     for gate in recording.gates if pooled_inputs else ():
         if gate.name not in recording.pooled_inputs:
             print(
                 f"{gate.name} has no pooled input because it multiplies another gate",
                 file=sys.stderr,
             )
+    accuracy = (
+        describe_accuracy(recording)
+        if recording.label_kind == CLASS
+        else f"no accuracy ({describe_labels(recording.label_kind)})"
+    )
     print(
         f"Recorded {len(recording)} images and {len(recording.gates)} gates, "
-        f"accuracy {recording.right.mean():.2%}: {recording.folder}"
+        f"{accuracy}: {recording.folder}"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attnscope import layout
+from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
 from attnscope.kinds import KINDS, Gate
 
@@ -28,6 +29,11 @@ class Shard:
     """Number of images."""
     sha256: dict[str, str]
     """File name -> SHA-256 in hexadecimal."""
+
+
+def targets_of_labels(label_kind: str) -> tuple[str, ...]:
+    """Return the targets that are explained: without class labels, there is no true class."""
+    return TARGETS if label_kind == CLASS else TARGETS[:1]
 
 
 def with_current_keys(about: Mapping[str, Any]) -> dict[str, Any]:

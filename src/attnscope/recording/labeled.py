@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnscope.data.label_kinds import CLASS, describe_labels
 from attnscope.errors import InputError
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.rows import Rows
@@ -28,6 +29,25 @@ AXIS_NAMES = {
 }
 """Letter of an axis in `attnscope.kinds.AXES` -> name of its dimension."""
 _RESERVED = ("image", "class", "path", "label", "prediction", "right", "confidence", "logits")
+
+
+def expect_class_labels(folder: object, label_kind: str, what: str) -> None:
+    """Refuse a question about classes if the images have no class labels.
+
+    Args:
+        folder: The recording.
+        label_kind: What its labels are.
+        what: What it lacks without class labels.
+
+    Raises:
+        InputError: The labels are no classes.
+    """
+    if label_kind != CLASS:
+        raise InputError(
+            "AS648",
+            f"{folder} has no {what}, because its images have no class labels "
+            f"({describe_labels(label_kind)}); capture images with class labels",
+        )
 
 
 def expect_xarray() -> None:
@@ -107,6 +127,17 @@ def lazy_variable(
 
     data = indexing.LazilyIndexedArray(RecordedArray())
     return Variable(dimensions, data, attributes)
+
+
+def class_columns(
+    classes: list[str], rows: pd.DataFrame, label_kind: str, folder: object
+) -> dict[str, NDArray[np.object_]]:
+    """Return the columns path, label and prediction; without class labels there is no label."""
+    columns = {"path": rows["path"].to_numpy(object)}
+    if label_kind == CLASS:
+        columns["label"] = class_names(classes, rows["label"], folder)
+    columns["prediction"] = class_names(classes, rows["prediction"], folder)
+    return columns
 
 
 def class_names(classes: list[str], column: pd.Series, folder: object) -> NDArray[np.object_]:

@@ -1,4 +1,8 @@
-"""Open a folder of shards: its rows, its logits, and the description of its gates."""
+"""Open a folder of shards: its rows, its logits, and the description of its gates.
+
+This file has more than 400 lines, because all properties that recordings and moments share are
+those of one class.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from attnscope import layout
+from attnscope.data.label_kinds import CLASS, describe_labels
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.kinds import KINDS, Gate, gate_table
@@ -30,8 +35,10 @@ from attnscope.recording.format import (
     parse_items,
     parse_shard,
     shard_file,
+    targets_of_labels,
     with_current_keys,
 )
+from attnscope.recording.labeled import expect_class_labels
 from attnscope.recording.places import captured_in, is_captured
 from attnscope.recording.reopening import find_source, open_images, open_network
 from attnscope.recording.rows import ALL_ROWS, Rows, consecutive, row_numbers
@@ -40,7 +47,7 @@ from attnscope.shapes import Array
 
 if TYPE_CHECKING:
     from attnscope.data.images import LabeledImages
-    from attnscope.sources import Module, Source
+    from attnscope.sources import Dataset, Module, Source
 
 
 _DESCRIPTIONS = {
@@ -103,6 +110,8 @@ class ShardReader(ABC):
             known = manifest.get("attributions")
             self.attributions = Attributions() if known is None else Attributions.from_dict(known)
             """Attribution methods besides Grad-CAM, and the number of images that have maps."""
+            self.label_kind = str(manifest.get("label_kind", CLASS))
+            """What the labels are: ``class``, ``multi-label``, ``value``, ``other`` or ``none``."""
             self.about: dict[str, Any] = with_current_keys(dict(manifest["about"]))
             """Facts about the capture: name, source, split, seed, model, precision and others."""
             self._source: object = manifest.get("source")
@@ -141,7 +150,7 @@ class ShardReader(ABC):
             number_of(len(self), "image"),
             number_of(len(self.classes), "class", "classes"),
             number_of(len(self.gates), "gate"),
-            f"accuracy {self.right.mean():.1%}",
+            *([f"accuracy {self.right.mean():.1%}"] if self.label_kind == CLASS else []),
         ]
         return f"<{type(self).__name__} {self._title()!r}: {', '.join(facts)}>"
 
@@ -151,7 +160,7 @@ class ShardReader(ABC):
         properties = [
             ("Images", f"{len(self):,}"),
             ("Classes", len(self.classes)),
-            ("Accuracy", f"{self.right.mean():.1%}"),
+            ("Accuracy", self._accuracy()),
             ("Gates", counts or "none"),
             ("Grad-CAM layers", ", ".join(self.grad_cam_layers) or "none"),
             ("Folder", self.folder),
@@ -161,6 +170,11 @@ class ShardReader(ABC):
             html_properties(properties),
             html_details(number_of(len(self.gates), "gate"), gate_table(self.gates)),
         )
+
+    def _accuracy(self) -> str:
+        if self.label_kind == CLASS:
+            return f"{self.right.mean():.1%}"
+        return f"none ({describe_labels(self.label_kind)})"
 
     def _title(self) -> str:
         return self.name if self.split is None else f"{self.name}/{self.split}"
@@ -178,7 +192,12 @@ class ShardReader(ABC):
 
     @property
     def labels(self) -> Int64[Array, " images"]:
-        """True classes, as indices into ``classes``."""
+        """True classes, as indices into ``classes``.
+
+        Raises:
+            InputError: The images have no class labels.
+        """
+        self._expect_labels("labels of classes")
         return self.rows["label"].to_numpy()
 
     @property
@@ -188,7 +207,11 @@ class ShardReader(ABC):
 
     @property
     def right(self) -> Bool[Array, " images"]:
-        """Whether each prediction is correct; the mean is the accuracy."""
+        """Whether each prediction is correct; the mean is the accuracy.
+
+        Raises:
+            InputError: The images have no class labels.
+        """
         right: NDArray[np.bool_] = self.predictions == self.labels
         return right
 
@@ -245,7 +268,7 @@ class ShardReader(ABC):
         # Values of damaged files give no further information.
         return verify_files(self.folder, self.id, self._shards) or [
             *self._verify_values(),
-            *verify_rows(self.rows, len(self.classes)),
+            *verify_rows(self.rows, len(self.classes), self.label_kind),
         ]
 
     def source(self, data_root: Path | None = None) -> Source:
@@ -269,10 +292,11 @@ class ShardReader(ABC):
         """
         return open_network(self.folder, self.source())
 
-    def images(self, data_root: Path | None = None) -> LabeledImages:
+    def images(self, data_root: Path | None = None) -> LabeledImages | Dataset[Any]:
         """Load the images that were captured, in the order of the rows, not normalized.
 
-        Needs torch.
+        A data set that was given as ``package.module:callable`` is opened by the user's code. Needs
+        torch.
 
         Args:
             data_root: As for `source`.
@@ -302,11 +326,16 @@ class ShardReader(ABC):
                 f"gate '{name}' is of kind {gate.kind}; choose a gate of kind {wanted}, {remedy}",
             )
 
+    def _expect_labels(self, what: str) -> None:
+        expect_class_labels(self.folder, self.label_kind, what)
+
     def _expect_target(self, target: str) -> None:
         if target not in TARGETS:
             raise InputError(
                 "AS610", f"the Grad-CAM target is '{target}'; it must be {' or '.join(TARGETS)}"
             )
+        if target not in targets_of_labels(self.label_kind):
+            self._expect_labels(f"maps of the {target} class")
 
     def _expect_grad_cam(self, layer: str | None, target: str) -> str:
         """Return the layer (default: the last one) after checking that it was recorded."""

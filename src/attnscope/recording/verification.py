@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope import layout
+from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json, sha256_of
 from attnscope.recording.format import Shard, shard_file
@@ -27,6 +28,7 @@ _PLANNED = (
     "about",
     "pooled_inputs",
     "attributions",
+    "label_kind",
 )
 
 
@@ -67,18 +69,19 @@ def verify_files(folder: Path, plan_id: str | None, shards: Sequence[Shard]) -> 
     return found
 
 
-def verify_rows(rows: pd.DataFrame, classes: int) -> list[str]:
+def verify_rows(rows: pd.DataFrame, classes: int, label_kind: str = CLASS) -> list[str]:
     """Check labels and predictions.
 
     Args:
         rows: One row per image.
         classes: Number of classes.
+        label_kind: What the labels are; labels of other kinds than classes have no rows here.
 
     Returns:
         The problems, one line each.
     """
     found = []
-    for column in ("label", "prediction"):
+    for column in ("label", "prediction") if label_kind == CLASS else ("prediction",):
         count = int((~rows[column].between(0, classes - 1)).sum())
         if count:
             found.append(problem("AS686", f"the column {column} has {count} values of no class"))
