@@ -144,13 +144,13 @@ class Capture:
 
 def _announce(recording: Recording | Moments, pooled_inputs: bool) -> None:
     from attnscope.capturing.advice import advise_classes, describe_accuracy
-    from attnscope.data.label_kinds import CLASS, describe_labels
+    from attnscope.data.label_kinds import describe_labels
 
     for line in recording.about["skipped"]:
         print(f"Skipped {line}", file=sys.stderr)
     for line in recording.about.get("notes", []):
         print(f"{line[:1].upper()}{line[1:]}", file=sys.stderr)
-    if recording.label_kind == CLASS and (advice := advise_classes(recording)):
+    if recording.has_accuracy and (advice := advise_classes(recording)):
         print(advice, file=sys.stderr)
     for gate in recording.gates if pooled_inputs else ():
         if gate.name not in recording.pooled_inputs:
@@ -160,7 +160,7 @@ def _announce(recording: Recording | Moments, pooled_inputs: bool) -> None:
             )
     accuracy = (
         describe_accuracy(recording)
-        if recording.label_kind == CLASS
+        if recording.has_accuracy
         else f"no accuracy ({describe_labels(recording.label_kind)})"
     )
     print(

@@ -48,7 +48,8 @@ class NetworkOptions:
     """Weights of --model: a safetensors file or a PyTorch state dict. Default: the weights that the
     network is built with."""
     data: Annotated[str | None, DataArgument] = None
-    """Data source for --model. Choices:"""
+    """Data source for --model, or package.module:callable, which returns a data set of tensors.
+    Choices:"""
     image_size: int | None = None
     """Height and width of the images in pixels. Default: 32. For folder:PATH, the default is the
     size of the images if all are square and have the same size of at most 96, else 224."""

@@ -31,13 +31,13 @@ AXIS_NAMES = {
 _RESERVED = ("image", "class", "path", "label", "prediction", "right", "confidence", "logits")
 
 
-def expect_class_labels(folder: object, label_kind: str, what: str) -> None:
+def expect_class_labels(folder: object, label_kind: str, what: str = "") -> None:
     """Refuse a question about classes if the images have no class labels.
 
     Args:
         folder: The recording.
         label_kind: What its labels are.
-        what: What it lacks without class labels.
+        what: What it lacks for this reason; default only the labels.
 
     Raises:
         InputError: The labels are no classes.
@@ -45,8 +45,8 @@ def expect_class_labels(folder: object, label_kind: str, what: str) -> None:
     if label_kind != CLASS:
         raise InputError(
             "AS648",
-            f"{folder} has no {what}, because its images have no class labels "
-            f"({describe_labels(label_kind)}); capture images with class labels",
+            f"{folder} has no {f'{what}, because it has no ' if what else ''}class labels "
+            f"({describe_labels(label_kind)}); capture images whose labels are classes",
         )
 
 

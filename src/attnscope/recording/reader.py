@@ -150,7 +150,7 @@ class ShardReader(ABC):
             number_of(len(self), "image"),
             number_of(len(self.classes), "class", "classes"),
             number_of(len(self.gates), "gate"),
-            *([f"accuracy {self.right.mean():.1%}"] if self.label_kind == CLASS else []),
+            *([f"accuracy {self.right.mean():.1%}"] if self.has_accuracy else []),
         ]
         return f"<{type(self).__name__} {self._title()!r}: {', '.join(facts)}>"
 
@@ -172,7 +172,7 @@ class ShardReader(ABC):
         )
 
     def _accuracy(self) -> str:
-        if self.label_kind == CLASS:
+        if self.has_accuracy:
             return f"{self.right.mean():.1%}"
         return f"none ({describe_labels(self.label_kind)})"
 
@@ -191,13 +191,18 @@ class ShardReader(ABC):
         return str(split) if split else None
 
     @property
+    def has_accuracy(self) -> bool:
+        """Whether the images have class labels, with which predictions can be compared."""
+        return self.label_kind == CLASS
+
+    @property
     def labels(self) -> Int64[Array, " images"]:
         """True classes, as indices into ``classes``.
 
         Raises:
             InputError: The images have no class labels.
         """
-        self._expect_labels("labels of classes")
+        self._expect_labels()
         return self.rows["label"].to_numpy()
 
     @property
@@ -326,7 +331,7 @@ class ShardReader(ABC):
                 f"gate '{name}' is of kind {gate.kind}; choose a gate of kind {wanted}, {remedy}",
             )
 
-    def _expect_labels(self, what: str) -> None:
+    def _expect_labels(self, what: str = "") -> None:
         expect_class_labels(self.folder, self.label_kind, what)
 
     def _expect_target(self, target: str) -> None:
