@@ -440,7 +440,6 @@ def test_class_names_of_several_words_are_joined_and_numbers_refused(tmp_path: P
         ([(Image.new("RGB", (8, 8)), 0)], "AS668", ("an image", "type Image")),
         ([(torch.rand(8), 0)], "AS668", ("an image", "(8,)")),
         ([(torch.zeros(3, 8, 8, dtype=torch.uint8), 0)], "AS668", ("uint8", "/ 255")),
-        ([(torch.rand(1, 8, 8), 0)], "AS339", ("3 channels", "1 channel", "--channels 3")),
         ([(torch.rand(3, 8, 8), 0, 1, 2)], "AS668", ("an item", "tuple of length 4")),
         ([(torch.rand(3, 8, 8), 0, [1])], "AS668", ("the path", "list")),
         ([{"picture": torch.rand(3, 8, 8)}], "AS668", ("'picture'", "image")),

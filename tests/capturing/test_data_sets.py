@@ -16,6 +16,7 @@ from attnscope.capturing.capture import capture
 from attnscope.capturing.pictures import as_rgb, describe_picture
 from attnscope.data.hashing import hash_data
 from attnscope.data.labels import class_indices, label_kind_of, targets_of
+from attnscope.data.normalization import Normalization
 from attnscope.recording.recording import Recording
 from tests.capturing.known import COLORS, Bright, Color, colored, gates_of, scores_of
 from tests.making import refused
@@ -184,6 +185,8 @@ def test_the_hash_of_a_data_set_covers_images_and_labels() -> None:
         Tensors(IMAGES * 0.9, LABELS),
     ):
         assert hash_data(other) != base
+    one_hot = torch.eye(3)[LABELS]
+    assert hash_data(Tensors(IMAGES, one_hot)) != hash_data(Tensors(IMAGES, one_hot.flip(1)))
 
 
 def test_gray_images_and_bands_are_recorded_with_pictures(tmp_path: Path) -> None:
@@ -240,9 +243,25 @@ def test_a_sequence_is_drawn_as_a_curve_without_gaps() -> None:
     assert describe_picture((1, 8, 8)) is None
 
 
-def test_normalization_of_other_channels_is_refused(tmp_path: Path) -> None:
-    from attnscope.data.normalization import Normalization
+def test_images_of_other_channels_than_those_of_the_network_are_refused(tmp_path: Path) -> None:
+    for channels, network, names in (
+        (1, Color(), ("3 channels", "1 channel", "--channels 3")),
+        (3, Bright(), ("1 channel", "3 channels", "--channels 1")),
+    ):
+        with refused("AS339", names=names):
+            record(tmp_path, Tensors(torch.rand(4, channels, 8, 8)), network)
 
+
+def test_an_error_of_the_network_comes_out_as_it_is(tmp_path: Path) -> None:
+    class Fails(Color):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("an error of its own")
+
+    with pytest.raises(RuntimeError, match="its own"):
+        record(tmp_path, Tensors(IMAGES, LABELS), Fails())
+
+
+def test_normalization_of_other_channels_is_refused(tmp_path: Path) -> None:
     three = Normalization((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
     with refused("AS229", names=("3 channels", "1", "--mean")):
         record(tmp_path, Tensors(torch.rand(4, 1, 8, 8)), Bright(), normalization=three)

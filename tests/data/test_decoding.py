@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
+from attnscope.data.images import LabeledImages
 from attnscope.data.load import DataSettings
 from attnscope.data.sources import LoadedSplits
-from tests.data.making import Array, load, save, write_folder
+from tests.data.making import RNG, Array, load, save, write_folder
 from tests.making import refused
 
 
@@ -167,6 +169,18 @@ def test_one_channel_is_the_luminance(tmp_path: Path) -> None:
     found = one_image(tmp_path, channels=1)
     expected = (PICTURE @ [0.299, 0.587, 0.114]).round()
     np.testing.assert_array_equal(found.numpy(), expected[None])
+
+
+def test_images_in_memory_become_gray_as_pillow_does_it() -> None:
+    pixels = RNG.integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
+    images = LabeledImages(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.zeros(2, dtype=torch.int64), [], []
+    )
+    expected = [np.asarray(Image.fromarray(image).convert("L")) for image in pixels]
+    np.testing.assert_array_equal(images.with_channels(1).images[:, 0], expected)
+    assert images.with_channels(3) is images
+    with refused("AS227", names=("3 channels", "4")):
+        images.with_channels(4)
 
 
 def test_four_channels_are_the_bands_of_the_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,9 @@ def test_a_folder_of_classes_is_split(tmp_path: Path) -> None:
             assert split.classes[label] == path.split("/")[0]
     assert Counter(data.test.labels.tolist()) == {0: 2, 1: 2, 2: 2}
     assert "6 of its 30" in data.notes[0]
+    ants = [f"ant/{i}.png" for i in range(10)]
+    first = sorted(ants, key=lambda path: sha256(path.encode()).digest())[:2]
+    assert data.test.paths[:2] == sorted(first), "those with the lowest hashes"
     alone = DataSettings(f"folder:{tmp_path}", seed=7).load_test()
     assert alone.splits[0].paths == data.test.paths, "the test split does not depend on the seed"
     # An image of another name moves no image of another class, and hardly any of its own.
