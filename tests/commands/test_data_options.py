@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from attnscope.commands.main import main
-from attnscope.recording.outcomes import Outcomes
 from attnscope.recording.recording import Recording
 from tests.capturing.known import COLORS, colored, gates_of
 from tests.making import refused, refused_command
@@ -152,7 +151,7 @@ def test_a_data_set_is_named_by_module_and_callable(
     again = found.images()
     assert [int(again[i][1]) for i in range(9)] == labels.tolist()
     assert main(["intervene", "out", "--experiments", "replace", "--images", "3"]) == 0
-    assert len(Outcomes("out-interventions").replacement) > 0
+    assert (place / "out-interventions" / "replacement.parquet").is_file()
 
 
 def test_data_sets_that_cannot_be_opened_are_refused(
