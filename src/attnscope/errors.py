@@ -238,7 +238,6 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS809": "The network does not give the recorded logits.",
         "AS810": "The output folder exists but holds no outcomes of interventions.",
         "AS811": "The output folder holds outcomes of another recording, image selection or seed.",
-        "AS812": "The output folder already holds the outcomes of all requested experiments.",
         "AS813": "An experiment is unknown.",
         "AS814": "The network is not deterministic.",
         "AS815": "The recording has no channel gate with several values.",

@@ -22,7 +22,7 @@ from attnscope.errors import InputError
 from attnscope.files import read_json
 from attnscope.notebook import html_page, html_properties
 from attnscope.recording.moments import Moments
-from attnscope.recording.outcomes import Outcomes, find_outcomes
+from attnscope.recording.outcomes import Outcomes
 from attnscope.recording.places import is_captured, run_of
 from attnscope.recording.reader import ShardReader, captured_kind
 from attnscope.recording.recording import Recording
@@ -241,7 +241,7 @@ class Run:
         Raises:
             InputError: AS532, there is no recording; or a file cannot be read.
         """
-        return find_outcomes(self.recording(split))
+        return self.recording(split).interventions()
 
     @property
     def weights_file(self) -> Path:

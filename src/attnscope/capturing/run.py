@@ -8,6 +8,7 @@ import torch
 
 from attnscope.capturing.capture import capture
 from attnscope.capturing.settings import CaptureSettings
+from attnscope.files import StrPath
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
@@ -64,11 +65,11 @@ def capture_source(
 
 
 def capture_run(
-    run: Path,
+    run: StrPath,
     *,
     split: str = "test",
-    out: Path | None = None,
-    data_root: Path | None = None,
+    out: StrPath | None = None,
+    data_root: StrPath | None = None,
     batch_size: int = 128,
     progress: bool = True,
 ) -> Recording:
@@ -87,8 +88,8 @@ def capture_run(
     """
     opened = Run(run)
     recording = capture_source(
-        opened.source(split, data_root=data_root),
-        opened.recording_folder(split) if out is None else out,
+        opened.source(split, data_root=None if data_root is None else Path(data_root)),
+        opened.recording_folder(split) if out is None else Path(out),
         CaptureSettings(batch_size=batch_size),
         progress=progress,
     )

@@ -67,7 +67,7 @@ def intervene(
     Raises:
         InputError: The target has no usable recording, its files have changed (AS824), its network
             or images cannot be opened, an option is out of range, or the output folder holds
-            something else (AS810, AS811) or already all requested experiments (AS812).
+            something else (AS810, AS811).
         TypeError: The target is neither a run, a recording nor a path.
     """
     recording = _open(target, split)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from attnscope import layout
 from attnscope.errors import InputError, first_line
-from attnscope.files import read_json, write_bytes, write_json
+from attnscope.files import StrPath, read_json, write_bytes, write_json
 from attnscope.networks.build import (
     STATIC_FORMS,
     ModelConfig,
@@ -46,7 +46,7 @@ def save_weights(model: nn.Module, file: Path) -> None:
     write_bytes(file, save(state, {FOLDED: "yes"} if folded else None))
 
 
-def load_model(folder: Path) -> nn.Module:
+def load_model(folder: StrPath) -> nn.Module:
     """Load the network of a run folder.
 
     Returns:
@@ -56,6 +56,7 @@ def load_model(folder: Path) -> nn.Module:
         InputError: The folder has no saved network, ``model.json`` does not describe a network, or
             the weights do not fit the network.
     """
+    folder = Path(folder)
     weights = folder / layout.WEIGHTS
     if not weights.is_file():
         raise InputError(

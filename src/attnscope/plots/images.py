@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -130,9 +131,17 @@ def draw_colorbar(shown: Axes, label: str, beside: Sequence[Axes]) -> Colorbar:
     low, high = image.get_clim()
     inner = [t for t in MaxNLocator(4).tick_values(low, high) if low < t < high]
     ticks = [low, *(t for t in inner if min(t - low, high - t) > 0.12 * (high - low)), high]
-    bar.set_ticks(ticks, labels=[with_minus(f"{t:.3g}") for t in ticks])
+    bar.set_ticks(ticks, labels=[_tick_label(t, high - low) for t in ticks])
     bar.outline.set_visible(False)
     return bar
+
+
+def _tick_label(value: float, width: float) -> str:
+    """Return a tick to about a hundredth of the width of its scale: ``0``, not ``4.43e-06``."""
+    decimals = max(0, 2 - math.floor(math.log10(width)))
+    text = f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.3g}"
+    text = text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+    return with_minus("0" if text == "-0" else text)
 
 
 def show(ax: Axes, values: NDArray[Any], low: float, high: float, cmap: str) -> Any:

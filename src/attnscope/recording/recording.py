@@ -37,6 +37,8 @@ from attnscope.shapes import Array
 if TYPE_CHECKING:
     from xarray import Dataset, Variable
 
+    from attnscope.recording.outcomes import Outcomes
+
 
 class RecordingWriter(ShardWriter):
     """Writes a recording.
@@ -230,6 +232,18 @@ class Recording(ShardReader):
                 pieces.append(self._piece(shard, found.key(target)))
             first += shard.count
         return np.concatenate(pieces).astype(np.float32)
+
+    def interventions(self) -> Outcomes | None:
+        """Return the outcomes of interventions on this recording, or None if there are none.
+
+        They are looked for where `attnscope.intervene` writes them by default.
+
+        Raises:
+            InputError: They cannot be read.
+        """
+        from attnscope.recording.outcomes import find_outcomes
+
+        return find_outcomes(self)
 
     def image(self, i: int) -> UInt8[Array, "height width 3"]:
         """Return the picture of an image.

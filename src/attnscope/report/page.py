@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from attnscope import statistics
 from attnscope.errors import InputError, first_line
-from attnscope.files import make_folder, write_bytes
+from attnscope.files import StrPath, make_folder, write_bytes
 from attnscope.plots import Drawing, Plot, Unavailable, plots_of
 from attnscope.plots.maps import SEED
 from attnscope.plots.subjects import (
@@ -48,7 +48,7 @@ _KEYS = {
 _log = logging.getLogger(__name__)
 
 
-def write_report(folders: Sequence[Path], out: Path) -> Path:
+def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
     """Write one HTML page about one or more runs, with all figures embedded.
 
     Args:
@@ -68,6 +68,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
             "AS914",
             "a report got no run; give at least one run folder: attnscope report RUN",
         )
+    out = Path(out)
     if out.is_dir():
         raise InputError("AS113", f"{out} is a folder; choose the path of an HTML file with --out")
     recordings = [Recording(folder) for folder in folders]
