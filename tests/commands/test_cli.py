@@ -21,7 +21,6 @@ from attnscope.files import read_json
 from attnscope.plots import PLOTS
 from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
-from attnscope.training.config import TrainConfig
 from tests.making import refused_command, write_images
 
 PLAIN = ["--model", "resnet18", "--width", "16", "--epochs", "1"]
@@ -194,23 +193,6 @@ def test_demo_trains_records_and_reports_two_runs(
         assert summary[kind]["seconds_per_step"] > 0
     assert (out / "report.html").is_file()
     refused(capsys, "AS113", "demo", "--out", out, names=(out,))
-
-
-def test_interrupted_demo_writes_nothing_and_does_not_advise_to_resume(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(config: TrainConfig) -> Path:
-        assert config.out is not None
-        config.out.mkdir()
-        raise KeyboardInterrupt("continue with the same command and --resume")
-
-    monkeypatch.setattr("attnscope.training.run.train_run", interrupted)
-    out = tmp_path / "demo"
-    assert main(["demo", "--out", str(out)]) == 130
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert str(out) in line
-    assert "--resume" not in line
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

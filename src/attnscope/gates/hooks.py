@@ -161,6 +161,7 @@ class _Server(Tracer):
         super().__init__(model)
         self.listeners: list[_Listener] = []
         self.batch: int | None = None
+        self.skips_unknown = True
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.batch = Inputs(args, kwargs).batch_size()

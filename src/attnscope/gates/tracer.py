@@ -11,9 +11,10 @@ This file has more than 400 lines, because every step of one operation under the
 from __future__ import annotations
 
 import math
+import threading
 import weakref
 from abc import abstractmethod
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,12 +28,20 @@ from torch.nn.modules.module import (
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from attnscope.errors import InputError
 from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.ops.arithmetic import product_of
-from attnscope.gates.ops.operation import Align, Aligned, Call, Factors, Known, look_up
+from attnscope.gates.ops.operation import (
+    UNKNOWN,
+    Align,
+    Aligned,
+    Call,
+    Factors,
+    Known,
+    look_up,
+)
+from attnscope.gates.tensor_map import TensorMap
 from attnscope.registry import load_declared_plugins
 
 # Tensor arguments that can be passed by keyword, in their positional order.
@@ -77,6 +86,31 @@ class Product:
         return self.aligned.restore(edited) if value is self.aligned.argument else value
 
 
+class _Modes(threading.local):
+    """Switches the modes of a thread off and on.
+
+    Two tracers may run at once, and a module's hooks run in the same order before and after it. The
+    first to switch off and the last to switch on are those that count.
+    """
+
+    depth = 0
+    guard: Any = None
+
+    def switch_off(self) -> None:
+        self.depth += 1
+        if self.depth == 1:
+            self.guard = torch._C.DisableTorchFunction()
+            self.guard.__enter__()
+
+    def switch_on(self) -> None:
+        self.depth -= 1
+        if self.depth == 0:
+            self.guard.__exit__(None, None, None)
+
+
+_modes = _Modes()
+
+
 class Tracer(TorchFunctionMode):
     """Keeps the marks of a network's tensors while the network runs.
 
@@ -89,9 +123,10 @@ class Tracer(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._model = weakref.ref(model)
-        self._marks: MutableMapping[Tensor, Mark] = WeakTensorKeyDictionary()
+        # Each mark with the version of its tensor when it was marked: a write ends the mark.
+        self._marks: TensorMap[tuple[Mark, int | None]] = TensorMap()
         # Tensors that do not depend on the input (parameters, constants, noise), with versions.
-        self._static: MutableMapping[Tensor, int | None] = WeakTensorKeyDictionary()
+        self._static: TensorMap[int | None] = TensorMap()
         # Versions of the parameters and buffers in `_static`. Adding all of them again before each
         # forward would cost 1% of its time.
         self._known: dict[int, tuple[Tensor, int | None]] = {}
@@ -99,18 +134,23 @@ class Tracer(TorchFunctionMode):
         self._calls: dict[str, int] = {}
         self._entries: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
-        self._paths: MutableMapping[nn.Module, str] = weakref.WeakKeyDictionary()
+        # id of a module -> the module, which is kept so that no other gets its id, and its path.
+        self._modules: dict[int, tuple[nn.Module, str]] = {}
+        # The dicts of parameters and of buffers of all modules.
+        self._owned: list[dict[str, Tensor | None]] = []
         # Paths of the modules with parameters and without submodules.
         self._learned: set[str] = set()
         # Output of such a module, or a tensor made from it by moves -> its path.
-        self._sources: MutableMapping[Tensor, str] = WeakTensorKeyDictionary()
+        self._sources: TensorMap[str] = TensorMap()
         # Result of a negation -> its argument.
-        self._negatives: MutableMapping[Tensor, weakref.ref[Tensor]] = WeakTensorKeyDictionary()
-        # Modules that run without the mode: their depth, and what switches the mode on again.
-        self._untraced: list[tuple[int, Any]] = []
+        self._negatives: TensorMap[weakref.ref[Tensor]] = TensorMap()
+        # Depths of the running modules that run without the mode.
+        self._untraced: list[int] = []
         self._level = _levels[-1]
         self.called = ""
         """Path of the module that was called from outside: the network itself if it is empty."""
+        self.skips_unknown = False
+        """Whether `note` is not called for operations that are not registered."""
         self.bare: set[str] = set()
         """Paths of the modules without submodules and without parameters, such as `nn.Sigmoid`."""
 
@@ -155,15 +195,19 @@ class Tracer(TorchFunctionMode):
         """Return the mark of a tensor, or None if it has none or was written to since."""
         if not isinstance(tensor, Tensor):
             return None
-        mark = self._marks.get(tensor)
-        if mark is not None and mark.version != _version(tensor):
-            del self._marks[tensor]
+        found = self._marks.get(tensor)
+        if found is None:
+            return None
+        mark, version = found
+        if version != _version(tensor):
+            self._marks.discard(tensor)
             return None
         return mark
 
     def is_static(self, tensor: Tensor) -> bool:
         """Return whether a tensor does not depend on the input, such as a weight or a mask."""
-        return self._static.get(tensor, -1) == _version(tensor)
+        version = self._static.get(tensor, -1)
+        return version != -1 and version == _version(tensor)
 
     def __enter__(self) -> Tracer:
         load_declared_plugins()  # import plugins now, not in the middle of a forward
@@ -178,7 +222,8 @@ class Tracer(TorchFunctionMode):
             if not list(module.children()):
                 has_parameters = bool(list(module.parameters(recurse=False)))
                 (self._learned if has_parameters else self.bare).add(path)
-            self._paths[module] = path
+            self._modules[id(module)] = module, path
+            self._owned += [module._parameters, module._buffers]
         # Hooks on all modules, and none on the network's own: a copy of the network that is made
         # inside the block has no hooks, and the network can be pickled.
         enter = register_module_forward_pre_hook(self._enter_module)
@@ -190,9 +235,12 @@ class Tracer(TorchFunctionMode):
 
     def __exit__(self, *error: Any) -> None:
         while self._untraced:  # a hook of somebody else may have raised
-            self._untraced.pop()[1].__exit__(None, None, None)
+            self._untraced.pop()
+            _modes.switch_on()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._known.clear()
+        self._modules.clear()
+        self._owned.clear()
         model = self._model()
         for handle in self._handles:
             handle.remove()
@@ -200,9 +248,9 @@ class Tracer(TorchFunctionMode):
                 model._forward_pre_hooks_with_kwargs.pop(handle.id, None)
 
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
-        path = self._paths.get(module)
-        if path is None or self._paused:
+        if id(module) not in self._modules or self._paused:
             return
+        path = self._modules[id(module)][1]
         if module is self._model() or not self._running:
             self._running.clear()
             self._calls.clear()
@@ -215,18 +263,22 @@ class Tracer(TorchFunctionMode):
                 self.begin_part(path)
         self._entries[path] = self._entries.get(path, -1) + 1
         self._running.append(path)
-        if type(module) in _FAST_PATHS and _is_plain(module):
-            # An active mode would switch off the fast path, which changes the last bits.
-            untraced = torch._C.DisableTorchFunction()
-            untraced.__enter__()
-            self._untraced.append((len(self._running), untraced))
+        # An active mode would switch off the fast path, which changes the last bits. The other
+        # modules say nothing about their results, and run faster without the mode.
+        is_fast_path = type(module) in _FAST_PATHS and _is_plain(module)
+        if is_fast_path or (self.skips_unknown and _is_opaque(module) and self._is_moving(args)):
+            self._untraced.append(len(self._running))
+            _modes.switch_off()
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
-        path = self._paths.get(module)
-        if path is None or self._paused:
+        if id(module) not in self._modules or self._paused:
             return
-        if self._untraced and self._untraced[-1][0] == len(self._running):
-            self._untraced.pop()[1].__exit__(None, None, None)
+        path = self._modules[id(module)][1]
+        if self._untraced and self._untraced[-1] == len(self._running):
+            self._untraced.pop()
+            _modes.switch_on()
+            if isinstance(output, Tensor):
+                self._forget(output)
         if self._running:  # empty if another hook raised before `_enter_module` ran
             self._running.pop()
         if path in self._learned and isinstance(output, Tensor):
@@ -237,16 +289,17 @@ class Tracer(TorchFunctionMode):
 
     def _mark_parameters_static(self) -> None:
         """Mark parameters and buffers as static at the start of a forward, even after writes."""
-        model = self._model()
-        if model is None:
-            return
         known = {}  # a new dict, so that replaced buffers are released
-        for tensor in (*model.parameters(), *model.buffers()):
-            version = _version(tensor)
-            old = self._known.get(id(tensor))
-            if old is None or old[1] != version or version is None:
-                self._static[tensor] = version
-            known[id(tensor)] = tensor, version
+        with torch._C.DisableTorchFunction():  # each `_version` is a call that the mode receives
+            for owned in self._owned:
+                for tensor in owned.values():
+                    if tensor is None:
+                        continue
+                    version = _version(tensor)
+                    old = self._known.get(id(tensor))
+                    if old is None or old[1] != version or version is None:
+                        self._static[tensor] = version
+                    known[id(tensor)] = tensor, version
         self._known = known
 
     def __torch_function__(
@@ -256,13 +309,24 @@ class Tracer(TorchFunctionMode):
         if self._paused:
             return func(*args, **kwargs)
         known = look_up(func)
-        name, operation = known.name, known.operation
-        if name == "get":  # of an attribute
+        operation = known.operation
+        if known.name == "get":  # of an attribute
             return self._attribute(func(*args, **kwargs), args[0])
-        arguments = [*args, *(kwargs[key] for key in _BY_NAME if key in kwargs)]
+        is_plain = operation is UNKNOWN and self.skips_unknown and not (kwargs or known.writes)
+        if is_plain and self._is_moving(args):
+            result = func(*args)
+            if type(result) is Tensor:
+                self._forget(result)
+                return result
+            for output in _tensors([result]):
+                self._forget(output)
+            return result
+        arguments, keywords = list(args), kwargs
+        if kwargs:
+            arguments += [kwargs[key] for key in _BY_NAME if key in kwargs]
+            keywords = {key: kwargs[key] for key in kwargs if key not in (*_BY_NAME, "out")}
         if operation.takes_list and arguments:
             arguments = [*arguments[0], *arguments[1:]]
-        keywords = {key: kwargs[key] for key in kwargs if key not in (*_BY_NAME, "out")}
         tensors = list(_tensors([*arguments, *keywords.values()]))
         # Tensors created outside the network, such as noise, may be its input.
         static = bool(self._running) and (operation.creates or all(map(self.is_static, tensors)))
@@ -282,33 +346,7 @@ class Tracer(TorchFunctionMode):
             outputs = outputs or tensors[:1]
         fresh: Mark | None = None
         if tensors and not (marked and operation.carries):
-            bounded = None
-            one_sided = operation.one_sided
-            if operation.activates:
-                bounded = operation.activates(name, arguments, keywords)
-            elif operation.squares and len(tensors) == 2 and not static:
-                bounded, one_sided = self._square(*tensors), True
-            if bounded is not None:
-                label, bounds = bounded
-                # Functions with one bound are counted apart: they are no gates by themselves.
-                key = f"{self.running}:{label}" if one_sided else self.running
-                call = self._calls.get(key, 0)
-                self._calls[key] = call + 1
-                source = self._sources.get(tensors[0], "")
-                number = self._calls.get(f"{key} {source}", 0)
-                self._calls[f"{key} {source}"] = number + 1
-                fresh = Mark(
-                    self.running,
-                    call,
-                    label,
-                    bounds,
-                    ((self.running if not one_sided else key, call),),
-                    form=label if one_sided else "",
-                    entry=self._entries.get(self.running, 0),
-                    outside=not self._running,
-                    source=source,
-                    number=number,
-                )
+            fresh = self._fresh_mark(known, arguments, keywords, tensors, static)
         if operation.negates and len(tensors) == 1 and outputs:
             self._negatives[outputs[0]] = weakref.ref(tensors[0])
         if operation.carries is not None and len(tensors) == 1 and not marked and outputs:
@@ -324,14 +362,63 @@ class Tracer(TorchFunctionMode):
             if static:
                 self._static[output] = _version(output)
             else:
-                self._static.pop(output, None)
+                self._static.discard(output)
                 self._known.pop(id(output), None)
             if mark:
-                self._marks[output] = replace(mark, version=_version(output))
+                self._marks[output] = mark, _version(output)
             else:
-                self._marks.pop(output, None)
+                self._marks.discard(output)
         self.note(known, arguments, marks, outputs, products)
         return result
+
+    def _is_moving(self, args: tuple[Any, ...]) -> bool:
+        """Return whether the first argument depends on the input, so that the result does."""
+        return bool(args) and isinstance(args[0], Tensor) and not self.is_static(args[0])
+
+    def _forget(self, tensor: Tensor) -> None:
+        """Forget a tensor, such as the result of an operation that says nothing about it."""
+        self._marks.discard(tensor)
+        self._static.discard(tensor)
+        self._known.pop(id(tensor), None)
+
+    def _fresh_mark(
+        self,
+        known: Known,
+        arguments: Sequence[Any],
+        keywords: dict[str, Any],
+        tensors: Sequence[Tensor],
+        static: bool,
+    ) -> Mark | None:
+        """Return the mark of the result if the operation bounds it, and else None."""
+        operation, one_sided = known.operation, known.operation.one_sided
+        bounded = None
+        if operation.activates:
+            bounded = operation.activates(known.name, arguments, keywords)
+        elif operation.squares and len(tensors) == 2 and not static:
+            bounded, one_sided = self._square(*tensors), True
+        if bounded is None:
+            return None
+        label, bounds = bounded
+        running = self.running
+        # Functions with one bound are counted apart: they are no gates by themselves.
+        key = f"{running}:{label}" if one_sided else running
+        call = self._calls.get(key, 0)
+        self._calls[key] = call + 1
+        source = self._sources.get(tensors[0], "")
+        number = self._calls.get(f"{key} {source}", 0)
+        self._calls[f"{key} {source}"] = number + 1
+        return Mark(
+            running,
+            call,
+            label,
+            bounds,
+            ((key, call),),
+            form=label if one_sided else "",
+            entry=self._entries.get(running, 0),
+            outside=not self._running,
+            source=source,
+            number=number,
+        )
 
     def _square(self, a: Tensor, b: Tensor) -> tuple[str, Bounds] | None:
         """Return the bounds of ``z * z`` and of ``-z * z``, and None for other products."""
@@ -348,7 +435,7 @@ class Tracer(TorchFunctionMode):
         if isinstance(value, Tensor):
             mark = self.mark_of(of)
             if mark:
-                self._marks[value] = replace(mark, version=_version(value), factors=())
+                self._marks[value] = replace(mark, factors=()), _version(value)
             if self.is_static(of):
                 self._static[value] = _version(value)
         return value
@@ -453,6 +540,23 @@ class Tracer(TorchFunctionMode):
 
 
 _FAST_PATHS = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
+
+
+_OPAQUE = frozenset(
+    {
+        *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear),
+        *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm),
+    }
+)
+
+
+def _is_opaque(module: nn.Module) -> bool:
+    """Return whether a module runs one operation that is not registered, and nothing else.
+
+    The class must be one of torch exactly: a parametrized module has a class of its own. A hook
+    before the module could hold a gate.
+    """
+    return type(module) in _OPAQUE and not module._forward_pre_hooks
 
 
 def _is_plain(module: nn.Module) -> bool:

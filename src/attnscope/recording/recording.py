@@ -234,13 +234,7 @@ class Recording(ShardReader):
         return np.concatenate(pieces).astype(np.float32)
 
     def interventions(self) -> Outcomes | None:
-        """Return the outcomes of interventions on this recording, or None if there are none.
-
-        They are looked for where `attnscope.intervene` writes them by default.
-
-        Raises:
-            InputError: They cannot be read.
-        """
+        """Return the outcomes that `attnscope.intervene` wrote, or None."""
         from attnscope.recording.outcomes import find_outcomes
 
         return find_outcomes(self)
