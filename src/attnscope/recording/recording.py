@@ -1,8 +1,9 @@
 """The Recording: what one network did on one data set, in files that are read without torch.
 
 A recording is a folder with ``manifest.json`` and immutable shards ``shards/00000`` and so on. Each
-shard has ``arrays.safetensors`` and ``rows.parquet``; the manifest has the SHA-256 of both. More than
-400 lines, because one class gives access to all of it.
+shard has ``arrays.safetensors`` and ``rows.parquet``; the manifest has the SHA-256 of both.
+
+This file has more than 400 lines, because one class gives access to everything in a recording.
 """
 
 from __future__ import annotations
