@@ -208,6 +208,8 @@ class Variation:
 
     pointwise: bool = False
     """Whether the gate is computed from the features position by position."""
+    bounded: bool = True
+    """Whether the gate comes from a bounded activation."""
 
     @property
     def everywhere(self) -> bool:
@@ -241,6 +243,8 @@ class Kind:
     """The reason in `Ungated.reason` when the kind is not searched."""
     fallback: bool = False
     """Whether the kind takes the gates that no other kind recognizes."""
+    bounded: bool = True
+    """Whether the kind takes gates from bounded activations, or else multipliers without bounds."""
 
 
 def gate_table(gates: Iterable[Gate]) -> str:
@@ -317,7 +321,9 @@ def register_kind(kind: Kind) -> Kind:
 def kind_of(variation: Variation) -> Kind:
     """Return the kind that recognizes a gate."""
     kinds = sorted(reversed(list(KINDS.values())), key=lambda kind: kind.fallback)  # stable
-    return next(kind for kind in kinds if kind.recognizes(variation))
+    return next(
+        kind for kind in kinds if kind.bounded == variation.bounded and kind.recognizes(variation)
+    )
 
 
 def searched_kinds() -> tuple[str, ...]:
@@ -470,5 +476,17 @@ register_kind(
         traits=frozenset({HAS_NEUTRAL}),
         image_means=mean_of_first_path,
         fallback=True,
+    )
+)
+register_kind(
+    Kind(
+        "unbounded",
+        "the values of a multiplier without bounds, as in x * conv(x)",
+        lambda seen: True,
+        traits=frozenset({HAS_NEUTRAL}),
+        searched=False,
+        unasked="has no bounds",
+        fallback=True,
+        bounded=False,
     )
 )

@@ -102,7 +102,10 @@ def inspect_call(
     for kind in kinds:
         KINDS.find(kind)
     inputs = Inputs(args, kwargs)
+    with_unbounded = any(not KINDS.find(kind).bounded for kind in kinds)
     first = probe(model, inputs)
+    if with_unbounded:
+        first.with_unbounded()
     last = first
     while last.is_unclear():
         larger = last.inputs
@@ -116,7 +119,7 @@ def inspect_call(
             raise
         except Exception:  # a network that takes one size only may raise anything
             break
-        last = enlarged
+        last = enlarged.with_unbounded() if with_unbounded else enlarged
     return _conclude(first.sample, last, kinds)
 
 
@@ -178,6 +181,7 @@ def _found(
         own_shape=probes.has_own_shape(first.mark.place),
         static=use.static,
         shares_paths=use.mark.activation == "softmax" and not use.is_distribution,
+        bounded=use.mark.bounded,
         pointwise=use.pointwise or not features & set("DHWL"),
     )
     kind = kind_of(seen)
@@ -202,6 +206,8 @@ def _conclude(first: Finder, last: Probes, kinds: Sequence[str]) -> Inspection:
                 found.append(read)
                 continue
             read = "other-kind", read.kind.name
+        if not use.mark.bounded:
+            continue  # it is among the multipliers
         for origin in use.mark.origins:
             reasons.setdefault(origin, read)
     gates = _named(found, first.bare)
@@ -213,7 +219,11 @@ def _conclude(first: Finder, last: Probes, kinds: Sequence[str]) -> Inspection:
             for origin, activation in first.activations.items()
             if origin not in served
         ]
-        + [Ungated(path, number, "none", code) for path, number, code in first.multipliers],
+        + [
+            Ungated(path, number, "none", code)
+            for place, (path, number, code) in first.multipliers.items()
+            if place not in gates
+        ],
     )
 
 
@@ -250,12 +260,13 @@ def _named(found: Sequence[_Found], bare: set[str]) -> dict[Place, Gate]:
 def _path(use: Use, bare: set[str]) -> str:
     """Return the path of the module that computes the gate, or of the parent of ``nn.Sigmoid``.
 
-    A gate that the network computes in its own forward is called after the activation.
+    A gate that the network computes in its own forward is called after the activation, or
+    ``multiplier`` if there is none.
     """
     path = use.mark.made_in
     if path in bare and path != use.applied_in:
         path = path.rpartition(".")[0]
-    return path or use.mark.activation
+    return path or (use.mark.activation if use.mark.bounded else "multiplier")
 
 
 def _size_of(letter: str, features: Sequence[int], layout: Layout) -> int:

@@ -46,6 +46,13 @@ class Probes:
             return 1.0
         return main.shape[self.spatial["H"]] / main.shape[self.spatial["W"]]
 
+    def with_unbounded(self) -> Probes:
+        """Count multipliers without bounds among the uses of gates, from now on."""
+        for finder in (self.sample, *self.variants.values()):
+            uses = {**finder.uses, **finder.unbounded}
+            finder.uses = dict(sorted(uses.items(), key=lambda item: item[1].number))
+        return self
+
     def uses(self, place: Place) -> list[Use]:
         """Return the uses of a gate in all forwards whose features have the same axes."""
         first = self.sample.uses[place]

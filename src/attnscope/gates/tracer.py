@@ -30,7 +30,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from attnscope.errors import InputError
-from attnscope.gates.marks import Bounds, Mark
+from attnscope.gates.marks import UNBOUNDED, Bounds, Mark
 from attnscope.gates.ops.arithmetic import product_of
 from attnscope.gates.ops.operation import (
     UNKNOWN,
@@ -47,6 +47,9 @@ from attnscope.registry import load_declared_plugins
 # Tensor arguments that can be passed by keyword, in their positional order.
 _BY_NAME = ("input", "self", "tensors", "other", "tensor1", "tensor2", "end", "weight")
 
+
+UNBOUNDED_FORM = "unbounded"
+"""`Mark.form` of a multiplier that comes from no bounded activation."""
 
 _levels = [0]
 # While a tracer looks for gates, the tracers of outer blocks must not count its operations.
@@ -149,6 +152,8 @@ class Tracer(TorchFunctionMode):
         self._level = _levels[-1]
         self.called = ""
         """Path of the module that was called from outside: the network itself if it is empty."""
+        self.meets_unbounded = False
+        """Whether `meet` is called for multipliers that come from no bounded activation."""
         self.skips_unknown = False
         """Whether `note` is not called for operations that are not registered."""
         self.bare: set[str] = set()
@@ -333,9 +338,11 @@ class Tracer(TorchFunctionMode):
         marks = [self.mark_of(argument) for argument in arguments]
         marked = any(marks)
         products: list[Product] = []
-        if marked and operation.multiplies is not None:
-            products = self._products(operation.multiplies, arguments, marks)
-            for product in products:
+        if operation.multiplies is not None:
+            if marked:
+                products = self._products(operation.multiplies, arguments, marks)
+            others = self._unbounded_products(operation.multiplies, arguments, products)
+            for product in (*products, *others):
                 edited = self.meet(product)
                 if edited is not product.gate:
                     args = tuple(product.replaced(a, edited) for a in args)
@@ -482,6 +489,43 @@ class Tracer(TorchFunctionMode):
             return []
         return [Product(gate, mark, features, addend, factors.divides)]
 
+    def _unbounded_products(
+        self, factors: Factors, arguments: Sequence[Any], products: Sequence[Product]
+    ) -> list[Product]:
+        """Return the multiplier of a product that broadcasts like a gate and has no bounds."""
+        if not self.meets_unbounded or any(p.mark.bounded or p.divides for p in products):
+            return []
+        if factors.align or len(arguments) <= max(factors.first, factors.second):
+            return []
+        a, b = arguments[factors.first], arguments[factors.second]
+        if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+            return []
+        if self.is_static(a) or self.is_static(b):
+            return []
+        for multiplier, features in ((a, b), (b, a)):
+            if factors.divides and multiplier is b:
+                continue
+            if features.ndim < 3 or not covers(features, multiplier):
+                continue
+            if _distinct(multiplier) >= _distinct(features):
+                continue
+            key = f"{self.running}:{UNBOUNDED_FORM}"
+            number = self._calls.get(key, 0)
+            self._calls[key] = number + 1
+            mark = Mark(
+                self.running,
+                number,
+                "none",
+                UNBOUNDED,
+                ((key, number),),
+                form=UNBOUNDED_FORM,
+                entry=self._entries.get(self.running, 0),
+                outside=not self._running,
+                number=number,
+            )
+            return [Product(multiplier, mark, features, None, factors.divides)]
+        return []
+
     def _aligned_products(
         self,
         align: Align,
@@ -619,6 +663,12 @@ def covers(features: Tensor, gate: Tensor) -> bool:
         return False
     shape = features.shape[features.ndim - gate.ndim :]
     return all(g in (1, f) for g, f in zip(gate.shape, shape, strict=True))
+
+
+def _distinct(tensor: Tensor) -> int:
+    """Return the number of values of a tensor that `expand` has not repeated."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return math.prod(size for size, stride in sizes if stride)
 
 
 def _is_map(tensor: Tensor) -> bool:
