@@ -30,6 +30,7 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from attnscope.errors import InputError
+from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.ops.arithmetic import product_of
 from attnscope.gates.ops.operation import Align, Aligned, Call, Factors, Known, look_up
@@ -100,6 +101,8 @@ class Tracer(TorchFunctionMode):
         self._entries: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
         self._paths: MutableMapping[nn.Module, str] = weakref.WeakKeyDictionary()
+        # Modules that hold tensors which are neither parameters nor buffers, and their attributes.
+        self._holders: list[tuple[weakref.ref[nn.Module], str]] = []
         # Paths of the modules with parameters and without submodules.
         self._learned: set[str] = set()
         # Output of such a module, or a tensor made from it by moves -> its path.
@@ -179,6 +182,11 @@ class Tracer(TorchFunctionMode):
                 has_parameters = bool(list(module.parameters(recurse=False)))
                 (self._learned if has_parameters else self.bare).add(path)
             self._paths[module] = path
+            self._holders += [
+                (weakref.ref(module), name)
+                for name, value in vars(module).items()
+                if not name.startswith("_") and next(_tensors([value]), None) is not None
+            ]
         # Hooks on all modules, and none on the network's own: a copy of the network that is made
         # inside the block has no hooks, and the network can be pickled.
         enter = register_module_forward_pre_hook(self._enter_module)
@@ -208,6 +216,8 @@ class Tracer(TorchFunctionMode):
             self._calls.clear()
             self._entries.clear()
             self._mark_parameters_static()
+            for tensor in Inputs(args, kwargs or {}).tensors:  # an attribute may hold an input
+                self._static.pop(tensor, None)
             self.called = path
             if module is self._model():
                 self.begin(args, kwargs or {})
@@ -236,12 +246,13 @@ class Tracer(TorchFunctionMode):
             self.finish(output)
 
     def _mark_parameters_static(self) -> None:
-        """Mark parameters and buffers as static at the start of a forward, even after writes."""
+        """Mark the network's own tensors as static at the start of a forward, even after writes."""
         model = self._model()
         if model is None:
             return
         known = {}  # a new dict, so that replaced buffers are released
-        for tensor in (*model.parameters(), *model.buffers()):
+        held = [getattr(holder(), name, None) for holder, name in self._holders]
+        for tensor in (*model.parameters(), *model.buffers(), *_tensors(held)):
             version = _version(tensor)
             old = self._known.get(id(tensor))
             if old is None or old[1] != version or version is None:
