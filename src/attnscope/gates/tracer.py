@@ -30,6 +30,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from attnscope.errors import InputError
+from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import UNBOUNDED, Bounds, Mark
 from attnscope.gates.ops.arithmetic import product_of
 from attnscope.gates.ops.operation import (
@@ -141,6 +142,8 @@ class Tracer(TorchFunctionMode):
         self._modules: dict[int, tuple[nn.Module, str]] = {}
         # The dicts of parameters and of buffers of all modules.
         self._owned: list[dict[str, Tensor | None]] = []
+        # Modules that hold tensors which are neither parameters nor buffers, and their attributes.
+        self._holders: list[tuple[nn.Module, str]] = []
         # Paths of the modules with parameters and without submodules.
         self._learned: set[str] = set()
         # Output of such a module, or a tensor made from it by moves -> its path.
@@ -229,6 +232,11 @@ class Tracer(TorchFunctionMode):
                 (self._learned if has_parameters else self.bare).add(path)
             self._modules[id(module)] = module, path
             self._owned += [module._parameters, module._buffers]
+            self._holders += [
+                (module, name)
+                for name, value in vars(module).items()
+                if not name.startswith("_") and next(_tensors([value]), None) is not None
+            ]
         # Hooks on all modules, and none on the network's own: a copy of the network that is made
         # inside the block has no hooks, and the network can be pickled.
         enter = register_module_forward_pre_hook(self._enter_module)
@@ -246,6 +254,7 @@ class Tracer(TorchFunctionMode):
         self._known.clear()
         self._modules.clear()
         self._owned.clear()
+        self._holders.clear()
         model = self._model()
         for handle in self._handles:
             handle.remove()
@@ -261,6 +270,8 @@ class Tracer(TorchFunctionMode):
             self._calls.clear()
             self._entries.clear()
             self._mark_parameters_static()
+            for tensor in Inputs(args, kwargs or {}).tensors:  # an attribute may hold an input
+                self._static.discard(tensor)
             self.called = path
             if module is self._model():
                 self.begin(args, kwargs or {})
@@ -293,18 +304,17 @@ class Tracer(TorchFunctionMode):
             self.finish(output)
 
     def _mark_parameters_static(self) -> None:
-        """Mark parameters and buffers as static at the start of a forward, even after writes."""
+        """Mark the network's own tensors as static at the start of a forward, even after writes."""
         known = {}  # a new dict, so that replaced buffers are released
         with torch._C.DisableTorchFunction():  # each `_version` is a call that the mode receives
-            for owned in self._owned:
-                for tensor in owned.values():
-                    if tensor is None:
-                        continue
-                    version = _version(tensor)
-                    old = self._known.get(id(tensor))
-                    if old is None or old[1] != version or version is None:
-                        self._static[tensor] = version
-                    known[id(tensor)] = tensor, version
+            held = [getattr(holder, name, None) for holder, name in self._holders]
+            owned = (tensor for tensors in self._owned for tensor in tensors.values())
+            for tensor in _tensors([*owned, *held]):
+                version = _version(tensor)
+                old = self._known.get(id(tensor))
+                if old is None or old[1] != version or version is None:
+                    self._static[tensor] = version
+                known[id(tensor)] = tensor, version
         self._known = known
 
     def __torch_function__(
