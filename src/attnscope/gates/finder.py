@@ -18,7 +18,8 @@ from attnscope.gates.lineage import Lineage
 from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.modes import eval_mode
 from attnscope.gates.ops.operation import Known, Operation
-from attnscope.gates.tracer import UNBOUNDED_FORM, Product, Tracer, own_level
+from attnscope.gates.products import UNBOUNDED_FORM, Product
+from attnscope.gates.tracer import Tracer, own_level
 
 Place = tuple[str, int, str]
 """The identity of a gate: `attnscope.gates.marks.Mark.place`."""

@@ -40,7 +40,8 @@ from attnscope.gates.detect import inspect_call
 from attnscope.gates.finder import Place, refuse_checkpoint
 from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import Mark
-from attnscope.gates.tracer import UNBOUNDED_FORM, Product, Tracer
+from attnscope.gates.products import UNBOUNDED_FORM, Product
+from attnscope.gates.tracer import Tracer
 from attnscope.kinds import MAP, Gate
 
 Edit = Callable[[Tensor, Tensor], Tensor]

@@ -11,12 +11,11 @@ This file has more than 400 lines, because every step of one operation under the
 from __future__ import annotations
 
 import math
-import threading
 import weakref
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,15 +31,20 @@ from torch.utils.hooks import RemovableHandle
 from attnscope.errors import InputError
 from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import UNBOUNDED, Bounds, Mark
+from attnscope.gates.modes import FUNCTION_MODES, has_fast_path, is_opaque
 from attnscope.gates.ops.arithmetic import product_of
 from attnscope.gates.ops.operation import (
     UNKNOWN,
-    Align,
-    Aligned,
     Call,
     Factors,
     Known,
     look_up,
+)
+from attnscope.gates.products import (
+    UNBOUNDED_FORM,
+    Product,
+    products_of,
+    unbounded_multiplier,
 )
 from attnscope.gates.tensor_map import TensorMap
 from attnscope.registry import load_declared_plugins
@@ -48,9 +52,6 @@ from attnscope.registry import load_declared_plugins
 # Tensor arguments that can be passed by keyword, in their positional order.
 _BY_NAME = ("input", "self", "tensors", "other", "tensor1", "tensor2", "end", "weight")
 
-
-UNBOUNDED_FORM = "unbounded"
-"""`Mark.form` of a multiplier that comes from no bounded activation."""
 
 _levels = [0]
 # While a tracer looks for gates, the tracers of outer blocks must not count its operations.
@@ -64,55 +65,6 @@ def own_level() -> Iterator[None]:
         yield
     finally:
         _levels.pop()
-
-
-@dataclass(frozen=True)
-class Product:
-    """A multiplication with a marked tensor as one factor."""
-
-    gate: Tensor
-    """The marked tensor."""
-    mark: Mark
-    """Its mark."""
-    features: Tensor | None
-    """The other factor. None if it is a gate of another shape."""
-    addend: Tensor | None
-    """The tensor that is added to the product, as in ``torch.addcmul``."""
-    divides: bool = False
-    """Whether the features are divided by ``gate``, so that the gate is one over it."""
-    aligned: Aligned | None = None
-    """How ``gate`` was made from the argument, if it is not the argument itself."""
-
-    def replaced(self, value: Any, edited: Tensor) -> Any:
-        """Return what an argument of the operation is after an edit of the gate."""
-        if self.aligned is None:
-            return edited if value is self.gate else value
-        return self.aligned.restore(edited) if value is self.aligned.argument else value
-
-
-class _Modes(threading.local):
-    """Switches the modes of a thread off and on.
-
-    Two tracers may run at once, and a module's hooks run in the same order before and after it. The
-    first to switch off and the last to switch on are those that count.
-    """
-
-    depth = 0
-    guard: Any = None
-
-    def switch_off(self) -> None:
-        self.depth += 1
-        if self.depth == 1:
-            self.guard = torch._C.DisableTorchFunction()
-            self.guard.__enter__()
-
-    def switch_on(self) -> None:
-        self.depth -= 1
-        if self.depth == 0:
-            self.guard.__exit__(None, None, None)
-
-
-_modes = _Modes()
 
 
 class Tracer(TorchFunctionMode):
@@ -249,7 +201,7 @@ class Tracer(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         while self._untraced:  # a hook of somebody else may have raised
             self._untraced.pop()
-            _modes.switch_on()
+            FUNCTION_MODES.switch_on()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._known.clear()
         self._modules.clear()
@@ -281,10 +233,10 @@ class Tracer(TorchFunctionMode):
         self._running.append(path)
         # An active mode would switch off the fast path, which changes the last bits. The other
         # modules say nothing about their results, and run faster without the mode.
-        is_fast_path = type(module) in _FAST_PATHS and _is_plain(module)
-        if is_fast_path or (self.skips_unknown and _is_opaque(module) and self._is_moving(args)):
+        is_opaque_here = self.skips_unknown and is_opaque(module) and self._is_moving(args)
+        if is_opaque_here or has_fast_path(module):
             self._untraced.append(len(self._running))
-            _modes.switch_off()
+            FUNCTION_MODES.switch_off()
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         if id(module) not in self._modules or self._paused:
@@ -292,7 +244,7 @@ class Tracer(TorchFunctionMode):
         path = self._modules[id(module)][1]
         if self._untraced and self._untraced[-1] == len(self._running):
             self._untraced.pop()
-            _modes.switch_on()
+            FUNCTION_MODES.switch_on()
             if isinstance(output, Tensor):
                 self._forget(output)
         if self._running:  # empty if another hook raised before `_enter_module` ran
@@ -350,7 +302,7 @@ class Tracer(TorchFunctionMode):
         products: list[Product] = []
         if operation.multiplies is not None:
             if marked:
-                products = self._products(operation.multiplies, arguments, marks)
+                products = products_of(operation.multiplies, arguments, marks, self.is_static)
             others = self._unbounded_products(operation.multiplies, arguments, products)
             for product in (*products, *others):
                 edited = self.meet(product)
@@ -457,101 +409,30 @@ class Tracer(TorchFunctionMode):
                 self._static[value] = _version(value)
         return value
 
-    def _products(
-        self, factors: Factors, arguments: Sequence[Any], marks: Sequence[Mark | None]
-    ) -> list[Product]:
-        """Return the gates in a multiplication: none, one, or two that multiply each other."""
-        i, j = factors.first, factors.second
-        if len(arguments) <= max(i, j):
-            return []
-        a, b = arguments[i], arguments[j]
-        if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-            return []
-        addend = None if factors.addend is None else arguments[factors.addend]
-        of_a, of_b = marks[i], marks[j]
-        if factors.align is not None:
-            return self._aligned_products(factors.align, arguments, marks, (i, j))
-        if of_a and of_b and of_a.bounded != of_b.bounded and not factors.divides:
-            of_a, of_b = (of_a, None) if of_a.bounded else (None, of_b)
-        if of_a and of_b:
-            if self.is_static(a) or self.is_static(b):
-                return []  # the product is one gate
-            if a.shape == b.shape:
-                # A gate that was expanded to the shape of features that are bounded, too.
-                if of_a.copied > of_b.copied:
-                    return [Product(a, of_a, b, addend, factors.divides)]
-                if of_b.copied > of_a.copied and not factors.divides:
-                    return [Product(b, of_b, a, addend)]
-                return []  # the product is one gate
-            if _is_map(b) and covers(b, a):
-                return [Product(a, of_a, b, addend, factors.divides)]
-            if _is_map(a) and covers(a, b) and not factors.divides:
-                return [Product(b, of_b, a, addend)]
-            if factors.divides:
-                return []
-            return [Product(a, of_a, None, addend), Product(b, of_b, None, addend)]
-        gate, features, mark = (a, b, of_a) if of_a else (b, a, of_b)
-        if factors.divides and mark is of_b:
-            return []  # a gate that is divided by something
-        if mark is None or self.is_static(features) or features.ndim < 2:
-            return []
-        if not covers(features, gate):
-            return []
-        return [Product(gate, mark, features, addend, factors.divides)]
-
     def _unbounded_products(
         self, factors: Factors, arguments: Sequence[Any], products: Sequence[Product]
     ) -> list[Product]:
         """Return the multiplier of a product that broadcasts like a gate and has no bounds."""
         if not self.meets_unbounded or any(p.mark.bounded or p.divides for p in products):
             return []
-        if factors.align or len(arguments) <= max(factors.first, factors.second):
+        found = unbounded_multiplier(factors, arguments, self.is_static)
+        if found is None:
             return []
-        a, b = arguments[factors.first], arguments[factors.second]
-        if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-            return []
-        if self.is_static(a) or self.is_static(b):
-            return []
-        for multiplier, features in ((a, b), (b, a)):
-            if factors.divides and multiplier is b:
-                continue
-            if features.ndim < 3 or not covers(features, multiplier):
-                continue
-            if _distinct(multiplier) >= _distinct(features):
-                continue
-            key = f"{self.running}:{UNBOUNDED_FORM}"
-            number = self._calls.get(key, 0)
-            self._calls[key] = number + 1
-            mark = Mark(
-                self.running,
-                number,
-                "none",
-                UNBOUNDED,
-                ((key, number),),
-                form=UNBOUNDED_FORM,
-                entry=self._entries.get(self.running, 0),
-                outside=not self._running,
-                number=number,
-            )
-            return [Product(multiplier, mark, features, None, factors.divides)]
-        return []
-
-    def _aligned_products(
-        self,
-        align: Align,
-        arguments: Sequence[Any],
-        marks: Sequence[Mark | None],
-        factors: tuple[int, int],
-    ) -> list[Product]:
-        """Return the gate of an operation that multiplies in another way than by broadcasting."""
-        for gate, features in (factors, factors[::-1]):
-            mark = marks[gate]
-            if mark is None or self.is_static(arguments[features]):
-                continue
-            aligned = align(arguments, mark, gate, features)
-            if aligned is not None:
-                return [Product(aligned.gate, mark, arguments[features], None, aligned=aligned)]
-        return []
+        key = f"{self.running}:{UNBOUNDED_FORM}"
+        number = self._calls.get(key, 0)
+        self._calls[key] = number + 1
+        mark = Mark(
+            self.running,
+            number,
+            "none",
+            UNBOUNDED,
+            ((key, number),),
+            form=UNBOUNDED_FORM,
+            entry=self._entries.get(self.running, 0),
+            outside=not self._running,
+            number=number,
+        )
+        return [Product(found[0], mark, found[1], None, factors.divides)]
 
     def _mark_after(
         self,
@@ -591,31 +472,6 @@ class Tracer(TorchFunctionMode):
             source = next(a for a, own in zip(arguments, marks, strict=True) if own)
             copied = _copied_along(mark, source, tensor)
         return replace(mark, copied=copied)
-
-
-_FAST_PATHS = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
-
-
-_OPAQUE = frozenset(
-    {
-        *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear),
-        *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm),
-    }
-)
-
-
-def _is_opaque(module: nn.Module) -> bool:
-    """Return whether a module runs one operation that is not registered, and nothing else.
-
-    The class must be one of torch exactly: a parametrized module has a class of its own. A hook
-    before the module could hold a gate.
-    """
-    return type(module) in _OPAQUE and not module._forward_pre_hooks
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Return whether all submodules are those of torch, in which no gate can be."""
-    return all(type(each).__module__.startswith("torch.nn.") for each in module.modules())
 
 
 def _refuse_untraceable(module: nn.Module, path: str) -> None:
@@ -665,22 +521,3 @@ def _copied_along(mark: Mark, before: Tensor, after: Tensor) -> frozenset[int]:
     sizes = (1,) * (after.ndim - before.ndim) + tuple(before.shape)
     grown = {axis for axis in range(-after.ndim, 0) if sizes[axis] == 1 and after.shape[axis] > 1}
     return mark.copied | grown
-
-
-def covers(features: Tensor, gate: Tensor) -> bool:
-    """Return whether the gate broadcasts to the shape of the features."""
-    if gate.ndim > features.ndim:
-        return False
-    shape = features.shape[features.ndim - gate.ndim :]
-    return all(g in (1, f) for g, f in zip(gate.shape, shape, strict=True))
-
-
-def _distinct(tensor: Tensor) -> int:
-    """Return the number of values of a tensor that `expand` has not repeated."""
-    sizes = zip(tensor.shape, tensor.stride(), strict=True)
-    return math.prod(size for size, stride in sizes if stride)
-
-
-def _is_map(tensor: Tensor) -> bool:
-    """Return whether a bounded tensor is a feature map, as after ReLU6, and not a gate."""
-    return tensor.ndim >= 3 and min(tensor.shape[1:]) > 1
