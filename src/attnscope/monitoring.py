@@ -132,12 +132,7 @@ class GateMonitor:
         if self._file is not None and not continued:
             refuse_existing(self._file)
         self._gates = self._find() if gates is None else list(gates)
-        if not self._gates:
-            raise InputError(
-                "AS552",
-                f"{type(self._model).__name__} has no gates to monitor; attnscope.inspect_gates "
-                "lists why other activations are not gates",
-            )
+        expect_gates(self._model, self._gates)
         began = time.perf_counter()
         values = self._read()
         self._history = self._describe(values)
@@ -330,6 +325,20 @@ class GateMonitor:
     def _is_last(self, step: int) -> bool:
         observations = self._history.observations
         return bool(observations) and observations[-1].step == step
+
+
+def expect_gates(model: nn.Module, gates: Sequence[Gate]) -> None:
+    """Check that there is something to monitor.
+
+    Raises:
+        InputError: AS552, there are no gates.
+    """
+    if not gates:
+        raise InputError(
+            "AS552",
+            f"the network ({type(model).__name__}) has no gates to monitor; attnscope inspect "
+            "lists why its activations are not gates",
+        )
 
 
 def _is_main() -> bool:

@@ -20,5 +20,10 @@ draw: dict[str, Callable[[str], cached.Shown]] = {}
 if intervened is not None:
     subject = Intervened(run.recording, intervened.outcomes)
     draw |= {plot.name: partial(cached.usage_plot, intervened) for plot in plots_for(subject)}
+monitored = cached.monitored(run)
+if monitored is not None:
+    draw |= {
+        plot.name: partial(cached.training_plot, monitored) for plot in plots_for(monitored.history)
+    }
 draw |= {plot.name: partial(cached.plot, run) for plot in plots_for(run.recording)}
 browse(draw, "figure")

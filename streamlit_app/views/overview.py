@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 from widgets import chosen_run, in_percent, literal, percent, show_plot, table_height
 
+from attnscope.gate_history import GateHistory
 from attnscope.layout import METRICS
 from attnscope.plots import plots_of
 from attnscope.plots.subjects import gate_counts
@@ -112,6 +113,11 @@ if folder is not None and folder.metrics_file.is_file():
     for plot in plots_of(Recording):
         if plot.asks(METRICS):
             show_plot(plot, partial(cached.plot, run))
+monitored = cached.monitored(run)
+if monitored is not None:
+    st.subheader("Gates over training")
+    for plot in plots_of(GateHistory):
+        show_plot(plot, partial(cached.training_plot, monitored))
 
 left, right = st.columns([3, 2], gap="large")
 with left:
