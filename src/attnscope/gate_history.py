@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError, first_line
+from attnscope.kinds import Gate
 from attnscope.notebook import html_page, html_properties, number_of
 
 MEASURES = {
@@ -225,6 +226,59 @@ class GateHistory:
         words += [number_of(self.images, "image"), f"every {number_of(self.every, 'step')}"]
         last = f" up to step {self.observations[-1].step:,}" if self.observations else ""
         return [*words, f"{number_of(len(self.observations), 'observation')}{last}"]
+
+
+def measure(
+    values: NDArray[np.float32],
+    start: NDArray[np.float32],
+    gate: Gate,
+    labels: NDArray[np.int64] | None,
+) -> tuple[float, ...]:
+    """Return the `MEASURES` of a gate, NaN for all of them if a value is not finite.
+
+    Args:
+        values: ``(N, ...)``.
+        start: those of the first observation.
+        gate: the gate.
+        labels: the class of each image, ``(N,)``.
+    """
+    if not np.isfinite(values).all():
+        return (np.nan,) * len(MEASURES)
+    width = gate.hi - gate.lo
+    flat = values.reshape(len(values), -1)
+    centered = flat - flat.mean(0, dtype=np.float64)
+    total = float((centered**2).sum())
+    margin = SATURATED * width
+    is_saturated = (flat <= gate.lo + margin) | (flat >= gate.hi - margin)
+    change = (values - start).astype(np.float64)
+    return (
+        float(gate.image_means(values).mean()),
+        float(np.sqrt(total / flat.size)) / width,
+        float(is_saturated.mean()),
+        float(np.sqrt((change**2).mean())) / width,
+        np.nan if labels is None else _between_classes(centered, total, labels),
+    )
+
+
+def _between_classes(
+    centered: NDArray[np.float64], total: float, labels: NDArray[np.int64]
+) -> float:
+    """Return omega²: ``(SSB - (K - 1) MSW) / (SST + MSW)``, summed over the values of an image.
+
+    Args:
+        centered: ``(N, U)``, with mean 0 over the images.
+        total: its sum of squares, SST.
+        labels: the class of each image, ``(N,)``.
+    """
+    counts = np.bincount(labels)
+    within = len(labels) - len(counts)
+    if len(counts) < 2 or within < 1 or not total:
+        return float("nan")
+    members = np.eye(len(counts))[labels]
+    sums = members.T @ centered
+    between = float((sums**2 / counts[:, None]).sum())
+    noise = (total - between) / within
+    return (between - (len(counts) - 1) * noise) / (total + noise)
 
 
 def line_of(observation: Observation) -> str:

@@ -21,11 +21,11 @@ from attnscope.errors import InputError, first_line
 from attnscope.files import make_folder, refuse_existing, write_bytes
 from attnscope.gate_history import (
     MEASURES,
-    SATURATED,
     GateHistory,
     MonitoredGate,
     Observation,
     line_of,
+    measure,
     rounded,
 )
 from attnscope.gates.aside import aside, unwrapped
@@ -283,7 +283,7 @@ class GateMonitor:
     def _note(self, values: Sequence[NDArray[np.float32]], began: float) -> Observation:
         """Add an observation to the history, the file and the board."""
         measured = [
-            _measure(each, start, gate, self._labels)
+            measure(each, start, gate, self._labels)
             for each, start, gate in zip(values, self._start, self._gates, strict=True)
         ]
         step = self._number
@@ -314,9 +314,9 @@ class GateMonitor:
         """Write scalars and histograms to TensorBoard."""
         assert self.board is not None
         for gate, each, numbers in zip(self._gates, values, measured, strict=True):
-            for measure, number in zip(MEASURES, numbers, strict=True):
+            for name, number in zip(MEASURES, numbers, strict=True):
                 if np.isfinite(number):
-                    self.board.add_scalar(f"gate_{measure}/{gate.name}", number, step)
+                    self.board.add_scalar(f"gate_{name}/{gate.name}", number, step)
             flat = each.reshape(-1)
             shown = flat[:: -(-flat.size // _SHOWN_VALUES)]
             if np.isfinite(shown).all():
@@ -376,59 +376,6 @@ def _thinned(values: Tensor, gate: Gate) -> Tensor:
             break
         values = values[(slice(None),) * axis + (slice(None, None, 2),)]
     return values
-
-
-def _measure(
-    values: NDArray[np.float32],
-    start: NDArray[np.float32],
-    gate: Gate,
-    labels: NDArray[np.int64] | None,
-) -> tuple[float, ...]:
-    """Return the `MEASURES` of a gate, NaN for all of them if a value is not finite.
-
-    Args:
-        values: ``(N, ...)``.
-        start: those of the first observation.
-        gate: the gate.
-        labels: the class of each image, ``(N,)``.
-    """
-    if not np.isfinite(values).all():
-        return (np.nan,) * len(MEASURES)
-    width = gate.hi - gate.lo
-    flat = values.reshape(len(values), -1)
-    centered = flat - flat.mean(0, dtype=np.float64)
-    total = float((centered**2).sum())
-    margin = SATURATED * width
-    is_saturated = (flat <= gate.lo + margin) | (flat >= gate.hi - margin)
-    change = (values - start).astype(np.float64)
-    return (
-        float(gate.image_means(values).mean()),
-        float(np.sqrt(total / flat.size)) / width,
-        float(is_saturated.mean()),
-        float(np.sqrt((change**2).mean())) / width,
-        np.nan if labels is None else _between_classes(centered, total, labels),
-    )
-
-
-def _between_classes(
-    centered: NDArray[np.float64], total: float, labels: NDArray[np.int64]
-) -> float:
-    """Return omega²: ``(SSB - (K - 1) MSW) / (SST + MSW)``, summed over the values of an image.
-
-    Args:
-        centered: ``(N, U)``, with mean 0 over the images.
-        total: its sum of squares, SST.
-        labels: the class of each image, ``(N,)``.
-    """
-    counts = np.bincount(labels)
-    within = len(labels) - len(counts)
-    if len(counts) < 2 or within < 1 or not total:
-        return float("nan")
-    members = np.eye(len(counts))[labels]
-    sums = members.T @ centered
-    between = float((sums**2 / counts[:, None]).sum())
-    noise = (total - between) / within
-    return (between - (len(counts) - 1) * noise) / (total + noise)
 
 
 def _start_file(file: Path) -> Path:

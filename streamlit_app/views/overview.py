@@ -116,8 +116,8 @@ if folder is not None and folder.metrics_file.is_file():
 monitored = cached.monitored(run)
 if monitored is not None:
     st.subheader("Gates over training")
-    for plot in plots_of(GateHistory):
-        show_plot(plot, partial(cached.training_plot, monitored))
+    for each in plots_of(GateHistory):
+        show_plot(each, partial(cached.training_plot, monitored))
 
 left, right = st.columns([3, 2], gap="large")
 with left:

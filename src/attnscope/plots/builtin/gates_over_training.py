@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from attnscope.gate_history import MEASURES, GateHistory
 from attnscope.plots.axes import percent_tick
 from attnscope.plots.registry import Note, Plot, register_plot
-from attnscope.plots.text import as_count, as_number, as_percent, shorten
+from attnscope.plots.text import as_count, as_number, as_percent, shorten, with_minus
 from attnscope.plots.theme import GATE_MAP
 from attnscope.plots.titles import name_of
 
@@ -152,7 +152,7 @@ def _page(
             own_colors = [colors[i] for i in own]
             draw(ax, shown.steps, values[:, own], colors=own_colors, low=low, high=high)
             if measure != "mean":
-                ax.yaxis.set_major_formatter(percent_tick)
+                ax.yaxis.set_major_formatter(_signed_tick)
         row[0].set_ylabel(f"{kind} gates")
     for ax, measure in zip(axes[0], shown.values, strict=True):
         ax.set_title(MEASURES[measure])
@@ -163,6 +163,10 @@ def _page(
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(f"Gates over training: {name_of(shown.name)}")
     return figure
+
+
+def _signed_tick(share: float, position: float) -> str:
+    return with_minus(percent_tick(share, position))
 
 
 def _scale(measure: str, values: NDArray[np.float64]) -> tuple[float, float]:
@@ -185,7 +189,7 @@ def _largest(shown: GatesOverTraining, measure: str, words: str) -> str:
     top = int(np.nanargmax(last))
     if measure == "saturated" and not last[top]:
         return "no value is saturated"
-    return f"{words} {as_percent(last[top])} ({shorten(shown.gates[top], 60)})"
+    return f"{words} {with_minus(as_percent(last[top]))} ({shorten(shown.gates[top], 60)})"
 
 
 def _extremes(shown: GatesOverTraining) -> str:
