@@ -106,12 +106,13 @@ def test_the_command_monitors(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_the_images_are_balanced_and_those_of_the_seed() -> None:
     split = make_split("validation", 200)
-    chosen = choose_images(split, 0)
+    chosen = choose_images(split, 64, 0)
     assert torch.bincount(chosen.labels).tolist() == [32, 32]
-    assert choose_images(split, 0).paths == chosen.paths
-    assert choose_images(split, 1).paths != chosen.paths
+    assert choose_images(split, 64, 0).paths == chosen.paths
+    assert choose_images(split, 64, 1).paths != chosen.paths
     many = make_split("validation", 200)
     many.labels[:] = torch.arange(200) % 40
-    shown = choose_images(many, 0).labels
+    shown = choose_images(many, 64, 0).labels
     assert shown.unique(return_counts=True)[1].tolist() == [4] * 16
-    assert len(choose_images(make_split("validation", 6), 0)) == 6
+    assert choose_images(many, 16, 0).labels.unique(return_counts=True)[1].tolist() == [4] * 4
+    assert len(choose_images(make_split("validation", 6), 64, 0)) == 6

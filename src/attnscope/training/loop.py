@@ -267,6 +267,7 @@ class TrainingLoop:
             self.plan.monitored,
             self.data,
             every=self.plan.monitor_every,
+            batch_size=self.plan.sizes[0],
             seed=self.plan.seed,
             out=self.out,
             board=board,

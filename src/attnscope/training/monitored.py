@@ -17,7 +17,7 @@ from attnscope.layout import GATE_HISTORY
 from attnscope.monitoring import Board, GateMonitor, expect_gates
 from attnscope.training.randomness import derived_generator
 
-_IMAGES = 64
+_FEWEST_IMAGES, _MOST_IMAGES = 16, 64
 _IMAGES_PER_CLASS = 4  # fewer say little about the variance within a class
 
 
@@ -41,6 +41,7 @@ def open_monitor(
     data: Data,
     *,
     every: int,
+    batch_size: int,
     seed: int,
     out: Path,
     board: Board | None,
@@ -53,12 +54,15 @@ def open_monitor(
         gates: its gates.
         data: the images of the run.
         every: number of steps between two observations.
+        batch_size: number of images of a step. An observation takes at most twice as many, so that
+            it takes no longer than a step.
         seed: seed of the run.
         out: the run folder.
         board: TensorBoard.
         resume: the step after which training continues, 0 if it starts.
     """
-    shown = choose_images(data.validation, seed)
+    count = min(max(2 * batch_size, _FEWEST_IMAGES), _MOST_IMAGES)
+    shown = choose_images(data.validation, count, seed)
     return GateMonitor(
         model,
         data.normalization.apply(shown.images),
@@ -71,18 +75,19 @@ def open_monitor(
     )
 
 
-def choose_images(split: LabeledImages, seed: int) -> LabeledImages:
-    """Choose at most 64 images: equally many of each class, and at least four if there are so many.
+def choose_images(split: LabeledImages, count: int, seed: int) -> LabeledImages:
+    """Choose images: equally many of each class, and at least four if there are so many.
 
-    With more than 16 classes, 16 of them are chosen.
+    If there are too many classes for that, some of them are chosen.
 
     Args:
         split: the images to choose from.
+        count: how many, at most.
         seed: seed of the choice.
     """
     generator = derived_generator("monitored", seed)
     labels = split.labels.numpy()
-    classes = generator.permutation(np.unique(labels))[: _IMAGES // _IMAGES_PER_CLASS]
-    each = _IMAGES // len(classes)
+    classes = generator.permutation(np.unique(labels))[: count // _IMAGES_PER_CLASS]
+    each = count // len(classes)
     rows = [generator.permutation(np.flatnonzero(labels == k))[:each] for k in classes]
     return split[np.sort(np.concatenate(rows))]
