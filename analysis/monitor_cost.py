@@ -30,8 +30,8 @@ def measure(
     batch_size: int,
     images: int,
     every: int = 100,
-    rounds: int = 5,
-    steps: int = 3,
+    rounds: int = 3,
+    steps: int = 1,
     compiled: bool = False,
 ) -> tuple[float, float]:
     """Return the median share of the training time, by the clock and by CPU time.
@@ -94,7 +94,7 @@ def measure(
     return statistics.median(clock), statistics.median(busy)
 
 
-def main(every: int = 100, rounds: int = 5, tiny: bool = False, compiled: bool = False) -> None:
+def main(every: int = 100, rounds: int = 3, tiny: bool = False, compiled: bool = False) -> None:
     """Print the cost of a monitor for some networks.
 
     Args:
@@ -106,8 +106,8 @@ def main(every: int = 100, rounds: int = 5, tiny: bool = False, compiled: bool =
     cases = [
         ("resnet18-cbam", 32, 128, 64),
         ("resnet18-se", 32, 128, 64),
-        ("timm:seresnet50", 224, 16, 32),
-        ("timm:efficientnet_b0", 224, 16, 32),
+        ("timm:seresnet50", 224, 8, 16),
+        ("timm:efficientnet_b0", 224, 8, 16),
     ]
     if tiny:
         cases = [("resnet18-se", 16, 4, 4)]

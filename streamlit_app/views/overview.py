@@ -9,7 +9,15 @@ import altair as alt
 import cached
 import pandas as pd
 import streamlit as st
-from widgets import chosen_run, in_percent, literal, percent, show_plot, table_height
+from widgets import (
+    chosen_history,
+    chosen_run,
+    in_percent,
+    literal,
+    percent,
+    show_plot,
+    table_height,
+)
 
 from attnscope.gate_history import GateHistory
 from attnscope.layout import METRICS
@@ -113,7 +121,7 @@ if folder is not None and folder.metrics_file.is_file():
     for plot in plots_of(Recording):
         if plot.asks(METRICS):
             show_plot(plot, partial(cached.plot, run))
-monitored = cached.monitored(run)
+monitored = chosen_history(run)
 if monitored is not None:
     st.subheader("Gates over training")
     for each in plots_of(GateHistory):
