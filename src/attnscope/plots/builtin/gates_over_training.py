@@ -140,7 +140,7 @@ def _page(
     shown: GatesOverTraining, kinds: list[str], scales: dict[str, tuple[float, float]]
 ) -> Figure:
     figure = Figure(
-        figsize=(2.3 * len(shown.values) + 1.2, 0.9 + 2.1 * len(kinds)), layout="constrained"
+        figsize=(1.9 * len(shown.values) + 1.2, 0.9 + 2.1 * len(kinds)), layout="constrained"
     )
     axes = figure.subplots(len(kinds), len(shown.values), squeeze=False, sharex=True)
     depth = Normalize(1, max(2, len(shown.gates)))
