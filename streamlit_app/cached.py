@@ -19,7 +19,9 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from attnscope import report, statistics
+from attnscope import runs as run_folders
 from attnscope.errors import InputError
+from attnscope.gate_history import GateHistory
 from attnscope.kinds import MAP
 from attnscope.layout import ABOUT, MANIFEST, RECORDINGS
 from attnscope.plots import PLOTS, Drawing, subjects
@@ -242,6 +244,35 @@ def gate_usage(intervened: Intervened) -> pd.DataFrame:
     return usage_of(intervened.outcomes)
 
 
+@dataclass(frozen=True)
+class Monitored:
+    """The gates over the training of a recording's run."""
+
+    key: str
+    """The path of the file and its modification time."""
+    history: GateHistory
+
+
+def monitored(run: Run) -> Monitored | None:
+    """Return the gates over training; None if the folder contains none.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    about = run_folders.Run.holding(run.recording)
+    if about is None:
+        return None
+    file = about.gate_history_file.resolve()
+    if not file.is_relative_to(folder().resolve()) or not file.is_file():
+        return None
+    key = f"{file} {file.stat().st_mtime_ns}"  # before reading: training may still go on
+    return Monitored(key, about.gate_history())
+
+
+def _monitored_key(monitored: Monitored) -> str:
+    return monitored.key
+
+
 GRAD_CAM = "Grad-CAM"
 NO_OVERLAY = "none"
 Shown = tuple[list[bytes], str]
@@ -298,6 +329,14 @@ def usage_plot(intervened: Intervened, name: str) -> Shown:
     """
     subject = subjects.Intervened(intervened.run.recording, intervened.outcomes)
     return _rendered(PLOTS.find(name).make(subject))
+
+
+@st.cache_data(
+    show_spinner="Drawing figures", max_entries=20, hash_funcs={Monitored: _monitored_key}
+)
+def training_plot(monitored: Monitored, name: str) -> Shown:
+    """Draw a plot of the gates over training."""
+    return _rendered(PLOTS.find(name).make(monitored.history))
 
 
 @_draw

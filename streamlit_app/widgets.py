@@ -38,6 +38,15 @@ def chosen_run() -> Run:
     return found[st.session_state["run"]]
 
 
+def chosen_history(run: Run) -> cached.Monitored | None:
+    """Return the gates over training. If they cannot be read, show why; the page goes on."""
+    try:
+        return cached.monitored(run)
+    except InputError as error:
+        st.error(literal(str(error)))
+        return None
+
+
 def section(function: Callable[_P, None]) -> Callable[_P, None]:
     """Decorate a section of a page: it is redrawn alone and shows an InputError as one line."""
 

@@ -111,6 +111,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS412": "The network has no layer of this name for Grad-CAM.",
         "AS413": "A gate cannot be identified if only a part of the network is called.",
         "AS414": "A module has lazy parameters that are not initialized.",
+        "AS415": "The parameters of a network are distributed over processes.",
         # AS5: training and run folders.
         "AS501": "The shares of a recipe's phases do not sum to 1.",
         "AS502": "A recipe combines a schedule with phases that start a new optimizer.",
@@ -141,6 +142,12 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS537": "The data has other classes than the run was trained with.",
         "AS538": "The training or validation images are not those that the run was trained with.",
         "AS539": "A run has no result because its training has not finished.",
+        "AS550": "A history of gates does not exist.",
+        "AS551": "A file is not a history of gates.",
+        "AS552": "The network to monitor has no gates.",
+        "AS553": "There is not one label for each monitored image.",
+        "AS554": "A history of gates cannot be continued with other gates or images.",
+        "AS555": "The first observation of a history of gates cannot be read.",
         # AS6: capture and recordings.
         "AS601": "A folder holds no recording or moments.",
         "AS602": "A recording has a format that this version cannot read.",

@@ -9,8 +9,17 @@ import altair as alt
 import cached
 import pandas as pd
 import streamlit as st
-from widgets import chosen_run, in_percent, literal, percent, show_plot, table_height
+from widgets import (
+    chosen_history,
+    chosen_run,
+    in_percent,
+    literal,
+    percent,
+    show_plot,
+    table_height,
+)
 
+from attnscope.gate_history import GateHistory
 from attnscope.layout import METRICS
 from attnscope.plots import plots_of
 from attnscope.plots.subjects import gate_counts
@@ -112,6 +121,11 @@ if folder is not None and folder.metrics_file.is_file():
     for plot in plots_of(Recording):
         if plot.asks(METRICS):
             show_plot(plot, partial(cached.plot, run))
+monitored = chosen_history(run)
+if monitored is not None:
+    st.subheader("Gates over training")
+    for each in plots_of(GateHistory):
+        show_plot(each, partial(cached.training_plot, monitored))
 
 left, right = st.columns([3, 2], gap="large")
 with left:

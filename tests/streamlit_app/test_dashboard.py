@@ -24,9 +24,11 @@ from attnscope import statistics
 from attnscope.plots import PLOTS, register_plot
 from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
+from attnscope.runs import Run
 from attnscope.serve import serve
 from attnscope.statistics.usage import NOTHING, USED
 from tests.making import refused
+from tests.plots.reading import make_history
 from tests.plots.test_registry import TOY, Count
 
 APP = Path(__file__).parents[2] / "streamlit_app" / "app.py"
@@ -106,6 +108,37 @@ def test_every_page_and_view_opens(
     assert views(app) == expected
     for view in expected:
         assert_no_error(choose_view(app, view))
+
+
+def test_gates_over_training_are_on_the_overview_and_among_all_figures(
+    make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    make_recording("cbam")
+    make_recording("se", seed=1)
+    file = Run(tmp_path / "cbam").gate_history_file
+    file.write_text("".join(make_history(name="cbam").lines()))
+    caption = PLOTS["gates_over_training"].make(make_history(name="cbam")).caption
+    overview = open_page(tmp_path, recording="cbam/test")
+    assert_no_error(overview)
+    assert caption in texts(overview)
+    figures = open_page(tmp_path, "figures", "cbam/test")
+    title = PLOTS["gates_over_training"].title
+    assert title in figures.selectbox(key="figure").options
+    figures.selectbox(key="figure").set_value("gates_over_training").run()
+    assert_no_error(figures)
+    assert caption in texts(figures)
+    without = open_page(tmp_path, "figures", "se/test")
+    assert title not in without.selectbox(key="figure").options
+    # Nothing outside the folder is opened.
+    file.rename(tmp_path.parent / "outside.jsonl")
+    file.symlink_to(tmp_path.parent / "outside.jsonl")
+    assert caption not in texts(open_page(tmp_path, recording="cbam/test"))
+    file.unlink()
+    file.write_text("nothing\n")
+    damaged = open_page(tmp_path, recording="cbam/test")
+    assert not damaged.exception
+    assert ["AS551" in error.value for error in damaged.error] == [True]
+    assert damaged.subheader[-1].value == overview.subheader[-1].value, "the page goes on"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -15,7 +15,9 @@ from torch import nn
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Set a network to eval mode for a block, then restore the training flag of every module."""
     flags = [(module, module.training) for module in model.modules()]
-    model.eval()
+    # A network may do more in `eval` than can be undone. Do not call it if it changes no flag.
+    if any(training for _, training in flags):
+        model.eval()
     try:
         yield
     finally:

@@ -14,7 +14,13 @@ from attnscope.errors import InputError
 from attnscope.files import StrPath, write_bytes
 from attnscope.layout import FIGURES
 from attnscope.plots import Drawing, Plot, Unavailable, plots_for, plots_of
-from attnscope.plots.subjects import Comparison, Intervened, SeedComparison
+from attnscope.plots.subjects import (
+    Comparison,
+    GateHistory,
+    Intervened,
+    SeedComparison,
+    history_of,
+)
 from attnscope.plots.theme import missing_characters, style
 from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording
@@ -95,21 +101,30 @@ def write_drawings(drawings: Mapping[str, Drawing], out: StrPath) -> list[Path]:
     return written
 
 
-def plots_of_recording(recording: Recording) -> list[tuple[Plot[Any, Any], Recording | Intervened]]:
-    """Return each plot of a recording with its subject; plots of interventions come first, if any.
+Subject = Recording | Intervened | GateHistory
+"""What the plots of a recording are of."""
 
-    Interventions that cannot be read are left out, and the log says why.
+
+def plots_of_recording(recording: Recording) -> list[tuple[Plot[Any, Any], Subject]]:
+    """Return each plot of a recording with its subject: interventions, training, the recording.
+
+    Interventions or a history that cannot be read are left out, and the log says why.
     """
-    found: list[tuple[Plot[Any, Any], Recording | Intervened]] = []
+    subjects: list[Subject] = []
     try:
         outcomes = find_outcomes(recording)
+        if outcomes is not None:
+            subjects.append(Intervened(recording, outcomes))
     except InputError as problem:  # the plots of the recording do not depend on them
         _log.warning("figures of interventions are left out: %s", problem)
-        outcomes = None
-    if outcomes is not None:
-        made = Intervened(recording, outcomes)
-        found += [(plot, made) for plot in plots_for(made)]
-    return found + [(plot, recording) for plot in plots_for(recording)]
+    try:
+        history = history_of(recording)
+        if history is not None:
+            subjects.append(history)
+    except InputError as problem:
+        _log.warning("figures of the gates over training are left out: %s", problem)
+    subjects.append(recording)
+    return [(plot, subject) for subject in subjects for plot in plots_for(subject)]
 
 
 def render(figure: Figure, file_format: str, dpi: int) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from attnscope import layout
 from attnscope.data.images import LabeledImages
 from attnscope.data.load import Data
 from attnscope.files import write_json
+from attnscope.kinds import Gate
+from attnscope.monitoring import GateMonitor
 from attnscope.networks.cnn import SmallCNN
 from attnscope.networks.weights import save_model, save_weights
 from attnscope.training.batches import TrainingImages
@@ -43,6 +46,7 @@ from attnscope.training.logs import (
     write_rows,
 )
 from attnscope.training.loss import TrainingLoss
+from attnscope.training.monitored import open_monitor
 from attnscope.training.optimization import build_optimizer, build_schedule
 from attnscope.training.processes import ProcessGroup
 from attnscope.training.randomness import derive_seed, derived_generator
@@ -65,6 +69,10 @@ class Plan:
     class_weights: Tensor | None
     """float32 ``(K,)``, or None."""
     compiled: bool
+    monitored: Sequence[Gate] = ()
+    """The gates that are observed during training."""
+    monitor_every: int = 0
+    """Number of steps between two observations; 0 without a monitor."""
 
 
 class TrainingLoop:
@@ -183,6 +191,7 @@ class TrainingLoop:
                 dynamic_ncols=True,
             ) as bar,
         ):
+            monitor = self.open_monitor(board)
             for epoch in range(len(at.metrics), self.plan.epochs):
                 bar.set_description(f"epoch {epoch + 1}/{self.plan.epochs}")
                 training_mode(self.model)
@@ -200,6 +209,8 @@ class TrainingLoop:
                     rates.append(self.optimizer.param_groups[0]["lr"])
                     step_sums = self.step(rows, epoch, board)
                     at.step += 1
+                    if monitor is not None:
+                        monitor.step(at.step)
                     at.seen += len(rows)
                     sums += step_sums
                     bad_steps += ~torch.isfinite(sums[0])  # the sum remains infinite or NaN
@@ -246,6 +257,22 @@ class TrainingLoop:
                             f"stopped; {self.describe_checkpoint()}; "
                             "continue with the same command and --resume"
                         )
+
+    def open_monitor(self, board: SummaryWriter | None) -> GateMonitor | None:
+        """Observe the gates before the first step, or continue their history."""
+        if not self.plan.monitor_every:
+            return None
+        return open_monitor(
+            self.model,
+            self.plan.monitored,
+            self.data,
+            every=self.plan.monitor_every,
+            batch_size=self.plan.sizes[0],
+            seed=self.plan.seed,
+            out=self.out,
+            board=board,
+            resume=self.position.step,
+        )
 
     def enter_phase(self) -> None:
         """Start the phase of the next step, if it is another one."""
