@@ -276,6 +276,7 @@ def test_moments_average_a_kind_as_it_defines(tmp_path: Path) -> None:
             "one value for each channel",
             lambda variation: variation.along == {"C"} and not variation.static,
             image_means=largest,
+            channel_view=lambda axes: None,
         )
     )
     model, x = Numbered().eval(), images()

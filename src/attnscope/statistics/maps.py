@@ -191,7 +191,7 @@ def agreement_summary(
     classes = recording.classes
     frames = []
     for depth, gate in enumerate(recording.gates, start=1):
-        if not gate.has(MAP):
+        if not gate.offers(MAP):
             continue
         scores = map_agreement(recording, gate.name, target, seed, attribution)
         labels = recording.labels[scores["row"]]

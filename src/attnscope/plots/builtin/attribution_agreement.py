@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope import statistics
-from attnscope.kinds import MAP
+from attnscope.kinds import MAP, Gate
 from attnscope.plots import needs
 from attnscope.plots.axes import IN_ORDER, measure_axis, over_gates
 from attnscope.plots.frames import highest
@@ -21,6 +21,7 @@ from attnscope.plots.subjects import Identity, identity
 from attnscope.plots.text import as_interval, as_number, method_name
 from attnscope.plots.theme import NULL_COLOR, class_colors
 from attnscope.plots.titles import title_of
+from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
 
 
@@ -33,6 +34,8 @@ class AttributionAgreement:
     """Method -> the rows of `attnscope.statistics.agreement_summary` for all images."""
     images: Mapping[str, int]
     """Method -> number of images for which it was recorded."""
+    gates: Sequence[Gate] = ()
+    """The gates that are scored."""
 
 
 def compute(recording: Recording) -> AttributionAgreement:
@@ -42,7 +45,8 @@ def compute(recording: Recording) -> AttributionAgreement:
         summary = statistics.agreement_summary(recording, "predicted", SEED, attribution=method)
         summaries[method] = summary.groupby("gate", sort=False).first().reset_index()
         images[method] = len(recording.attributed_rows(method))
-    return AttributionAgreement(identity(recording), summaries, images)
+    gates = recording.gates_with(MAP)
+    return AttributionAgreement(identity(recording), summaries, images, gates)
 
 
 def draw(ax: Axes, shown: AttributionAgreement) -> Axes:
@@ -95,11 +99,12 @@ def caption(shown: AttributionAgreement) -> str:
         for method, summary in shown.summaries.items()
     )
     return (
-        "Spearman correlation between each spatial gate and the attribution of the predicted class "
-        "after the ReLU, per image at the coarser of the two resolutions; mean and 95% CI over "
-        "images. Number of gates that agree more with the map of the same image than with that of "
-        f"another image (95% CI of the difference above 0), and highest correlation: {found}."
-    )
+        f"Spearman correlation between each {noun_of(shown.gates, MAP)} and the attribution of the "
+        "predicted class after the ReLU, per image at the coarser of the two resolutions; mean and "
+        "95% CI over images. Number of gates that agree more with the map of the same image than with "
+        f"that of another image (95% CI of the difference above 0), and highest correlation: {found}. "
+        f"{view_note(shown.gates, MAP)}"
+    ).rstrip()
 
 
 def _best(summary: pd.DataFrame) -> str:
@@ -111,7 +116,8 @@ def _best(summary: pd.DataFrame) -> str:
 
 
 def _title(shown: AttributionAgreement) -> str:
-    return f"Agreement of spatial gates with attributions: {title_of(shown.of)}"
+    what = noun_of(shown.gates, MAP, plural=True)
+    return f"Agreement of {what} with attributions: {title_of(shown.of)}"
 
 
 register_plot(
