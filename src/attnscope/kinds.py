@@ -65,7 +65,8 @@ class Gate:
     channels: int
     """Number of channels of the features that the gate multiplies."""
     grid: tuple[int, int] | None
-    """Rows and columns of a gate with the trait `MAP`, on the sample. None for other kinds."""
+    """Rows and columns of a gate with the trait `MAP`, on the sample, and of any gate that varies
+    over flattened positions (tokens). None for other gates."""
     activation: str
     """Name of the bounded activation: sigmoid, hardsigmoid, softmax ..."""
     lo: float
@@ -106,7 +107,7 @@ class Gate:
     @property
     def size(self) -> str:
         """The number of values, as text: ``64 channels``, or ``16×16 positions`` for a map."""
-        if self.grid is not None:
+        if self.grid is not None and not {"B", "G", "C"} & set(self.axes):
             return f"{self.grid[0]}×{self.grid[1]} positions"
         return f"{self.channels} channel{'' if self.channels == 1 else 's'}"
 

@@ -59,6 +59,7 @@ def capture_source(
         attributions=settings.attributions,
         attribution_images=settings.attribution_images,
         shard_images=settings.shard_images,
+        kinds=settings.kinds,
         process_group=process_group,
     )
 

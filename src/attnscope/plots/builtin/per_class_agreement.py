@@ -24,6 +24,7 @@ from attnscope.plots.titles import short_pair, title_lines, two_names, with_draw
 from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
+from attnscope.statistics.maps import comparable_gates
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _gates(shown: PerClassAgreement) -> list[Gate]:
 
 
 def _last_gate(recording: Recording) -> LastGate:
-    gates = recording.gates_with(MAP)
+    gates = comparable_gates(recording)
     missing = [] if gates else [no_gate(recording, MAP)]
     if not has_grad_cam(recording):
         missing.append(no_grad_cam(recording))

@@ -127,7 +127,9 @@ def _grad_cam_alone(shown: SpatialMaps) -> Figure:
     assert cams is not None  # else there is nothing to draw
     columns = min(10, max(5, -(-len(names) // 10)), len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(max(6.0, 1 + 1.1 * columns), 0.8 + 1.2 * rows), layout="compressed")
+    figure = Figure(
+        figsize=(max(6.0, 1 + 1.1 * columns), max(2.6, 0.8 + 1.2 * rows)), layout="compressed"
+    )
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(names) :]:
         ax.set_axis_off()
