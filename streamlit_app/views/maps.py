@@ -88,10 +88,10 @@ def _class_means(run: Run) -> None:
 def _agreement(run: Run) -> None:
     st.caption(
         f"Agreement of each {noun_of(spatial, MAP)} with Grad-CAM. Large marks are means over all "
-        "images, small marks are means over one class. Two references help to interpret the values. If a "
-        "gate agrees equally well with the Grad-CAM of another image (gray), the agreement is not "
-        "specific to the image. If it agrees better with a Gaussian at the image center, the gate "
-        "may only reflect a center bias."
+        "images, small marks are means over one class. Two references help to interpret the "
+        "values. If a gate agrees equally well with the Grad-CAM of another image (gray), the "
+        "agreement is not specific to the image. If it agrees better with a Gaussian at the image "
+        "center, the gate may only reflect a center bias."
     )
     for plot in plots_of(Recording):
         if plot.asks(MAP, needs.GRAD_CAM):

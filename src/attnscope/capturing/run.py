@@ -8,6 +8,7 @@ import torch
 
 from attnscope.capturing.capture import capture
 from attnscope.capturing.settings import CaptureSettings
+from attnscope.networks.memory import channels_last
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
@@ -44,7 +45,7 @@ def capture_source(
     """
     subject = source.open()
     return capture(
-        subject.model.to(device or "cpu").to(memory_format=torch.channels_last),
+        channels_last(subject.model.to(device or "cpu")),
         subject.images,
         out,
         normalization=subject.normalization,
