@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
@@ -27,21 +28,19 @@ def noun_of(gates: Iterable[Gate], trait: str, *, plural: bool = False) -> str:
 def view_note(gates: Iterable[Gate], trait: str) -> str:
     """Return a sentence that names the means by which gates are shown, with a space after it.
 
-    It is empty if all values are shown.
+    It is empty if all values are shown. It has the names of kinds but not those of gates, which
+    could act as markup in the dashboard.
 
     Args:
         gates: the gates that are shown.
         trait: `PER_CHANNEL` or `MAP`.
     """
-    found: dict[tuple[str, str], list[str]] = {}
-    for gate in gates:
-        if about := view_about(gate, trait):
-            found.setdefault((gate.kind, about), []).append(gate.name)
+    found = Counter((gate.kind, about) for gate in gates if (about := view_about(gate, trait)))
     parts = [
-        f"{names[0]} ({kind}) by its {about}"
-        if len(names) == 1
-        else f"{len(names)} {kind} gates by their {about}"
-        for (kind, about), names in found.items()
+        f"the {kind} gate by its {about}"
+        if count == 1
+        else f"{count} {kind} gates by their {about}"
+        for (kind, about), count in found.items()
     ]
     return f"The figure shows {'; '.join(parts)}. " if parts else ""
 
