@@ -31,6 +31,7 @@ from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
 from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
 from attnscope.recording.recording import Recording, find_recordings
+from attnscope.statistics.maps import comparable_gates
 
 
 @dataclass(frozen=True)
@@ -280,18 +281,18 @@ Shown = tuple[list[bytes], str]
 
 
 def overlays(run: Run) -> list[str]:
-    """Return what can be drawn over images: nothing, Grad-CAM or a spatial gate."""
+    """Return what can be drawn over images: nothing, Grad-CAM or a gate with rows and columns."""
     cam = [GRAD_CAM] if run.recording.grad_cam_layers else []
-    return [NO_OVERLAY, *cam, *(gate.name for gate in run.recording.gates_with(MAP))]
+    return [NO_OVERLAY, *cam, *(gate.name for gate in comparable_gates(run.recording))]
 
 
 def heat(run: Run, row: int, source: str) -> NDArray[Any]:
-    """Return a map of one image, ``(height, width)``: a spatial gate, or Grad-CAM after ReLU."""
+    """Return a map of one image, ``(height, width)``: of a gate, or Grad-CAM after the ReLU."""
     rows = slice(row, row + 1)
     if source == GRAD_CAM:
         signed: NDArray[Any] = run.recording.grad_cam(rows=rows)[0]
         return signed.clip(0)
-    values: NDArray[Any] = run.recording.gate(source, rows)[0]
+    values: NDArray[Any] = run.recording.spatial(source, rows)[0]
     return values
 
 

@@ -194,6 +194,7 @@ NUMBER = Kind(
         ("AS123", {"about": None}),
         ("AS123", {"recognizes": "C"}),
         ("AS123", {"image_means": None}),
+        ("AS123", {"map_view": "H"}),
         ("AS123", {"traits": frozenset({"per-pixel"})}),
         ("AS123", {"traits": frozenset({PER_CHANNEL, MAP})}),
         ("AS123", {"searched": False}),
@@ -276,6 +277,7 @@ def test_moments_average_a_kind_as_it_defines(tmp_path: Path) -> None:
             "one value for each channel",
             lambda variation: variation.along == {"C"} and not variation.static,
             image_means=largest,
+            channel_view=lambda axes: None,
         )
     )
     model, x = Numbered().eval(), images()
@@ -324,6 +326,34 @@ def test_only_a_map_over_tokens_is_read_as_a_grid() -> None:
         with torch.no_grad(), watch_gates(model, [gate]) as read:
             plain = model(x)
         assert read[gate.name].shape == shape
+        own = as_factor(read[gate.name], gate)
+        with torch.no_grad(), edit_gates(model, {gate.name: lambda g, f, own=own: own}, [gate]):
+            assert torch.equal(model(x), plain)
+
+
+def test_a_full_gate_over_tokens_has_the_grid_of_the_image() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.patch, self.mix = nn.Conv2d(3, 6, 2, 2), nn.Conv1d(6, 6, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.patch(x).flatten(2).transpose(1, 2)
+            self.gate = torch.sigmoid(self.mix(tokens.transpose(1, 2))).transpose(1, 2)
+            return (tokens * self.gate).mean(1)
+
+    # 16 positions are no 4 × 4 here, and 8 positions have no square at all.
+    for height, width in ((4, 16), (16, 4), (4, 8)):
+        model = Tokens().eval()
+        x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1))
+        (gate,) = find_gates(model, x)
+        assert (gate.kind, gate.axes, gate.size) == ("full", "NCHW", "6 channels")
+        assert gate.grid == (height // 2, width // 2)
+        with torch.no_grad(), watch_gates(model, [gate]) as read:
+            plain = model(x)
+        by_hand = model.gate.transpose(1, 2).unflatten(2, (height // 2, width // 2))
+        assert torch.equal(read[gate.name], by_hand)
         own = as_factor(read[gate.name], gate)
         with torch.no_grad(), edit_gates(model, {gate.name: lambda g, f, own=own: own}, [gate]):
             assert torch.equal(model(x), plain)

@@ -222,6 +222,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS711": "A table of outcomes lacks a decoded gate.",
         "AS712": "There are no usage tables to summarize.",
         "AS713": "Usage tables are of different gates.",
+        "AS714": "The positions of a gate are not those of an attribution.",
         "AS720": "Two recordings have different classes.",
         "AS721": "Two recordings have different numbers of images.",
         "AS722": "Two recordings have different image paths.",

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from attnscope.notebook import html_table
 from attnscope.registry import Registry
+from attnscope.views import View, channel_view, map_view
 
 AXES = "NBGCDHWL"
 """Letters of axes, in the order in which a gate's values are returned.
@@ -46,6 +47,8 @@ PER_CHANNEL = "per-channel"
 MAP = "map"
 """Trait: the values are ``(N, H, W)``, one per position. Flattened positions (tokens) are returned
 as a grid (`Gate.grid`). Maps are drawn and compared with Grad-CAM."""
+VIEWED = (PER_CHANNEL, MAP)
+"""Traits whose values a gate of another kind can have by a mean: `Gate.view`."""
 HAS_NEUTRAL = "has-neutral"
 """Trait: at one value, `Gate.neutral`, the gate leaves the features unchanged."""
 TRAITS = frozenset({PER_CHANNEL, MAP, HAS_NEUTRAL})
@@ -62,7 +65,8 @@ class Gate:
     channels: int
     """Number of channels of the features that the gate multiplies."""
     grid: tuple[int, int] | None
-    """Rows and columns of a gate with the trait `MAP`, on the sample. None for other kinds."""
+    """Rows and columns of a gate with the trait `MAP`, on the sample, and of any gate that varies
+    over flattened positions (tokens). None for other gates."""
     activation: str
     """Name of the bounded activation: sigmoid, hardsigmoid, softmax ..."""
     lo: float
@@ -103,7 +107,7 @@ class Gate:
     @property
     def size(self) -> str:
         """The number of values, as text: ``64 channels``, or ``16×16 positions`` for a map."""
-        if self.grid is not None:
+        if self.grid is not None and not {"B", "G", "C"} & set(self.axes):
             return f"{self.grid[0]}×{self.grid[1]} positions"
         return f"{self.channels} channel{'' if self.channels == 1 else 's'}"
 
@@ -134,6 +138,24 @@ class Gate:
             known = ", ".join(sorted(TRAITS))
             raise ValueError(f"the trait '{trait}' does not exist; the traits are {known}")
         return trait in KINDS.find(self.kind).traits
+
+    def view(self, trait: str) -> View | None:
+        """Return the reduction that gives this gate the values of a trait.
+
+        Args:
+            trait: `PER_CHANNEL` or `MAP`.
+
+        Returns:
+            None if the gate has the trait already, and needs none, or if there is no such view.
+        """
+        if trait not in VIEWED or self.has(trait) or not self.axes.startswith("N"):
+            return None
+        kind = KINDS.find(self.kind)
+        return (kind.channel_view if trait == PER_CHANNEL else kind.map_view)(self.axes)
+
+    def offers(self, trait: str) -> bool:
+        """Return whether the gate has a trait, by itself or by a view."""
+        return self.has(trait) or self.view(trait) is not None
 
     @property
     def per_image(self) -> bool:
@@ -235,6 +257,12 @@ class Kind:
     """Averages a gate per image: values ``(N, ...)`` and the gate -> ``(N,)``."""
     image_mean_about: str = ""
     """What is averaged, if it is not all values: such as ``the first branch``."""
+    channel_view: Callable[[str], View | None] = channel_view
+    """Axes of the values -> the reduction to ``(N, C)``; None if there is none. Statistics and
+    plots of channels then apply to a kind without the trait `PER_CHANNEL`."""
+    map_view: Callable[[str], View | None] = map_view
+    """Axes of the values -> the reduction to ``(N, H, W)``; None if there is none. Statistics and
+    plots of maps then apply to a kind without the trait `MAP`."""
     per_image: bool = True
     """Whether the gate has a value for each image. False for gates of parameters alone."""
     searched: bool = True
@@ -288,7 +316,7 @@ def _check(kind: Kind) -> None:
     for field in ("name", "about"):
         if not isinstance(getattr(kind, field), str) or not getattr(kind, field).strip():
             raise ValueError(f"its {field} must be a non-empty string")
-    for field in ("recognizes", "image_means"):
+    for field in ("recognizes", "image_means", "channel_view", "map_view"):
         if not callable(getattr(kind, field)):
             raise TypeError(f"its {field} must be a function")
     unknown = sorted(set(kind.traits) - TRAITS)

@@ -262,6 +262,79 @@ def test_capture_of_any_network_and_data_set(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
+class Kinds(nn.Module):
+    """A channel gate, a gate of the features' own shape, and an activation written by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.mix = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y = y * torch.sigmoid(y)
+        y = y * torch.sigmoid(y.mean((2, 3), keepdim=True))
+        self.full = torch.sigmoid(self.mix(y))
+        return self.fc((y * self.full).mean((2, 3)))
+
+
+def test_the_kinds_that_are_recorded_can_be_chosen(tmp_path: Path) -> None:
+    net = Kinds().eval()
+    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = TensorDataset(x, torch.tensor([0, 1, 0, 1, 1, 0]))
+    found = {
+        kinds: capture(
+            net, images, tmp_path / str(i), kinds=kinds, grad_cam_layers=(), progress=False
+        )
+        for i, kinds in enumerate([None, ("channel",), ("activation", "full")])
+    }
+    listed = {kinds: [gate.kind for gate in recording] for kinds, recording in found.items()}
+    assert listed == {
+        None: ["channel", "full"],
+        ("channel",): ["channel"],
+        ("activation", "full"): ["activation", "full"],
+    }
+    with torch.no_grad():
+        net(x)
+    for kinds in (None, ("activation", "full")):
+        full = found[kinds].gates[-1].name
+        np.testing.assert_allclose(found[kinds][full], net.full, atol=1e-6)
+    with refused("AS120", names=("'chanel'",)):
+        capture(net, images, tmp_path / "r", kinds=["chanel"], progress=False)
+    assert not (tmp_path / "r").exists()
+
+
+def volumetric() -> nn.Module:
+    """A network whose first step is a 3D convolution over the color channels."""
+
+    class Volumetric(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.fc = nn.Conv3d(1, 4, 3, padding=1), nn.Linear(4, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x[:, None])
+            return self.fc((y * torch.sigmoid(y.mean((2, 3, 4), keepdim=True))).mean((2, 3, 4)))
+
+    return Volumetric()
+
+
+def test_a_network_with_3d_convolutions_is_captured_by_command(tmp_path: Path) -> None:
+    model = f"{__name__}:volumetric"
+    given = ["--model", model, "--data", "digits", "--image-size", "8", "--no-grad-cam"]
+    out = ["--out", str(tmp_path / "r"), "--device", "cpu"]
+    assert main(["capture", *given, "--kinds", "channel", "grouped", *out]) == 0
+    recording = Recording(tmp_path / "r")
+    (gate,) = recording.gates
+    net, images = volumetric().eval(), load_data("digits", image_size=8).test[slice(0, 5)]
+    with torch.no_grad():
+        x = load_data("digits", image_size=8).normalization.apply(images.images)
+        wanted = torch.sigmoid(net.conv(x[:, None]).mean((2, 3, 4)))
+    np.testing.assert_allclose(recording.channel(gate.name, slice(0, 5)), wanted, atol=1e-6)
+
+
 def test_several_shards_have_the_values_of_one(
     model: nn.Module, data: Data, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def capture(
     attributions: Sequence[str] = (),
     attribution_images: int = 200,
     shard_images: int = SHARD_IMAGES,
+    kinds: Sequence[str] | None = None,
     process_group: ProcessGroup = _SINGLE_PROCESS,
 ) -> Recording | Moments:
     """Record every gate of a network over a data set, with one forward pass per batch.
@@ -104,6 +105,8 @@ def capture(
             recorded (`Recording.attributed_rows`).
         shard_images: Images per shard, rounded up to whole batches. One shard is in memory at a
             time.
+        kinds: Names of the kinds of gates to record; default: those that `find_gates` looks for.
+            Gates of the features' own shape (``full``) are large: they can be left out.
         process_group: The processes that share the work. Each of them makes the same call, and all
             see the same folder. `attnscope.training.processes.launched_process_group` returns the
             group that torchrun started.
@@ -129,6 +132,7 @@ def capture(
         attributions,
         attribution_images,
         shard_images,
+        kinds,
     )
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise InputError(
@@ -153,7 +157,7 @@ def capture(
             bf16=precision == "bf16",
             moments=moments,
         )
-        names = network_pass.find_gates_and_classes(classes)
+        names = network_pass.find_gates_and_classes(classes, kinds)
         network_pass.choose_layers(grad_cam_layers)
         if pooled_inputs:
             network_pass.pool_inputs()
@@ -230,7 +234,9 @@ class _Pass:
         """Pooled inputs of the gates; each forward pass fills it."""
         self._edits: Mapping[str, Edit] = {}
 
-    def find_gates_and_classes(self, classes: Sequence[str] | None) -> list[str]:
+    def find_gates_and_classes(
+        self, classes: Sequence[str] | None, kinds: Sequence[str] | None
+    ) -> list[str]:
         """Find the gates on the sample, and return the names of the classes.
 
         Raises:
@@ -238,7 +244,7 @@ class _Pass:
         """
         given = classes if classes is not None else getattr(self.dataset, "classes", None) or []
         names = [_class_name(name) for name in given]
-        self.gates, outputs = _gates_and_outputs(self.model, self.sample)
+        self.gates, outputs = _gates_and_outputs(self.model, self.sample, kinds)
         names = names or [str(k) for k in range(outputs)]
         if outputs != len(names):
             raise InputError(
@@ -353,12 +359,14 @@ class _Pass:
         return batches(self.dataset, rows, size, self.normalization, self.device)
 
 
-def _gates_and_outputs(model: nn.Module, x: Tensor) -> tuple[list[Gate], int]:
+def _gates_and_outputs(
+    model: nn.Module, x: Tensor, kinds: Sequence[str] | None
+) -> tuple[list[Gate], int]:
     """Return the gates, and the number of classes of the network."""
     outputs: list[object] = []
     handle = model.register_forward_hook(lambda module, args, output: outputs.append(output))
     try:
-        gates = find_gates(model, x)
+        gates = find_gates(model, x, kinds)
     finally:
         handle.remove()
     logits = outputs[0]

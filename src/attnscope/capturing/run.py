@@ -9,6 +9,7 @@ import torch
 from attnscope.capturing.capture import capture
 from attnscope.capturing.settings import CaptureSettings
 from attnscope.files import StrPath
+from attnscope.networks.memory import channels_last
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
@@ -45,7 +46,7 @@ def capture_source(
     """
     subject = source.open()
     return capture(
-        subject.model.to(device or "cpu").to(memory_format=torch.channels_last),
+        channels_last(subject.model.to(device or "cpu")),
         subject.images,
         out,
         normalization=subject.normalization,
@@ -60,6 +61,7 @@ def capture_source(
         attributions=settings.attributions,
         attribution_images=settings.attribution_images,
         shard_images=settings.shard_images,
+        kinds=settings.kinds,
         process_group=process_group,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attnscope.errors import InputError
+from attnscope.kinds import KINDS
 
 PRECISIONS = ("fp32", "bf16")
 SHARD_IMAGES = 2048
@@ -36,12 +37,16 @@ class CaptureSettings:
     """Number of images, evenly spaced over the data set, for which these are recorded."""
     shard_images: int = SHARD_IMAGES
     """Images per shard, rounded up to whole batches."""
+    kinds: Sequence[str] | None = None
+    """Names of the kinds of gates to record. None: those that `find_gates` looks for."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(
                 "AS670", f"the precision is '{self.precision}'; it must be fp32 or bf16"
             )
+        for kind in self.kinds or ():
+            KINDS.find(kind)
         for name in ("batch_size", "shard_images", "attribution_images"):
             if getattr(self, name) < 1:
                 value = getattr(self, name)

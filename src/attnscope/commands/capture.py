@@ -31,6 +31,7 @@ class Capture:
             "untrained",
             "moments",
             "pooled_inputs",
+            "kinds",
             "grad_cam",
             "grad_cam_layers",
             "attribution_methods",
@@ -75,6 +76,9 @@ class Capture:
     slow."""
     attribution_images: int = 200
     """Number of images for --attribution-methods, spread evenly over the data set."""
+    kinds: Annotated[tuple[str, ...], Argument(metavar="KIND")] = ()
+    """Kinds of gates to record, such as channel and spatial. Default: all kinds except activation
+    and static. Gates of kind full are as large as the features."""
     shard_images: int = 2048
     """Images per shard, rounded up to whole batches. One shard is held in memory. Finished shards
     are kept after an interruption. With torchrun, each process records whole shards."""
@@ -98,6 +102,7 @@ class Capture:
             attributions=self.attribution_methods,
             attribution_images=self.attribution_images,
             shard_images=self.shard_images,
+            kinds=self.kinds or None,
         )
         source, out = self._choose()
         process_group = launched_process_group()

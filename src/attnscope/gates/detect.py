@@ -239,7 +239,7 @@ def _named(found: Sequence[_Found], bare: set[str]) -> dict[Place, Gate]:
             name=name if number == 1 else f"{name}#{number}",
             kind=each.kind.name,
             channels=_size_of("C", use.features, each.layout),
-            grid=_grid(use.features, each) if MAP in each.kind.traits else None,
+            grid=_grid(use.features, each) if _has_grid(each) else None,
             activation=mark.activation,
             lo=mark.bounds[0],
             hi=mark.bounds[1],
@@ -278,6 +278,11 @@ def _rows_per_image(use: Use, layout: Layout) -> int:
     """Return the number of rows per image, if an axis holds images and something else, else 1."""
     axis = next((i for i, token in enumerate(layout) if len(token) > 1 and "N" in token), None)
     return 1 if axis is None or use.batch is None else use.features[axis] // use.batch
+
+
+def _has_grid(found: _Found) -> bool:
+    """Return whether rows and columns must be known: for a map, and for flattened positions."""
+    return MAP in found.kind.traits or ("HW" in found.layout and {"H", "W"} <= set(found.axes))
 
 
 def _grid(features: Sequence[int], found: _Found) -> tuple[int, int]:

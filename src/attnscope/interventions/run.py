@@ -11,6 +11,7 @@ import torch
 from attnscope.errors import InputError
 from attnscope.interventions.setup import InterventionSetup
 from attnscope.interventions.study import EXPERIMENTS, run_experiments_in
+from attnscope.networks.memory import channels_last
 from attnscope.recording.outcomes import Outcomes
 from attnscope.recording.places import outcomes_folder
 from attnscope.recording.recording import Recording
@@ -74,7 +75,7 @@ def intervene(
     _expect_intact(recording)
     place = choose_device(str(device))
     setup = InterventionSetup(
-        recording.network().to(place).to(memory_format=torch.channels_last),
+        channels_last(recording.network().to(place)),
         recording.images(None if data_root is None else Path(data_root)),
         recording,
         normalization=recording.source().network.normalization,

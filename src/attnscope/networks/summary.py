@@ -174,7 +174,7 @@ class GateList:
     def _gate_rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [_GATE_COLUMNS]
         for gate in self.gates:
-            size = _shape(gate.grid) if gate.grid else str(gate.channels)
+            size = _shape(gate.grid) if gate.grid and "C" not in gate.axes else str(gate.channels)
             seen = "{:.3g} to {:.3g}".format(*self.ranges[gate.name])
             bounds, neutral = f"{gate.lo:g} to {gate.hi:g}", f"{gate.neutral:g}"
             activation = f"{gate.activation}; {gate.form}" if gate.form else gate.activation

@@ -53,9 +53,18 @@ def draw_map(
     title: str = "",
     cmap: str = GATE_MAP,
 ) -> Axes:
-    """Draw a map ``(h, w)`` on the color scale from ``low`` to ``high``, without interpolation."""
+    """Draw a map ``(h, w)`` on the color scale from ``low`` to ``high``, without interpolation.
+
+    A map of one row or one column is drawn as a square, with its values as a curve from ``low`` to
+    ``high``.
+    """
     show(ax, values, low, high, cmap)
-    ax.set_aspect("equal")
+    if 1 in values.shape and values.size > 1:
+        ax.set_aspect("auto")
+        ax.set_box_aspect(1)
+        _draw_curve(ax, values, low, high)
+    else:
+        ax.set_aspect("equal")
     _bare(ax, title)
     return ax
 
@@ -172,6 +181,15 @@ def bounds_of(gates: Sequence[Gate]) -> str:
     """Return the common bounds of several gates as text: ``bounds 0 to 1``."""
     low, high = min(g.lo for g in gates), max(g.hi for g in gates)
     return f"bounds {low:g} to {high:g}"
+
+
+def _draw_curve(ax: Axes, values: NDArray[Any], low: float, high: float) -> None:
+    """Draw the values of one row from bottom to top, or those of one column from left to right."""
+    share = (values.ravel() - low) / (high - low) - 0.5  # the single row is from -0.5 to 0.5
+    at = np.arange(values.size)
+    x, y = (at, -share) if values.shape[0] == 1 else (share, at)
+    ax.plot(x, y, color="black", linewidth=2.2)
+    ax.plot(x, y, color="white", linewidth=1.1)
 
 
 def _bare(ax: Axes, title: str) -> None:

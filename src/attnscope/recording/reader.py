@@ -1,4 +1,7 @@
-"""Open a folder of shards: its rows, its logits, and the description of its gates."""
+"""Open a folder of shards: its rows, its logits, and the description of its gates.
+
+This file has more than 400 lines, because opening, checking and reading shards belong together.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from attnscope import layout
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
-from attnscope.kinds import KINDS, Gate, gate_table
+from attnscope.kinds import KINDS, PER_CHANNEL, Gate, gate_table
 from attnscope.notebook import html_details, html_page, html_properties, number_of
 from attnscope.recording.attributed import Attributions
 from attnscope.recording.format import (
@@ -229,12 +232,16 @@ class ShardReader(ABC):
         return [gate for gate in self.gates if gate.kind == kind]
 
     def gates_with(self, trait: str) -> list[Gate]:
-        """Return the gates whose kind has a trait, in the order in which they act.
+        """Return the gates that have a trait or a view of it, in the order in which they act.
 
         Args:
-            trait: One of `attnscope.kinds.TRAITS`.
+            trait: One of `attnscope.kinds.TRAITS`. A gate of another kind has the values of
+                `PER_CHANNEL` or `MAP` by a mean (`Gate.view`).
         """
-        return [gate for gate in self.gates if gate.has(trait)]
+        return [gate for gate in self.gates if self._offers(gate, trait)]
+
+    def _offers(self, gate: Gate, trait: str) -> bool:
+        return gate.offers(trait)
 
     def verify(self) -> list[str]:
         """Check the files: hashes, counts and ranges of values.
@@ -293,13 +300,15 @@ class ShardReader(ABC):
 
     def _expect_trait(self, name: str, trait: str) -> None:
         gate = self.info(name)
-        if not gate.has(trait):
+        if not self._offers(gate, trait):
             wanted = " or ".join(k.name for k in KINDS.values() if trait in k.traits)
             suitable = [known.name for known in self.gates_with(trait)]
             remedy = f"such as '{suitable[0]}'" if suitable else f"which {self.name} does not have"
+            lacks = "channels" if trait == PER_CHANNEL else "positions"
             raise InputError(
                 "AS609",
-                f"gate '{name}' is of kind {gate.kind}; choose a gate of kind {wanted}, {remedy}",
+                f"gate '{name}' is of kind {gate.kind}, whose values here have no {lacks}; choose "
+                f"a gate of kind {wanted}, or another with {lacks}, {remedy}",
             )
 
     def _expect_target(self, target: str) -> None:
@@ -381,6 +390,15 @@ class ShardReader(ABC):
         except (SafetensorError, OSError) as error:
             raise _unreadable(file, error) from None
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _has(self, key: str) -> bool:
+        """Return whether the shards have an array."""
+        file = shard_file(self.folder, self._shards[0], layout.ARRAYS)
+        try:
+            with safe_open(file, framework="numpy") as arrays:
+                return key in arrays.keys()  # noqa: SIM118 - not a dictionary
+        except (SafetensorError, OSError) as error:
+            raise _unreadable(file, error) from None
 
 
 def captured_kind(folder: Path) -> str:

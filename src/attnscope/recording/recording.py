@@ -31,8 +31,9 @@ from attnscope.recording.labeled import (
 )
 from attnscope.recording.places import find_recordings as find_recordings
 from attnscope.recording.reader import ShardReader
-from attnscope.recording.rows import ALL_ROWS, Rows
+from attnscope.recording.rows import ALL_ROWS, Rows, row_numbers
 from attnscope.recording.verification import problem, verify_array
+from attnscope.recording.viewing import read_view
 from attnscope.recording.writer import ShardWriter
 from attnscope.shapes import Array
 
@@ -122,32 +123,57 @@ class Recording(ShardReader):
         return self._array(f"gate/{name}", rows)
 
     def channel(self, name: str, rows: Rows = ALL_ROWS) -> Float32[Array, "*images channels"]:
-        """Return the values of a channel gate.
+        """Return one value for each image and channel.
 
         Args:
-            name: Name of the gate.
+            name: Name of a channel gate, or of a gate with channels and more axes, which is
+                averaged over positions (`Gate.view`). Its branches and groups count as channels.
             rows: The images; default all.
 
         Raises:
-            InputError: There is no gate of that name, or it is of another kind.
+            InputError: There is no gate of that name, or it has no channels.
             IndexError: A row is out of range.
         """
-        self._expect_trait(name, PER_CHANNEL)
-        return self.gate(name, rows)
+        return self.values(name, PER_CHANNEL, rows)
 
     def spatial(self, name: str, rows: Rows = ALL_ROWS) -> Float32[Array, "*images height width"]:
-        """Return the values of a spatial gate.
+        """Return one map for each image.
 
         Args:
-            name: Name of the gate.
+            name: Name of a spatial gate, or of a gate with positions and more axes, which is
+                averaged over channels, and over the slices of a volume (`Gate.view`). A gate of
+                rows gives ``(N, H, 1)``, and one of columns or of a sequence ``(N, 1, W)``.
             rows: The images; default all.
 
         Raises:
-            InputError: There is no gate of that name, or it is of another kind.
+            InputError: There is no gate of that name, or it has no positions.
             IndexError: A row is out of range.
         """
-        self._expect_trait(name, MAP)
-        return self.gate(name, rows)
+        return self.values(name, MAP, rows)
+
+    def values(
+        self, name: str, trait: str | None = None, rows: Rows = ALL_ROWS
+    ) -> Float32[Array, "*shape"]:
+        """Return the values of a gate as a statistic of a trait takes them.
+
+        Args:
+            name: Name of the gate.
+            trait: `attnscope.kinds.PER_CHANNEL`, `attnscope.kinds.MAP`, or None for the values as
+                they were recorded.
+            rows: The images; default all.
+
+        Raises:
+            InputError: There is no gate of that name, or it has neither the trait nor a view of it.
+            IndexError: A row is out of range.
+        """
+        if trait is None:
+            return self.gate(name, rows)
+        self._expect_trait(name, trait)
+        view = self.info(name).view(trait)
+        if view is None:
+            return self.gate(name, rows)
+        numbers = np.asarray(row_numbers(rows, len(self)), np.int64)
+        return read_view(partial(self.gate, name), view, numbers)
 
     def pooled_input(self, name: str, rows: Rows = ALL_ROWS) -> Float32[Array, "*shape"]:
         """Return the mean of the features that a gate multiplies, over the axes that it lacks.
@@ -259,7 +285,7 @@ class Recording(ShardReader):
         """Return a table with one row per image.
 
         Args:
-            gate: Name of a channel gate; default all gates.
+            gate: Name of a gate with channels (`channel`); default all gates.
 
         Returns:
             The columns path, label and prediction (names of classes), right (whether the prediction
@@ -269,7 +295,7 @@ class Recording(ShardReader):
             (`Gate.image_means`). A gate with the name of another column becomes ``gate:NAME``.
 
         Raises:
-            InputError: There is no gate of that name, or it is not a channel gate.
+            InputError: There is no gate of that name, or it has no channels.
         """
         columns: dict[str, Any] = {
             "path": self.rows["path"].to_numpy(),

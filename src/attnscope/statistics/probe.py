@@ -14,7 +14,7 @@ from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
 from attnscope.statistics.inference import mean_share_interval
-from attnscope.statistics.reading import expect_finite
+from attnscope.statistics.reading import expect_finite, gate_chunks, units_of
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
     class_sums,
@@ -93,11 +93,15 @@ def gate_logits(recording: Recording, gate: str) -> tuple[Float32[Array, "images
             f"activation must be one of {', '.join(_INVERSES)}; for a linear probe of such a "
             'network use of="pooled_input"',
         )
-    values = recording.gate(gate).astype(np.float64)
-    expect_finite(values, f"gate '{gate}'", recording)
-    share = (values.reshape(len(values), -1) - about.lo) / (about.hi - about.lo)
-    clipped = int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
-    return inverse(np.clip(share, _EDGE, 1 - _EDGE)).astype(np.float32), clipped
+    logits = np.empty((len(recording), units_of(recording, gate)), np.float32)
+    clipped = 0
+    for rows in gate_chunks(recording, gate):
+        values = recording.gate(gate, rows).astype(np.float64)
+        expect_finite(values, f"gate '{gate}'", recording)
+        share = (values.reshape(len(values), -1) - about.lo) / (about.hi - about.lo)
+        clipped += int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
+        logits[rows] = inverse(np.clip(share, _EDGE, 1 - _EDGE))
+    return logits, clipped
 
 
 @statistic("How well the class can be decoded from each gate by a linear classifier.")

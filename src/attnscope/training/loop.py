@@ -30,6 +30,7 @@ from attnscope.files import write_json
 from attnscope.kinds import Gate
 from attnscope.monitoring import GateMonitor
 from attnscope.networks.cnn import SmallCNN
+from attnscope.networks.memory import channels_last
 from attnscope.networks.weights import save_model, save_weights
 from attnscope.training.batches import TrainingImages
 from attnscope.training.checkpoint import Position, load_checkpoint, read_state, save_checkpoint
@@ -88,7 +89,7 @@ class TrainingLoop:
         autocast: bool,
         process_group: ProcessGroup,
     ) -> None:
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.model = channels_last(model.to(device))
         self.data, self.plan, self.recipe, self.out = data, plan, plan.recipe, out
         self.steps = plan.epochs * len(plan.sizes)
         self.device, self.autocast, self.process_group = device, autocast, process_group
