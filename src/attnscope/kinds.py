@@ -22,9 +22,10 @@ This file has more than 400 lines, because all kinds of attnscope are in it.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -110,6 +111,19 @@ class Gate:
         if self.grid is not None and not {"B", "G", "C"} & set(self.axes):
             return f"{self.grid[0]}×{self.grid[1]} positions"
         return f"{self.channels} channel{'' if self.channels == 1 else 's'}"
+
+    @property
+    def bounded(self) -> bool:
+        """Whether both bounds are finite. They are not for gates of the kind ``unbounded``."""
+        return math.isfinite(self.lo) and math.isfinite(self.hi)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as values of JSON, in which an infinite bound is null."""
+        bounds = {
+            name: value if math.isfinite(value) else None
+            for name, value in (("lo", self.lo), ("hi", self.hi))
+        }
+        return {**asdict(self), **bounds}
 
     @property
     def midpoint(self) -> float:
@@ -357,6 +371,17 @@ def kind_of(variation: Variation) -> Kind:
 def searched_kinds() -> tuple[str, ...]:
     """Return the names of the kinds that `find_gates` looks for by default."""
     return tuple(name for name, kind in KINDS.items() if kind.searched)
+
+
+def with_included(kinds: Sequence[str], include: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the kinds to find: those given, or the default ones, and those to include.
+
+    Returns:
+        None if nothing was chosen, so that the default is used.
+    """
+    if not kinds and not include:
+        return None
+    return tuple(dict.fromkeys([*(kinds or searched_kinds()), *include]))
 
 
 _POSITIONS = ({"H", "W"}, {"L"}, {"D", "H", "W"})

@@ -32,6 +32,7 @@ class Capture:
             "moments",
             "pooled_inputs",
             "kinds",
+            "include",
             "grad_cam",
             "grad_cam_layers",
             "attribution_methods",
@@ -77,8 +78,12 @@ class Capture:
     attribution_images: int = 200
     """Number of images for --attribution-methods, spread evenly over the data set."""
     kinds: Annotated[tuple[str, ...], Argument(metavar="KIND")] = ()
-    """Kinds of gates to record, such as channel and spatial. Default: all kinds except activation
-    and static. Gates of kind full are as large as the features."""
+    """Kinds of gates to record, such as channel and spatial. Default: all kinds except those that
+    --include names. Gates of kind full are as large as the features."""
+    include: Annotated[tuple[str, ...], Argument(metavar="KIND")] = ()
+    """Kinds of gates to record in addition: activation (such as SiLU written by hand), static
+    (computed from parameters only), unbounded (a multiplier that broadcasts like a gate and has no
+    bounds, as in x * conv(x))."""
     shard_images: int = 2048
     """Images per shard, rounded up to whole batches. One shard is held in memory. Finished shards
     are kept after an interruption. With torchrun, each process records whole shards."""
@@ -86,6 +91,7 @@ class Capture:
     def __call__(self) -> None:
         from attnscope.capturing.settings import CaptureSettings
         from attnscope.files import refuse_existing
+        from attnscope.kinds import with_included
         from attnscope.training.processes import launched_process_group
 
         if not self.grad_cam and self.grad_cam_layers:
@@ -102,7 +108,7 @@ class Capture:
             attributions=self.attribution_methods,
             attribution_images=self.attribution_images,
             shard_images=self.shard_images,
-            kinds=self.kinds or None,
+            kinds=with_included(self.kinds, self.include),
         )
         source, out = self._choose()
         process_group = launched_process_group()

@@ -163,7 +163,7 @@ class GateList:
     def to_dict(self) -> dict[str, Any]:
         """Return the same as lists and dicts, for JSON."""
         return {
-            "gates": [{**asdict(g), "range": list(self.ranges[g.name])} for g in self.gates],
+            "gates": [{**g.to_dict(), "range": list(self.ranges[g.name])} for g in self.gates],
             "ungated": [{**asdict(u), "reason": u.reason} for u in self.ungated],
             "sample": self.sample,
         }

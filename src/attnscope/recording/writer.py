@@ -83,7 +83,7 @@ class ShardWriter(ABC):
         """
         self._header = {
             "classes": classes,
-            "gates": [asdict(gate) for gate in gates],
+            "gates": [gate.to_dict() for gate in gates],
             "grad_cam_layers": grad_cam_layers,
             "about": dict(about),
         }
