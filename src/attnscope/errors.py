@@ -197,6 +197,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS672": "Moments cannot hold pooled inputs.",
         "AS673": "Moments cannot hold attributions.",
         "AS674": "The data set to capture has no length or no items.",
+        "AS678": "A kind of gate has no value for each image.",
         "AS681": "A file of a recording has changed since it was written.",
         "AS682": "A file of a recording is missing.",
         "AS683": "A recording contains an entry that is not one of its shards.",

@@ -300,9 +300,27 @@ def test_the_kinds_that_are_recorded_can_be_chosen(tmp_path: Path) -> None:
     for kinds in (None, ("activation", "full")):
         full = found[kinds].gates[-1].name
         np.testing.assert_allclose(found[kinds][full], net.full, atol=1e-6)
-    with refused("AS120", names=("'chanel'",)):
-        capture(net, images, tmp_path / "r", kinds=["chanel"], progress=False)
+    for code, kind in (("AS120", "chanel"), ("AS678", "static")):
+        with refused(code, names=(kind,)):
+            capture(net, images, tmp_path / "r", kinds=[kind], progress=False)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_shard_that_needs_much_memory_is_named_with_its_largest_array(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = {
+        "gate/full": np.zeros((4, 8, 5, 5), np.float32), "gate/c": np.zeros((4, 8), np.float32)
+    }  # fmt: skip
+    size = 10 * 4 * (8 * 25 + 8)  # of ten images
+    for limit, warnings in ((size + 1, 0), (size, 1)):
+        caplog.clear()
+        monkeypatch.setattr("attnscope.capturing.arrays._LARGE", limit)
+        arrays = ShardArrays(10)
+        arrays.add(batch, np.zeros(4, np.int64))
+        arrays.add(batch, np.zeros(4, np.int64))
+        assert len(caplog.records) == warnings
+    assert caplog.records[0].args[2] == "gate/full"
 
 
 def volumetric() -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,11 @@ from torch.nn import functional as F
 
 from attnscope.capturing.batching import Batch, to_numpy
 from attnscope.errors import InputError
+
+_log = logging.getLogger(__name__)
+_LARGE = 4 * 2**30
+"""Bytes of a shard from which on a warning is given. Gates of kind full are as large as the
+features."""
 
 
 class ShardArrays:
@@ -29,6 +35,8 @@ class ShardArrays:
         Raises:
             InputError: An array has another shape than in earlier batches.
         """
+        if not self._arrays:
+            self._warn_if_large(arrays)
         start, self._filled = self._filled, self._filled + len(labels)
         for key, value in arrays.items():
             shape = (self._count, *value.shape[1:])
@@ -43,6 +51,19 @@ class ShardArrays:
                     "another; resize all images to one size",
                 )
             whole[start : self._filled] = value
+
+    def _warn_if_large(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        sizes = {key: each.nbytes / len(each) * self._count for key, each in arrays.items()}
+        total, largest = sum(sizes.values()), max(sizes, key=sizes.__getitem__)
+        if total >= _LARGE:
+            _log.warning(
+                "a shard of %d images takes %.1f GB of memory and disk, of which %s takes %.1f GB; "
+                "lower --shard-images if memory is short, or choose the gates with --kinds",
+                self._count,
+                total / 1e9,
+                largest,
+                sizes[largest] / 1e9,
+            )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays, each with one row per image."""

@@ -46,7 +46,12 @@ class CaptureSettings:
                 "AS670", f"the precision is '{self.precision}'; it must be fp32 or bf16"
             )
         for kind in self.kinds or ():
-            KINDS.find(kind)
+            if not KINDS.find(kind).per_image:
+                raise InputError(
+                    "AS678",
+                    f"gates of kind {kind} are the same for every image and cannot be recorded; "
+                    "leave the kind out, and read such a gate from the parameters of the network",
+                )
         for name in ("batch_size", "shard_images", "attribution_images"):
             if getattr(self, name) < 1:
                 value = getattr(self, name)

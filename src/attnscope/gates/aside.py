@@ -80,9 +80,8 @@ def aside(model: nn.Module) -> Iterator[nn.Module]:
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(sorted(cuda)))
             stack.enter_context(torch.no_grad())
-            # Under an autocast of the caller, weights that are cast here would be cached without
-            # their gradients, and the next training step would use them.
-            stack.enter_context(torch.autocast(device.type, enabled=False, cache_enabled=False))
+            # The numbers must not depend on whether the caller is inside an autocast.
+            stack.enter_context(torch.autocast(device.type, enabled=False))
             _seed(cuda)
             for module in modules:
                 _make_plain(module)

@@ -65,7 +65,9 @@ class ClassSums:
                 else:
                     _add(sums, f"{key}/sum", values.sum(0))
                     if view := gate.view(PER_CHANNEL):
-                        _add_spread(sums, f"{_CHANNELS}/{gate.name}", view.reduce(values))
+                        # In single precision, as a recording has them.
+                        units = view.reduce(arrays[key][members]).astype(np.float64)
+                        _add_spread(sums, f"{_CHANNELS}/{gate.name}", units)
                 # Count by channel if there is one value per channel, else over all values.
                 axis = 0 if gate.has(PER_CHANNEL) else None
                 for tail, near in (
