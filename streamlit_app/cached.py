@@ -25,6 +25,7 @@ from attnscope.gate_history import GateHistory
 from attnscope.kinds import MAP
 from attnscope.layout import ABOUT, MANIFEST, RECORDINGS
 from attnscope.plots import PLOTS, Drawing, subjects
+from attnscope.plots.images import scale_of
 from attnscope.plots.subjects import Comparison
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
@@ -359,7 +360,9 @@ def channels_png(run: Run, gate: str, by_effect: bool) -> bytes:
         order = [int(c) for c in effects["channel"]]
         ranked = "channel, in descending order of omega squared"
     info = run.recording.info(gate)
-    return layouts.channels(class_profiles(run, gate), info.lo, info.hi, order, ranked)
+    profiles = class_profiles(run, gate)
+    low, high = scale_of(info, [profiles["mean"].to_numpy()])
+    return layouts.channels(profiles, low, high, order, ranked)
 
 
 @_draw
@@ -418,7 +421,8 @@ def _gate_columns(
         return []
     infos = [run.recording.info(name) for name in maps]
     if own_bounds:
-        low, high = min(gate.lo for gate in infos), max(gate.hi for gate in infos)
+        scales = [scale_of(gate, [maps[gate.name]]) for gate in infos]
+        low, high = min(low for low, _ in scales), max(high for _, high in scales)
     else:
         low = min(float(np.nanmin(values)) for values in maps.values())
         high = max(float(np.nanmax(values)) for values in maps.values())

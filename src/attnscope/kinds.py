@@ -98,8 +98,7 @@ class Gate:
 
     def __repr__(self) -> str:
         return (
-            f"<Gate '{self.name}': {self.kind}, {self.size}, "
-            f"{self.activation} {self.lo:g} to {self.hi:g}>"
+            f"<Gate '{self.name}': {self.kind}, {self.size}, {self.activation} {self.bounds_text}>"
         )
 
     def _repr_html_(self) -> str:
@@ -116,6 +115,11 @@ class Gate:
     def bounded(self) -> bool:
         """Whether both bounds are finite. They are not for gates of the kind ``unbounded``."""
         return math.isfinite(self.lo) and math.isfinite(self.hi)
+
+    @property
+    def bounds_text(self) -> str:
+        """The bounds as text: ``0 to 1``, or ``none``."""
+        return f"{self.lo:g} to {self.hi:g}" if self.bounded else "none"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as values of JSON, in which an infinite bound is null."""
@@ -298,7 +302,7 @@ def gate_table(gates: Iterable[Gate]) -> str:
             gate.kind,
             gate.size,
             gate.activation,
-            f"{gate.lo:g} to {gate.hi:g}",
+            gate.bounds_text,
             f"{gate.neutral:g}" if gate.has(HAS_NEUTRAL) else "",
             gate.made_in,
             gate.applied_in,

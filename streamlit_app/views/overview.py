@@ -138,7 +138,7 @@ with left:
                 "Channels": gate.channels,
                 "Map size": f"{gate.grid[0]} × {gate.grid[1]}" if gate.grid else "–",
                 "Activation": gate.activation,
-                "Bounds": f"{gate.lo:g} to {gate.hi:g}",
+                "Bounds": gate.bounds_text,
             }
             for gate in recording.gates
         ),

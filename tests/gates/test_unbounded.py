@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
+from attnscope import Normalization, Recording, capture, statistics
 from attnscope.gates import edit_gates, find_gates, inspect_gates, watch_gates
 from attnscope.kinds import Gate, searched_kinds
+from attnscope.plots import PLOTS
+from attnscope.report import write_figures
 
 KINDS = [*searched_kinds(), "unbounded"]
 
@@ -102,3 +110,56 @@ def test_names_of_gates_do_not_depend_on_requested_multipliers(
         return [gate for gate in gates if gate.kind != "unbounded"]
 
     assert bounded(find_gates(network, images, KINDS)) == find_gates(network, images)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    """A recording of all multipliers of the network."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(20, 3, 8, 8, generator=generator)
+    labels = torch.arange(20) % 5
+    found = capture(
+        Multipliers().eval(),
+        TensorDataset(images, labels),
+        tmp_path_factory.mktemp("unbounded") / "recording",
+        classes=list("abcde"),
+        normalization=Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        grad_cam_layers=(),
+        kinds=KINDS,
+        progress=False,
+    )
+    assert isinstance(found, Recording)
+    return found
+
+
+def test_recording_keeps_multipliers_without_bounds(recording: Recording) -> None:
+    again = Recording(recording.folder)
+    assert again.gates == recording.gates
+    assert (again.info("multiplier").lo, again.info("multiplier").hi) == (-np.inf, np.inf)
+    assert not again.verify()
+    manifest = json.loads((recording.folder / "manifest.json").read_text())
+    assert manifest["gates"][0]["hi"] is None
+    assert again.channel("multiplier").shape == (20, 8)
+    assert again.spatial("multiplier#2").shape == (20, 8, 8)
+
+
+def test_states_exist_for_gates_with_bounds_only(recording: Recording) -> None:
+    state = statistics.gate_state(recording).set_index("gate")
+    assert state.loc[["multiplier", "multiplier#2"], ["saturated_low", "stuck"]].isna().all(axis=None)
+    assert state.loc["sigmoid", ["saturated_low", "stuck"]].notna().all()
+    assert state["constant"].notna().all()
+    shown = PLOTS["gate_state"].compute(recording)
+    assert list(shown.state["gate"]) == ["sigmoid"]
+    assert shown.without_bounds == 3
+
+
+def test_linear_probe_reads_a_multiplier_as_it_is(recording: Recording) -> None:
+    values, clipped = statistics.gate_logits(recording, "multiplier")
+    np.testing.assert_array_equal(values, recording.gate("multiplier"))
+    assert clipped == 0
+
+
+def test_every_plot_draws_multipliers_without_bounds(recording: Recording, tmp_path: Path) -> None:
+    names = {file.stem for file in write_figures(recording.folder, tmp_path)}
+    assert {"channel_gates", "gate_profiles", "gate_state", "spatial_maps"} <= names

@@ -176,7 +176,7 @@ class GateList:
         for gate in self.gates:
             size = _shape(gate.grid) if gate.grid and "C" not in gate.axes else str(gate.channels)
             seen = "{:.3g} to {:.3g}".format(*self.ranges[gate.name])
-            bounds, neutral = f"{gate.lo:g} to {gate.hi:g}", f"{gate.neutral:g}"
+            bounds, neutral = gate.bounds_text, f"{gate.neutral:g}"
             activation = f"{gate.activation}; {gate.form}" if gate.form else gate.activation
             modules = gate.made_in or _ROOT, gate.applied_in or _ROOT
             name = gate.name or _ROOT

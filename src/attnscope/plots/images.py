@@ -177,10 +177,16 @@ def top_of(values: NDArray[Any]) -> float:
     return max(float(np.nanmax(values)), 1e-6)
 
 
+def scale_of(gate: Gate, values: Iterable[NDArray[Any]]) -> tuple[float, float]:
+    """Return the ends of a gate's color scale: its bounds, or the range of values without them."""
+    return (gate.lo, gate.hi) if gate.bounded else shared_scale(values)
+
+
 def bounds_of(gates: Sequence[Gate]) -> str:
     """Return the common bounds of several gates as text: ``bounds 0 to 1``."""
     low, high = min(g.lo for g in gates), max(g.hi for g in gates)
-    return f"bounds {low:g} to {high:g}"
+    bounded = all(gate.bounded for gate in gates)
+    return f"bounds {low:g} to {high:g}" if bounded else "no bounds"
 
 
 def _draw_curve(ax: Axes, values: NDArray[Any], low: float, high: float) -> None:

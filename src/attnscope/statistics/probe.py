@@ -59,6 +59,7 @@ _INVERSES: Mapping[str, _Inverse] = {
     "relu6": _identity,
     "clamp": _identity,
     "hardtanh": _identity,
+    "none": _identity,
 }
 
 
@@ -70,7 +71,8 @@ def gate_logits(recording: Recording, gate: str) -> tuple[Float32[Array, "images
     the activation: the logit for a sigmoid, the identity for a hard sigmoid, the logarithm for a
     softmax. The result equals the input of the activation up to a scale and a constant, which a
     linear probe ignores; for a softmax, up to a constant per image. Values within 2⁻²⁴ of a bound,
-    the resolution of float32 near 1, have no finite inverse and are clipped to that distance.
+    the resolution of float32 near 1, have no finite inverse and are clipped to that distance. The
+    values of a multiplier without bounds are returned as they are.
 
     Args:
         recording: recording of one network.
@@ -98,6 +100,9 @@ def gate_logits(recording: Recording, gate: str) -> tuple[Float32[Array, "images
     for rows in gate_chunks(recording, gate):
         values = recording.gate(gate, rows).astype(np.float64)
         expect_finite(values, f"gate '{gate}'", recording)
+        if not about.bounded:  # there was no activation
+            logits[rows] = values.reshape(len(values), -1)
+            continue
         share = (values.reshape(len(values), -1) - about.lo) / (about.hi - about.lo)
         clipped += int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
         logits[rows] = inverse(np.clip(share, _EDGE, 1 - _EDGE))

@@ -256,6 +256,8 @@ def gate_state(recording: Recording) -> pd.DataFrame:
         - ``constant``: for a spatial gate, the share of images whose map has the same value at all
           pixels; for other kinds, the share of units (channels of a channel gate) that have the
           same value for all images. Values must be exactly equal.
+
+        The first three are NaN for a gate without bounds.
     """
     rows = []
     for depth, gate in enumerate(recording.gates, start=1):
@@ -281,5 +283,6 @@ def _state(recording: Recording, gate: Gate) -> dict[str, float]:
         flat += int((values.max(1) == values.min(1)).sum())
         np.minimum(low, values.min(0), out=low)
         np.maximum(high, values.max(0), out=high)
-    shares = dict(zip(("saturated_low", "saturated_high", "stuck"), counts / total, strict=True))
+    parts = counts / total if gate.bounded else np.full(3, np.nan)
+    shares = dict(zip(("saturated_low", "saturated_high", "stuck"), parts, strict=True))
     return {**shares, "constant": flat / len(recording) if gate.has(MAP) else (low == high).mean()}

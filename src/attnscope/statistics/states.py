@@ -1,8 +1,8 @@
 """States of gates over thresholds: saturated, neutral, stuck at the start, constant, dead.
 
-Every threshold is a share of the gate's range ``hi - lo``. States are assigned to single values,
-one per image and unit (a channel, or a pixel of a spatial gate), never to class means: the mean of
-open and closed values would be in neither state.
+Every threshold is a share of the gate's range ``hi - lo``; for a gate without bounds the states are
+NaN. States are assigned to single values, one per image and unit (a channel, or a pixel of a
+spatial gate), never to class means: the mean of open and closed values would be in neither state.
 """
 
 from __future__ import annotations
@@ -211,4 +211,7 @@ def _tally(
             for i, which in enumerate(inside):
                 by_image[i, j, rows] = which.mean(1)
                 by_unit[i, j] += which.sum(0)
-    return _Tally(by_image, by_unit / len(recording), (high - low) / (gate.hi - gate.lo))
+    shares = by_unit / len(recording)
+    if not gate.bounded:  # there is no range of which a threshold could be a share
+        return _Tally(by_image * np.nan, shares * np.nan, (high - low) * np.nan)
+    return _Tally(by_image, shares, (high - low) / (gate.hi - gate.lo))

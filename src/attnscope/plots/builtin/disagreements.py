@@ -20,6 +20,7 @@ from attnscope.plots.images import (
     draw_map,
     draw_note,
     draw_overlay,
+    scale_of,
 )
 from attnscope.plots.maps import gate_of, grad_cam_of
 from attnscope.plots.registry import Plot, register_plot
@@ -220,7 +221,7 @@ def _strips(
         if maps:
             last = maps[-1]
             values = dict(zip(rows, gate_of(recording, last.name, rows), strict=True))
-            gates.append(Strip(side, last, values, last.lo, last.hi))
+            gates.append(Strip(side, last, values, *scale_of(last, values.values())))
         else:
             missing.append(no_gate(recording, MAP))
     return [*cams, *gates], missing
