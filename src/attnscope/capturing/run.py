@@ -59,6 +59,7 @@ def capture_source(
         attributions=settings.attributions,
         attribution_images=settings.attribution_images,
         shard_images=settings.shard_images,
+        output=settings.output,
         process_group=process_group,
     )
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from attnscope.errors import InputError
+
+if TYPE_CHECKING:
+    from attnscope.networks.outputs import Choice
 
 PRECISIONS = ("fp32", "bf16")
 SHARD_IMAGES = 2048
@@ -36,6 +40,10 @@ class CaptureSettings:
     """Number of images, evenly spaced over the data set, for which these are recorded."""
     shard_images: int = SHARD_IMAGES
     """Images per shard, rounded up to whole batches."""
+    output: Choice | None = None
+    """Which output of the network has the class scores: a key, an index, ``module:function``, a
+    function, or one of `attnscope.networks.output_forms.OUTPUT_FORMS`. None: it is told by looking
+    at the output for a few images."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
