@@ -125,6 +125,15 @@ def test_which_of_two_sets_of_weights_is_taken_is_said(
     assert "'state_dict_ema'" in record.message
 
 
+def test_what_is_missing_is_named_as_the_network_names_it(tmp_path: Path) -> None:
+    state = state_of("module.")
+    del state["module.conv.bias"]
+    with refused("AS347", names=("(missing: module.conv.bias)",)):
+        load(Inside("module"), state, tmp_path)
+    with refused("AS347", names=("(missing: conv.bias)",)):
+        load(Net(), state, tmp_path)
+
+
 def test_one_of_several_unknown_containers_is_not_guessed(tmp_path: Path) -> None:
     with refused("AS346", names=("'teacher'", "'student'")):
         load(Net(), {"teacher": state_of(), "student": state_of()}, tmp_path)

@@ -113,11 +113,11 @@ def _unpack(content: Any, file: Path) -> StateDict:
                     found[f"{key}.state_dict"] = inner
     known = [key for name in CONTAINERS for key in found if key in (name, f"{name}.state_dict")]
     if not known and len(found) != 1:
-        several = f" in one place, but in {', '.join(map(repr, found))}" if found else ""
+        several = f"several state dicts ({', '.join(map(repr, found))})" if found else ""
         raise InputError(
             "AS346",
-            f"the weights file {file} contains no state dict{several}; save it again with "
-            "torch.save(model.state_dict(), FILE)",
+            f"the weights file {file} contains {several or 'no state dict'}; save "
+            f"{'one of them' if found else 'it'} again with torch.save(model.state_dict(), FILE)",
         )
     chosen = (known or list(found))[0]
     notes = []
