@@ -389,10 +389,12 @@ def image_maps_png(run: Run, rows: list[int], own_bounds: bool) -> bytes:
         cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
         columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), grad_cam=True))
     classes = _short_classes(run)
-    titles = [
-        f"{row}: {classes[recording.labels[row]]}\n→ {classes[recording.predictions[row]]}"
-        for row in rows
-    ]
+    titles = [f"{row}: {classes[recording.labels[row]]}" for row in rows]
+    if recording.has_scores:
+        predicted = recording.predictions
+        titles = [
+            f"{title}\n→ {classes[predicted[row]]}" for title, row in zip(titles, rows, strict=True)
+        ]
     return layouts.map_grid(titles, [recording.image(row) for row in rows], columns)
 
 

@@ -15,6 +15,7 @@ from widgets import (
     in_percent,
     literal,
     percent,
+    section,
     show_plot,
     table_height,
 )
@@ -41,11 +42,73 @@ def _flat(about: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return table
 
 
+@section
+def _show_accuracy() -> None:
+    """Show the accuracy of each class, and the calibration."""
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.subheader("Accuracy per class")
+        share = {
+            name: st.column_config.ProgressColumn(
+                label, min_value=0, max_value=100, format="%.1f%%", help=text, width="small"
+            )
+            for name, label, text in (
+                (
+                    "precision",
+                    "Precision",
+                    "Share of the images predicted as this class that belong to it.",
+                ),
+                ("recall", "Recall", "Share of the images of this class that are predicted as it."),
+                ("f1", "F1", "Harmonic mean of precision and recall."),
+            )
+        }
+        st.dataframe(
+            in_percent(cached.class_metrics(run), share),
+            hide_index=True,
+            column_config={
+                "class": "Class",
+                "support": st.column_config.NumberColumn("Images", width="small"),
+                **share,
+            },
+            height=table_height(len(recording.classes), 12),
+        )
+    with right:
+        st.subheader("Calibration")
+        bins = cached.calibration(run).dropna()
+        scale = alt.Scale(domain=[0, 1])
+        points = alt.Chart(bins).encode(
+            alt.X("confidence:Q", scale=scale, title="confidence", axis=alt.Axis(format="%")),
+            alt.Y("accuracy:Q", scale=scale, title="accuracy", axis=alt.Axis(format="%")),
+        )
+        diagonal = (
+            alt.Chart(pd.DataFrame({"x": [0.0, 1.0]}))
+            .mark_line(color="#9aa3b2", strokeDash=[4, 4])
+            .encode(alt.X("x:Q", title="confidence"), alt.Y("x:Q", title="accuracy"))
+        )
+        st.altair_chart(
+            diagonal
+            + points.mark_line(color="#1f5f99")
+            + points.mark_circle(color="#1f5f99", opacity=1).encode(
+                alt.Size(
+                    "count:Q", title="images", legend=alt.Legend(orient="bottom", tickCount=3)
+                ),
+                tooltip=[
+                    alt.Tooltip("confidence:Q", format=".1%"),
+                    alt.Tooltip("accuracy:Q", format=".1%"),
+                    alt.Tooltip("count:Q", title="images"),
+                ],
+            ),
+            height=360,
+            alt="Accuracy in each of 15 bins of confidence",
+        )
+        st.caption("Where points lie below the dashed line, the network is overconfident.")
+
+
 st.title("Overview")
 st.markdown(f"{literal(run.label)}: how well the network classifies these images.")
 columns = st.columns(5)
-accuracy = recording.right.mean()
-columns[0].metric("Accuracy", percent(accuracy), border=True)
+accuracy = percent(recording.right.mean()) if recording.has_accuracy else "–"
+columns[0].metric("Accuracy", accuracy, border=True)
 columns[1].metric("Images", f"{len(recording):,}", border=True)
 columns[2].metric("Classes", len(recording.classes), border=True)
 columns[3].metric(
@@ -53,66 +116,16 @@ columns[3].metric(
     help=", ".join(f"{count} gates" for count in gate_counts(recording)) or None,
 )  # fmt: skip
 columns[4].metric(
-    "Calibration error", percent(cached.calibration_error(run)), border=True,
+    "Calibration error",
+    percent(cached.calibration_error(run)) if recording.has_accuracy else "–", border=True,
     help="Expected calibration error: mean absolute difference between confidence and accuracy "
     "over 15 bins, weighted by the number of images.",
 )  # fmt: skip
 
-left, right = st.columns([3, 2], gap="large")
-with left:
-    st.subheader("Accuracy per class")
-    share = {
-        name: st.column_config.ProgressColumn(
-            label, min_value=0, max_value=100, format="%.1f%%", help=text, width="small"
-        )
-        for name, label, text in (
-            (
-                "precision",
-                "Precision",
-                "Share of the images predicted as this class that belong to it.",
-            ),
-            ("recall", "Recall", "Share of the images of this class that are predicted as it."),
-            ("f1", "F1", "Harmonic mean of precision and recall."),
-        )
-    }
-    st.dataframe(
-        in_percent(cached.class_metrics(run), share),
-        hide_index=True,
-        column_config={
-            "class": "Class",
-            "support": st.column_config.NumberColumn("Images", width="small"),
-            **share,
-        },
-        height=table_height(len(recording.classes), 12),
-    )
-with right:
-    st.subheader("Calibration")
-    bins = cached.calibration(run).dropna()
-    scale = alt.Scale(domain=[0, 1])
-    points = alt.Chart(bins).encode(
-        alt.X("confidence:Q", scale=scale, title="confidence", axis=alt.Axis(format="%")),
-        alt.Y("accuracy:Q", scale=scale, title="accuracy", axis=alt.Axis(format="%")),
-    )
-    diagonal = (
-        alt.Chart(pd.DataFrame({"x": [0.0, 1.0]}))
-        .mark_line(color="#9aa3b2", strokeDash=[4, 4])
-        .encode(alt.X("x:Q", title="confidence"), alt.Y("x:Q", title="accuracy"))
-    )
-    st.altair_chart(
-        diagonal
-        + points.mark_line(color="#1f5f99")
-        + points.mark_circle(color="#1f5f99", opacity=1).encode(
-            alt.Size("count:Q", title="images", legend=alt.Legend(orient="bottom", tickCount=3)),
-            tooltip=[
-                alt.Tooltip("confidence:Q", format=".1%"),
-                alt.Tooltip("accuracy:Q", format=".1%"),
-                alt.Tooltip("count:Q", title="images"),
-            ],
-        ),
-        height=360,
-        alt="Accuracy in each of 15 bins of confidence",
-    )
-    st.caption("Where points lie below the dashed line, the network is overconfident.")
+if recording.has_accuracy:
+    _show_accuracy()
+else:
+    st.info("The network gave no class scores, so there is no accuracy and no calibration.")
 
 # A recording of a network that attnscope did not train has no training curves.
 folder = Run.holding(recording)

@@ -542,15 +542,15 @@ def test_items_that_are_not_images_are_refused(
 
 
 @pytest.mark.parametrize("kind", ["a map", "a tuple"])
-def test_output_that_is_not_logits_is_refused(tmp_path: Path, kind: str) -> None:
+def test_output_of_another_number_of_classes_is_refused(tmp_path: Path, kind: str) -> None:
     class Other(nn.Module):
         def forward(self, x: Tensor) -> Tensor | tuple[Tensor]:
             y = x * of_pixels(x)
             return y if kind == "a map" else (y.mean((2, 3)),)
 
     images = TensorDataset(torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
-    named = "(2, 3, 8, 8)" if kind == "a map" else "tuple"
-    with refused("AS662", names=(named, "(N, K)")):
+    code, named = ("AS662", "(4, 3, 8, 8)") if kind == "a map" else ("AS661", "3 classes")
+    with refused(code, names=(named, "--output")):
         capture(Other(), images, tmp_path / "r", classes=["a"], progress=False)
 
 

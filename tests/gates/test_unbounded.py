@@ -146,7 +146,9 @@ def test_recording_keeps_multipliers_without_bounds(recording: Recording) -> Non
 
 def test_states_exist_for_gates_with_bounds_only(recording: Recording) -> None:
     state = statistics.gate_state(recording).set_index("gate")
-    assert state.loc[["multiplier", "multiplier#2"], ["saturated_low", "stuck"]].isna().all(axis=None)
+    assert (
+        state.loc[["multiplier", "multiplier#2"], ["saturated_low", "stuck"]].isna().all(axis=None)
+    )
     assert state.loc["sigmoid", ["saturated_low", "stuck"]].notna().all()
     assert state["constant"].notna().all()
     shown = PLOTS["gate_state"].compute(recording)

@@ -71,18 +71,24 @@ class ShardArrays:
 
 
 def gate_arrays(
-    seen: Mapping[str, Tensor], inputs: Mapping[str, Tensor], logits: Tensor
+    seen: Mapping[str, Tensor], inputs: Mapping[str, Tensor], logits: Tensor | None
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a batch: each gate, each pooled input, and the logits."""
+    """Return the arrays of a batch: each gate, each pooled input, and the logits, if any."""
     arrays = {f"gate/{name}": to_numpy(values.float()) for name, values in seen.items()}
     for name, values in inputs.items():
         # If positions stand in one row, the values of the gate have been reshaped to a grid.
         arrays[f"pooled/{name}"] = to_numpy(values.reshape(seen[name].shape))
-    return {**arrays, "logits": to_numpy(logits.float())}
+    return arrays if logits is None else {**arrays, "logits": to_numpy(logits.float())}
 
 
-def image_rows(batch: Batch, logits: Tensor) -> pd.DataFrame:
-    """Return one row per image of a batch: path, label, prediction, loss."""
+def image_rows(batch: Batch, logits: Tensor | None) -> pd.DataFrame:
+    """Return one row per image of a batch: path, label, prediction, loss.
+
+    Without class scores, the prediction is -1 and the loss NaN.
+    """
+    if logits is None:
+        unknown = {"prediction": -1, "loss": np.nan}
+        return pd.DataFrame({"path": batch.paths, "label": batch.labels.numpy(), **unknown})
     loss = F.cross_entropy(logits.float(), batch.labels.to(logits.device), reduction="none")
     return pd.DataFrame(
         {

@@ -62,6 +62,7 @@ def capture_source(
         attribution_images=settings.attribution_images,
         shard_images=settings.shard_images,
         kinds=settings.kinds,
+        output=settings.output,
         process_group=process_group,
     )
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from attnscope.errors import InputError
 from attnscope.kinds import KINDS
+
+if TYPE_CHECKING:
+    from attnscope.networks.outputs import Choice
 
 PRECISIONS = ("fp32", "bf16")
 SHARD_IMAGES = 2048
@@ -39,6 +43,10 @@ class CaptureSettings:
     """Images per shard, rounded up to whole batches."""
     kinds: Sequence[str] | None = None
     """Names of the kinds of gates to record. None: those that `find_gates` looks for."""
+    output: Choice | None = None
+    """Which output of the network has the class scores: a key, an index, ``module:function``, a
+    function, or one of `attnscope.networks.output_forms.OUTPUT_FORMS`. None: it is told by looking
+    at the output for a few images."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -109,6 +109,7 @@ class Capture:
             attribution_images=self.attribution_images,
             shard_images=self.shard_images,
             kinds=with_included(self.kinds, self.include),
+            output=self.network.output,
         )
         source, out = self._choose()
         process_group = launched_process_group()
@@ -162,7 +163,10 @@ def _announce(recording: Recording | Moments, pooled_inputs: bool) -> None:
                 f"{gate.name} has no pooled input because it multiplies another gate",
                 file=sys.stderr,
             )
+    accuracy = (
+        f"accuracy {recording.right.mean():.2%}" if recording.has_accuracy else "no class scores"
+    )
     print(
-        f"Recorded {len(recording)} images and {len(recording.gates)} gates, "
-        f"accuracy {recording.right.mean():.2%}: {recording.folder}"
+        f"Recorded {len(recording)} images and {len(recording.gates)} gates, {accuracy}: "
+        f"{recording.folder}"
     )

@@ -22,6 +22,7 @@ from attnscope.plots.needs import Need
 from attnscope.plots.subjects import SUBJECTS, Identity, identity, open_subject
 from attnscope.plots.theme import drawable, style
 from attnscope.plots.titles import title_of
+from attnscope.recording.format import WITHOUT_CLASSES
 from attnscope.recording.recording import Recording
 from attnscope.registry import Registry
 
@@ -157,7 +158,12 @@ class Plot(Generic[S, R]):
                 raise Unavailable(need.code, missing)
             if missing:
                 return Note(missing, identity(subject) if isinstance(subject, Recording) else None)
-        return self.compute(subject)
+        try:
+            return self.compute(subject)
+        except InputError as error:
+            if error.code not in WITHOUT_CLASSES:
+                raise
+            raise Unavailable(error.code, error.message) from None
 
     def words(self, result: R | Note) -> str:
         """Return the caption."""

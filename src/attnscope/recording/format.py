@@ -17,6 +17,8 @@ FORMAT = 1
 TARGETS = ("predicted", "true")
 """The classes that Grad-CAM and other attributions explain."""
 ROW_COLUMNS = {"path": "str", "label": "int64", "prediction": "int64", "loss": "float64"}
+WITHOUT_CLASSES = frozenset({"AS618"})
+"""Codes of errors about something that a recording lacks since nothing is known of classes."""
 SHARD_FILES = (layout.ARRAYS, layout.ROWS)
 
 

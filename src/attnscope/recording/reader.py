@@ -108,6 +108,9 @@ class ShardReader(ABC):
             """Attribution methods besides Grad-CAM, and the number of images that have maps."""
             self.about: dict[str, Any] = with_current_keys(dict(manifest["about"]))
             """Facts about the capture: name, source, split, seed, model, precision and others."""
+            self.output: dict[str, Any] = dict(manifest.get("output") or {})
+            """How the class scores were taken from what the network returns (its path, function
+            and form); empty if it returns logits and nothing else."""
             self._source: object = manifest.get("source")
             self._shards = [parse_shard(shard) for shard in parse_items(manifest["shards"], dict)]
             self._count = sum(shard.count for shard in self._shards)
@@ -129,6 +132,8 @@ class ShardReader(ABC):
         tables = [self._read_rows(shard) for shard in self._shards]
         self.rows: pd.DataFrame = pd.concat(tables, ignore_index=True)
         """One row per image: path, label, prediction, loss."""
+        if not self.classes and not self.has_scores:  # nobody has named the classes of the labels
+            self.classes = [str(k) for k in range(int(self.rows["label"].max()) + 1)]
 
     def __len__(self) -> int:
         return self._count
@@ -144,7 +149,7 @@ class ShardReader(ABC):
             number_of(len(self), "image"),
             number_of(len(self.classes), "class", "classes"),
             number_of(len(self.gates), "gate"),
-            f"accuracy {self.right.mean():.1%}",
+            f"accuracy {self.right.mean():.1%}" if self.has_accuracy else "no class scores",
         ]
         return f"<{type(self).__name__} {self._title()!r}: {', '.join(facts)}>"
 
@@ -154,7 +159,7 @@ class ShardReader(ABC):
         properties = [
             ("Images", f"{len(self):,}"),
             ("Classes", len(self.classes)),
-            ("Accuracy", f"{self.right.mean():.1%}"),
+            ("Accuracy", f"{self.right.mean():.1%}" if self.has_accuracy else "no class scores"),
             ("Gates", counts or "none"),
             ("Grad-CAM layers", ", ".join(self.grad_cam_layers) or "none"),
             ("Folder", self.folder),
@@ -180,29 +185,59 @@ class ShardReader(ABC):
         return str(split) if split else None
 
     @property
+    def has_scores(self) -> bool:
+        """Whether the network gave class scores; without them there are no predictions."""
+        return bool(self.output.get("scores", True))
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether predictions can be compared with labels (`right`)."""
+        return self.has_scores
+
+    @property
     def labels(self) -> Int64[Array, " images"]:
         """True classes, as indices into ``classes``."""
         return self.rows["label"].to_numpy()
 
     @property
     def predictions(self) -> Int64[Array, " images"]:
-        """Predicted classes, as indices into ``classes``."""
+        """Predicted classes, as indices into ``classes``.
+
+        Raises:
+            InputError: The network gave no class scores.
+        """
+        self._expect_scores("predictions")
         return self.rows["prediction"].to_numpy()
 
     @property
     def right(self) -> Bool[Array, " images"]:
-        """Whether each prediction is correct; the mean is the accuracy."""
+        """Whether each prediction is correct; the mean is the accuracy.
+
+        Raises:
+            InputError: The network gave no class scores.
+        """
         right: NDArray[np.bool_] = self.predictions == self.labels
         return right
 
     @property
     def logits(self) -> Float32[Array, "images classes"]:
-        """Outputs of the network before the softmax."""
+        """Outputs of the network before the softmax.
+
+        If the network returned something else, such as probabilities, this is what `output` says.
+
+        Raises:
+            InputError: The network gave no class scores.
+        """
+        self._expect_scores("logits")
         return self._array("logits")
 
     @property
     def probabilities(self) -> Float64[Array, "images classes"]:
-        """Softmax of the logits."""
+        """Softmax of the logits.
+
+        Raises:
+            InputError: The network gave no class scores.
+        """
         logits = self.logits.astype(np.float64)
         exp = np.exp(logits - logits.max(1, keepdims=True))
         result: NDArray[np.float64] = exp / exp.sum(1, keepdims=True)
@@ -252,7 +287,7 @@ class ShardReader(ABC):
         # Values of damaged files give no further information.
         return verify_files(self.folder, self.id, self._shards) or [
             *self._verify_values(),
-            *verify_rows(self.rows, len(self.classes)),
+            *verify_rows(self.rows, len(self.classes), self.has_scores),
         ]
 
     def source(self, data_root: Path | None = None) -> Source:
@@ -311,6 +346,14 @@ class ShardReader(ABC):
                 f"a gate of kind {wanted}, or another with {lacks}, {remedy}",
             )
 
+    def _expect_scores(self, what: str) -> None:
+        if not self.has_scores:
+            raise InputError(
+                "AS618",
+                f"{self.folder} has no {what}, because the network gave no class scores; if its "
+                "output has some, capture again and choose them with --output",
+            )
+
     def _expect_target(self, target: str) -> None:
         if target not in TARGETS:
             raise InputError(
@@ -320,6 +363,7 @@ class ShardReader(ABC):
     def _expect_grad_cam(self, layer: str | None, target: str) -> str:
         """Return the layer (default: the last one) after checking that it was recorded."""
         self._expect_target(target)
+        self._expect_scores("Grad-CAM")
         if layer is None and self.grad_cam_layers:
             layer = self.grad_cam_layers[-1]
         if layer is None:

@@ -289,7 +289,8 @@ class Recording(ShardReader):
 
         Returns:
             The columns path, label and prediction (names of classes), right (whether the prediction
-            is correct) and confidence (probability of the predicted class). With ``gate``, one more
+            is correct) and confidence (probability of the predicted class); without class scores
+            only path and label. With ``gate``, one more
             column for each of its channels: channel_0, channel_1 and so on. Without it, one column
             for each gate, named as the gate, with the mean gate of the image
             (`Gate.image_means`). A gate with the name of another column becomes ``gate:NAME``.
@@ -300,10 +301,13 @@ class Recording(ShardReader):
         columns: dict[str, Any] = {
             "path": self.rows["path"].to_numpy(),
             "label": class_names(self.classes, self.rows["label"], self.folder),
-            "prediction": class_names(self.classes, self.rows["prediction"], self.folder),
-            "right": self.right,
-            "confidence": self.probabilities[np.arange(len(self)), self.predictions],
         }
+        if self.has_scores:
+            columns |= {
+                "prediction": class_names(self.classes, self.rows["prediction"], self.folder),
+                "right": self.right,
+                "confidence": self.probabilities[np.arange(len(self)), self.predictions],
+            }
         if gate is not None:
             values = self.channel(gate)
             columns |= {f"channel_{c}": values[:, c] for c in range(values.shape[1])}
@@ -321,9 +325,9 @@ class Recording(ShardReader):
 
         Returns:
             One variable for each gate, and ``logits`` with the dimensions image and class. The
-            coordinates of the images are path, label and prediction (names of classes). Attributes:
-            name and split of the recording; kind, activation, lower and upper bound and neutral
-            value of each gate.
+            coordinates of the images are path, label and prediction (names of classes). Without
+            class scores there are no logits and predictions. Attributes: name and split of the
+            recording; kind, activation, lower and upper bound and neutral value of each gate.
 
             If ``gates`` is one name, the dimensions of the gate are ``image`` and ``channel``, or
             ``image``, ``height`` and ``width``, and so on by its kind. The channels of two gates
@@ -341,15 +345,20 @@ class Recording(ShardReader):
         of_images = {
             "path": self.rows["path"].to_numpy(object),
             "label": class_names(self.classes, self.rows["label"], self.folder),
-            "prediction": class_names(self.classes, self.rows["prediction"], self.folder),
         }
+        scores = {}
+        if self.has_scores:
+            of_images["prediction"] = class_names(
+                self.classes, self.rows["prediction"], self.folder
+            )
+            scores["logits"] = (("image", "class"), self.logits)
         variables = {
             variable_name(gate): self._variable(gate, qualified=not isinstance(gates, str))
             for gate in chosen
         }
         attributes = {"name": self.name, "split": self.split}
         return Dataset(
-            {**variables, "logits": (("image", "class"), self.logits)},
+            {**variables, **scores},
             coords={
                 "image": np.arange(len(self)),
                 "class": np.array(self.classes, dtype=object),
@@ -393,7 +402,7 @@ class Recording(ShardReader):
             )
         keys = [f"pooled/{name}" for name in self.pooled_inputs]
         keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in TARGETS]
-        for key in [*keys, "logits", "images"]:
+        for key in [*keys, *(["logits"] if self.has_scores else []), "images"]:
             found += verify_array(key, self._shards, self._piece)
         return found + self._verify_attributions()
 

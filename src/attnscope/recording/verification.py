@@ -27,6 +27,7 @@ _PLANNED = (
     "about",
     "pooled_inputs",
     "attributions",
+    "output",
 )
 
 
@@ -67,18 +68,19 @@ def verify_files(folder: Path, plan_id: str | None, shards: Sequence[Shard]) -> 
     return found
 
 
-def verify_rows(rows: pd.DataFrame, classes: int) -> list[str]:
+def verify_rows(rows: pd.DataFrame, classes: int, has_scores: bool = True) -> list[str]:
     """Check labels and predictions.
 
     Args:
         rows: One row per image.
         classes: Number of classes.
+        has_scores: Whether the network gave class scores, and so predictions.
 
     Returns:
         The problems, one line each.
     """
     found = []
-    for column in ("label", "prediction"):
+    for column in ("label", "prediction") if has_scores else ("label",):
         count = int((~rows[column].between(0, classes - 1)).sum())
         if count:
             found.append(problem("AS686", f"the column {column} has {count} values of no class"))

@@ -61,6 +61,7 @@ class ShardWriter(ABC):
         attributions: Attributions = _NO_ATTRIBUTIONS,
         identity: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
+        output: Mapping[str, Any] | None = None,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
@@ -78,6 +79,9 @@ class ShardWriter(ABC):
                 weights, data, batch size and so on.
             source: Where the network and the images come from, as JSON values. It is not part of
                 the plan, which has their hashes instead, so that files may be moved.
+            output: How the class scores were taken from what the network returns
+                (`attnscope.networks.outputs.OutputAdapter.to_dict`); None if it returns logits and
+                nothing else.
             rank: Rank of this process among those that write the folder.
             processes: Number of these processes.
         """
@@ -91,6 +95,8 @@ class ShardWriter(ABC):
             self._header["pooled_inputs"] = list(pooled_inputs)
         if attributions.methods:
             self._header["attributions"] = attributions.to_dict()
+        if output is not None:
+            self._header["output"] = dict(output)
         plan = {"format": FORMAT, "kind": self.kind, **self._header, **(identity or {})}
         # Fail before the work if the plan cannot be written.
         plan_file = (json.dumps(plan, indent=2, allow_nan=False) + "\n").encode()

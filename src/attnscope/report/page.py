@@ -116,19 +116,26 @@ def _describe(recording: Recording) -> dict[str, Any]:
         except Unavailable as reason:
             _log.warning("%s is left out: %s", plot.name, reason)
             left_out.append(f"{plot.name}: {first_line(reason)}")
-    right = int((recording.labels == recording.predictions).sum())
+    numbers: dict[str, Any] = {}
+    if recording.has_accuracy:
+        right = int((recording.labels == recording.predictions).sum())
+        numbers = {
+            "accuracy": right / len(recording),
+            "right": right,
+            "calibration_error": statistics.calibration_error(recording),
+            "metrics": statistics.class_metrics(recording).to_dict("records"),
+        }
+    else:
+        left_out.append("accuracy: the network gave no class scores")
     about = {key: value for key, value in recording.about.items() if value is not None}
     return {
         "name": recording.name,
         "folder": str(recording.folder),
-        "accuracy": right / len(recording),
-        "right": right,
+        "numbers": numbers,
         "count": len(recording),
         "classes": len(recording.classes),
-        "calibration_error": statistics.calibration_error(recording),
         "gates": gate_counts(recording),
         "about": {_KEYS.get(k, k.replace("_", " ")): _plain(v) for k, v in about.items()},
-        "metrics": statistics.class_metrics(recording).to_dict("records"),
         "figures": figures,
         "left_out": left_out,
         "verdicts": _verdicts(intervened[0]) if intervened else [],

@@ -134,8 +134,14 @@ def caption(shown: AttentionGrid) -> str:
 
 
 def _sample(recording: Recording) -> tuple[list[int], str]:
-    """Return the rows of one correctly classified image per class, and how they were chosen."""
+    """Return the rows of one correctly classified image per class, and how they were chosen.
+
+    Without class scores, any images are chosen.
+    """
     random = np.random.default_rng(SEED)
+    if not recording.has_accuracy:
+        some = np.sort(random.permutation(len(recording))[:_IMAGES])
+        return some.tolist(), f"{len(some)} images, chosen at random with seed {SEED}"
     right = recording.labels == recording.predictions
     classes = np.unique(recording.labels[right])
     if not len(classes):
