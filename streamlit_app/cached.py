@@ -2,6 +2,8 @@
 
 Cache keys contain the hash of a recording's manifest, which in turn contains the hashes of its
 files. A recording that was made again is therefore read again at the next click.
+
+This file has more than 400 lines, because everything that the pages cache is in one place.
 """
 
 from __future__ import annotations

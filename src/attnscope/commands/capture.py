@@ -78,12 +78,11 @@ class Capture:
     attribution_images: int = 200
     """Number of images for --attribution-methods, spread evenly over the data set."""
     kinds: Annotated[tuple[str, ...], Argument(metavar="KIND")] = ()
-    """Kinds of gates to record, such as channel and spatial. Default: all kinds except those that
-    --include names. Gates of kind full are as large as the features."""
+    """Kinds of gates to record, such as channel and spatial. Default: all kinds except
+    activation, static and unbounded. Gates of kind full are as large as the features."""
     include: Annotated[tuple[str, ...], Argument(metavar="KIND")] = ()
-    """Kinds of gates to record in addition: activation (such as SiLU written by hand), static
-    (computed from parameters only), unbounded (a multiplier that broadcasts like a gate and has no
-    bounds, as in x * conv(x))."""
+    """Kinds of gates to record in addition: activation (such as SiLU written by hand), unbounded (a
+    multiplier that broadcasts like a gate and has no bounds, as in x * conv(x))."""
     shard_images: int = 2048
     """Images per shard, rounded up to whole batches. One shard is held in memory. Finished shards
     are kept after an interruption. With torchrun, each process records whole shards."""

@@ -81,8 +81,9 @@ def inspect_gates(model: nn.Module, images: Any, kinds: Sequence[str] | None = N
             sequences ``(N, C, L)``, volumes ``(N, C, D, H, W)``, a list with one entry per image,
             or a dict or dataclass of tensors that share their first axis. A tuple holds several
             arguments.
-        kinds: names of the kinds to find. By default all but ``full`` (gates with the same shape as
-            the features) and ``static`` (gates that do not depend on the input).
+        kinds: names of the kinds to find. By default all but ``activation`` (computed from the
+            features position by position, as in SiLU written by hand), ``static`` (does not depend
+            on the input) and ``unbounded`` (multipliers without bounds).
 
     Raises:
         InputError: AS405 or AS406; or a kind is not registered.
