@@ -137,7 +137,8 @@ def _read(first: Use, probes: Probes) -> _Found | Reason:
     """Return kind and axes of a gate, or the reason why it is not a gate."""
     place = first.mark.place
     use = probes.sample.uses.get(place, first)
-    if use.softmax_axes and use.softmax_axes <= use.summed and probes.are_spatial(place):
+    softmax = probes.softmax_axes(place) if place in probes.sample.uses else use.softmax_axes
+    if softmax and softmax <= use.summed and probes.are_spatial(place):
         return "pooling", ""
     layout = probes.layout(place)
     if layout is None:
