@@ -21,8 +21,8 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     ),
     "torchvision": (
         "torchvision",
-        "All networks that `torchvision.models.list_models()` names, except for the quantized ones: "
-        "classification, segmentation, detection, video and optical flow.",
+        "All networks that `torchvision.models.list_models()` names, apart from the quantized "
+        "ones: classification, segmentation, detection, video and optical flow.",
     ),
     "smp": (
         "segmentation_models_pytorch",

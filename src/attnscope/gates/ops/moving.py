@@ -73,6 +73,7 @@ def _picks_rows(call: Call) -> bool:
         return False
     return isinstance(index, Tensor) and call.bounds_of(index) is None
 
+
 def _join(call: Call) -> Mark | None:
     known = [mark for mark in call.marks if mark]
     tensors = sum(isinstance(a, Tensor) for a in call.arguments)
