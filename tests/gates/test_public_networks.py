@@ -118,3 +118,30 @@ def test_a_pooling_over_one_position_is_no_gate() -> None:
         found = inspect_gates(model, x)
         assert not found.gates, (size, found.gates)
         assert [each.code for each in found.ungated] == ["pooling"] + ["unbounded"] * (size > 8)
+
+
+class OwnBoxes(Squeezed):
+    """A bounded box scales features of its own shape, and is read by a logarithm, as in RT-DETR."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        box = torch.sigmoid(x)
+        return x * box + box.log()
+
+
+def test_a_multiplication_is_named_rather_than_what_else_consumes_the_activation() -> None:
+    found = inspect_gates(OwnBoxes().eval(), images())
+    assert [(each.code, each.detail) for each in found.ungated] == [("other-kind", "activation")]
+
+
+class LogarithmFirst(OwnBoxes):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        box = torch.sigmoid(x)
+        logarithm = box.log()
+        return x * box + logarithm
+
+
+def test_the_order_of_the_two_does_not_matter() -> None:
+    found = inspect_gates(LogarithmFirst().eval(), images())
+    assert [(each.code, each.detail) for each in found.ungated] == [("other-kind", "activation")]

@@ -204,7 +204,9 @@ def _conclude(first: Finder, last: Probes, kinds: Sequence[str]) -> Inspection:
                 continue
             read = "other-kind", read.kind.name
         for origin in use.mark.origins:
-            reasons.setdefault(origin, read)
+            # Another operation may have consumed the activation, too, which says less.
+            if reasons.get(origin, ("consumed", ""))[0] == "consumed":
+                reasons[origin] = read
     gates = _named(found, first.bare)
     served = {origin for each in found for origin in each.use.mark.origins}
     return Inspection(
