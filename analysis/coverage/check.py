@@ -75,7 +75,7 @@ def check(network: Network, millions: float = 150.0) -> dict[str, Any]:
     line["listed"] = dict(sorted(Counter(each.code for each in found.ungated).items()))
     seen = observe(model, inputs, found.gates)
     line["wrong"] = wrong_values(seen, found.gates)
-    line["wrong"] += wrong_rows(model, inputs, seen)
+    line["wrong"] += wrong_rows(model, inputs, found.gates, seen)
     listed = sum(each.code not in _SEEN for each in found.ungated)
     if len(seen.silent) > listed:
         line["wrong"] += [f"{len(seen.silent) - listed} products silent"]
@@ -167,10 +167,12 @@ def wrong_values(seen: Seen, gates: Sequence[Gate]) -> list[str]:
     return [f"{len(wrong)} values ({wrong[0]} ...)"] if wrong else []
 
 
-def wrong_rows(model: nn.Module, inputs: Any, seen: Seen) -> list[str]:
+def wrong_rows(model: nn.Module, inputs: Any, gates: Sequence[Gate], seen: Seen) -> list[str]:
     """Return the gates whose rows do not follow the images if the images change places."""
+    if not gates:
+        return []
     swapped = _swap(inputs)
-    with torch.no_grad(), watch_gates(model) as recorded:
+    with torch.no_grad(), watch_gates(model, gates) as recorded:
         model(*_arguments(swapped))
         other = dict(recorded)
     wrong = [

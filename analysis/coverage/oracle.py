@@ -32,6 +32,11 @@ _STATISTICS = frozenset({"rsqrt", "linalg_vector_norm", "norm", "std", "var", "v
 _OF_STATISTICS = frozenset(
     {"add", "clamp", "clamp_min", "maximum", "sqrt", "reciprocal", "expand", "_to_copy", "clone"}
 )
+_CREATE = frozenset(
+    {"zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"}
+    | {"new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"}
+)
+"""Operators whose result depends on the shape of their argument, and not on its values."""
 
 Place = tuple[int, int]
 """The number of a multiplication in a forward, and the index of the operand."""
@@ -140,7 +145,7 @@ class Oracle(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for out in tree_leaves(result):
             if isinstance(out, Tensor):
                 place = _storage(out)
-                if any(dynamic):
+                if any(dynamic) and name not in _CREATE:
                     self._dynamic[place] = out.untyped_storage()
                 if name in _STATISTICS or (
                     name in _OF_STATISTICS and self._all_statistics((args, kwargs))

@@ -148,6 +148,21 @@ def test_each_network_has_a_limit_of_time_and_memory(build: Any) -> None:
     assert "wrong" not in line
 
 
+class Created(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.new_full((1, 1, 8, 8), 2.0) / x.norm(dim=1, keepdim=True)
+
+
+def test_the_oracle_knows_tensors_of_shapes_alone_and_normalizations() -> None:
+    x = images(8)
+    oracle = Oracle([x])
+    with torch.no_grad(), oracle.on(model := Created()):
+        model(x)
+    (product,) = oracle.products.values()
+    assert product.gate == (2, 1, 8, 8)
+    assert product.normalizes
+
+
 def test_the_oracle_changes_operands_below_python() -> None:
     model = Gated().eval()
     x = images(8)

@@ -93,3 +93,55 @@ def test_rows_that_the_input_chooses_are_no_gate() -> None:
     found = inspect_gates(Boxes().eval(), images())
     assert not found.gates
     assert [(each.code, each.detail) for each in found.ungated] == [("consumed", "getitem")]
+
+
+class PooledPatches(Squeezed):
+    """A softmax pooling over patches, as in MobileViTv2, of which a small image has one only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.avg_pool2d(self.conv(x), 4)
+        patches = nn.functional.unfold(x, 2, stride=2).unflatten(1, (4, 4))
+        scores = self.score(x).unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+        scores = scores.permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(2, 3).softmax(-1)
+        context = (patches * scores).sum(-1, keepdim=True)
+        return patches.relu() * context
+
+
+def test_a_pooling_over_one_position_is_no_gate() -> None:
+    model = PooledPatches().eval()
+    for size in (8, 16, 32):
+        x = torch.randn(2, 3, size, size)
+        found = inspect_gates(model, x)
+        assert not found.gates, (size, found.gates)
+        assert [each.code for each in found.ungated] == ["pooling"] + ["unbounded"] * (size > 8)
+
+
+class OwnBoxes(Squeezed):
+    """A bounded box scales features of its own shape, and is read by a logarithm, as in RT-DETR."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        box = torch.sigmoid(x)
+        return x * box + box.log()
+
+
+def test_a_multiplication_is_named_rather_than_what_else_consumes_the_activation() -> None:
+    found = inspect_gates(OwnBoxes().eval(), images())
+    assert [(each.code, each.detail) for each in found.ungated] == [("other-kind", "activation")]
+
+
+class LogarithmFirst(OwnBoxes):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        box = torch.sigmoid(x)
+        logarithm = box.log()
+        return x * box + logarithm
+
+
+def test_the_order_of_the_two_does_not_matter() -> None:
+    found = inspect_gates(LogarithmFirst().eval(), images())
+    assert [(each.code, each.detail) for each in found.ungated] == [("other-kind", "activation")]

@@ -141,7 +141,8 @@ def _read(first: Use, probes: Probes) -> _Found | Reason:
     """Return kind and axes of a gate, or the reason why it is not a gate."""
     place = first.mark.place
     use = probes.sample.uses.get(place, first)
-    if use.softmax_axes and use.softmax_axes <= use.summed and probes.are_spatial(place):
+    softmax = probes.softmax_axes(place) if place in probes.sample.uses else use.softmax_axes
+    if softmax and softmax <= use.summed and probes.are_spatial(place):
         return "pooling", ""
     layout = probes.layout(place)
     if layout is None:
@@ -210,7 +211,9 @@ def _conclude(first: Finder, last: Probes, kinds: Sequence[str]) -> Inspection:
         if not use.mark.bounded:
             continue  # it is among the multipliers
         for origin in use.mark.origins:
-            reasons.setdefault(origin, read)
+            # Another operation may have consumed the activation, too, which says less.
+            if reasons.get(origin, ("consumed", ""))[0] == "consumed":
+                reasons[origin] = read
     gates = _named(found, first.bare)
     served = {origin for each in found for origin in each.use.mark.origins}
     return Inspection(
