@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.errors import InputError
-from attnscope.networks.weights import load_weights
+from attnscope.networks.weights import load_weights, read_weights
 from tests.making import refused
 
 
@@ -71,6 +71,12 @@ def expect(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 )
 def test_prefixes_of_wrappers_are_cut(tmp_path: Path, prefix: str) -> None:
     expect(load(Net(), state_of(prefix), tmp_path), state_of())
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model._orig_mod.", "net.module."])
+def test_weights_to_start_from_have_no_prefixes(tmp_path: Path, prefix: str) -> None:
+    torch.save({"model": state_of(prefix), "epoch": 2}, tmp_path / "w.pth")
+    expect(read_weights(tmp_path / "w.pth"), state_of())
 
 
 @pytest.mark.parametrize("name", ["module", "model", "_orig_mod"])

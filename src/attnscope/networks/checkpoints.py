@@ -156,7 +156,7 @@ def fit_state(found: StateDict, own: Mapping[str, Tensor], file: Path) -> StateD
             del state[name]
         kinds = " and ".join(dict.fromkeys(name.rpartition(".")[2] for name in counters))
         notes.append(f"{len(counters)} counters of a profiler ({kinds}) in {file} are left out")
-    state = _without_prefixes(state, own)
+    state = without_prefixes(state, own)
     uncounted = [n for n in own if n not in state and n.rpartition(".")[2] == _COUNTER]
     if uncounted and len(uncounted) < len(own):
         state |= {name: own[name] for name in uncounted}
@@ -210,16 +210,21 @@ def _loses(given: Tensor, own: Tensor) -> bool:
     return torch.promote_types(given.dtype, own.dtype) != own.dtype
 
 
-def _without_prefixes(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Cut prefixes that all names have until the names are those of the network.
+def without_prefixes(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Cut prefixes that all names have until the names are those of a network.
 
     A prefix with which names of the network begin is cut only if the names fit without it.
+
+    Args:
+        state: The weights.
+        own: State dict of the network; if it is empty, all prefixes of `PREFIXES` are cut.
     """
-    if not any(_COMPILED in name for name in own):  # also inside of a name: a compiled submodule
-        state = {name.replace(_COMPILED, ""): value for name, value in state.items()}
+    # Also inside of a name, as of a compiled submodule, unless the network itself is compiled.
+    compiled = "" if any(_COMPILED in name for name in own) else _COMPILED
+    state = {name.replace(compiled, ""): value for name, value in state.items()}
     wanted = {name for name in own if name.rpartition(".")[2] != _COUNTER}
     cut, shortened = state, state
-    while not wanted <= shortened.keys():
+    while not wanted or not wanted <= shortened.keys():
         prefix = next((p for p in PREFIXES if all(n.startswith(p) for n in shortened)), None)
         if prefix is None or not shortened:
             return cut

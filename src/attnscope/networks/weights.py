@@ -23,7 +23,13 @@ from attnscope.networks.build import (
     build_model,
     make_static,
 )
-from attnscope.networks.checkpoints import StateDict, check_fit, fit_state, read_state
+from attnscope.networks.checkpoints import (
+    StateDict,
+    check_fit,
+    fit_state,
+    read_state,
+    without_prefixes,
+)
 
 FOLDED = "attnscope_folded"
 """A key in the metadata of a weights file; it marks the weights of a folded network."""
@@ -162,14 +168,14 @@ def _empty_values(
 def read_weights(file: Path) -> dict[str, Tensor]:
     """Read the state dict in a file, as `attnscope.networks.checkpoints.read_state` does.
 
-    The prefix ``module.`` of DataParallel is removed from the names, and what was chosen is logged.
+    Prefixes of wrappers are removed from the names, and what was chosen is logged.
 
     Raises:
         InputError: The file does not exist, is damaged, or contains anything but a state dict.
     """
     found = read_state(file)
     _say(found)
-    return {name.removeprefix("module."): value for name, value in found.tensors.items()}
+    return without_prefixes(found.tensors, {})
 
 
 def _say(found: StateDict) -> None:
