@@ -1,5 +1,8 @@
 """Gates that are observed during training, against the same training without a monitor, and
-against the statistics of a recording."""
+against the statistics of a recording.
+
+This file has more than 400 lines, because all tests share the loops at its top.
+"""
 
 from __future__ import annotations
 
