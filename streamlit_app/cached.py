@@ -2,6 +2,8 @@
 
 Cache keys contain the hash of a recording's manifest, which in turn contains the hashes of its
 files. A recording that was made again is therefore read again at the next click.
+
+This file has more than 400 lines, because everything that the pages cache is in one place.
 """
 
 from __future__ import annotations
@@ -19,16 +21,21 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from attnscope import report, statistics
+from attnscope import runs as run_folders
+from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
+from attnscope.gate_history import GateHistory
 from attnscope.kinds import MAP
 from attnscope.layout import ABOUT, MANIFEST, RECORDINGS
 from attnscope.plots import PLOTS, Drawing, subjects
+from attnscope.plots.images import scale_of
 from attnscope.plots.subjects import Comparison
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
 from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
 from attnscope.recording.recording import Recording, find_recordings
+from attnscope.statistics.maps import comparable_gates
 
 
 @dataclass(frozen=True)
@@ -242,6 +249,35 @@ def gate_usage(intervened: Intervened) -> pd.DataFrame:
     return usage_of(intervened.outcomes)
 
 
+@dataclass(frozen=True)
+class Monitored:
+    """The gates over the training of a recording's run."""
+
+    key: str
+    """The path of the file and its modification time."""
+    history: GateHistory
+
+
+def monitored(run: Run) -> Monitored | None:
+    """Return the gates over training; None if the folder contains none.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    about = run_folders.Run.holding(run.recording)
+    if about is None:
+        return None
+    file = about.gate_history_file.resolve()
+    if not file.is_relative_to(folder().resolve()) or not file.is_file():
+        return None
+    key = f"{file} {file.stat().st_mtime_ns}"  # before reading: training may still go on
+    return Monitored(key, about.gate_history())
+
+
+def _monitored_key(monitored: Monitored) -> str:
+    return monitored.key
+
+
 GRAD_CAM = "Grad-CAM"
 NO_OVERLAY = "none"
 Shown = tuple[list[bytes], str]
@@ -249,18 +285,18 @@ Shown = tuple[list[bytes], str]
 
 
 def overlays(run: Run) -> list[str]:
-    """Return what can be drawn over images: nothing, Grad-CAM or a spatial gate."""
+    """Return what can be drawn over images: nothing, Grad-CAM or a gate with rows and columns."""
     cam = [GRAD_CAM] if run.recording.grad_cam_layers else []
-    return [NO_OVERLAY, *cam, *(gate.name for gate in run.recording.gates_with(MAP))]
+    return [NO_OVERLAY, *cam, *(gate.name for gate in comparable_gates(run.recording))]
 
 
 def heat(run: Run, row: int, source: str) -> NDArray[Any]:
-    """Return a map of one image, ``(height, width)``: a spatial gate, or Grad-CAM after ReLU."""
+    """Return a map of one image, ``(height, width)``: of a gate, or Grad-CAM after the ReLU."""
     rows = slice(row, row + 1)
     if source == GRAD_CAM:
         signed: NDArray[Any] = run.recording.grad_cam(rows=rows)[0]
         return signed.clip(0)
-    values: NDArray[Any] = run.recording.gate(source, rows)[0]
+    values: NDArray[Any] = run.recording.spatial(source, rows)[0]
     return values
 
 
@@ -300,6 +336,14 @@ def usage_plot(intervened: Intervened, name: str) -> Shown:
     return _rendered(PLOTS.find(name).make(subject))
 
 
+@st.cache_data(
+    show_spinner="Drawing figures", max_entries=20, hash_funcs={Monitored: _monitored_key}
+)
+def training_plot(monitored: Monitored, name: str) -> Shown:
+    """Draw a plot of the gates over training."""
+    return _rendered(PLOTS.find(name).make(monitored.history))
+
+
 @_draw
 def comparison(a: Run, b: Run, name: str) -> Shown:
     """Draw a plot of two recordings."""
@@ -319,7 +363,9 @@ def channels_png(run: Run, gate: str, by_effect: bool) -> bytes:
         order = [int(c) for c in effects["channel"]]
         ranked = "channel, in descending order of omega squared"
     info = run.recording.info(gate)
-    return layouts.channels(class_profiles(run, gate), info.lo, info.hi, order, ranked)
+    profiles = class_profiles(run, gate)
+    low, high = scale_of(info, [profiles["mean"].to_numpy()])
+    return layouts.channels(profiles, low, high, order, ranked)
 
 
 @_draw
@@ -346,10 +392,14 @@ def image_maps_png(run: Run, rows: list[int], own_bounds: bool) -> bytes:
         cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
         columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), grad_cam=True))
     classes = _short_classes(run)
-    titles = [
-        f"{row}: {classes[recording.labels[row]]}\n→ {classes[recording.predictions[row]]}"
-        for row in rows
-    ]
+    titles = [str(row) for row in rows]
+    if recording.label_kind == CLASS:
+        titles = [f"{row}: {classes[recording.labels[row]]}" for row in rows]
+    if recording.has_scores:
+        predicted = recording.predictions
+        titles = [
+            f"{title}\n→ {classes[predicted[row]]}" for title, row in zip(titles, rows, strict=True)
+        ]
     return layouts.map_grid(titles, [recording.image(row) for row in rows], columns)
 
 
@@ -378,7 +428,8 @@ def _gate_columns(
         return []
     infos = [run.recording.info(name) for name in maps]
     if own_bounds:
-        low, high = min(gate.lo for gate in infos), max(gate.hi for gate in infos)
+        scales = [scale_of(gate, [maps[gate.name]]) for gate in infos]
+        low, high = min(low for low, _ in scales), max(high for _, high in scales)
     else:
         low = min(float(np.nanmin(values)) for values in maps.values())
         high = max(float(np.nanmax(values)) for values in maps.values())

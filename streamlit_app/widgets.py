@@ -17,6 +17,7 @@ from PIL import Image
 
 from attnscope.errors import InputError
 from attnscope.plots import PLOTS, Plot, Unavailable
+from attnscope.plots.images import scale_of
 from attnscope.plots.text import as_percent
 
 _P = ParamSpec("_P")
@@ -36,6 +37,15 @@ def chosen_run() -> Run:
     """Return the recording that is selected in the sidebar."""
     found, _ = cached.runs()
     return found[st.session_state["run"]]
+
+
+def chosen_history(run: Run) -> cached.Monitored | None:
+    """Return the gates over training. If they cannot be read, show why; the page goes on."""
+    try:
+        return cached.monitored(run)
+    except InputError as error:
+        st.error(literal(str(error)))
+        return None
 
 
 def section(function: Callable[_P, None]) -> Callable[_P, None]:
@@ -128,8 +138,8 @@ def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:
     if source == cached.GRAD_CAM:
         high = max(float(cached.heat(run, row, source).max()) for row in rows) or 1.0
     elif source != cached.NO_OVERLAY:
-        gate = recording.info(source)
-        low, high = gate.lo, gate.hi
+        shown = (cached.heat(run, row, source) for row in rows)
+        low, high = scale_of(recording.info(source), shown)
     legend = "Below each image: true class → predicted class, confidence and path."
     if source != cached.NO_OVERLAY:
         legend += (

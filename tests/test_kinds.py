@@ -194,6 +194,7 @@ NUMBER = Kind(
         ("AS123", {"about": None}),
         ("AS123", {"recognizes": "C"}),
         ("AS123", {"image_means": None}),
+        ("AS123", {"map_view": "H"}),
         ("AS123", {"traits": frozenset({"per-pixel"})}),
         ("AS123", {"traits": frozenset({PER_CHANNEL, MAP})}),
         ("AS123", {"searched": False}),
@@ -276,6 +277,7 @@ def test_moments_average_a_kind_as_it_defines(tmp_path: Path) -> None:
             "one value for each channel",
             lambda variation: variation.along == {"C"} and not variation.static,
             image_means=largest,
+            channel_view=lambda axes: None,
         )
     )
     model, x = Numbered().eval(), images()

@@ -13,6 +13,7 @@ A gate is the output of a bounded activation that multiplies a feature map, as i
 while the network runs. `capture` records them over a data set. `statistics`, `plots`, `compare` and
 `report` describe a recording, and need no torch. `intervene` measures what a network uses, and
 `fold` replaces gates by constants. `train_run` trains a network, and `Run` opens its folder.
+`GateMonitor` observes gates while a network trains, in any training loop.
 
 All names are imported when they are first used.
 """
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
     from attnscope.errors import InputError as InputError
     from attnscope.folding.report import FoldReport as FoldReport
     from attnscope.folding.run import fold as fold
+    from attnscope.gate_history import GateHistory as GateHistory
     from attnscope.gates.detect import find_gates as find_gates
     from attnscope.gates.detect import inspect_gates as inspect_gates
     from attnscope.gates.hooks import edit_gates as edit_gates
     from attnscope.gates.hooks import watch_gates as watch_gates
     from attnscope.interventions.run import intervene as intervene
     from attnscope.kinds import Gate as Gate
+    from attnscope.monitoring import GateMonitor as GateMonitor
     from attnscope.networks.build import build_model as build_model
     from attnscope.networks.weights import load_model as load_model
     from attnscope.recording.moments import Moments as Moments
@@ -58,6 +61,8 @@ _HOMES = {
     "Comparison": "comparison",
     "FoldReport": "folding.report",
     "Gate": "kinds",
+    "GateHistory": "gate_history",
+    "GateMonitor": "monitoring",
     "InputError": "errors",
     "Moments": "recording",
     "Normalization": "data.normalization",

@@ -15,6 +15,8 @@ from typing import Any
 
 from attnscope.errors import InputError, first_line
 
+StrPath = str | os.PathLike[str]
+"""What public functions take as a path."""
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """Error numbers of a disk that is full, over its quota or read-only."""
 _LOCK_TIMEOUT = 0.1  # seconds

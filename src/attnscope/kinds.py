@@ -22,9 +22,10 @@ This file has more than 400 lines, because all kinds of attnscope are in it.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 
 from attnscope.notebook import html_table
 from attnscope.registry import Registry
+from attnscope.views import View, channel_view, map_view
 
 AXES = "NBGCDHWL"
 """Letters of axes, in the order in which a gate's values are returned.
@@ -46,6 +48,8 @@ PER_CHANNEL = "per-channel"
 MAP = "map"
 """Trait: the values are ``(N, H, W)``, one per position. Flattened positions (tokens) are returned
 as a grid (`Gate.grid`). Maps are drawn and compared with Grad-CAM."""
+VIEWED = (PER_CHANNEL, MAP)
+"""Traits whose values a gate of another kind can have by a mean: `Gate.view`."""
 HAS_NEUTRAL = "has-neutral"
 """Trait: at one value, `Gate.neutral`, the gate leaves the features unchanged."""
 TRAITS = frozenset({PER_CHANNEL, MAP, HAS_NEUTRAL})
@@ -62,7 +66,8 @@ class Gate:
     channels: int
     """Number of channels of the features that the gate multiplies."""
     grid: tuple[int, int] | None
-    """Rows and columns of a gate with the trait `MAP`, on the sample. None for other kinds."""
+    """Rows and columns of a gate with the trait `MAP`, on the sample, and of any gate that varies
+    over flattened positions (tokens). None for other gates."""
     activation: str
     """Name of the bounded activation: sigmoid, hardsigmoid, softmax ..."""
     lo: float
@@ -93,8 +98,7 @@ class Gate:
 
     def __repr__(self) -> str:
         return (
-            f"<Gate '{self.name}': {self.kind}, {self.size}, "
-            f"{self.activation} {self.lo:g} to {self.hi:g}>"
+            f"<Gate '{self.name}': {self.kind}, {self.size}, {self.activation} {self.bounds_text}>"
         )
 
     def _repr_html_(self) -> str:
@@ -103,9 +107,27 @@ class Gate:
     @property
     def size(self) -> str:
         """The number of values, as text: ``64 channels``, or ``16×16 positions`` for a map."""
-        if self.grid is not None:
+        if self.grid is not None and not {"B", "G", "C"} & set(self.axes):
             return f"{self.grid[0]}×{self.grid[1]} positions"
         return f"{self.channels} channel{'' if self.channels == 1 else 's'}"
+
+    @property
+    def bounded(self) -> bool:
+        """Whether both bounds are finite. They are not for gates of the kind ``unbounded``."""
+        return math.isfinite(self.lo) and math.isfinite(self.hi)
+
+    @property
+    def bounds_text(self) -> str:
+        """The bounds as text: ``0 to 1``, or ``none``."""
+        return f"{self.lo:g} to {self.hi:g}" if self.bounded else "none"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as values of JSON, in which an infinite bound is null."""
+        bounds = {
+            name: value if math.isfinite(value) else None
+            for name, value in (("lo", self.lo), ("hi", self.hi))
+        }
+        return {**asdict(self), **bounds}
 
     @property
     def midpoint(self) -> float:
@@ -134,6 +156,24 @@ class Gate:
             known = ", ".join(sorted(TRAITS))
             raise ValueError(f"the trait '{trait}' does not exist; the traits are {known}")
         return trait in KINDS.find(self.kind).traits
+
+    def view(self, trait: str) -> View | None:
+        """Return the reduction that gives this gate the values of a trait.
+
+        Args:
+            trait: `PER_CHANNEL` or `MAP`.
+
+        Returns:
+            None if the gate has the trait already, and needs none, or if there is no such view.
+        """
+        if trait not in VIEWED or self.has(trait) or not self.axes.startswith("N"):
+            return None
+        kind = KINDS.find(self.kind)
+        return (kind.channel_view if trait == PER_CHANNEL else kind.map_view)(self.axes)
+
+    def offers(self, trait: str) -> bool:
+        """Return whether the gate has a trait, by itself or by a view."""
+        return self.has(trait) or self.view(trait) is not None
 
     @property
     def per_image(self) -> bool:
@@ -208,6 +248,8 @@ class Variation:
 
     pointwise: bool = False
     """Whether the gate is computed from the features position by position."""
+    bounded: bool = True
+    """Whether the gate comes from a bounded activation."""
 
     @property
     def everywhere(self) -> bool:
@@ -233,6 +275,12 @@ class Kind:
     """Averages a gate per image: values ``(N, ...)`` and the gate -> ``(N,)``."""
     image_mean_about: str = ""
     """What is averaged, if it is not all values: such as ``the first branch``."""
+    channel_view: Callable[[str], View | None] = channel_view
+    """Axes of the values -> the reduction to ``(N, C)``; None if there is none. Statistics and
+    plots of channels then apply to a kind without the trait `PER_CHANNEL`."""
+    map_view: Callable[[str], View | None] = map_view
+    """Axes of the values -> the reduction to ``(N, H, W)``; None if there is none. Statistics and
+    plots of maps then apply to a kind without the trait `MAP`."""
     per_image: bool = True
     """Whether the gate has a value for each image. False for gates of parameters alone."""
     searched: bool = True
@@ -241,6 +289,8 @@ class Kind:
     """The reason in `Ungated.reason` when the kind is not searched."""
     fallback: bool = False
     """Whether the kind takes the gates that no other kind recognizes."""
+    bounded: bool = True
+    """Whether the kind takes gates from bounded activations, or else multipliers without bounds."""
 
 
 def gate_table(gates: Iterable[Gate]) -> str:
@@ -252,7 +302,7 @@ def gate_table(gates: Iterable[Gate]) -> str:
             gate.kind,
             gate.size,
             gate.activation,
-            f"{gate.lo:g} to {gate.hi:g}",
+            gate.bounds_text,
             f"{gate.neutral:g}" if gate.has(HAS_NEUTRAL) else "",
             gate.made_in,
             gate.applied_in,
@@ -284,7 +334,7 @@ def _check(kind: Kind) -> None:
     for field in ("name", "about"):
         if not isinstance(getattr(kind, field), str) or not getattr(kind, field).strip():
             raise ValueError(f"its {field} must be a non-empty string")
-    for field in ("recognizes", "image_means"):
+    for field in ("recognizes", "image_means", "channel_view", "map_view"):
         if not callable(getattr(kind, field)):
             raise TypeError(f"its {field} must be a function")
     unknown = sorted(set(kind.traits) - TRAITS)
@@ -317,12 +367,25 @@ def register_kind(kind: Kind) -> Kind:
 def kind_of(variation: Variation) -> Kind:
     """Return the kind that recognizes a gate."""
     kinds = sorted(reversed(list(KINDS.values())), key=lambda kind: kind.fallback)  # stable
-    return next(kind for kind in kinds if kind.recognizes(variation))
+    return next(
+        kind for kind in kinds if kind.bounded == variation.bounded and kind.recognizes(variation)
+    )
 
 
 def searched_kinds() -> tuple[str, ...]:
     """Return the names of the kinds that `find_gates` looks for by default."""
     return tuple(name for name, kind in KINDS.items() if kind.searched)
+
+
+def with_included(kinds: Sequence[str], include: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the kinds to find: those given, or the default ones, and those to include.
+
+    Returns:
+        None if nothing was chosen, so that the default is used.
+    """
+    if not kinds and not include:
+        return None
+    return tuple(dict.fromkeys([*(kinds or searched_kinds()), *include]))
 
 
 _POSITIONS = ({"H", "W"}, {"L"}, {"D", "H", "W"})
@@ -470,5 +533,17 @@ register_kind(
         traits=frozenset({HAS_NEUTRAL}),
         image_means=mean_of_first_path,
         fallback=True,
+    )
+)
+register_kind(
+    Kind(
+        "unbounded",
+        "the values of a multiplier without bounds, as in x * conv(x)",
+        lambda seen: True,
+        traits=frozenset({HAS_NEUTRAL}),
+        searched=False,
+        unasked="has no bounds",
+        fallback=True,
+        bounded=False,
     )
 )

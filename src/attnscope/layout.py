@@ -7,6 +7,8 @@ A run folder::
     model.json                the architecture of the network
     best.safetensors, last.safetensors   the other weights of the same run
     metrics.csv, steps.csv    one row per epoch; one row per logged step
+    gates.jsonl               with ``--monitor``: the gates over training, one line per observation
+    gates.start.safetensors   their values at the first observation; suffix ``.start.safetensors``
     result.json               losses and accuracies at the end of training
     fold.json                 of a folded run: how each gate was replaced
     checkpoint.safetensors    only during training: the state from which ``--resume`` continues
@@ -43,6 +45,8 @@ BEST_WEIGHTS = "best.safetensors"
 LAST_WEIGHTS = "last.safetensors"
 METRICS = "metrics.csv"
 STEPS = "steps.csv"
+GATE_HISTORY = "gates.jsonl"
+GATE_START_SUFFIX = ".start.safetensors"
 RESULT = "result.json"
 FOLD = "fold.json"
 CHECKPOINT = "checkpoint.safetensors"

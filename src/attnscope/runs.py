@@ -20,9 +20,10 @@ from attnscope import layout
 from attnscope.data.normalization import Normalization
 from attnscope.errors import InputError
 from attnscope.files import read_json
+from attnscope.gate_history import GateHistory
 from attnscope.notebook import html_page, html_properties
 from attnscope.recording.moments import Moments
-from attnscope.recording.outcomes import Outcomes, find_outcomes
+from attnscope.recording.outcomes import Outcomes
 from attnscope.recording.places import is_captured, run_of
 from attnscope.recording.reader import ShardReader, captured_kind
 from attnscope.recording.recording import Recording
@@ -242,7 +243,15 @@ class Run:
         Raises:
             InputError: AS532, there is no recording; or a file cannot be read.
         """
-        return find_outcomes(self.recording(split))
+        return self.recording(split).interventions()
+
+    def gate_history(self) -> GateHistory:
+        """Open the gates over training, which ``attnscope train --monitor`` observed.
+
+        Raises:
+            InputError: AS550, the run has none; AS551, the file cannot be read.
+        """
+        return GateHistory.read(self.gate_history_file, self.name)
 
     @property
     def weights_file(self) -> Path:
@@ -258,6 +267,11 @@ class Run:
     def steps_file(self) -> Path:
         """The CSV file with one row per logged step."""
         return self.folder / layout.STEPS
+
+    @property
+    def gate_history_file(self) -> Path:
+        """The file of the gates over training, one line per observation."""
+        return self.folder / layout.GATE_HISTORY
 
     @property
     def training_images_file(self) -> Path:

@@ -12,6 +12,7 @@ from widgets import chosen_run, in_percent, literal, percent, section, show_plot
 
 from attnscope.kinds import PER_CHANNEL
 from attnscope.plots import needs, plots_of
+from attnscope.plots.views import view_about
 from attnscope.recording.recording import Recording
 
 NUMBERS = {
@@ -21,7 +22,8 @@ NUMBERS = {
     )
 }  # fmt: skip
 run = chosen_run()
-gates = [gate.name for gate in run.recording.gates_with(PER_CHANNEL)]
+with_channels = run.recording.gates_with(PER_CHANNEL)
+gates = [gate.name for gate in with_channels]
 
 
 @section
@@ -104,12 +106,21 @@ st.title("Channel gates")
 st.markdown(
     f"{literal(run.label)}: for each image, a channel gate multiplies every channel of the "
     "features by one number. This page shows how these numbers differ between classes."
+    + (
+        ""
+        if all(gate.has(PER_CHANNEL) for gate in with_channels)
+        else " Of gates that also vary over positions, the mean over positions is shown; branches "
+        "and groups count as channels."
+    )
 )
-if not gates:
-    st.info("This network has no channel gates.")
+if not run.recording.gates:
+    st.info("This network has no gates.")
     st.stop()
+if not gates:
+    st.info("This network has no gates with channels. The gates that it has are averaged here.")
+views = [*(["One gate"] if gates else []), "All gates"]
 view = st.segmented_control(
-    "View", ["One gate", "All gates"], default="One gate", required=True, key="channel_view",
+    "View", views, default=views[0], required=True, key="channel_view",
     bind="query-params", label_visibility="collapsed",
 )  # fmt: skip
 if view == "All gates":
@@ -148,6 +159,10 @@ else:
     gate = st.selectbox("Gate", gates, key="gate", bind="query-params")
     shares = cached.gate_state(run).set_index("gate")
     info = run.recording.info(gate)
+    if about := view_about(info, PER_CHANNEL):
+        st.caption(
+            f"{info.kind.capitalize()} gate, shown by its {about}. The states count all its values."
+        )
     for column, (name, label, text) in zip(
         st.columns(4),
         (
@@ -169,8 +184,10 @@ else:
             ),
             (
                 "constant",
-                "Constant channels",
-                "Share of channels whose gate is the same for all images.",
+                "Constant channels" if info.has(PER_CHANNEL) else "Constant values",
+                "Share of channels whose gate is the same for all images."
+                if info.has(PER_CHANNEL)
+                else "Share of the gate's values that are the same for all images.",
             ),
         ),
         strict=True,

@@ -7,7 +7,7 @@ from functools import partial
 
 import cached
 import streamlit as st
-from widgets import browse, chosen_run, literal
+from widgets import browse, chosen_history, chosen_run, literal
 
 from attnscope.plots import plots_for
 from attnscope.plots.subjects import Intervened
@@ -20,5 +20,10 @@ draw: dict[str, Callable[[str], cached.Shown]] = {}
 if intervened is not None:
     subject = Intervened(run.recording, intervened.outcomes)
     draw |= {plot.name: partial(cached.usage_plot, intervened) for plot in plots_for(subject)}
+monitored = chosen_history(run)
+if monitored is not None:
+    draw |= {
+        plot.name: partial(cached.training_plot, monitored) for plot in plots_for(monitored.history)
+    }
 draw |= {plot.name: partial(cached.plot, run) for plot in plots_for(run.recording)}
 browse(draw, "figure")

@@ -11,7 +11,9 @@ from widgets import chosen_run, literal, page_of, section, show_grid, show_plot
 
 from attnscope.kinds import MAP
 from attnscope.plots import needs, plots_of
+from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
+from attnscope.statistics.maps import comparable_gates
 
 IMAGES = 6
 run = chosen_run()
@@ -58,7 +60,8 @@ def _images(run: Run) -> None:
     st.caption(
         "Each row is one image. Its label gives the number of the image, the true class and, after "
         "the arrow, the predicted class. Grad-CAM is shown after the ReLU, for the predicted "
-        "class, and drawn over the image. All images share one color scale, which starts at 0."
+        "class, and drawn over the image. All images share one color scale, which starts at 0. "
+        f"{view_note(spatial, MAP)}"
     )
 
 
@@ -76,20 +79,25 @@ def _class_means(run: Run) -> None:
         st.info("Select at least one class.")
         return
     show_grid(cached.class_maps_png(run, picked, own))
-    st.caption("Mean over the images of each true class. Gray maps: classes without images.")
+    st.caption(
+        "Mean over the images of each true class. Gray maps: classes without images. "
+        f"{view_note(spatial, MAP)}"
+    )
 
 
 def _agreement(run: Run) -> None:
     st.caption(
-        "Agreement of each spatial gate with Grad-CAM. Large marks are means over all images, "
-        "small marks are means over one class. Two references help to interpret the values. If a "
-        "gate agrees equally well with the Grad-CAM of another image (gray), the agreement is not "
-        "specific to the image. If it agrees better with a Gaussian at the image center, the gate "
-        "may only reflect a center bias."
+        f"Agreement of each {noun_of(spatial, MAP)} with Grad-CAM. Large marks are means over all "
+        "images, small marks are means over one class. Two references help to interpret the "
+        "values. If a gate agrees equally well with the Grad-CAM of another image (gray), the "
+        "agreement is not specific to the image. If it agrees better with a Gaussian at the image "
+        "center, the gate may only reflect a center bias."
     )
     for plot in plots_of(Recording):
         if plot.asks(MAP, needs.GRAD_CAM):
             show_plot(plot, partial(cached.plot, run))
+    if not comparable_gates(recording):
+        return  # the plot says so
     summary = cached.agreement_summary(run)
     everything = summary[summary["class"] == "all"]
     numbers = {
@@ -115,12 +123,16 @@ def _agreement(run: Run) -> None:
 st.title("Spatial maps")
 st.markdown(
     f"{literal(run.label)}: a spatial gate multiplies the features at each position by one number. "
+    "Of other gates that vary over positions, the mean over channels or slices is shown. "
     "Grad-CAM shows which positions increased the score of the predicted class."
+    if not all(gate.has(MAP) for gate in spatial)
+    else f"{literal(run.label)}: a spatial gate multiplies the features at each position by one "
+    "number. Grad-CAM shows which positions increased the score of the predicted class."
 )
 if not spatial:
     st.info(
-        "This network has no spatial gates: its attention modules (such as SE or ECA) weight "
-        "channels, not positions. This page shows Grad-CAM only."
+        "This network has no gates that vary over positions: its attention modules (such as SE or "
+        "ECA) weight channels, branches or whole images. This page shows Grad-CAM only."
     )
 views = ["Images", "Class means", *(["Agreement with Grad-CAM"] if spatial else [])]
 view = st.segmented_control(

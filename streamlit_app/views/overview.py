@@ -9,8 +9,18 @@ import altair as alt
 import cached
 import pandas as pd
 import streamlit as st
-from widgets import chosen_run, in_percent, literal, percent, show_plot, table_height
+from widgets import (
+    chosen_history,
+    chosen_run,
+    in_percent,
+    literal,
+    percent,
+    section,
+    show_plot,
+    table_height,
+)
 
+from attnscope.gate_history import GateHistory
 from attnscope.layout import METRICS
 from attnscope.plots import plots_of
 from attnscope.plots.subjects import gate_counts
@@ -32,11 +42,73 @@ def _flat(about: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return table
 
 
+@section
+def _show_accuracy() -> None:
+    """Show the accuracy of each class, and the calibration."""
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.subheader("Accuracy per class")
+        share = {
+            name: st.column_config.ProgressColumn(
+                label, min_value=0, max_value=100, format="%.1f%%", help=text, width="small"
+            )
+            for name, label, text in (
+                (
+                    "precision",
+                    "Precision",
+                    "Share of the images predicted as this class that belong to it.",
+                ),
+                ("recall", "Recall", "Share of the images of this class that are predicted as it."),
+                ("f1", "F1", "Harmonic mean of precision and recall."),
+            )
+        }
+        st.dataframe(
+            in_percent(cached.class_metrics(run), share),
+            hide_index=True,
+            column_config={
+                "class": "Class",
+                "support": st.column_config.NumberColumn("Images", width="small"),
+                **share,
+            },
+            height=table_height(len(recording.classes), 12),
+        )
+    with right:
+        st.subheader("Calibration")
+        bins = cached.calibration(run).dropna()
+        scale = alt.Scale(domain=[0, 1])
+        points = alt.Chart(bins).encode(
+            alt.X("confidence:Q", scale=scale, title="confidence", axis=alt.Axis(format="%")),
+            alt.Y("accuracy:Q", scale=scale, title="accuracy", axis=alt.Axis(format="%")),
+        )
+        diagonal = (
+            alt.Chart(pd.DataFrame({"x": [0.0, 1.0]}))
+            .mark_line(color="#9aa3b2", strokeDash=[4, 4])
+            .encode(alt.X("x:Q", title="confidence"), alt.Y("x:Q", title="accuracy"))
+        )
+        st.altair_chart(
+            diagonal
+            + points.mark_line(color="#1f5f99")
+            + points.mark_circle(color="#1f5f99", opacity=1).encode(
+                alt.Size(
+                    "count:Q", title="images", legend=alt.Legend(orient="bottom", tickCount=3)
+                ),
+                tooltip=[
+                    alt.Tooltip("confidence:Q", format=".1%"),
+                    alt.Tooltip("accuracy:Q", format=".1%"),
+                    alt.Tooltip("count:Q", title="images"),
+                ],
+            ),
+            height=360,
+            alt="Accuracy in each of 15 bins of confidence",
+        )
+        st.caption("Where points lie below the dashed line, the network is overconfident.")
+
+
 st.title("Overview")
 st.markdown(f"{literal(run.label)}: how well the network classifies these images.")
 columns = st.columns(5)
-accuracy = recording.right.mean()
-columns[0].metric("Accuracy", percent(accuracy), border=True)
+accuracy = percent(recording.right.mean()) if recording.has_accuracy else "–"
+columns[0].metric("Accuracy", accuracy, border=True)
 columns[1].metric("Images", f"{len(recording):,}", border=True)
 columns[2].metric("Classes", len(recording.classes), border=True)
 columns[3].metric(
@@ -44,66 +116,16 @@ columns[3].metric(
     help=", ".join(f"{count} gates" for count in gate_counts(recording)) or None,
 )  # fmt: skip
 columns[4].metric(
-    "Calibration error", percent(cached.calibration_error(run)), border=True,
+    "Calibration error",
+    percent(cached.calibration_error(run)) if recording.has_accuracy else "–", border=True,
     help="Expected calibration error: mean absolute difference between confidence and accuracy "
     "over 15 bins, weighted by the number of images.",
 )  # fmt: skip
 
-left, right = st.columns([3, 2], gap="large")
-with left:
-    st.subheader("Accuracy per class")
-    share = {
-        name: st.column_config.ProgressColumn(
-            label, min_value=0, max_value=100, format="%.1f%%", help=text, width="small"
-        )
-        for name, label, text in (
-            (
-                "precision",
-                "Precision",
-                "Share of the images predicted as this class that belong to it.",
-            ),
-            ("recall", "Recall", "Share of the images of this class that are predicted as it."),
-            ("f1", "F1", "Harmonic mean of precision and recall."),
-        )
-    }
-    st.dataframe(
-        in_percent(cached.class_metrics(run), share),
-        hide_index=True,
-        column_config={
-            "class": "Class",
-            "support": st.column_config.NumberColumn("Images", width="small"),
-            **share,
-        },
-        height=table_height(len(recording.classes), 12),
-    )
-with right:
-    st.subheader("Calibration")
-    bins = cached.calibration(run).dropna()
-    scale = alt.Scale(domain=[0, 1])
-    points = alt.Chart(bins).encode(
-        alt.X("confidence:Q", scale=scale, title="confidence", axis=alt.Axis(format="%")),
-        alt.Y("accuracy:Q", scale=scale, title="accuracy", axis=alt.Axis(format="%")),
-    )
-    diagonal = (
-        alt.Chart(pd.DataFrame({"x": [0.0, 1.0]}))
-        .mark_line(color="#9aa3b2", strokeDash=[4, 4])
-        .encode(alt.X("x:Q", title="confidence"), alt.Y("x:Q", title="accuracy"))
-    )
-    st.altair_chart(
-        diagonal
-        + points.mark_line(color="#1f5f99")
-        + points.mark_circle(color="#1f5f99", opacity=1).encode(
-            alt.Size("count:Q", title="images", legend=alt.Legend(orient="bottom", tickCount=3)),
-            tooltip=[
-                alt.Tooltip("confidence:Q", format=".1%"),
-                alt.Tooltip("accuracy:Q", format=".1%"),
-                alt.Tooltip("count:Q", title="images"),
-            ],
-        ),
-        height=360,
-        alt="Accuracy in each of 15 bins of confidence",
-    )
-    st.caption("Where points lie below the dashed line, the network is overconfident.")
+if recording.has_accuracy:
+    _show_accuracy()
+else:
+    st.info(f"There is no accuracy and no calibration: {recording.no_accuracy}.")
 
 # A recording of a network that attnscope did not train has no training curves.
 folder = Run.holding(recording)
@@ -112,6 +134,11 @@ if folder is not None and folder.metrics_file.is_file():
     for plot in plots_of(Recording):
         if plot.asks(METRICS):
             show_plot(plot, partial(cached.plot, run))
+monitored = chosen_history(run)
+if monitored is not None:
+    st.subheader("Gates over training")
+    for each in plots_of(GateHistory):
+        show_plot(each, partial(cached.training_plot, monitored))
 
 left, right = st.columns([3, 2], gap="large")
 with left:
@@ -124,7 +151,7 @@ with left:
                 "Channels": gate.channels,
                 "Map size": f"{gate.grid[0]} × {gate.grid[1]}" if gate.grid else "–",
                 "Activation": gate.activation,
-                "Bounds": f"{gate.lo:g} to {gate.hi:g}",
+                "Bounds": gate.bounds_text,
             }
             for gate in recording.gates
         ),

@@ -48,6 +48,13 @@ def expect_refused(
         assert str(name) in line
 
 
+def test_the_cost_of_a_monitor_is_printed() -> None:
+    done = run("monitor_cost.py", "--tiny", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    assert "resnet18-se" in done.stdout
+    assert done.stdout.count("%") == 4
+
+
 def test_attention_figures_of_every_run(
     make_recording: Callable[..., Recording], tmp_path: Path
 ) -> None:

@@ -262,6 +262,97 @@ def test_capture_of_any_network_and_data_set(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
+class Kinds(nn.Module):
+    """A channel gate, a gate of the features' own shape, and an activation written by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.mix = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y = y * torch.sigmoid(y)
+        y = y * torch.sigmoid(y.mean((2, 3), keepdim=True))
+        self.full = torch.sigmoid(self.mix(y))
+        return self.fc((y * self.full).mean((2, 3)))
+
+
+def test_the_kinds_that_are_recorded_can_be_chosen(tmp_path: Path) -> None:
+    net = Kinds().eval()
+    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = TensorDataset(x, torch.tensor([0, 1, 0, 1, 1, 0]))
+    found = {
+        kinds: capture(
+            net, images, tmp_path / str(i), kinds=kinds, grad_cam_layers=(), progress=False
+        )
+        for i, kinds in enumerate([None, ("channel",), ("activation", "full")])
+    }
+    listed = {kinds: [gate.kind for gate in recording] for kinds, recording in found.items()}
+    assert listed == {
+        None: ["channel", "full"],
+        ("channel",): ["channel"],
+        ("activation", "full"): ["activation", "full"],
+    }
+    with torch.no_grad():
+        net(x)
+    for kinds in (None, ("activation", "full")):
+        full = found[kinds].gates[-1].name
+        np.testing.assert_allclose(found[kinds][full], net.full, atol=1e-6)
+    for code, kind in (("AS120", "chanel"), ("AS678", "static")):
+        with refused(code, names=(kind,)):
+            capture(net, images, tmp_path / "r", kinds=[kind], progress=False)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_shard_that_needs_much_memory_is_named_with_its_largest_array(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = {
+        "gate/full": np.zeros((4, 8, 5, 5), np.float32), "gate/c": np.zeros((4, 8), np.float32)
+    }  # fmt: skip
+    size = 10 * 4 * (8 * 25 + 8)  # of ten images
+    for limit, warnings in ((size + 1, 0), (size, 1)):
+        caplog.clear()
+        monkeypatch.setattr("attnscope.capturing.arrays._LARGE", limit)
+        arrays = ShardArrays(10)
+        arrays.add(batch, np.zeros(4, np.int64))
+        arrays.add(batch, np.zeros(4, np.int64))
+        assert len(caplog.records) == warnings
+    assert caplog.records[0].args[2] == "gate/full"
+
+
+def volumetric() -> nn.Module:
+    """A network whose first step is a 3D convolution over the color channels."""
+
+    class Volumetric(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.fc = nn.Conv3d(1, 4, 3, padding=1), nn.Linear(4, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x[:, None])
+            return self.fc((y * torch.sigmoid(y.mean((2, 3, 4), keepdim=True))).mean((2, 3, 4)))
+
+    return Volumetric()
+
+
+def test_a_network_with_3d_convolutions_is_captured_by_command(tmp_path: Path) -> None:
+    model = f"{__name__}:volumetric"
+    given = ["--model", model, "--data", "digits", "--image-size", "8", "--no-grad-cam"]
+    out = ["--out", str(tmp_path / "r"), "--device", "cpu"]
+    assert main(["capture", *given, "--kinds", "channel", "grouped", *out]) == 0
+    recording = Recording(tmp_path / "r")
+    (gate,) = recording.gates
+    net, images = volumetric().eval(), load_data("digits", image_size=8).test[slice(0, 5)]
+    with torch.no_grad():
+        x = load_data("digits", image_size=8).normalization.apply(images.images)
+        wanted = torch.sigmoid(net.conv(x[:, None]).mean((2, 3, 4)))
+    np.testing.assert_allclose(recording.channel(gate.name, slice(0, 5)), wanted, atol=1e-6)
+
+
 def test_several_shards_have_the_values_of_one(
     model: nn.Module, data: Data, tmp_path: Path
 ) -> None:
@@ -457,15 +548,15 @@ def test_items_that_are_not_images_are_refused(
 
 
 @pytest.mark.parametrize("kind", ["a map", "a tuple"])
-def test_output_that_is_not_logits_is_refused(tmp_path: Path, kind: str) -> None:
+def test_output_of_another_number_of_classes_is_refused(tmp_path: Path, kind: str) -> None:
     class Other(nn.Module):
         def forward(self, x: Tensor) -> Tensor | tuple[Tensor]:
             y = x * of_pixels(x)
             return y if kind == "a map" else (y.mean((2, 3)),)
 
     images = TensorDataset(torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
-    named = "(2, 3, 8, 8)" if kind == "a map" else "tuple"
-    with refused("AS662", names=(named, "(N, K)")):
+    code, named = ("AS662", "(4, 3, 8, 8)") if kind == "a map" else ("AS661", "3 classes")
+    with refused(code, names=(named, "--output")):
         capture(Other(), images, tmp_path / "r", classes=["a"], progress=False)
 
 

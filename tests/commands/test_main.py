@@ -14,6 +14,7 @@ from attnscope import registry
 from attnscope.commands import options
 from attnscope.commands.main import RENAMED_OPTIONS, find_commands, main, split_plugins
 from attnscope.commands.parsing import options_of
+from attnscope.training.config import TrainConfig
 from tests.making import refused, refused_command
 
 FOLDER = Path(__file__).parents[2] / "src" / "attnscope" / "commands"
@@ -173,3 +174,20 @@ def test_the_program_starts_without_slow_imports() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr == "set()\n"
+
+
+def test_interrupted_demo_writes_nothing_and_does_not_advise_to_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(config: TrainConfig) -> Path:
+        assert config.out is not None
+        config.out.mkdir()
+        raise KeyboardInterrupt("continue with the same command and --resume")
+
+    monkeypatch.setattr("attnscope.training.run.train_run", interrupted)
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out)]) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert str(out) in line
+    assert "--resume" not in line
+    assert not list(tmp_path.iterdir())

@@ -25,6 +25,7 @@ NOT_RUN = {
 """Page -> how many of its blocks cannot run in a test."""
 ELSEWHERE = {
     "tutorials/first-network.md",
+    "tutorials/monitor.md",
     "tutorials/your-own-network.md",
     "add/command.md",
     "add/dashboard-page.md",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from attnscope.gate_history import GateHistory
 from attnscope.recording.recording import Recording
 from tests.docs.pages import DOCS, ROOT, blocks, run_command, run_page
 
@@ -49,6 +50,16 @@ def test_your_own_network_is_recorded(tmp_path: Path) -> None:
     assert [line.split()[:2] for line in shown.splitlines() if " sigmoid " in line] == [
         [gate.name, gate.kind] for gate in recording.gates
     ]
+
+
+def test_the_gates_are_observed_in_a_plain_loop(tmp_path: Path) -> None:
+    check = "assert float(loss.detach()) < 1\nassert figure.caption\n"
+    run_page(DOCS / "tutorials" / "monitor.md", tmp_path, after=check)
+    history = GateHistory.read(tmp_path / "gates.jsonl")
+    assert history.steps.tolist() == [*range(0, 127, 10)]
+    assert [gate.kind for gate in history.gates] == ["channel", "spatial"] * 2
+    assert (history.values("distance")[-1] > 0.05).any()
+    assert any((tmp_path / "tensorboard").iterdir())
 
 
 def test_the_first_network_learns_and_is_drawn(tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from analysis.coverage.oracle import Oracle, Product
 from attnscope.gates.detect import inspect_gates
 from tests.gates.case_networks import CASES
 
-PRODUCTS = ("aten.mul", "aten.div")
 NETWORKS = {
     "seresnet18": lambda: timm.create_model("seresnet18"),
     "efficientnet_b0": lambda: timm.create_model("efficientnet_b0"),
@@ -40,54 +39,10 @@ SIZES = {"mobilevitv2_050": 128}
 SKIPPED = {"scripted_function", "compiled_function", "lazy_layers"}
 
 
-class Oracle(TorchDispatchMode):
-    """Records the shapes of broadcasting products of tensors that depend on the input."""
-
-    def __init__(self, inputs: list[Tensor]) -> None:
-        super().__init__()
-        self.dynamic = {x.untyped_storage()._cdata: x for x in inputs}
-        self.products: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        """By the storage of the gate: one gate may have several products."""
-
-    def is_dynamic(self, value: object) -> bool:
-        return isinstance(value, Tensor) and value.untyped_storage()._cdata in self.dynamic
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        leaves = tree_leaves((args, kwargs))
-        if any(map(self.is_dynamic, leaves)):
-            for out in tree_leaves(result):
-                if isinstance(out, Tensor):
-                    self.dynamic[out.untyped_storage()._cdata] = out  # keeps it alive
-        if str(func).startswith(PRODUCTS) and len(args) > 1:
-            a, b = args[:2]
-            if self.is_dynamic(a) and self.is_dynamic(b):
-                self.see(a, b)
-                if str(func).startswith("aten.mul"):
-                    self.see(b, a)
-        return result
-
-    def see(self, features: Tensor, gate: Tensor) -> None:
-        if features.ndim < 3 or gate.ndim > features.ndim or gate.dtype != features.dtype:
-            return
-        shape = (1,) * (features.ndim - gate.ndim) + tuple(gate.shape)
-        strides = (0,) * (features.ndim - gate.ndim) + gate.stride()
-        constant = [n == 1 or stride == 0 for n, stride in zip(shape, strides, strict=True)]
-        moving = [
-            n > 1 and (gate is not features)
-            for n, still in zip(features.shape, constant, strict=True)
-            if still
-        ]
-        covers = all(g in (1, f) for g, f in zip(shape, features.shape, strict=True))
-        if covers and any(moving):
-            place = gate.untyped_storage()._cdata
-            self.products.setdefault(place, (tuple(features.shape), shape))
-
-
-def products_of(model: nn.Module, args: tuple[Any, ...]) -> list[Any]:
+def products_of(model: nn.Module, args: tuple[Any, ...]) -> list[Product]:
     inputs = [x for x in tree_leaves(args) if isinstance(x, Tensor)]
     oracle = Oracle(inputs)
-    with torch.no_grad(), oracle:
+    with torch.no_grad(), oracle.on(model):
         model(*args)
     return list(oracle.products.values())
 

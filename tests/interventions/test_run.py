@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attnscope.commands.main import main
-from attnscope.interventions import InterventionSetup, run_experiments
+from attnscope.interventions import InterventionSetup, run_experiments, study
 from attnscope.interventions.run import intervene
 from attnscope.recording.outcomes import Outcomes, read_outcomes
 from attnscope.recording.recording import Recording
@@ -60,11 +60,17 @@ def test_intervene_equals_the_experiments_on_a_setup(run: Run, tmp_path: Path) -
         expect_equal(read_outcomes(out), expected)
 
 
-def test_intervene_writes_into_the_run_and_does_not_repeat(run: Run) -> None:
+def test_intervene_writes_into_the_run_and_does_not_repeat(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = intervene(run, experiments="decode", **OPTIONS)
     expect_equal(found, read_outcomes(run.interventions_folder("test")))
-    with refused("AS812", names=(run.interventions_folder("test"), "decode")):
-        intervene(run, experiments=["decode"], **OPTIONS)
+    kept = run.recording("test").interventions()
+    assert kept is not None
+    expect_equal(kept, found)
+    with monkeypatch.context() as patch:
+        patch.delattr(study, "decode_gates")
+        expect_equal(intervene(run, experiments=["decode"], **OPTIONS), found)
     found = intervene(run, experiments=["decode", "replace"], **OPTIONS)
     assert found.about["experiments"] == ["decode", "replace"]
     with refused("AS811"):

@@ -247,7 +247,7 @@ def test_a_pickle_with_code_is_refused_without_running_it(tmp_path: Path, suffix
 
 def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
     torch.save(small(), tmp_path / "model.pth")
-    with refused("AS345", names=(tmp_path / "model.pth", "model.state_dict()")):
+    with refused("AS345", names=(tmp_path / "model.pth", "c.state_dict()")):
         load_weights(small(), tmp_path / "model.pth")
 
 

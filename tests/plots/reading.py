@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from safetensors.numpy import save_file
 
+from attnscope.gate_history import GateHistory, MonitoredGate, Observation
 from attnscope.plots import PLOTS, Drawing
 from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
@@ -67,6 +69,57 @@ def add_run_files(recording: Recording) -> Path:
         run / "training_images.safetensors",
     )
     return run
+
+
+def make_history(
+    steps: int = 4, classes: int = 3, lost: bool = False, **options: Any
+) -> GateHistory:
+    """Three gates of two kinds whose numbers grow by a tenth with each observation.
+
+    Args:
+        steps: number of observations.
+        classes: 0 for a history without labels.
+        lost: whether the last gate has values that are not finite from the third one on.
+        options: of `GateHistory`.
+    """
+    gates = tuple(
+        MonitoredGate(name, kind, 0.0, 1.0, shape)
+        for name, kind, shape in (
+            ("layer1.channel", "channel", (8,)),
+            ("layer1.spatial", "spatial", (4, 4)),
+            ("layer2.channel", "channel", (16,)),
+        )
+    )
+
+    def values(t: int, scale: float) -> tuple[float, ...]:
+        own = [scale * (t + 1) / 10 + g / 100 for g in range(3)]
+        return (*own[:2], np.nan if lost and t >= 2 else own[2])
+
+    observations = tuple(
+        Observation(
+            50 * t,
+            0.5,
+            99.5 if t else None,
+            values(t, 1),
+            values(t, 0.5),
+            values(t, 0) if t else (0.0, 0.0, 0.0),
+            values(t, 2),
+            values(t, -0.1) if classes else (np.nan,) * 3,
+        )
+        for t in range(steps)
+    )
+    return GateHistory(
+        **{
+            "name": "toy",
+            "gates": gates,
+            "images": 12,
+            "classes": classes,
+            "every": 50,
+            "fingerprint": "",
+            "observations": observations,
+            **options,
+        }
+    )
 
 
 def draw_plot(name: str, *recordings: Recording) -> Drawing:

@@ -23,7 +23,7 @@ from attnscope.plots import PLOTS
 from attnscope.plots.subjects import Intervened, Seeds
 from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
-from tests.plots.reading import add_run_files
+from tests.plots.reading import add_run_files, make_history
 
 Make = Callable[..., Recording]
 SNAPSHOT = Path(__file__).parent / "snapshots" / "captions.txt"
@@ -47,6 +47,9 @@ def captions(
     add_run_files(cbam)
     made = {recording: read_outcomes(add_interventions(recording)) for recording in (cbam, twin)}
     subjects = {
+        "history": make_history(),
+        "history without labels": make_history(classes=0, lost=True),
+        "history of one observation": make_history(steps=1),
         "cbam": cbam,
         "cbam, interventions": Intervened(cbam, made[cbam]),
         "se and cbam": Comparison(se, cbam),

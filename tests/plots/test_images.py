@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from matplotlib.axes import Axes
 
 from attnscope.plots import images
@@ -53,3 +54,22 @@ def test_note_is_text_without_axes(ax: Axes) -> None:
     images.draw_note(ax, "SE has no spatial gates")
     assert labels(ax.texts) == ["SE has no spatial gates"]
     assert not ax.axison
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (4.43e-06, 0.51, ["0", "0.2", "0.4", "0.51"]),
+        (0.00791, 0.87, ["0.008", "0.25", "0.5", "0.87"]),
+        (0.0, 1.0, ["0", "0.25", "0.5", "0.75", "1"]),
+        (-2.0, 20.0, ["−2", "5", "10", "15", "20"]),
+        (0.499, 0.501, ["0.499", "0.4995", "0.5", "0.5005", "0.501"]),
+        (0.0, 1200.0, ["0", "400", "800", "1200"]),
+    ],
+)
+def test_ticks_of_a_color_bar_are_rounded_to_its_width(
+    ax: Axes, low: float, high: float, ticks: list[str]
+) -> None:
+    images.show(ax, np.array([[low, high]]), low, high, "viridis")
+    bar = images.draw_colorbar(ax, "", [ax])
+    assert [label.get_text() for label in bar.ax.get_yticklabels()] == ticks

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from attnscope.gate_history import GateHistory
 from attnscope.plots import PLOTS, Note, Plot, plots_of, register_plot
 from attnscope.plots.needs import Need
 from attnscope.plots.subjects import SUBJECTS, Comparison, Intervened, SeedComparison, Seeds
@@ -18,7 +19,7 @@ from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.report import write_comparison, write_figures, write_report
 from tests.making import refused
-from tests.plots.reading import add_run_files, only
+from tests.plots.reading import add_run_files, make_history, only
 
 Make = Callable[..., Recording]
 
@@ -56,6 +57,7 @@ def subjects(make_recording: Make, add_interventions: Callable[..., Path]) -> di
     made = [read_outcomes(add_interventions(recording)) for recording in (a, b)]
     return {
         Recording: a,
+        GateHistory: make_history(),
         Intervened: Intervened(a, made[0]),
         Comparison: Comparison(a, b),
         Seeds: Seeds("kind", [a, b], made),

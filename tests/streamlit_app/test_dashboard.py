@@ -21,12 +21,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from attnscope import statistics
+from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.plots import PLOTS, register_plot
 from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
+from attnscope.runs import Run
 from attnscope.serve import serve
 from attnscope.statistics.usage import NOTHING, USED
+from tests.kinds_making import AXES, record_kind
 from tests.making import refused
+from tests.plots.reading import make_history
 from tests.plots.test_registry import TOY, Count
 
 APP = Path(__file__).parents[2] / "streamlit_app" / "app.py"
@@ -108,6 +112,37 @@ def test_every_page_and_view_opens(
         assert_no_error(choose_view(app, view))
 
 
+def test_gates_over_training_are_on_the_overview_and_among_all_figures(
+    make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    make_recording("cbam")
+    make_recording("se", seed=1)
+    file = Run(tmp_path / "cbam").gate_history_file
+    file.write_text("".join(make_history(name="cbam").lines()))
+    caption = PLOTS["gates_over_training"].make(make_history(name="cbam")).caption
+    overview = open_page(tmp_path, recording="cbam/test")
+    assert_no_error(overview)
+    assert caption in texts(overview)
+    figures = open_page(tmp_path, "figures", "cbam/test")
+    title = PLOTS["gates_over_training"].title
+    assert title in figures.selectbox(key="figure").options
+    figures.selectbox(key="figure").set_value("gates_over_training").run()
+    assert_no_error(figures)
+    assert caption in texts(figures)
+    without = open_page(tmp_path, "figures", "se/test")
+    assert title not in without.selectbox(key="figure").options
+    # Nothing outside the folder is opened.
+    file.rename(tmp_path.parent / "outside.jsonl")
+    file.symlink_to(tmp_path.parent / "outside.jsonl")
+    assert caption not in texts(open_page(tmp_path, recording="cbam/test"))
+    file.unlink()
+    file.write_text("nothing\n")
+    damaged = open_page(tmp_path, recording="cbam/test")
+    assert not damaged.exception
+    assert ["AS551" in error.value for error in damaged.error] == [True]
+    assert damaged.subheader[-1].value == overview.subheader[-1].value, "the page goes on"
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_names_with_markup_are_shown_as_they_are(
     page: str, make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
@@ -178,6 +213,38 @@ def test_a_network_without_spatial_gates_shows_grad_cam_only(
     app = open_page(folder, "maps", "se/test")
     assert len(app.info) == 1
     assert len(app.image) == 1
+
+
+@pytest.mark.parametrize("kind", AXES)
+def test_every_kind_of_gate_is_shown(
+    kind: str, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    recording = record_kind(tmp_path / kind, kind)
+    for page, trait in (("channels", PER_CHANNEL), ("maps", MAP)):
+        gates = recording.gates_with(trait)
+        app = open_page(tmp_path, page)
+        assert_no_error(app)
+        assert len(app.info) == (not gates)
+        if gates and page == "channels":
+            found = app.dataframe[0].value.sort_values("channel")
+            effects = statistics.channel_effects(recording, gates[0].name)
+            pd.testing.assert_frame_equal(found, effects, check_like=True)
+        if any(gate.view(trait).about for gate in gates):
+            notes = "".join(caption.value for caption in app.caption)
+            assert page == "channels" or gates[-1].view(trait).about in notes
+        for view in views(app):
+            assert_no_error(choose_view(app, view))
+
+
+def test_a_sequence_is_not_drawn_over_an_image(
+    tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    record_kind(tmp_path / "full", "full")
+    app = open_page(tmp_path, "mistakes")
+    (choice,) = [box for box in app.selectbox if box.label == "Overlay"]
+    assert choice.options == ["none", "Grad-CAM", "block1.gate", "block3.gate"]
+    choice.set_value("block3.gate").run()
+    assert_no_error(app)
 
 
 def test_interventions_are_shown_with_a_verdict_on_each_gate(

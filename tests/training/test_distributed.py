@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from attnscope import Run
 from attnscope.data.load import load_data
 from attnscope.networks.build import build_model
 from attnscope.networks.weights import load_model
@@ -138,6 +140,17 @@ def test_two_processes_equal_one_that_accumulates(runs: dict[int, Path]) -> None
     results = [json.loads((runs[number] / "result.json").read_text()) for number in (1, 2)]
     assert [result["devices"] for result in results] == [1, 2]
     assert [result["steps"] for result in results] == [STEPS, STEPS]
+
+
+def test_two_processes_train_the_same_with_a_monitor(runs: dict[int, Path], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    watched = "train_steps(Path(sys.argv[1]), int(sys.argv[2]), resume=True, monitor_every=8)"
+    script.write_text(re.sub(r"train_steps\(Path.*\)", watched, SCRIPT))
+    done = torchrun(2, str(script), str(tmp_path / "run"), "1", "-1")
+    assert done.returncode == 0, done.stderr
+    for name in ("steps.csv", "model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (runs[2] / name).read_bytes()
+    assert Run(tmp_path / "run").gate_history().steps.tolist() == [0, 8, 16]
 
 
 def test_two_processes_evaluate_every_image_once(runs: dict[int, Path]) -> None:

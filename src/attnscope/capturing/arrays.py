@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,11 @@ from torch.nn import functional as F
 
 from attnscope.capturing.batching import Batch, to_numpy
 from attnscope.errors import InputError
+
+_log = logging.getLogger(__name__)
+_LARGE = 4 * 2**30
+"""Bytes of a shard from which on a warning is given. Gates of kind full are as large as the
+features."""
 
 
 class ShardArrays:
@@ -30,6 +36,8 @@ class ShardArrays:
         Raises:
             InputError: An array has another shape than in earlier batches.
         """
+        if not self._arrays:
+            self._warn_if_large(arrays)
         start, self._filled = self._filled, self._filled + len(labels)
         for key, value in arrays.items():
             shape = (self._count, *value.shape[1:])
@@ -45,31 +53,47 @@ class ShardArrays:
                 )
             whole[start : self._filled] = value
 
+    def _warn_if_large(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        sizes = {key: each.nbytes / len(each) * self._count for key, each in arrays.items()}
+        total, largest = sum(sizes.values()), max(sizes, key=sizes.__getitem__)
+        if total >= _LARGE:
+            _log.warning(
+                "a shard of %d images takes %.1f GB of memory and disk, of which %s takes %.1f GB; "
+                "lower --shard-images if memory is short, or choose the gates with --kinds",
+                self._count,
+                total / 1e9,
+                largest,
+                sizes[largest] / 1e9,
+            )
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays, each with one row per image."""
         return self._arrays
 
 
 def gate_arrays(
-    seen: Mapping[str, Tensor], inputs: Mapping[str, Tensor], logits: Tensor
+    seen: Mapping[str, Tensor], inputs: Mapping[str, Tensor], logits: Tensor | None
 ) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a batch: each gate, each pooled input, and the logits."""
+    """Return the arrays of a batch: each gate, each pooled input, and the logits, if any."""
     arrays = {f"gate/{name}": to_numpy(values.float()) for name, values in seen.items()}
     for name, values in inputs.items():
         # If positions stand in one row, the values of the gate have been reshaped to a grid.
         arrays[f"pooled/{name}"] = to_numpy(values.reshape(seen[name].shape))
-    return {**arrays, "logits": to_numpy(logits.float())}
+    return arrays if logits is None else {**arrays, "logits": to_numpy(logits.float())}
 
 
-def image_rows(batch: Batch, logits: Tensor) -> pd.DataFrame:
+def image_rows(batch: Batch, logits: Tensor | None) -> pd.DataFrame:
     """Return one row per image of a batch: path, label, prediction, loss.
 
-    The loss of an image without a class is NaN.
+    Without class scores, the prediction is -1 and the loss NaN. The loss of an image without a
+    class is NaN, too.
     """
+    if logits is None:
+        unknown = {"prediction": -1, "loss": np.nan}
+        return pd.DataFrame({"path": batch.paths, "label": batch.labels.numpy(), **unknown})
     labels = batch.labels.to(logits.device)
-    known = labels >= 0
     loss = F.cross_entropy(logits.float(), labels.clamp(min=0), reduction="none")
-    loss = torch.where(known, loss, torch.nan)
+    loss = torch.where(labels >= 0, loss, torch.nan)
     return pd.DataFrame(
         {
             "path": batch.paths,

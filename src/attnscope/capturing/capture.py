@@ -5,6 +5,7 @@ This file has more than 400 lines, because one pass and its checks belong togeth
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from attnscope.capturing.batching import (
     to_numpy,
 )
 from attnscope.capturing.explaining import Explanations, stored_map
+from attnscope.capturing.number_types import as_inputs, number_type, of_type
 from attnscope.capturing.pictures import describe_picture
 from attnscope.capturing.pooling import pooling_edits
 from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
@@ -44,6 +46,9 @@ from attnscope.gates.hooks import Edit, edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.networks.channels import expect_channels
+from attnscope.networks.output_forms import Sample
+from attnscope.networks.output_parts import describe
+from attnscope.networks.outputs import Choice, OutputAdapter, adapted, find_adapter
 from attnscope.networks.weights import hash_weights
 from attnscope.recording.attributed import Attributed, Attributions
 from attnscope.recording.format import targets_of_labels
@@ -53,6 +58,7 @@ from attnscope.sources import Source
 from attnscope.training.processes import ProcessGroup
 
 _SINGLE_PROCESS = ProcessGroup()
+_log = logging.getLogger(__name__)
 
 
 def capture(
@@ -73,6 +79,8 @@ def capture(
     attributions: Sequence[str] = (),
     attribution_images: int = 200,
     shard_images: int = SHARD_IMAGES,
+    kinds: Sequence[str] | None = None,
+    output: Choice | None = None,
     process_group: ProcessGroup = _SINGLE_PROCESS,
 ) -> Recording | Moments:
     """Record every gate of a network over a data set, with one forward pass per batch.
@@ -83,7 +91,8 @@ def capture(
     not interrupted.
 
     Args:
-        model: Any network that returns logits ``(N, K)``.
+        model: Any network, of any floating point type; images are converted to that type. It
+            returns class scores ``(N, K)``, or contains them in what it returns; see ``output``.
         dataset: Images of `attnscope.data`, or any data set with a length. Its items are an image,
             an image and a label, those two and a path, or a dict of them (`attnscope.data.items`).
             An image is a tensor ``(C, H, W)``, ``(C, L)`` or ``(C, D, H, W)``, as the network gets
@@ -114,6 +123,15 @@ def capture(
             recorded (`Recording.attributed_rows`).
         shard_images: Images per shard, rounded up to whole batches. One shard is in memory at a
             time.
+        kinds: Names of the kinds of gates to record; default: those that `find_gates` looks for.
+            Gates of the features' own shape (``full``) are large: they can be left out.
+        output: Which output of the network has the class scores: a key, an index, a function or
+            ``"module:function"``; or their form, one of
+            `attnscope.networks.output_forms.OUTPUT_FORMS`, such as ``"probabilities"``. ``"none"``
+            records the gates without class scores. Default: it is told by looking at the output
+            for four images, and a line of the log says what was taken, unless the network returns
+            logits and nothing else. Without class scores there are no logits, predictions and
+            Grad-CAM (`Recording.has_scores`).
         process_group: The processes that share the work. Each of them makes the same call, and all
             see the same folder. `attnscope.training.processes.launched_process_group` returns the
             group that torchrun started.
@@ -122,9 +140,9 @@ def capture(
         The recording, or the moments.
 
     Raises:
-        InputError: An argument cannot be used, a gate that was found is not used in some batch,
-            another capture writes to the folder, or an unfinished capture there was started with
-            another network, data set or setting.
+        InputError: An argument cannot be used, it cannot be told which output has the class scores,
+            a gate that was found is not used in some batch, another capture writes to the folder,
+            or an unfinished capture there was started with another network, data set or setting.
         OSError: The disk is full, or a similar error. Complete shards are kept.
     """
     folder = Path(out)
@@ -139,6 +157,7 @@ def capture(
         attributions,
         attribution_images,
         shard_images,
+        kinds,
     )
     count = item_count(dataset)
     if not count:
@@ -157,7 +176,9 @@ def capture(
             bf16=precision == "bf16",
             moments=moments,
         )
-        names = network_pass.find_gates_and_classes(classes)
+        names = network_pass.find_gates_and_classes(classes, kinds, output)
+        if process_group.is_main and network_pass.output_line:
+            _log.warning("%s", network_pass.output_line)
         network_pass.choose_layers(grad_cam_layers)
         if pooled_inputs:
             network_pass.pool_inputs()
@@ -183,6 +204,7 @@ def capture(
                 "device": network_pass.device.type,
             },
             source=None if source is None else source.to_dict(),
+            output=network_pass.adapter.to_dict() if not network_pass.adapter.is_plain else None,
             rank=process_group.rank,
             processes=process_group.size,
         )
@@ -231,42 +253,75 @@ class _Pass:
         self.bf16, self.moments = bf16, moments
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.count = item_count(dataset)
-        self.sample, labels = read_sample(dataset, self.normalization, self.device)
+        images, labels = read_sample(dataset, self.normalization, self.device)
+        self.sample = of_type(images, number_type(model))
         self.label_kind = label_kind_of(dataset, labels)
         _check_label_kind(self.label_kind, moments)
         picture = describe_picture(tuple(self.sample.shape[1:]))
         self.notes = [] if picture is None else [picture]
         """What a user should know about the pass, one line each."""
         self.gates: list[Gate] = []
+        self.adapter = OutputAdapter()
+        self.output_line = ""
+        """What is taken as class scores, as a sentence; empty for plain logits."""
         self.layers: list[str] = []
         """Layers of Grad-CAM."""
         self.inputs: dict[str, Tensor] = {}
         """Pooled inputs of the gates; each forward pass fills it."""
         self._edits: Mapping[str, Edit] = {}
 
-    def find_gates_and_classes(self, classes: Sequence[str] | None) -> list[str]:
-        """Find the gates on the sample, and return the names of the classes.
+    def find_gates_and_classes(
+        self,
+        classes: Sequence[str] | None,
+        kinds: Sequence[str] | None,
+        output: Choice | None,
+    ) -> list[str]:
+        """Find the gates and the class scores on the sample, and return the names of the classes.
+
+        Without class scores and names, there are no names.
 
         Raises:
-            InputError: The network has another number of classes, or a class has no valid name.
+            InputError: The network has another number of classes, a class has no valid name, or
+                the class scores cannot be told.
         """
         names = class_names_of(self.dataset if classes is None else _Named(classes))
         try:
-            self.gates, outputs = _gates_and_outputs(self.model, self.sample)
+            self.gates = find_gates(self.model, self.sample, kinds)
+            returned = self._run_sample(with_graph=False)
         except RuntimeError:
             expect_channels(self.model, self.sample)
             raise
-        names = names or [str(k) for k in range(outputs)]
-        if outputs != len(names):
-            raise InputError(
-                "AS661",
-                f"the network has {outputs} classes and the data set has {len(names)}; use a "
-                f"network with {len(names)} outputs, or pass {outputs} names as classes=",
+        sample = Sample(len(self.sample), len(names) or None, class_labels=self.label_kind == CLASS)
+        self.adapter = find_adapter(returned, sample, output, self._run_sample)
+        if not self.adapter.has_scores:
+            self.output_line = (
+                f"the network returns {describe(returned)}, which is recorded without class scores "
+                "(predictions, confidences and Grad-CAM); if it has some, choose them with --output"
             )
-        return names
+            if self.moments:
+                raise InputError(
+                    "AS677", f"{self.output_line}: moments need them, so record without moments"
+                )
+            return names
+        self.output_line = self.adapter.explain()
+        return names or [str(k) for k in range(self.adapter(returned).shape[1])]
+
+    def _run_sample(self, with_graph: bool = True) -> Any:
+        """Return what the network returns for the sample, on request with autograd's graph."""
+        with torch.set_grad_enabled(with_graph), torch.random.fork_rng(devices=[]):
+            # A copy, because the network may write into its input.
+            return self.model(self.sample.clone().requires_grad_(with_graph).clone())
 
     def choose_layers(self, given: Sequence[str] | None) -> None:
-        """Set the layers of Grad-CAM: the given ones, or else the one with the last map."""
+        """Set the layers of Grad-CAM: the given ones, or else the one with the last map, if any.
+
+        Raises:
+            InputError: There are no class scores to explain.
+        """
+        if not self.adapter.has_scores:
+            if given:
+                raise InputError("AS677", f"{self.output_line}: leave --grad-cam-layers out")
+            return
         if given is not None:
             self.layers = list(given)
             return
@@ -287,6 +342,8 @@ class _Pass:
         found: list[Attributed] = []
         for name in dict.fromkeys(names):
             method = ATTRIBUTIONS.find(name)
+            if not self.adapter.has_scores:
+                raise InputError("AS677", f"{self.output_line}: leave --attribution-methods out")
             if name == GRAD_CAM:
                 continue  # it is recorded for all images, by another setting
             layers = [""]
@@ -297,15 +354,16 @@ class _Pass:
 
     def explain(self, maps: Explanations, shards: Sequence[range], progress: bool) -> None:
         """Compute the maps of the methods besides Grad-CAM for the images of some shards."""
-        maps.compute(
-            self.model,
-            self.dataset,
-            shards,
-            self.normalization,
-            self.device,
-            progress,
-            self.label_kind,
-        )
+        with adapted(self.model, self.adapter):
+            maps.compute(
+                self.model,
+                self.dataset,
+                shards,
+                self.normalization,
+                self.device,
+                progress,
+                self.label_kind,
+            )
 
     def pool_inputs(self) -> None:
         """Let each forward pass fill ``inputs``, and run the sample to see which gates have any."""
@@ -359,18 +417,22 @@ class _Pass:
         for batch in self._batches(rows, self.batch_size):
             self.inputs.clear()
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = self.model(batch.x)
-            if self.label_kind == CLASS:
-                _check_labels(batch.labels, logits.shape[1])
-            _check_finite(logits, batch.paths)
+                returned = self.model(batch.x)
+            logits = self.adapter(returned) if self.adapter.has_scores else None
+            if logits is not None:
+                if self.label_kind == CLASS:
+                    _check_labels(batch.labels, logits.shape[1])
+                _check_finite(logits, batch.paths)
             arrays = gate_arrays(self._seen, self.inputs, logits)
             if not self.moments:
                 arrays["images"] = thumbnails(batch.pictures)
             if batch.targets is not None:
                 arrays["targets"] = to_numpy(batch.targets)
-            arrays |= self._grad_cams(logits, batch.labels)
+            if logits is not None:
+                arrays |= self._grad_cams(logits, batch.labels)
+                logits = logits.detach()
             filled.add(arrays, batch.labels.numpy())
-            tables.append(image_rows(batch, logits.detach()))
+            tables.append(image_rows(batch, logits))
             progress(len(batch.labels))
         return filled.arrays(), pd.concat(tables, ignore_index=True)
 
@@ -386,30 +448,8 @@ class _Pass:
         return arrays
 
     def _batches(self, rows: range, size: int) -> Iterator[Batch]:
-        return batches(self.dataset, rows, size, self.normalization, self.device, self.label_kind)
-
-
-def _gates_and_outputs(model: nn.Module, x: Tensor) -> tuple[list[Gate], int]:
-    """Return the gates, and the number of classes of the network."""
-    outputs: list[object] = []
-    handle = model.register_forward_hook(lambda module, args, output: outputs.append(output))
-    try:
-        gates = find_gates(model, x)
-    finally:
-        handle.remove()
-    logits = outputs[0]
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        has = (
-            f"shape {tuple(logits.shape)}"
-            if isinstance(logits, Tensor)
-            else f"type {type(logits).__name__}"
-        )
-        raise InputError(
-            "AS662",
-            f"the output of the network has {has}; it must be logits (N, K), one row per image: "
-            "wrap the network in a module that returns them",
-        )
-    return gates, logits.shape[1]
+        found = batches(self.dataset, rows, size, self.normalization, self.device, self.label_kind)
+        return as_inputs(found, self.model)
 
 
 class _Named:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from attnscope.attribution import ATTRIBUTIONS
 from attnscope.capturing.batching import batches, to_numpy
+from attnscope.capturing.number_types import as_inputs
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.label_kinds import CLASS
 from attnscope.recording.attributed import Attributions
@@ -53,7 +54,7 @@ class Explanations:
         """Compute the maps of the images of some shards, in float32.
 
         Args:
-            model: The network, in eval mode and without hooks.
+            model: The network, in eval mode and without the hooks of the tracer. It returns logits.
             dataset: As for `attnscope.capture`.
             shards: The rows of each shard.
             normalization: As for `attnscope.capture`.
@@ -67,17 +68,18 @@ class Explanations:
             total=len(wanted), unit="image", desc="attributions",
             disable=not (progress and wanted), dynamic_ncols=True,
         ) as bar:  # fmt: skip
-            for batch in batches(dataset, wanted, _BATCH_SIZE, normalization, device, label_kind):
+            found = batches(dataset, wanted, _BATCH_SIZE, normalization, device, label_kind)
+            for batch in as_inputs(found, model):
                 rows = wanted[done : done + len(batch.labels)]
                 done += len(rows)
                 with torch.no_grad():
                     predicted = model(batch.x).argmax(1)
                 classes = {"predicted": predicted, "true": batch.labels.to(device)}
-                for found in self._attributions.methods:
-                    explain = ATTRIBUTIONS.find(found.method).explain
+                for method in self._attributions.methods:
+                    explain = ATTRIBUTIONS.find(method.method).explain
                     for target in targets_of_labels(label_kind):
-                        maps = stored_map(explain(model, batch.x, classes[target], found.layer))
-                        kept = self._maps.setdefault(found.key(target), {})
+                        maps = stored_map(explain(model, batch.x, classes[target], method.layer))
+                        kept = self._maps.setdefault(method.key(target), {})
                         kept |= dict(zip(rows, maps, strict=True))
                 bar.update(len(rows))
 

@@ -8,6 +8,8 @@ import torch
 
 from attnscope.capturing.capture import capture
 from attnscope.capturing.settings import CaptureSettings
+from attnscope.files import StrPath
+from attnscope.networks.memory import channels_last
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
@@ -44,7 +46,7 @@ def capture_source(
     """
     subject = source.open()
     return capture(
-        subject.model.to(device or "cpu").to(memory_format=torch.channels_last),
+        channels_last(subject.model.to(device or "cpu")),
         subject.images,
         out,
         normalization=subject.normalization,
@@ -59,16 +61,18 @@ def capture_source(
         attributions=settings.attributions,
         attribution_images=settings.attribution_images,
         shard_images=settings.shard_images,
+        kinds=settings.kinds,
+        output=settings.output,
         process_group=process_group,
     )
 
 
 def capture_run(
-    run: Path,
+    run: StrPath,
     *,
     split: str = "test",
-    out: Path | None = None,
-    data_root: Path | None = None,
+    out: StrPath | None = None,
+    data_root: StrPath | None = None,
     batch_size: int = 128,
     progress: bool = True,
 ) -> Recording:
@@ -87,8 +91,8 @@ def capture_run(
     """
     opened = Run(run)
     recording = capture_source(
-        opened.source(split, data_root=data_root),
-        opened.recording_folder(split) if out is None else out,
+        opened.source(split, data_root=None if data_root is None else Path(data_root)),
+        opened.recording_folder(split) if out is None else Path(out),
         CaptureSettings(batch_size=batch_size),
         progress=progress,
     )

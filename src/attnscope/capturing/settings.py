@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from attnscope.errors import InputError
+from attnscope.kinds import KINDS
+
+if TYPE_CHECKING:
+    from attnscope.networks.outputs import Choice
 
 PRECISIONS = ("fp32", "bf16")
 SHARD_IMAGES = 2048
@@ -36,12 +41,25 @@ class CaptureSettings:
     """Number of images, evenly spaced over the data set, for which these are recorded."""
     shard_images: int = SHARD_IMAGES
     """Images per shard, rounded up to whole batches."""
+    kinds: Sequence[str] | None = None
+    """Names of the kinds of gates to record. None: those that `find_gates` looks for."""
+    output: Choice | None = None
+    """Which output of the network has the class scores: a key, an index, ``module:function``, a
+    function, or one of `attnscope.networks.output_forms.OUTPUT_FORMS`. None: it is told by looking
+    at the output for a few images."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise InputError(
                 "AS670", f"the precision is '{self.precision}'; it must be fp32 or bf16"
             )
+        for kind in self.kinds or ():
+            if not KINDS.find(kind).per_image:
+                raise InputError(
+                    "AS678",
+                    f"gates of kind {kind} are the same for every image and cannot be recorded; "
+                    "leave the kind out, and read such a gate from the parameters of the network",
+                )
         for name in ("batch_size", "shard_images", "attribution_images"):
             if getattr(self, name) < 1:
                 value = getattr(self, name)

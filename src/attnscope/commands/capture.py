@@ -31,6 +31,8 @@ class Capture:
             "untrained",
             "moments",
             "pooled_inputs",
+            "kinds",
+            "include",
             "grad_cam",
             "grad_cam_layers",
             "attribution_methods",
@@ -75,6 +77,12 @@ class Capture:
     slow."""
     attribution_images: int = 200
     """Number of images for --attribution-methods, spread evenly over the data set."""
+    kinds: Annotated[tuple[str, ...], Argument(metavar="KIND")] = ()
+    """Kinds of gates to record, such as channel and spatial. Default: all kinds except
+    activation, static and unbounded. Gates of kind full are as large as the features."""
+    include: Annotated[tuple[str, ...], Argument(metavar="KIND")] = ()
+    """Kinds of gates to record in addition: activation (such as SiLU written by hand), unbounded (a
+    multiplier that broadcasts like a gate and has no bounds, as in x * conv(x))."""
     shard_images: int = 2048
     """Images per shard, rounded up to whole batches. One shard is held in memory. Finished shards
     are kept after an interruption. With torchrun, each process records whole shards."""
@@ -82,6 +90,7 @@ class Capture:
     def __call__(self) -> None:
         from attnscope.capturing.settings import CaptureSettings
         from attnscope.files import refuse_existing
+        from attnscope.kinds import with_included
         from attnscope.training.processes import launched_process_group
 
         if not self.grad_cam and self.grad_cam_layers:
@@ -98,6 +107,8 @@ class Capture:
             attributions=self.attribution_methods,
             attribution_images=self.attribution_images,
             shard_images=self.shard_images,
+            kinds=with_included(self.kinds, self.include),
+            output=self.network.output,
         )
         source, out = self._choose()
         process_group = launched_process_group()
@@ -144,7 +155,6 @@ class Capture:
 
 def _announce(recording: Recording | Moments, pooled_inputs: bool) -> None:
     from attnscope.capturing.advice import advise_classes, describe_accuracy
-    from attnscope.data.label_kinds import describe_labels
 
     for line in recording.about["skipped"]:
         print(f"Skipped {line}", file=sys.stderr)
@@ -161,9 +171,9 @@ def _announce(recording: Recording | Moments, pooled_inputs: bool) -> None:
     accuracy = (
         describe_accuracy(recording)
         if recording.has_accuracy
-        else f"no accuracy ({describe_labels(recording.label_kind)})"
+        else f"no accuracy ({recording.no_accuracy})"
     )
     print(
-        f"Recorded {len(recording)} images and {len(recording.gates)} gates, "
-        f"{accuracy}: {recording.folder}"
+        f"Recorded {len(recording)} images and {len(recording.gates)} gates, {accuracy}: "
+        f"{recording.folder}"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ class Demo:
         from attnscope.training.run import train_run
 
         summary: dict[str, Any] = {}
-        with new_folder(self.out) as folder:
+        with _nothing_kept(self.out), new_folder(self.out) as folder:
             runs = []
             for attention in ("se", "cbam"):
                 run = folder / attention
@@ -81,6 +83,15 @@ class Demo:
         print(f"Report:    {self.out / 'report.html'}")
         print(f"Figures:   {Run(self.out / 'cbam').figures}")
         print(f"Dashboard: attnscope dashboard {self.out}")
+
+
+@contextmanager
+def _nothing_kept(out: Path) -> Iterator[None]:
+    """Say on an interrupt that the demo starts anew; its parts would advise to resume."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {out} was not written: run it again") from None
 
 
 def _run_in_parallel(*commands: list[str]) -> None:

@@ -19,8 +19,8 @@ class Inspect:
     channels: int = 3
     """Channels of the images."""
     all_kinds: bool = False
-    """Also list activations such as SiLU written by hand (activation), and gates that do not
-    depend on the image (static)."""
+    """List the gates of all kinds: also activations such as SiLU written by hand (activation),
+    gates that do not depend on the image (static), and multipliers without bounds (unbounded)."""
     json: bool = False
     """Print JSON instead of a table."""
 

@@ -67,6 +67,10 @@ class NetworkOptions:
     split."""
     std: tuple[float, ...] | None = None
     """Per-channel standard deviation for normalization. Default: as for --mean."""
+    output: Annotated[str | None, Argument(metavar="OUTPUT")] = None
+    """Output of --model that has the class scores: a key, an index, package.module:function, or a
+    form of scores, such as probabilities, one_logit, or none to record gates only. Default: as the
+    output for four images shows."""
 
     def expect_none(self) -> None:
         """Refuse these options where a run folder is given.

@@ -28,6 +28,8 @@ class Train(TrainConfig):
             "learning_rate",
             "class_weights",
             "keep",
+            "monitor",
+            "monitor_every",
         ),
     }
 

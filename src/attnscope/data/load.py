@@ -19,6 +19,7 @@ from attnscope.data.known import find_source
 from attnscope.data.sources import DataRequest, LoadedSplits
 from attnscope.data.splits import stratified_split
 from attnscope.errors import InputError
+from attnscope.files import StrPath
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ class DataSettings:
 def load_data(
     source: str = "digits",
     *,
-    data_root: Path = Path("data"),
+    data_root: StrPath = "data",
     image_size: int | None = None,
     resize: int | None = None,
     validation_share: float = 0.1,
@@ -291,7 +292,7 @@ def load_data(
     """
     settings = DataSettings(
         source,
-        data_root,
+        Path(data_root),
         image_size,
         resize,
         validation_share,

@@ -36,6 +36,7 @@ from attnscope.gates.hooks import Edit, as_factor, edit_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.networks.build import ModelConfig, attention_places
+from attnscope.networks.memory import channels_last
 from attnscope.networks.weights import hash_weights, save_model
 from attnscope.recording.moments import Moments
 from attnscope.recording.places import is_captured
@@ -135,7 +136,7 @@ def fold(
             images.center_crop(data.image_size)
             for images in (data.train, data.validation, data.test)
         )
-        model = model.to(place).to(memory_format=torch.channels_last)
+        model = channels_last(model.to(place))
 
         def right(network: nn.Module, images: LabeledImages = validation) -> NDArray[np.bool_]:
             return right_images(network, images, normalization, batch_size)

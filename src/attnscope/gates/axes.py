@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from torch import Tensor
 
@@ -25,6 +26,7 @@ Layout = tuple[str, ...]
 """One token per axis; without parentheses, so that ``HW`` is a flattened pair."""
 
 
+@cache
 def parse_layout(layout: str) -> Layout:
     """Return the tokens of a layout: ``N(HW)C`` -> ``("N", "HW", "C")``."""
     return tuple(a or b for a, b in re.findall(r"\((\w+)\)|(\w)", layout))

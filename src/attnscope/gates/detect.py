@@ -81,8 +81,9 @@ def inspect_gates(model: nn.Module, images: Any, kinds: Sequence[str] | None = N
             sequences ``(N, C, L)``, volumes ``(N, C, D, H, W)``, a list with one entry per image,
             or a dict or dataclass of tensors that share their first axis. A tuple holds several
             arguments.
-        kinds: names of the kinds to find. By default all but ``full`` (gates with the same shape as
-            the features) and ``static`` (gates that do not depend on the input).
+        kinds: names of the kinds to find. By default all but ``activation`` (computed from the
+            features position by position, as in SiLU written by hand), ``static`` (does not depend
+            on the input) and ``unbounded`` (multipliers without bounds).
 
     Raises:
         InputError: AS405 or AS406; or a kind is not registered.
@@ -102,7 +103,10 @@ def inspect_call(
     for kind in kinds:
         KINDS.find(kind)
     inputs = Inputs(args, kwargs)
+    with_unbounded = any(not KINDS.find(kind).bounded for kind in kinds)
     first = probe(model, inputs)
+    if with_unbounded:
+        first.with_unbounded()
     last = first
     while last.is_unclear():
         larger = last.inputs
@@ -116,7 +120,7 @@ def inspect_call(
             raise
         except Exception:  # a network that takes one size only may raise anything
             break
-        last = enlarged
+        last = enlarged.with_unbounded() if with_unbounded else enlarged
     return _conclude(first.sample, last, kinds)
 
 
@@ -137,7 +141,8 @@ def _read(first: Use, probes: Probes) -> _Found | Reason:
     """Return kind and axes of a gate, or the reason why it is not a gate."""
     place = first.mark.place
     use = probes.sample.uses.get(place, first)
-    if use.softmax_axes and use.softmax_axes <= use.summed and probes.are_spatial(place):
+    softmax = probes.softmax_axes(place) if place in probes.sample.uses else use.softmax_axes
+    if softmax and softmax <= use.summed and probes.are_spatial(place):
         return "pooling", ""
     layout = probes.layout(place)
     if layout is None:
@@ -178,6 +183,7 @@ def _found(
         own_shape=probes.has_own_shape(first.mark.place),
         static=use.static,
         shares_paths=use.mark.activation == "softmax" and not use.is_distribution,
+        bounded=use.mark.bounded,
         pointwise=use.pointwise or not features & set("DHWL"),
     )
     kind = kind_of(seen)
@@ -202,8 +208,12 @@ def _conclude(first: Finder, last: Probes, kinds: Sequence[str]) -> Inspection:
                 found.append(read)
                 continue
             read = "other-kind", read.kind.name
+        if not use.mark.bounded:
+            continue  # it is among the multipliers
         for origin in use.mark.origins:
-            reasons.setdefault(origin, read)
+            # Another operation may have consumed the activation, too, which says less.
+            if reasons.get(origin, ("consumed", ""))[0] == "consumed":
+                reasons[origin] = read
     gates = _named(found, first.bare)
     served = {origin for each in found for origin in each.use.mark.origins}
     return Inspection(
@@ -213,7 +223,11 @@ def _conclude(first: Finder, last: Probes, kinds: Sequence[str]) -> Inspection:
             for origin, activation in first.activations.items()
             if origin not in served
         ]
-        + [Ungated(path, number, "none", code) for path, number, code in first.multipliers],
+        + [
+            Ungated(path, number, "none", code)
+            for place, (path, number, code) in first.multipliers.items()
+            if place not in gates
+        ],
     )
 
 
@@ -229,7 +243,7 @@ def _named(found: Sequence[_Found], bare: set[str]) -> dict[Place, Gate]:
             name=name if number == 1 else f"{name}#{number}",
             kind=each.kind.name,
             channels=_size_of("C", use.features, each.layout),
-            grid=_grid(use.features, each) if MAP in each.kind.traits else None,
+            grid=_grid(use.features, each) if _has_grid(each) else None,
             activation=mark.activation,
             lo=mark.bounds[0],
             hi=mark.bounds[1],
@@ -250,12 +264,13 @@ def _named(found: Sequence[_Found], bare: set[str]) -> dict[Place, Gate]:
 def _path(use: Use, bare: set[str]) -> str:
     """Return the path of the module that computes the gate, or of the parent of ``nn.Sigmoid``.
 
-    A gate that the network computes in its own forward is called after the activation.
+    A gate that the network computes in its own forward is called after the activation, or
+    ``multiplier`` if there is none.
     """
     path = use.mark.made_in
     if path in bare and path != use.applied_in:
         path = path.rpartition(".")[0]
-    return path or use.mark.activation
+    return path or (use.mark.activation if use.mark.bounded else "multiplier")
 
 
 def _size_of(letter: str, features: Sequence[int], layout: Layout) -> int:
@@ -267,6 +282,11 @@ def _rows_per_image(use: Use, layout: Layout) -> int:
     """Return the number of rows per image, if an axis holds images and something else, else 1."""
     axis = next((i for i, token in enumerate(layout) if len(token) > 1 and "N" in token), None)
     return 1 if axis is None or use.batch is None else use.features[axis] // use.batch
+
+
+def _has_grid(found: _Found) -> bool:
+    """Return whether rows and columns must be known: for a map, and for flattened positions."""
+    return MAP in found.kind.traits or ("HW" in found.layout and {"H", "W"} <= set(found.axes))
 
 
 def _grid(features: Sequence[int], found: _Found) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import weakref
 from collections.abc import MutableMapping, Sequence
@@ -19,7 +18,8 @@ from attnscope.gates.lineage import Lineage
 from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.modes import eval_mode
 from attnscope.gates.ops.operation import Known, Operation
-from attnscope.gates.tracer import Product, Tracer, covers, own_level
+from attnscope.gates.products import UNBOUNDED_FORM, Product
+from attnscope.gates.tracer import Tracer, own_level
 
 Place = tuple[str, int, str]
 """The identity of a gate: `attnscope.gates.marks.Mark.place`."""
@@ -71,6 +71,8 @@ class Use:
     """Number of images of the forward."""
     rows: Tensor | None = None
     """The gate, kept if its first axis is not the batch."""
+    number: int = 0
+    """How many uses came before it in the forward."""
     softmax: tuple[int, ...] = ()
     """Axes of the gate, counted from the end, over which a softmax sums to one."""
 
@@ -99,7 +101,10 @@ class Finder(Tracer):
         """Why an activation is not a gate: code and detail of `attnscope.kinds.Ungated`."""
         self.images: int | None = None
         """Batch size of the input. None for an image without a batch axis."""
-        self.multipliers: list[tuple[str, int, str]] = []
+        self.meets_unbounded = True
+        self.unbounded: dict[Place, Use] = {}
+        """Uses of multipliers without bounds that are neither masks nor statistics."""
+        self.multipliers: dict[Place, tuple[str, int, str]] = {}
         """Multipliers without bounds: module, number, and a code of `NOT_A_GATE`."""
         self.lineage = Lineage()
         self._mixed: MutableMapping[Tensor, tuple[tuple[str, int], ...]]
@@ -123,6 +128,12 @@ class Finder(Tracer):
         gate, mark, features = product.gate, product.mark, product.features
         refuse_checkpoint(self.running)
         origin = gate if product.aligned is None else product.aligned.argument
+        if mark.form == UNBOUNDED_FORM:
+            if self._note_multiplier(product):
+                gate = 1 / gate if product.divides else gate
+                use = self.unbounded.setdefault(mark.place, self._use(gate, mark, features, origin))
+                use.features = tuple(() if features is None else features.shape)
+            return product.gate
         if product.divides:
             mark = mark.inverted()
             gate = 1 / gate
@@ -167,6 +178,7 @@ class Finder(Tracer):
             pointwise=features is not None
             and self.lineage.of(origin).root == self.lineage.of(features).root,
             batch=self.images,
+            number=len(self.uses) + len(self.unbounded),
             rows=gate.detach().float().clone() if is_row else None,
             softmax=_softmax_axes(gate, mark.bounds) if softmax else (),
         )
@@ -193,8 +205,6 @@ class Finder(Tracer):
                     if origin not in kept:
                         self.reasons.setdefault(origin, ("consumed", known.name))
             self._note_routing(known, arguments, marks, outputs)
-        if not any(product.mark.bounded or product.divides for product in products):
-            self._note_multiplier(known, arguments)
         self.lineage.follow(known, arguments, outputs, self.is_static)
         for product in products:
             if product.features is not None and outputs[0] is not product.features:
@@ -233,30 +243,15 @@ class Finder(Tracer):
         if origins:
             self._mixed[outputs[0]] = origins
 
-    def _note_multiplier(self, known: Known, arguments: Sequence[Any]) -> None:
-        """Record a product with a tensor that broadcasts like a gate and has no bounds."""
-        factors = known.operation.multiplies
-        if factors is None or factors.align or len(arguments) <= max(factors.first, factors.second):
-            return
-        a, b = arguments[factors.first], arguments[factors.second]
-        if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-            return
-        if self.is_static(a) or self.is_static(b):
-            return
-        for gate, features in ((a, b), (b, a)):
-            if factors.divides and gate is b:
-                continue
-            if features.ndim < 3 or not covers(features, gate):
-                continue
-            if _distinct(gate) >= _distinct(features):
-                continue
-            if not gate.is_floating_point():
-                code = "mask"
-            else:
-                code = "statistic" if self.lineage.of(gate).is_statistic else "unbounded"
-            number = sum(path == self.running for path, _, _ in self.multipliers)
-            self.multipliers.append((self.running, number, code))
-            return
+    def _note_multiplier(self, product: Product) -> bool:
+        """List a multiplier without bounds. Returns whether it could be a gate."""
+        mark, gate = product.mark, product.gate
+        if not gate.is_floating_point():
+            code = "mask"
+        else:
+            code = "statistic" if self.lineage.of(gate).is_statistic else "unbounded"
+        self.multipliers[mark.place] = mark.made_in, mark.number, code
+        return code == "unbounded"
 
     def _follow(self, operation: Operation, arguments: Sequence[Any]) -> None:
         """Follow a product to ``x + x * g`` (neutral value 0) and ``(x * p).sum()`` (pooling)."""
@@ -298,12 +293,6 @@ def look(model: nn.Module, inputs: Inputs, batched: bool = True, *, whole: bool 
                 raise
             finder.error = first_line(error)
     return finder
-
-
-def _distinct(tensor: Tensor) -> int:
-    """Return the number of values of a tensor that `expand` has not repeated."""
-    sizes = zip(tensor.shape, tensor.stride(), strict=True)
-    return math.prod(size for size, stride in sizes if stride)
 
 
 def _softmax_axes(gate: Tensor, bounds: Bounds) -> tuple[int, ...]:

@@ -40,7 +40,8 @@ from attnscope.gates.detect import inspect_call
 from attnscope.gates.finder import Place, refuse_checkpoint
 from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import Mark
-from attnscope.gates.tracer import Product, Tracer
+from attnscope.gates.products import UNBOUNDED_FORM, Product
+from attnscope.gates.tracer import Tracer
 from attnscope.kinds import MAP, Gate
 
 Edit = Callable[[Tensor, Tensor], Tensor]
@@ -113,6 +114,7 @@ class _Listener:
 
     def __post_init__(self) -> None:
         self.by_place: dict[Place, Gate] = {}
+        self.meets_unbounded = False
         if self.gates is not None:
             self.set_gates(self.gates)
 
@@ -127,6 +129,7 @@ class _Listener:
                 )
         self.gates = [g for g in gates if self.values is not None or g.name in self.edits]
         self.by_place = {_place(gate): gate for gate in self.gates}
+        self.meets_unbounded = any(gate.form == UNBOUNDED_FORM for gate in self.gates)
 
     def find(self, mark: Mark) -> Gate | None:
         """Return the gate with this mark."""
@@ -161,6 +164,7 @@ class _Server(Tracer):
         super().__init__(model)
         self.listeners: list[_Listener] = []
         self.batch: int | None = None
+        self.skips_unknown = True
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.batch = Inputs(args, kwargs).batch_size()
@@ -170,16 +174,22 @@ class _Server(Tracer):
             gates = inspect_call(model, args, kwargs).gates
             for listener in waiting:
                 listener.set_gates(gates)
+        self._listen()
         for listener in self.listeners:
             listener.begin()
 
     def begin_part(self, path: str) -> None:
         self.batch = None
+        self._listen()
         for listener in self.listeners:
             listener.begin_part(path)
 
+    def _listen(self) -> None:
+        self.meets_unbounded = any(listener.meets_unbounded for listener in self.listeners)
+
     def meet(self, product: Product) -> Tensor:
-        mark = product.mark.inverted() if product.divides else product.mark
+        is_unbounded = product.mark.form == UNBOUNDED_FORM
+        mark = product.mark.inverted() if product.divides and not is_unbounded else product.mark
         other = product.features
         gate = 1 / product.gate if product.divides else product.gate
         known = [(listener, listener.find(mark)) for listener in self.listeners]

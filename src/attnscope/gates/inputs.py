@@ -76,6 +76,15 @@ class Inputs:
 
         return self._map(shorten, lambda images: images[:count])
 
+    def placed(self, device: torch.device, dtype: torch.dtype) -> Inputs:
+        """Return copies of the inputs on a device; floating-point tensors in one precision."""
+
+        def place(tensor: Tensor) -> Tensor:
+            precision = dtype if tensor.is_floating_point() else tensor.dtype
+            return tensor.detach().to(device, precision, copy=True)
+
+        return self._map(place, lambda images: [place(image) for image in images])
+
     def with_one_more(self) -> Inputs:
         """Return the same images and one more, which is noise.
 

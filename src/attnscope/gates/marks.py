@@ -44,8 +44,6 @@ class Mark:
     """Whether the activation ran outside of all modules of the network."""
     is_statistic: bool = False
     """Whether the values were reduced over axes since the activation."""
-    version: int | None = None
-    """Version counter of the tensor when it was marked. Each in-place write increments it."""
 
     @property
     def place(self) -> tuple[str, int, str]:

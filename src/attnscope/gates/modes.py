@@ -1,10 +1,13 @@
-"""Eval mode for a block."""
+"""Eval mode for a block, and modules that run without the modes of torch."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -12,9 +15,68 @@ from torch import nn
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Set a network to eval mode for a block, then restore the training flag of every module."""
     flags = [(module, module.training) for module in model.modules()]
-    model.eval()
+    # A network may do more in `eval` than can be undone. Do not call it if it changes no flag.
+    if any(training for _, training in flags):
+        model.eval()
     try:
         yield
     finally:
         for module, training in flags:  # model.train() would also unfreeze a frozen BatchNorm
             module.training = training
+
+
+class FunctionModes(threading.local):
+    """Switches the function modes of a thread off and on.
+
+    Two tracers may run at once, and a module's hooks run in the same order before and after it. The
+    first to switch off and the last to switch on are those that count.
+    """
+
+    depth = 0
+    guard: Any = None
+
+    def switch_off(self) -> None:
+        """Switch the modes off, if no other caller has."""
+        self.depth += 1
+        if self.depth == 1:
+            self.guard = torch._C.DisableTorchFunction()
+            self.guard.__enter__()
+
+    def switch_on(self) -> None:
+        """Switch the modes on again, after the last caller."""
+        self.depth -= 1
+        if self.depth == 0:
+            self.guard.__exit__(None, None, None)
+
+
+FUNCTION_MODES = FunctionModes()
+
+
+_FAST_PATHS = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
+
+
+_OPAQUE = frozenset(
+    {
+        *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear),
+        *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm),
+    }
+)
+
+
+def is_opaque(module: nn.Module) -> bool:
+    """Return whether a module runs one operation that is not registered, and nothing else.
+
+    The class must be one of torch exactly: a parametrized module has a class of its own. A hook
+    before the module could hold a gate.
+    """
+    return type(module) in _OPAQUE and not module._forward_pre_hooks
+
+
+def has_fast_path(module: nn.Module) -> bool:
+    """Return whether a mode would switch off the fast path of a transformer.
+
+    All submodules must be those of torch, in which no gate can be.
+    """
+    return type(module) in _FAST_PATHS and all(
+        type(each).__module__.startswith("torch.nn.") for each in module.modules()
+    )

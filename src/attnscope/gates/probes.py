@@ -46,6 +46,13 @@ class Probes:
             return 1.0
         return main.shape[self.spatial["H"]] / main.shape[self.spatial["W"]]
 
+    def with_unbounded(self) -> Probes:
+        """Count multipliers without bounds among the uses of gates, from now on."""
+        for finder in (self.sample, *self.variants.values()):
+            uses = {**finder.uses, **finder.unbounded}
+            finder.uses = dict(sorted(uses.items(), key=lambda item: item[1].number))
+        return self
+
     def uses(self, place: Place) -> list[Use]:
         """Return the uses of a gate in all forwards whose features have the same axes."""
         first = self.sample.uses[place]
@@ -66,14 +73,24 @@ class Probes:
         """Return whether the gate has the shape of its features in all forwards."""
         return all(use.gate == use.features for use in self.uses(place))
 
+    def softmax_axes(self, place: Place) -> frozenset[int]:
+        """Return the axes of the features over which the gate is a softmax.
+
+        An axis that has length 1 on the sample is judged by the variants in which it is longer.
+        """
+        first, *others = self.uses(place)
+        found = {axis for use in others for axis in use.softmax_axes if first.features[axis] == 1}
+        return first.softmax_axes | found
+
     def are_spatial(self, place: Place) -> bool:
         """Return whether the axes of a softmax grow with the image."""
         use = self.sample.uses[place]
+        axes = self.softmax_axes(place)
         for letter, variant in self.variants.items():
             other = variant.uses.get(place)
             if letter == "N" or other is None or len(other.features) != len(use.features):
                 continue
-            if any(other.features[i] != use.features[i] for i in use.softmax_axes):
+            if any(other.features[i] != use.features[i] for i in axes):
                 return True
         return False
 
@@ -100,7 +117,7 @@ class Probes:
             return None
         if missing and not set(missing) <= {letter for token in tokens for letter in token}:
             return by_convention(use.features, use.aligned, self.batch)
-        branch = use.summed | use.softmax_axes
+        branch = use.summed | self.softmax_axes(place)
         return complete(tokens, use.features, branch)
 
     def is_unclear(self) -> bool:

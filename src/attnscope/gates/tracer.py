@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 import weakref
 from abc import abstractmethod
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,12 +27,26 @@ from torch.nn.modules.module import (
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from attnscope.errors import InputError
-from attnscope.gates.marks import Bounds, Mark
+from attnscope.gates.inputs import Inputs
+from attnscope.gates.marks import UNBOUNDED, Bounds, Mark
+from attnscope.gates.modes import FUNCTION_MODES, has_fast_path, is_opaque
 from attnscope.gates.ops.arithmetic import product_of
-from attnscope.gates.ops.operation import Align, Aligned, Call, Factors, Known, look_up
+from attnscope.gates.ops.operation import (
+    UNKNOWN,
+    Call,
+    Factors,
+    Known,
+    look_up,
+)
+from attnscope.gates.products import (
+    UNBOUNDED_FORM,
+    Product,
+    products_of,
+    unbounded_multiplier,
+)
+from attnscope.gates.tensor_map import TensorMap
 from attnscope.registry import load_declared_plugins
 
 # Tensor arguments that can be passed by keyword, in their positional order.
@@ -53,30 +67,6 @@ def own_level() -> Iterator[None]:
         _levels.pop()
 
 
-@dataclass(frozen=True)
-class Product:
-    """A multiplication with a marked tensor as one factor."""
-
-    gate: Tensor
-    """The marked tensor."""
-    mark: Mark
-    """Its mark."""
-    features: Tensor | None
-    """The other factor. None if it is a gate of another shape."""
-    addend: Tensor | None
-    """The tensor that is added to the product, as in ``torch.addcmul``."""
-    divides: bool = False
-    """Whether the features are divided by ``gate``, so that the gate is one over it."""
-    aligned: Aligned | None = None
-    """How ``gate`` was made from the argument, if it is not the argument itself."""
-
-    def replaced(self, value: Any, edited: Tensor) -> Any:
-        """Return what an argument of the operation is after an edit of the gate."""
-        if self.aligned is None:
-            return edited if value is self.gate else value
-        return self.aligned.restore(edited) if value is self.aligned.argument else value
-
-
 class Tracer(TorchFunctionMode):
     """Keeps the marks of a network's tensors while the network runs.
 
@@ -89,9 +79,10 @@ class Tracer(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._model = weakref.ref(model)
-        self._marks: MutableMapping[Tensor, Mark] = WeakTensorKeyDictionary()
+        # Each mark with the version of its tensor when it was marked: a write ends the mark.
+        self._marks: TensorMap[tuple[Mark, int | None]] = TensorMap()
         # Tensors that do not depend on the input (parameters, constants, noise), with versions.
-        self._static: MutableMapping[Tensor, int | None] = WeakTensorKeyDictionary()
+        self._static: TensorMap[int | None] = TensorMap()
         # Versions of the parameters and buffers in `_static`. Adding all of them again before each
         # forward would cost 1% of its time.
         self._known: dict[int, tuple[Tensor, int | None]] = {}
@@ -99,18 +90,27 @@ class Tracer(TorchFunctionMode):
         self._calls: dict[str, int] = {}
         self._entries: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
-        self._paths: MutableMapping[nn.Module, str] = weakref.WeakKeyDictionary()
+        # id of a module -> the module, which is kept so that no other gets its id, and its path.
+        self._modules: dict[int, tuple[nn.Module, str]] = {}
+        # The dicts of parameters and of buffers of all modules.
+        self._owned: list[dict[str, Tensor | None]] = []
+        # Modules that hold tensors which are neither parameters nor buffers, and their attributes.
+        self._holders: list[tuple[nn.Module, str]] = []
         # Paths of the modules with parameters and without submodules.
         self._learned: set[str] = set()
         # Output of such a module, or a tensor made from it by moves -> its path.
-        self._sources: MutableMapping[Tensor, str] = WeakTensorKeyDictionary()
+        self._sources: TensorMap[str] = TensorMap()
         # Result of a negation -> its argument.
-        self._negatives: MutableMapping[Tensor, weakref.ref[Tensor]] = WeakTensorKeyDictionary()
-        # Modules that run without the mode: their depth, and what switches the mode on again.
-        self._untraced: list[tuple[int, Any]] = []
+        self._negatives: TensorMap[weakref.ref[Tensor]] = TensorMap()
+        # Depths of the running modules that run without the mode.
+        self._untraced: list[int] = []
         self._level = _levels[-1]
         self.called = ""
         """Path of the module that was called from outside: the network itself if it is empty."""
+        self.meets_unbounded = False
+        """Whether `meet` is called for multipliers that come from no bounded activation."""
+        self.skips_unknown = False
+        """Whether `note` is not called for operations that are not registered."""
         self.bare: set[str] = set()
         """Paths of the modules without submodules and without parameters, such as `nn.Sigmoid`."""
 
@@ -155,15 +155,19 @@ class Tracer(TorchFunctionMode):
         """Return the mark of a tensor, or None if it has none or was written to since."""
         if not isinstance(tensor, Tensor):
             return None
-        mark = self._marks.get(tensor)
-        if mark is not None and mark.version != _version(tensor):
-            del self._marks[tensor]
+        found = self._marks.get(tensor)
+        if found is None:
+            return None
+        mark, version = found
+        if version != _version(tensor):
+            self._marks.discard(tensor)
             return None
         return mark
 
     def is_static(self, tensor: Tensor) -> bool:
         """Return whether a tensor does not depend on the input, such as a weight or a mask."""
-        return self._static.get(tensor, -1) == _version(tensor)
+        version = self._static.get(tensor, -1)
+        return version != -1 and version == _version(tensor)
 
     def __enter__(self) -> Tracer:
         load_declared_plugins()  # import plugins now, not in the middle of a forward
@@ -178,7 +182,13 @@ class Tracer(TorchFunctionMode):
             if not list(module.children()):
                 has_parameters = bool(list(module.parameters(recurse=False)))
                 (self._learned if has_parameters else self.bare).add(path)
-            self._paths[module] = path
+            self._modules[id(module)] = module, path
+            self._owned += [module._parameters, module._buffers]
+            self._holders += [
+                (module, name)
+                for name, value in vars(module).items()
+                if not name.startswith("_") and next(_tensors([value]), None) is not None
+            ]
         # Hooks on all modules, and none on the network's own: a copy of the network that is made
         # inside the block has no hooks, and the network can be pickled.
         enter = register_module_forward_pre_hook(self._enter_module)
@@ -190,9 +200,13 @@ class Tracer(TorchFunctionMode):
 
     def __exit__(self, *error: Any) -> None:
         while self._untraced:  # a hook of somebody else may have raised
-            self._untraced.pop()[1].__exit__(None, None, None)
+            self._untraced.pop()
+            FUNCTION_MODES.switch_on()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._known.clear()
+        self._modules.clear()
+        self._owned.clear()
+        self._holders.clear()
         model = self._model()
         for handle in self._handles:
             handle.remove()
@@ -200,14 +214,16 @@ class Tracer(TorchFunctionMode):
                 model._forward_pre_hooks_with_kwargs.pop(handle.id, None)
 
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
-        path = self._paths.get(module)
-        if path is None or self._paused:
+        if id(module) not in self._modules or self._paused:
             return
+        path = self._modules[id(module)][1]
         if module is self._model() or not self._running:
             self._running.clear()
             self._calls.clear()
             self._entries.clear()
             self._mark_parameters_static()
+            for tensor in Inputs(args, kwargs or {}).tensors:  # an attribute may hold an input
+                self._static.discard(tensor)
             self.called = path
             if module is self._model():
                 self.begin(args, kwargs or {})
@@ -215,18 +231,22 @@ class Tracer(TorchFunctionMode):
                 self.begin_part(path)
         self._entries[path] = self._entries.get(path, -1) + 1
         self._running.append(path)
-        if type(module) in _FAST_PATHS and _is_plain(module):
-            # An active mode would switch off the fast path, which changes the last bits.
-            untraced = torch._C.DisableTorchFunction()
-            untraced.__enter__()
-            self._untraced.append((len(self._running), untraced))
+        # An active mode would switch off the fast path, which changes the last bits. The other
+        # modules say nothing about their results, and run faster without the mode.
+        is_opaque_here = self.skips_unknown and is_opaque(module) and self._is_moving(args)
+        if is_opaque_here or has_fast_path(module):
+            self._untraced.append(len(self._running))
+            FUNCTION_MODES.switch_off()
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
-        path = self._paths.get(module)
-        if path is None or self._paused:
+        if id(module) not in self._modules or self._paused:
             return
-        if self._untraced and self._untraced[-1][0] == len(self._running):
-            self._untraced.pop()[1].__exit__(None, None, None)
+        path = self._modules[id(module)][1]
+        if self._untraced and self._untraced[-1] == len(self._running):
+            self._untraced.pop()
+            FUNCTION_MODES.switch_on()
+            if isinstance(output, Tensor):
+                self._forget(output)
         if self._running:  # empty if another hook raised before `_enter_module` ran
             self._running.pop()
         if path in self._learned and isinstance(output, Tensor):
@@ -236,17 +256,17 @@ class Tracer(TorchFunctionMode):
             self.finish(output)
 
     def _mark_parameters_static(self) -> None:
-        """Mark parameters and buffers as static at the start of a forward, even after writes."""
-        model = self._model()
-        if model is None:
-            return
+        """Mark the network's own tensors as static at the start of a forward, even after writes."""
         known = {}  # a new dict, so that replaced buffers are released
-        for tensor in (*model.parameters(), *model.buffers()):
-            version = _version(tensor)
-            old = self._known.get(id(tensor))
-            if old is None or old[1] != version or version is None:
-                self._static[tensor] = version
-            known[id(tensor)] = tensor, version
+        with torch._C.DisableTorchFunction():  # each `_version` is a call that the mode receives
+            held = [getattr(holder, name, None) for holder, name in self._holders]
+            owned = (tensor for tensors in self._owned for tensor in tensors.values())
+            for tensor in _tensors([*owned, *held]):
+                version = _version(tensor)
+                old = self._known.get(id(tensor))
+                if old is None or old[1] != version or version is None:
+                    self._static[tensor] = version
+                known[id(tensor)] = tensor, version
         self._known = known
 
     def __torch_function__(
@@ -256,22 +276,35 @@ class Tracer(TorchFunctionMode):
         if self._paused:
             return func(*args, **kwargs)
         known = look_up(func)
-        name, operation = known.name, known.operation
-        if name == "get":  # of an attribute
+        operation = known.operation
+        if known.name == "get":  # of an attribute
             return self._attribute(func(*args, **kwargs), args[0])
-        arguments = [*args, *(kwargs[key] for key in _BY_NAME if key in kwargs)]
+        is_plain = operation is UNKNOWN and self.skips_unknown and not (kwargs or known.writes)
+        if is_plain and self._is_moving(args):
+            result = func(*args)
+            if type(result) is Tensor:
+                self._forget(result)
+                return result
+            for output in _tensors([result]):
+                self._forget(output)
+            return result
+        arguments, keywords = list(args), kwargs
+        if kwargs:
+            arguments += [kwargs[key] for key in _BY_NAME if key in kwargs]
+            keywords = {key: kwargs[key] for key in kwargs if key not in (*_BY_NAME, "out")}
         if operation.takes_list and arguments:
             arguments = [*arguments[0], *arguments[1:]]
-        keywords = {key: kwargs[key] for key in kwargs if key not in (*_BY_NAME, "out")}
         tensors = list(_tensors([*arguments, *keywords.values()]))
         # Tensors created outside the network, such as noise, may be its input.
         static = bool(self._running) and (operation.creates or all(map(self.is_static, tensors)))
         marks = [self.mark_of(argument) for argument in arguments]
         marked = any(marks)
         products: list[Product] = []
-        if marked and operation.multiplies is not None:
-            products = self._products(operation.multiplies, arguments, marks)
-            for product in products:
+        if operation.multiplies is not None:
+            if marked:
+                products = products_of(operation.multiplies, arguments, marks, self.is_static)
+            others = self._unbounded_products(operation.multiplies, arguments, products)
+            for product in (*products, *others):
                 edited = self.meet(product)
                 if edited is not product.gate:
                     args = tuple(product.replaced(a, edited) for a in args)
@@ -282,33 +315,7 @@ class Tracer(TorchFunctionMode):
             outputs = outputs or tensors[:1]
         fresh: Mark | None = None
         if tensors and not (marked and operation.carries):
-            bounded = None
-            one_sided = operation.one_sided
-            if operation.activates:
-                bounded = operation.activates(name, arguments, keywords)
-            elif operation.squares and len(tensors) == 2 and not static:
-                bounded, one_sided = self._square(*tensors), True
-            if bounded is not None:
-                label, bounds = bounded
-                # Functions with one bound are counted apart: they are no gates by themselves.
-                key = f"{self.running}:{label}" if one_sided else self.running
-                call = self._calls.get(key, 0)
-                self._calls[key] = call + 1
-                source = self._sources.get(tensors[0], "")
-                number = self._calls.get(f"{key} {source}", 0)
-                self._calls[f"{key} {source}"] = number + 1
-                fresh = Mark(
-                    self.running,
-                    call,
-                    label,
-                    bounds,
-                    ((self.running if not one_sided else key, call),),
-                    form=label if one_sided else "",
-                    entry=self._entries.get(self.running, 0),
-                    outside=not self._running,
-                    source=source,
-                    number=number,
-                )
+            fresh = self._fresh_mark(known, arguments, keywords, tensors, static)
         if operation.negates and len(tensors) == 1 and outputs:
             self._negatives[outputs[0]] = weakref.ref(tensors[0])
         if operation.carries is not None and len(tensors) == 1 and not marked and outputs:
@@ -324,14 +331,63 @@ class Tracer(TorchFunctionMode):
             if static:
                 self._static[output] = _version(output)
             else:
-                self._static.pop(output, None)
+                self._static.discard(output)
                 self._known.pop(id(output), None)
             if mark:
-                self._marks[output] = replace(mark, version=_version(output))
+                self._marks[output] = mark, _version(output)
             else:
-                self._marks.pop(output, None)
+                self._marks.discard(output)
         self.note(known, arguments, marks, outputs, products)
         return result
+
+    def _is_moving(self, args: tuple[Any, ...]) -> bool:
+        """Return whether the first argument depends on the input, so that the result does."""
+        return bool(args) and isinstance(args[0], Tensor) and not self.is_static(args[0])
+
+    def _forget(self, tensor: Tensor) -> None:
+        """Forget a tensor, such as the result of an operation that says nothing about it."""
+        self._marks.discard(tensor)
+        self._static.discard(tensor)
+        self._known.pop(id(tensor), None)
+
+    def _fresh_mark(
+        self,
+        known: Known,
+        arguments: Sequence[Any],
+        keywords: dict[str, Any],
+        tensors: Sequence[Tensor],
+        static: bool,
+    ) -> Mark | None:
+        """Return the mark of the result if the operation bounds it, and else None."""
+        operation, one_sided = known.operation, known.operation.one_sided
+        bounded = None
+        if operation.activates:
+            bounded = operation.activates(known.name, arguments, keywords)
+        elif operation.squares and len(tensors) == 2 and not static:
+            bounded, one_sided = self._square(*tensors), True
+        if bounded is None:
+            return None
+        label, bounds = bounded
+        running = self.running
+        # Functions with one bound are counted apart: they are no gates by themselves.
+        key = f"{running}:{label}" if one_sided else running
+        call = self._calls.get(key, 0)
+        self._calls[key] = call + 1
+        source = self._sources.get(tensors[0], "")
+        number = self._calls.get(f"{key} {source}", 0)
+        self._calls[f"{key} {source}"] = number + 1
+        return Mark(
+            running,
+            call,
+            label,
+            bounds,
+            ((key, call),),
+            form=label if one_sided else "",
+            entry=self._entries.get(running, 0),
+            outside=not self._running,
+            source=source,
+            number=number,
+        )
 
     def _square(self, a: Tensor, b: Tensor) -> tuple[str, Bounds] | None:
         """Return the bounds of ``z * z`` and of ``-z * z``, and None for other products."""
@@ -348,69 +404,35 @@ class Tracer(TorchFunctionMode):
         if isinstance(value, Tensor):
             mark = self.mark_of(of)
             if mark:
-                self._marks[value] = replace(mark, version=_version(value), factors=())
+                self._marks[value] = replace(mark, factors=()), _version(value)
             if self.is_static(of):
                 self._static[value] = _version(value)
         return value
 
-    def _products(
-        self, factors: Factors, arguments: Sequence[Any], marks: Sequence[Mark | None]
+    def _unbounded_products(
+        self, factors: Factors, arguments: Sequence[Any], products: Sequence[Product]
     ) -> list[Product]:
-        """Return the gates in a multiplication: none, one, or two that multiply each other."""
-        i, j = factors.first, factors.second
-        if len(arguments) <= max(i, j):
+        """Return the multiplier of a product that broadcasts like a gate and has no bounds."""
+        if not self.meets_unbounded or any(p.mark.bounded or p.divides for p in products):
             return []
-        a, b = arguments[i], arguments[j]
-        if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        found = unbounded_multiplier(factors, arguments, self.is_static)
+        if found is None:
             return []
-        addend = None if factors.addend is None else arguments[factors.addend]
-        of_a, of_b = marks[i], marks[j]
-        if factors.align is not None:
-            return self._aligned_products(factors.align, arguments, marks, (i, j))
-        if of_a and of_b and of_a.bounded != of_b.bounded and not factors.divides:
-            of_a, of_b = (of_a, None) if of_a.bounded else (None, of_b)
-        if of_a and of_b:
-            if self.is_static(a) or self.is_static(b):
-                return []  # the product is one gate
-            if a.shape == b.shape:
-                # A gate that was expanded to the shape of features that are bounded, too.
-                if of_a.copied > of_b.copied:
-                    return [Product(a, of_a, b, addend, factors.divides)]
-                if of_b.copied > of_a.copied and not factors.divides:
-                    return [Product(b, of_b, a, addend)]
-                return []  # the product is one gate
-            if _is_map(b) and covers(b, a):
-                return [Product(a, of_a, b, addend, factors.divides)]
-            if _is_map(a) and covers(a, b) and not factors.divides:
-                return [Product(b, of_b, a, addend)]
-            if factors.divides:
-                return []
-            return [Product(a, of_a, None, addend), Product(b, of_b, None, addend)]
-        gate, features, mark = (a, b, of_a) if of_a else (b, a, of_b)
-        if factors.divides and mark is of_b:
-            return []  # a gate that is divided by something
-        if mark is None or self.is_static(features) or features.ndim < 2:
-            return []
-        if not covers(features, gate):
-            return []
-        return [Product(gate, mark, features, addend, factors.divides)]
-
-    def _aligned_products(
-        self,
-        align: Align,
-        arguments: Sequence[Any],
-        marks: Sequence[Mark | None],
-        factors: tuple[int, int],
-    ) -> list[Product]:
-        """Return the gate of an operation that multiplies in another way than by broadcasting."""
-        for gate, features in (factors, factors[::-1]):
-            mark = marks[gate]
-            if mark is None or self.is_static(arguments[features]):
-                continue
-            aligned = align(arguments, mark, gate, features)
-            if aligned is not None:
-                return [Product(aligned.gate, mark, arguments[features], None, aligned=aligned)]
-        return []
+        key = f"{self.running}:{UNBOUNDED_FORM}"
+        number = self._calls.get(key, 0)
+        self._calls[key] = number + 1
+        mark = Mark(
+            self.running,
+            number,
+            "none",
+            UNBOUNDED,
+            ((key, number),),
+            form=UNBOUNDED_FORM,
+            entry=self._entries.get(self.running, 0),
+            outside=not self._running,
+            number=number,
+        )
+        return [Product(found[0], mark, found[1], None, factors.divides)]
 
     def _mark_after(
         self,
@@ -450,14 +472,6 @@ class Tracer(TorchFunctionMode):
             source = next(a for a, own in zip(arguments, marks, strict=True) if own)
             copied = _copied_along(mark, source, tensor)
         return replace(mark, copied=copied)
-
-
-_FAST_PATHS = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Return whether all submodules are those of torch, in which no gate can be."""
-    return all(type(each).__module__.startswith("torch.nn.") for each in module.modules())
 
 
 def _refuse_untraceable(module: nn.Module, path: str) -> None:
@@ -507,16 +521,3 @@ def _copied_along(mark: Mark, before: Tensor, after: Tensor) -> frozenset[int]:
     sizes = (1,) * (after.ndim - before.ndim) + tuple(before.shape)
     grown = {axis for axis in range(-after.ndim, 0) if sizes[axis] == 1 and after.shape[axis] > 1}
     return mark.copied | grown
-
-
-def covers(features: Tensor, gate: Tensor) -> bool:
-    """Return whether the gate broadcasts to the shape of the features."""
-    if gate.ndim > features.ndim:
-        return False
-    shape = features.shape[features.ndim - gate.ndim :]
-    return all(g in (1, f) for g, f in zip(gate.shape, shape, strict=True))
-
-
-def _is_map(tensor: Tensor) -> bool:
-    """Return whether a bounded tensor is a feature map, as after ReLU6, and not a gate."""
-    return tensor.ndim >= 3 and min(tensor.shape[1:]) > 1

@@ -23,7 +23,8 @@ from attnscope.errors import InputError
 from attnscope.gates.hooks import Edit, edit_gates, watch_gates
 from attnscope.gates.marks import Mark
 from attnscope.gates.ops.operation import Known
-from attnscope.gates.tracer import Product, Tracer
+from attnscope.gates.products import Product
+from attnscope.gates.tracer import Tracer
 from attnscope.kinds import Gate
 
 _Call = tuple[str, int]

@@ -11,6 +11,7 @@ import torch
 from attnscope.errors import InputError
 from attnscope.interventions.setup import InterventionSetup
 from attnscope.interventions.study import EXPERIMENTS, run_experiments_in
+from attnscope.networks.memory import channels_last
 from attnscope.recording.outcomes import Outcomes
 from attnscope.recording.places import outcomes_folder
 from attnscope.recording.recording import Recording
@@ -67,14 +68,14 @@ def intervene(
     Raises:
         InputError: The target has no usable recording, its files have changed (AS824), its network
             or images cannot be opened, an option is out of range, or the output folder holds
-            something else (AS810, AS811) or already all requested experiments (AS812).
+            something else (AS810, AS811).
         TypeError: The target is neither a run, a recording nor a path.
     """
     recording = _open(target, split)
     _expect_intact(recording)
     place = choose_device(str(device))
     setup = InterventionSetup(
-        recording.network().to(place).to(memory_format=torch.channels_last),
+        channels_last(recording.network().to(place)),
         recording.images(None if data_root is None else Path(data_root)),
         recording,
         normalization=recording.source().network.normalization,

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from attnscope.capturing.batching import IN_UNIT_RANGE, Batch, batches
+from attnscope.capturing.number_types import as_inputs
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.errors import InputError
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.lazy import renamed_names
+from attnscope.networks.outputs import OutputAdapter, adapted
 from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
 from attnscope.statistics.reading import gate_rows, row_chunks
@@ -76,7 +78,8 @@ class InterventionSetup:
     Raises:
         InputError: A number is out of range (AS801 to AS803), the recording does not belong to
             the images or the network (AS804, AS805, AS809), it has no gates (AS806), it was not
-            captured in fp32 (AS807), or no class has two images (AS808).
+            captured in fp32 (AS807), no class has two images (AS808), or the recording has no class
+            scores (AS825).
     """
 
     def __init__(
@@ -113,7 +116,14 @@ class InterventionSetup:
                 f"{recording.folder} was captured in {precision}, but interventions need fp32; "
                 "capture again with --precision fp32",
             )
+        if not recording.has_scores:
+            raise InputError(
+                "AS825",
+                f"{recording.folder} has no class scores, by which interventions are measured; if "
+                "the output of the network has some, capture again and choose them with --output",
+            )
         self.model, self.recording, self.seed = model, recording, seed
+        self._adapter = OutputAdapter.from_dict(recording.output)
         self.gates: list[Gate] = recording.gates
         self.batch_size = batch_size
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -170,7 +180,8 @@ class InterventionSetup:
         """
         wanted = rows if isinstance(rows, range) else [int(row) for row in rows]
         size = max(self.batch_size, at_least)
-        yield from batches(self._dataset, wanted, size, self._normalization, self.device)
+        found = batches(self._dataset, wanted, size, self._normalization, self.device)
+        yield from as_inputs(found, self.model)
 
     def sample(self, images: int) -> Int64[Array, " rows"]:
         """Return a stratified sample of the scored rows, sorted.
@@ -195,8 +206,11 @@ class InterventionSetup:
 
     @contextmanager
     def eval_without_gradients(self) -> Iterator[None]:
-        """Put the network in eval mode and disable gradients within the block."""
-        with eval_mode(self.model), torch.no_grad():
+        """Put the network in eval mode and disable gradients within the block.
+
+        There, the network returns the logits that were recorded, whatever it returns outside.
+        """
+        with eval_mode(self.model), torch.no_grad(), adapted(self.model, self._adapter):
             yield
 
     def targets(self) -> list[Target]:

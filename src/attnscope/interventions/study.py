@@ -11,6 +11,7 @@ import pandas as pd
 
 from attnscope import layout
 from attnscope.errors import InputError
+from attnscope.files import StrPath
 from attnscope.interventions.ablation import ablatable_gates, ablate_channels
 from attnscope.interventions.erasing import erase
 from attnscope.interventions.randomization import expect_seeds, randomize_gates
@@ -82,7 +83,7 @@ def run_experiments(
 
 
 def run_experiments_in(
-    folder: Path,
+    folder: StrPath,
     setup: InterventionSetup,
     seeds: Sequence[Recording] = (),
     *,
@@ -110,10 +111,10 @@ def run_experiments_in(
 
     Raises:
         InputError: As `run_experiments`; or the folder holds something else (AS810), outcomes of
-            another recording, other images or another seed (AS811), or all of the experiments
-            (AS812).
+            another recording, other images or another seed (AS811).
     """
     _expect(setup, seeds, experiments)
+    folder = Path(folder)
     remaining = list(experiments)
     if os.path.lexists(folder):
         if not (folder / layout.ABOUT).is_file():
@@ -134,12 +135,6 @@ def run_experiments_in(
             now = _controls(name, seeds, untrained)
             if name in made and (not now or now == controls.get(name)):
                 remaining.remove(name)
-        if not remaining:
-            raise InputError(
-                "AS812",
-                f"{folder} has the outcomes of all these experiments ({', '.join(experiments)}); "
-                "remove it to repeat them",
-            )
     for name in remaining:
         outcomes = run_experiments(
             setup, seeds, untrained=untrained, experiments=[name], progress=progress

@@ -163,7 +163,7 @@ class GateList:
     def to_dict(self) -> dict[str, Any]:
         """Return the same as lists and dicts, for JSON."""
         return {
-            "gates": [{**asdict(g), "range": list(self.ranges[g.name])} for g in self.gates],
+            "gates": [{**g.to_dict(), "range": list(self.ranges[g.name])} for g in self.gates],
             "ungated": [{**asdict(u), "reason": u.reason} for u in self.ungated],
             "sample": self.sample,
         }
@@ -174,9 +174,9 @@ class GateList:
     def _gate_rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [_GATE_COLUMNS]
         for gate in self.gates:
-            size = _shape(gate.grid) if gate.grid else str(gate.channels)
+            size = _shape(gate.grid) if gate.grid and "C" not in gate.axes else str(gate.channels)
             seen = "{:.3g} to {:.3g}".format(*self.ranges[gate.name])
-            bounds, neutral = f"{gate.lo:g} to {gate.hi:g}", f"{gate.neutral:g}"
+            bounds, neutral = gate.bounds_text, f"{gate.neutral:g}"
             activation = f"{gate.activation}; {gate.form}" if gate.form else gate.activation
             modules = gate.made_in or _ROOT, gate.applied_in or _ROOT
             name = gate.name or _ROOT

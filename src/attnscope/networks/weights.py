@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from attnscope import layout
 from attnscope.errors import InputError, first_line
-from attnscope.files import read_json, write_bytes, write_json
+from attnscope.files import StrPath, read_json, write_bytes, write_json
 from attnscope.networks.build import (
     STATIC_FORMS,
     ModelConfig,
@@ -23,9 +23,18 @@ from attnscope.networks.build import (
     build_model,
     make_static,
 )
+from attnscope.networks.checkpoints import (
+    StateDict,
+    check_fit,
+    fit_state,
+    read_state,
+    without_prefixes,
+)
 
 FOLDED = "attnscope_folded"
 """A key in the metadata of a weights file; it marks the weights of a folded network."""
+
+_log = logging.getLogger(__name__)
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
@@ -46,7 +55,7 @@ def save_weights(model: nn.Module, file: Path) -> None:
     write_bytes(file, save(state, {FOLDED: "yes"} if folded else None))
 
 
-def load_model(folder: Path) -> nn.Module:
+def load_model(folder: StrPath) -> nn.Module:
     """Load the network of a run folder.
 
     Returns:
@@ -56,6 +65,7 @@ def load_model(folder: Path) -> nn.Module:
         InputError: The folder has no saved network, ``model.json`` does not describe a network, or
             the weights do not fit the network.
     """
+    folder = Path(folder)
     weights = folder / layout.WEIGHTS
     if not weights.is_file():
         raise InputError(
@@ -77,28 +87,30 @@ def load_model(folder: Path) -> nn.Module:
             f"{folder / layout.MODEL} does not describe a network ({first_line(error)}); "
             "copy it again from the original run",
         ) from None
-    state = read_weights(weights)
+    state = read_state(weights).tensors
     if folded:
         make_static(model, folded, _empty_values(model, folded, state))
-    _check_fit(model, state, weights)
+    check_fit(state, model.state_dict(), weights)
     model.to_empty(device="cpu")
     model.load_state_dict(state)
     return model.eval()
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
-    """Load weights from a file into a network.
+    """Load weights from a file into a network, and log what was chosen or left out.
 
     Args:
         model: The network; changed in place, unless the weights are refused.
-        file: A safetensors file, or a state dict that ``torch.load(weights_only=True)`` accepts.
+        file: A safetensors file, or a checkpoint that ``torch.load(weights_only=True)`` accepts:
+            a state dict, or a dict that contains one, with the names of the network or with
+            prefixes of wrappers before them.
 
     Raises:
         InputError: The file does not exist, cannot be read safely, or does not fit the network.
     """
-    state = read_weights(file)
-    _check_fit(model, state, file)
-    model.load_state_dict(state)
+    found = fit_state(read_state(file), model.state_dict(), file)
+    model.load_state_dict(found.tensors)
+    _say(found)
 
 
 def hash_weights(model: nn.Module) -> str:
@@ -154,75 +166,18 @@ def _empty_values(
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read the state dict in a file of safetensors or of ``torch.save``.
+    """Read the state dict in a file, as `attnscope.networks.checkpoints.read_state` does.
 
-    A state dict under the key ``state_dict`` is unpacked, and the prefix ``module.`` of
-    DataParallel is removed from the names.
+    Prefixes of wrappers are removed from the names, and what was chosen is logged.
 
     Raises:
         InputError: The file does not exist, is damaged, or contains anything but a state dict.
     """
-    if not file.is_file():
-        raise InputError("AS342", f"there is no weights file {file}; check the path")
-    try:
-        state: Any
-        if file.suffix == ".safetensors":
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise InputError(
-            "AS343",
-            f"the safetensors file {file} is incomplete or damaged ({first_line(error)}); "
-            "copy it again",
-        ) from None
-    except OSError as error:
-        raise InputError(
-            "AS344",
-            f"the weights file {file} cannot be read ({error.strerror}); check its permissions",
-        ) from None
-    except Exception as error:  # torch.load raises exceptions of many types
-        if type(error).__name__ == "UnpicklingError":  # torch's message advises to run the code
-            raise InputError(
-                "AS345",
-                f"the weights file {file} contains more than tensors, which could run code; save "
-                "it again with torch.save(model.state_dict(), FILE) or as safetensors",
-            ) from None
-        raise InputError(
-            "AS348",
-            f"the weights file {file} is damaged or has an unknown format ({type(error).__name__}: "
-            f"{first_line(error)}); save it again with torch.save(model.state_dict(), FILE) or as "
-            "safetensors",
-        ) from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-        for name, value in state.items()
-    ):
-        raise InputError(
-            "AS346",
-            f"the weights file {file} contains no state dict; save it again with "
-            "torch.save(model.state_dict(), FILE)",
-        )
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    found = read_state(file)
+    _say(found)
+    return without_prefixes(found.tensors, {})
 
 
-def _check_fit(model: nn.Module, state: dict[str, Tensor], file: Path) -> None:
-    own = model.state_dict()
-    problems = {
-        "missing": [name for name in own if name not in state],
-        "not in the network": [name for name in state if name not in own],
-        "other shape": [n for n in own if n in state and own[n].shape != state[n].shape],
-    }
-    found = [
-        f"{problem}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        for problem, names in problems.items()
-        if names
-    ]
-    if found:
-        raise InputError(
-            "AS347",
-            f"the weights {file} do not fit the network ({'; '.join(found)}); "
-            "use the network from which they were saved",
-        )
+def _say(found: StateDict) -> None:
+    for note in found.notes:
+        _log.warning("%s", note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -52,9 +53,18 @@ def draw_map(
     title: str = "",
     cmap: str = GATE_MAP,
 ) -> Axes:
-    """Draw a map ``(h, w)`` on the color scale from ``low`` to ``high``, without interpolation."""
+    """Draw a map ``(h, w)`` on the color scale from ``low`` to ``high``, without interpolation.
+
+    A map of one row or one column is drawn as a square, with its values as a curve from ``low`` to
+    ``high``.
+    """
     show(ax, values, low, high, cmap)
-    ax.set_aspect("equal")
+    if 1 in values.shape and values.size > 1:
+        ax.set_aspect("auto")
+        ax.set_box_aspect(1)
+        _draw_curve(ax, values, low, high)
+    else:
+        ax.set_aspect("equal")
     _bare(ax, title)
     return ax
 
@@ -130,9 +140,17 @@ def draw_colorbar(shown: Axes, label: str, beside: Sequence[Axes]) -> Colorbar:
     low, high = image.get_clim()
     inner = [t for t in MaxNLocator(4).tick_values(low, high) if low < t < high]
     ticks = [low, *(t for t in inner if min(t - low, high - t) > 0.12 * (high - low)), high]
-    bar.set_ticks(ticks, labels=[with_minus(f"{t:.3g}") for t in ticks])
+    bar.set_ticks(ticks, labels=[_tick_label(t, high - low) for t in ticks])
     bar.outline.set_visible(False)
     return bar
+
+
+def _tick_label(value: float, width: float) -> str:
+    """Return a tick to about a hundredth of the width of its scale: ``0``, not ``4.43e-06``."""
+    decimals = max(0, 2 - math.floor(math.log10(width)))
+    text = f"{value:.{decimals}f}" if decimals <= 6 else f"{value:.3g}"
+    text = text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+    return with_minus("0" if text == "-0" else text)
 
 
 def show(ax: Axes, values: NDArray[Any], low: float, high: float, cmap: str) -> Any:
@@ -159,10 +177,25 @@ def top_of(values: NDArray[Any]) -> float:
     return max(float(np.nanmax(values)), 1e-6)
 
 
+def scale_of(gate: Gate, values: Iterable[NDArray[Any]]) -> tuple[float, float]:
+    """Return the ends of a gate's color scale: its bounds, or the range of values without them."""
+    return (gate.lo, gate.hi) if gate.bounded else shared_scale(values)
+
+
 def bounds_of(gates: Sequence[Gate]) -> str:
     """Return the common bounds of several gates as text: ``bounds 0 to 1``."""
     low, high = min(g.lo for g in gates), max(g.hi for g in gates)
-    return f"bounds {low:g} to {high:g}"
+    bounded = all(gate.bounded for gate in gates)
+    return f"bounds {low:g} to {high:g}" if bounded else "no bounds"
+
+
+def _draw_curve(ax: Axes, values: NDArray[Any], low: float, high: float) -> None:
+    """Draw the values of one row from bottom to top, or those of one column from left to right."""
+    share = (values.ravel() - low) / (high - low) - 0.5  # the single row is from -0.5 to 0.5
+    at = np.arange(values.size)
+    x, y = (at, -share) if values.shape[0] == 1 else (share, at)
+    ax.plot(x, y, color="black", linewidth=2.2)
+    ax.plot(x, y, color="white", linewidth=1.1)
 
 
 def _bare(ax: Axes, title: str) -> None:

@@ -35,5 +35,5 @@ def grad_cam_of(recording: Recording, rows: Sequence[int]) -> NDArray[np.float32
 
 
 def gate_of(recording: Recording, gate: str, rows: Sequence[int]) -> NDArray[np.float32]:
-    """Return a gate of some images, ``(len(rows), h, w)`` for a map."""
-    return np.concatenate([recording.gate(gate, slice(i, i + 1)) for i in rows])
+    """Return the maps of a gate for some images, ``(len(rows), h, w)``."""
+    return np.concatenate([recording.spatial(gate, slice(i, i + 1)) for i in rows])

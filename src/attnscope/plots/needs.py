@@ -52,6 +52,20 @@ def gates(trait: str = "", consequence: str = "") -> Need:
     return Need(trait or GATES, missing)
 
 
+def bounded_gates() -> Need:
+    """Return the need of a gate with bounds."""
+
+    def missing(recording: Recording) -> str:
+        if not recording.gates or any(gate.bounded for gate in recording.gates):
+            return ""
+        return (
+            f"{recording.folder} has no gate with bounds, and only such gates have states; record "
+            "other kinds of gates with: attnscope capture --kinds"
+        )
+
+    return Need("gates with bounds", missing)
+
+
 def grad_cam(text: str) -> Need:
     """Return the need of Grad-CAM.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from attnscope.comparison import (
@@ -15,16 +17,19 @@ from attnscope.comparison import (
     open_recorded,
 )
 from attnscope.errors import InputError
+from attnscope.gate_history import GateHistory
 from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.lazy import renamed_names
 from attnscope.recording.outcomes import Outcomes, find_outcomes
 from attnscope.recording.places import run_of
 from attnscope.recording.recording import Recording
+from attnscope.runs import Run
 from attnscope.statistics import group_by_kind
 
 __all__ = [
     "SUBJECTS",
     "Comparison",
+    "GateHistory",
     "Identity",
     "Intervened",
     "SeedComparison",
@@ -32,6 +37,7 @@ __all__ = [
     "compare_kinds",
     "gate_counts",
     "has_grad_cam",
+    "history_of",
     "identity",
     "no_gate",
     "no_grad_cam",
@@ -61,11 +67,15 @@ class Seeds:
     """The outcomes of each recording's network."""
 
 
-SUBJECTS = (Intervened, Recording, Comparison, Seeds, SeedComparison)
+SUBJECTS = (Intervened, GateHistory, Recording, Comparison, Seeds, SeedComparison)
 """What a plot can show. Interventions come first, because they answer what readers ask first."""
 
 _TAKES: dict[type, str] = {
     Intervened: "one recording with interventions: a Recording, a Run, or the path of either",
+    GateHistory: (
+        "one history of gates: a GateHistory or its file, a GateMonitor, or a Run that attnscope "
+        "train --monitor made"
+    ),
     Recording: "one recording: a Recording, a Run, or the path of either",
     Comparison: "two recordings of the same images, or a Comparison (attnscope.compare)",
     Seeds: "a list of recordings with interventions, one for each seed of one configuration",
@@ -74,7 +84,7 @@ _TAKES: dict[type, str] = {
     ),
 }
 """The arguments with which a plot of each subject is called."""
-_COUNTS = {Intervened: 1, Recording: 1, Comparison: 2, SeedComparison: 2}
+_COUNTS = {Intervened: 1, GateHistory: 1, Recording: 1, Comparison: 2, SeedComparison: 2}
 """How many of them."""
 
 
@@ -110,6 +120,8 @@ def open_subject(plot: str, subject: type, targets: Sequence[Any], split: str = 
         )
     if subject is Recording:
         return open_recorded(targets[0], split)
+    if subject is GateHistory:
+        return _open_history(targets[0])
     if subject is Intervened:
         recording = open_recorded(targets[0], split)
         return Intervened(recording, _outcomes_of(recording))
@@ -157,6 +169,35 @@ def no_grad_cam(*recordings: Recording) -> str:
     """Return a sentence that names the recordings without Grad-CAM; empty if all have it."""
     without = " and ".join(r.name for r in recordings if not has_grad_cam(r))
     return f"Grad-CAM was not recorded for {without}." if without else ""
+
+
+def history_of(recording: Recording) -> GateHistory | None:
+    """Return the gates over the training of a recording's run; None if there are none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    run = Run.holding(recording)
+    return run.gate_history() if run is not None and run.gate_history_file.is_file() else None
+
+
+def _open_history(target: Any) -> GateHistory:
+    """Return the history of a monitor, a run or a file."""
+    history = getattr(target, "history", None)  # of a GateMonitor, whose module imports torch
+    if isinstance(history, GateHistory):
+        return history
+    if isinstance(target, Recording):
+        target = Run.holding(target) or target.folder
+    if isinstance(target, Run):
+        return target.gate_history()
+    if isinstance(target, str | os.PathLike):
+        path = Path(target)
+        folder = run_of(path) or path
+        return Run(folder).gate_history() if folder.is_dir() else GateHistory.read(path)
+    raise InputError(
+        "AS900",
+        f"a {type(target).__name__} is not a history of gates; give {_TAKES[GateHistory]}",
+    )
 
 
 def _outcomes_of(recording: Recording) -> Outcomes:

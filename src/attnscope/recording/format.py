@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,7 +18,7 @@ FORMAT = 1
 TARGETS = ("predicted", "true")
 """The classes that Grad-CAM and other attributions explain."""
 ROW_COLUMNS = {"path": "str", "label": "int64", "prediction": "int64", "loss": "float64"}
-WITHOUT_CLASSES = frozenset({"AS648"})
+WITHOUT_CLASSES = frozenset({"AS618", "AS648"})
 """Codes of errors about something that a recording lacks since nothing is known of classes."""
 SHARD_FILES = (layout.ARRAYS, layout.ROWS)
 
@@ -72,7 +73,11 @@ def parse_gate(value: dict[str, Any]) -> Gate:
         TypeError: A field is missing, unknown or of another type.
         InputError: The kind of the gate is not registered.
     """
-    gate = Gate(**{**value, "grid": tuple(value["grid"]) if value["grid"] else None})
+    value = {**value, "grid": tuple(value["grid"]) if value["grid"] else None}
+    for name, infinite in (("lo", -math.inf), ("hi", math.inf)):
+        if value.get(name, 0.0) is None:
+            value[name] = infinite
+    gate = Gate(**value)
     types: dict[str, tuple[type, ...]] = {
         "str": (str,),
         "str | None": (str, type(None)),

@@ -130,13 +130,17 @@ def lazy_variable(
 
 
 def class_columns(
-    classes: list[str], rows: pd.DataFrame, label_kind: str, folder: object
+    classes: list[str], rows: pd.DataFrame, label_kind: str, has_scores: bool, folder: object
 ) -> dict[str, NDArray[np.object_]]:
-    """Return the columns path, label and prediction; without class labels there is no label."""
+    """Return the columns path, label and prediction.
+
+    Without class labels there is no label, and without class scores no prediction.
+    """
     columns = {"path": rows["path"].to_numpy(object)}
     if label_kind == CLASS:
         columns["label"] = class_names(classes, rows["label"], folder)
-    columns["prediction"] = class_names(classes, rows["prediction"], folder)
+    if has_scores:
+        columns["prediction"] = class_names(classes, rows["prediction"], folder)
     return columns
 
 

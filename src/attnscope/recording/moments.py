@@ -31,6 +31,8 @@ from attnscope.shapes import Array
 NEAR = 0.02
 """Distance, in units of the gate, within which a value counts as near a bound or the middle."""
 _TAILS = ("low", "middle", "high")
+_CHANNELS = "channels"
+"""Prefix of the sums over the channels of a gate that is averaged over positions."""
 
 
 class ClassSums:
@@ -62,6 +64,10 @@ class ClassSums:
                     _add_spread(sums, key, values)
                 else:
                     _add(sums, f"{key}/sum", values.sum(0))
+                    if view := gate.view(PER_CHANNEL):
+                        # In single precision, as a recording has them.
+                        units = view.reduce(arrays[key][members]).astype(np.float64)
+                        _add_spread(sums, f"{_CHANNELS}/{gate.name}", units)
                 # Count by channel if there is one value per channel, else over all values.
                 axis = 0 if gate.has(PER_CHANNEL) else None
                 for tail, near in (
@@ -147,16 +153,18 @@ class Moments(ShardReader):
         return self._total("count").astype(np.int64)
 
     def channels(self, gate: str) -> Spread:
-        """Return the statistics of the channels of a channel gate, ``(K, C)``.
+        """Return the statistics of the channels of a gate, ``(K, C)``.
 
         Args:
-            gate: Name of the gate.
+            gate: Name of a channel gate, or of a gate with channels and more axes, which is
+                averaged over positions in each image (`Gate.view`). Moments of earlier versions
+                have the channels of channel gates only.
 
         Raises:
-            InputError: There is no gate of that name, or it is of another kind.
+            InputError: There is no gate of that name, or it has no channels.
         """
         self._expect_trait(gate, PER_CHANNEL)
-        return self._spread(f"gate/{gate}")
+        return self._spread(f"{'gate' if self.info(gate).has(PER_CHANNEL) else _CHANNELS}/{gate}")
 
     def image_means(self, gate: str) -> Spread:
         """Return the statistics of the image's mean gate (`Gate.image_means`), ``(K,)``.
@@ -188,16 +196,18 @@ class Moments(ShardReader):
         return self._mean(f"gate/{gate}/sum")
 
     def mean_map(self, gate: str) -> Float64[Array, "classes height width"]:
-        """Return the mean map of a spatial gate for each class; NaN for a class without images.
+        """Return the mean map of a gate for each class; NaN for a class without images.
 
         Args:
-            gate: Name of the gate.
+            gate: Name of a spatial gate, or of a gate with positions and more axes, as for
+                `Recording.spatial`.
 
         Raises:
-            InputError: There is no gate of that name, or it is of another kind.
+            InputError: There is no gate of that name, or it has no positions.
         """
         self._expect_trait(gate, MAP)
-        return self.mean_gate(gate)
+        view, mean = self.info(gate).view(MAP), self.mean_gate(gate)
+        return mean if view is None else view.reduce(mean)  # the mean of a map is linear
 
     def tails(self, gate: str) -> Tails:
         """Return how many values lie near the bounds and the middle of a gate, for each class.
@@ -228,6 +238,11 @@ class Moments(ShardReader):
             InputError: The layer or the target was not recorded.
         """
         return self._mean(f"grad_cam/{self._expect_grad_cam(layer, target)}/{target}/sum")
+
+    def _offers(self, gate: Gate, trait: str) -> bool:
+        if trait == PER_CHANNEL and gate.view(trait):
+            return self._has(f"{_CHANNELS}/{gate.name}/sum")
+        return super()._offers(gate, trait)
 
     def _total(self, key: str) -> NDArray[np.float64] | NDArray[np.int64]:
         """Return a sum over all shards, ``(K, ...)``, added in the order of the images."""
@@ -303,6 +318,8 @@ class Moments(ShardReader):
             spreads = [f"image_mean/{gate.name}"]
             spreads += [f"gate/{gate.name}"] if gate.has(PER_CHANNEL) else []
             sums += [] if gate.has(PER_CHANNEL) else [f"gate/{gate.name}/sum"]
+            if gate.view(PER_CHANNEL) and self._offers(gate, PER_CHANNEL):
+                spreads.append(f"{_CHANNELS}/{gate.name}")
             for key in spreads:
                 sums += [f"{key}/{name}" for name in ("origin", "sum", "square")]
                 low, high = (self._piece(shard, f"{key}/{name}") for name in ("minimum", "maximum"))

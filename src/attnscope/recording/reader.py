@@ -1,7 +1,6 @@
 """Open a folder of shards: its rows, its logits, and the description of its gates.
 
-This file has more than 400 lines, because all properties that recordings and moments share are
-those of one class.
+This file has more than 400 lines, because opening, checking and reading shards belong together.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from attnscope import layout
 from attnscope.data.label_kinds import CLASS, describe_labels
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
-from attnscope.kinds import KINDS, Gate, gate_table
+from attnscope.kinds import KINDS, PER_CHANNEL, Gate, gate_table
 from attnscope.notebook import html_details, html_page, html_properties, number_of
 from attnscope.recording.attributed import Attributions
 from attnscope.recording.format import (
@@ -114,6 +113,9 @@ class ShardReader(ABC):
             """What the labels are: ``class``, ``multi-label``, ``value``, ``other`` or ``none``."""
             self.about: dict[str, Any] = with_current_keys(dict(manifest["about"]))
             """Facts about the capture: name, source, split, seed, model, precision and others."""
+            self.output: dict[str, Any] = dict(manifest.get("output") or {})
+            """How the class scores were taken from what the network returns (its path, function
+            and form); empty if it returns logits and nothing else."""
             self._source: object = manifest.get("source")
             self._shards = [parse_shard(shard) for shard in parse_items(manifest["shards"], dict)]
             self._count = sum(shard.count for shard in self._shards)
@@ -135,6 +137,8 @@ class ShardReader(ABC):
         tables = [self._read_rows(shard) for shard in self._shards]
         self.rows: pd.DataFrame = pd.concat(tables, ignore_index=True)
         """One row per image: path, label, prediction, loss."""
+        if not self.classes and not self.has_scores:  # nobody has named the classes of the labels
+            self.classes = [str(k) for k in range(int(self.rows["label"].max()) + 1)]
 
     def __len__(self) -> int:
         return self._count
@@ -150,7 +154,11 @@ class ShardReader(ABC):
             number_of(len(self), "image"),
             number_of(len(self.classes), "class", "classes"),
             number_of(len(self.gates), "gate"),
-            *([f"accuracy {self.right.mean():.1%}"] if self.has_accuracy else []),
+            (
+                f"accuracy {self.right.mean():.1%}"
+                if self.has_accuracy
+                else f"no accuracy ({self.no_accuracy})"
+            ),
         ]
         return f"<{type(self).__name__} {self._title()!r}: {', '.join(facts)}>"
 
@@ -172,9 +180,7 @@ class ShardReader(ABC):
         )
 
     def _accuracy(self) -> str:
-        if self.has_accuracy:
-            return f"{self.right.mean():.1%}"
-        return f"none ({describe_labels(self.label_kind)})"
+        return f"{self.right.mean():.1%}" if self.has_accuracy else f"none ({self.no_accuracy})"
 
     def _title(self) -> str:
         return self.name if self.split is None else f"{self.name}/{self.split}"
@@ -191,9 +197,21 @@ class ShardReader(ABC):
         return str(split) if split else None
 
     @property
+    def has_scores(self) -> bool:
+        """Whether the network gave class scores; without them there are no predictions."""
+        return bool(self.output.get("scores", True))
+
+    @property
     def has_accuracy(self) -> bool:
-        """Whether the images have class labels, with which predictions can be compared."""
-        return self.label_kind == CLASS
+        """Whether predictions can be compared with labels (`right`): there are both."""
+        return not self.no_accuracy
+
+    @property
+    def no_accuracy(self) -> str:
+        """Why predictions cannot be compared with labels, in a few words; empty if they can be."""
+        if not self.has_scores:
+            return "no class scores"
+        return "" if self.label_kind == CLASS else describe_labels(self.label_kind)
 
     @property
     def labels(self) -> Int64[Array, " images"]:
@@ -207,7 +225,12 @@ class ShardReader(ABC):
 
     @property
     def predictions(self) -> Int64[Array, " images"]:
-        """Predicted classes, as indices into ``classes``."""
+        """Predicted classes, as indices into ``classes``.
+
+        Raises:
+            InputError: The network gave no class scores.
+        """
+        self._expect_scores("predictions")
         return self.rows["prediction"].to_numpy()
 
     @property
@@ -215,19 +238,30 @@ class ShardReader(ABC):
         """Whether each prediction is correct; the mean is the accuracy.
 
         Raises:
-            InputError: The images have no class labels.
+            InputError: The network gave no class scores, or the images have no class labels.
         """
         right: NDArray[np.bool_] = self.predictions == self.labels
         return right
 
     @property
     def logits(self) -> Float32[Array, "images classes"]:
-        """Outputs of the network before the softmax."""
+        """Outputs of the network before the softmax.
+
+        If the network returned something else, such as probabilities, this is what `output` says.
+
+        Raises:
+            InputError: The network gave no class scores.
+        """
+        self._expect_scores("logits")
         return self._array("logits")
 
     @property
     def probabilities(self) -> Float64[Array, "images classes"]:
-        """Softmax of the logits."""
+        """Softmax of the logits.
+
+        Raises:
+            InputError: The network gave no class scores.
+        """
         logits = self.logits.astype(np.float64)
         exp = np.exp(logits - logits.max(1, keepdims=True))
         result: NDArray[np.float64] = exp / exp.sum(1, keepdims=True)
@@ -257,12 +291,16 @@ class ShardReader(ABC):
         return [gate for gate in self.gates if gate.kind == kind]
 
     def gates_with(self, trait: str) -> list[Gate]:
-        """Return the gates whose kind has a trait, in the order in which they act.
+        """Return the gates that have a trait or a view of it, in the order in which they act.
 
         Args:
-            trait: One of `attnscope.kinds.TRAITS`.
+            trait: One of `attnscope.kinds.TRAITS`. A gate of another kind has the values of
+                `PER_CHANNEL` or `MAP` by a mean (`Gate.view`).
         """
-        return [gate for gate in self.gates if gate.has(trait)]
+        return [gate for gate in self.gates if self._offers(gate, trait)]
+
+    def _offers(self, gate: Gate, trait: str) -> bool:
+        return gate.offers(trait)
 
     def verify(self) -> list[str]:
         """Check the files: hashes, counts and ranges of values.
@@ -273,7 +311,7 @@ class ShardReader(ABC):
         # Values of damaged files give no further information.
         return verify_files(self.folder, self.id, self._shards) or [
             *self._verify_values(),
-            *verify_rows(self.rows, len(self.classes), self.label_kind),
+            *verify_rows(self.rows, len(self.classes), self.label_kind, self.has_scores),
         ]
 
     def source(self, data_root: Path | None = None) -> Source:
@@ -322,13 +360,23 @@ class ShardReader(ABC):
 
     def _expect_trait(self, name: str, trait: str) -> None:
         gate = self.info(name)
-        if not gate.has(trait):
+        if not self._offers(gate, trait):
             wanted = " or ".join(k.name for k in KINDS.values() if trait in k.traits)
             suitable = [known.name for known in self.gates_with(trait)]
             remedy = f"such as '{suitable[0]}'" if suitable else f"which {self.name} does not have"
+            lacks = "channels" if trait == PER_CHANNEL else "positions"
             raise InputError(
                 "AS609",
-                f"gate '{name}' is of kind {gate.kind}; choose a gate of kind {wanted}, {remedy}",
+                f"gate '{name}' is of kind {gate.kind}, whose values here have no {lacks}; choose "
+                f"a gate of kind {wanted}, or another with {lacks}, {remedy}",
+            )
+
+    def _expect_scores(self, what: str) -> None:
+        if not self.has_scores:
+            raise InputError(
+                "AS618",
+                f"{self.folder} has no {what}, because the network gave no class scores; if its "
+                "output has some, capture again and choose them with --output",
             )
 
     def _expect_labels(self, what: str = "") -> None:
@@ -345,6 +393,7 @@ class ShardReader(ABC):
     def _expect_grad_cam(self, layer: str | None, target: str) -> str:
         """Return the layer (default: the last one) after checking that it was recorded."""
         self._expect_target(target)
+        self._expect_scores("Grad-CAM")
         if layer is None and self.grad_cam_layers:
             layer = self.grad_cam_layers[-1]
         if layer is None:
@@ -415,6 +464,15 @@ class ShardReader(ABC):
         except (SafetensorError, OSError) as error:
             raise _unreadable(file, error) from None
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _has(self, key: str) -> bool:
+        """Return whether the shards have an array."""
+        file = shard_file(self.folder, self._shards[0], layout.ARRAYS)
+        try:
+            with safe_open(file, framework="numpy") as arrays:
+                return key in arrays.keys()  # noqa: SIM118 - not a dictionary
+        except (SafetensorError, OSError) as error:
+            raise _unreadable(file, error) from None
 
 
 def captured_kind(folder: Path) -> str:

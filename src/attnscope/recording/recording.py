@@ -3,7 +3,7 @@
 A recording is a folder with ``manifest.json`` and immutable shards ``shards/00000`` and so on. Each
 shard has ``arrays.safetensors`` and ``rows.parquet``; the manifest has the SHA-256 of both.
 
-This file has more than 400 lines, because all that a recording holds is read by one class.
+This file has more than 400 lines, because one class gives access to everything in a recording.
 """
 
 from __future__ import annotations
@@ -32,13 +32,16 @@ from attnscope.recording.labeled import (
 )
 from attnscope.recording.places import find_recordings as find_recordings
 from attnscope.recording.reader import ShardReader
-from attnscope.recording.rows import ALL_ROWS, Rows
+from attnscope.recording.rows import ALL_ROWS, Rows, row_numbers
 from attnscope.recording.verification import problem, verify_array
+from attnscope.recording.viewing import read_view
 from attnscope.recording.writer import ShardWriter
 from attnscope.shapes import Array
 
 if TYPE_CHECKING:
     from xarray import Dataset, Variable
+
+    from attnscope.recording.outcomes import Outcomes
 
 
 class RecordingWriter(ShardWriter):
@@ -122,32 +125,57 @@ class Recording(ShardReader):
         return self._array(f"gate/{name}", rows)
 
     def channel(self, name: str, rows: Rows = ALL_ROWS) -> Float32[Array, "*images channels"]:
-        """Return the values of a channel gate.
+        """Return one value for each image and channel.
 
         Args:
-            name: Name of the gate.
+            name: Name of a channel gate, or of a gate with channels and more axes, which is
+                averaged over positions (`Gate.view`). Its branches and groups count as channels.
             rows: The images; default all.
 
         Raises:
-            InputError: There is no gate of that name, or it is of another kind.
+            InputError: There is no gate of that name, or it has no channels.
             IndexError: A row is out of range.
         """
-        self._expect_trait(name, PER_CHANNEL)
-        return self.gate(name, rows)
+        return self.values(name, PER_CHANNEL, rows)
 
     def spatial(self, name: str, rows: Rows = ALL_ROWS) -> Float32[Array, "*images height width"]:
-        """Return the values of a spatial gate.
+        """Return one map for each image.
 
         Args:
-            name: Name of the gate.
+            name: Name of a spatial gate, or of a gate with positions and more axes, which is
+                averaged over channels, and over the slices of a volume (`Gate.view`). A gate of
+                rows gives ``(N, H, 1)``, and one of columns or of a sequence ``(N, 1, W)``.
             rows: The images; default all.
 
         Raises:
-            InputError: There is no gate of that name, or it is of another kind.
+            InputError: There is no gate of that name, or it has no positions.
             IndexError: A row is out of range.
         """
-        self._expect_trait(name, MAP)
-        return self.gate(name, rows)
+        return self.values(name, MAP, rows)
+
+    def values(
+        self, name: str, trait: str | None = None, rows: Rows = ALL_ROWS
+    ) -> Float32[Array, "*shape"]:
+        """Return the values of a gate as a statistic of a trait takes them.
+
+        Args:
+            name: Name of the gate.
+            trait: `attnscope.kinds.PER_CHANNEL`, `attnscope.kinds.MAP`, or None for the values as
+                they were recorded.
+            rows: The images; default all.
+
+        Raises:
+            InputError: There is no gate of that name, or it has neither the trait nor a view of it.
+            IndexError: A row is out of range.
+        """
+        if trait is None:
+            return self.gate(name, rows)
+        self._expect_trait(name, trait)
+        view = self.info(name).view(trait)
+        if view is None:
+            return self.gate(name, rows)
+        numbers = np.asarray(row_numbers(rows, len(self)), np.int64)
+        return read_view(partial(self.gate, name), view, numbers)
 
     def pooled_input(self, name: str, rows: Rows = ALL_ROWS) -> Float32[Array, "*shape"]:
         """Return the mean of the features that a gate multiplies, over the axes that it lacks.
@@ -250,6 +278,12 @@ class Recording(ShardReader):
             first += shard.count
         return np.concatenate(pieces).astype(np.float32)
 
+    def interventions(self) -> Outcomes | None:
+        """Return the outcomes that `attnscope.intervene` wrote, or None."""
+        from attnscope.recording.outcomes import find_outcomes
+
+        return find_outcomes(self)
+
     def image(self, i: int) -> UInt8[Array, "height width 3"]:
         """Return the picture of an image.
 
@@ -268,23 +302,25 @@ class Recording(ShardReader):
         """Return a table with one row per image.
 
         Args:
-            gate: Name of a channel gate; default all gates.
+            gate: Name of a gate with channels (`channel`); default all gates.
 
         Returns:
             The columns path, label and prediction (names of classes), right (whether the prediction
-            is correct) and confidence (probability of the predicted class); without class labels
-            there are no label and right. With ``gate``, one more
+            is correct) and confidence (probability of the predicted class). Without class labels
+            there are no label and right; without class scores, no prediction, right and
+            confidence. With ``gate``, one more
             column for each of its channels: channel_0, channel_1 and so on. Without it, one column
             for each gate, named as the gate, with the mean gate of the image
             (`Gate.image_means`). A gate with the name of another column becomes ``gate:NAME``.
 
         Raises:
-            InputError: There is no gate of that name, or it is not a channel gate.
+            InputError: There is no gate of that name, or it has no channels.
         """
         columns: dict[str, Any] = {**self._class_columns()}
-        if "label" in columns:
+        if self.has_accuracy:
             columns["right"] = self.right
-        columns["confidence"] = self.probabilities[np.arange(len(self)), self.predictions]
+        if self.has_scores:
+            columns["confidence"] = self.probabilities[np.arange(len(self)), self.predictions]
         if gate is not None:
             values = self.channel(gate)
             columns |= {f"channel_{c}": values[:, c] for c in range(values.shape[1])}
@@ -302,9 +338,9 @@ class Recording(ShardReader):
 
         Returns:
             One variable for each gate, and ``logits`` with the dimensions image and class. The
-            coordinates of the images are path, label and prediction (names of classes). Attributes:
-            name and split of the recording; kind, activation, lower and upper bound and neutral
-            value of each gate.
+            coordinates of the images are path, label and prediction (names of classes). Without
+            class scores there are no logits and predictions. Attributes: name and split of the
+            recording; kind, activation, lower and upper bound and neutral value of each gate.
 
             If ``gates`` is one name, the dimensions of the gate are ``image`` and ``channel``, or
             ``image``, ``height`` and ``width``, and so on by its kind. The channels of two gates
@@ -319,13 +355,14 @@ class Recording(ShardReader):
 
         names = [gate.name for gate in self.gates] if gates is None else gates
         chosen = [self.info(name) for name in ([names] if isinstance(names, str) else names)]
+        scores = {"logits": (("image", "class"), self.logits)} if self.has_scores else {}
         variables = {
             variable_name(gate): self._variable(gate, qualified=not isinstance(gates, str))
             for gate in chosen
         }
         attributes = {"name": self.name, "split": self.split}
         return Dataset(
-            {**variables, "logits": (("image", "class"), self.logits)},
+            {**variables, **scores},
             coords={
                 "image": np.arange(len(self)),
                 "class": np.array(self.classes, dtype=object),
@@ -335,7 +372,7 @@ class Recording(ShardReader):
         )
 
     def _class_columns(self) -> dict[str, NDArray[np.object_]]:
-        return class_columns(self.classes, self.rows, self.label_kind, self.folder)
+        return class_columns(self.classes, self.rows, self.label_kind, self.has_scores, self.folder)
 
     def _variable(self, gate: Gate, *, qualified: bool) -> Variable:
         """Return a gate as a lazy variable; ``qualified`` names its dimensions after the gate."""
@@ -373,7 +410,7 @@ class Recording(ShardReader):
         targets = targets_of_labels(self.label_kind)
         keys = [f"pooled/{name}" for name in self.pooled_inputs]
         keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in targets]
-        for key in [*keys, "logits", "images"]:
+        for key in [*keys, *(["logits"] if self.has_scores else []), "images"]:
             found += verify_array(key, self._shards, self._piece)
         return found + self._verify_attributions()
 

@@ -56,7 +56,8 @@ def find_source(
             "AS640",
             f"{folder} does not say where its network and images come from, because it was made "
             "from Python, or by attnscope 0.1 and lies outside its run; create it again with: "
-            "attnscope capture",
+            f"attnscope capture --model TARGET --weights FILE --data SOURCE --out {folder.name}-2 "
+            "(in Python, attnscope.interventions.InterventionSetup takes a model and its images)",
         )
     try:
         source = Source.from_dict(stored)

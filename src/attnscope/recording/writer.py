@@ -63,6 +63,7 @@ class ShardWriter(ABC):
         identity: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
         label_kind: str = CLASS,
+        output: Mapping[str, Any] | None = None,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
@@ -81,12 +82,15 @@ class ShardWriter(ABC):
             source: Where the network and the images come from, as JSON values. It is not part of
                 the plan, which has their hashes instead, so that files may be moved.
             label_kind: What the labels are, one of `attnscope.data.label_kinds.LABEL_KINDS`.
+            output: How the class scores were taken from what the network returns
+                (`attnscope.networks.outputs.OutputAdapter.to_dict`); None if it returns logits and
+                nothing else.
             rank: Rank of this process among those that write the folder.
             processes: Number of these processes.
         """
         self._header = {
             "classes": classes,
-            "gates": [asdict(gate) for gate in gates],
+            "gates": [gate.to_dict() for gate in gates],
             "grad_cam_layers": grad_cam_layers,
             "about": dict(about),
         }
@@ -96,6 +100,8 @@ class ShardWriter(ABC):
             self._header["label_kind"] = label_kind
         if attributions.methods:
             self._header["attributions"] = attributions.to_dict()
+        if output is not None:
+            self._header["output"] = dict(output)
         plan = {"format": FORMAT, "kind": self.kind, **self._header, **(identity or {})}
         # Fail before the work if the plan cannot be written.
         plan_file = (json.dumps(plan, indent=2, allow_nan=False) + "\n").encode()

@@ -11,10 +11,16 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from attnscope.errors import InputError
-from attnscope.files import write_bytes
+from attnscope.files import StrPath, write_bytes
 from attnscope.layout import FIGURES
 from attnscope.plots import Drawing, Plot, Unavailable, plots_for, plots_of
-from attnscope.plots.subjects import Comparison, Intervened, SeedComparison
+from attnscope.plots.subjects import (
+    Comparison,
+    GateHistory,
+    Intervened,
+    SeedComparison,
+    history_of,
+)
 from attnscope.plots.theme import missing_characters, style
 from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording
@@ -26,7 +32,7 @@ DPI = 170
 _log = logging.getLogger(__name__)
 
 
-def write_figures(folder: Path, out: Path | None = None) -> list[Path]:
+def write_figures(folder: StrPath, out: StrPath | None = None) -> list[Path]:
     """Write every plot of a recording and of its interventions as PNG and PDF.
 
     Args:
@@ -46,11 +52,11 @@ def write_figures(folder: Path, out: Path | None = None) -> list[Path]:
     warn_missing_characters([recording])
     written = []
     for plot, subject in plots_of_recording(recording):
-        written += _write_plot(plot, subject, out)
+        written += _write_plot(plot, subject, Path(out))
     return written
 
 
-def write_comparison(folder_a: Path, folder_b: Path, out: Path) -> list[Path]:
+def write_comparison(folder_a: StrPath, folder_b: StrPath, out: StrPath) -> list[Path]:
     """Write every plot of two recordings as PNG and PDF.
 
     Args:
@@ -64,7 +70,7 @@ def write_comparison(folder_a: Path, folder_b: Path, out: Path) -> list[Path]:
     return write_plots(Comparison(Recording(folder_a), Recording(folder_b)), out)
 
 
-def write_plots(subject: Comparison | SeedComparison, out: Path) -> list[Path]:
+def write_plots(subject: Comparison | SeedComparison, out: StrPath) -> list[Path]:
     """Write every plot of two recordings, or of two configurations, as PNG and PDF.
 
     Args:
@@ -76,38 +82,49 @@ def write_plots(subject: Comparison | SeedComparison, out: Path) -> list[Path]:
             same seeds.
     """
     warn_missing_characters(subject.recordings)
-    return [file for plot in plots_of(type(subject)) for file in _write_plot(plot, subject, out)]
+    folder = Path(out)
+    return [file for plot in plots_of(type(subject)) for file in _write_plot(plot, subject, folder)]
 
 
-def write_drawings(drawings: Mapping[str, Drawing], out: Path) -> list[Path]:
+def write_drawings(drawings: Mapping[str, Drawing], out: StrPath) -> list[Path]:
     """Write drawings as PNG and PDF under their names; a second page gets the suffix ``_2``."""
-    out.mkdir(parents=True, exist_ok=True)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, drawing in drawings.items():
         for number, figure in enumerate(drawing.figures, start=1):
             stem = name if number == 1 else f"{name}_{number}"
             for ending in ("png", "pdf"):
-                write_bytes(out / f"{stem}.{ending}", render(figure, ending, DPI))
+                write_bytes(folder / f"{stem}.{ending}", render(figure, ending, DPI))
                 figure.set_layout_engine("none")  # lay out once: PNG and PDF have the same layout
-                written.append(out / f"{stem}.{ending}")
+                written.append(folder / f"{stem}.{ending}")
     return written
 
 
-def plots_of_recording(recording: Recording) -> list[tuple[Plot[Any, Any], Recording | Intervened]]:
-    """Return each plot of a recording with its subject; plots of interventions come first, if any.
+Subject = Recording | Intervened | GateHistory
+"""What the plots of a recording are of."""
 
-    Interventions that cannot be read are left out, and the log says why.
+
+def plots_of_recording(recording: Recording) -> list[tuple[Plot[Any, Any], Subject]]:
+    """Return each plot of a recording with its subject: interventions, training, the recording.
+
+    Interventions or a history that cannot be read are left out, and the log says why.
     """
-    found: list[tuple[Plot[Any, Any], Recording | Intervened]] = []
+    subjects: list[Subject] = []
     try:
         outcomes = find_outcomes(recording)
+        if outcomes is not None:
+            subjects.append(Intervened(recording, outcomes))
     except InputError as problem:  # the plots of the recording do not depend on them
         _log.warning("figures of interventions are left out: %s", problem)
-        outcomes = None
-    if outcomes is not None:
-        made = Intervened(recording, outcomes)
-        found += [(plot, made) for plot in plots_for(made)]
-    return found + [(plot, recording) for plot in plots_for(recording)]
+    try:
+        history = history_of(recording)
+        if history is not None:
+            subjects.append(history)
+    except InputError as problem:
+        _log.warning("figures of the gates over training are left out: %s", problem)
+    subjects.append(recording)
+    return [(plot, subject) for subject in subjects for plot in plots_for(subject)]
 
 
 def render(figure: Figure, file_format: str, dpi: int) -> bytes:

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from attnscope import statistics
 from attnscope.errors import InputError, first_line
-from attnscope.files import make_folder, write_bytes
+from attnscope.files import StrPath, make_folder, write_bytes
 from attnscope.plots import Drawing, Plot, Unavailable, plots_of
 from attnscope.plots.maps import SEED
 from attnscope.plots.subjects import (
@@ -48,7 +48,7 @@ _KEYS = {
 _log = logging.getLogger(__name__)
 
 
-def write_report(folders: Sequence[Path], out: Path) -> Path:
+def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
     """Write one HTML page about one or more runs, with all figures embedded.
 
     Args:
@@ -68,6 +68,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
             "AS914",
             "a report got no run; give at least one run folder: attnscope report RUN",
         )
+    out = Path(out)
     if out.is_dir():
         raise InputError("AS113", f"{out} is a folder; choose the path of an HTML file with --out")
     recordings = [Recording(folder) for folder in folders]
@@ -115,19 +116,26 @@ def _describe(recording: Recording) -> dict[str, Any]:
         except Unavailable as reason:
             _log.warning("%s is left out: %s", plot.name, reason)
             left_out.append(f"{plot.name}: {first_line(reason)}")
-    right = int((recording.labels == recording.predictions).sum())
+    numbers: dict[str, Any] = {}
+    if recording.has_accuracy:
+        right = int((recording.labels == recording.predictions).sum())
+        numbers = {
+            "accuracy": right / len(recording),
+            "right": right,
+            "calibration_error": statistics.calibration_error(recording),
+            "metrics": statistics.class_metrics(recording).to_dict("records"),
+        }
+    else:
+        left_out.append(f"accuracy: {recording.no_accuracy}")
     about = {key: value for key, value in recording.about.items() if value is not None}
     return {
         "name": recording.name,
         "folder": str(recording.folder),
-        "accuracy": right / len(recording),
-        "right": right,
+        "numbers": numbers,
         "count": len(recording),
         "classes": len(recording.classes),
-        "calibration_error": statistics.calibration_error(recording),
         "gates": gate_counts(recording),
         "about": {_KEYS.get(k, k.replace("_", " ")): _plain(v) for k, v in about.items()},
-        "metrics": statistics.class_metrics(recording).to_dict("records"),
         "figures": figures,
         "left_out": left_out,
         "verdicts": _verdicts(intervened[0]) if intervened else [],

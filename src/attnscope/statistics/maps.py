@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from attnscope.kinds import MAP
+from attnscope.errors import InputError
+from attnscope.kinds import MAP, Gate
 from attnscope.recording.attributed import GRAD_CAM
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
@@ -30,18 +31,18 @@ from attnscope.statistics.resampling import expect_positive
 def class_mean_maps(
     recording: Recording | Moments, gate: str
 ) -> Float64[Array, "classes height width"]:
-    """Average the maps of a spatial gate over the images of each class.
+    """Average the maps of a gate over the images of each class.
 
     Args:
         recording: recording or moments of one network.
-        gate: name of a spatial gate.
+        gate: name of a spatial gate, or of a gate that has a map by a mean (`Gate.view`).
 
     Returns:
         One map per class in the order of ``recording.classes``, in units of the gate; NaN for a
         class without images.
 
     Raises:
-        InputError: the gate does not exist or is not a spatial gate.
+        InputError: the gate does not exist or has no map.
     """
     if isinstance(recording, Moments):
         return recording.mean_map(gate)
@@ -76,6 +77,30 @@ def class_mean_grad_cam(
     return class_moments(maps, recording.labels, len(recording.classes)).mean
 
 
+def comparable_gates(recording: Recording, attribution: str = GRAD_CAM) -> list[Gate]:
+    """Return the gates whose maps lie on the positions of the maps of an attribution.
+
+    Left out are the maps of gates that vary along frames or slices alone, and of sequences, unless
+    the attribution is one of a sequence: its maps have one row.
+
+    Args:
+        recording: recording of one network.
+        attribution: an attribution method; without it, as for Grad-CAM of images.
+    """
+    rows = 0
+    if attribution == GRAD_CAM and recording.grad_cam_layers:
+        rows = recording.grad_cam(rows=slice(0, 0)).shape[1]
+    elif attribution in recording.attribution_methods:
+        rows = recording.attribution(attribution).shape[1]
+    return [gate for gate in recording.gates_with(MAP) if _is_comparable(gate, rows)]
+
+
+def _is_comparable(gate: Gate, rows: int) -> bool:
+    view = gate.view(MAP)
+    letters = set("HW" if view is None else "".join(view.into))
+    return letters <= {"H", "W"} or (letters == {"L"} and rows == 1)
+
+
 @statistic(
     "Agreement between a spatial gate and Grad-CAM, image by image.",
     takes=("recording", "gate"),
@@ -105,7 +130,7 @@ def map_agreement(
 
     Args:
         recording: recording of one network.
-        gate: name of a gate that has a map.
+        gate: name of a spatial gate, or of a gate that has a map by a mean (`Gate.view`).
         target: class that the attribution explains, ``predicted`` or ``true``.
         seed: seed of the pairing of images in the controls.
         attribution: attribution method to use instead of Grad-CAM. Only the images for which it was
@@ -130,11 +155,20 @@ def map_agreement(
         which has no center.
 
     Raises:
-        InputError: the gate does not exist or has no map, the attribution was not recorded, or the
-            target is unknown.
+        InputError: the gate does not exist, has no map or has a map of other positions
+            (`comparable_gates`), the attribution was not recorded, or the target is unknown.
     """
     explained = np.maximum(recording.attribution(attribution, target=target), 0)
     rows = recording.attributed_rows(attribution)
+    if recording.info(gate).offers(MAP) and not _is_comparable(
+        recording.info(gate), explained.shape[1]
+    ):
+        raise InputError(
+            "AS714",
+            f"gate '{gate}' varies along a sequence or along frames, and {attribution} has "
+            f"{explained.shape[1]}×{explained.shape[2]} positions; choose a gate that varies along "
+            "rows or columns of the image",
+        )
     maps, labels = recording.spatial(gate), recording.labels
     if attribution != GRAD_CAM:  # Grad-CAM has all rows, and a copy would double the memory
         maps, labels = maps[rows], labels[rows]
@@ -152,7 +186,7 @@ def agreement_summary(
     resamples: int = 1000,
     attribution: str = GRAD_CAM,
 ) -> pd.DataFrame:
-    """Average `map_agreement` over images, for every spatial gate, with intervals.
+    """Average `map_agreement` over images, for every gate that has a map, with intervals.
 
     The intervals are 95% percentile bootstrap intervals over the images of the row (Efron 1979,
     Annals of Statistics 7). They are conditional on the trained network. Null hypothesis of
@@ -166,8 +200,8 @@ def agreement_summary(
         attribution: attribution method to use instead of Grad-CAM, as in `map_agreement`.
 
     Returns:
-        For each spatial gate, one row for ``all`` images and one row per class. The table has no
-        rows for a network without spatial gates.
+        For each of `comparable_gates`, one row for ``all`` images and one row per class. The table
+        has no rows if there are none.
 
         - ``gate``
         - ``depth``: position of the gate in the network, from 1.
@@ -190,8 +224,11 @@ def agreement_summary(
     expect_positive("resamples", resamples, 1000)
     classes = recording.classes
     frames = []
+    scored = comparable_gates(recording, attribution)
+    if attribution not in recording.attribution_methods:
+        scored = recording.gates_with(MAP)  # the first one raises the error
     for depth, gate in enumerate(recording.gates, start=1):
-        if not gate.has(MAP):
+        if gate not in scored:
             continue
         scores = map_agreement(recording, gate.name, target, seed, attribution)
         labels = recording.labels[scores["row"]]

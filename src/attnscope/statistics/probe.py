@@ -14,7 +14,7 @@ from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
 from attnscope.statistics.inference import mean_share_interval
-from attnscope.statistics.reading import expect_finite
+from attnscope.statistics.reading import expect_finite, gate_chunks, units_of
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
     class_sums,
@@ -59,6 +59,7 @@ _INVERSES: Mapping[str, _Inverse] = {
     "relu6": _identity,
     "clamp": _identity,
     "hardtanh": _identity,
+    "none": _identity,
 }
 
 
@@ -70,7 +71,8 @@ def gate_logits(recording: Recording, gate: str) -> tuple[Float32[Array, "images
     the activation: the logit for a sigmoid, the identity for a hard sigmoid, the logarithm for a
     softmax. The result equals the input of the activation up to a scale and a constant, which a
     linear probe ignores; for a softmax, up to a constant per image. Values within 2⁻²⁴ of a bound,
-    the resolution of float32 near 1, have no finite inverse and are clipped to that distance.
+    the resolution of float32 near 1, have no finite inverse and are clipped to that distance. The
+    values of a multiplier without bounds are returned as they are.
 
     Args:
         recording: recording of one network.
@@ -93,11 +95,18 @@ def gate_logits(recording: Recording, gate: str) -> tuple[Float32[Array, "images
             f"activation must be one of {', '.join(_INVERSES)}; for a linear probe of such a "
             'network use of="pooled_input"',
         )
-    values = recording.gate(gate).astype(np.float64)
-    expect_finite(values, f"gate '{gate}'", recording)
-    share = (values.reshape(len(values), -1) - about.lo) / (about.hi - about.lo)
-    clipped = int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
-    return inverse(np.clip(share, _EDGE, 1 - _EDGE)).astype(np.float32), clipped
+    logits = np.empty((len(recording), units_of(recording, gate)), np.float32)
+    clipped = 0
+    for rows in gate_chunks(recording, gate):
+        values = recording.gate(gate, rows).astype(np.float64)
+        expect_finite(values, f"gate '{gate}'", recording)
+        if not about.bounded:  # there was no activation
+            logits[rows] = values.reshape(len(values), -1)
+            continue
+        share = (values.reshape(len(values), -1) - about.lo) / (about.hi - about.lo)
+        clipped += int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
+        logits[rows] = inverse(np.clip(share, _EDGE, 1 - _EDGE))
+    return logits, clipped
 
 
 @statistic("How well the class can be decoded from each gate by a linear classifier.")

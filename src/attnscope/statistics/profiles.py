@@ -9,11 +9,12 @@ import pandas as pd
 from jaxtyping import Int64, Num
 from numpy.typing import NDArray
 
-from attnscope.kinds import MAP, PER_CHANNEL
+from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.moments import Moments, Spread
 from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
 from attnscope.statistics.inference import benjamini_yekutieli, f_test, mean_interval
+from attnscope.statistics.reading import gate_chunks, units_of
 from attnscope.statistics.registry import statistic
 
 SATURATED = 0.01
@@ -207,7 +208,12 @@ def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
         if isinstance(recording, Moments):
             moments = _moments_of(recording.image_means(gate.name))
         else:
-            image_means = gate.image_means(recording.gate(gate.name))
+            image_means = np.concatenate(
+                [
+                    gate.image_means(recording.gate(gate.name, rows))
+                    for rows in gate_chunks(recording, gate.name)
+                ]
+            )
             moments = class_moments(image_means, recording.labels, len(recording.classes))
         low, high = moments.interval()
         frames.append(
@@ -250,23 +256,33 @@ def gate_state(recording: Recording) -> pd.DataFrame:
         - ``constant``: for a spatial gate, the share of images whose map has the same value at all
           pixels; for other kinds, the share of units (channels of a channel gate) that have the
           same value for all images. Values must be exactly equal.
+
+        The first three are NaN for a gate without bounds.
     """
     rows = []
     for depth, gate in enumerate(recording.gates, start=1):
-        values = recording.gate(gate.name)
-        values = values.reshape(len(values), -1)
-        margin = SATURATED * (gate.hi - gate.lo)
-        axis = 1 if gate.has(MAP) else 0
         rows.append(
-            {
-                "gate": gate.name,
-                "kind": gate.kind,
-                "depth": depth,
-                "saturated_low": (values <= gate.lo + margin).mean(),
-                "saturated_high": (values >= gate.hi - margin).mean(),
-                "stuck": (np.abs(values - gate.midpoint) <= STUCK).mean(),
-                "constant": (values.max(axis) == values.min(axis)).mean(),
-            }
+            {"gate": gate.name, "kind": gate.kind, "depth": depth, **_state(recording, gate)}
         )
     columns = ["gate", "kind", "depth", "saturated_low", "saturated_high", "stuck", "constant"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _state(recording: Recording, gate: Gate) -> dict[str, float]:
+    """Return the shares of `gate_state` for one gate."""
+    margin = SATURATED * (gate.hi - gate.lo)
+    counts = np.zeros(3, np.int64)
+    low, high = (np.full(units_of(recording, gate.name), end) for end in (np.inf, -np.inf))
+    flat = total = 0
+    for rows in gate_chunks(recording, gate.name):
+        values = recording.gate(gate.name, rows).reshape(rows.stop - rows.start, -1)
+        near = np.abs(values - gate.midpoint) <= STUCK
+        inside = (values <= gate.lo + margin, values >= gate.hi - margin, near)
+        counts += [int(which.sum()) for which in inside]
+        total += values.size
+        flat += int((values.max(1) == values.min(1)).sum())
+        np.minimum(low, values.min(0), out=low)
+        np.maximum(high, values.max(0), out=high)
+    parts = counts / total if gate.bounded else np.full(3, np.nan)
+    shares = dict(zip(("saturated_low", "saturated_high", "stuck"), parts, strict=True))
+    return {**shares, "constant": flat / len(recording) if gate.has(MAP) else (low == high).mean()}

@@ -13,7 +13,9 @@ from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
 
 _CHUNK = 1024
-"""Number of images that are read at a time."""
+"""Number of images that are read at a time, if they are not too large."""
+_CHUNK_VALUES = 2**27
+"""Number of values of a gate that are read at a time: 1 GB in double precision."""
 
 
 class StandardizedGate:
@@ -23,13 +25,19 @@ class StandardizedGate:
     summed over images in single precision, whatever the scale of the unit.
     """
 
-    def __init__(self, recording: Recording, gate: str) -> None:
+    def __init__(self, recording: Recording, gate: str, trait: str | None = None) -> None:
         """Read the gate once to compute mean and standard deviation.
 
+        Args:
+            recording: recording of one network.
+            gate: name of the gate.
+            trait: as for `Recording.values`. Default: all recorded values.
+
         Raises:
-            InputError: the gate does not exist, or a value is not finite.
+            InputError: the gate does not exist or has no values of the trait, or a value is not
+                finite.
         """
-        self._recording, self._gate = recording, gate
+        self._recording, self._gate, self._trait = recording, gate, trait
         origin: NDArray[np.float64] | None = None
         for _, values in self._raw():
             if origin is None:
@@ -55,8 +63,8 @@ class StandardizedGate:
         """Standard deviation (N in the denominator), ``(U,)``; 0 for a constant unit."""
 
     def _raw(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        for rows in row_chunks(len(self._recording)):
-            values = self._recording.gate(self._gate, rows)
+        for rows in gate_chunks(self._recording, self._gate):
+            values = self._recording.values(self._gate, self._trait, rows)
             yield rows, values.reshape(len(values), -1).astype(np.float64)
 
     def read(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
@@ -86,10 +94,26 @@ def expect_finite(values: NDArray[np.floating], what: str, recording: Recording)
         )
 
 
-def row_chunks(images: int) -> Iterator[slice]:
-    """Yield the rows of a recording in ranges that fit into memory."""
-    for start in range(0, images, _CHUNK):
-        yield slice(start, min(start + _CHUNK, images))
+def row_chunks(images: int, values: int = 1) -> Iterator[slice]:
+    """Yield the rows of a recording in ranges that fit into memory.
+
+    Args:
+        images: number of images.
+        values: number of values of each image.
+    """
+    chunk = max(1, min(_CHUNK, _CHUNK_VALUES // max(values, 1)))
+    for start in range(0, images, chunk):
+        yield slice(start, min(start + chunk, images))
+
+
+def units_of(recording: Recording, gate: str) -> int:
+    """Return the number of values of a gate for each image."""
+    return int(np.prod(recording.gate(gate, slice(0, 0)).shape[1:]))
+
+
+def gate_chunks(recording: Recording, gate: str) -> Iterator[slice]:
+    """Yield the rows of a recording in ranges for which the values of a gate fit into memory."""
+    return row_chunks(len(recording), units_of(recording, gate))
 
 
 def gate_rows(
@@ -107,7 +131,7 @@ def gate_rows(
     """
     first = recording.gate(gate, slice(0, 1))
     found = np.empty((len(rows), *first.shape[1:]), np.float32)
-    for chunk in row_chunks(len(recording)):
+    for chunk in gate_chunks(recording, gate):
         inside = np.flatnonzero((rows >= chunk.start) & (rows < chunk.stop))
         if len(inside):
             found[inside] = recording.gate(gate, chunk)[rows[inside] - chunk.start]

@@ -78,8 +78,7 @@ def class_selectivity(
             permutations is below 1.
     """
     expect_positive("permutations", permutations, 1000)
-    recording.channel(gate, slice(0, 0))  # raises an error for a wrong name or kind
-    values = StandardizedGate(recording, gate)
+    values = StandardizedGate(recording, gate, PER_CHANNEL)
     channels = len(values.mean)
     negative = values.minimum < 0
     known, labels, _ = present_classes(recording.labels, at_least=2)
@@ -154,8 +153,7 @@ def permuted_channel_effects(
             permutations is below 1.
     """
     expect_positive("permutations", permutations, 1000)
-    recording.channel(gate, slice(0, 0))  # raises an error for a wrong name or kind
-    values = StandardizedGate(recording, gate)
+    values = StandardizedGate(recording, gate, PER_CHANNEL)
     eta, p, p_max = (np.full(len(values.mean), np.nan) for _ in range(3))
     varying = ~values.constant
     known, labels, count = present_classes(recording.labels)

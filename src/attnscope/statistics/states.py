@@ -1,8 +1,8 @@
 """States of gates over thresholds: saturated, neutral, stuck at the start, constant, dead.
 
-Every threshold is a share of the gate's range ``hi - lo``. States are assigned to single values,
-one per image and unit (a channel, or a pixel of a spatial gate), never to class means: the mean of
-open and closed values would be in neither state.
+Every threshold is a share of the gate's range ``hi - lo``; for a gate without bounds the states are
+NaN. States are assigned to single values, one per image and unit (a channel, or a pixel of a
+spatial gate), never to class means: the mean of open and closed values would be in neither state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from attnscope.errors import InputError
 from attnscope.kinds import PER_CHANNEL
 from attnscope.recording.recording import Recording
 from attnscope.statistics.profiles import class_moments
-from attnscope.statistics.reading import row_chunks
+from attnscope.statistics.reading import gate_chunks
 from attnscope.statistics.registry import statistic
 
 THRESHOLDS = (0.001, 0.01, 0.05, 0.1)
@@ -122,8 +122,7 @@ def channel_states(
             is outside 0 to 0.5.
     """
     thresholds = _checked(thresholds)
-    recording.channel(gate, slice(0, 0))  # raises an error for a wrong name or kind
-    tally = _tally(recording, gate, thresholds)
+    tally = _tally(recording, gate, thresholds, PER_CHANNEL)
     channels = tally.by_unit.shape[2]
     frame = pd.DataFrame(
         {
@@ -189,14 +188,16 @@ def _checked(thresholds: Sequence[float]) -> list[float]:
     return list(thresholds)
 
 
-def _tally(recording: Recording, name: str, thresholds: list[float]) -> _Tally:
+def _tally(
+    recording: Recording, name: str, thresholds: list[float], trait: str | None = None
+) -> _Tally:
     gate = recording.info(name)
-    units = int(np.prod(recording.gate(name, slice(0, 0)).shape[1:]))
+    units = int(np.prod(recording.values(name, trait, slice(0, 0)).shape[1:]))
     by_image = np.zeros((len(_STATES), len(thresholds), len(recording)))
     by_unit = np.zeros((len(_STATES), len(thresholds), units), np.int64)
     low, high = np.full(units, np.inf), np.full(units, -np.inf)
-    for rows in row_chunks(len(recording)):
-        values = recording.gate(name, rows).reshape(-1, units)
+    for rows in gate_chunks(recording, name):
+        values = recording.values(name, trait, rows).reshape(-1, units)
         np.minimum(low, values.min(0), out=low)
         np.maximum(high, values.max(0), out=high)
         for j, threshold in enumerate(thresholds):
@@ -210,4 +211,7 @@ def _tally(recording: Recording, name: str, thresholds: list[float]) -> _Tally:
             for i, which in enumerate(inside):
                 by_image[i, j, rows] = which.mean(1)
                 by_unit[i, j] += which.sum(0)
-    return _Tally(by_image, by_unit / len(recording), (high - low) / (gate.hi - gate.lo))
+    shares = by_unit / len(recording)
+    if not gate.bounded:  # there is no range of which a threshold could be a share
+        return _Tally(by_image * np.nan, shares * np.nan, (high - low) * np.nan)
+    return _Tally(by_image, shares, (high - low) / (gate.hi - gate.lo))

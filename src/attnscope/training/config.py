@@ -13,6 +13,9 @@ from attnscope.settings import check_types, require
 from attnscope.training.recipe import Recipe
 from attnscope.training.recipe_file import find_recipe
 
+MONITOR_EVERY = 100
+"""Steps between two observations of the gates."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
@@ -93,6 +96,11 @@ class TrainConfig(NetworkSettings):
     keep: Literal["last", "best"] | None = None
     """Weights to keep and to test: last (after the last epoch) or best (highest validation
     accuracy). Default: set by the recipe."""
+    monitor: bool = False
+    """Observe the gates during training, on up to 64 validation images. The training is the same,
+    bit for bit."""
+    monitor_every: int | None = None
+    """Number of steps between two observations of the gates. Default: 100."""
     compile: bool = False
     """Compile the network with torch.compile. This requires a C++ compiler."""
     seed: int = 0
@@ -115,7 +123,7 @@ class TrainConfig(NetworkSettings):
             if isinstance(getattr(self, name), given):
                 object.__setattr__(self, name, wanted(getattr(self, name)))
         check_types(self)
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("epochs", "batch_size", "accumulate", "monitor_every"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "at least 1")
         require(
@@ -124,6 +132,8 @@ class TrainConfig(NetworkSettings):
             self.learning_rate,
             "greater than 0",
         )
+        every = self.monitor_every
+        require(self.monitor or every is None, "monitor_every", every, "given with monitor only")
         require(self.seed >= 0, "seed", self.seed, "at least 0")
         size = self.image_size
         require(size is None or 8 <= size <= 1024, "image_size", size, "8 to 1024 pixels")

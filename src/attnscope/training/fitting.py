@@ -23,6 +23,7 @@ from attnscope.training.devices import choose_device, choose_precision
 from attnscope.training.freezing import check_modules
 from attnscope.training.loop import Plan, TrainingLoop
 from attnscope.training.loss import class_weight_tensor
+from attnscope.training.monitored import check_gates
 from attnscope.training.optimization import step_sizes
 from attnscope.training.processes import current_process_group
 from attnscope.training.recipe import Recipe
@@ -44,6 +45,7 @@ def fit(
     device: str = "auto",
     precision: str = "auto",
     compiled: bool = False,
+    monitor_every: int | None = None,
     config: dict[str, Any] | None = None,
     progress: bool = True,
     resume: bool = False,
@@ -73,6 +75,8 @@ def fit(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32`` or ``bf16`` (autocast; the weights stay in float32).
         compiled: compile the network with torch.compile.
+        monitor_every: observe the gates every so many steps on some validation images
+            (`attnscope.GateMonitor`), which changes nothing in the training. Default: never.
         config: other settings to store in the run's ``config.json``.
         progress: show a progress bar on stderr.
         resume: continue from the last checkpoint in ``out``, or start if there is no run.
@@ -83,8 +87,8 @@ def fit(
         The losses and accuracies, which are also in the run folder.
 
     Raises:
-        InputError: an argument cannot be used, with codes AS101 to AS132 and AS503 to AS524.
-            Nothing was written, and the network is unchanged.
+        InputError: an argument cannot be used, with codes AS101 to AS132, AS503 to AS524 and
+            AS552. Nothing was written, and the network is unchanged.
         FloatingPointError: the loss is not finite. The message names the first step. The run folder
             keeps its settings, the metrics of earlier epochs and the last good checkpoint, and has
             no weights.
@@ -94,6 +98,8 @@ def fit(
     epochs = recipe.epochs if epochs is None else epochs
     require(epochs >= 1, "epochs", epochs, "at least 1")
     require(seed >= 0, "seed", seed, "at least 0")
+    every = monitor_every
+    require(every is None or every >= 1, "monitor_every", every, "at least 1")
     where = choose_device(device)
     autocast = choose_precision(precision, where)
     process_group = current_process_group()
@@ -101,6 +107,7 @@ def fit(
     for phase in recipe.phases:
         check_modules(model, phase.trains)
     sizes = step_sizes(len(data.train), recipe.batch_size, recipe.accumulate * process_group.size)
+    gates = [] if every is None else check_gates(model, data)
     weights = class_weight_tensor(class_weights, data.train.labels, data.classes)
     settings = {
         **(config or {}),
@@ -110,6 +117,7 @@ def fit(
         "epochs": epochs,
         # Left out without class weights, so that runs of version 0.1 can be resumed.
         **({} if weights is None else {"class_weights": class_weights}),
+        **({} if every is None else {"monitor_every": every}),
         "seed": seed,
         "device": str(where),
         "devices": process_group.size,
@@ -127,7 +135,7 @@ def fit(
     if not resume and process_group.is_main:
         make_folder(out)
     # Nothing was changed up to here. All input has been checked.
-    plan = Plan(recipe, epochs, seed, sizes, weights, compiled)
+    plan = Plan(recipe, epochs, seed, sizes, weights, compiled, gates, every or 0)
     training = TrainingLoop(model, data, plan, out, where, autocast, process_group)
     training.start(settings)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,10 @@ from attnscope import layout
 from attnscope.data.images import LabeledImages
 from attnscope.data.load import Data
 from attnscope.files import write_json
+from attnscope.kinds import Gate
+from attnscope.monitoring import GateMonitor
 from attnscope.networks.cnn import SmallCNN
+from attnscope.networks.memory import channels_last
 from attnscope.networks.weights import save_model, save_weights
 from attnscope.training.batches import TrainingImages
 from attnscope.training.checkpoint import Position, load_checkpoint, read_state, save_checkpoint
@@ -43,6 +47,7 @@ from attnscope.training.logs import (
     write_rows,
 )
 from attnscope.training.loss import TrainingLoss
+from attnscope.training.monitored import open_monitor
 from attnscope.training.optimization import build_optimizer, build_schedule
 from attnscope.training.processes import ProcessGroup
 from attnscope.training.randomness import derive_seed, derived_generator
@@ -65,6 +70,10 @@ class Plan:
     class_weights: Tensor | None
     """float32 ``(K,)``, or None."""
     compiled: bool
+    monitored: Sequence[Gate] = ()
+    """The gates that are observed during training."""
+    monitor_every: int = 0
+    """Number of steps between two observations; 0 without a monitor."""
 
 
 class TrainingLoop:
@@ -80,7 +89,7 @@ class TrainingLoop:
         autocast: bool,
         process_group: ProcessGroup,
     ) -> None:
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.model = channels_last(model.to(device))
         self.data, self.plan, self.recipe, self.out = data, plan, plan.recipe, out
         self.steps = plan.epochs * len(plan.sizes)
         self.device, self.autocast, self.process_group = device, autocast, process_group
@@ -183,6 +192,7 @@ class TrainingLoop:
                 dynamic_ncols=True,
             ) as bar,
         ):
+            monitor = self.open_monitor(board)
             for epoch in range(len(at.metrics), self.plan.epochs):
                 bar.set_description(f"epoch {epoch + 1}/{self.plan.epochs}")
                 training_mode(self.model)
@@ -200,6 +210,8 @@ class TrainingLoop:
                     rates.append(self.optimizer.param_groups[0]["lr"])
                     step_sums = self.step(rows, epoch, board)
                     at.step += 1
+                    if monitor is not None:
+                        monitor.step(at.step)
                     at.seen += len(rows)
                     sums += step_sums
                     bad_steps += ~torch.isfinite(sums[0])  # the sum remains infinite or NaN
@@ -246,6 +258,22 @@ class TrainingLoop:
                             f"stopped; {self.describe_checkpoint()}; "
                             "continue with the same command and --resume"
                         )
+
+    def open_monitor(self, board: SummaryWriter | None) -> GateMonitor | None:
+        """Observe the gates before the first step, or continue their history."""
+        if not self.plan.monitor_every:
+            return None
+        return open_monitor(
+            self.model,
+            self.plan.monitored,
+            self.data,
+            every=self.plan.monitor_every,
+            batch_size=self.plan.sizes[0],
+            seed=self.plan.seed,
+            out=self.out,
+            board=board,
+            resume=self.position.step,
+        )
 
     def enter_phase(self) -> None:
         """Start the phase of the next step, if it is another one."""

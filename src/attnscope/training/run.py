@@ -14,7 +14,7 @@ from attnscope.data.load import load_data
 from attnscope.files import refuse_existing
 from attnscope.networks.build import build_model
 from attnscope.networks.pretrained import Pretrained, read_pretrained, start_from
-from attnscope.training.config import ResolvedConfig, TrainConfig
+from attnscope.training.config import MONITOR_EVERY, ResolvedConfig, TrainConfig
 from attnscope.training.devices import choose_device
 from attnscope.training.fitting import fit
 from attnscope.training.processes import ProcessGroup, join_process_group
@@ -97,6 +97,7 @@ def _train(
         device=config.device,
         precision=config.precision,
         compiled=config.compile,
+        monitor_every=(config.monitor_every or MONITOR_EVERY) if config.monitor else None,
         resume=config.resume,
         progress=progress,
         config={

@@ -49,12 +49,29 @@ def interpolates() -> Operation:
 
 
 def _select(call: Call) -> Mark | None:
-    if call.first is None or not call.selects:
-        return call.first and replace(call.first, factors=())
+    if call.first is None or _picks_rows(call):
+        return None
+    if not call.selects:
+        return replace(call.first, factors=())
     rest = [_label(a) for a in call.arguments[1:]]
     rest += [f"{key}={_label(a)}" for key, a in call.keywords.items()]
     how = f"{call.name}({', '.join(rest)})[{call.output}]"
     return call.first.altered(how, call.first.bounds)
+
+
+def _picks_rows(call: Call) -> bool:
+    """Return whether the rows are chosen by the input, as boxes of a detection network are.
+
+    Which image such a row belongs to is then known to the network only.
+    """
+    if call.name == "getitem" and len(call.arguments) > 1:
+        index = call.arguments[1]
+        index = index[0] if isinstance(index, tuple) and index else index
+    elif call.name == "index_select" and len(call.arguments) > 2:
+        index = call.arguments[2] if call.arguments[1] == 0 else None
+    else:
+        return False
+    return isinstance(index, Tensor) and call.bounds_of(index) is None
 
 
 def _join(call: Call) -> Mark | None:

@@ -27,6 +27,7 @@ from attnscope.plots.subjects import Identity, identity, no_gate
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GRAD_CAM_MAP, drawable_names
 from attnscope.plots.titles import title_of
+from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
 
 _IMAGES = 10
@@ -98,11 +99,12 @@ def lay_out(shown: AttentionGrid) -> list[Figure]:
             if not cams[row].any():
                 draw_blank_reason(cam, "0\neverywhere")
     if gates:
-        label = f"spatial gate ({bounds_of(gates)})"
+        label = f"{noun_of(gates, MAP)} ({bounds_of(gates)})"
         draw_colorbar(axes[0, 1], label, list(axes[:, 1 : 1 + len(gates)].ravel()))
     if cams is not None:
         draw_colorbar(axes[0, -2], "Grad-CAM after the ReLU", list(axes[:, -2:].ravel()))
-    what = "Image, spatial gates and Grad-CAM" if gates else "Image and Grad-CAM (no spatial gates)"
+    shows = f"Image, {noun_of(gates, MAP, plural=True)} and Grad-CAM"
+    what = shows if gates else "Image and Grad-CAM (no spatial gates)"
     figure.suptitle(f"{what}: {title_of(shown.of)}\n{shown.how}", wrap=True)
     return [figure]
 
@@ -113,8 +115,9 @@ def caption(shown: AttentionGrid) -> str:
     if shown.gates:
         low, high = shared_scale(shown.maps.values())
         text += (
-            f"Spatial gates are raw values on one color scale from {low:.3g} to {high:.3g} "
-            f"({bounds_of(shown.gates)}). {shown.left_out}"
+            f"{noun_of(shown.gates, MAP, plural=True).capitalize()} are raw values on one color "
+            f"scale from {low:.3g} to {high:.3g} ({bounds_of(shown.gates)}). {shown.left_out}"
+            f"{view_note(shown.gates, MAP)}"
         )
     else:
         text += f"{shown.without} "
@@ -133,7 +136,7 @@ def caption(shown: AttentionGrid) -> str:
 def _sample(recording: Recording) -> tuple[list[int], str]:
     """Return the rows of one correctly classified image per class, and how they were chosen.
 
-    Without class scores, any images are chosen.
+    Without class scores or class labels, any images are chosen.
     """
     random = np.random.default_rng(SEED)
     if not recording.has_accuracy:

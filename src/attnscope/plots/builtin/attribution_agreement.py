@@ -11,17 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope import statistics
-from attnscope.kinds import MAP
+from attnscope.kinds import MAP, Gate
 from attnscope.plots import needs
 from attnscope.plots.axes import IN_ORDER, measure_axis, over_gates
 from attnscope.plots.frames import highest
 from attnscope.plots.maps import SEED
-from attnscope.plots.registry import Plot, register_plot
+from attnscope.plots.registry import Note, Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
 from attnscope.plots.text import as_interval, as_number, method_name
 from attnscope.plots.theme import NULL_COLOR, class_colors
 from attnscope.plots.titles import title_of
+from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
+from attnscope.statistics.maps import comparable_gates
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,23 @@ class AttributionAgreement:
     """Method -> the rows of `attnscope.statistics.agreement_summary` for all images."""
     images: Mapping[str, int]
     """Method -> number of images for which it was recorded."""
+    gates: Sequence[Gate] = ()
+    """The gates that are scored."""
 
 
-def compute(recording: Recording) -> AttributionAgreement:
+def compute(recording: Recording) -> AttributionAgreement | Note:
     """Score every spatial gate against every method."""
     summaries, images = {}, {}
+    if not comparable_gates(recording):
+        return Note(
+            "No gate varies along the rows and columns of the attributions.", identity(recording)
+        )
     for method in recording.attribution_methods:
         summary = statistics.agreement_summary(recording, "predicted", SEED, attribution=method)
         summaries[method] = summary.groupby("gate", sort=False).first().reset_index()
         images[method] = len(recording.attributed_rows(method))
-    return AttributionAgreement(identity(recording), summaries, images)
+    gates = comparable_gates(recording)
+    return AttributionAgreement(identity(recording), summaries, images, gates)
 
 
 def draw(ax: Axes, shown: AttributionAgreement) -> Axes:
@@ -95,11 +104,12 @@ def caption(shown: AttributionAgreement) -> str:
         for method, summary in shown.summaries.items()
     )
     return (
-        "Spearman correlation between each spatial gate and the attribution of the predicted class "
-        "after the ReLU, per image at the coarser of the two resolutions; mean and 95% CI over "
-        "images. Number of gates that agree more with the map of the same image than with that of "
-        f"another image (95% CI of the difference above 0), and highest correlation: {found}."
-    )
+        f"Spearman correlation between each {noun_of(shown.gates, MAP)} and the attribution of the "
+        "predicted class after the ReLU, per image at the coarser of the two resolutions; mean "
+        "and 95% CI over images. Number of gates that agree more with the map of the same image "
+        "than with that of another image (95% CI of the difference above 0), and highest "
+        f"correlation: {found}. {view_note(shown.gates, MAP)}"
+    ).rstrip()
 
 
 def _best(summary: pd.DataFrame) -> str:
@@ -111,7 +121,8 @@ def _best(summary: pd.DataFrame) -> str:
 
 
 def _title(shown: AttributionAgreement) -> str:
-    return f"Agreement of spatial gates with attributions: {title_of(shown.of)}"
+    what = noun_of(shown.gates, MAP, plural=True)
+    return f"Agreement of {what} with attributions: {title_of(shown.of)}"
 
 
 register_plot(

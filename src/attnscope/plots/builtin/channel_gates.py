@@ -21,6 +21,7 @@ from attnscope.plots.subjects import Identity, identity
 from attnscope.plots.text import as_count, as_number, as_p, as_percent, shorten
 from attnscope.plots.theme import GATE_MAP, SIGNED_MAP
 from attnscope.plots.titles import title_of, with_drawn_names
+from attnscope.plots.views import noun_of, size_of, view_note
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import LEVEL, significant
 
@@ -122,7 +123,8 @@ def lay_out(shown: ChannelGates) -> list[Figure]:
             )
             order = ranked["channel"].tolist()
             frame = with_drawn_names(shown.profiles[gate.name], shown.classes)
-            title = shorten(f"{gate.name}   ({gate.channels} channels)", 60)
+            size = size_of(gate, frame["channel"].nunique())
+            title = shorten(f"{gate.name}   ({size})", 60)
             draw(left, frame, low=low, high=high, order=order, title=title)
             title = f"largest ω² {as_number(ranked['omega_squared'].max())}"
             draw_differences(right, frame, limit=limit, order=order, title=title)
@@ -131,7 +133,8 @@ def lay_out(shown: ChannelGates) -> list[Figure]:
             ax.set_xlabel("channels, by decreasing dependence on the class (rank of ω²)")
         draw_colorbar(axes[0, 0], f"mean gate ({bounds_of(shown.gates)})", list(axes[:, 0]))
         draw_colorbar(axes[0, 1], "mean gate − mean over classes", list(axes[:, 1]))
-        figure.suptitle(f"Channel gates per class: {title_of(shown.of)}")
+        what = noun_of(shown.gates, PER_CHANNEL, plural=True).capitalize()
+        figure.suptitle(f"{what} per class: {title_of(shown.of)}")
         pages.append(figure)
     return pages
 
@@ -157,7 +160,8 @@ def caption(shown: ChannelGates) -> str:
             f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_by'])}"
         )
     verb = "is" if constant == 1 else "are"
-    return f"{text}. {as_count(constant, 'channel')} {verb} constant over all images."
+    text += f". {as_count(constant, 'channel')} {verb} constant over all images."
+    return f"{text} {view_note(shown.gates, PER_CHANNEL)}".rstrip()
 
 
 def _draw_classes(

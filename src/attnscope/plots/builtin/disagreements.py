@@ -20,12 +20,14 @@ from attnscope.plots.images import (
     draw_map,
     draw_note,
     draw_overlay,
+    scale_of,
 )
 from attnscope.plots.maps import gate_of, grad_cam_of
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Comparison, no_gate, no_grad_cam
 from attnscope.plots.text import shorten
 from attnscope.plots.titles import drawn_names, short_pair, title_lines, two_names
+from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
 
 _ALONE = 6  # number of images to show for each network
@@ -153,7 +155,7 @@ def lay_out(found: Disagreements) -> list[Figure]:
                 draw(ax, strip, row, found.images[row])
         grid[0, 0].set_ylabel(f"only {name}\nis correct", fontsize=7)
         for line, strip in zip(grid[1:], found.strips, strict=True):
-            what = "Grad-CAM" if strip.gate is None else "last spatial gate"
+            what = "Grad-CAM" if strip.gate is None else f"last {noun_of([strip.gate], MAP)}"
             line[0].set_ylabel(f"{what}\n{short[strip.side]}", fontsize=7)
             draw_colorbar(line[0], "", list(line))
     figure.suptitle(title)
@@ -195,8 +197,10 @@ def caption(found: Disagreements) -> str:
         if strip.gate is not None
     ]
     if gates:
+        drawn = [strip.gate for strip in found.strips if strip.gate is not None]
         sentences.append(
-            f"Last spatial gates, raw values on the scale of their bounds: {'; '.join(gates)}."
+            f"Last {noun_of(drawn, MAP, plural=True)}, raw values on the scale of their bounds: "
+            f"{'; '.join(gates)}. {view_note(drawn, MAP)}".rstrip()
         )
     return " ".join([*sentences, *found.missing])
 
@@ -217,7 +221,7 @@ def _strips(
         if maps:
             last = maps[-1]
             values = dict(zip(rows, gate_of(recording, last.name, rows), strict=True))
-            gates.append(Strip(side, last, values, last.lo, last.hi))
+            gates.append(Strip(side, last, values, *scale_of(last, values.values())))
         else:
             missing.append(no_gate(recording, MAP))
     return [*cams, *gates], missing

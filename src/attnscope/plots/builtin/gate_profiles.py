@@ -85,11 +85,16 @@ def draw(
             linewidth=0.6,
             label=f"{len(others)} other classes" if i == 0 else None,
         )
-    for name, color in colors.items():
+    # One gate has no line that a band could follow: classes stand side by side, with whiskers.
+    shifts = np.linspace(-0.3, 0.3, len(colors)) if len(gates) == 1 else np.zeros(len(colors))
+    for shift, (name, color) in zip(shifts, colors.items(), strict=True):
         mean, low, high = ((tables[c].loc[name] - middle).to_numpy() for c in tables)
-        ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        if len(gates) == 1:
+            ax.vlines(x + shift, low, high, color=color, linewidth=1.6)
+        else:
+            ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
         label = shorten(name, 22)
-        ax.plot(x, mean, color=color, marker="o", markersize=3, linewidth=1.2, label=label)
+        ax.plot(x + shift, mean, color=color, marker="o", markersize=3, linewidth=1.2, label=label)
     if centered:
         ax.axhline(0, color=INK, linewidth=0.6)
     label_axis(ax.xaxis, short_names(gates))

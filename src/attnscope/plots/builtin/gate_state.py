@@ -41,12 +41,16 @@ class GateState:
 
     of: Identity
     state: pd.DataFrame
-    """`attnscope.statistics.gate_state`"""
+    """`attnscope.statistics.gate_state` of the gates with bounds."""
+    without_bounds: int = 0
+    """Number of other gates."""
 
 
 def compute(recording: Recording) -> GateState:
     """Compute the shares for every gate."""
-    return GateState(identity(recording), statistics.gate_state(recording))
+    state = statistics.gate_state(recording)
+    bounded = [gate.bounded for gate in recording.gates]
+    return GateState(identity(recording), state[bounded], bounded.count(False))
 
 
 def draw(ax: Axes, state: pd.DataFrame, *, high: float) -> Axes:
@@ -109,7 +113,10 @@ def caption(shown: GateState) -> str:
         where = f"at most {as_percent(top[column])} ({top['gate']})" if top[column] else "none"
         parts.append(f"{words}: {where}")
     found = "; ".join(parts)
-    return f"Shares of the values of each gate. {found[:1].upper()}{found[1:]}."
+    text = f"Shares of the values of each gate. {found[:1].upper()}{found[1:]}."
+    if shown.without_bounds:
+        text += f" Gates without bounds, which have no such states: {shown.without_bounds}."
+    return text
 
 
 def _top(state: pd.DataFrame) -> float:
@@ -133,7 +140,7 @@ register_plot(
         lay_out=lay_out,
         draw_on=draw_on,
         caption=caption,
-        needs=(needs.gates(),),
+        needs=(needs.gates(), needs.bounded_gates()),
         heading="State of the gates",
         place=60,
     )

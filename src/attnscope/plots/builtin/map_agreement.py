@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope import statistics
-from attnscope.kinds import MAP
+from attnscope.kinds import MAP, Gate
 from attnscope.plots import needs
 from attnscope.plots.axes import IN_ORDER, measure_axis, over_gates
 from attnscope.plots.frames import highest, unique
 from attnscope.plots.maps import SEED
-from attnscope.plots.registry import Plot, register_plot
+from attnscope.plots.registry import Note, Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
 from attnscope.plots.text import as_interval, as_score
 from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
 from attnscope.plots.titles import title_of
+from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
+from attnscope.statistics.maps import comparable_gates
 
 _NULLS = (
     ("null", 0, "s", "null: Grad-CAM of another image"),
@@ -37,12 +40,20 @@ class MapAgreement:
     of: Identity
     summary: pd.DataFrame
     """`attnscope.statistics.agreement_summary`"""
+    gates: Sequence[Gate] = ()
+    """The gates that are scored."""
+    left_out: Sequence[str] = ()
+    """Names of the gates that have other positions than Grad-CAM."""
 
 
-def compute(recording: Recording) -> MapAgreement:
+def compute(recording: Recording) -> MapAgreement | Note:
     """Score every spatial gate against Grad-CAM of the predicted class."""
+    gates = comparable_gates(recording)
+    left_out = [gate.name for gate in recording.gates_with(MAP) if gate not in gates]
+    if not gates:
+        return Note(_other_positions(left_out).strip(), identity(recording))
     summary = statistics.agreement_summary(recording, "predicted", SEED)
-    return MapAgreement(identity(recording), summary)
+    return MapAgreement(identity(recording), summary, gates, left_out)
 
 
 def draw(ax: Axes, summary: pd.DataFrame, measure: str) -> Axes:
@@ -92,7 +103,9 @@ def lay_out(shown: MapAgreement) -> list[Figure]:
     for ax, measure in zip(axes, ("spearman", "iou"), strict=True):
         draw(ax, shown.summary, measure).set_xlabel(IN_ORDER)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    figure.suptitle(f"Agreement of spatial gates with Grad-CAM: {title_of(shown.of)}")
+    figure.suptitle(
+        f"Agreement of {noun_of(shown.gates, MAP, plural=True)} with Grad-CAM: {title_of(shown.of)}"
+    )
     return [figure]
 
 
@@ -102,11 +115,13 @@ def caption(shown: MapAgreement) -> str:
     above = int((whole["above_null_low"] > 0).sum())
     central = int((whole["center_spearman"] > whole["spearman"]).sum())
     unscored = int(whole["constant"].sum())
+    what = noun_of(shown.gates, MAP, plural=True)
     text = (
-        "Agreement of each spatial gate with Grad-CAM of the predicted class, per image at the "
-        "coarser of the two resolutions. Large marks are means over all images with 95% CIs, small "
-        "marks are means over the images of one class; IoU compares the top 20% of cells. "
-        f"{above} of {len(whole)} spatial gates agree more with the Grad-CAM of the same image "
+        f"Agreement of each {noun_of(shown.gates, MAP)} with Grad-CAM of the predicted class, per "
+        "image at the coarser of the two resolutions. Large marks are means over all images with "
+        "95% CIs, small marks are means over the images of one class; IoU compares the top 20% of "
+        "cells. "
+        f"{above} of {len(whole)} {what} agree more with the Grad-CAM of the same image "
         "than with that of another image (95% CI of the difference in Spearman correlation above "
         "0); "
         f"{central} agree{'s' if central == 1 else ''} more with a Gaussian at the image center "
@@ -121,7 +136,19 @@ def caption(shown: MapAgreement) -> str:
             f"({as_interval(best['iou_low'], best['iou_high'], as_score)}; null "
             f"{as_score(best['null_iou'])})."
         )
-    return f"{text} {unscored:,} maps are excluded because the gate or Grad-CAM is constant."
+    text += f" {unscored:,} maps are excluded because the gate or Grad-CAM is constant."
+    return f"{text} {view_note(shown.gates, MAP)}{_other_positions(shown.left_out)}".rstrip()
+
+
+def _other_positions(names: Sequence[str]) -> str:
+    """Return a sentence that names the gates that cannot be compared; empty if there are none."""
+    if not names:
+        return ""
+    verb = "varies" if len(names) == 1 else "vary"
+    return (
+        f"{', '.join(names)} {verb} along a sequence or along frames, and Grad-CAM along rows and "
+        "columns, so they cannot be compared."
+    )
 
 
 register_plot(

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope import statistics
-from attnscope.kinds import MAP
+from attnscope.kinds import MAP, Gate
 from attnscope.plots.axes import class_rows, measure_axis, row_height
 from attnscope.plots.frames import highest, lowest
 from attnscope.plots.images import draw_note
@@ -21,8 +21,10 @@ from attnscope.plots.subjects import Comparison, has_grad_cam, no_gate, no_grad_
 from attnscope.plots.text import as_interval, as_number
 from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
 from attnscope.plots.titles import short_pair, title_lines, two_names, with_drawn_names
+from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
+from attnscope.statistics.maps import comparable_gates
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class LastGate:
     """The rows of `attnscope.statistics.agreement_summary`; None if something is missing."""
     missing: Sequence[str]
     """Sentences that say what is missing."""
+    gate: Gate | None = None
+    """The gate; None if something is missing."""
 
     @property
     def scored(self) -> bool:
@@ -123,13 +127,16 @@ def _summaries(shown: PerClassAgreement) -> tuple[list[pd.DataFrame | None], lis
     """Return what is drawn of each network, and the lines of the title."""
     names = two_names(*shown.names)
     short = short_pair(names)
-    lines = [f"Spatial gate and Grad-CAM, per class: {names[0]} and {names[1]}"]
+    what = noun_of(_gates(shown), MAP).capitalize()
+    lines = [f"{what} and Grad-CAM, per class: {names[0]} and {names[1]}"]
     summaries: list[pd.DataFrame | None] = []
     for gate, name, label in zip(shown.gates, names, short, strict=True):
         summaries.append(None)
         if gate.summary is not None and gate.scored:
             summaries[-1] = with_drawn_names(gate.summary, shown.classes)
-            lines.append(f"{label}: last spatial gate {gate.summary['gate'].iloc[0]}")
+            lines.append(
+                f"{label}: last {noun_of(_gates(shown), MAP)} {gate.summary['gate'].iloc[0]}"
+            )
         elif gate.summary is not None:
             lines.append(_sentence(gate.summary, name))
         lines += gate.missing
@@ -145,21 +152,25 @@ def caption(shown: PerClassAgreement) -> str:
     if there == 2:
         text += " No test compares the two networks."
     return (
-        "Agreement of the last spatial gate with Grad-CAM of the predicted class after the ReLU, "
-        "per image at the coarser of the two resolutions; means over the images of a class with "
-        f"95% CIs over images. {text}"
+        f"Agreement of the last {noun_of(_gates(shown), MAP)} with Grad-CAM of the predicted class "
+        "after the ReLU, per image at the coarser of the two resolutions; means over the images of "
+        f"a class with 95% CIs over images. {view_note(_gates(shown), MAP)}{text}"
     )
 
 
+def _gates(shown: PerClassAgreement) -> list[Gate]:
+    return [each.gate for each in shown.gates if each.gate is not None]
+
+
 def _last_gate(recording: Recording) -> LastGate:
-    gates = recording.gates_with(MAP)
+    gates = comparable_gates(recording)
     missing = [] if gates else [no_gate(recording, MAP)]
     if not has_grad_cam(recording):
         missing.append(no_grad_cam(recording))
     if missing:
         return LastGate(None, missing)
     summary = statistics.agreement_summary(recording, "predicted", SEED)
-    return LastGate(summary[summary["gate"] == gates[-1].name], ())
+    return LastGate(summary[summary["gate"] == gates[-1].name], (), gates[-1])
 
 
 def _sentences(shown: PerClassAgreement) -> list[str]:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope import statistics
-from attnscope.kinds import PER_CHANNEL
+from attnscope.kinds import PER_CHANNEL, Gate
 from attnscope.plots import needs
 from attnscope.plots.axes import label_axis, over_gates
 from attnscope.plots.frames import highest, unique, wide
@@ -21,6 +21,8 @@ from attnscope.plots.subjects import Comparison
 from attnscope.plots.text import as_count, as_score, short_names
 from attnscope.plots.theme import GATE_MAP, INK
 from attnscope.plots.titles import two_names, with_drawn_names
+from attnscope.plots.views import noun_of, view_note
+from attnscope.statistics.comparison import shared_channel_gates
 from attnscope.statistics.inference import LEVEL, significant
 
 _BARS = "#44546A"
@@ -37,6 +39,8 @@ class PerClassGates:
     """`attnscope.statistics.compare_profiles`"""
     order: pd.DataFrame
     """`attnscope.statistics.compare_class_order`"""
+    gates: Sequence[Gate] = ()
+    """The gates that both networks have."""
 
     @property
     def high(self) -> float:
@@ -51,6 +55,7 @@ def compute(pair: Comparison) -> PerClassGates:
         pair.a.classes,
         statistics.compare_profiles(pair.a, pair.b),
         statistics.compare_class_order(pair.a, pair.b),
+        [pair.a.info(name) for name in shared_channel_gates(pair.a, pair.b)],
     )
 
 
@@ -107,7 +112,8 @@ def lay_out(shown: PerClassGates) -> list[Figure]:
     below.set_title(
         f"Agreement of the two orders of the classes (filled: p < {LEVEL}, not corrected)"
     )
-    figure.suptitle(f"Class profiles of the channel gates: {names[0]} and {names[1]}")
+    what = noun_of(shown.gates, PER_CHANNEL, plural=True)
+    figure.suptitle(f"Class profiles of the {what}: {names[0]} and {names[1]}")
     return [figure]
 
 
@@ -120,14 +126,16 @@ def caption(shown: PerClassGates) -> str:
             parts.append(f"in {name}, class {top['class']} at {top['gate']} ({top[column]:.3g})")
     order = shown.order
     found = int(significant(order["p"]).sum())
+    what = noun_of(shown.gates, PER_CHANNEL, plural=True)
     furthest = f"The largest distances are: {'; '.join(parts)}. " if parts else ""
     return (
-        "Distance of each class's profile of channel gates from the mean profile (root mean square "
+        f"Distance of each class's profile of {what} from the mean profile (root mean square "
         f"over channels), both networks on one color scale from 0 to {shown.high:.3g}. {furthest}"
         "Bottom: Spearman correlation between the distances of the classes in the two networks, "
         f"median {as_score(order['spearman'].median())} over {as_count(len(order), 'gate')}; "
-        f"{found} of {as_count(len(order), 'gate')} have p < {LEVEL} (not corrected)."
-    )
+        f"{found} of {as_count(len(order), 'gate')} have p < {LEVEL} (not corrected). "
+        f"{view_note(shown.gates, PER_CHANNEL)}"
+    ).rstrip()
 
 
 register_plot(

@@ -137,8 +137,8 @@ def seeds_sentence(frame: pd.DataFrame, name_a: str, name_b: str) -> str:
         )
     if len(tested) < len(classes):
         text += (
-            f" {len(classes) - len(tested)} classes could not be tested, because all pairs of "
-            "seeds differ by the same amount or the class has no images."
+            f" Classes without a test: {len(classes) - len(tested)}; all pairs of seeds differ by "
+            "the same amount there, or the class has no images."
         )
     return text
 

@@ -25,6 +25,7 @@ from attnscope.plots.subjects import Identity, has_grad_cam, identity, no_gate
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GRAD_CAM_MAP, drawable, drawable_names
 from attnscope.plots.titles import title_of
+from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
 
 CLASSES_A_PAGE = 20
@@ -86,9 +87,9 @@ def caption(shown: SpatialMaps) -> str:
         return f"{shown.without} The figure shows {of_cam}"
     low, high = shared_scale(shown.maps.values())
     text = (
-        "Mean spatial gate over the images of each class, gates in forward order, on one color "
-        f"scale from {low:.3g} to {high:.3g} ({bounds_of(shown.gates)}), without interpolation. "
-        f"{shown.left_out}"
+        f"Mean {noun_of(shown.gates, MAP)} over the images of each class, gates in forward order, "
+        f"on one color scale from {low:.3g} to {high:.3g} ({bounds_of(shown.gates)}), without "
+        f"interpolation. {shown.left_out}{view_note(shown.gates, MAP)}"
     )
     return f"{text}Last column: {of_cam}" if of_cam else text.strip()
 
@@ -106,18 +107,18 @@ def _page(shown: SpatialMaps, page: range) -> Figure:
     for row, i in zip(axes, page, strict=True):
         first = i == page[0]
         for ax, gate, text in zip(row, gates, short, strict=False):
-            title = f"{shorten(text, 16)}\n{gate.grid[0]} × {gate.grid[1]}" if gate.grid else text
             values = shown.maps[gate.name][i]
+            title = f"{shorten(text, 16)}\n{values.shape[0]} × {values.shape[1]}"
             draw_map(ax, values, low=low, high=high, title=title if first else "")
         if cams is not None:
             title = f"Grad-CAM\n{cams.shape[1]} × {cams.shape[2]}" if first else ""
             draw_map(row[-1], cams[i], low=0, high=top, title=title, cmap=GRAD_CAM_MAP)
         row_name(row[0], names[i])
-    label = f"mean spatial gate ({bounds_of(gates)})"
+    label = f"mean {noun_of(gates, MAP)} ({bounds_of(gates)})"
     draw_colorbar(axes[0, 0], label, list(axes[:, : len(gates)].ravel()))
     if cams is not None:
         draw_colorbar(axes[0, -1], "mean Grad-CAM after the ReLU", list(axes[:, -1]))
-    figure.suptitle(f"Mean spatial gates per class: {title_of(shown.of)}")
+    figure.suptitle(f"Mean {noun_of(gates, MAP, plural=True)} per class: {title_of(shown.of)}")
     return figure
 
 
@@ -126,7 +127,9 @@ def _grad_cam_alone(shown: SpatialMaps) -> Figure:
     assert cams is not None  # else there is nothing to draw
     columns = min(10, max(5, -(-len(names) // 10)), len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(max(6.0, 1 + 1.1 * columns), 0.8 + 1.2 * rows), layout="compressed")
+    figure = Figure(
+        figsize=(max(6.0, 1 + 1.1 * columns), max(2.6, 0.8 + 1.2 * rows)), layout="compressed"
+    )
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(names) :]:
         ax.set_axis_off()
