@@ -168,11 +168,7 @@ def _announce(recording: Recording | Moments, pooled_inputs: bool) -> None:
                 f"{gate.name} has no pooled input because it multiplies another gate",
                 file=sys.stderr,
             )
-    accuracy = (
-        describe_accuracy(recording)
-        if recording.has_accuracy
-        else f"no accuracy ({recording.no_accuracy})"
-    )
+    accuracy = describe_accuracy(recording) if recording.has_accuracy else recording.no_accuracy
     print(
         f"Recorded {len(recording)} images and {len(recording.gates)} gates, {accuracy}: "
         f"{recording.folder}"

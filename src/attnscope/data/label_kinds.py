@@ -21,3 +21,8 @@ LABEL_KINDS = {
 def describe_labels(kind: str) -> str:
     """Return what labels of a kind are, for messages."""
     return LABEL_KINDS.get(kind, f"labels of the unknown kind '{kind}'")
+
+
+def without_classes(kind: str) -> str:
+    """Return that labels of a kind are no classes, for messages."""
+    return f"no class labels ({describe_labels(kind)})"

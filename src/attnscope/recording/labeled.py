@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from attnscope.data.label_kinds import CLASS, describe_labels
+from attnscope.data.label_kinds import CLASS, without_classes
 from attnscope.errors import InputError
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.rows import Rows
@@ -45,8 +45,8 @@ def expect_class_labels(folder: object, label_kind: str, what: str = "") -> None
     if label_kind != CLASS:
         raise InputError(
             "AS648",
-            f"{folder} has no {f'{what}, because it has no ' if what else ''}class labels "
-            f"({describe_labels(label_kind)}); capture images whose labels are classes",
+            f"{folder} has {f'no {what}, because it has ' if what else ''}"
+            f"{without_classes(label_kind)}; capture images whose labels are classes",
         )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from attnscope import layout
-from attnscope.data.label_kinds import CLASS, describe_labels
+from attnscope.data.label_kinds import CLASS, without_classes
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.kinds import KINDS, PER_CHANNEL, Gate, gate_table
@@ -154,11 +154,7 @@ class ShardReader(ABC):
             number_of(len(self), "image"),
             number_of(len(self.classes), "class", "classes"),
             number_of(len(self.gates), "gate"),
-            (
-                f"accuracy {self.right.mean():.1%}"
-                if self.has_accuracy
-                else f"no accuracy ({self.no_accuracy})"
-            ),
+            f"accuracy {self.right.mean():.1%}" if self.has_accuracy else self.no_accuracy,
         ]
         return f"<{type(self).__name__} {self._title()!r}: {', '.join(facts)}>"
 
@@ -168,7 +164,7 @@ class ShardReader(ABC):
         properties = [
             ("Images", f"{len(self):,}"),
             ("Classes", len(self.classes)),
-            ("Accuracy", self._accuracy()),
+            ("Accuracy", f"{self.right.mean():.1%}" if self.has_accuracy else self.no_accuracy),
             ("Gates", counts or "none"),
             ("Grad-CAM layers", ", ".join(self.grad_cam_layers) or "none"),
             ("Folder", self.folder),
@@ -178,9 +174,6 @@ class ShardReader(ABC):
             html_properties(properties),
             html_details(number_of(len(self.gates), "gate"), gate_table(self.gates)),
         )
-
-    def _accuracy(self) -> str:
-        return f"{self.right.mean():.1%}" if self.has_accuracy else f"none ({self.no_accuracy})"
 
     def _title(self) -> str:
         return self.name if self.split is None else f"{self.name}/{self.split}"
@@ -208,10 +201,10 @@ class ShardReader(ABC):
 
     @property
     def no_accuracy(self) -> str:
-        """Why predictions cannot be compared with labels, in a few words; empty if they can be."""
+        """What is missing to compare predictions with labels, in a few words; empty if nothing."""
         if not self.has_scores:
             return "no class scores"
-        return "" if self.label_kind == CLASS else describe_labels(self.label_kind)
+        return "" if self.label_kind == CLASS else without_classes(self.label_kind)
 
     @property
     def labels(self) -> Int64[Array, " images"]:
