@@ -124,6 +124,51 @@ def test_labels_that_are_no_classes_are_recorded_without_an_accuracy(
                 tmp_path / "m", moments=True, progress=False)  # fmt: skip
 
 
+def test_one_number_for_each_value_to_predict_is_no_class_score(tmp_path: Path) -> None:
+    values = torch.linspace(0.05, 0.95, 9)
+    model = Color(classes=1)
+    found = record(tmp_path, Tensors(IMAGES, values), model)
+    assert (found.has_scores, found.has_accuracy, found.label_kind) == (False, False, "value")
+    (gate,) = found.gates
+    np.testing.assert_allclose(found[gate.name], gates_of(IMAGES.numpy())[:, 0], atol=1e-6)
+    np.testing.assert_allclose(found.targets[:, 0], values)
+    for question in ("predictions", "right", "logits"):
+        with refused("AS618"):
+            getattr(found, question)
+    with refused("AS648"):
+        found.labels  # noqa: B018
+    assert list(found.to_pandas())[:2] == ["path", gate.name]
+    assert list(found.rows["label"].unique()) == [-1]
+    # With class labels, the number is the logit of the second of two classes.
+    binary = record(tmp_path / "two", Tensors(IMAGES, LABELS % 2), model)
+    wanted = 1 / (1 + np.exp(-scores_of(IMAGES.numpy())[:, 0]))
+    np.testing.assert_allclose(binary.probabilities[:, 1], wanted, atol=1e-4)
+    assert binary.has_accuracy
+
+
+def test_labels_that_are_no_classes_go_with_any_output(tmp_path: Path) -> None:
+    class Both(Color):
+        def forward(self, x: Tensor) -> Any:
+            return {"logits": super().forward(x), "features": x.mean((2, 3), keepdim=True)}
+
+    several = torch.tensor([[1, 0, 0]] * 8 + [[1, 0, 1]])
+    options = {"attributions": ["occlusion"], "attribution_images": 3}
+    found = record(tmp_path, Tensors(IMAGES, several), Both(), **options)
+    expect_known(found, IMAGES)
+    assert (found.has_scores, found.has_accuracy) == (True, False)
+    assert found.output["path"] == ["logits"]
+    plain = record(tmp_path / "plain", Tensors(IMAGES, several), **options)
+    for method in ("grad_cam", "occlusion"):
+        np.testing.assert_array_equal(found.attribution(method), plain.attribution(method))
+    half = record(tmp_path / "half", Tensors(IMAGES, several), Color().half())
+    np.testing.assert_allclose(half[half.gates[0].name], gates_of(IMAGES.numpy()), atol=2e-3)
+    without = record(tmp_path / "none", Tensors(IMAGES, several), output="none")
+    np.testing.assert_array_equal(without.targets, found.targets)
+    assert without.no_accuracy
+    with refused("AS679"):
+        capture(Color(), Tensors(IMAGES, several), tmp_path / "m", moments=True, progress=False)
+
+
 def test_class_labels_have_no_targets_and_no_new_key(tmp_path: Path) -> None:
     found = record(tmp_path, Tensors(IMAGES, LABELS))
     with refused("AS649"):

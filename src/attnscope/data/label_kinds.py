@@ -25,4 +25,5 @@ def describe_labels(kind: str) -> str:
 
 def without_classes(kind: str) -> str:
     """Return that labels of a kind are no classes, for messages."""
-    return f"no class labels ({describe_labels(kind)})"
+    described = describe_labels(kind)
+    return described if kind == NO_LABEL else f"no class labels ({described})"
