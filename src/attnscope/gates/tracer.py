@@ -15,7 +15,7 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -67,6 +67,21 @@ def own_level() -> Iterator[None]:
         _levels.pop()
 
 
+@dataclass(frozen=True, slots=True)
+class _Traced:
+    """A module of the network, and what does not change while it is traced."""
+
+    module: nn.Module
+    path: str
+    is_root: bool
+    """Whether it is the network itself."""
+    is_learned: bool
+    """Whether it has parameters and no submodules."""
+    is_opaque: bool
+    """Whether it runs one operation that is not registered, and nothing else."""
+    has_fast_path: bool
+
+
 class Tracer(TorchFunctionMode):
     """Keeps the marks of a network's tensors while the network runs.
 
@@ -91,14 +106,13 @@ class Tracer(TorchFunctionMode):
         self._entries: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
         # id of a module -> the module, which is kept so that no other gets its id, and its path.
-        self._modules: dict[int, tuple[nn.Module, str]] = {}
+        self._modules: dict[int, _Traced] = {}
         # The dicts of parameters and of buffers of all modules.
         self._owned: list[dict[str, Tensor | None]] = []
         # Modules that hold tensors which are neither parameters nor buffers, and their attributes.
         self._holders: list[tuple[nn.Module, str]] = []
-        # Paths of the modules with parameters and without submodules.
-        self._learned: set[str] = set()
-        # Output of such a module, or a tensor made from it by moves -> its path.
+        # Output of a module with parameters and without submodules, or a tensor made from it by
+        # moves -> the path of the module.
         self._sources: TensorMap[str] = TensorMap()
         # Result of a negation -> its argument.
         self._negatives: TensorMap[weakref.ref[Tensor]] = TensorMap()
@@ -179,10 +193,14 @@ class Tracer(TorchFunctionMode):
         for path, module in model.named_modules():
             if is_wrapped:  # the names leave out a wrapper such as DataParallel
                 path = "" if path == "module" else path.removeprefix("module.")
+            is_learned = False
             if not list(module.children()):
-                has_parameters = bool(list(module.parameters(recurse=False)))
-                (self._learned if has_parameters else self.bare).add(path)
-            self._modules[id(module)] = module, path
+                is_learned = bool(list(module.parameters(recurse=False)))
+                if not is_learned:
+                    self.bare.add(path)
+            self._modules[id(module)] = _Traced(
+                module, path, module is model, is_learned, is_opaque(module), has_fast_path(module)
+            )
             self._owned += [module._parameters, module._buffers]
             self._holders += [
                 (module, name)
@@ -214,10 +232,11 @@ class Tracer(TorchFunctionMode):
                 model._forward_pre_hooks_with_kwargs.pop(handle.id, None)
 
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
-        if id(module) not in self._modules or self._paused:
+        known = self._modules.get(id(module))
+        if known is None or self._paused:
             return
-        path = self._modules[id(module)][1]
-        if module is self._model() or not self._running:
+        path = known.path
+        if known.is_root or not self._running:
             self._running.clear()
             self._calls.clear()
             self._entries.clear()
@@ -225,7 +244,7 @@ class Tracer(TorchFunctionMode):
             for tensor in Inputs(args, kwargs or {}).tensors:  # an attribute may hold an input
                 self._static.discard(tensor)
             self.called = path
-            if module is self._model():
+            if known.is_root:
                 self.begin(args, kwargs or {})
             else:
                 self.begin_part(path)
@@ -233,15 +252,15 @@ class Tracer(TorchFunctionMode):
         self._running.append(path)
         # An active mode would switch off the fast path, which changes the last bits. The other
         # modules say nothing about their results, and run faster without the mode.
-        is_opaque_here = self.skips_unknown and is_opaque(module) and self._is_moving(args)
-        if is_opaque_here or has_fast_path(module):
+        skips = known.is_opaque and self.skips_unknown and not module._forward_pre_hooks
+        if known.has_fast_path or (skips and self._is_moving(args)):
             self._untraced.append(len(self._running))
             FUNCTION_MODES.switch_off()
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
-        if id(module) not in self._modules or self._paused:
+        known = self._modules.get(id(module))
+        if known is None or self._paused:
             return
-        path = self._modules[id(module)][1]
         if self._untraced and self._untraced[-1] == len(self._running):
             self._untraced.pop()
             FUNCTION_MODES.switch_on()
@@ -249,10 +268,10 @@ class Tracer(TorchFunctionMode):
                 self._forget(output)
         if self._running:  # empty if another hook raised before `_enter_module` ran
             self._running.pop()
-        if path in self._learned and isinstance(output, Tensor):
-            self._sources[output] = path
+        if known.is_learned and isinstance(output, Tensor):
+            self._sources[output] = known.path
         # There is no output after an exception, and gates may be missing for that reason.
-        if module is self._model() and output is not None:
+        if known.is_root and output is not None:
             self.finish(output)
 
     def _mark_parameters_static(self) -> None:
@@ -260,8 +279,10 @@ class Tracer(TorchFunctionMode):
         known = {}  # a new dict, so that replaced buffers are released
         with torch._C.DisableTorchFunction():  # each `_version` is a call that the mode receives
             held = [getattr(holder, name, None) for holder, name in self._holders]
-            owned = (tensor for tensors in self._owned for tensor in tensors.values())
-            for tensor in _tensors([*owned, *held]):
+            owned = [tensor for tensors in self._owned for tensor in tensors.values()]
+            for tensor in (*owned, *_tensors(held)):
+                if tensor is None:
+                    continue
                 version = _version(tensor)
                 old = self._known.get(id(tensor))
                 if old is None or old[1] != version or version is None:
@@ -273,15 +294,16 @@ class Tracer(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._paused:
+        if _levels[-1] != self._level:  # `_paused`, for speed
             return func(*args, **kwargs)
         known = look_up(func)
         operation = known.operation
         if known.name == "get":  # of an attribute
             return self._attribute(func(*args, **kwargs), args[0])
-        is_plain = operation is UNKNOWN and self.skips_unknown and not (kwargs or known.writes)
+        writes = known.writes or (bool(kwargs) and ("out" in kwargs or kwargs.get("inplace")))
+        is_plain = operation is UNKNOWN and self.skips_unknown and not writes
         if is_plain and self._is_moving(args):
-            result = func(*args)
+            result = func(*args, **kwargs)
             if type(result) is Tensor:
                 self._forget(result)
                 return result
