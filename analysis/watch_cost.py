@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 ORDINARY = ("resnet18-cbam", "seresnet18", "seresnet50", "efficientnet_b0")
 SMALL = ("regnety_002", "ghostnet_050", "ghostnet_100", "mobilenetv3_small_100", "osnet_x0_25")
@@ -29,8 +31,6 @@ HERE = Path(__file__).parents[1]
 
 def measure(name: str, images: int, pixels: int, seconds: float) -> list[float]:
     """Return watched over bare, one ratio per round, in this process."""
-    import torch
-
     from attnscope.gates import find_gates, watch_gates
 
     torch.set_num_threads(1)
@@ -46,7 +46,7 @@ def measure(name: str, images: int, pixels: int, seconds: float) -> list[float]:
         run()
         return time.process_time() - started
 
-    ratios = []
+    ratios: list[float] = []
     with torch.inference_mode():
         model(x)
         ends = time.monotonic() + seconds
@@ -59,7 +59,7 @@ def measure(name: str, images: int, pixels: int, seconds: float) -> list[float]:
     return ratios
 
 
-def build(name: str):  # type: ignore[no-untyped-def]  # torch is imported in the measuring process
+def build(name: str) -> nn.Module:
     """Return a network in eval mode: of attnscope, of timm, or OSNet, which is written here."""
     from attnscope import build_model
 
@@ -72,12 +72,11 @@ def build(name: str):  # type: ignore[no-untyped-def]  # torch is imported in th
     return timm.create_model(name).eval()
 
 
-def osnet():  # type: ignore[no-untyped-def]
+def osnet() -> nn.Module:
     """Return a network of omni-scale blocks (Zhou et al. 2019) of the size of osnet_x0_25.
 
     Each block has four streams of depthwise convolutions, and one gate that all streams share.
     """
-    from torch import nn
 
     def light(channels: int) -> nn.Sequential:
         return nn.Sequential(
@@ -94,8 +93,9 @@ def osnet():  # type: ignore[no-untyped-def]
             self.fc1, self.fc2 = nn.Conv2d(channels, 4, 1), nn.Conv2d(4, channels, 1)
             self.relu, self.gate = nn.ReLU(), nn.Sigmoid()
 
-        def forward(self, x):  # type: ignore[no-untyped-def]
-            return x * self.gate(self.fc2(self.relu(self.fc1(self.pool(x)))))
+        def forward(self, x: Tensor) -> Tensor:
+            gate: Tensor = self.gate(self.fc2(self.relu(self.fc1(self.pool(x)))))
+            return x * gate
 
     class Block(nn.Module):
         def __init__(self, inside: int, outside: int) -> None:
@@ -114,10 +114,11 @@ def osnet():  # type: ignore[no-untyped-def]
             self.skip = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
             self.relu = nn.ReLU()
 
-        def forward(self, x):  # type: ignore[no-untyped-def]
+        def forward(self, x: Tensor) -> Tensor:
             reduced = self.reduce(x)
             mixed = sum(self.gate(stream(reduced)) for stream in self.streams)
-            return self.relu(self.expand(mixed) + self.skip(x))
+            out: Tensor = self.relu(self.expand(mixed) + self.skip(x))
+            return out
 
     return nn.Sequential(
         nn.Sequential(nn.Conv2d(3, 16, 7, 2, 3, bias=False), nn.BatchNorm2d(16), nn.ReLU()),

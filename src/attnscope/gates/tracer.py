@@ -16,6 +16,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ from attnscope.registry import load_declared_plugins
 
 # Tensor arguments that can be passed by keyword, in their positional order.
 _BY_NAME = ("input", "self", "tensors", "other", "tensor1", "tensor2", "end", "weight")
+_NO_KEYWORDS = frozenset({*_BY_NAME, "out"})
 
 
 _levels = [0]
@@ -101,6 +103,8 @@ class Tracer(TorchFunctionMode):
         # Versions of the parameters and buffers in `_static`. Adding all of them again before each
         # forward would cost 1% of its time.
         self._known: dict[int, tuple[Tensor, int | None]] = {}
+        # The ids and versions of all of them, if `_known` and `_static` hold these.
+        self._state: list[tuple[int, int | None]] | None = None
         self._running: list[str] = []
         self._calls: dict[str, int] = {}
         self._entries: dict[str, int] = {}
@@ -222,6 +226,7 @@ class Tracer(TorchFunctionMode):
             FUNCTION_MODES.switch_on()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._known.clear()
+        self._state = None
         self._modules.clear()
         self._owned.clear()
         self._holders.clear()
@@ -242,7 +247,7 @@ class Tracer(TorchFunctionMode):
             self._entries.clear()
             self._mark_parameters_static()
             for tensor in Inputs(args, kwargs or {}).tensors:  # an attribute may hold an input
-                self._static.discard(tensor)
+                self._move(tensor)
             self.called = path
             if known.is_root:
                 self.begin(args, kwargs or {})
@@ -276,19 +281,22 @@ class Tracer(TorchFunctionMode):
 
     def _mark_parameters_static(self) -> None:
         """Mark the network's own tensors as static at the start of a forward, even after writes."""
-        known = {}  # a new dict, so that replaced buffers are released
         with torch._C.DisableTorchFunction():  # each `_version` is a call that the mode receives
             held = [getattr(holder, name, None) for holder, name in self._holders]
-            owned = [tensor for tensors in self._owned for tensor in tensors.values()]
-            for tensor in (*owned, *_tensors(held)):
+            own = [*chain.from_iterable(map(dict.values, self._owned)), *_tensors(held)]
+            state = [(id(tensor), None if tensor is None else _version(tensor)) for tensor in own]
+            if state == self._state:
+                return  # as in the last forward, and nothing was forgotten since
+            known = {}  # a new dict, so that replaced buffers are released
+            for tensor, (key, version) in zip(own, state, strict=True):
                 if tensor is None:
                     continue
-                version = _version(tensor)
-                old = self._known.get(id(tensor))
+                old = self._known.get(key)
                 if old is None or old[1] != version or version is None:
                     self._static[tensor] = version
-                known[id(tensor)] = tensor, version
+                known[key] = tensor, version
         self._known = known
+        self._state = None if any(t is not None and t.is_inference() for t in own) else state
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -313,7 +321,7 @@ class Tracer(TorchFunctionMode):
         arguments, keywords = list(args), kwargs
         if kwargs:
             arguments += [kwargs[key] for key in _BY_NAME if key in kwargs]
-            keywords = {key: kwargs[key] for key in kwargs if key not in (*_BY_NAME, "out")}
+            keywords = {key: kwargs[key] for key in kwargs if key not in _NO_KEYWORDS}
         if operation.takes_list and arguments:
             arguments = [*arguments[0], *arguments[1:]]
         tensors = list(_tensors([*arguments, *keywords.values()]))
@@ -352,13 +360,14 @@ class Tracer(TorchFunctionMode):
                 )
             if static:
                 self._static[output] = _version(output)
-            else:
-                self._static.discard(output)
-                self._known.pop(id(output), None)
+            elif mark:
+                self._move(output)
             if mark:
                 self._marks[output] = mark, _version(output)
-            else:
+            elif static:
                 self._marks.discard(output)
+            else:
+                self._forget(output)
         self.note(known, arguments, marks, outputs, products)
         return result
 
@@ -369,8 +378,13 @@ class Tracer(TorchFunctionMode):
     def _forget(self, tensor: Tensor) -> None:
         """Forget a tensor, such as the result of an operation that says nothing about it."""
         self._marks.discard(tensor)
+        self._move(tensor)
+
+    def _move(self, tensor: Tensor) -> None:
+        """Note that a tensor depends on the input."""
         self._static.discard(tensor)
-        self._known.pop(id(tensor), None)
+        if self._known.pop(id(tensor), None) is not None:
+            self._state = None
 
     def _fresh_mark(
         self,
