@@ -22,7 +22,7 @@ from attnscope.plots.subjects import Intervened, SeedComparison, Seeds
 from attnscope.plots.usage import joint_of, usage_of
 from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
 from attnscope.recording.recording import Recording
-from attnscope.report import write_drawings, write_report
+from attnscope.report import expect_own_names, write_drawings, write_report
 from attnscope.statistics.seeds import expect_pairs
 
 
@@ -35,16 +35,7 @@ def main(
         runs: runs with recordings of the test split. Their folder names must differ.
         out: output folder, which must not exist.
     """
-    names = [run.name for run in runs]
-    if not runs:
-        raise InputError("AS940", "no run is given; give the folders of one or more runs")
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(
-                "AS941",
-                f"{names.count(name)} runs have the folder name '{name}', but files are named "
-                "after runs; rename the folders",
-            )
+    expect_own_names(runs)
     recordings = [Recording(run) for run in runs]
     kinds = statistics.group_by_kind(recordings)
     run_of = {r.folder: run for r, run in zip(recordings, runs, strict=True)}

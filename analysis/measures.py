@@ -19,6 +19,7 @@ from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
 from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.recording.recording import Recording
+from attnscope.report import expect_own_names
 from attnscope.runs import open_recording
 from attnscope.statistics.inference import significant
 
@@ -35,16 +36,7 @@ def main(
         out: output folder, which must not exist.
         permutations: number of permutations of the labels in permutation tests.
     """
-    names = [run.name for run in runs]
-    if not runs:
-        raise InputError("AS940", "no run is given; give the folders of one or more runs")
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(
-                "AS941",
-                f"{names.count(name)} runs have the folder name '{name}', but tables are named "
-                "after runs; rename the folders",
-            )
+    expect_own_names(runs)
     recordings = {run.name: open_recording(run) for run in runs}
     with new_folder(out) as folder:
         for name, recording in recordings.items():

@@ -101,8 +101,8 @@ def _summary(lines: Sequence[Mapping[str, Any]]) -> str:
     if seconds:
         text += (
             f"\nThe gates of a network were found in {_middle(seconds):.1f} seconds (median; at "
-            f"most {seconds[-1]:.0f}) on one core, which is {_middle(ratios):.0f} times a forward "
-            "of two images.\n"
+            f"most {seconds[-1]:.0f}) on one core of a busy machine, which is "
+            f"{_middle(ratios):.0f} times a forward of two images.\n"
         )
     return f"{_markdown(head, rows)}\n{text}"
 

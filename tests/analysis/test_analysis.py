@@ -55,6 +55,19 @@ def test_the_cost_of_a_monitor_is_printed() -> None:
     assert done.stdout.count("%") == 4
 
 
+def test_the_cost_of_watching_is_printed_for_two_checkouts() -> None:
+    given = ["--networks", "resnet18-cbam", "--images", "1", "--pixels", "32"]
+    done = run(
+        "watch_cost.py", "--before", ANALYSIS.parent, *given, "--rounds", "1", "--seconds", "0.1"
+    )
+    assert done.returncode == 0, done.stderr
+    cells = [cell.strip() for cell in done.stdout.splitlines()[-1].strip("|").split("|")]
+    assert cells[:2] == ["resnet18-cbam", "1"]
+    for cell in cells[2:]:
+        low, high = map(float, cell.partition("(")[2].rstrip(")").split(" to "))
+        assert 0 < low <= float(cell.split()[0]) <= high
+
+
 def test_attention_figures_of_every_run(
     make_recording: Callable[..., Recording], tmp_path: Path
 ) -> None:

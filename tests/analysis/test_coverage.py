@@ -65,7 +65,7 @@ def test_five_networks_are_right_and_a_second_run_continues(tmp_path: Path) -> N
     assert [line["wrong"] for line in first] == [[]] * 5
     assert not run(*options)
     assert set(read(tmp_path / "out.jsonl")) == set(GATES)
-    assert (tmp_path / "page.md").read_text(encoding="utf-8").count("| right |") == 5
+    assert (tmp_path / "page.md").read_text(encoding="utf-8").count("| right |\n") == 5
 
 
 def test_the_page_is_made_of_the_stored_results() -> None:

@@ -15,7 +15,8 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -51,6 +52,7 @@ from attnscope.registry import load_declared_plugins
 
 # Tensor arguments that can be passed by keyword, in their positional order.
 _BY_NAME = ("input", "self", "tensors", "other", "tensor1", "tensor2", "end", "weight")
+_NO_KEYWORDS = frozenset({*_BY_NAME, "out"})
 
 
 _levels = [0]
@@ -65,6 +67,21 @@ def own_level() -> Iterator[None]:
         yield
     finally:
         _levels.pop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Traced:
+    """A module of the network, and what does not change while it is traced."""
+
+    module: nn.Module
+    path: str
+    is_root: bool
+    """Whether it is the network itself."""
+    is_learned: bool
+    """Whether it has parameters and no submodules."""
+    is_opaque: bool
+    """Whether it runs one operation that is not registered, and nothing else."""
+    has_fast_path: bool
 
 
 class Tracer(TorchFunctionMode):
@@ -86,19 +103,20 @@ class Tracer(TorchFunctionMode):
         # Versions of the parameters and buffers in `_static`. Adding all of them again before each
         # forward would cost 1% of its time.
         self._known: dict[int, tuple[Tensor, int | None]] = {}
+        # The ids and versions of all of them, if `_known` and `_static` hold these.
+        self._state: list[tuple[int, int | None]] | None = None
         self._running: list[str] = []
         self._calls: dict[str, int] = {}
         self._entries: dict[str, int] = {}
         self._handles: list[RemovableHandle] = []
         # id of a module -> the module, which is kept so that no other gets its id, and its path.
-        self._modules: dict[int, tuple[nn.Module, str]] = {}
+        self._modules: dict[int, _Traced] = {}
         # The dicts of parameters and of buffers of all modules.
         self._owned: list[dict[str, Tensor | None]] = []
         # Modules that hold tensors which are neither parameters nor buffers, and their attributes.
         self._holders: list[tuple[nn.Module, str]] = []
-        # Paths of the modules with parameters and without submodules.
-        self._learned: set[str] = set()
-        # Output of such a module, or a tensor made from it by moves -> its path.
+        # Output of a module with parameters and without submodules, or a tensor made from it by
+        # moves -> the path of the module.
         self._sources: TensorMap[str] = TensorMap()
         # Result of a negation -> its argument.
         self._negatives: TensorMap[weakref.ref[Tensor]] = TensorMap()
@@ -179,10 +197,14 @@ class Tracer(TorchFunctionMode):
         for path, module in model.named_modules():
             if is_wrapped:  # the names leave out a wrapper such as DataParallel
                 path = "" if path == "module" else path.removeprefix("module.")
+            is_learned = False
             if not list(module.children()):
-                has_parameters = bool(list(module.parameters(recurse=False)))
-                (self._learned if has_parameters else self.bare).add(path)
-            self._modules[id(module)] = module, path
+                is_learned = bool(list(module.parameters(recurse=False)))
+                if not is_learned:
+                    self.bare.add(path)
+            self._modules[id(module)] = _Traced(
+                module, path, module is model, is_learned, is_opaque(module), has_fast_path(module)
+            )
             self._owned += [module._parameters, module._buffers]
             self._holders += [
                 (module, name)
@@ -204,6 +226,7 @@ class Tracer(TorchFunctionMode):
             FUNCTION_MODES.switch_on()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._known.clear()
+        self._state = None
         self._modules.clear()
         self._owned.clear()
         self._holders.clear()
@@ -214,18 +237,19 @@ class Tracer(TorchFunctionMode):
                 model._forward_pre_hooks_with_kwargs.pop(handle.id, None)
 
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
-        if id(module) not in self._modules or self._paused:
+        known = self._modules.get(id(module))
+        if known is None or self._paused:
             return
-        path = self._modules[id(module)][1]
-        if module is self._model() or not self._running:
+        path = known.path
+        if known.is_root or not self._running:
             self._running.clear()
             self._calls.clear()
             self._entries.clear()
             self._mark_parameters_static()
             for tensor in Inputs(args, kwargs or {}).tensors:  # an attribute may hold an input
-                self._static.discard(tensor)
+                self._move(tensor)
             self.called = path
-            if module is self._model():
+            if known.is_root:
                 self.begin(args, kwargs or {})
             else:
                 self.begin_part(path)
@@ -233,15 +257,15 @@ class Tracer(TorchFunctionMode):
         self._running.append(path)
         # An active mode would switch off the fast path, which changes the last bits. The other
         # modules say nothing about their results, and run faster without the mode.
-        is_opaque_here = self.skips_unknown and is_opaque(module) and self._is_moving(args)
-        if is_opaque_here or has_fast_path(module):
+        skips = known.is_opaque and self.skips_unknown and not module._forward_pre_hooks
+        if known.has_fast_path or (skips and self._is_moving(args)):
             self._untraced.append(len(self._running))
             FUNCTION_MODES.switch_off()
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
-        if id(module) not in self._modules or self._paused:
+        known = self._modules.get(id(module))
+        if known is None or self._paused:
             return
-        path = self._modules[id(module)][1]
         if self._untraced and self._untraced[-1] == len(self._running):
             self._untraced.pop()
             FUNCTION_MODES.switch_on()
@@ -249,39 +273,45 @@ class Tracer(TorchFunctionMode):
                 self._forget(output)
         if self._running:  # empty if another hook raised before `_enter_module` ran
             self._running.pop()
-        if path in self._learned and isinstance(output, Tensor):
-            self._sources[output] = path
+        if known.is_learned and isinstance(output, Tensor):
+            self._sources[output] = known.path
         # There is no output after an exception, and gates may be missing for that reason.
-        if module is self._model() and output is not None:
+        if known.is_root and output is not None:
             self.finish(output)
 
     def _mark_parameters_static(self) -> None:
         """Mark the network's own tensors as static at the start of a forward, even after writes."""
-        known = {}  # a new dict, so that replaced buffers are released
         with torch._C.DisableTorchFunction():  # each `_version` is a call that the mode receives
             held = [getattr(holder, name, None) for holder, name in self._holders]
-            owned = (tensor for tensors in self._owned for tensor in tensors.values())
-            for tensor in _tensors([*owned, *held]):
-                version = _version(tensor)
-                old = self._known.get(id(tensor))
+            own = [*chain.from_iterable(map(dict.values, self._owned)), *_tensors(held)]
+            state = [(id(tensor), None if tensor is None else _version(tensor)) for tensor in own]
+            if state == self._state:
+                return  # as in the last forward, and nothing was forgotten since
+            known = {}  # a new dict, so that replaced buffers are released
+            for tensor, (key, version) in zip(own, state, strict=True):
+                if tensor is None:
+                    continue
+                old = self._known.get(key)
                 if old is None or old[1] != version or version is None:
                     self._static[tensor] = version
-                known[id(tensor)] = tensor, version
+                known[key] = tensor, version
         self._known = known
+        self._state = None if any(t is not None and t.is_inference() for t in own) else state
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._paused:
+        if _levels[-1] != self._level:  # `_paused`, for speed
             return func(*args, **kwargs)
         known = look_up(func)
         operation = known.operation
         if known.name == "get":  # of an attribute
             return self._attribute(func(*args, **kwargs), args[0])
-        is_plain = operation is UNKNOWN and self.skips_unknown and not (kwargs or known.writes)
+        writes = known.writes or (bool(kwargs) and ("out" in kwargs or kwargs.get("inplace")))
+        is_plain = operation is UNKNOWN and self.skips_unknown and not writes
         if is_plain and self._is_moving(args):
-            result = func(*args)
+            result = func(*args, **kwargs)
             if type(result) is Tensor:
                 self._forget(result)
                 return result
@@ -291,7 +321,7 @@ class Tracer(TorchFunctionMode):
         arguments, keywords = list(args), kwargs
         if kwargs:
             arguments += [kwargs[key] for key in _BY_NAME if key in kwargs]
-            keywords = {key: kwargs[key] for key in kwargs if key not in (*_BY_NAME, "out")}
+            keywords = {key: kwargs[key] for key in kwargs if key not in _NO_KEYWORDS}
         if operation.takes_list and arguments:
             arguments = [*arguments[0], *arguments[1:]]
         tensors = list(_tensors([*arguments, *keywords.values()]))
@@ -330,13 +360,14 @@ class Tracer(TorchFunctionMode):
                 )
             if static:
                 self._static[output] = _version(output)
-            else:
-                self._static.discard(output)
-                self._known.pop(id(output), None)
+            elif mark:
+                self._move(output)
             if mark:
                 self._marks[output] = mark, _version(output)
-            else:
+            elif static:
                 self._marks.discard(output)
+            else:
+                self._forget(output)
         self.note(known, arguments, marks, outputs, products)
         return result
 
@@ -347,8 +378,13 @@ class Tracer(TorchFunctionMode):
     def _forget(self, tensor: Tensor) -> None:
         """Forget a tensor, such as the result of an operation that says nothing about it."""
         self._marks.discard(tensor)
+        self._move(tensor)
+
+    def _move(self, tensor: Tensor) -> None:
+        """Note that a tensor depends on the input."""
         self._static.discard(tensor)
-        self._known.pop(id(tensor), None)
+        if self._known.pop(id(tensor), None) is not None:
+            self._state = None
 
     def _fresh_mark(
         self,

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from attnscope.kinds import Gate
-from attnscope.plots.text import shorten, with_minus
+from attnscope.plots.text import in_lines, shorten, with_minus
 from attnscope.plots.theme import EMPTY, GATE_MAP, GRAD_CAM_MAP
 
 
@@ -128,6 +128,7 @@ def draw_colorbar(shown: Axes, label: str, beside: Sequence[Axes]) -> Colorbar:
         (max(p.y1 for p in places) - min(p.y0 for p in places)) * figure.bbox.height / figure.dpi
     )
     length = min(height, 2.6)
+    label = in_lines([label], max(10, int(13 * length)))  # about 13 characters in an inch
     bar = figure.colorbar(
         colors,
         ax=list(beside),

@@ -1,6 +1,7 @@
 """All plots of one or more recordings, as files and on one HTML page."""
 
 from attnscope.report.files import (
+    expect_own_names,
     render,
     write_comparison,
     write_drawings,
@@ -10,6 +11,7 @@ from attnscope.report.files import (
 from attnscope.report.page import write_report
 
 __all__ = [
+    "expect_own_names",
     "render",
     "write_comparison",
     "write_drawings",

@@ -105,6 +105,24 @@ Subject = Recording | Intervened | GateHistory
 """What the plots of a recording are of."""
 
 
+def expect_own_names(runs: Sequence[Path]) -> None:
+    """Refuse runs whose files would have the same names.
+
+    Raises:
+        InputError: AS940, there is no run; AS941, two runs have the same folder name.
+    """
+    if not runs:
+        raise InputError("AS940", "no run is given; give the folders of one or more runs")
+    names = [run.name for run in runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                "AS941",
+                f"{names.count(name)} runs have the folder name '{name}', but files are named "
+                "after runs; rename the folders",
+            )
+
+
 def plots_of_recording(recording: Recording) -> list[tuple[Plot[Any, Any], Subject]]:
     """Return each plot of a recording with its subject: interventions, training, the recording.
 

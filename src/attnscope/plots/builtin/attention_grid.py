@@ -27,7 +27,7 @@ from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity, no_gate
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GRAD_CAM_MAP, drawable_names
-from attnscope.plots.titles import title_of
+from attnscope.plots.titles import title_lines, title_of
 from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
 
@@ -110,7 +110,7 @@ def lay_out(shown: AttentionGrid) -> list[Figure]:
         draw_colorbar(axes[0, -2], "Grad-CAM after the ReLU", list(axes[:, -2:].ravel()))
     shows = f"Image, {noun_of(gates, MAP, plural=True)} and Grad-CAM"
     what = shows if gates else "Image and Grad-CAM (no spatial gates)"
-    figure.suptitle(f"{what}: {title_of(shown.of)}\n{shown.how}", wrap=True)
+    figure.suptitle(title_lines([f"{what}: {title_of(shown.of)}", shown.how], int(9 * size[0])))
     return [figure]
 
 
@@ -162,9 +162,11 @@ def _sample(recording: Recording) -> tuple[list[int], str]:
         int(random.choice(np.flatnonzero(right & (recording.labels == label)))) for label in classes
     ]
     how = (
-        f"one correctly classified image from each of {len(rows)} classes, chosen at random with "
-        f"seed {SEED}"
+        f"one correctly classified image from each of {len(rows)} classes"
+        if len(rows) > 1
+        else "one correctly classified image of the only class that has some"
     )
+    how += f", chosen at random with seed {SEED}"
     return rows, how
 
 

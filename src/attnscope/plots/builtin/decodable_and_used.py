@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,22 +123,38 @@ def lay_out(shown: DecodableAndUsed) -> list[Figure]:
     draw(axes[1], shown.decoding, "omega_squared")
     axes[1].set_title("Share of the variance of the gate between classes")
     draw_usage(axes[2], drawn)
-    axes[2].set_title(
-        f"Used: accuracy lost when the gate is replaced (filled: p < {LEVEL}, McNemar, Holm)"
-    )
     draw_margins(axes[3], drawn)
-    for ax in axes[2:]:
-        draw_border(ax, len(shown.usage))
-    axes[3].set_title(
-        f"Used: margin lost (standard deviation {shown.usage['margin_std'].max():.3g}; "
-        f"filled: p < {LEVEL}, t test, Holm)"
-    )
-    axes[3].set_xlabel(IN_ORDER)
-    for ax in axes[:3]:
-        ax.tick_params(labelbottom=False)
+    title_usage(axes, shown.usage, ", McNemar, Holm", ", t test, Holm")
     one_legend(figure, (axes[0], axes[2]))  # the second panel has the marks of the first
     figure.suptitle(f"Decodable and used: {title_of(shown.of)}")
     return [figure]
+
+
+def title_usage(
+    axes: Sequence[Axes], usage: pd.DataFrame, test_of_accuracy: str, test_of_margin: str
+) -> None:
+    """Title the last two panels of a column, and name the gates below the last one.
+
+    Args:
+        axes: all panels. The last two show the losses of accuracy and of margin, of single gates
+            and then of joint targets.
+        usage: the single gates.
+        test_of_accuracy: the end of the sentence that says which marks are filled.
+        test_of_margin: the same for the margin.
+    """
+    accuracy, margin = axes[-2:]
+    accuracy.set_title(
+        f"Used: accuracy lost when the gate is replaced (filled: p < {LEVEL}{test_of_accuracy})"
+    )
+    margin.set_title(
+        f"Used: margin lost (standard deviation {usage['margin_std'].max():.3g}; "
+        f"filled: p < {LEVEL}{test_of_margin})"
+    )
+    for ax in (accuracy, margin):
+        draw_border(ax, len(usage))
+    margin.set_xlabel(IN_ORDER)
+    for ax in axes[:-1]:
+        ax.tick_params(labelbottom=False)
 
 
 def caption(shown: DecodableAndUsed) -> str:

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope import statistics
-from attnscope.plots.axes import IN_ORDER, over_gates, percent_tick
+from attnscope.plots.axes import over_gates, percent_tick
+from attnscope.plots.builtin.decodable_and_used import title_usage
 from attnscope.plots.frames import highest, lowest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Plot, register_plot
@@ -27,7 +28,6 @@ from attnscope.plots.text import (
 from attnscope.plots.theme import NULL_COLOR
 from attnscope.plots.usage import (
     SHIFT,
-    draw_border,
     draw_margins,
     draw_usage,
     joint_of,
@@ -37,7 +37,7 @@ from attnscope.plots.usage import (
     usages_of,
     with_joint,
 )
-from attnscope.statistics.inference import LEVEL, significant
+from attnscope.statistics.inference import significant
 
 
 @dataclass(frozen=True)
@@ -111,20 +111,9 @@ def lay_out(shown: SeedUsage) -> list[Figure]:
     axes[0].set_title("Decodable: accuracy of a linear probe of the class")
     draw_usage(axes[1], drawn)
     draw_each_seed(axes[1], each, ["class_value", "dynamic_value"])
-    axes[1].set_title(
-        f"Used: accuracy lost when the gate is replaced (filled: p < {LEVEL} over seeds, Holm)"
-    )
     draw_margins(axes[2], drawn)
     draw_each_seed(axes[2], each, ["class_margin", "dynamic_margin"])
-    for ax in axes[1:]:
-        draw_border(ax, len(shown.usage))
-    axes[2].set_title(
-        f"Used: margin lost (standard deviation {shown.usage['margin_std'].max():.3g}; "
-        f"filled: p < {LEVEL} over seeds, Holm)"
-    )
-    axes[2].set_xlabel(IN_ORDER)
-    for ax in axes[:2]:
-        ax.tick_params(labelbottom=False)
+    title_usage(axes, shown.usage, " over seeds, Holm", " over seeds, Holm")
     one_legend(figure, list(axes))
     title = f"Decodable and used over {len(shown.usages)} seeds: {shorten(shown.kind, 40)}"
     figure.suptitle(title)
