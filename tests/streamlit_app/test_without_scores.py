@@ -50,7 +50,10 @@ def test_a_page_shows_what_needs_no_class_or_says_what_is_missing(
         app.switch_page(f"views/{page}.py").run()
     assert [error.message for error in app.exception] == []
     assert all(error.value.endswith(f"[{MISSING[missing]}]`") for error in app.error)
-    shows = {"scores": ("overview", "channels", "maps", "states"), "labels": ("overview", "states")}
+    shows = {
+        "scores": ("overview", "channels", "maps", "states"),
+        "labels": ("overview", "maps", "states"),
+    }
     if page in shows[missing]:
         assert not app.error
     if page == "overview":
@@ -62,6 +65,7 @@ def test_a_page_shows_what_needs_no_class_or_says_what_is_missing(
 def test_the_report_has_the_figures_of_gates(folder: Path, missing: str, tmp_path: Path) -> None:
     page = write_report([folder / "features"], tmp_path / "page.html").read_text()
     assert "gate_state" in page or "Gate state" in page
+    assert "Not shown: attention_grid" not in page
     assert {"scores": "no class scores", "labels": "no labels"}[missing] in page
     assert "<dt>accuracy</dt>" not in page
     assert "<h3>Per class</h3>" not in page
