@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from attnscope import report, statistics
 from attnscope import runs as run_folders
+from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
 from attnscope.gate_history import GateHistory
 from attnscope.kinds import MAP
@@ -391,7 +392,9 @@ def image_maps_png(run: Run, rows: list[int], own_bounds: bool) -> bytes:
         cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
         columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), grad_cam=True))
     classes = _short_classes(run)
-    titles = [f"{row}: {classes[recording.labels[row]]}" for row in rows]
+    titles = [str(row) for row in rows]
+    if recording.label_kind == CLASS:
+        titles = [f"{row}: {classes[recording.labels[row]]}" for row in rows]
     if recording.has_scores:
         predicted = recording.predictions
         titles = [

@@ -115,7 +115,7 @@ def test_kinds_that_are_searched_by_default() -> None:
     assert searched_kinds() == (
         "channel", "spatial", "scalar", "sequence", "volume", "grouped", "strip", "branch", "full",
     )  # fmt: skip
-    assert set(KINDS) == {*searched_kinds(), "activation", "static"}
+    assert set(KINDS) == {*searched_kinds(), "activation", "static", "unbounded"}
 
 
 def test_traits_of_each_kind() -> None:
@@ -132,6 +132,7 @@ def test_traits_of_each_kind() -> None:
         "branch": set(),
         "full": {HAS_NEUTRAL},
         "activation": {HAS_NEUTRAL},
+        "unbounded": {HAS_NEUTRAL},
     }
     assert [name for name, kind in KINDS.items() if not kind.per_image] == ["static"]
 

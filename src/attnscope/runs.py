@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from attnscope import layout
 from attnscope.data.normalization import Normalization
@@ -168,7 +168,8 @@ class Run:
                 was trained with; AS538, training or validation images have changed since; or the
                 images cannot be read.
         """
-        return self.source(name, data_root=data_root, skip_unreadable=skip_unreadable).open_images()
+        source = self.source(name, data_root=data_root, skip_unreadable=skip_unreadable)
+        return cast("LabeledImages", source.open_images())  # a run has no other data sets
 
     def data(self, *, data_root: Path | None = None, skip_unreadable: bool = False) -> Data:
         """Load all splits, with the normalization of the run.

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from torch.nn import Module as Module
+from torch.utils.data import Dataset as Dataset
 
 from attnscope import layout
+from attnscope.data.classes import advise_order
 from attnscope.data.images import LabeledImages, Normalization
+from attnscope.data.items import class_names_of
 from attnscope.data.load import Data, DataSettings
-from attnscope.data.sources import find_source
+from attnscope.data.sources import LoadedSplits, find_source
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.networks.source import NetworkSource
@@ -37,8 +40,10 @@ class Subject:
 
     model: Module
     """In eval mode, on the CPU."""
-    images: LabeledImages
-    normalization: Normalization
+    images: LabeledImages | Dataset[Any]
+    normalization: Normalization | None
+    """The normalization of the network. For a data set of the user: the one that was applied; None
+    if its values are in 0 to 1."""
     about: dict[str, Any]
     """The metadata that a recording stores: name, source, split, seed, hashes."""
     source: Source
@@ -124,14 +129,37 @@ class Source:
         # The network comes first, because a wrong name then fails quickly. The number of classes,
         # and so which weights fit, is known only from the images.
         target = (replace(network, weights=None) if has_scheme else network).load()
-        images, skipped, normalization = self._open_images(target.normalization)
+        if self.data.is_data_set:
+            return self._open_with_data_set(target.model)
+        images, loaded, normalization = self._open_images(target.normalization)
         if has_scheme:
             network = replace(network, num_classes=len(images.classes))
             target = network.load()
         size = images.images.shape[-1]
         pinned = replace(network.pinned(), image_size=size, normalization=normalization)
         source = replace(self, network=pinned, data=_pinned(self.data))
-        return Subject(target.model, images, normalization, source.describe(skipped), source)
+        about = source.describe(loaded.skipped)
+        notes = list(loaded.notes)
+        if not network.is_run and self.data.classes is None and self.data.class_order == "text":
+            notes += filter(None, [advise_order(images.classes)])
+        if notes:  # else the plan is equal to that of a version without notes
+            about["notes"] = notes
+        return Subject(target.model, images, normalization, about, source)
+
+    def _open_with_data_set(self, model: Module) -> Subject:
+        """Open the data set of a user; ``model`` may still have another number of classes."""
+        network = self.network
+        dataset = self.data.open_data_set(self.split)
+        classes = class_names_of(dataset)
+        if scheme_of(network.target) is not None:
+            network = replace(network, num_classes=len(classes) or None)
+            model = network.load().model
+        source = replace(self, network=network.pinned())
+        about = source.describe([])
+        about["notes"] = [
+            f"{self.data.source} gives images as the network gets them, and they are not normalized"
+        ]
+        return Subject(model, dataset, network.normalization, about, source)
 
     def open_network(self) -> Module:
         """Open the network only, in eval mode on the CPU.
@@ -142,12 +170,14 @@ class Source:
         self.network.expect_weights()
         return self.network.load().model
 
-    def open_images(self) -> LabeledImages:
+    def open_images(self) -> LabeledImages | Dataset[Any]:
         """Open the images only, in the size that the network receives.
 
         Raises:
             InputError: see `open`.
         """
+        if self.data.is_data_set:
+            return self.data.open_data_set(self.split)
         return self._open_images(self.network.normalization)[0]
 
     def open_data(self) -> Data:
@@ -225,15 +255,16 @@ class Source:
 
     def _open_images(
         self, normalization: Normalization | None
-    ) -> tuple[LabeledImages, list[str], Normalization]:
+    ) -> tuple[LabeledImages, LoadedSplits | Data, Normalization]:
         if self.split == "test" and normalization is not None:
-            images, skipped = self.data.load_test()
+            found = self.data.load_test()
+            images = found.splits[-1]
             if self.network.is_run:
                 _expect_classes(Path(self.network.target), self.data.source, images.classes)
-            return images, skipped, normalization
+            return images, found, normalization
         data = self.open_data()
         images = getattr(data, self.split).center_crop(data.image_size)
-        return images, data.skipped, normalization or data.normalization
+        return images, data, normalization or data.normalization
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -277,6 +308,8 @@ def _explain(error: Exception) -> str:
 
 def _pinned(data: DataSettings) -> DataSettings:
     """The same settings with absolute paths."""
+    if data.is_data_set:
+        return data
     name, source, path = find_source(data.source)
     text = f"{name}:{Path(path).expanduser().resolve()}" if source.takes_path else name
     return replace(data, source=text, data_root=data.data_root.resolve())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import cached
+import numpy as np
 import streamlit as st
 from cached import Run
 from widgets import chosen_run, literal, page_of, section, show_grid, show_plot
@@ -51,7 +52,9 @@ def _images(run: Run) -> None:
         rows = [int(number)]
         st.text(recording.rows["path"].iloc[rows[0]])
     else:
-        found = [i for i, c in enumerate(recording.labels) if only is None or c == only]
+        found = list(range(len(recording)))
+        if only is not None:
+            found = np.flatnonzero(recording.labels == only).tolist()
         if not found:
             st.info("There are no images of this class.")
             return

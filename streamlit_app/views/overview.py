@@ -125,7 +125,7 @@ columns[4].metric(
 if recording.has_accuracy:
     _show_accuracy()
 else:
-    st.info("The network gave no class scores, so there is no accuracy and no calibration.")
+    st.info(f"There is no accuracy and no calibration, because there are {recording.no_accuracy}.")
 
 # A recording of a network that attnscope did not train has no training curves.
 folder = Run.holding(recording)

@@ -529,9 +529,15 @@ def test_class_names_of_several_words_are_joined_and_numbers_refused(tmp_path: P
     ("items", "code", "names"),
     [
         ([(Image.new("RGB", (8, 8)), 0)], "AS668", ("an image", "type Image")),
-        ([(torch.rand(1, 8, 8), 0)], "AS668", ("an image", "(1, 8, 8)")),
-        ([torch.rand(3, 8, 8)], "AS668", ("an item", "type Tensor")),
-        ([(torch.rand(3, 8, n), 0) for n in (8, 9)], "AS669", ("(8, 8)", "(8, 9)")),
+        ([(torch.rand(8), 0)], "AS668", ("an image", "(8,)")),
+        ([(torch.zeros(3, 8, 8, dtype=torch.uint8), 0)], "AS668", ("uint8", "/ 255")),
+        ([(torch.rand(3, 8, 8), 0, 1, 2)], "AS668", ("an item", "tuple of length 4")),
+        ([(torch.rand(3, 8, 8), 0, [1])], "AS668", ("the path", "list")),
+        ([{"picture": torch.rand(3, 8, 8)}], "AS668", ("'picture'", "image")),
+        ([{"image": torch.rand(3, 8, 8), "x": 1}], "AS668", ("'image', 'x'",)),
+        ([(torch.rand(3, 8, 8), "cat")], "AS668", ("'cat'",)),
+        ([(torch.rand(3, 8, 8), y) for y in (0, None)], "AS668", ("none",)),
+        ([(torch.rand(3, 8, n), 0) for n in (8, 9)], "AS669", ("(3, 8, 8)", "(3, 8, 9)")),
     ],
 )
 def test_items_that_are_not_images_are_refused(

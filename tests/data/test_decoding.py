@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.data.making import Array, load, save, write_folder
+from attnscope.data.images import LabeledImages
+from attnscope.data.load import DataSettings
+from attnscope.data.sources import LoadedSplits
+from tests.data.making import RNG, Array, load, save, write_folder
 from tests.making import refused
 
 
@@ -48,6 +52,10 @@ def test_jpeg_and_the_first_frame_of_gif_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, PICTURE, "the first frame")
 
 
+def on_white(pixels: Array, alpha: Array | float) -> Array:
+    return np.asarray((pixels * (alpha / 255)) + (255 - alpha))
+
+
 def test_gray_palette_and_alpha_become_rgb(tmp_path: Path) -> None:
     gray = PICTURE[:, :, 2]
     alpha = np.full((12, 12, 1), 128, np.uint8)
@@ -56,11 +64,11 @@ def test_gray_palette_and_alpha_become_rgb(tmp_path: Path) -> None:
         "L": (Image.fromarray(gray), gray[:, :, None].repeat(3, 2)),
         "LA": (
             Image.fromarray(np.concatenate([gray[:, :, None], alpha], 2)),
-            gray[:, :, None].repeat(3, 2),
+            on_white(gray[:, :, None].repeat(3, 2), 128),
         ),
         "1": (Image.fromarray(gray > 100), (gray > 100)[:, :, None].repeat(3, 2) * 255),
         "P": (palette, PICTURE),
-        "RGBA": (Image.fromarray(np.concatenate([PICTURE, alpha], 2)), PICTURE),
+        "RGBA": (Image.fromarray(np.concatenate([PICTURE, alpha], 2)), on_white(PICTURE, 128)),
     }
     for name, (image, expected) in cases.items():
         assert image.mode == name
@@ -68,17 +76,27 @@ def test_gray_palette_and_alpha_become_rgb(tmp_path: Path) -> None:
         file.parent.mkdir(parents=True)
         image.save(file)
         found = one_image(tmp_path / name).permute(1, 2, 0).numpy()
-        np.testing.assert_array_equal(found, expected, name)
+        np.testing.assert_allclose(found, expected, atol=1 if image.mode[-1] == "A" else 0)
 
 
-@pytest.mark.parametrize("transparency", [0, bytes([0, 128, 255, 3])])
-def test_transparency_of_palettes_is_ignored(tmp_path: Path, transparency: int | bytes) -> None:
+def test_transparent_colors_of_palettes_are_composed_on_white(tmp_path: Path) -> None:
     file = tmp_path / "test/cow/image.png"
     file.parent.mkdir(parents=True)
-    Image.fromarray(PICTURE).quantize(4).save(file, transparency=transparency)
-    with Image.open(file) as written:
-        assert "transparency" in written.info
-    np.testing.assert_array_equal(one_image(tmp_path).permute(1, 2, 0).numpy(), PICTURE)
+    palette = Image.fromarray(PICTURE).quantize(4)
+    index = np.asarray(palette)
+    alpha = np.array([0, 128, 255, 3])
+    palette.save(file, transparency=bytes(alpha.tolist()))
+    found = one_image(tmp_path).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(found, on_white(PICTURE, alpha[index][:, :, None]), atol=1)
+
+
+def test_hidden_colors_of_transparent_pixels_do_not_appear(tmp_path: Path) -> None:
+    pixels = np.zeros((12, 12, 4), np.uint8)
+    pixels[:6], pixels[6:] = (200, 0, 0, 255), (0, 180, 0, 0)
+    save(tmp_path / "test/cow/image.png", pixels)
+    found = one_image(tmp_path)
+    assert found[:, 0, 0].tolist() == [200, 0, 0]
+    assert found[:, 11, 0].tolist() == [255, 255, 255]
 
 
 def png(file: Path, pixels: Array, color_type: int) -> None:
@@ -113,11 +131,92 @@ def test_16_bit_gray_is_scaled_not_clipped(tmp_path: Path) -> None:
             np.testing.assert_array_equal(channel, expected)
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_12_bits_are_told_from_all_splits_together(tmp_path: Path, alone: bool) -> None:
+    """4095 is white, although no image of the test split is that bright."""
+    dim = (DEEP // 33).astype(np.uint16)
+    assert 1900 < dim.max() < 2000
+    save(tmp_path / "test/cow/image.png", dim)
+    save(tmp_path / "train/ant/bright.png", np.minimum(DEEP, 4095))
+    write_folder(tmp_path)
+    for i in range(2):
+        save(tmp_path / f"train/cow/{i}.png")
+    settings = DataSettings(f"folder:{tmp_path}")
+    found = settings.load_test() if alone else settings.load()
+    split = found.splits[-1] if isinstance(found, LoadedSplits) else found.test
+    pixels = split.images[split.paths.index("test/cow/image.png")].numpy()
+    np.testing.assert_array_equal(pixels[1], (dim / 4095 * 255).round())
+    (note,) = found.notes
+    assert "4095" in note
+    assert "12 bits" in note
+    # One image that uses 16 bits makes all of them images of 16 bits: a dark one stays dark.
+    save(tmp_path / "train/ant/bright.png", DEEP)
+    found = settings.load_test() if alone else settings.load()
+    split = found.splits[-1] if isinstance(found, LoadedSplits) else found.test
+    pixels = split.images[split.paths.index("test/cow/image.png")].numpy()
+    np.testing.assert_array_equal(pixels[1], (dim / 257).round())
+
+
 def test_16_bit_color_is_scaled_not_clipped(tmp_path: Path) -> None:
     pixels = np.stack([DEEP, DEEP[::-1], DEEP.T], 2)
     png(tmp_path / "test/cow/image.png", pixels, 2)
     found = one_image(tmp_path).permute(1, 2, 0).numpy()
     np.testing.assert_allclose(found, pixels / 257, atol=1)
+
+
+def test_one_channel_is_the_luminance(tmp_path: Path) -> None:
+    save(tmp_path / "test/cow/image.png", PICTURE)
+    found = one_image(tmp_path, channels=1)
+    expected = (PICTURE @ [0.299, 0.587, 0.114]).round()
+    np.testing.assert_array_equal(found.numpy(), expected[None])
+
+
+def test_images_in_memory_become_gray_as_pillow_does_it() -> None:
+    pixels = RNG.integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
+    images = LabeledImages(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.zeros(2, dtype=torch.int64), [], []
+    )
+    expected = [np.asarray(Image.fromarray(image).convert("L")) for image in pixels]
+    np.testing.assert_array_equal(images.with_channels(1).images[:, 0], expected)
+    assert images.with_channels(3) is images
+    with refused("AS227", names=("3 channels", "4")):
+        images.with_channels(4)
+
+
+def test_four_channels_are_the_bands_of_the_file(tmp_path: Path) -> None:
+    """The fourth band is no transparency: colors are neither composed nor weighted by it."""
+    bands = np.dstack([PICTURE, np.arange(144, dtype=np.uint8).reshape(12, 12)])
+    for split in ("train", "test"):
+        for name in ("ant", "cow"):
+            for i in range(2):
+                save(tmp_path / split / name / f"{i}.png", bands)
+    data = load(tmp_path, channels=4)
+    np.testing.assert_array_equal(data.test.images[0].permute(1, 2, 0).numpy(), bands)
+    half = load(tmp_path, channels=4, image_size=8).test.images[0]
+    without = load(tmp_path, channels=3, image_size=8)
+    assert len(data.normalization.mean) == 4
+    plain = Image.fromarray(PICTURE).resize((8, 8), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(half[:3].permute(1, 2, 0).numpy(), np.asarray(plain))
+    assert not np.array_equal(without.test.images[0].numpy(), half[:3].numpy())
+    save(tmp_path / "test/ant/rgb.png", PICTURE)
+    with refused("AS212", names=("test/ant/rgb.png", "4 channels")):
+        load(tmp_path, channels=4)
+    with refused("AS227", names=("2 channels",)):
+        load(tmp_path, channels=2)
+
+
+def test_changed_images_are_counted(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    write_folder(tmp_path)
+    for i in range(2):
+        save(tmp_path / f"test/ant/turned{i}.png", PICTURE, exif=exif)
+    transparent = np.dstack([PICTURE, np.full((12, 12), 9, np.uint8)])
+    save(tmp_path / "train/ant/transparent.png", transparent)
+    notes = load(tmp_path).notes
+    assert [line.split()[0] for line in notes] == ["1", "2"]
+    assert "transparent" in notes[0]
+    assert "EXIF" in notes[1]
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ def test_rows_are_selected_by_array_and_slice(digits: Data) -> None:
 
 
 def test_the_test_split_is_the_same_when_loaded_alone() -> None:
-    split, skipped = DataSettings("digits", image_size=16).load_test()
+    found = DataSettings("digits", image_size=16).load_test()
+    (split,), skipped = found.splits, found.skipped
     whole = load_data("digits", image_size=16, seed=3)
     assert torch.equal(split.images, whole.test.images)
     assert (split.paths, skipped) == (whole.test.paths, [])

@@ -13,9 +13,16 @@ import torch
 from PIL import Image
 
 from attnscope.data import images as data_images
+from attnscope.data.images import LabeledImages
 from attnscope.data.load import DataSettings, load_data
 from tests.data.making import RNG, colors, load, save, write_folder
 from tests.making import refused
+
+
+def load_test(root: Path, **options: Any) -> tuple[LabeledImages, list[str]]:
+    found = DataSettings(f"folder:{root}", **options).load_test()
+    (split,) = found.splits
+    return split, found.skipped
 
 
 @pytest.mark.parametrize(
@@ -23,18 +30,18 @@ from tests.making import refused
 )
 def test_the_test_split_is_the_same_when_loaded_alone(root: Path, options: dict[str, Any]) -> None:
     whole = load(root, **options)
-    split, skipped = DataSettings(f"folder:{root}", **options).load_test()
+    split, skipped = load_test(root, **options)
     assert torch.equal(split.images, whole.test.images)
     assert torch.equal(split.labels, whole.test.labels)
     assert (split.paths, split.classes, skipped) == (whole.test.paths, whole.classes, [])
     if "image_size" in options:  # otherwise all images are read for their size
         (root / "train" / "ant" / "0.png").write_bytes(b"not an image")
-        split, skipped = DataSettings(f"folder:{root}", **options).load_test()
+        split, skipped = load_test(root, **options)
         assert torch.equal(split.images, whole.test.images)
         assert skipped == []
     (root / "test" / "ant" / "0.png").write_bytes(b"not an image")
     if options.get("skip_unreadable"):
-        split, skipped = DataSettings(f"folder:{root}", **options).load_test()
+        split, skipped = load_test(root, **options)
         assert split.paths == whole.test.paths[1:]
         assert len(skipped) == 1
     else:
@@ -45,7 +52,7 @@ def test_the_test_split_is_the_same_when_loaded_alone(root: Path, options: dict[
                 "test/ant/0.png",
             ),
         ):
-            DataSettings(f"folder:{root}", **options).load_test()
+            load_test(root, **options)
     with refused("AS201", names=("'folders'",)):
         DataSettings("folders")
 
@@ -93,7 +100,7 @@ def test_missing_and_superfluous_splits_are_refused(root: Path) -> None:
     with refused("AS206", names=(root,)):
         load(root)
     (root / "holdout").rename(root / "test")
-    (root / "train").rename(root / "training")
+    (root / "train").rename(root / "learning")
     with refused("AS205", names=(root,)):
         load(root)
 
@@ -179,30 +186,35 @@ def test_a_class_without_readable_images_is_refused(root: Path) -> None:
         load(root, skip_unreadable=True)
 
 
-def test_links_may_not_leave_the_folder(root: Path, tmp_path: Path) -> None:
-    inside = root / "test/ant/link.png"
-    inside.symlink_to(root / "test/ant/0.png")
-    assert colors(load(root).test) == [100, 101, 102, 100, 150, 151, 152]
-    inside.unlink()
-    outside = save(tmp_path / "elsewhere/cow/1.png")
+def test_links_to_files_and_folders_are_followed(root: Path, tmp_path: Path) -> None:
+    outside = save(tmp_path / "elsewhere/cow/1.png", 7)
     (root / "test/ant/link.png").symlink_to(outside)
-    with refused("AS215", names=(root / "test/ant/link.png",)):
-        load(root)
-    (root / "test/ant/link.png").unlink()
-    (root / "train/cow").symlink_to(outside.parent)
-    with refused("AS215", names=(root / "train/cow/1.png",)):
-        load(root)
-    (root / "train/cow").unlink()
-    (root / "train/ant/more").symlink_to(root / "train/bee")
-    with refused("AS214", names=(root / "train/ant/more",)):
-        load(root)
-    (root / "train/ant/more").unlink()
-    (root / "train/ant/loop.png").symlink_to("loop.png")
-    with refused("AS212", names=("train/ant/loop.png",)):
-        load(root)
-    (root / "train/ant/loop.png").unlink()
+    (root / "test/bee/more").symlink_to(outside.parent)
+    assert colors(load(root).test) == [100, 101, 102, 7, 150, 151, 152, 7]
+    save(outside.parent / "2.png", 8)
+    for name in ("train", "test"):
+        (root / name / "cow").symlink_to(outside.parent)
+    assert load(root).classes == ["ant", "bee", "cow"]
     (tmp_path / "name").symlink_to(root)
-    assert len(load(tmp_path / "name").test) == 6, "the image folder itself may be a link"
+    assert len(load(tmp_path / "name").test) == 11, "the image folder itself may be a link"
+
+
+def test_a_link_without_a_target_is_an_unreadable_file(root: Path) -> None:
+    (root / "test/ant/gone.png").symlink_to(root / "nowhere.png")
+    (root / "test/ant/loop.png").symlink_to("loop.png")
+    with refused("AS212", names=("2 of 14", "test/ant/gone.png", "test/ant/loop.png")):
+        load(root)
+    data = load(root, skip_unreadable=True)
+    assert [line.split()[0] for line in data.skipped] == ["test/ant/gone.png", "test/ant/loop.png"]
+    assert len(data.test) == 6
+
+
+@pytest.mark.parametrize("target", ["test/ant", "test", "."])
+def test_a_link_to_a_folder_that_contains_it_is_passed_over(root: Path, target: str) -> None:
+    (root / "test/ant/again").symlink_to(root / target)
+    data = load(root)
+    assert len(data.test) == 6
+    assert [line for line in data.notes if "test/ant/again" in line]
 
 
 def test_hidden_files_are_ignored_and_nested_folders_are_read(root: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
@@ -20,6 +21,7 @@ from torch.utils.data import TensorDataset
 from attnscope import Recording, capture
 from attnscope.interventions import InterventionSetup, erase
 from attnscope.interventions.erasing import _ranks
+from tests.capturing.known import Color
 from tests.making import refused
 
 
@@ -325,3 +327,40 @@ def test_erasing_refuses_no_steps_and_no_images(tmp_path: Path) -> None:
         erase(setup, steps=0)
     with refused("AS801", names=(0,)):
         erase(setup, images=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "central"), [((16,), (slice(7, 9),)), ((4, 4, 4), (slice(1, 3),) * 3)]
+)
+def test_sequences_and_volumes_are_erased_from_the_center(
+    tmp_path: Path, size: tuple[int, ...], central: tuple[slice, ...]
+) -> None:
+    """An eighth of the positions lies in the middle, so that ties do not matter."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(18, 3, *size, generator=rng)
+    labels = torch.arange(18) % 3
+    model = Color(dimensions=len(size))
+    setup = setup_of(model, TensorDataset(images, labels), tmp_path, (), images=9)
+    found = erase(setup, steps=8, images=9, progress=False)
+    assert set(found.curves["order"]) == {"random", "center"}
+
+    rows = setup.sample(9)
+    whole = images[rows]
+    side = min(size)
+    radius = min(int(3 * side / 8), (side - 1) // 2)
+    blur = gaussian_filter(
+        whole.double().numpy(), side / 8, mode="mirror", radius=radius, axes=range(2, whole.ndim)
+    )
+    color = images[setup.donors].flatten(2).mean((0, 2)).reshape(1, 3, *[1] * len(size))
+    target = model(whole).argmax(1)
+    curves = found.curves.set_index(["mode", "fill", "order", "share"])["probability"]
+    for fill, made in (("mean", color.expand_as(whole)), ("blur", torch.from_numpy(blur).float())):
+        erased, restored = whole.clone(), made.clone()
+        erased[(..., *central)] = made[(..., *central)]
+        restored[(..., *central)] = whole[(..., *central)]
+        for (mode, share), seen in {
+            ("deletion", 0.0): whole, ("deletion", 1 / 8): erased, ("deletion", 1.0): made,
+            ("insertion", 1 / 8): restored,
+        }.items():  # fmt: skip
+            wanted = model(seen).softmax(1)[torch.arange(9), target].mean().item()
+            assert curves[mode, fill, "center", share] == pytest.approx(wanted, abs=1e-6)

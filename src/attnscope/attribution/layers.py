@@ -26,7 +26,19 @@ def last_map_layer(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ())
     Raises:
         InputError: no layer returns a feature map (AS410).
     """
-    found = ""
+    found = find_map_layer(model, images, gates)
+    if found is None:
+        raise InputError(
+            "AS410",
+            "no layer of the network returns a feature map (N, C, H, W) larger than 1×1, which "
+            "Grad-CAM needs; capture without it: --no-grad-cam, or grad_cam_layers=()",
+        )
+    return found
+
+
+def find_map_layer(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ()) -> str | None:
+    """Return the layer of `last_map_layer`; None if no layer returns a feature map."""
+    found = None
     handles = []
     # A module whose gate is applied in another module returns the gate itself.
     makers = {gate.made_in for gate in gates if gate.made_in != gate.applied_in}
@@ -56,10 +68,4 @@ def last_map_layer(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ())
     finally:
         for handle in handles:
             handle.remove()
-    if not found:
-        raise InputError(
-            "AS410",
-            "no layer of the network returns a feature map (N, C, H, W) larger than 1×1, which "
-            "Grad-CAM needs; capture without it: --no-grad-cam, or grad_cam_layers=()",
-        )
     return found

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -84,12 +85,15 @@ def gate_arrays(
 def image_rows(batch: Batch, logits: Tensor | None) -> pd.DataFrame:
     """Return one row per image of a batch: path, label, prediction, loss.
 
-    Without class scores, the prediction is -1 and the loss NaN.
+    Without class scores, the prediction is -1 and the loss NaN. The loss of an image without a
+    class is NaN, too.
     """
     if logits is None:
         unknown = {"prediction": -1, "loss": np.nan}
         return pd.DataFrame({"path": batch.paths, "label": batch.labels.numpy(), **unknown})
-    loss = F.cross_entropy(logits.float(), batch.labels.to(logits.device), reduction="none")
+    labels = batch.labels.to(logits.device)
+    loss = F.cross_entropy(logits.float(), labels.clamp(min=0), reduction="none")
+    loss = torch.where(labels >= 0, loss, torch.nan)
     return pd.DataFrame(
         {
             "path": batch.paths,

@@ -13,7 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from attnscope.capturing.pictures import as_rgb
 from attnscope.data.images import LabeledImages, Normalization
+from attnscope.data.items import Item, parse_item, stack_images
+from attnscope.data.label_kinds import CLASS
+from attnscope.data.labels import class_indices, targets_of
 from attnscope.errors import InputError
 
 SAMPLE_IMAGES = 4  # number of images on which the gates are found
@@ -26,12 +30,15 @@ class Batch:
     """Some images of a data set."""
 
     x: Tensor
-    """Input of the network, ``(n, 3, H, W)``."""
+    """Input of the network, ``(n, C, H, W)``; ``(n, C, L)`` for sequences, ``(n, C, D, H, W)`` for
+    volumes."""
     pictures: Tensor
-    """uint8, ``(n, 3, H, W)``."""
+    """uint8, with the shape of ``x``: not normalized."""
     labels: Tensor
-    """int64, ``(n,)``."""
+    """int64, ``(n,)``; -1 if the labels are no classes."""
     paths: list[str]
+    targets: Tensor | None = None
+    """float32, ``(n, T)``: labels that are values or marks of several classes."""
 
 
 def batches(
@@ -40,6 +47,7 @@ def batches(
     batch_size: int,
     normalization: Normalization,
     device: torch.device,
+    label_kind: str = CLASS,
 ) -> Iterator[Batch]:
     """Yield batches of some rows of a data set, in their order.
 
@@ -49,6 +57,7 @@ def batches(
         batch_size: Batch size.
         normalization: As for `attnscope.capture`.
         device: Device of the network inputs.
+        label_kind: What the labels are, one of `attnscope.data.label_kinds.LABEL_KINDS`.
 
     Raises:
         InputError: An item is not an image with a label, or has values outside 0 to 1 although no
@@ -66,65 +75,70 @@ def batches(
     start = 0
     # A loader draws a random number when it starts; keep it away from the global generator.
     own = torch.Generator()
-    loader = DataLoader(Subset(dataset, rows), batch_size, generator=own, collate_fn=_collate)
-    for x, labels in loader:
-        pictures = normalization.undo(x)
-        if normalization is IN_UNIT_RANGE and not 0 <= x.min() <= x.max() <= 1:
-            raise InputError(
-                "AS667",
-                f"the images have values from {x.min():g} to {x.max():g}, outside 0 to 1; pass the "
-                "normalization that was applied to them: "
-                "normalization=attnscope.Normalization(mean, std)",
-            )
-        paths = [str(row) for row in rows[start : start + len(x)]]
-        yield Batch(x.to(device), pictures, torch.as_tensor(labels), paths)
+    loader = DataLoader(Subset(dataset, rows), batch_size, generator=own, collate_fn=list)
+    for some in loader:
+        items = [parse_item(item) for item in some]
+        x = _stack(items, normalization)
+        labels = [item.label for item in items]
+        numbers = rows[start : start + len(x)]
+        yield Batch(
+            x.to(device),
+            normalization.undo(x),
+            class_indices(labels, label_kind),
+            [
+                str(row) if item.path is None else item.path
+                for row, item in zip(numbers, items, strict=True)
+            ],
+            targets_of(labels, label_kind),
+        )
         start += len(x)
 
 
-def _collate(items: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """Return the images and labels of one batch.
+def read_sample(
+    dataset: LabeledImages | Dataset[Any], normalization: Normalization, device: torch.device
+) -> tuple[Tensor, list[object] | None]:
+    """Read the first images of a data set, each item once.
+
+    Args:
+        dataset: As for `attnscope.capture`.
+        normalization: As for `attnscope.capture`.
+        device: Device of the network inputs.
+
+    Returns:
+        Network inputs, and the labels of a data set that is not of `attnscope.data`.
 
     Raises:
-        InputError: An item is something else, or the images have different sizes.
+        InputError: As for `batches`.
     """
-    for item in items:
-        if not isinstance(item, (tuple, list)) or len(item) != 2:
-            raise InputError(
-                "AS668",
-                f"an item of the data set is of type {type(item).__name__}; it must be a tuple of "
-                "an image (3, H, W) and a label: change its __getitem__",
-            )
-        image = item[0]
-        if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3:
-            has = (
-                f"shape {tuple(image.shape)}"
-                if isinstance(image, Tensor)
-                else f"type {type(image).__name__}"
-            )
-            raise InputError(
-                "AS668",
-                f"an image of the data set has {has}; it must be a tensor (3, H, W): give the data "
-                "set a transform",
-            )
-    sizes = sorted({tuple(image.shape[1:]) for image, _ in items})
-    if len(sizes) > 1:
+    rows = range(min(len(dataset), SAMPLE_IMAGES))  # type: ignore[arg-type]
+    if isinstance(dataset, LabeledImages):
+        return next(batches(dataset, rows, SAMPLE_IMAGES, normalization, device)).x, None
+    items = [parse_item(dataset[row]) for row in rows]
+    return _stack(items, normalization).to(device), [item.label for item in items]
+
+
+def _stack(items: Sequence[Item], normalization: Normalization) -> Tensor:
+    x = stack_images([item.image for item in items])
+    if normalization is IN_UNIT_RANGE and not 0 <= x.min() <= x.max() <= 1:
         raise InputError(
-            "AS669",
-            f"images of the data set have {sizes[0]} and {sizes[1]} pixels; resize all to one size",
+            "AS667",
+            f"the images have values from {x.min():g} to {x.max():g}, outside 0 to 1; pass the "
+            "normalization that was applied to them (--mean and --std, or "
+            "normalization=attnscope.Normalization(mean, std))",
         )
-    return torch.stack([image for image, _ in items]), torch.tensor([int(y) for _, y in items])
+    return x
 
 
 def thumbnails(pictures: Tensor) -> NDArray[np.uint8]:
     """Shrink pictures whose longer side has more than 128 pixels to 128.
 
     Args:
-        pictures: uint8, ``(n, 3, H, W)``.
+        pictures: uint8, ``(n, C, H, W)``, or sequences and volumes; see `as_rgb`.
 
     Returns:
         uint8, ``(n, h, w, 3)``.
     """
-    pictures = pictures.cpu()  # the device on which bytes can be interpolated
+    pictures = as_rgb(pictures.cpu())  # the device on which bytes can be interpolated
     if max(pictures.shape[2:]) > _LARGEST_THUMBNAIL:
         scale = _LARGEST_THUMBNAIL / max(pictures.shape[2:])
         # Interpolating bytes is several times as fast as interpolating float32.

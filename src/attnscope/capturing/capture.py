@@ -19,33 +19,39 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from attnscope.attribution import ATTRIBUTIONS, GRAD_CAM, head_graph, last_map_layer
+from attnscope.attribution import ATTRIBUTIONS, GRAD_CAM, find_map_layer, head_graph, last_map_layer
 from attnscope.capturing.arrays import ShardArrays, gate_arrays, image_rows
 from attnscope.capturing.batching import (
     IN_UNIT_RANGE,
-    SAMPLE_IMAGES,
     Batch,
     batches,
+    read_sample,
     thumbnails,
+    to_numpy,
 )
 from attnscope.capturing.explaining import Explanations, stored_map
-from attnscope.capturing.fingerprints import hash_data
-from attnscope.capturing.number_types import as_inputs
+from attnscope.capturing.number_types import as_inputs, number_type, of_type
+from attnscope.capturing.pictures import describe_picture
 from attnscope.capturing.pooling import pooling_edits
 from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
+from attnscope.data.hashing import hash_data
 from attnscope.data.images import LabeledImages, Normalization
+from attnscope.data.items import class_names_of, item_count
+from attnscope.data.label_kinds import CLASS, describe_labels
+from attnscope.data.labels import label_kind_of
 from attnscope.errors import InputError
 from attnscope.files import refuse_existing
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import Edit, edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
+from attnscope.networks.channels import expect_channels
 from attnscope.networks.output_forms import Sample
 from attnscope.networks.output_parts import describe
 from attnscope.networks.outputs import Choice, OutputAdapter, adapted, find_adapter
 from attnscope.networks.weights import hash_weights
 from attnscope.recording.attributed import Attributed, Attributions
-from attnscope.recording.format import TARGETS
+from attnscope.recording.format import targets_of_labels
 from attnscope.recording.moments import ClassSums, Moments, MomentsWriter
 from attnscope.recording.recording import Recording, RecordingWriter
 from attnscope.sources import Source
@@ -87,10 +93,14 @@ def capture(
     Args:
         model: Any network, of any floating point type; images are converted to that type. It
             returns class scores ``(N, K)``, or contains them in what it returns; see ``output``.
-        dataset: Images of `attnscope.data`, or any data set with a length whose items are an image
-            ``(3, H, W)``, as the network gets it, and a label.
+        dataset: Images of `attnscope.data`, or any data set with a length. Its items are an image,
+            an image and a label, those two and a path, or a dict of them (`attnscope.data.items`).
+            An image is a tensor ``(C, H, W)``, ``(C, L)`` or ``(C, D, H, W)``, as the network gets
+            it. Labels are class indices or rows of zeros and a one; other labels are recorded
+            without an accuracy (`Recording.label_kind`).
         out: Folder of the recording. It must not exist.
-        classes: Names of the classes; default the ``classes`` of the data set, or else numbers.
+        classes: Names of the classes; default the ``classes`` of the data set or of the data set
+            that it is a part of, or else numbers.
         normalization: The normalization of the network. It is applied to images of
             `attnscope.data`. Images of any other data set must be normalized already, and it is
             undone to store the pictures. Default: pixels are in 0 to 1.
@@ -149,13 +159,7 @@ def capture(
         shard_images,
         kinds,
     )
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise InputError(
-            "AS674",
-            f"the data set is a {type(dataset).__name__}, which has no length or no items; pass a "
-            "map-style data set, such as the dataset of a DataLoader",
-        )
-    count = len(dataset)
+    count = item_count(dataset)
     if not count:
         raise InputError(
             "AS660",
@@ -184,7 +188,12 @@ def capture(
             gates=network_pass.gates,
             classes=names,
             grad_cam_layers=network_pass.layers,
-            about={**(about or {}), "precision": precision, "torch": torch.__version__},
+            about={
+                **with_notes(about or {}, network_pass.notes),
+                "precision": precision,
+                "torch": torch.__version__,
+            },
+            label_kind=network_pass.label_kind,
             pooled_inputs=[
                 gate.name for gate in network_pass.gates if gate.name in network_pass.inputs
             ],
@@ -243,8 +252,14 @@ class _Pass:
         self.normalization, self.batch_size = normalization, batch_size
         self.bf16, self.moments = bf16, moments
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.count = len(dataset)  # type: ignore[arg-type]
-        self.sample = next(self._batches(range(min(self.count, SAMPLE_IMAGES)), SAMPLE_IMAGES)).x
+        self.count = item_count(dataset)
+        images, labels = read_sample(dataset, self.normalization, self.device)
+        self.sample = of_type(images, number_type(model))
+        self.label_kind = label_kind_of(dataset, labels)
+        _check_label_kind(self.label_kind, moments)
+        picture = describe_picture(tuple(self.sample.shape[1:]))
+        self.notes = [] if picture is None else [picture]
+        """What a user should know about the pass, one line each."""
         self.gates: list[Gate] = []
         self.adapter = OutputAdapter()
         self.output_line = ""
@@ -269,13 +284,15 @@ class _Pass:
             InputError: The network has another number of classes, a class has no valid name, or
                 the class scores cannot be told.
         """
-        given = classes if classes is not None else getattr(self.dataset, "classes", None) or []
-        names = [_class_name(name) for name in given]
-        self.gates = find_gates(self.model, self.sample, kinds)
-        returned = self._run_sample(with_graph=False)
-        self.adapter = find_adapter(
-            returned, Sample(len(self.sample), len(names) or None), output, self._run_sample
-        )
+        names = class_names_of(self.dataset if classes is None else _Named(classes))
+        try:
+            self.gates = find_gates(self.model, self.sample, kinds)
+            returned = self._run_sample(with_graph=False)
+        except RuntimeError:
+            expect_channels(self.model, self.sample)
+            raise
+        sample = Sample(len(self.sample), len(names) or None, class_labels=self.label_kind == CLASS)
+        self.adapter = find_adapter(returned, sample, output, self._run_sample)
         if not self.adapter.has_scores:
             self.output_line = (
                 f"the network returns {describe(returned)}, which is recorded without class scores "
@@ -296,18 +313,25 @@ class _Pass:
             return self.model(self.sample.clone().requires_grad_(with_graph).clone())
 
     def choose_layers(self, given: Sequence[str] | None) -> None:
-        """Set the layers of Grad-CAM: the given ones, or else the one with the last map.
+        """Set the layers of Grad-CAM: the given ones, or else the one with the last map, if any.
 
         Raises:
-            InputError: There are no class scores to explain, or no layer can be explained.
+            InputError: There are no class scores to explain.
         """
         if not self.adapter.has_scores:
             if given:
                 raise InputError("AS677", f"{self.output_line}: leave --grad-cam-layers out")
             return
-        self.layers = (
-            [last_map_layer(self.model, self.sample, self.gates)] if given is None else list(given)
-        )
+        if given is not None:
+            self.layers = list(given)
+            return
+        found = find_map_layer(self.model, self.sample, self.gates)
+        self.layers = [] if found is None else [found]
+        if found is None:
+            # Networks of sequences and volumes have no such map, and their gates can be recorded.
+            self.notes.append(
+                "Grad-CAM is not recorded, because no layer returns a map (N, C, H, W)"
+            )
 
     def choose_attributions(self, names: Sequence[str], images: int) -> Attributions:
         """Return the attribution methods besides Grad-CAM, each with its layers.
@@ -332,7 +356,13 @@ class _Pass:
         """Compute the maps of the methods besides Grad-CAM for the images of some shards."""
         with adapted(self.model, self.adapter):
             maps.compute(
-                self.model, self.dataset, shards, self.normalization, self.device, progress
+                self.model,
+                self.dataset,
+                shards,
+                self.normalization,
+                self.device,
+                progress,
+                self.label_kind,
             )
 
     def pool_inputs(self) -> None:
@@ -390,11 +420,14 @@ class _Pass:
                 returned = self.model(batch.x)
             logits = self.adapter(returned) if self.adapter.has_scores else None
             if logits is not None:
-                _check_labels(batch.labels, logits.shape[1])
+                if self.label_kind == CLASS:
+                    _check_labels(batch.labels, logits.shape[1])
                 _check_finite(logits, batch.paths)
             arrays = gate_arrays(self._seen, self.inputs, logits)
             if not self.moments:
                 arrays["images"] = thumbnails(batch.pictures)
+            if batch.targets is not None:
+                arrays["targets"] = to_numpy(batch.targets)
             if logits is not None:
                 arrays |= self._grad_cams(logits, batch.labels)
                 logits = logits.detach()
@@ -407,26 +440,38 @@ class _Pass:
         """Return Grad-CAM of each layer and target for one batch, in float16."""
         arrays = {}
         for layer in self.layers:
-            targets = (logits.argmax(1), labels.to(self.device))
-            for target, classes in zip(TARGETS, targets, strict=True):
+            explained = {"predicted": logits.argmax(1), "true": labels.to(self.device)}
+            for target in targets_of_labels(self.label_kind):
+                classes = explained[target]
                 cam = self._head.grad_cam(layer, logits, classes)
                 arrays[f"grad_cam/{layer}/{target}"] = stored_map(cam)
         return arrays
 
     def _batches(self, rows: range, size: int) -> Iterator[Batch]:
-        found = batches(self.dataset, rows, size, self.normalization, self.device)
+        found = batches(self.dataset, rows, size, self.normalization, self.device, self.label_kind)
         return as_inputs(found, self.model)
 
 
-def _class_name(name: object) -> str:
-    """Return the name of a class; a class of torchvision's ImageNet has several words."""
-    if isinstance(name, (tuple, list)) and all(isinstance(word, str) for word in name):
-        return ", ".join(name)
-    if isinstance(name, (str, int)):
-        return str(name)
-    raise InputError(
-        "AS663", f"the class {name!r:.60} has no valid name; pass classes= as a list of strings"
-    )
+class _Named:
+    """Class names that were given, in place of a data set that has them."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = classes
+
+
+def with_notes(about: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    """Return facts about a capture with more notes; without any notes they have no such key."""
+    found = [*about.get("notes", []), *notes]
+    return {**about, "notes": found} if found else dict(about)
+
+
+def _check_label_kind(kind: str, moments: bool) -> None:
+    if moments and kind != CLASS:
+        raise InputError(
+            "AS679",
+            "moments are sums over the images of each class, and the data set has no class labels "
+            f"({describe_labels(kind)}); record single images, or give class labels",
+        )
 
 
 def _check_finite(logits: Tensor, paths: Sequence[str]) -> None:

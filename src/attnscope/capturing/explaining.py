@@ -16,8 +16,9 @@ from attnscope.attribution import ATTRIBUTIONS
 from attnscope.capturing.batching import batches, to_numpy
 from attnscope.capturing.number_types import as_inputs
 from attnscope.data.images import LabeledImages, Normalization
+from attnscope.data.label_kinds import CLASS
 from attnscope.recording.attributed import Attributions
-from attnscope.recording.format import TARGETS
+from attnscope.recording.format import targets_of_labels
 
 _LARGEST_VALUE = torch.finfo(torch.float16).max
 _BATCH_SIZE = 32
@@ -48,6 +49,7 @@ class Explanations:
         normalization: Normalization,
         device: torch.device,
         progress: bool,
+        label_kind: str = CLASS,
     ) -> None:
         """Compute the maps of the images of some shards, in float32.
 
@@ -58,6 +60,7 @@ class Explanations:
             normalization: As for `attnscope.capture`.
             device: Device of the network.
             progress: Whether to show a progress bar.
+            label_kind: What the labels are; only images with class labels have a true class.
         """
         wanted = [int(row) for row in self._rows if any(row in shard for shard in shards)]
         done = 0
@@ -65,7 +68,7 @@ class Explanations:
             total=len(wanted), unit="image", desc="attributions",
             disable=not (progress and wanted), dynamic_ncols=True,
         ) as bar:  # fmt: skip
-            found = batches(dataset, wanted, _BATCH_SIZE, normalization, device)
+            found = batches(dataset, wanted, _BATCH_SIZE, normalization, device, label_kind)
             for batch in as_inputs(found, model):
                 rows = wanted[done : done + len(batch.labels)]
                 done += len(rows)
@@ -74,7 +77,7 @@ class Explanations:
                 classes = {"predicted": predicted, "true": batch.labels.to(device)}
                 for method in self._attributions.methods:
                     explain = ATTRIBUTIONS.find(method.method).explain
-                    for target in TARGETS:
+                    for target in targets_of_labels(label_kind):
                         maps = stored_map(explain(model, batch.x, classes[target], method.layer))
                         kept = self._maps.setdefault(method.key(target), {})
                         kept |= dict(zip(rows, maps, strict=True))

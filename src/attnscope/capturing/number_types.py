@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attnscope.capturing.batching import Batch
 
@@ -21,7 +21,9 @@ def as_inputs(found: Iterable[Batch], model: nn.Module) -> Iterator[Batch]:
     """Yield batches with images of the network's type. Images of whole numbers stay as they are."""
     wanted = number_type(model)
     for batch in found:
-        if batch.x.is_floating_point() and batch.x.dtype != wanted:
-            yield replace(batch, x=batch.x.to(wanted))
-        else:
-            yield batch
+        yield replace(batch, x=of_type(batch.x, wanted))
+
+
+def of_type(images: Tensor, wanted: torch.dtype) -> Tensor:
+    """Return images in a floating point type. Images of whole numbers stay as they are."""
+    return images.to(wanted) if images.is_floating_point() else images

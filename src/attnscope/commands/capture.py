@@ -154,17 +154,21 @@ class Capture:
 
 
 def _announce(recording: Recording | Moments, pooled_inputs: bool) -> None:
+    from attnscope.capturing.advice import advise_classes, describe_accuracy
+
     for line in recording.about["skipped"]:
         print(f"Skipped {line}", file=sys.stderr)
+    for line in recording.about.get("notes", []):
+        print(f"{line[:1].upper()}{line[1:]}", file=sys.stderr)
+    if recording.has_accuracy and (advice := advise_classes(recording)):
+        print(advice, file=sys.stderr)
     for gate in recording.gates if pooled_inputs else ():
         if gate.name not in recording.pooled_inputs:
             print(
                 f"{gate.name} has no pooled input because it multiplies another gate",
                 file=sys.stderr,
             )
-    accuracy = (
-        f"accuracy {recording.right.mean():.2%}" if recording.has_accuracy else "no class scores"
-    )
+    accuracy = describe_accuracy(recording) if recording.has_accuracy else recording.no_accuracy
     print(
         f"Recorded {len(recording)} images and {len(recording.gates)} gates, {accuracy}: "
         f"{recording.folder}"

@@ -16,6 +16,8 @@ class Inspect:
     """Network: a run folder, timm:NAME, torchvision:NAME or package.module:callable."""
     image_size: int | None = None
     """Height and width of the images in pixels. Default: that of the network."""
+    channels: int = 3
+    """Channels of the images."""
     all_kinds: bool = False
     """List the gates of all kinds: also activations such as SiLU written by hand (activation),
     gates that do not depend on the image (static), and multipliers without bounds (unbounded)."""
@@ -28,22 +30,27 @@ class Inspect:
         import torch
 
         from attnscope.kinds import KINDS
+        from attnscope.networks.channels import expect_channels
         from attnscope.networks.source import NetworkSource
         from attnscope.networks.summary import describe_gates
 
         target = NetworkSource(self.target, image_size=self.image_size).load()
         size = target.image_size
         expect_image_size(size)
-        noise = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+        if self.channels < 1:
+            raise InputError("AS960", f"channels is {self.channels}; it must be at least 1")
+        shape = (4, self.channels, size, size)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         kinds = tuple(KINDS) if self.all_kinds else None
         try:
             found = describe_gates(target.model, noise, "4 images of noise", kinds)
         except InputError:
             raise
         except Exception as error:  # a network can raise anything
+            expect_channels(target.model, noise)
             raise InputError(
                 "AS961",
-                f"{self.target} does not run on images of 3×{size}×{size} "
+                f"{self.target} does not run on images of {self.channels}×{size}×{size} "
                 f"({type(error).__name__}: {first_line(error)}); try another --image-size",
             ) from None
         print(json.dumps(found.to_dict(), indent=2) if self.json else found)

@@ -48,15 +48,24 @@ class NetworkOptions:
     """Weights of --model: a safetensors file or a PyTorch state dict. Default: the weights that the
     network is built with."""
     data: Annotated[str | None, DataArgument] = None
-    """Data source for --model. Choices:"""
+    """Data source for --model, or package.module:callable, which returns a data set of tensors.
+    Choices:"""
     image_size: int | None = None
     """Height and width of the images in pixels. Default: 32. For folder:PATH, the default is the
     size of the images if all are square and have the same size of at most 96, else 224."""
-    mean: tuple[float, float, float] | None = None
+    channels: int | None = None
+    """Channels of the images: 1 (gray), 3 (RGB) or 4 (RGBA files). Default: 3."""
+    class_order: Literal["text", "natural"] | None = None
+    """Order of the class folders: 0, 1, 10, 2 (text) or 0, 1, 2, 10 (natural). Default: text, as in
+    torchvision."""
+    classes: Annotated[Path | None, Argument(metavar="FILE")] = None
+    """Text file with the classes in the order of the network's outputs, one per line. It may name
+    more classes than the images have."""
+    mean: tuple[float, ...] | None = None
     """Per-channel mean for normalization (red, green, blue), for pixel values in 0 to 1. Default:
     the values that timm or torchvision give for the network, else the mean of the training
     split."""
-    std: tuple[float, float, float] | None = None
+    std: tuple[float, ...] | None = None
     """Per-channel standard deviation for normalization. Default: as for --mean."""
     output: Annotated[str | None, Argument(metavar="OUTPUT")] = None
     """Output of --model that has the class scores: a key, an index, package.module:function, or a
@@ -88,6 +97,7 @@ class NetworkOptions:
             given, other = ("--mean", "--std") if self.mean else ("--std", "--mean")
             raise InputError("AS958", f"{given} needs {other}; give both or neither")
 
+        from attnscope.data.classes import read_class_names
         from attnscope.data.load import DataSettings
         from attnscope.data.normalization import Normalization
         from attnscope.networks.source import NetworkSource
@@ -99,6 +109,9 @@ class NetworkOptions:
             data_root or Path("data"),
             self.image_size,
             skip_unreadable=skip_unreadable,
+            channels=self.channels,
+            class_order=self.class_order or "text",
+            classes=None if self.classes is None else read_class_names(self.classes),
         )
         network = NetworkSource(self.model, self.weights, normalization=given_values)
         return Source(network, data, split)

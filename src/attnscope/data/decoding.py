@@ -1,10 +1,11 @@
-"""Decode image files of any format to RGB bytes of one size."""
+"""Decode image files of any format to bytes of one size: RGB, gray or four bands."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +18,10 @@ from attnscope.errors import first_line
 
 _LARGEST_NATIVE = 96  # pixels; larger images, and images of different sizes, are resized
 _DEFAULT_RESIZE = 224
+_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")  # modes of Pillow
+MAX_16_BIT = 65535
+MAX_12_BIT = 4095
 _T = TypeVar("_T")
 
 
@@ -67,34 +72,97 @@ def _image_size(file: Path) -> tuple[int, int]:
         return image.size
 
 
-def read_image(file: Path, size: int) -> Tensor:
+@dataclass(frozen=True)
+class Decoded:
+    """An image file that was read."""
+
+    pixels: Tensor | None
+    """uint8, ``(C, size, size)``; None if the level of white of 16-bit values is needed."""
+    transparent: bool = False
+    """Whether some pixels were transparent."""
+    turned: bool = False
+    """Whether the image was turned upright, as its EXIF orientation says."""
+    highest: int | None = None
+    """The highest value of an image with 16 bits per pixel; None for all others."""
+
+
+def decode(file: Path, size: int, *, channels: int = 3, white: int | None = None) -> Decoded:
     """Read one image, resize its shorter side to ``size`` pixels and center crop it.
 
-    Returns:
-        uint8, ``(3, size, size)``.
+    Transparent pixels are composed on white, and the EXIF orientation is applied.
+
+    Args:
+        file: The image file.
+        size: Height and width of the returned image, in pixels.
+        channels: 1 for the luminance (ITU-R BT.601), 3 for RGB, 4 for the four bands of RGBA files
+            as they are stored.
+        white: The value of white in images with 16 bits per pixel. Without it their pixels are not
+            returned.
 
     Raises:
-        ValueError: The scale of the pixel values is unknown.
+        ValueError: The scale of the pixel values is unknown, or the image has another number of
+            channels than 4.
         Exception: Pillow cannot decode the file; the type depends on the file format.
     """
     with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
+        turned = opened.getexif().get(_ORIENTATION, 1) in range(2, 9)
+        image: Image.Image = ImageOps.exif_transpose(opened)
+        highest, transparent = None, False
         if image.mode.startswith("I"):
             # 16 bits per pixel: Pillow's own conversion to RGB clips at 255 instead of scaling.
-            pixels = np.asarray(image).astype(np.int64)
-            if pixels.min() < 0 or pixels.max() > 65535:
+            values = np.asarray(image).astype(np.int64)
+            if values.min() < 0 or values.max() > MAX_16_BIT:
                 raise ValueError("pixels have more than 16 bits")
-            image = Image.fromarray((pixels / 257).round().astype(np.uint8))
+            highest = int(values.max())
+            if white is None:
+                return Decoded(None, turned=turned, highest=highest)
+            image = Image.fromarray((values / (white / 255)).round().astype(np.uint8))
         elif image.mode == "F":
             raise ValueError("floating-point pixels have no defined white level")
-        elif image.mode in ("P", "PA"):
-            image = image.convert("RGBA")  # Pillow warns when it converts transparency to RGB
+        if channels == 4:
+            if image.mode != "RGBA":
+                raise ValueError(f"an image of mode {image.mode} does not have 4 channels")
+            # Resized as RGBA, pixels would be weighted by the fourth channel.
+            bands = [_resize(band, size) for band in image.split()]
+            pixels = np.stack([np.array(band) for band in bands])
+            return Decoded(torch.from_numpy(pixels), turned=turned)
+        if image.mode in _WITH_ALPHA or "transparency" in image.info:
+            with_alpha = image.convert("RGBA")
+            transparent = with_alpha.getchannel("A").getextrema() != (255, 255)
+            if transparent:
+                background = Image.new("RGBA", with_alpha.size, "white")
+                with_alpha = Image.alpha_composite(background, with_alpha)
+            image = with_alpha
         image = image.convert("RGB")
-    if image.size != (size, size):
-        # Resize and crop in one step: a very long image, resized as a whole, could fill the memory.
-        width, height = image.size
-        short = min(width, height)
-        left, top = (width - short) / 2, (height - short) / 2
-        box = (left, top, left + short, top + short)
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    image = _resize(image if channels == 3 else image.convert("L"), size)
+    pixels = np.array(image).reshape(size, size, channels)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return Decoded(tensor, transparent, turned, highest)
+
+
+def read_image(file: Path, size: int) -> Tensor:
+    """Read one image as RGB: see `decode`. The white of 16-bit values is 65535.
+
+    Returns:
+        uint8, ``(3, size, size)``.
+    """
+    pixels = decode(file, size, white=MAX_16_BIT).pixels
+    assert pixels is not None  # the level of white is given
+    return pixels
+
+
+def highest_value(file: Path) -> int:
+    """Return the highest value of an image with 16 bits per pixel, and -1 for all others."""
+    with Image.open(file) as image:
+        return int(np.asarray(image).max()) if image.mode.startswith("I") else -1
+
+
+def _resize(image: Image.Image, size: int) -> Image.Image:
+    if image.size == (size, size):
+        return image
+    # Resize and crop in one step: a very long image, resized as a whole, could fill the memory.
+    width, height = image.size
+    short = min(width, height)
+    left, top = (width - short) / 2, (height - short) / 2
+    box = (left, top, left + short, top + short)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)

@@ -1,153 +1,226 @@
-"""Image folders: ``PATH/train/CLASS/*`` and ``PATH/test/CLASS/*``."""
+"""Image folders: ``PATH/train/CLASS/*`` and ``PATH/test/CLASS/*``, or ``PATH/CLASS/*``."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from attnscope.data.listing import PassedOver, list_images, pass_over_others
 from attnscope.data.sources import DataRequest, DataSource, LoadedSplits, register_data_source
+from attnscope.data.split_folders import find_split_folders
 from attnscope.errors import InputError
 
-_IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TEST_SHARE = 0.2  # of each class of a folder without splits
+_CHANNELS = (1, 3, 4)
+# Folders that all have such names, such as train_images, are splits and not classes.
+_SPLIT = re.compile(r"train|test|valid|(^|[^a-z])(val|dev|eval)([^a-z]|$)", re.IGNORECASE)
 
 
 def load(request: DataRequest) -> LoadedSplits:
     """Load the splits of an image folder.
 
-    The splits beside ``train`` are named ``val``, ``eval`` or ``test``. If there are two of them,
-    the first in this order is the validation split and the second is the test split.
+    The splits have the names of `attnscope.data.split_folders.SPLIT_NAMES`. A folder without splits
+    is split: a fifth of each class becomes the test split, chosen by a hash of the file names, so
+    that most images stay in their split when others are added.
 
     Returns:
-        The splits, and one line for each file that was skipped.
+        The splits, one line for each file that was skipped, and notes on what was passed over or
+        changed.
 
     Raises:
         InputError: The folder has another layout, or contains files that cannot be read.
     """
     root = Path(request.path).expanduser()
-    return _load_folder(root, request.image_size, request.skip_unreadable, request.test_alone)
+    if not root.is_dir():
+        raise InputError(
+            "AS204", f"the image folder {root} does not exist; check the path after 'folder:'"
+        )
+    if request.channels is not None and request.channels not in _CHANNELS:
+        raise InputError(
+            "AS227",
+            f"images of {request.channels} channels cannot be read from files; choose 1 (gray), "
+            "3 (RGB) or 4 (RGBA), or use a data set of your own: --data package.module:callable",
+        )
+    passed = PassedOver(root)
+    folders = find_split_folders(root)
+    if folders is None:
+        splits, train = _split_flat(root, passed)
+    else:
+        splits = [_list_split(folder, passed) for folder in folders.all]
+        train = folders.train
+        pass_over_others(root, folders.all, passed)
+    classes = _classes_of(splits[0], train)
+    for split in splits[1:]:
+        _expect_known(split, classes, train)
+    names = request.class_order.arrange(classes)
+    loaded = _load(root, splits, classes, names, request)
+    if folders is None:
+        count = sum(len(split.files) for split in splits)
+        loaded.notes.insert(
+            0,
+            f"{root} has no folders train/ and test/, so it was split: {len(splits[-1].files)} of "
+            f"its {count} images are the test split, chosen by a hash of their names",
+        )
+    loaded.notes.extend(passed.lines())
+    return loaded
 
 
 register_data_source(
     "folder",
     DataSource(
-        load, help="a folder with train/CLASS/ and test/CLASS/", takes_path=True, image_size=None
+        load,
+        help="a folder with train/CLASS/ and test/CLASS/, or with CLASS/",
+        takes_path=True,
+        image_size=None,
     ),
 )
 
 
-def _load_folder(
-    root: Path, image_size: int | None, skip_unreadable: bool, test_alone: bool
-) -> LoadedSplits:
-    import torch
+@dataclass(frozen=True)
+class _Split:
+    """The image files of a split."""
 
-    from attnscope.data.decoding import choose_image_size, read_files, read_image
-    from attnscope.data.images import LabeledImages, check_memory
+    name: str
+    """Its folder, for messages."""
+    files: list[tuple[str, Path]]
+    """The class and the path of each image, sorted by both."""
+    folders: Sequence[Path] = ()
+    """Its class folders, also those without images."""
 
-    if not root.is_dir():
-        raise InputError(
-            "AS204", f"the image folder {root} does not exist; check the path after 'folder:'"
-        )
-    if not (root / "train").is_dir():
+
+def _list_split(folder: Path, passed: PassedOver) -> _Split:
+    listing = list_images(folder, passed)
+    return _Split(str(folder), listing.files, listing.folders)
+
+
+def _split_flat(root: Path, passed: PassedOver) -> tuple[list[_Split], Path]:
+    """Split a folder of class folders into a training split and a test split.
+
+    Returns:
+        Both splits, and the folder of the training split.
+
+    Raises:
+        InputError: There are no class folders with images, or a class has one image only.
+    """
+    listing = list_images(root, passed)
+    named_like_splits = [folder.name for folder in listing.folders if _SPLIT.search(folder.name)]
+    if not listing.files or len(named_like_splits) == len(listing.folders):
+        has = f" (but {', '.join(named_like_splits[:3])})" if named_like_splits else ""
         raise InputError(
             "AS205",
-            f"the image folder {root} has no folder train/; create train/CLASS/ and test/CLASS/",
+            f"the image folder {root} has no folder train/{has}; create train/CLASS/ and "
+            "test/CLASS/, or put the images of each class into a folder CLASS/",
         )
-    held_out = [name for name in ("val", "eval", "test") if (root / name).is_dir()]
-    if not held_out:
-        raise InputError(
-            "AS206",
-            f"the image folder {root} has no folder test/, val/ or eval/ beside train/; create one",
-        )
-    if len(held_out) == 3:
-        raise InputError(
-            "AS207",
-            f"the image folder {root} has val/, eval/ and test/, but only two of them can be used; "
-            "remove one",
-        )
-    names = ["train", *held_out]
-    listings = {name: _list_images(root, root / name) for name in names}
-    classes = sorted({c for c, _ in listings["train"]})
-    for folder in _class_folders(root / "train"):
+    of_class: dict[str, list[Path]] = {}
+    for name, file in listing.files:
+        of_class.setdefault(name, []).append(file)
+    train, test = [], []
+    for name, files in of_class.items():
+        if len(files) < 2:
+            raise InputError(
+                "AS228",
+                f"the class {name} of {root} has only one image, so it cannot be split into "
+                "training and test images; add images or remove its folder",
+            )
+
+        def digest(file: Path) -> bytes:
+            return hashlib.sha256(file.relative_to(root).as_posix().encode()).digest()
+
+        held_out = set(sorted(files, key=digest)[: max(1, round(_TEST_SHARE * len(files)))])
+        test += [(name, file) for file in files if file in held_out]
+        train += [(name, file) for file in files if file not in held_out]
+    return [_Split(str(root), train, listing.folders), _Split(str(root), test)], root
+
+
+def _classes_of(split: _Split, train: Path) -> list[str]:
+    """Return the classes of the training split, sorted.
+
+    Raises:
+        InputError: A class folder has no images, or there are fewer than two classes.
+    """
+    classes = sorted({name for name, _ in split.files})
+    for folder in split.folders:
         if folder.name not in classes:
             raise InputError(
                 "AS208", f"the class folder {folder} has no images; add some or remove the folder"
             )
     if len(classes) < 2:
         found = f"only the class {classes[0]}" if classes else "no class folders"
+        raise InputError("AS209", f"{train} has {found}; it needs at least two folders with images")
+    return classes
+
+
+def _expect_known(split: _Split, classes: list[str], train: Path) -> None:
+    unknown = sorted({name for name, _ in split.files} - set(classes))
+    if unknown:
         raise InputError(
-            "AS209", f"{root / 'train'} has {found}; it needs at least two folders with images"
+            "AS210",
+            f"{split.name} has the class {unknown[0]}, which {train} does not have; "
+            "add training images of this class or remove its folder",
         )
-    for name in held_out:
-        unknown = sorted({c for c, _ in listings[name]} - set(classes))
-        if unknown:
-            raise InputError(
-                "AS210",
-                f"{root / name} has the class {unknown[0]}, which {root / 'train'} does not have; "
-                "add training images of this class or remove its folder",
-            )
-        if not listings[name]:
-            raise InputError(
-                "AS211", f"{root / name} has no images; add image files in CLASS/ folders"
-            )
-    size = image_size or choose_image_size(root, [f for name in names for _, f in listings[name]])
-    names = names[-1:] if test_alone else names
-    files = [file for name in names for _, file in listings[name]]
-    check_memory(len(files), size)
-    decoded, unreadable = read_files(root, files, lambda file: read_image(file, size))
-    if unreadable and not skip_unreadable:
+    if not split.files:
+        raise InputError("AS211", f"{split.name} has no images; add image files in CLASS/ folders")
+
+
+def _load(
+    root: Path, splits: list[_Split], classes: list[str], names: list[str], request: DataRequest
+) -> LoadedSplits:
+    """Decode the images of all splits, or of the test split only.
+
+    Args:
+        root: The image folder.
+        splits: Its splits.
+        classes: The classes of the training split.
+        names: All classes, in the order of the labels.
+        request: The image size, and what else is asked for.
+
+    Raises:
+        InputError: Images cannot be read, or need too much memory.
+    """
+    import torch
+
+    from attnscope.data.decoding import choose_image_size
+    from attnscope.data.folder_images import FolderImages
+    from attnscope.data.images import LabeledImages, check_memory
+
+    all_files = [file for split in splits for _, file in split.files]
+    size = request.image_size or choose_image_size(root, all_files)
+    wanted = splits[-1:] if request.test_alone else splits
+    count = sum(len(split.files) for split in wanted)
+    channels = request.channels or 3
+    check_memory(count, size, channels)
+    reader = FolderImages(root, size, channels)
+    decoded = [reader.read([file for _, file in split.files]) for split in wanted]
+    unreadable = [line for part in decoded for line in part.unreadable]
+    if unreadable and not request.skip_unreadable:
         shown = "; ".join(unreadable[:3]) + ("; ..." if len(unreadable) > 3 else "")
         raise InputError(
             "AS212",
-            f"{len(unreadable)} of {len(files)} images cannot be read: {shown}; "
+            f"{len(unreadable)} of {count} images cannot be read: {shown}; "
             "repair or remove them, or skip them with --skip-unreadable",
         )
-    splits = []
-    for name in names:
-        kept = [(c, f) for c, f in listings[name] if f in decoded]
-        missing = sorted(set(classes) - {c for c, _ in kept}) if name == "train" else []
+    reader.scale(decoded, others=[file for file in all_files if request.test_alone])
+    loaded = []
+    for split, part in zip(wanted, decoded, strict=True):
+        kept = [split.files[row] for row in part.rows]
+        missing = sorted(set(classes) - {name for name, _ in kept}) if split is splits[0] else []
         if missing or not kept:
-            where = f"the class {missing[0]} of {root / name}" if missing else str(root / name)
+            where = f"the class {missing[0]} of {split.name}" if missing else split.name
             raise InputError("AS213", f"{where} has no readable images; add some")
-        splits.append(
+        images: Tensor = part.images
+        loaded.append(
             LabeledImages(
-                torch.stack([decoded[f] for _, f in kept]),
-                torch.tensor([classes.index(c) for c, _ in kept]),
-                [f.relative_to(root).as_posix() for _, f in kept],
-                classes,
+                images if len(kept) == len(images) else images[part.rows],
+                torch.tensor([names.index(name) for name, _ in kept]),
+                [file.relative_to(root).as_posix() for _, file in kept],
+                names,
             )
         )
-    return LoadedSplits(splits, unreadable)
-
-
-def _class_folders(split: Path) -> list[Path]:
-    return sorted(p for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _list_images(root: Path, split: Path) -> list[tuple[str, Path]]:
-    """Return the class and the path of every image of a split, sorted by both."""
-    resolved_root = root.resolve()
-    found = []
-    for folder in _class_folders(split):
-        for file in sorted(folder.rglob("*")):
-            # Operating systems leave hidden files behind, such as "._cat.jpg", which are no images.
-            if any(name.startswith(".") for name in file.relative_to(folder).parts):
-                continue
-            if file.is_dir() and file.is_symlink():
-                raise InputError(
-                    "AS214", f"{file} is a symbolic link to a folder; replace it by the folder"
-                )
-            if file.suffix.lower() not in _IMAGE_SUFFIXES or file.is_dir():
-                continue
-            if not Path(os.path.realpath(file)).is_relative_to(resolved_root):
-                raise InputError(
-                    "AS215",
-                    f"the symbolic link {file} leads out of {root}; replace it by the file",
-                )
-            try:
-                str(file).encode()
-            except UnicodeEncodeError:
-                raise InputError(
-                    "AS216", f"the file name {str(file)!a} is not UTF-8; rename the file"
-                ) from None
-            found.append((folder.name, file))
-    return found
+    return LoadedSplits(loaded, unreadable, reader.notes(decoded))

@@ -28,8 +28,8 @@ class LabeledImages:
     ``images[rows]`` selects images by a slice or an array of row numbers.
     """
 
-    images: UInt8[Tensor, "images 3 height width"]
-    """uint8, ``(N, 3, H, W)``."""
+    images: UInt8[Tensor, "images channels height width"]
+    """uint8, ``(N, C, H, W)``; RGB unless another number of channels was asked for."""
     labels: Int64[Tensor, " images"]
     """int64, ``(N,)``: indices into ``classes``."""
     paths: list[str]
@@ -53,6 +53,43 @@ class LabeledImages:
         middle = self.images[:, :, margin : margin + size, margin : margin + size]
         return replace(self, images=middle.contiguous())
 
+    def with_channels(self, channels: int) -> LabeledImages:
+        """Return the images with another number of channels.
+
+        Args:
+            channels: The present number, or 1 for the luminance of RGB images (ITU-R BT.601).
+
+        Raises:
+            InputError: Images cannot be converted to this number of channels.
+        """
+        present = self.images.shape[1]
+        if channels == present:
+            return self
+        if (present, channels) != (3, 1):
+            raise InputError(
+                "AS227",
+                f"the images have {present} channels and cannot be converted to {channels}; "
+                f"choose {'1 or 3' if present == 3 else present} channels",
+            )
+        gray = torch.empty((len(self), 1, *self.images.shape[2:]), dtype=torch.uint8)
+        for start in range(0, len(self), _CHUNK):  # int32 needs four times the memory of uint8
+            red, green, blue = self.images[start : start + _CHUNK].int().unbind(1)
+            # The fixed-point formula of Pillow; equal channels keep their value.
+            luminance = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+            gray[start : start + _CHUNK, 0] = luminance.to(torch.uint8)
+        return replace(self, images=gray)
+
+    def with_classes(self, names: list[str]) -> LabeledImages:
+        """Return the images with other labels, which are indices into ``names``.
+
+        Args:
+            names: All present classes, in any order, and possibly more.
+        """
+        if names == self.classes:
+            return self
+        table = torch.tensor([names.index(name) for name in self.classes])
+        return replace(self, labels=table[self.labels], classes=names)
+
     def sha256(self) -> str:
         """Return the SHA-256 hash of paths, labels and pixels."""
         digest = hashlib.sha256("\n".join(self.paths).encode())
@@ -70,23 +107,24 @@ class LabeledImages:
 
 def batches(
     images: LabeledImages, batch_size: int
-) -> Iterator[tuple[UInt8[Tensor, "batch 3 height width"], Int64[Tensor, " batch"]]]:
+) -> Iterator[tuple[UInt8[Tensor, "batch channels height width"], Int64[Tensor, " batch"]]]:
     """Yield ``(images, labels)`` batch by batch, in order; the last batch may be smaller."""
     for start in range(0, len(images), batch_size):
         yield images.images[start : start + batch_size], images.labels[start : start + batch_size]
 
 
-def check_memory(count: int, image_size: int) -> None:
+def check_memory(count: int, image_size: int, channels: int = 3) -> None:
     """Refuse to decode more images than fit into the memory limit of 8 GiB.
 
     Args:
         count: Number of images.
         image_size: Height and width of the images, in pixels.
+        channels: Number of channels of the images.
 
     Raises:
         InputError: The images need more than 8 GiB.
     """
-    size = count * 3 * image_size**2
+    size = count * channels * image_size**2
     if size > _MEMORY_LIMIT:
         raise InputError(
             "AS217",

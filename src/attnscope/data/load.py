@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from attnscope.data.classes import ClassOrder, Order
+from attnscope.data.datasets import names_data_set, open_data_set
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.known import find_source
 from attnscope.data.sources import DataRequest, LoadedSplits
@@ -35,6 +40,8 @@ class Data:
     """Whether images can be mirrored without changing their class; not so for digits."""
     skipped: list[str]
     """One line for each file that was skipped, with the reason."""
+    notes: list[str] = field(default_factory=list)
+    """What else a user should know: what was passed over, split or changed; one line each."""
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in self._splits().items())
@@ -76,7 +83,8 @@ class DataSettings:
     """
 
     source: str = "digits"
-    """``NAME`` or ``NAME:PATH`` of a source in `attnscope.data.sources.DATA_SOURCES`."""
+    """``NAME`` or ``NAME:PATH`` of a source in `attnscope.data.sources.DATA_SOURCES`, or
+    ``package.module:callable`` of a data set (`attnscope.data.datasets`)."""
     data_root: Path = Path("data")
     """The folder of downloaded data sets."""
     image_size: int | None = None
@@ -89,8 +97,19 @@ class DataSettings:
     """The random seed of that split."""
     skip_unreadable: bool = False
     """Skip files that cannot be read, and list them in `Data.skipped`."""
+    channels: int | None = None
+    """Number of channels of the images; None means the source's own, RGB for image files."""
+    class_order: Order = "text"
+    """How classes are sorted: 0, 1, 10, 2 (``text``) or 0, 1, 2, 10 (``natural``)."""
+    classes: tuple[str, ...] | None = None
+    """All classes in the order of the network's outputs; replaces ``class_order``."""
 
     def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(self.classes))  # JSON contains lists
+        ClassOrder(self.class_order, self.classes)
+        if self.channels is not None and self.channels < 1:
+            raise InputError("AS227", f"channels is {self.channels}; it must be at least 1")
         if not 0 < self.validation_share < 1:
             raise InputError(
                 "AS219",
@@ -114,7 +133,37 @@ class DataSettings:
                 "AS222",
                 f"resize is {resize} pixels; it must be between the image size ({size}) and 1024",
             )
-        find_source(self.source)
+        if not self.is_data_set:
+            find_source(self.source)
+            return
+        defaults = DataSettings()
+        for name in (
+            "image_size",
+            "resize",
+            "skip_unreadable",
+            "channels",
+            "class_order",
+            "classes",
+        ):
+            if getattr(self, name) != getattr(defaults, name):
+                raise InputError(
+                    "AS233",
+                    f"--{name.replace('_', '-')} does not apply to {self.source}, a data set that "
+                    "gives images as the network gets them; leave it out",
+                )
+
+    @property
+    def is_data_set(self) -> bool:
+        """Whether the source is ``package.module:callable``, a data set of the user."""
+        return names_data_set(self.source)
+
+    def open_data_set(self, split: str) -> Dataset[Any]:
+        """Open a split of a data set of the user, whose code is run.
+
+        Raises:
+            InputError: It cannot be imported, or is no data set.
+        """
+        return open_data_set(self.source, split)
 
     def load(self, download: bool = True) -> Data:
         """Load all three splits.
@@ -138,29 +187,58 @@ class DataSettings:
         _, source, _ = find_source(self.source)
         normalization = source.normalization or _measure_normalization(train.images)
         return Data(
-            self.source, train, validation, test, normalization, source.may_flip, found.skipped
+            self.source,
+            train,
+            validation,
+            test,
+            normalization,
+            source.may_flip,
+            found.skipped,
+            found.notes,
         )
 
-    def load_test(self, download: bool = True) -> tuple[LabeledImages, list[str]]:
+    def load_test(self, download: bool = True) -> LoadedSplits:
         """Load the test split only.
 
         This needs less memory than `load`, because a source may leave the other splits unread.
 
         Returns:
-            The test split of `load`, and one line for each of its files that was skipped.
+            The test split of `load` alone, its skipped files, and notes.
 
         Raises:
             InputError: The images are missing or cannot be used.
         """
         found = self._read(download, test_alone=True)
-        return self._crop(found.splits[-1]), found.skipped
+        return replace(found, splits=[self._crop(found.splits[-1])])
 
     def _read(self, download: bool, test_alone: bool) -> LoadedSplits:
+        if self.is_data_set:
+            raise InputError(
+                "AS234",
+                f"{self.source} is a data set of tensors, and this needs images in files; use "
+                "another source, or attnscope capture, which takes it",
+            )
         _, source, path = find_source(self.source)
         size = self.resize or self.image_size or source.image_size
-        return source.load(
-            DataRequest(path, self.data_root, size, download, self.skip_unreadable, test_alone)
+        order = ClassOrder(self.class_order, self.classes)
+        request = DataRequest(
+            path,
+            self.data_root,
+            size,
+            download,
+            self.skip_unreadable,
+            test_alone,
+            self.channels,
+            order,
         )
+        found = source.load(request)
+        splits = [
+            images.with_channels(self.channels or images.images.shape[1]).with_classes(
+                order.arrange(images.classes)
+            )
+            for images in found.splits
+        ]
+        return replace(found, splits=splits)
 
     def _crop(self, images: LabeledImages) -> LabeledImages:
         return images if self.image_size is None else images.center_crop(self.image_size)
@@ -176,15 +254,18 @@ def load_data(
     seed: int = 0,
     download: bool = True,
     skip_unreadable: bool = False,
+    channels: int | None = None,
+    class_order: Order = "text",
+    classes: Sequence[str] | None = None,
 ) -> Data:
     """Load a data source and split it. Equal arguments give equal splits.
 
     Args:
         source: ``digits`` (scikit-learn's 1,797 images, included), ``cifar10`` or ``cifar100``
             (torchvision), ``folder:PATH`` with images in ``train/CLASS/`` and ``test/CLASS/``, or
-            another source in `attnscope.data.sources.DATA_SOURCES`. A folder may call the test
-            split ``val`` or ``eval``; if it has two of the three, the first in the order val,
-            eval, test is the validation split.
+            another source in `attnscope.data.sources.DATA_SOURCES`. The names of the splits are
+            those of `attnscope.data.split_folders.SPLIT_NAMES`, in any case; a validation split
+            without a test split is the test split. A folder with ``CLASS/`` only is split.
         data_root: The folder of downloaded data sets.
         image_size: Height and width of the images, in pixels. Default: 32; for a folder, the
             images' own size if all are squares of one size up to 96 pixels, else 224. The shorter
@@ -197,6 +278,10 @@ def load_data(
         seed: The random seed of that split.
         download: Whether cifar10 and cifar100 may be downloaded.
         skip_unreadable: Skip files that cannot be read, and list them in ``Data.skipped``.
+        channels: Number of channels of the images: 1 for gray images, or 3 for RGB. From files also
+            4, for the bands of RGBA files. Default: the source's own, RGB for image files.
+        class_order: How classes are sorted: 0, 1, 10, 2 (``text``) or 0, 1, 2, 10 (``natural``).
+        classes: All classes in the order of the network's outputs; replaces ``class_order``.
 
     Returns:
         The three splits and their normalization.
@@ -206,19 +291,28 @@ def load_data(
             or cannot be used.
     """
     settings = DataSettings(
-        source, Path(data_root), image_size, resize, validation_share, seed, skip_unreadable
+        source,
+        Path(data_root),
+        image_size,
+        resize,
+        validation_share,
+        seed,
+        skip_unreadable,
+        channels,
+        class_order,
+        None if classes is None else tuple(classes),
     )
     return settings.load(download)
 
 
 def _measure_normalization(images: Tensor) -> Normalization:
-    """Compute the normalization of uint8 images ``(N, 3, H, W)``, exactly, from value counts."""
+    """Compute the normalization of uint8 images ``(N, C, H, W)``, exactly, from value counts."""
     mean, std = [], []
     values = torch.arange(256, dtype=torch.float64) / 255
-    for channel in range(3):
+    for channel in range(images.shape[1]):
         counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
         m = (counts * values).sum() / counts.sum()
         variance = (counts * (values - m) ** 2).sum() / counts.sum()
         mean.append(round(m.item(), 4))
         std.append(round(max(variance.sqrt().item(), 1 / 255), 4))
-    return Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+    return Normalization(tuple(mean), tuple(std))

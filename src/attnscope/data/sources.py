@@ -14,10 +14,11 @@ imports the data sources of the package.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnscope.data.classes import ClassOrder
 from attnscope.data.normalization import Normalization
 from attnscope.errors import InputError
 from attnscope.registry import Registry
@@ -42,6 +43,12 @@ class DataRequest:
     """Whether to skip files that cannot be read, and list them in `LoadedSplits.skipped`."""
     test_alone: bool
     """Whether only the test split is needed; the source may then return it alone."""
+    channels: int | None = None
+    """Number of channels of the images; None means the source's own. A source may return RGB images
+    if it is asked for 1, which are then converted."""
+    class_order: ClassOrder = field(default_factory=ClassOrder)
+    """The order of the classes. It is applied to what a source returns; a source can check before
+    it reads images whether its classes fit, by ``class_order.arrange(classes)``."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class LoadedSplits:
     """Training and test, or training, validation and test; all with the same classes."""
     skipped: list[str]
     """One line for each file that was skipped, with the reason."""
+    notes: list[str] = field(default_factory=list)
+    """What else a user should know: what was passed over, split or changed; one line each."""
 
 
 @dataclass(frozen=True)

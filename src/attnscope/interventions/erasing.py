@@ -23,7 +23,7 @@ MODES = ("deletion", "insertion")
 FILLS = ("mean", "blur")
 CONTROLS = ("random", "center")
 _COLOR_IMAGES = 256  # donors over which the mean color is taken
-_SIDE_OVER_SIGMA = 8  # shorter side of the image over the standard deviation of the blur
+_SIDE_OVER_SIGMA = 8  # shortest side of the image over the standard deviation of the blur
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def erase(
 
     Orders are each spatial gate and the recorded signed Grad-CAM of the predicted class, both
     resized to the image bilinearly, and two controls: random order, and from the center outward.
-    Ties are broken at random. Gates over tokens that do not form a square are left out. Fills are
-    the mean color of donors, and the image itself after a Gaussian blur whose standard deviation is
-    an eighth of the shorter side.
+    Ties are broken at random. Gates over tokens that do not form a square are left out. For
+    sequences and volumes, there are the controls only. Fills are the mean color of donors, and the
+    image itself after a Gaussian blur whose standard deviation is an eighth of the shortest side.
 
     Args:
         setup: The network and its images.
@@ -164,7 +164,12 @@ def area(curve: NDArray[np.float64]) -> NDArray[np.float64]:
 def _recorded_maps(
     setup: InterventionSetup, rows: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return spatial gates and Grad-CAM of some images: name -> ``(n, H, W)`` at its own grid."""
+    """Return spatial gates and Grad-CAM of some images: name -> ``(n, H, W)`` at its own grid.
+
+    There are none for sequences and volumes: where such a map lies in them is unknown.
+    """
+    if next(setup.batches(rows[:1])).x.ndim != 4:
+        return {}
     maps = {
         gate.name: setup.gates_of(gate.name, rows)
         for gate in setup.gates
@@ -196,19 +201,31 @@ def _probability(logits: Tensor, target: Tensor) -> NDArray[np.float32]:
 
 
 def _mean_color(setup: InterventionSetup) -> Tensor:
-    """Return the mean color of donors as the network sees them, ``(1, 3, 1, 1)``."""
+    """Return the mean color of donors as the network sees them, such as ``(1, 3, 1, 1)``."""
     donors = np.flatnonzero(setup.donors)
     some = setup.rng("color").permutation(donors)[:_COLOR_IMAGES]
-    means = [batch.x.mean((2, 3)) for batch in setup.batches(np.sort(some))]
-    return torch.cat(means).mean(0)[None, :, None, None]
+    found = [batch.x for batch in setup.batches(np.sort(some))]
+    positions = tuple(range(2, found[0].ndim))
+    mean = torch.cat([x.mean(positions) for x in found]).mean(0)
+    return mean.reshape(1, -1, *[1] * len(positions))
 
 
 def _blurred(x: Tensor) -> Tensor:
     side = min(x.shape[2:])
     sigma = side / _SIDE_OVER_SIGMA
-    kernel = 2 * min(int(3 * sigma), (side - 1) // 2) + 1
-    blurred: Tensor = gaussian_blur(x, [kernel, kernel], [sigma, sigma])
-    return blurred
+    reach = min(int(3 * sigma), (side - 1) // 2)
+    if x.ndim == 4:
+        blurred: Tensor = gaussian_blur(x, [2 * reach + 1] * 2, [sigma] * 2)
+        return blurred
+    # Sequences and volumes: the same kernel and border along each axis, one after the other.
+    offsets = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = (kernel / kernel.sum())[None, None]
+    for axis in range(2, x.ndim):
+        rows = x.movedim(axis, -1)
+        lines = F.pad(rows.reshape(-1, 1, rows.shape[-1]), (reach, reach), mode="reflect")
+        x = F.conv1d(lines, kernel).reshape(rows.shape).movedim(-1, axis)
+    return x
 
 
 def _score(
@@ -218,20 +235,20 @@ def _score(
     size: tuple[int, ...],
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Return the score by which pixels are ranked, largest first: ``(n, H, W)``."""
+    """Return the score by which pixels are ranked, largest first, such as ``(n, H, W)``."""
     count = places.stop - places.start
     if order == "random":
         return rng.random((count, *size))
     if order == "center":
-        rows, columns = (np.arange(n) - (n - 1) / 2 for n in size)
-        distance = (rows[:, None] / size[0]) ** 2 + (columns / size[1]) ** 2
-        return np.broadcast_to(-distance, (count, *size))
+        sides = ((np.arange(n) - (n - 1) / 2) / n for n in size)
+        distance = sum(axis**2 for axis in np.meshgrid(*sides, indexing="ij"))
+        return np.broadcast_to(-np.asarray(distance), (count, *size))
     small = torch.from_numpy(maps[order][places].astype(np.float64))[:, None]
     return F.interpolate(small, size, mode="bilinear")[:, 0].numpy()
 
 
 def _ranks(score: NDArray[np.float64], rng: np.random.Generator) -> Tensor:
-    """Return the rank of each pixel, 0 for the highest score: ``(n, H, W)``."""
+    """Return the rank of each pixel, 0 for the highest score, such as ``(n, H, W)``."""
     flat = score.reshape(len(score), -1)
     ranks = np.empty(flat.shape, np.int64)
     for i, values in enumerate(flat):

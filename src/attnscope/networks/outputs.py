@@ -11,18 +11,16 @@ To add a form, register it; forms that are registered later are tried first::
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from attnscope.errors import InputError, first_line
+from attnscope.importing import import_from_here
 from attnscope.networks.output_forms import (
     LOGITS,
     NO_SCORES,
@@ -242,10 +240,8 @@ def import_function(name: str) -> Callable[[Any], Any]:
         InputError: There is no such function (AS362).
     """
     module, _, attribute = name.partition(":")
-    working_directory = str(Path.cwd())
-    sys.path.insert(0, working_directory)
     try:
-        found: Any = importlib.import_module(module)
+        found: Any = import_from_here(module)
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:  # user code raises exceptions of any type
@@ -254,8 +250,6 @@ def import_function(name: str) -> Callable[[Any], Any]:
             f"the output function {name} cannot be imported ({type(error).__name__}: "
             f"{first_line(error)}); check its name",
         ) from None
-    finally:
-        sys.path.remove(working_directory)
     if not callable(found):
         raise InputError("AS362", f"{name} is not a function; name one that takes the output")
     return found  # type: ignore[no-any-return]

@@ -8,8 +8,6 @@ function that loads a network by name::
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from attnscope import layout
 from attnscope.data.normalization import Normalization
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
+from attnscope.importing import import_from_here
 from attnscope.networks.weights import load_model
 from attnscope.registry import Registry
 
@@ -175,18 +174,14 @@ register_target_scheme("torchvision", TargetScheme(_load_torchvision, form="torc
 
 def _load_callable(module: str, attribute: str) -> nn.Module:
     """Import a module of the user's own, which runs its code, and build the network."""
-    working_directory = str(Path.cwd())
-    sys.path.insert(0, working_directory)
     try:
-        imported = importlib.import_module(module)
+        imported = import_from_here(module)
     except Exception as error:  # user code raises exceptions of any type
         raise InputError(
             "AS324",
             f"the Python module '{module}' cannot be imported ({type(error).__name__}: "
             f"{first_line(error)}); a target is {_forms()}",
         ) from None
-    finally:
-        sys.path.remove(working_directory)
     build = getattr(imported, attribute, None)
     if isinstance(build, nn.Module):
         return build.eval()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attnscope import layout
+from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
 from attnscope.kinds import KINDS, Gate
 
@@ -17,7 +18,7 @@ FORMAT = 1
 TARGETS = ("predicted", "true")
 """The classes that Grad-CAM and other attributions explain."""
 ROW_COLUMNS = {"path": "str", "label": "int64", "prediction": "int64", "loss": "float64"}
-WITHOUT_CLASSES = frozenset({"AS618"})
+WITHOUT_CLASSES = frozenset({"AS618", "AS648"})
 """Codes of errors about something that a recording lacks since nothing is known of classes."""
 SHARD_FILES = (layout.ARRAYS, layout.ROWS)
 
@@ -31,6 +32,11 @@ class Shard:
     """Number of images."""
     sha256: dict[str, str]
     """File name -> SHA-256 in hexadecimal."""
+
+
+def targets_of_labels(label_kind: str) -> tuple[str, ...]:
+    """Return the targets that are explained: without class labels, there is no true class."""
+    return TARGETS if label_kind == CLASS else TARGETS[:1]
 
 
 def with_current_keys(about: Mapping[str, Any]) -> dict[str, Any]:

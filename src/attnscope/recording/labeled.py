@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnscope.data.label_kinds import CLASS, without_classes
 from attnscope.errors import InputError
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.rows import Rows
@@ -28,6 +29,25 @@ AXIS_NAMES = {
 }
 """Letter of an axis in `attnscope.kinds.AXES` -> name of its dimension."""
 _RESERVED = ("image", "class", "path", "label", "prediction", "right", "confidence", "logits")
+
+
+def expect_class_labels(folder: object, label_kind: str, what: str = "") -> None:
+    """Refuse a question about classes if the images have no class labels.
+
+    Args:
+        folder: The recording.
+        label_kind: What its labels are.
+        what: What it lacks for this reason; default only the labels.
+
+    Raises:
+        InputError: The labels are no classes.
+    """
+    if label_kind != CLASS:
+        raise InputError(
+            "AS648",
+            f"{folder} has {f'no {what}, because it has ' if what else ''}"
+            f"{without_classes(label_kind)}; capture images whose labels are classes",
+        )
 
 
 def expect_xarray() -> None:
@@ -107,6 +127,21 @@ def lazy_variable(
 
     data = indexing.LazilyIndexedArray(RecordedArray())
     return Variable(dimensions, data, attributes)
+
+
+def class_columns(
+    classes: list[str], rows: pd.DataFrame, label_kind: str, has_scores: bool, folder: object
+) -> dict[str, NDArray[np.object_]]:
+    """Return the columns path, label and prediction.
+
+    Without class labels there is no label, and without class scores no prediction.
+    """
+    columns = {"path": rows["path"].to_numpy(object)}
+    if label_kind == CLASS:
+        columns["label"] = class_names(classes, rows["label"], folder)
+    if has_scores:
+        columns["prediction"] = class_names(classes, rows["prediction"], folder)
+    return columns
 
 
 def class_names(classes: list[str], column: pd.Series, folder: object) -> NDArray[np.object_]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from attnscope import layout
+from attnscope.data.label_kinds import CLASS, without_classes
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.kinds import KINDS, PER_CHANNEL, Gate, gate_table
@@ -33,8 +34,10 @@ from attnscope.recording.format import (
     parse_items,
     parse_shard,
     shard_file,
+    targets_of_labels,
     with_current_keys,
 )
+from attnscope.recording.labeled import expect_class_labels
 from attnscope.recording.places import captured_in, is_captured
 from attnscope.recording.reopening import find_source, open_images, open_network
 from attnscope.recording.rows import ALL_ROWS, Rows, consecutive, row_numbers
@@ -43,7 +46,7 @@ from attnscope.shapes import Array
 
 if TYPE_CHECKING:
     from attnscope.data.images import LabeledImages
-    from attnscope.sources import Module, Source
+    from attnscope.sources import Dataset, Module, Source
 
 
 _DESCRIPTIONS = {
@@ -106,6 +109,8 @@ class ShardReader(ABC):
             known = manifest.get("attributions")
             self.attributions = Attributions() if known is None else Attributions.from_dict(known)
             """Attribution methods besides Grad-CAM, and the number of images that have maps."""
+            self.label_kind = str(manifest.get("label_kind", CLASS))
+            """What the labels are: ``class``, ``multi-label``, ``value``, ``other`` or ``none``."""
             self.about: dict[str, Any] = with_current_keys(dict(manifest["about"]))
             """Facts about the capture: name, source, split, seed, model, precision and others."""
             self.output: dict[str, Any] = dict(manifest.get("output") or {})
@@ -149,7 +154,7 @@ class ShardReader(ABC):
             number_of(len(self), "image"),
             number_of(len(self.classes), "class", "classes"),
             number_of(len(self.gates), "gate"),
-            f"accuracy {self.right.mean():.1%}" if self.has_accuracy else "no class scores",
+            f"accuracy {self.right.mean():.1%}" if self.has_accuracy else self.no_accuracy,
         ]
         return f"<{type(self).__name__} {self._title()!r}: {', '.join(facts)}>"
 
@@ -159,7 +164,7 @@ class ShardReader(ABC):
         properties = [
             ("Images", f"{len(self):,}"),
             ("Classes", len(self.classes)),
-            ("Accuracy", f"{self.right.mean():.1%}" if self.has_accuracy else "no class scores"),
+            ("Accuracy", f"{self.right.mean():.1%}" if self.has_accuracy else self.no_accuracy),
             ("Gates", counts or "none"),
             ("Grad-CAM layers", ", ".join(self.grad_cam_layers) or "none"),
             ("Folder", self.folder),
@@ -191,12 +196,24 @@ class ShardReader(ABC):
 
     @property
     def has_accuracy(self) -> bool:
-        """Whether predictions can be compared with labels (`right`)."""
-        return self.has_scores
+        """Whether predictions can be compared with labels (`right`): there are both."""
+        return not self.no_accuracy
+
+    @property
+    def no_accuracy(self) -> str:
+        """What is missing to compare predictions with labels, in a few words; empty if nothing."""
+        if not self.has_scores:
+            return "no class scores"
+        return "" if self.label_kind == CLASS else without_classes(self.label_kind)
 
     @property
     def labels(self) -> Int64[Array, " images"]:
-        """True classes, as indices into ``classes``."""
+        """True classes, as indices into ``classes``.
+
+        Raises:
+            InputError: The images have no class labels.
+        """
+        self._expect_labels()
         return self.rows["label"].to_numpy()
 
     @property
@@ -214,7 +231,7 @@ class ShardReader(ABC):
         """Whether each prediction is correct; the mean is the accuracy.
 
         Raises:
-            InputError: The network gave no class scores.
+            InputError: The network gave no class scores, or the images have no class labels.
         """
         right: NDArray[np.bool_] = self.predictions == self.labels
         return right
@@ -287,7 +304,7 @@ class ShardReader(ABC):
         # Values of damaged files give no further information.
         return verify_files(self.folder, self.id, self._shards) or [
             *self._verify_values(),
-            *verify_rows(self.rows, len(self.classes), self.has_scores),
+            *verify_rows(self.rows, len(self.classes), self.label_kind, self.has_scores),
         ]
 
     def source(self, data_root: Path | None = None) -> Source:
@@ -311,10 +328,11 @@ class ShardReader(ABC):
         """
         return open_network(self.folder, self.source())
 
-    def images(self, data_root: Path | None = None) -> LabeledImages:
+    def images(self, data_root: Path | None = None) -> LabeledImages | Dataset[Any]:
         """Load the images that were captured, in the order of the rows, not normalized.
 
-        Needs torch.
+        A data set that was given as ``package.module:callable`` is opened by the user's code. Needs
+        torch.
 
         Args:
             data_root: As for `source`.
@@ -354,11 +372,16 @@ class ShardReader(ABC):
                 "output has some, capture again and choose them with --output",
             )
 
+    def _expect_labels(self, what: str = "") -> None:
+        expect_class_labels(self.folder, self.label_kind, what)
+
     def _expect_target(self, target: str) -> None:
         if target not in TARGETS:
             raise InputError(
                 "AS610", f"the Grad-CAM target is '{target}'; it must be {' or '.join(TARGETS)}"
             )
+        if target not in targets_of_labels(self.label_kind):
+            self._expect_labels(f"maps of the {target} class")
 
     def _expect_grad_cam(self, layer: str | None, target: str) -> str:
         """Return the layer (default: the last one) after checking that it was recorded."""

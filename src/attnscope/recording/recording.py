@@ -18,12 +18,13 @@ from jaxtyping import Float32, Int64, UInt8
 from numpy.typing import NDArray
 
 from attnscope import layout
+from attnscope.data.label_kinds import MULTI_LABEL, VALUE, describe_labels
 from attnscope.errors import InputError, first_line
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.attributed import GRAD_CAM, Attributed
-from attnscope.recording.format import TARGETS
+from attnscope.recording.format import TARGETS, targets_of_labels
 from attnscope.recording.labeled import (
-    class_names,
+    class_columns,
     dimension_names,
     expect_xarray,
     lazy_variable,
@@ -49,8 +50,9 @@ class RecordingWriter(ShardWriter):
     The arrays of a shard are ``gate/NAME`` (float32, ``(n, C)`` or ``(n, H, W)``),
     ``grad_cam/LAYER/predicted`` and ``.../true`` (float16, signed, ``(n, h, w)``), ``logits``
     (float32, ``(n, K)``), and ``images`` (uint8, ``(n, H, W, 3)``). Optional are ``pooled/NAME``
-    (float32, with the shape of ``gate/NAME``) and, for the images that have maps,
-    ``attribution/METHOD/LAYER/TARGET`` (float16, signed, ``(m, h, w)``).
+    (float32, with the shape of ``gate/NAME``), ``targets`` (float32, ``(n, T)``: labels that are no
+    classes) and, for the images that have maps, ``attribution/METHOD/LAYER/TARGET`` (float16,
+    signed, ``(m, h, w)``). Without class labels, nothing explains the true class.
     """
 
     kind = "recording"
@@ -220,6 +222,21 @@ class Recording(ShardReader):
         return self._array(f"grad_cam/{layer}/{target}", rows).astype(np.float32)
 
     @property
+    def targets(self) -> Float32[Array, "images targets"]:
+        """Labels that are numbers to predict, or 1 for each of several classes of an image.
+
+        Raises:
+            InputError: The labels are of another kind; see ``label_kind``.
+        """
+        if self.label_kind not in (MULTI_LABEL, VALUE):
+            raise InputError(
+                "AS649",
+                f"{self.folder} has no targets ({describe_labels(self.label_kind)}); use labels "
+                "for classes, and capture again for others",
+            )
+        return self._array("targets")
+
+    @property
     def attribution_methods(self) -> list[str]:
         """Names of the recorded attribution methods, Grad-CAM first."""
         other = dict.fromkeys(found.method for found in self.attributions.methods)
@@ -289,8 +306,9 @@ class Recording(ShardReader):
 
         Returns:
             The columns path, label and prediction (names of classes), right (whether the prediction
-            is correct) and confidence (probability of the predicted class); without class scores
-            only path and label. With ``gate``, one more
+            is correct) and confidence (probability of the predicted class). Without class labels
+            there are no label and right; without class scores, no prediction, right and
+            confidence. With ``gate``, one more
             column for each of its channels: channel_0, channel_1 and so on. Without it, one column
             for each gate, named as the gate, with the mean gate of the image
             (`Gate.image_means`). A gate with the name of another column becomes ``gate:NAME``.
@@ -298,16 +316,11 @@ class Recording(ShardReader):
         Raises:
             InputError: There is no gate of that name, or it has no channels.
         """
-        columns: dict[str, Any] = {
-            "path": self.rows["path"].to_numpy(),
-            "label": class_names(self.classes, self.rows["label"], self.folder),
-        }
+        columns: dict[str, Any] = {**self._class_columns()}
+        if self.has_accuracy:
+            columns["right"] = self.right
         if self.has_scores:
-            columns |= {
-                "prediction": class_names(self.classes, self.rows["prediction"], self.folder),
-                "right": self.right,
-                "confidence": self.probabilities[np.arange(len(self)), self.predictions],
-            }
+            columns["confidence"] = self.probabilities[np.arange(len(self)), self.predictions]
         if gate is not None:
             values = self.channel(gate)
             columns |= {f"channel_{c}": values[:, c] for c in range(values.shape[1])}
@@ -342,16 +355,7 @@ class Recording(ShardReader):
 
         names = [gate.name for gate in self.gates] if gates is None else gates
         chosen = [self.info(name) for name in ([names] if isinstance(names, str) else names)]
-        of_images = {
-            "path": self.rows["path"].to_numpy(object),
-            "label": class_names(self.classes, self.rows["label"], self.folder),
-        }
-        scores = {}
-        if self.has_scores:
-            of_images["prediction"] = class_names(
-                self.classes, self.rows["prediction"], self.folder
-            )
-            scores["logits"] = (("image", "class"), self.logits)
+        scores = {"logits": (("image", "class"), self.logits)} if self.has_scores else {}
         variables = {
             variable_name(gate): self._variable(gate, qualified=not isinstance(gates, str))
             for gate in chosen
@@ -362,10 +366,13 @@ class Recording(ShardReader):
             coords={
                 "image": np.arange(len(self)),
                 "class": np.array(self.classes, dtype=object),
-                **{name: ("image", values) for name, values in of_images.items()},
+                **{name: ("image", values) for name, values in self._class_columns().items()},
             },
             attrs={key: value for key, value in attributes.items() if value is not None},
         )
+
+    def _class_columns(self) -> dict[str, NDArray[np.object_]]:
+        return class_columns(self.classes, self.rows, self.label_kind, self.has_scores, self.folder)
 
     def _variable(self, gate: Gate, *, qualified: bool) -> Variable:
         """Return a gate as a lazy variable; ``qualified`` names its dimensions after the gate."""
@@ -400,8 +407,9 @@ class Recording(ShardReader):
                 (gate.lo, gate.hi),
                 self._rounding(gate),
             )
+        targets = targets_of_labels(self.label_kind)
         keys = [f"pooled/{name}" for name in self.pooled_inputs]
-        keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in TARGETS]
+        keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in targets]
         for key in [*keys, *(["logits"] if self.has_scores else []), "images"]:
             found += verify_array(key, self._shards, self._piece)
         return found + self._verify_attributions()
@@ -409,7 +417,7 @@ class Recording(ShardReader):
     def _verify_attributions(self) -> list[str]:
         found = []
         for wanted in self.attributions.methods:
-            for target in TARGETS:
+            for target in targets_of_labels(self.label_kind):
                 key = wanted.key(target)
                 try:
                     maps = self.attribution(wanted.method, wanted.layer, target)

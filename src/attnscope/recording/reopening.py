@@ -19,7 +19,7 @@ from attnscope.recording.places import enclosing_run
 
 if TYPE_CHECKING:
     from attnscope.data.images import LabeledImages
-    from attnscope.sources import Module, Source
+    from attnscope.sources import Dataset, Module, Source
 
 
 def find_source(
@@ -97,15 +97,17 @@ def open_network(folder: Path, source: Source) -> Module:
     return model
 
 
-def open_images(folder: Path, source: Source) -> LabeledImages:
+def open_images(folder: Path, source: Source) -> LabeledImages | Dataset[Any]:
     """Load the images of a recording, in its order.
 
     Raises:
         InputError: They no longer exist, or they are other images.
     """
+    from attnscope.data.hashing import hash_data
+
     images = source.open_images()
     expected = _planned_hash(folder, "data")
-    if expected is not None and images.sha256() != expected:
+    if expected is not None and hash_data(images) != expected:
         raise InputError(
             "AS643",
             f"the images of {source.data.source} are not those from which {folder} was captured; "

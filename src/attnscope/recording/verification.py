@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope import layout
+from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json, sha256_of
 from attnscope.recording.format import Shard, shard_file
@@ -27,6 +28,7 @@ _PLANNED = (
     "about",
     "pooled_inputs",
     "attributions",
+    "label_kind",
     "output",
 )
 
@@ -68,19 +70,23 @@ def verify_files(folder: Path, plan_id: str | None, shards: Sequence[Shard]) -> 
     return found
 
 
-def verify_rows(rows: pd.DataFrame, classes: int, has_scores: bool = True) -> list[str]:
+def verify_rows(
+    rows: pd.DataFrame, classes: int, label_kind: str = CLASS, has_scores: bool = True
+) -> list[str]:
     """Check labels and predictions.
 
     Args:
         rows: One row per image.
         classes: Number of classes.
+        label_kind: What the labels are; labels of other kinds than classes have no rows here.
         has_scores: Whether the network gave class scores, and so predictions.
 
     Returns:
         The problems, one line each.
     """
     found = []
-    for column in ("label", "prediction") if has_scores else ("label",):
+    checked = {"label": label_kind == CLASS, "prediction": has_scores}
+    for column in (name for name, is_known in checked.items() if is_known):
         count = int((~rows[column].between(0, classes - 1)).sum())
         if count:
             found.append(problem("AS686", f"the column {column} has {count} values of no class"))

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as save_arrays
 
 from attnscope import layout
+from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
 from attnscope.files import sha256_of, write_bytes, write_json
 from attnscope.kinds import Gate
@@ -61,6 +62,7 @@ class ShardWriter(ABC):
         attributions: Attributions = _NO_ATTRIBUTIONS,
         identity: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
+        label_kind: str = CLASS,
         output: Mapping[str, Any] | None = None,
         rank: int = 0,
         processes: int = 1,
@@ -79,6 +81,7 @@ class ShardWriter(ABC):
                 weights, data, batch size and so on.
             source: Where the network and the images come from, as JSON values. It is not part of
                 the plan, which has their hashes instead, so that files may be moved.
+            label_kind: What the labels are, one of `attnscope.data.label_kinds.LABEL_KINDS`.
             output: How the class scores were taken from what the network returns
                 (`attnscope.networks.outputs.OutputAdapter.to_dict`); None if it returns logits and
                 nothing else.
@@ -93,6 +96,8 @@ class ShardWriter(ABC):
         }
         if pooled_inputs:  # else the plan is equal to that of a version without pooled inputs
             self._header["pooled_inputs"] = list(pooled_inputs)
+        if label_kind != CLASS:  # else the plan is equal to that of a version without other kinds
+            self._header["label_kind"] = label_kind
         if attributions.methods:
             self._header["attributions"] = attributions.to_dict()
         if output is not None:

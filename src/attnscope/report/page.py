@@ -126,7 +126,7 @@ def _describe(recording: Recording) -> dict[str, Any]:
             "metrics": statistics.class_metrics(recording).to_dict("records"),
         }
     else:
-        left_out.append("accuracy: the network gave no class scores")
+        left_out.append(f"accuracy, because there are {recording.no_accuracy}")
     about = {key: value for key, value in recording.about.items() if value is not None}
     return {
         "name": recording.name,

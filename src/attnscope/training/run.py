@@ -82,6 +82,8 @@ def _train(
             )
         for line in data.skipped:
             _print_note(f"skipped {line}")
+        for line in data.notes:
+            _print_note(line)
         if report is not None:
             _print_note(f"weights {settings.weights}\n{report}")
     fit(

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from attnscope.data.label_kinds import CLASS
 from attnscope.kinds import MAP, Gate
 from attnscope.plots.images import (
     bounds_of,
@@ -40,8 +41,10 @@ class AttentionGrid:
     of: Identity
     how: str
     """How the images were chosen."""
+    rows: Sequence[int]
+    """Row of each image in the recording."""
     labels: Sequence[int]
-    """Label of each image."""
+    """Label of each image; empty if the images have no class labels."""
     classes: Sequence[str]
     images: Sequence[NDArray[np.uint8]]
     gates: Sequence[Gate]
@@ -62,7 +65,8 @@ def compute(recording: Recording) -> AttentionGrid:
     return AttentionGrid(
         identity(recording),
         how,
-        [int(recording.labels[i]) for i in rows],
+        rows,
+        [int(recording.labels[i]) for i in rows] if recording.label_kind == CLASS else [],
         recording.classes,
         [recording.image(i) for i in rows],
         gates,
@@ -83,11 +87,12 @@ def lay_out(shown: AttentionGrid) -> list[Figure]:
     size = (max(5.5, 2 + 0.82 * columns), 1.0 + 0.78 * len(shown.images))
     figure = Figure(figsize=size, layout="compressed")
     axes = figure.subplots(len(shown.images), columns, squeeze=False)
-    names = drawable_names(shown.classes)
+    classes = drawable_names(shown.classes)
+    names = [classes[label] for label in shown.labels] or [f"image {i}" for i in shown.rows]
     for row, image in enumerate(shown.images):
         first = row == 0
         draw_image(axes[row, 0], image, "image" if first else "")
-        row_name(axes[row, 0], names[shown.labels[row]])
+        row_name(axes[row, 0], names[row])
         for ax, gate, text in zip(axes[row, 1:], gates, short, strict=False):
             title = shorten(text, 16) if first else ""
             draw_map(ax, shown.maps[gate.name][row], low=low, high=high, title=title)
@@ -136,7 +141,7 @@ def caption(shown: AttentionGrid) -> str:
 def _sample(recording: Recording) -> tuple[list[int], str]:
     """Return the rows of one correctly classified image per class, and how they were chosen.
 
-    Without class scores, any images are chosen.
+    Without class scores or class labels, any images are chosen.
     """
     random = np.random.default_rng(SEED)
     if not recording.has_accuracy:

@@ -1,0 +1,69 @@
+"""Pictures of images that have no red, green and blue: gray images, bands, sequences, volumes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_CURVE_HEIGHT = 64  # pixels
+_CURVE_WIDTH = 128  # pixels at most; longer sequences are drawn as the range of each column
+
+
+def as_rgb(values: Tensor) -> Tensor:
+    """Return pictures of images of any shape.
+
+    Gray images have three equal channels. Of more than three channels the first three are red,
+    green and blue; of two, the first is shown in gray. Of a volume the middle slice is shown. A
+    sequence is drawn as curves from 0 (bottom) to 255 (top), the first three channels in red, green
+    and blue on black.
+
+    Args:
+        values: uint8, ``(n, C, H, W)``, ``(n, C, D, H, W)`` or ``(n, C, L)``.
+
+    Returns:
+        uint8, ``(n, 3, h, w)``.
+    """
+    if values.ndim == 3:
+        return _curves(_three(values))
+    if values.ndim == 5:
+        values = values[:, :, values.shape[2] // 2]
+    return _three(values)
+
+
+def describe_picture(shape: tuple[int, ...]) -> str | None:
+    """Return a note on what the pictures of an image of this shape show; None for RGB images.
+
+    Args:
+        shape: Shape of one image, without the axis of images.
+    """
+    channels, *sizes = shape
+    bands = {1: "", 2: ", of the first of 2 channels", 3: ""}.get(
+        channels, f", of the first three of {channels} channels"
+    )
+    if len(sizes) == 1:
+        return f"pictures show each sequence as a curve{bands}"
+    if len(sizes) == 3:
+        return f"pictures show slice {sizes[0] // 2 + 1} of {sizes[0]} of each volume{bands}"
+    return f"pictures show a part of each image{bands}" if bands else None
+
+
+def _three(values: Tensor) -> Tensor:
+    return values[:, :3] if values.shape[1] >= 3 else values[:, :1].repeat_interleave(3, dim=1)
+
+
+def _curves(values: Tensor) -> Tensor:
+    """Draw sequences ``(n, 3, L)``, one color for each channel, ``(n, 3, h, w)``."""
+    # Each column shows the range from its value to the next one, so that the curve has no gaps.
+    low = torch.minimum(values, values.roll(-1, 2)).float()
+    high = torch.maximum(values, values.roll(-1, 2)).float()
+    low[..., -1] = high[..., -1] = values[..., -1].float()
+    if values.shape[2] > _CURVE_WIDTH:
+        high = F.adaptive_max_pool1d(high, _CURVE_WIDTH)
+        low = -F.adaptive_max_pool1d(-low, _CURVE_WIDTH)
+    rows = torch.arange(_CURVE_HEIGHT - 1, -1, -1)[:, None]  # the first row is at the top
+    scale = (_CURVE_HEIGHT - 1) / 255
+    inside = (rows >= (low * scale).round()[:, :, None]) & (
+        rows <= (high * scale).round()[:, :, None]
+    )
+    return inside.to(torch.uint8) * 255
