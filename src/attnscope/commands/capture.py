@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from attnscope.commands.options import NetworkOptions, Split
+from attnscope.commands.options import NetworkOptions, Split, counted
 from attnscope.commands.parsing import Argument
 from attnscope.errors import InputError
 
@@ -170,6 +170,7 @@ def _announce(recording: Recording | Moments, pooled_inputs: bool) -> None:
             )
     accuracy = describe_accuracy(recording) if recording.has_accuracy else recording.no_accuracy
     print(
-        f"Recorded {len(recording)} images and {len(recording.gates)} gates, {accuracy}: "
+        f"Recorded {counted(len(recording), 'image')} and {counted(len(recording.gates), 'gate')}, "
+        f"{accuracy}: "
         f"{recording.folder}"
     )

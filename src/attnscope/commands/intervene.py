@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from attnscope.commands.options import RunArgument, Split
+from attnscope.commands.options import RunArgument, Split, counted
 from attnscope.commands.parsing import Argument
 
 
@@ -70,5 +70,6 @@ class Intervene:
             columns = ["target", "edit", "images", "change", "low", "high", "margin_change"]
             print(table[columns].to_string(index=False, float_format="{:+.4f}".format))
         out = outcomes_folder(recording.folder) if self.out is None else self.out
-        print(f"Scored {outcomes.about['images']} images, {len(recording.gates)} gates: {out}")
+        images = counted(outcomes.about["images"], "image")
+        print(f"Scored {images}, {counted(len(recording.gates), 'gate')}: {out}")
         print(f"Next: attnscope report {self.run}")

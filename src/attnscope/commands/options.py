@@ -33,6 +33,11 @@ def _list_sources() -> str:
 DataArgument = Argument(metavar="SOURCE", more_help=_list_sources)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: ``1 gate``, ``16 gates``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def plugin_options() -> list[str]:
     """The options with which a command in another process loads the plugins of this process."""
     return [f"--plugin={module}" for module in loaded_by_hand()]
@@ -158,10 +163,8 @@ def verify_folder(folder: Path) -> str:
 
     recording = open_captured(folder)
     expect_whole(recording)
-    return (
-        f"{recording.folder}: {len(recording)} images, {len(recording.gates)} gates, "
-        "all files are intact"
-    )
+    images, gates = counted(len(recording), "image"), counted(len(recording.gates), "gate")
+    return f"{recording.folder}: {images}, {gates}, all files are intact"
 
 
 def expect_whole(recording: ShardReader) -> None:

@@ -104,7 +104,7 @@ class Tracer(TorchFunctionMode):
         # forward would cost 1% of its time.
         self._known: dict[int, tuple[Tensor, int | None]] = {}
         # The ids and versions of all of them, if `_known` and `_static` hold these.
-        self._state: list[tuple[int, int | None]] | None = None
+        self._state: tuple[list[int], list[int]] | None = None
         self._running: list[str] = []
         self._calls: dict[str, int] = {}
         self._entries: dict[str, int] = {}
@@ -283,20 +283,23 @@ class Tracer(TorchFunctionMode):
         """Mark the network's own tensors as static at the start of a forward, even after writes."""
         with torch._C.DisableTorchFunction():  # each `_version` is a call that the mode receives
             held = [getattr(holder, name, None) for holder, name in self._holders]
-            own = [*chain.from_iterable(map(dict.values, self._owned)), *_tensors(held)]
-            state = [(id(tensor), None if tensor is None else _version(tensor)) for tensor in own]
-            if state == self._state:
+            owned = chain.from_iterable(map(dict.values, self._owned))
+            own = [tensor for tensor in owned if tensor is not None]
+            own += _tensors(held)
+            try:
+                state = [*map(id, own)], [tensor._version for tensor in own]
+            except RuntimeError:  # tensors of inference mode have no version
+                state = None
+            if state is not None and state == self._state:
                 return  # as in the last forward, and nothing was forgotten since
             known = {}  # a new dict, so that replaced buffers are released
-            for tensor, (key, version) in zip(own, state, strict=True):
-                if tensor is None:
-                    continue
-                old = self._known.get(key)
+            for tensor in own:
+                version = _version(tensor)
+                old = self._known.get(id(tensor))
                 if old is None or old[1] != version or version is None:
                     self._static[tensor] = version
-                known[key] = tensor, version
-        self._known = known
-        self._state = None if any(t is not None and t.is_inference() for t in own) else state
+                known[id(tensor)] = tensor, version
+        self._known, self._state = known, state
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

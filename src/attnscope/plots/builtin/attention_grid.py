@@ -108,9 +108,12 @@ def lay_out(shown: AttentionGrid) -> list[Figure]:
         draw_colorbar(axes[0, 1], label, list(axes[:, 1 : 1 + len(gates)].ravel()))
     if cams is not None:
         draw_colorbar(axes[0, -2], "Grad-CAM after the ReLU", list(axes[:, -2:].ravel()))
-    shows = f"Image, {noun_of(gates, MAP, plural=True)} and Grad-CAM"
-    what = shows if gates else "Image and Grad-CAM (no spatial gates)"
-    figure.suptitle(title_lines([f"{what}: {title_of(shown.of)}", shown.how], int(9 * size[0])))
+    parts = ["image"]
+    parts += [noun_of(gates, MAP, plural=True)] if gates else []
+    parts += ["Grad-CAM"] if cams is not None else []
+    what = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "image"
+    what = what[:1].upper() + what[1:] + ("" if gates else " (no spatial gates)")
+    figure.suptitle(title_lines([f"{what}: {title_of(shown.of)}", shown.how], int(12 * size[0])))
     return [figure]
 
 
