@@ -66,7 +66,7 @@ def test_convolution_of_a_parameter_alone_gives_no_features_and_a_static_gate(
             made = self.first(self.template)
             x = self.first(x) * torch.sigmoid(made.mean((2, 3), keepdim=True))
             own = torch.sigmoid(self.gate(x.mean((2, 3))))[:, :, None, None]
-            return (x * own + made * own).mean((2, 3))
+            return (made * own + x * own).mean((2, 3))
 
     torch.manual_seed(0)
     model = Template().eval()
@@ -112,7 +112,8 @@ def test_parameters_that_change_between_forwards_do_not_become_features(images: 
     assert len(gates) == 1
     with torch.no_grad(), watch_gates(model, gates) as values:
         for step in range(1, 4):
-            model.scale.mul_(2)
+            # One call writes two parameters.
+            torch._foreach_mul_([model.second.weight, model.scale], 2.0)
             if step == 3:
                 model.scale = nn.Parameter(model.scale.detach().clone())
             count = float(model.count.flatten()[0]) + 1

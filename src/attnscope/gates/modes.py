@@ -66,10 +66,9 @@ _OPAQUE = frozenset(
 def is_opaque(module: nn.Module) -> bool:
     """Return whether a module runs one operation that is not registered, and nothing else.
 
-    The class must be one of torch exactly: a parametrized module has a class of its own. A hook
-    before the module could hold a gate.
+    The class must be one of torch exactly: a parametrized module has a class of its own.
     """
-    return type(module) in _OPAQUE and not module._forward_pre_hooks
+    return type(module) in _OPAQUE
 
 
 def has_fast_path(module: nn.Module) -> bool:

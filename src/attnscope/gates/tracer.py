@@ -257,6 +257,7 @@ class Tracer(TorchFunctionMode):
         self._running.append(path)
         # An active mode would switch off the fast path, which changes the last bits. The other
         # modules say nothing about their results, and run faster without the mode.
+        # A hook before a module could hold a gate.
         skips = known.is_opaque and self.skips_unknown and not module._forward_pre_hooks
         if known.has_fast_path or (skips and self._is_moving(args)):
             self._untraced.append(len(self._running))
