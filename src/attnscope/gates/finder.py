@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from attnscope.errors import InputError, first_line
 from attnscope.gates.inputs import Inputs
@@ -19,6 +18,7 @@ from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.modes import eval_mode
 from attnscope.gates.ops.operation import Known, Operation
 from attnscope.gates.products import UNBOUNDED_FORM, Product
+from attnscope.gates.tensor_map import TensorMap
 from attnscope.gates.tracer import Tracer, own_level
 
 Place = tuple[str, int, str]
@@ -107,11 +107,9 @@ class Finder(Tracer):
         self.multipliers: dict[Place, tuple[str, int, str]] = {}
         """Multipliers without bounds: module, number, and a code of `NOT_A_GATE`."""
         self.lineage = Lineage()
-        self._mixed: MutableMapping[Tensor, tuple[tuple[str, int], ...]]
-        self._mixed = WeakTensorKeyDictionary()
+        self._mixed: TensorMap[tuple[tuple[str, int], ...]] = TensorMap()
         self._factors: dict[Place, Use] = {}
-        self._made: MutableMapping[Tensor, tuple[weakref.ref[Tensor], Place]]
-        self._made = WeakTensorKeyDictionary()
+        self._made: TensorMap[tuple[weakref.ref[Tensor], Place]] = TensorMap()
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record the batch size."""

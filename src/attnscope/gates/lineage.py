@@ -8,15 +8,15 @@ is a normalization. `Lineage` follows both through one forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from attnscope.gates.ops.operation import Known
+from attnscope.gates.tensor_map import TensorMap
 
 _POINTWISE = frozenset(
     """
@@ -66,7 +66,7 @@ class Lineage:
     """The origins of the tensors of one forward."""
 
     def __init__(self) -> None:
-        self._origins: MutableMapping[Tensor, Origin] = WeakTensorKeyDictionary()
+        self._origins: TensorMap[Origin] = TensorMap()
         self._numbers = count()
 
     def of(self, tensor: Tensor) -> Origin:
