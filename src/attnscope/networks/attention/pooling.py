@@ -1,8 +1,12 @@
-"""Mean and maximum of features over positions or channels, optimized for CPUs."""
+"""Mean and maximum of features over positions or channels.
+
+Without compilation, operations are chosen that are fast on a CPU, and one backward pass is written
+by hand. `torch.compile` gets plain reductions, which it can fuse with their neighbors and which do
+not divide the graph.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,7 +19,8 @@ def mean_and_max(x: Tensor, over: str) -> tuple[Tensor, Tensor]:
     """Return the mean and the maximum of features over positions or over channels.
 
     It is used instead of AdaptiveMaxPool2d and strided reductions, which are several times slower
-    in bfloat16.
+    in bfloat16. If several values are the largest, the first of them gets the gradient of the
+    maximum; in a compiled network they share it, as in ``torch.amax``.
 
     Args:
         x: ``(N, C, H, W)``.
@@ -24,7 +29,7 @@ def mean_and_max(x: Tensor, over: str) -> tuple[Tensor, Tensor]:
     Returns:
         Two tensors, ``(N, C, 1, 1)`` for pixels and ``(N, 1, H, W)`` for channels.
     """
-    if torch.is_grad_enabled() and x.requires_grad:
+    if torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
         mean, maximum = _MeanAndMax.apply(x, over)
         return mean, maximum
     axes = (2, 3) if over == "pixels" else 1
@@ -44,8 +49,9 @@ def mean_over(x: Tensor, over: str) -> Tensor:
     axes = (2, 3) if over == "pixels" else (1,)
     if x.device.type != "cpu":
         return x.mean(axes, keepdim=True)
+    count = x.shape[2] * x.shape[3] if over == "pixels" else x.shape[1]
     # In bfloat16 on a CPU, mean is up to 15 times slower than sum, which accumulates in float32.
-    return x.sum(axes, keepdim=True) / math.prod(x.shape[axis] for axis in axes)
+    return x.sum(axes, keepdim=True) / count
 
 
 class _MeanAndMax(torch.autograd.Function):
