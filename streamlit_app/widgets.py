@@ -48,6 +48,15 @@ def chosen_history(run: Run) -> cached.Monitored | None:
         return None
 
 
+def chosen_interventions(run: Run) -> cached.Intervened | None:
+    """Return the interventions. If they cannot be read, show why; the page goes on."""
+    try:
+        return cached.interventions(run)
+    except InputError as error:
+        st.error(literal(str(error)))
+        return None
+
+
 def section(function: Callable[_P, None]) -> Callable[_P, None]:
     """Decorate a section of a page: it is redrawn alone and shows an InputError as one line."""
 

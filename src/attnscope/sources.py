@@ -157,7 +157,7 @@ class Source:
         source = replace(self, network=network.pinned())
         about = source.describe([])
         about["notes"] = [
-            f"{self.data.source} gives images as the network gets them, and they are not normalized"
+            f"images of {self.data.source} are given to the network as they are, not normalized"
         ]
         return Subject(model, dataset, network.normalization, about, source)
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import cached
 import streamlit as st
-from widgets import browse, chosen_history, chosen_run, literal
+from widgets import browse, chosen_history, chosen_interventions, chosen_run, literal
 
 from attnscope.plots import plots_for
 from attnscope.plots.subjects import Intervened
@@ -15,7 +15,7 @@ from attnscope.plots.subjects import Intervened
 run = chosen_run()
 st.title("All figures")
 st.markdown(f"{literal(run.label)}: the figures that `attnscope figures` writes.")
-intervened = cached.interventions(run)
+intervened = chosen_interventions(run)
 draw: dict[str, Callable[[str], cached.Shown]] = {}
 if intervened is not None:
     subject = Intervened(run.recording, intervened.outcomes)

@@ -17,6 +17,7 @@ from attnscope.capturing.pictures import as_rgb, describe_picture
 from attnscope.data.hashing import hash_data
 from attnscope.data.labels import class_indices, label_kind_of, targets_of
 from attnscope.data.normalization import Normalization
+from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from tests.capturing.known import COLORS, Bright, Color, colored, gates_of, scores_of
 from tests.making import refused
@@ -297,13 +298,16 @@ def test_images_of_other_channels_than_those_of_the_network_are_refused(tmp_path
             record(tmp_path, Tensors(torch.rand(4, channels, 8, 8)), network)
 
 
-def test_an_error_of_the_network_comes_out_as_it_is(tmp_path: Path) -> None:
+def test_an_error_of_the_network_is_named_and_kept_as_the_cause(tmp_path: Path) -> None:
     class Fails(Color):
         def forward(self, x: Tensor) -> Tensor:
             raise RuntimeError("an error of its own")
 
-    with pytest.raises(RuntimeError, match="its own"):
+    with pytest.raises(InputError) as caught:
         record(tmp_path, Tensors(IMAGES, LABELS), Fails())
+    assert caught.value.code == "AS675"
+    assert "RuntimeError: an error of its own" in str(caught.value)
+    assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_normalization_of_other_channels_is_refused(tmp_path: Path) -> None:

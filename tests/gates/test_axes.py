@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from attnscope.gates import as_factor, edit_gates, find_gates, watch_gates
 from attnscope.gates.axes import (
     axes_of,
     complete,
@@ -16,6 +17,7 @@ from attnscope.gates.axes import (
     split_axes,
 )
 from attnscope.gates.inputs import Inputs
+from tests.gates.case_networks import CASES
 
 
 @pytest.mark.parametrize(
@@ -117,3 +119,22 @@ def test_inputs_are_extended_and_doubled_wherever_the_axis_is_shared() -> None:
     assert Inputs.of([image[0], image[1]]).batch_size() == 2
     assert len(Inputs.of([image[0], image[1]]).with_one_more().args[0]) == 3
     assert Inputs.of((image, age)).args[1] is age
+
+
+@pytest.mark.parametrize("case", ["frames_as_images", "two_views_in_one_call"])
+def test_one_value_for_all_images_is_used_for_all_rows_of_each(case: str) -> None:
+    torch.manual_seed(0)
+    model = CASES[case]().eval()
+    x = model.inputs(3)
+    (gate,) = find_gates(model, model.inputs(2))
+    with torch.no_grad(), watch_gates(model, [gate]) as seen:
+        model(x)
+    one = seen[gate.name][:1] + torch.rand(1, *seen[gate.name].shape[1:])
+    for_each = one.expand(3, *one.shape[1:])
+    results = []
+    for values in (one, for_each):
+        edit = {gate.name: lambda g, features, values=values: as_factor(values, gate)}
+        with torch.no_grad(), edit_gates(model, edit, [gate]):
+            results.append(model(x))
+    assert torch.equal(*results)
+    assert not torch.allclose(results[0], model(x))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from attnscope.data.label_kinds import CLASS
 from attnscope.kinds import Gate
 from attnscope.recording.recording import RecordingWriter
 
@@ -45,11 +46,23 @@ def make_rows(arrays: Arrays) -> pd.DataFrame:
     )
 
 
-def write(folder: Path, arrays: Arrays | None = None, rows: pd.DataFrame | None = None) -> Path:
+def write(
+    folder: Path,
+    arrays: Arrays | None = None,
+    rows: pd.DataFrame | None = None,
+    label_kind: str = CLASS,
+) -> Path:
     arrays = make_arrays() if arrays is None else arrays
     rows = make_rows(arrays) if rows is None else rows
+    if label_kind != CLASS:
+        rows["label"] = -1
     with RecordingWriter(
-        folder, gates=GATES, classes=CLASSES, grad_cam_layers=["layer1"], about={"name": "toy"}
+        folder,
+        gates=GATES,
+        classes=CLASSES,
+        grad_cam_layers=["layer1"],
+        about={"name": "toy"},
+        label_kind=label_kind,
     ) as writer:
         start = 0
         for size in SIZES:

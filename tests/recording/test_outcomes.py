@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,3 +26,18 @@ def test_missing_and_damaged_outcomes_are_refused(
     (folder / "replacement.parquet").write_bytes(b"not Parquet")
     with refused("AS632", names=(folder,)):
         read_outcomes(folder)
+
+
+def test_the_table_of_a_notebook_has_short_titles_and_says_what_its_columns_are(
+    make_recording: Callable[..., Recording], add_interventions: Callable[..., Path]
+) -> None:
+    outcomes = read_outcomes(add_interventions(make_recording("cbam")))
+    html = outcomes._repr_html_()
+    titles = re.findall(r"<th>([^<]*)</th>", html)
+    assert titles == ["Gate", "decoding", "mean", "swap_same", "swap_other"]
+    effects = outcomes.table("effects").set_index(["target", "edit"])
+    worst = effects["change"].idxmin()
+    change, low, high = (100 * effects.loc[worst, key] for key in ("change", "low", "high"))
+    cell = f"{change:+.1f} [{low:.1f}, {high:.1f}]".replace("-", "\N{MINUS SIGN}")
+    assert f"<td>{cell}</td>" in html
+    assert max(len(text) for text in re.findall(r"<t[dh]>([^<]*)</t[dh]>", html)) < 40

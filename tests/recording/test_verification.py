@@ -99,3 +99,31 @@ def test_verify_finds_missing_and_short_arrays(folder: Path) -> None:
     rehash(folder)
     found = Recording(folder).verify()
     found_problems(found, ("AS689", "logits has 2 rows", 3), ("AS606", "images"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "value", "code"),
+    [
+        ("multi-label", 2.0, "AS687"),
+        ("multi-label", np.nan, "AS687"),
+        ("value", 2.0, ""),
+        ("value", np.nan, ""),
+    ],
+)
+def test_verify_looks_at_the_values_of_labels_that_are_no_classes(
+    tmp_path: Path, labels: str, value: float, code: str
+) -> None:
+    arrays = make_arrays()
+    arrays["targets"] = np.eye(2, dtype=np.float32)[np.arange(len(arrays["logits"])) % 2]
+    del arrays["grad_cam/layer1/true"]
+    arrays["targets"][[0, 3], 1] = value
+    found = Recording(write(tmp_path / "r", arrays, label_kind=labels)).verify()
+    found_problems(found, *([(code, "targets has 2 values")] if code else []))
+
+
+@pytest.mark.parametrize("labels", ["multi-label", "value"])
+def test_verify_misses_labels_that_were_recorded(tmp_path: Path, labels: str) -> None:
+    arrays = make_arrays()
+    del arrays["grad_cam/layer1/true"]
+    found = Recording(write(tmp_path / "r", arrays, label_kind=labels)).verify()
+    found_problems(found, ("AS606", "targets"))

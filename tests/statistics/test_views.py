@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import pytest
 from attnscope import statistics
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.recording import Recording
-from attnscope.statistics import STATISTICS
+from attnscope.statistics import STATISTICS, misclassification, probe, rotation
 from attnscope.statistics import reading as gate_reading
 from attnscope.statistics.maps import comparable_gates
 from tests.kinds_making import AXES, record_kind
@@ -174,6 +175,54 @@ def test_chunks_of_a_large_gate_give_the_same_states_and_probe(
     state = statistics.gate_state(recording).set_index("gate").loc["block1.gate"]
     assert state["stuck"] == (np.abs(values - 0.5) <= 0.02).mean()
     assert state["saturated_low"] == (values <= 0.01).mean()
+
+
+def test_a_gate_larger_than_memory_gives_the_same_probe_and_error_positions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = record_kind(tmp_path / "r", "full", count=30)
+    gate = "block1.gate"
+    values = recording[gate]
+    functions = (
+        lambda: statistics.linear_probe(recording, permutations=9),
+        lambda: statistics.error_positions(recording, gate),
+        lambda: statistics.error_position_summary(recording, resamples=9),
+    )
+    before = [function() for function in functions]
+    sizes: dict[str, list[int]] = {"probe": [], "positions": []}
+    rotate, read = probe.rotate_blocks, misclassification.read_units
+
+    def rotate_and_note(blocks: Iterable[np.ndarray], *others: Any) -> list[Any]:
+        noted = (sizes["probe"].append(block.size) or block for block in blocks)
+        return rotate(noted, *others)
+
+    def read_and_note(*arguments: Any) -> np.ndarray:
+        found = read(*arguments)
+        sizes["positions"].append(found.size)
+        return found
+
+    monkeypatch.setattr(probe, "rotate_blocks", rotate_and_note)
+    monkeypatch.setattr(misclassification, "read_units", read_and_note)
+    monkeypatch.setattr(probe, "_MANY_UNITS", 1)
+    limit = values[0].size // 3 * len(values)
+    monkeypatch.setattr(gate_reading, "_CHUNK_VALUES", limit)
+    for function, wanted in zip(functions, before, strict=True):
+        # Sums over ranges of units differ by rounding from sums over all of them.
+        pd.testing.assert_frame_equal(function(), wanted, rtol=1e-9, atol=1e-12)
+    for found in sizes.values():
+        assert max(found) == limit
+        assert sum(found) >= values.size
+
+
+def test_a_probe_of_a_large_gate_on_many_images_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = record_kind(tmp_path / "r", "full", count=30)
+    monkeypatch.setattr(probe, "_MANY_UNITS", 1)
+    monkeypatch.setattr(gate_reading, "_CHUNK_VALUES", 30)
+    monkeypatch.setattr(rotation, "_LARGEST_PRODUCTS", 10)
+    with refused("AS715", names=(recording.gates[0].name, 10)):
+        statistics.linear_probe(recording, permutations=9)
 
 
 def test_a_gate_of_unknown_axes_has_no_view(tmp_path: Path) -> None:

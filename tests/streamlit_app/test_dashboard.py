@@ -318,6 +318,18 @@ def test_every_figure_is_shown_with_its_caption_or_the_reason_why_it_is_unavaila
         assert PLOTS[name].about in texts(app)
 
 
+def test_figures_are_shown_although_the_interventions_cannot_be_read(
+    folder: Path, open_page: Callable[..., AppTest], add_interventions: Callable[..., Path]
+) -> None:
+    made = add_interventions(Recording(folder / "cbam"))
+    (made / "replacement.parquet").write_bytes(b"not Parquet")
+    app = open_page(folder, "figures")
+    assert [error.message for error in app.exception] == []
+    assert [error.value[-8:-1] for error in app.error] == ["[AS632]"]
+    app.selectbox(key="figure").set_value("confusion_matrix").run()
+    assert len(app.image) == 1
+
+
 def test_interventions_outside_the_folder_are_not_opened(
     folder: Path, open_page: Callable[..., AppTest], add_interventions: Callable[..., Path]
 ) -> None:

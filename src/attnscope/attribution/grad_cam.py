@@ -31,8 +31,17 @@ class HeadGraph:
 
         Returns:
             Maps ``(N, h, w)`` float32 on the grid of the layer, detached.
+
+        Raises:
+            InputError: the layer does not have one row per image (AS411).
         """
         output = self.outputs[layer]
+        if len(output) != len(logits):
+            raise InputError(
+                "AS411",
+                f"the layer {layer} returns {len(output)} rows for {len(logits)} images, but "
+                "Grad-CAM needs a feature map (N, C, H, W); choose a layer with one row per image",
+            )
         probe = nn.Identity()
         # Captum runs a forward to reach its layer. Here the forward has already run, and the
         # function below only returns its result.

@@ -15,8 +15,9 @@ def last_map_layer(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ())
     """Return the path of the last layer whose output is a feature map larger than 1×1.
 
     Skipped are modules that return a gate, maps of one channel (spatial gates are computed from
-    them), and channels-last maps ``(N, H, W, C)``, which Grad-CAM cannot weight. Channels-last maps
-    are recognized by the aspect ratio of the images.
+    them), maps whose rows are not the images, such as the frames of videos, and channels-last maps
+    ``(N, H, W, C)``, which Grad-CAM cannot weight. Channels-last maps are recognized by the aspect
+    ratio of the images.
 
     Args:
         model: any network, in eval mode.
@@ -26,34 +27,35 @@ def last_map_layer(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ())
     Raises:
         InputError: no layer returns a feature map (AS410).
     """
-    found = find_map_layer(model, images, gates)
-    if found is None:
+    found = map_layers(model, images, gates)
+    if not found:
         raise InputError(
             "AS410",
             "no layer of the network returns a feature map (N, C, H, W) larger than 1×1, which "
             "Grad-CAM needs; capture without it: --no-grad-cam, or grad_cam_layers=()",
         )
-    return found
+    return found[-1]
 
 
-def find_map_layer(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ()) -> str | None:
-    """Return the layer of `last_map_layer`; None if no layer returns a feature map."""
-    found = None
+def map_layers(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ()) -> list[str]:
+    """Return the layers that `last_map_layer` chooses from, in the order in which they end."""
+    found: list[str] = []
     handles = []
     # A module whose gate is applied in another module returns the gate itself.
     makers = {gate.made_in for gate in gates if gate.made_in != gate.applied_in}
     high, wide = images.shape[-2:]
 
     def see(name: str, output: object) -> None:
-        nonlocal found
         if not isinstance(output, Tensor) or output.ndim != 4 or min(output.shape[2:]) == 1:
             return
-        _, first, second, third = output.shape
+        rows, first, second, third = output.shape
+        if rows != len(images):
+            return
         if first == 1 or any(name == maker or name.startswith(f"{maker}.") for maker in makers):
             return
         channels_last = first * wide == second * high and second * wide != third * high
         if not channels_last:
-            found = name
+            found.append(name)
 
     try:
         for name, module in model.named_modules():

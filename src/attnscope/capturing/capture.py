@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from attnscope.attribution import ATTRIBUTIONS, GRAD_CAM, find_map_layer, head_graph, last_map_layer
+from attnscope.attribution import ATTRIBUTIONS, GRAD_CAM, head_graph, last_map_layer, map_layers
 from attnscope.capturing.arrays import ShardArrays, gate_arrays, image_rows
 from attnscope.capturing.batching import (
     IN_UNIT_RANGE,
@@ -34,6 +34,13 @@ from attnscope.capturing.number_types import as_inputs, number_type, of_type
 from attnscope.capturing.pictures import describe_picture
 from attnscope.capturing.pooling import pooling_edits
 from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
+from attnscope.capturing.trial import (
+    expect_attribution,
+    explainable_layer,
+    grad_cam_problem,
+    notes_on_gates,
+    refuse_network,
+)
 from attnscope.data.hashing import hash_data
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.items import class_names_of, item_count
@@ -41,11 +48,10 @@ from attnscope.data.label_kinds import CLASS, describe_labels
 from attnscope.data.labels import label_kind_of
 from attnscope.errors import InputError
 from attnscope.files import refuse_existing
-from attnscope.gates.detect import find_gates
+from attnscope.gates.detect import inspect_gates
 from attnscope.gates.hooks import Edit, edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
-from attnscope.networks.channels import expect_channels
 from attnscope.networks.output_forms import Sample
 from attnscope.networks.output_parts import describe
 from attnscope.networks.outputs import Choice, OutputAdapter, adapted, find_adapter
@@ -281,16 +287,19 @@ class _Pass:
         Without class scores and names, there are no names.
 
         Raises:
-            InputError: The network has another number of classes, a class has no valid name, or
-                the class scores cannot be told.
+            InputError: The network does not run on the images, it has another number of classes, a
+                class has no valid name, or the class scores cannot be told.
         """
         names = class_names_of(self.dataset if classes is None else _Named(classes))
         try:
-            self.gates = find_gates(self.model, self.sample, kinds)
+            found = inspect_gates(self.model, self.sample, kinds)
             returned = self._run_sample(with_graph=False)
-        except RuntimeError:
-            expect_channels(self.model, self.sample)
+        except (InputError, torch.OutOfMemoryError):
             raise
+        except Exception as error:  # a network can raise anything
+            raise refuse_network(self.model, self.sample, error) from error
+        self.gates = found.gates
+        self.notes += notes_on_gates(found)
         sample = Sample(len(self.sample), len(names) or None, class_labels=self.label_kind == CLASS)
         self.adapter = find_adapter(returned, sample, output, self._run_sample)
         if not self.adapter.has_scores:
@@ -316,22 +325,29 @@ class _Pass:
         """Set the layers of Grad-CAM: the given ones, or else the one with the last map, if any.
 
         Raises:
-            InputError: There are no class scores to explain.
+            InputError: There are no class scores to explain, or a given layer cannot be explained.
         """
         if not self.adapter.has_scores:
             if given:
                 raise InputError("AS677", f"{self.output_line}: leave --grad-cam-layers out")
             return
+        for layer in given or ():
+            if problem := grad_cam_problem(self.model, self.sample, self.adapter, layer):
+                raise InputError(
+                    "AS676",
+                    f"Grad-CAM of the layer {layer} is not possible: {problem}; choose another "
+                    "layer, or capture without it: --no-grad-cam, or grad_cam_layers=()",
+                )
         if given is not None:
             self.layers = list(given)
             return
-        found = find_map_layer(self.model, self.sample, self.gates)
+        maps = map_layers(self.model, self.sample, self.gates)
+        found, problem = explainable_layer(self.model, self.sample, self.adapter, maps)
         self.layers = [] if found is None else [found]
         if found is None:
-            # Networks of sequences and volumes have no such map, and their gates can be recorded.
-            self.notes.append(
-                "Grad-CAM is not recorded, because no layer returns a map (N, C, H, W)"
-            )
+            # The gates can be recorded, as those of sequences and volumes, which have no such map.
+            reason = problem or "no layer returns a map (N, C, H, W)"
+            self.notes.append(f"Grad-CAM is not recorded, because {reason}")
 
     def choose_attributions(self, names: Sequence[str], images: int) -> Attributions:
         """Return the attribution methods besides Grad-CAM, each with its layers.
@@ -349,6 +365,8 @@ class _Pass:
             layers = [""]
             if method.grid == "layer":
                 layers = self.layers or [last_map_layer(self.model, self.sample, self.gates)]
+            for layer in layers:
+                expect_attribution(self.model, self.sample, self.adapter, method, layer)
             found += [Attributed(name, layer) for layer in layers]
         return Attributions(tuple(found), images) if found else Attributions()
 

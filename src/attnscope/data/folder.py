@@ -65,8 +65,9 @@ def load(request: DataRequest) -> LoadedSplits:
         count = sum(len(split.files) for split in splits)
         loaded.notes.insert(
             0,
-            f"{root} has no folders train/ and test/, so it was split: {len(splits[-1].files)} of "
-            f"its {count} images are the test split, chosen by a hash of their names",
+            f"the folder {root} has no folders train/ and test/, so it was split: "
+            f"{len(splits[-1].files)} of its {count} images are the test split, chosen by a hash "
+            "of their names",
         )
     loaded.notes.extend(passed.lines())
     return loaded

@@ -204,7 +204,7 @@ class _Server(Tracer):
                 key = site.name, edited.shape
                 if key not in listener.edited:
                     new = listener.edits[site.name](edited, edited if other is None else other)
-                    listener.edited[key] = _as_shape_of(new, edited, site.name)
+                    listener.edited[key] = _as_shape_of(new, edited, site)
                 edited = listener.edited[key]
             listener.fired.add(site.name)
         for listener, site in known:
@@ -362,10 +362,11 @@ def as_factor(values: Tensor, gate: Gate) -> Tensor:
     return join_axes(values, layout)
 
 
-def _as_shape_of(edited: Tensor, gate: Tensor, name: str) -> Tensor:
+def _as_shape_of(edited: Tensor, gate: Tensor, site: Gate) -> Tensor:
     try:
         if edited.shape == gate.shape:
             return edited
+        edited = _for_all_images(edited, gate, site)
         while edited.ndim > gate.ndim and edited.shape[0] == 1:
             edited = edited[0]
         return edited.expand(gate.shape)
@@ -373,6 +374,21 @@ def _as_shape_of(edited: Tensor, gate: Tensor, name: str) -> Tensor:
         got = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
         raise InputError(
             "AS403",
-            f"the edit of the gate {name} returned {got}; it must return a tensor of shape "
+            f"the edit of the gate {site.name} returned {got}; it must return a tensor of shape "
             f"{tuple(gate.shape)}, or one that broadcasts to it",
         ) from None
+
+
+def _for_all_images(edited: Tensor, gate: Tensor, site: Gate) -> Tensor:
+    """Repeat the values of one image, where an axis holds images and something else.
+
+    Such values do not broadcast: the rows of one image are not one row.
+    """
+    layout = parse_layout(site.layout)
+    axis = next((i for i, token in enumerate(layout) if "N" in token and len(token) > 1), None)
+    if axis is None or edited.ndim != len(layout) or edited.shape[axis] != site.rows_per_image:
+        return edited
+    images = gate.shape[axis] // site.rows_per_image
+    if layout[axis][0] != "N":  # all images after another, then all of them again
+        return edited.repeat_interleave(images, axis)
+    return edited.repeat([images if i == axis else 1 for i in range(edited.ndim)])

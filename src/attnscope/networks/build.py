@@ -101,8 +101,7 @@ def build_model(
         InputError: A name is unknown, a number is out of range, or an argument does not apply to
             this network.
     """
-    _check_choice("AS301", "network", name, MODEL_NAMES)
-    _check_choice("AS302", "attention module", attention, attention_names())
+    expect_names(name, attention)
     _check_choice("AS305", "gate start", gate_start, GATE_STARTS)
     if num_classes < 1:
         raise InputError("AS306", f"the number of classes is {num_classes}; it must be at least 1")
@@ -188,6 +187,22 @@ def make_static(model: nn.Module, forms: Mapping[str, str], values: Mapping[str,
         owner.add_module("attention", SequentialGates(remaining) if remaining else nn.Identity())
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
     model.attnscope_config = replace(config, folded=dict(forms))  # type: ignore[assignment]
+
+
+def expect_names(network: str | None, attention: str | None) -> None:
+    """Refuse names of a network and of an attention module that do not exist.
+
+    Args:
+        network: The name of a network; None is not checked.
+        attention: The name of an attention module; None is not checked.
+
+    Raises:
+        InputError: AS301, the network is unknown; AS302, the attention module is unknown.
+    """
+    if network is not None:
+        _check_choice("AS301", "network", network, MODEL_NAMES)
+    if attention is not None:
+        _check_choice("AS302", "attention module", attention, attention_names())
 
 
 def _check_choice(code: str, what: str, value: str, choices: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ from attnscope.plots.frames import highest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Unavailable
 from attnscope.plots.text import (
+    as_count,
     as_interval,
     as_logits,
     as_percent,
@@ -188,19 +189,17 @@ def joint_sentence(joint: pd.DataFrame) -> str:
 
 def margins_sentence(usage: pd.DataFrame) -> str:
     """Say whether gates of another class change the margins; starts with a space."""
-    count = len(usage)
+    count = as_count(len(usage), "gate")
     if usage["p_margin"].isna().all():
         return " The effect of gates of another class on the margins could not be tested."
     moved = usage[significant(usage["p_margin"])]
     if moved.empty:
-        return (
-            f" A gate of another class changes the margins significantly at none of {count} gates."
-        )
+        return f" A gate of another class changes the margins significantly at none of {count}."
     most = moved.iloc[int(moved["class_margin"].abs().to_numpy().argmax())]
     interval = as_interval(most["class_margin_low"], most["class_margin_high"], as_plain_logits)
     text = (
-        f" A gate of another class changes the margins significantly at {len(moved)} of {count} "
-        f"gates. The margin changes most at {most['gate']}: it falls by "
+        f" A gate of another class changes the margins significantly at {len(moved)} of {count}. "
+        f"The margin changes most at {most['gate']}: it falls by "
         f"{as_logits(most['class_margin'])} logits ({interval})"
     )
     if most["margin_std"] > 0:

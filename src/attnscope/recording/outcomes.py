@@ -18,7 +18,7 @@ import pandas as pd
 from attnscope import layout
 from attnscope.errors import InputError, first_line
 from attnscope.files import new_folder, read_json, write_bytes, write_json
-from attnscope.notebook import html_page, html_properties, html_table
+from attnscope.notebook import html_page, html_paragraph, html_properties, html_table
 from attnscope.recording.format import with_current_keys
 from attnscope.recording.places import outcomes_folder as outcomes_folder
 from attnscope.recording.reader import ShardReader
@@ -75,8 +75,13 @@ class Outcomes:
         columns = _verdicts(self.tables)
         gates = dict.fromkeys(gate for column in columns.values() for gate in column)
         rows = [(gate, *(column.get(gate, "") for column in columns.values())) for gate in gates]
-        table = html_table(("Gate", *columns), rows) if rows else ""
-        return html_page(f"Outcomes of {self._title()}", html_properties(properties), table)
+        explained = (
+            "Decoding: balanced accuracy. All other columns: change in accuracy by an edit, in "
+            "percentage points. Brackets: 95% CI."
+        )
+        tables = [html_paragraph(explained), html_table(("Gate", *columns), rows)] if rows else []
+        title = f"Outcomes of {self._title()}"
+        return html_page(title, html_properties(properties), *tables)
 
     @property
     def experiments(self) -> list[str]:
@@ -203,13 +208,13 @@ def _verdicts(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, str]]:
     """Return the columns of the summary: title -> gate -> value with its 95% CI."""
     columns: dict[str, dict[str, str]] = {}
     if "decoding" in tables:
-        columns["Decoding accuracy (95% CI)"] = {
+        columns["decoding"] = {
             str(row["gate"]): _interval(row, "balanced_accuracy", "low", "high")
             for _, row in tables["decoding"].iterrows()
         }
     if "effects" in tables:
         for edit, rows in tables["effects"].groupby("edit", sort=False):
-            columns[f"Accuracy change in percentage points, {edit} (95% CI)"] = {
+            columns[str(edit)] = {
                 str(row["target"]): _interval(row, "change", "low", "high", points=True)
                 for _, row in rows.iterrows()
             }
@@ -217,14 +222,11 @@ def _verdicts(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, str]]:
 
 
 def _interval(row: pd.Series, value: str, low: str, high: str, points: bool = False) -> str:
-    """Return ``12.3% (10.0% to 14.6%)``, or ``+1.2 (-0.3 to +2.7)`` points; values are shares."""
+    """Return ``12.3% [10.0, 14.6]``, or ``+1.2 [-0.3, 2.7]`` points; values are shares."""
     if pd.isna(row[value]):
         return "not available"
 
-    def text(share: float) -> str:
-        return f"{100 * share:+.1f}" if points else f"{share:.1%}"
-
-    found = text(row[value])
+    found = f"{100 * row[value]:+.1f}" if points else f"{row[value]:.1%}"
     if not (pd.isna(row[low]) or pd.isna(row[high])):
-        found += f" ({text(row[low])} to {text(row[high])})"
+        found += f" [{100 * row[low]:.1f}, {100 * row[high]:.1f}]"
     return found.replace("-", "\N{MINUS SIGN}")

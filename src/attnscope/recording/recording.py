@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
     from attnscope.recording.outcomes import Outcomes
 
+_TARGETS = "targets"
+"""Array of labels that are no classes."""
+
 
 class RecordingWriter(ShardWriter):
     """Writes a recording.
@@ -234,7 +237,7 @@ class Recording(ShardReader):
                 f"{self.folder} has no targets ({describe_labels(self.label_kind)}); use labels "
                 "for classes, and capture again for others",
             )
-        return self._array("targets")
+        return self._array(_TARGETS)
 
     @property
     def attribution_methods(self) -> list[str]:
@@ -412,6 +415,10 @@ class Recording(ShardReader):
         keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in targets]
         for key in [*keys, *(["logits"] if self.has_scores else []), "images"]:
             found += verify_array(key, self._shards, self._piece)
+        if self.label_kind == MULTI_LABEL:
+            found += verify_array(_TARGETS, self._shards, self._piece, (0.0, 1.0))
+        elif self.label_kind == VALUE:  # a data set may hold NaN for a missing value
+            found += verify_array(_TARGETS, self._shards, self._piece, is_finite=False)
         return found + self._verify_attributions()
 
     def _verify_attributions(self) -> list[str]:

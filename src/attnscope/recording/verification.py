@@ -99,6 +99,7 @@ def verify_array(
     read: Callable[[Shard, str], NDArray[Any]],
     bounds: tuple[float, float] = (-np.inf, np.inf),
     margin: float = 0.0,
+    is_finite: bool = True,
 ) -> list[str]:
     """Check an array that has one row per image.
 
@@ -108,6 +109,7 @@ def verify_array(
         read: Reads the array of one shard; raises an InputError if it cannot.
         bounds: The lowest and the highest value that is allowed.
         margin: How far beyond the bounds a value may lie.
+        is_finite: Whether all values must be finite and within the bounds.
 
     Returns:
         The problems, one line each.
@@ -121,6 +123,8 @@ def verify_array(
             if len(values) != shard.count:
                 text = f"{key} has {len(values)} rows in shard {shard.name}, not {shard.count}"
                 return [problem("AS689", text)]
+            if not is_finite:
+                continue
             inside = (values >= low - margin) & (values <= high + margin)
             inside &= np.isfinite(values)
             outside += int((~inside).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import ENDS
+from attnscope.statistics.reading import read_units, unit_blocks, units_of
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
     bootstrap_sums,
@@ -76,7 +78,7 @@ def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFr
         InputError: the gate does not exist.
     """
     lines = _project(recording, gate, seed)
-    units = int(np.prod(recording.gate(gate, slice(0, 0)).shape[1:]))
+    units = units_of(recording, gate)
     wrong = np.flatnonzero(~recording.right)
     predicted = recording.predictions[wrong]
     along, length = lines.along[wrong, predicted], lines.length[wrong, predicted]
@@ -123,7 +125,7 @@ def error_position_summary(
     the class means that these images contribute to.
 
     Args:
-        recording: recording of one network. One gate is in memory at a time.
+        recording: recording of one network. At most one gate is in memory at a time.
         resamples: number of bootstrap resamples.
         seed: seed of folds and resamples.
 
@@ -159,34 +161,42 @@ def error_position_summary(
 
 
 def _project(recording: Recording, gate: str, seed: int) -> _Projections:
-    values = recording.gate(gate)
-    values = values.reshape(len(values), -1).astype(np.float64)
-    values -= values.mean(0)  # otherwise the common mean would dominate the inner products
-    labels, right, classes = recording.labels, recording.right, len(recording.classes)
+    images, classes = len(recording), len(recording.classes)
+    labels, right = recording.labels, recording.right
     folds = stratified_folds(labels, _FOLDS, np.random.default_rng(seed))
-    along, length = (np.full((len(values), classes), np.nan) for _ in range(2))
+    # All three are sums over the units, of which only some are in memory at a time.
+    gram = np.zeros((_FOLDS, classes, classes))
+    noise = np.zeros((_FOLDS, classes))  # squared standard errors
+    product = np.zeros((images, classes))
+    read = partial(recording.gate, gate)
+    for units in unit_blocks(images, units_of(recording, gate)):
+        values = read_units(read, images, units).astype(np.float64)
+        values -= values.mean(0)  # otherwise the common mean would dominate the inner products
+        for fold in range(_FOLDS):
+            inside = folds == fold
+            means = np.full((classes, values.shape[1]), np.nan)
+            for k in range(classes):
+                members = values[right & ~inside & (labels == k)]
+                if len(members) >= 2:
+                    means[k] = members.mean(0)
+                    noise[fold, k] += members.var(0, ddof=1).sum() / len(members)
+                else:
+                    noise[fold, k] = np.nan
+            gram[fold] += means @ means.T
+            product[inside] += values[inside] @ means.T
+    along, length = (np.full((images, classes), np.nan) for _ in range(2))
     for fold in range(_FOLDS):
         inside = folds == fold
-        means = np.full((classes, values.shape[1]), np.nan)
-        noise = np.full(classes, np.nan)  # squared standard errors, summed over the units
-        for k in range(classes):
-            members = values[right & ~inside & (labels == k)]
-            if len(members) >= 2:
-                means[k] = members.mean(0)
-                noise[k] = members.var(0, ddof=1).sum() / len(members)
         own = labels[inside]
-        gram = means @ means.T
-        square = gram.diagonal()
-        product = values[inside] @ means.T
+        square, bare = gram[fold].diagonal(), gram[fold].diagonal() - noise[fold]
         # (g - m_t) · (m_c - m_t), in which only |m_t|² is biased, by the noise of m_t.
         along[inside] = (
-            product
-            - product[np.arange(len(own)), own][:, None]
-            - gram[own]
-            + (square - noise)[own][:, None]
+            product[inside]
+            - product[inside][np.arange(len(own)), own][:, None]
+            - gram[fold][own]
+            + (square - noise[fold])[own][:, None]
         )
-        bare = square - noise
-        length[inside] = bare[own][:, None] + bare[None] - 2 * gram[own]
+        length[inside] = bare[own][:, None] + bare[None] - 2 * gram[fold][own]
     return _Projections(along, length)
 
 

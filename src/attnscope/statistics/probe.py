@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,15 @@ from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
 from attnscope.statistics.inference import mean_share_interval
-from attnscope.statistics.reading import expect_finite, gate_chunks, units_of
+from attnscope.statistics.reading import (
+    expect_finite,
+    gate_chunks,
+    read_units,
+    unit_blocks,
+    units_of,
+)
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
-    class_sums,
     expect_positive,
     null_band,
     permutation_p,
@@ -25,6 +31,7 @@ from attnscope.statistics.resampling import (
     present_classes,
     stratified_folds,
 )
+from attnscope.statistics.rotation import Rotated, Rows, rotate_blocks
 
 _SCORE, _FIT = 0, 1  # with an odd number of images, the scoring half is larger
 _EDGE = 2.0**-24
@@ -36,7 +43,8 @@ separated without an error would leave no covariance within classes.
 """
 _CELLS = 2**23
 """Number of scores that are held in memory at a time."""
-_SOURCES = ("gate", "pooled_input")
+_MANY_UNITS = 4096
+"""Up to this number of units, values are held in memory, whatever the number of images."""
 
 _Inverse = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 _LOGIT: _Inverse = special.logit
@@ -86,27 +94,7 @@ def gate_logits(recording: Recording, gate: str) -> tuple[Float32[Array, "images
         InputError: the gate does not exist, its activation has no inverse here, or a value is not
             finite.
     """
-    about = recording.info(gate)
-    inverse = _INVERSES.get(about.activation)
-    if inverse is None:
-        raise InputError(
-            "AS705",
-            f"gate '{gate}' has the activation {about.activation}, whose inverse is unknown; the "
-            f"activation must be one of {', '.join(_INVERSES)}; for a linear probe of such a "
-            'network use of="pooled_input"',
-        )
-    logits = np.empty((len(recording), units_of(recording, gate)), np.float32)
-    clipped = 0
-    for rows in gate_chunks(recording, gate):
-        values = recording.gate(gate, rows).astype(np.float64)
-        expect_finite(values, f"gate '{gate}'", recording)
-        if not about.bounded:  # there was no activation
-            logits[rows] = values.reshape(len(values), -1)
-            continue
-        share = (values.reshape(len(values), -1) - about.lo) / (about.hi - about.lo)
-        clipped += int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
-        logits[rows] = inverse(np.clip(share, _EDGE, 1 - _EDGE))
-    return logits, clipped
+    return _read_logits(recording, gate, slice(0, units_of(recording, gate)))
 
 
 @statistic("How well the class can be decoded from each gate by a linear classifier.")
@@ -161,12 +149,13 @@ def linear_probe(
 
     Raises:
         InputError: permutations is below 1, ``of`` is unknown, the activation of a gate has no
-            inverse here, or the pooled inputs were not recorded or are not finite.
+            inverse here, the pooled inputs were not recorded or are not finite, or a gate with more
+            than 2²⁷ values for all images was recorded for too many images (AS715).
     """
     expect_positive("permutations", permutations, 200)
-    if of not in _SOURCES:
+    if of not in _READERS:
         raise InputError(
-            "AS706", f"the probe cannot use of='{of}'; choose one of {', '.join(_SOURCES)}"
+            "AS706", f"the probe cannot use of='{of}'; choose one of {', '.join(_READERS)}"
         )
     known, labels, _ = present_classes(recording.labels, at_least=2)
     halves = stratified_folds(labels, 2, np.random.default_rng(seed))
@@ -175,17 +164,15 @@ def linear_probe(
     for depth, gate in enumerate(recording.gates, start=1):
         row: dict[str, object] = {"gate": gate.name, "kind": gate.kind, "depth": depth}
         row |= {"clipped": 0, "fitted": 0, "scored": 0}
-        if of == "gate":
-            values, row["clipped"] = gate_logits(recording, gate.name)
-        elif gate.name in recording.pooled_inputs or not recording.pooled_inputs:
-            values = _finite_inputs(recording, gate.name)
+        if of == "gate" or gate.name in recording.pooled_inputs or not recording.pooled_inputs:
+            values = _Values(recording, gate.name, of)
         else:  # only this gate has no pooled input; without any, reading them raises an error
             rows.append(row)
             continue
         if len(known) >= 2:
             fit, score = halves == _FIT, halves == _SCORE
             accuracy, recalls, shrinkage = _permuted_accuracy(
-                values[fit], labels[fit], values[score], labels[score], permutations, seed
+                values, np.flatnonzero(fit), np.flatnonzero(score), labels, permutations, seed
             )
             low, high = mean_share_interval(recalls, np.bincount(labels[score]))
             null_low, null_high = null_band(accuracy[1:])
@@ -202,6 +189,9 @@ def linear_probe(
                 "scored": int(score.sum()),
                 "shrinkage": shrinkage,
             }
+        else:
+            values.rotate([])  # it counts the clipped values
+        row["clipped"] = values.clipped
         rows.append(row)
     columns = ["gate", "kind", "depth", "balanced_accuracy", "low", "high"]
     columns += ["null", "null_low", "null_high", "p", "p_max", "fitted", "scored"]
@@ -214,22 +204,78 @@ def linear_probe(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _finite_inputs(recording: Recording, gate: str) -> NDArray[np.float32]:
-    """Return the pooled input of a gate, ``(N, U)``."""
-    inputs = recording.pooled_input(gate)
-    inputs = inputs.reshape(len(inputs), -1)
+def _read_logits(recording: Recording, gate: str, units: slice) -> tuple[NDArray[np.float32], int]:
+    """Return the `gate_logits` of some units, ``(N, n)``, and the number of clipped values."""
+    about = recording.info(gate)
+    inverse = _INVERSES.get(about.activation)
+    if inverse is None:
+        raise InputError(
+            "AS705",
+            f"gate '{gate}' has the activation {about.activation}, whose inverse is unknown; the "
+            f"activation must be one of {', '.join(_INVERSES)}; for a linear probe of such a "
+            'network use of="pooled_input"',
+        )
+    logits = np.empty((len(recording), units.stop - units.start), np.float32)
+    clipped = 0
+    for rows in gate_chunks(recording, gate):
+        recorded = recording.gate(gate, rows)
+        values = recorded.reshape(len(recorded), -1)[:, units].astype(np.float64)
+        expect_finite(values, f"gate '{gate}'", recording)
+        if not about.bounded:  # there was no activation
+            logits[rows] = values
+            continue
+        share = (values - about.lo) / (about.hi - about.lo)
+        clipped += int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
+        logits[rows] = inverse(np.clip(share, _EDGE, 1 - _EDGE))
+    return logits, clipped
+
+
+def _read_inputs(recording: Recording, gate: str, units: slice) -> tuple[NDArray[np.float32], int]:
+    """Return the pooled input of a gate for some units, ``(N, n)``; no value is clipped."""
+    inputs = read_units(partial(recording.pooled_input, gate), len(recording), units)
     # Gates are bounded, but the features that they multiply may overflow.
     expect_finite(inputs, f"the pooled input of gate '{gate}'", recording)
-    return inputs
+    return inputs, 0
+
+
+_READERS = {"gate": _read_logits, "pooled_input": _read_inputs}
+"""What is decoded from -> how it is read."""
+
+
+class _Values:
+    """What is decoded from one gate: all values at once, or some units at a time."""
+
+    def __init__(self, recording: Recording, gate: str, of: str) -> None:
+        self.clipped = 0
+        """Number of values without a finite logit, once they have been read."""
+        self._gate, self._images = gate, len(recording)
+        self._read = partial(_READERS[of], recording, gate)
+        empty = (recording.gate if of == "gate" else recording.pooled_input)(gate, slice(0, 0))
+        self._units = int(np.prod(empty.shape[1:]))
+        self._blocks = list(unit_blocks(self._images, self._units))
+        self._is_large = len(self._blocks) > 1 and self._units > _MANY_UNITS
+
+    @property
+    def width(self) -> int:
+        """Number of axes of what `rotate` returns, at most."""
+        return self._images if self._is_large else self._units
+
+    def rotate(self, pairs: Sequence[tuple[Rows, Rows]]) -> list[Rotated]:
+        """Return the images to fit on and those to score, in principal axes, for each pair."""
+        self.clipped = 0
+        if self._is_large:
+            return rotate_blocks(map(self._block, self._blocks), pairs, self._gate)
+        values = self._block(slice(0, self._units))
+        return [Rotated.of(values[fit], values[score]) for fit, score in pairs]
+
+    def _block(self, units: slice) -> NDArray[np.float32]:
+        values, clipped = self._read(units)
+        self.clipped += clipped
+        return values
 
 
 def _permuted_accuracy(
-    fit: NDArray[np.float32],
-    fit_labels: NDArray[np.int64],
-    score: NDArray[np.float32],
-    score_labels: NDArray[np.int64],
-    permutations: int,
-    seed: int,
+    values: _Values, fit: Rows, score: Rows, labels: NDArray[np.int64], permutations: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Fit and score the probe under the true labels and under permuted labels.
 
@@ -239,16 +285,16 @@ def _permuted_accuracy(
         Balanced accuracies ``(1 + permutations,)``, that of the true labels first. For the true
         labels also the recalls ``(K,)`` and the shrinkage.
     """
+    fit_labels, score_labels = labels[fit], labels[score]
     classes = int(fit_labels.max()) + 1
     rng = np.random.default_rng(seed + 1)  # a random stream separate from that of the halves
     parts = stratified_folds(fit_labels, 2, rng)
     learn, judge = np.flatnonzero(parts == 0), np.flatnonzero(parts == 1)
+    trial, whole = values.rotate([(fit[learn], fit[judge]), (fit, score)])
     # One stream per half, so that the orders do not depend on the block size.
     of_fit, of_score = rng.spawn(2)
-    trial = _Rotated(fit[learn], fit[judge])
-    whole = _Rotated(fit, score)
     draws = permutations + 1
-    block = max(1, _CELLS // (classes * max(len(fit), len(score), fit.shape[1])))
+    block = max(1, _CELLS // (classes * max(len(fit), len(score), values.width)))
     accuracy = []
     recalls, shrinkage = np.zeros(0), _SHRINKAGES[0]
     for begin in range(0, draws, block):
@@ -271,59 +317,3 @@ def _permuted_accuracy(
         if begin == 0:
             recalls, shrinkage = found[0], _SHRINKAGES[choice[0]]
     return np.concatenate(accuracy), recalls, shrinkage
-
-
-class _Rotated:
-    """Images to fit on and to score, in the principal axes of the former, which use no labels.
-
-    In these axes each shrinkage d of the covariance is a scale for each axis, which whitens it.
-    With the class means M and the class frequencies D, the covariance within classes is ``I - (1 -
-    d) M' D M``, and by Woodbury's identity its inverse applied to the means is ``M' (I - (1 - d) D
-    M M')^-1``. So no labeling requires the inverse of a matrix larger than K × K.
-    """
-
-    def __init__(self, fit: NDArray[np.float32], score: NDArray[np.float32]) -> None:
-        varying = fit.max(0) > fit.min(0)
-        x, y = fit[:, varying].astype(np.float64), score[:, varying].astype(np.float64)
-        self._roots = np.zeros(0)
-        if varying.any():
-            mean, std = x.mean(0), x.std(0)
-            x, y = (x - mean) / std, (y - mean) / std
-            if x.shape[1] > len(x):
-                # A large map has too many pixels for a matrix of all pairs. Directions that the
-                # images do not span contain no class mean and do not contribute to any score.
-                _, singular, axes = np.linalg.svd(x, full_matrices=False)
-                self._roots, axes = singular**2 / len(x), axes.T
-            else:
-                self._roots, axes = np.linalg.eigh(x.T @ x / len(x))
-            x, y = x @ axes, y @ axes
-        self._fit, self._score = x.astype(np.float32), y.astype(np.float32)
-
-    def recalls(
-        self,
-        fit_labels: NDArray[np.int64],
-        score_labels: NDArray[np.int64],
-        classes: int,
-        shrinkage: float,
-    ) -> NDArray[np.float64]:
-        """Return the recall of each class for B labelings, ``(B, K)``.
-
-        The recall of a class without images is 0.
-        """
-        images, draws = len(self._score), len(fit_labels)
-        scale = 1 / np.sqrt((1 - shrinkage) * np.maximum(self._roots, 0) + shrinkage)
-        x, y = (values * scale.astype(np.float32) for values in (self._fit, self._score))
-        count = class_sums(fit_labels, classes, np.ones((len(x), 1), np.float32))
-        means = class_sums(fit_labels, classes, x) / np.maximum(count, 1)
-        gram = (means @ means.transpose(0, 2, 1)).astype(np.float64)
-        weights = np.linalg.inv(np.eye(classes) - (1 - shrinkage) * count / len(x) * gram)
-        offset = np.einsum("bij,bji->bi", gram, weights) / 2
-        projected = (y @ means.reshape(draws * classes, x.shape[1]).T).reshape(
-            images, draws, classes
-        )
-        right = (projected.transpose(1, 0, 2) @ weights - offset[:, None]).argmax(2) == score_labels
-        place = score_labels + classes * np.arange(draws)[:, None]
-        number = np.bincount(place.ravel(), minlength=draws * classes)
-        hits = np.bincount(place.ravel(), right.ravel(), draws * classes)
-        found: NDArray[np.float64] = (hits / np.maximum(number, 1)).reshape(draws, classes)
-        return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -114,6 +114,39 @@ def units_of(recording: Recording, gate: str) -> int:
 def gate_chunks(recording: Recording, gate: str) -> Iterator[slice]:
     """Yield the rows of a recording in ranges for which the values of a gate fit into memory."""
     return row_chunks(len(recording), units_of(recording, gate))
+
+
+def unit_blocks(images: int, units: int) -> Iterator[slice]:
+    """Yield ranges of units for which the values of all images fit into memory.
+
+    Gates of kind ``full`` are as large as the features. A sum over units can be computed range by
+    range.
+
+    Args:
+        images: number of images.
+        units: number of values of each image.
+    """
+    block = max(1, _CHUNK_VALUES // max(images, 1))
+    for start in range(0, units, block):
+        yield slice(start, min(start + block, units))
+
+
+def read_units(
+    read: Callable[[slice], Float32[Array, "rows *gate"]], images: int, units: slice
+) -> Float32[Array, "images units"]:
+    """Read some units of a gate for all images.
+
+    Args:
+        read: returns the values of a range of rows, such as ``partial(recording.gate, name)``.
+        images: number of images.
+        units: range of units.
+    """
+    total = int(np.prod(read(slice(0, 0)).shape[1:]))
+    values = np.empty((images, units.stop - units.start), np.float32)
+    for rows in row_chunks(images, total):
+        found = read(rows)
+        values[rows] = found.reshape(len(found), -1)[:, units]
+    return values
 
 
 def gate_rows(

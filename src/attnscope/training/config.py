@@ -1,6 +1,6 @@
 """`TrainConfig`: the settings of a run, validated, with defaults from a recipe.
 
-Does not import torch, so that ``attnscope train --help`` is fast.
+Does not import torch before a `TrainConfig` is made, so that ``attnscope train --help`` is fast.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ class TrainConfig(NetworkSettings):
     """The settings of a run, one field for each option of ``attnscope train``.
 
     A setting that is None takes the value of the recipe, or the default of the network or the data.
-    Values are validated when the object is created. Names of recipes, networks and data sources are
-    looked up by `attnscope.train_run`, before it writes anything.
+    Values are validated when the object is created. Names of recipes and data sources are looked up
+    by `attnscope.train_run`, before it writes anything.
 
     >>> from attnscope import TrainConfig, train_run
     >>> run = train_run(TrainConfig(attention="se", epochs=2, learning_rate=0.05))
 
     Raises:
-        InputError: AS101, a value has the wrong type; AS102, a value is not allowed.
+        InputError: AS101, a value has the wrong type; AS102, a value is not allowed; AS301, the
+            network is unknown; AS302, the attention module is unknown.
     """
 
     data: str = "digits"
@@ -143,6 +144,10 @@ class TrainConfig(NetworkSettings):
         if not isinstance(weights, str):
             holds = len(weights) > 0 and min(weights) > 0
             require(holds, "class_weights", weights, "none, balanced or numbers greater than 0")
+        if self.model is not None or self.attention is not None:
+            from attnscope.networks.build import expect_names  # needs torch
+
+            expect_names(self.model, self.attention)
 
     def __repr__(self) -> str:
         changed = [

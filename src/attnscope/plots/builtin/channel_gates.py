@@ -146,7 +146,8 @@ def caption(shown: ChannelGates) -> str:
     found = pd.concat(effects.values(), keys=effects.keys(), names=["gate", None]).reset_index()
     different, constant = int(significant(found["p_by"]).sum()), int(found["constant"].sum())
     text = (
-        f"Mean gate of each class for {len(found):,} channels in {len(shown.gates)} gates. Left: "
+        f"Mean gate of each class for {len(found):,} channels in "
+        f"{as_count(len(shown.gates), 'gate')}. Left: "
         f"the mean gate, on one color scale from {low:.3g} to {high:.3g} "
         f"({bounds_of(shown.gates)}). Right: the same minus the channel's mean over the classes, "
         f"at most ±{shown.limit:.3g}. The class means differ in {as_count(different, 'channel')} "

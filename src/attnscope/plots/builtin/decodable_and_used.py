@@ -17,7 +17,7 @@ from attnscope.plots.frames import highest, lowest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, Intervened, identity
-from attnscope.plots.text import as_interval, as_percent, as_plain_points
+from attnscope.plots.text import as_count, as_interval, as_percent, as_plain_points
 from attnscope.plots.theme import NULL_COLOR
 from attnscope.plots.titles import title_of
 from attnscope.plots.usage import (
@@ -182,38 +182,38 @@ def usage_sentence(usage: pd.DataFrame) -> str:
 
 
 def _decodable_sentence(usage: pd.DataFrame) -> str:
-    decodable, count = usage[significant(usage["p_read"])], len(usage)
+    decodable, count = usage[significant(usage["p_read"])], as_count(len(usage), "gate")
     if usage["p_read"].isna().all():
         text = "No linear probe could be fitted: there are too few images or classes."
     elif decodable.empty:
-        text = f"The class is not found to be decodable from any of the {count} gates."
+        text = f"The class is not found to be decodable from any of {count}."
     else:
         best = highest(decodable, "balanced_accuracy")
         text = (
-            f"The class is decodable from {len(decodable)} of {count} gates, best from "
+            f"The class is decodable from {len(decodable)} of {count}, best from "
             f"{best['gate']}: balanced accuracy {as_percent(best['balanced_accuracy'])} (chance: "
             f"{as_percent(best['chance'])})."
         )
     constant = int((usage["verdict"] == CONSTANT).sum())
     if constant:
-        text += f" {constant} of {count} gates {'is' if constant == 1 else 'are'} constant."
+        text += f" {constant} of {count} {'is' if constant == 1 else 'are'} constant."
     return text
 
 
 def _class_sentence(usage: pd.DataFrame) -> str:
     """Say at how many gates the class is used, and at how many it lowers accuracy."""
-    found, count = usage[significant(usage["p_used"])], len(usage)
+    found, count = usage[significant(usage["p_used"])], as_count(len(usage), "gate")
     used, harms = found[found["class_value"] > 0], found[found["class_value"] < 0]
     text = ""
     if found.empty:
         text = (
-            f" Use of the class is not significant at any of {count} gates (upper ends of the 95% "
+            f" Use of the class is not significant at any of {count} (upper ends of the 95% "
             f"CIs: at most {as_plain_points(usage['class_high'].max())} percentage points)."
         )
     if len(used):
         most = highest(used, "class_value")
         text = (
-            f" The class is used at {len(used)} of {count} gates. The largest effect is at "
+            f" The class is used at {len(used)} of {count}. The largest effect is at "
             f"{most['gate']}: with the gate of an image of another class, accuracy is "
             f"{_points_with_interval(most, 'class')} lower than with that of an image of the same "
             "class."
@@ -221,7 +221,7 @@ def _class_sentence(usage: pd.DataFrame) -> str:
     if len(harms):
         most = lowest(harms, "class_value")
         text += (
-            f" At {len(harms)} of {count} gates, accuracy is higher with the gate of an image of "
+            f" At {len(harms)} of {count}, accuracy is higher with the gate of an image of "
             f"another class than with that of the same class, most at {most['gate']}: by "
             f"{as_plain_points(-most['class_value'])} percentage points "
             f"({as_interval(-most['class_high'], -most['class_low'], as_plain_points)})."
@@ -232,11 +232,12 @@ def _class_sentence(usage: pd.DataFrame) -> str:
 def _own_sentence(usage: pd.DataFrame) -> str:
     """Say at how many gates the image's own gate is better than the mean gate."""
     own = usage[significant(usage["p_dynamic"]) & (usage["dynamic_value"] > 0)]
+    count = as_count(len(usage), "gate")
     if own.empty:
-        return f" Mean ablation lowers accuracy significantly at none of {len(usage)} gates."
+        return f" Mean ablation lowers accuracy significantly at none of {count}."
     most = highest(own, "dynamic_value")
     return (
-        f" Mean ablation lowers accuracy at {len(own)} of {len(usage)} gates, most at "
+        f" Mean ablation lowers accuracy at {len(own)} of {count}, most at "
         f"{most['gate']}: by {_points_with_interval(most, 'dynamic')}."
     )
 

@@ -135,15 +135,15 @@ def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
         frame: the table, with at least one gate.
         name: name of the configuration.
     """
-    seeds, count = int(frame["seeds"].iloc[0]), len(frame)
+    seeds, count = int(frame["seeds"].iloc[0]), as_count(len(frame), "gate")
     always = frame[frame["reads"] == seeds]
     text = f"{name}, {seeds} seed{'' if seeds == 1 else 's'}: "
     if always.empty:
-        text += f"none of {count} gates has a decodable class in every seed."
+        text += f"none of {count} has a decodable class in every seed."
     else:
         best = highest(always, "balanced_accuracy")
         text += (
-            f"the class is decodable from {len(always)} of {count} gates in every seed, best from "
+            f"the class is decodable from {len(always)} of {count} in every seed, best from "
             f"{best['gate']}: balanced accuracy {as_percent(best['balanced_accuracy'])} "
             f"({as_interval(best['balanced_low'], best['balanced_high'], as_percent)})."
         )
@@ -176,19 +176,19 @@ def _effect_sentence(
 ) -> str:
     """Say at how many gates an effect over seeds is significant; starts with a space."""
     value, low, high = f"{name}_value", f"{name}_low", f"{name}_high"
-    count, text = len(frame), ""
+    count, text = as_count(len(frame), "gate"), ""
     for sign, words in ((1, positive), (-1, negative)):
         found = frame[significant(frame[p]) & (sign * frame[value] > 0)]
         if len(found):
             most = highest(found, value) if sign > 0 else lowest(found, value)
             text += (
-                f" {words} is significant at {len(found)} of {count} gates. The largest effect is "
+                f" {words} is significant at {len(found)} of {count}. The largest effect is "
                 f"at {most['gate']}: {as_points(most[value])} percentage points "
                 f"({as_interval(most[low], most[high], as_plain_points)})."
             )
         elif sign > 0:
             largest = frame[high].max()
-            text += f" {words} is significant at none of {count} gates"
+            text += f" {words} is significant at none of {count}"
             if not np.isnan(largest):
                 text += (
                     f" (upper ends of the 95% CIs: at most {as_plain_points(largest)} percentage "

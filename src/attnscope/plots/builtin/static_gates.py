@@ -19,7 +19,7 @@ from attnscope.plots.axes import label_axis
 from attnscope.plots.frames import lowest
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, Intervened, identity
-from attnscope.plots.text import as_interval, as_percent, as_plain_points, as_points
+from attnscope.plots.text import as_count, as_interval, as_percent, as_plain_points, as_points
 from attnscope.plots.theme import INK, NETWORK_COLORS
 from attnscope.plots.titles import title_of
 from attnscope.plots.usage import short_targets
@@ -146,7 +146,7 @@ def static_sentence(mean: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
     if costly.empty:
         text = (
             "Mean ablation of a single gate lowers accuracy significantly at none of "
-            f"{len(gates)} gates."
+            f"{as_count(len(gates), 'gate')}."
         )
     else:
         most = lowest(costly, "change")
