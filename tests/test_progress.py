@@ -69,13 +69,16 @@ def test_lines_and_warnings_are_printed_above_the_bar(
             log.warning("a figure is %s", "left out")
             log.info("not shown")
         lines = capsys.readouterr().err
-        assert re.findall(r"^(a .*)$", lines.replace("\r", "\n"), re.M) == ["a line", "a figure is left out"]
+        assert re.findall(r"^(a .*)$", lines.replace("\r", "\n"), re.M) == [
+            "a line",
+            "a figure is left out",
+        ]
     assert not logging.getLogger("attnscope").handlers
 
 
 def test_a_bar_of_stages_ends_with_an_exception(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError), stages(1) as one, one.stage("a"), progress_bar(2, "image"):
-        raise ValueError
+    with pytest.raises(KeyError), stages(1) as one, one.stage("a"), progress_bar(2, "image"):
+        raise KeyError
     capsys.readouterr()
     with progress_bar(2, "image", alone=False):
         pass

@@ -169,6 +169,10 @@ class _Above(logging.Handler):
     def __init__(self, shown: Stages) -> None:
         super().__init__(logging.WARNING)
         self._shown = shown
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._shown.say(self.format(record))
+        line = self.format(record)
+        if line not in self._said:  # two stages can leave out the same
+            self._said.add(line)
+            self._shown.say(line)

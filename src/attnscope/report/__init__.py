@@ -9,6 +9,7 @@ from attnscope.report.files import (
     write_plots,
 )
 from attnscope.report.page import write_report
+from attnscope.report.tables import write_tables
 
 __all__ = [
     "expect_own_names",
@@ -18,4 +19,5 @@ __all__ = [
     "write_figures",
     "write_plots",
     "write_report",
+    "write_tables",
 ]

@@ -22,9 +22,10 @@ from attnscope.plots.subjects import (
     history_of,
 )
 from attnscope.plots.theme import missing_characters, style
+from attnscope.progress import progress_bar
 from attnscope.recording.outcomes import find_outcomes
+from attnscope.recording.places import enclosing_run, folder_beside
 from attnscope.recording.recording import Recording
-from attnscope.runs import Run
 
 DPI = 170
 """Resolution of the PNG files."""
@@ -47,12 +48,14 @@ def write_figures(folder: StrPath, out: StrPath | None = None) -> list[Path]:
     """
     recording = Recording(folder)
     if out is None:
-        run = Run.holding(recording)
-        out = run.figures_folder(recording.folder.name) if run else recording.folder / FIGURES
+        out = folder_beside(recording.folder, FIGURES)
     warn_missing_characters([recording])
     written = []
-    for plot, subject in plots_of_recording(recording):
-        written += _write_plot(plot, subject, Path(out))
+    wanted = plots_of_recording(recording)
+    with progress_bar(len(wanted), "figure", alone=False) as bar:
+        for plot, subject in wanted:
+            written += _write_plot(plot, subject, Path(out))
+            bar.update()
     return written
 
 
@@ -126,7 +129,8 @@ def expect_own_names(runs: Sequence[Path]) -> None:
 def plots_of_recording(recording: Recording) -> list[tuple[Plot[Any, Any], Subject]]:
     """Return each plot of a recording with its subject: interventions, training, the recording.
 
-    Interventions or a history that cannot be read are left out, and the log says why.
+    Interventions or a history that cannot be read are left out, and the log says why. The plots of
+    a training are left out for a network that attnscope did not train.
     """
     subjects: list[Subject] = []
     try:
@@ -142,7 +146,18 @@ def plots_of_recording(recording: Recording) -> list[tuple[Plot[Any, Any], Subje
     except InputError as problem:
         _log.warning("figures of the gates over training are left out: %s", problem)
     subjects.append(recording)
-    return [(plot, subject) for subject in subjects for plot in plots_for(subject)]
+    trained_here = enclosing_run(recording.folder) is not None
+    return [
+        (plot, subject)
+        for subject in subjects
+        for plot in plots_for(subject)
+        if trained_here or not _is_of_training(plot)
+    ]
+
+
+def _is_of_training(plot: Plot[Any, Any]) -> bool:
+    """Return whether a plot shows a file that only a training of attnscope writes."""
+    return any(need.code == "AS909" for need in plot.needs)
 
 
 def render(figure: Figure, file_format: str, dpi: int) -> bytes:
