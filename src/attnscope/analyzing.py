@@ -201,6 +201,12 @@ def find_recorded(
     place = recording_place(folder, split)
     if is_captured(place) and not (folder / layout.CONFIG).is_file():
         return None, place
+    if not folder.is_dir():
+        raise InputError(
+            "AS530",
+            f"{folder} does not exist; give a run, a recording, or a network as timm:NAME, "
+            "torchvision:NAME or package.module:callable",
+        )
     run = Run(folder)
     return run.source(split, data_root=data_root, skip_unreadable=skip_unreadable), place
 

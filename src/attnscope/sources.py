@@ -204,7 +204,7 @@ class Source:
             recorded: the source that the recording stores.
 
         Returns:
-            The setting with both values, such as ``image_size 32, not 64``.
+            The setting with both values, such as ``image size 32, not 64``.
 
         Raises:
             InputError: AS330, the weights file does not exist; AS331, it has changed since.
@@ -215,7 +215,8 @@ class Source:
         elif mine.target != theirs.target:
             return f"network {theirs.target}, not {mine.target}"
         elif mine.weights != theirs.weights:
-            return f"weights {theirs.weights}, not {mine.weights}"
+            old, new = (v or "of its own" for v in (theirs.weights, mine.weights))
+            return f"weights {old}, not {new}"
         else:
             replace(mine, weights_sha256=theirs.weights_sha256).check_weights()
         if self.split != recorded.split:
@@ -226,7 +227,8 @@ class Source:
         for name in here:
             # Data sets may have moved, and images of a run are skipped as its training did.
             if name not in ("data_root", "skip_unreadable") and here[name] != there[name]:
-                return f"{name} {there[name]}, not {here[name]}"
+                old, new = ("the default" if v is None else v for v in (there[name], here[name]))
+                return f"{name.replace('_', ' ')} {old}, not {new}"
         return None
 
     def describe(self, skipped: list[str]) -> dict[str, Any]:

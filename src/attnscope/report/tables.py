@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def write_tables(recording: Recording, out: StrPath) -> dict[str, str]:
     wanted = {
         name: found
         for name, found in STATISTICS.items()
-        if found.takes in _TAKES and name not in _BY_INTERVENTIONS
+        if found.takes in _TAKES and name not in _BY_INTERVENTIONS and _gives_table(found)
     }
     left_out: dict[str, str] = {}
     with progress_bar(len(wanted), "table", alone=False) as bar:
@@ -59,6 +60,15 @@ def write_tables(recording: Recording, out: StrPath) -> dict[str, str]:
                 write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
             bar.update()
     return left_out
+
+
+def _gives_table(found: Statistic) -> bool:
+    """Return whether a statistic returns a table or a number, as far as its annotation says.
+
+    Others return maps or other arrays, which figures show.
+    """
+    returned = inspect.get_annotations(found.function).get("return")
+    return returned in (None, float, "float") or "DataFrame" in str(returned)
 
 
 def _table_of(found: Statistic, recording: Recording) -> pd.DataFrame | None:
@@ -83,10 +93,10 @@ def _table_of(found: Statistic, recording: Recording) -> pd.DataFrame | None:
 
 
 def _as_table(value: Any) -> pd.DataFrame | None:
-    if isinstance(value, float | int):
+    if isinstance(value, float):
         return pd.DataFrame({"value": [value]})
     if not isinstance(value, pd.DataFrame):
-        return None  # maps, which figures show
+        return None
     if value.index.name is None:
         return value.reset_index(drop=True)
     return value.reset_index(allow_duplicates=True)  # a class can be called like the index
