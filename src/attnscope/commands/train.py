@@ -59,19 +59,24 @@ class Train(TrainConfig):
         if not self.capture:
             return
 
-        from attnscope.capturing.run import capture_once
+        from attnscope.capturing.run import capture_source
         from attnscope.capturing.settings import CaptureSettings
         from attnscope.runs import Run
         from attnscope.training.devices import choose_device
 
         opened = Run(run)
-        recording = capture_once(
-            opened.source(),
-            opened.recording_folder("test"),
-            CaptureSettings(),
-            device=choose_device(self.device),
-            process_group=process_group,
-        )
+        try:
+            recording = capture_source(
+                opened.source(),
+                opened.recording_folder("test"),
+                CaptureSettings(),
+                device=choose_device(self.device),
+                process_group=process_group,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted; the training is finished; continue with: attnscope capture {run}"
+            ) from None
         if process_group.is_main:
             announce_recording(recording)
             print(f"Next: attnscope analyze {run}")
