@@ -39,3 +39,5 @@ def test_a_recording_that_names_its_network_needs_no_run(tmp_path: Path) -> None
         assert recording.has_source == (given is not None)
         assert intervene_command(recording) == command
         shutil.rmtree(out)
+    capture(model, images.test[slice(0, 4)], out, source=source, output="none", progress=False)
+    assert intervene_command(Recording(out)) is None, "there are no class scores"

@@ -2,6 +2,7 @@
 
 from attnscope.report.files import (
     expect_own_names,
+    plots_of_one,
     render,
     write_comparison,
     write_drawings,
@@ -13,6 +14,7 @@ from attnscope.report.tables import write_tables
 
 __all__ = [
     "expect_own_names",
+    "plots_of_one",
     "render",
     "write_comparison",
     "write_drawings",

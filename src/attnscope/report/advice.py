@@ -12,8 +12,11 @@ def intervene_command(recording: Recording) -> str | None:
     """Return the shell command for the interventions on a recording.
 
     Returns:
-        The command; None if the recording does not say where its network and images are.
+        The command; None if interventions cannot answer for the recording (it has no gates, class
+        scores or class labels), or if it does not say where its network and images are.
     """
+    if not (recording.gates and recording.has_accuracy):
+        return None
     run, split = run_of(recording.folder), recording.folder.resolve().name
     if run is None:
         folder = shlex.quote(str(recording.folder))

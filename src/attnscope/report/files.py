@@ -129,8 +129,7 @@ def expect_own_names(runs: Sequence[Path]) -> None:
 def plots_of_recording(recording: Recording) -> list[tuple[Plot[Any, Any], Subject]]:
     """Return each plot of a recording with its subject: interventions, training, the recording.
 
-    Interventions or a history that cannot be read are left out, and the log says why. The plots of
-    a training are left out for a network that attnscope did not train.
+    Interventions or a history that cannot be read are left out, and the log says why.
     """
     subjects: list[Subject] = []
     try:
@@ -146,18 +145,24 @@ def plots_of_recording(recording: Recording) -> list[tuple[Plot[Any, Any], Subje
     except InputError as problem:
         _log.warning("figures of the gates over training are left out: %s", problem)
     subjects.append(recording)
+    found: list[tuple[Plot[Any, Any], Subject]] = []
+    for subject in subjects:
+        plots = plots_of_one(subject) if isinstance(subject, Recording) else plots_for(subject)
+        found += [(plot, subject) for plot in plots]
+    return found
+
+
+def plots_of_one(recording: Recording) -> list[Plot[Recording, Any]]:
+    """Return the plots that concern a recording.
+
+    Those of files that only a training of attnscope writes are left out for other networks.
+    """
     trained_here = enclosing_run(recording.folder) is not None
     return [
-        (plot, subject)
-        for subject in subjects
-        for plot in plots_for(subject)
-        if trained_here or not _is_of_training(plot)
+        plot
+        for plot in plots_for(recording)
+        if trained_here or not any(need.code == "AS909" for need in plot.needs)
     ]
-
-
-def _is_of_training(plot: Plot[Any, Any]) -> bool:
-    """Return whether a plot shows a file that only a training of attnscope writes."""
-    return any(need.code == "AS909" for need in plot.needs)
 
 
 def render(figure: Figure, file_format: str, dpi: int) -> bytes:

@@ -106,7 +106,7 @@ def _describe(recording: Recording) -> dict[str, Any]:
     intervened = [subject for _, subject in wanted if isinstance(subject, Intervened)]
     figures, left_out = [], []
     command = intervene_command(recording)
-    if not intervened and recording.gates and command:
+    if not intervened and command:
         names = " and ".join(plot.name for plot in plots_of(Intervened))
         left_out.append(
             f"{names}: there are no interventions on this recording; run them with: {command}"
