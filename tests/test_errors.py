@@ -16,6 +16,7 @@ from attnscope.errors import ERRORS, InputError, first_line
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("src/attnscope", "streamlit_app", "analysis")
 SUBJECTS = {
+    "analyzing.py": "15689",  # it leaves out what interventions refuse
     "attribution": "4",
     "capturing": "6",
     "commands": "9",

@@ -12,7 +12,8 @@ A gate is the output of a bounded activation that multiplies a feature map, as i
 `find_gates` finds the gates of any network, `watch_gates` reads and `edit_gates` replaces them
 while the network runs. `capture` records them over a data set. `statistics`, `plots`, `compare` and
 `report` describe a recording, and need no torch. `intervene` measures what a network uses, and
-`fold` replaces gates by constants. `train_run` trains a network, and `Run` opens its folder.
+`fold` replaces gates by constants. `analyze` does all of it but folding in one call. `train_run`
+trains a network, and `Run` opens its folder.
 `GateMonitor` observes gates while a network trains, in any training loop.
 
 All names are imported when they are first used.
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from attnscope import plots as plots
     from attnscope import report as report
     from attnscope import statistics as statistics
+    from attnscope.analyzing import Analysis as Analysis
+    from attnscope.analyzing import analyze as analyze
     from attnscope.capturing.capture import capture as capture
     from attnscope.capturing.run import capture_run as capture_run
     from attnscope.comparison import Comparison as Comparison
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Analysis": "analyzing",
     "Comparison": "comparison",
     "FoldReport": "folding.report",
     "Gate": "kinds",
@@ -71,6 +75,7 @@ _HOMES = {
     "Run": "runs",
     "SeedComparison": "comparison",
     "TrainConfig": "training.config",
+    "analyze": "analyzing",
     "build_model": "networks.build",
     "capture": "capturing.capture",
     "capture_run": "capturing.run",

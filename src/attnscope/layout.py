@@ -20,6 +20,12 @@ A run folder::
     untrained/moments/SPLIT/
     interventions/SPLIT/      outcomes of interventions
     figures/                  figures of the test split; figures/SPLIT of another split
+    statistics/               tables of ``attnscope analyze``; statistics/SPLIT of another split
+    report.html               report of ``attnscope analyze``; report-SPLIT.html of another split
+    analysis.json             which stages of ``attnscope analyze`` are finished, and for what
+
+``attnscope analyze`` writes a folder of the same form for a network that attnscope did not train,
+without the files of the training.
 
 A recording, or moments::
 
@@ -58,6 +64,9 @@ MOMENTS = "moments"
 UNTRAINED = "untrained"
 INTERVENTIONS = "interventions"
 FIGURES = "figures"
+STATISTICS = "statistics"
+REPORT = "report.html"
+ANALYSIS = "analysis.json"
 
 MANIFEST = "manifest.json"
 PLAN = "plan.json"

@@ -157,7 +157,8 @@ class Source:
         source = replace(self, network=network.pinned())
         about = source.describe([])
         about["notes"] = [
-            f"images of {self.data.source} are given to the network as they are, not normalized"
+            f"the data set {self.data.source} gives images as the network gets them, and they are "
+            "not normalized"
         ]
         return Subject(model, dataset, network.normalization, about, source)
 
@@ -193,6 +194,42 @@ class Source:
             _expect_classes(Path(self.network.target), data.source, data.classes)
             _expect_splits(Path(self.network.target), data)
         return replace(data, normalization=self.network.normalization or data.normalization)
+
+    def difference(self, recorded: Source) -> str | None:
+        """Return in which setting a recording was made otherwise, or None if in none.
+
+        Settings that are not given here agree with every value.
+
+        Args:
+            recorded: the source that the recording stores.
+
+        Returns:
+            The setting with both values, such as ``image size 32, not 64``.
+
+        Raises:
+            InputError: AS330, the weights file does not exist; AS331, it has changed since.
+        """
+        mine, theirs = self.network.pinned_paths(), recorded.network
+        if mine.is_run:
+            replace(mine, weights_sha256=theirs.weights_sha256).check_weights()
+        elif mine.target != theirs.target:
+            return f"network {theirs.target}, not {mine.target}"
+        elif mine.weights != theirs.weights:
+            old, new = (v or "of its own" for v in (theirs.weights, mine.weights))
+            return f"weights {old}, not {new}"
+        else:
+            replace(mine, weights_sha256=theirs.weights_sha256).check_weights()
+        if self.split != recorded.split:
+            return f"split {recorded.split}, not {self.split}"
+        if mine.normalization not in (None, theirs.normalization):
+            return f"normalization {theirs.normalization}, not {mine.normalization}"
+        here, there = asdict(_pinned(self.data)), asdict(_pinned(recorded.data))
+        for name in here:
+            # Data sets may have moved, and images of a run are skipped as its training did.
+            if name not in ("data_root", "skip_unreadable") and here[name] != there[name]:
+                old, new = ("the default" if v is None else v for v in (there[name], here[name]))
+                return f"{name.replace('_', ' ')} {old}, not {new}"
+        return None
 
     def describe(self, skipped: list[str]) -> dict[str, Any]:
         """Return the metadata that a recording stores.

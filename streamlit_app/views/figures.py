@@ -11,6 +11,7 @@ from widgets import browse, chosen_history, chosen_interventions, chosen_run, li
 
 from attnscope.plots import plots_for
 from attnscope.plots.subjects import Intervened
+from attnscope.report import plots_of_one
 
 run = chosen_run()
 st.title("All figures")
@@ -25,5 +26,5 @@ if monitored is not None:
     draw |= {
         plot.name: partial(cached.training_plot, monitored) for plot in plots_for(monitored.history)
     }
-draw |= {plot.name: partial(cached.plot, run) for plot in plots_for(run.recording)}
+draw |= {plot.name: partial(cached.plot, run) for plot in plots_of_one(run.recording)}
 browse(draw, "figure")

@@ -91,6 +91,9 @@ st.markdown(
 if not run.recording.gates:
     st.info("This network has no gates.")
     st.stop()
+if not run.recording.has_accuracy:
+    st.info(f"Interventions measure the accuracy, and there are {run.recording.no_accuracy}.")
+    st.stop()
 intervened = cached.interventions(run)
 if intervened is None:
     command = intervene_command(run.recording)

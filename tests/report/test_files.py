@@ -90,11 +90,17 @@ def test_plots_that_need_a_run_are_named_in_the_log(
 ) -> None:
     only(monkeypatch, *IN_A_RUN_ONLY, "confusion_matrix")
     recording = make_recording(count=12, spatial=False)
+    config = recording.folder.parents[1] / "config.json"
+    config.write_text("{}")
     names = {file.stem for file in write_figures(recording.folder, tmp_path / "out")}
     assert names == {"confusion_matrix"}
     assert {message.split()[0] for message in caplog.messages} == IN_A_RUN_ONLY
     assert all("[AS909]" in message for message in caplog.messages)
     assert "metrics.csv" in caplog.text
+    caplog.clear()
+    config.unlink()  # a network that attnscope did not train
+    assert len(write_figures(recording.folder, tmp_path / "out")) == 2
+    assert not caplog.messages
 
 
 def test_comparison_writes_every_figure(make_recording: Make, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ class Page(HTMLParser):
 def test_report_is_one_file_that_loads_nothing_else(make_recording: Make, tmp_path: Path) -> None:
     a, b = make_recording("se", spatial=False), make_recording("cbam", seed=1)
     add_run_files(a)
+    (b.folder.parents[1] / "config.json").write_text("{}")
     out = write_report([a.folder, b.folder], tmp_path / "deep" / "report.html")
     text = out.read_text(encoding="utf-8")
     page = Page(text)

@@ -56,6 +56,10 @@ def test_a_page_shows_what_needs_no_class_or_says_what_is_missing(
     }
     if page in shows[missing]:
         assert not app.error
+    if page == "figures":
+        assert "AS909" not in str(app), "a figure of the training is not offered"
+    if page == "usage":
+        assert not app.code, "no command is advised that would be refused"
     if page == "overview":
         shown = {metric.label: metric.value for metric in app.metric}
         assert shown["Accuracy"] == shown["Calibration error"] == "–"

@@ -174,10 +174,12 @@ def test_shares_are_a_partition(count: int, size: int) -> None:
 def test_the_command_runs_under_torchrun(tmp_path: Path) -> None:
     options = ["--data", "digits", "--model", "cnn", "--epochs", "1", "--batch-size", "256"]
     options += ["--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "run")]
-    done = torchrun(2, "-m", "attnscope", "train", *options)
+    done = torchrun(2, "-m", "attnscope", "train", *options, "--capture")
     assert done.returncode == 0, done.stderr
-    command = f"attnscope capture {tmp_path / 'run'}"
-    assert done.stdout.count(command) == 1, "only the main process prints"
+    assert done.stdout.count("Run folder: ") == 1, "only the main process prints"
+    recording = Run(tmp_path / "run").recording()
+    assert done.stdout.count(f"{len(recording)} images") == 1
+    assert recording.verify() == []
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["devices"] == 2
     again = torchrun(2, "-m", "attnscope", "train", *options)

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from attnscope.attribution import ATTRIBUTIONS, GRAD_CAM, head_graph, last_map_layer, map_layers
 from attnscope.capturing.arrays import ShardArrays, gate_arrays, image_rows
@@ -56,6 +55,7 @@ from attnscope.networks.output_forms import Sample
 from attnscope.networks.output_parts import describe
 from attnscope.networks.outputs import Choice, OutputAdapter, adapted, find_adapter
 from attnscope.networks.weights import hash_weights
+from attnscope.progress import progress_bar
 from attnscope.recording.attributed import Attributed, Attributions
 from attnscope.recording.format import targets_of_labels
 from attnscope.recording.moments import ClassSums, Moments, MomentsWriter
@@ -215,22 +215,14 @@ def capture(
             processes=process_group.size,
         )
         own_shards = process_group.share(len(shards))
-        bar = tqdm(
-            total=sum(len(shards[index]) for index in own_shards),
-            unit="image",
-            disable=not (progress and process_group.is_main),
-            dynamic_ncols=True,
-        )
+        shown = progress and process_group.is_main
+        total = sum(len(shards[index]) for index in own_shards)
         attribution_maps = Explanations(chosen, count)
-        with bar, writer:
+        with progress_bar(total, "image", enabled=shown) as bar, writer:
             left = [index for index in own_shards if not writer.has(index)]
             bar.update(sum(len(shards[index]) for index in own_shards if index not in left))
             # Before the hooks, which would also record the many passes of these methods.
-            network_pass.explain(
-                attribution_maps,
-                [shards[index] for index in left],
-                progress and process_group.is_main,
-            )
+            network_pass.explain(attribution_maps, [shards[index] for index in left], shown)
             with network_pass.hooks():
                 for index in left:
                     arrays, rows = network_pass.shard(shards[index], bar.update)

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from attnscope.attribution import ATTRIBUTIONS
 from attnscope.capturing.batching import batches, to_numpy
 from attnscope.capturing.number_types import as_inputs
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.label_kinds import CLASS
+from attnscope.progress import progress_bar
 from attnscope.recording.attributed import Attributions
 from attnscope.recording.format import targets_of_labels
 
@@ -64,10 +64,8 @@ class Explanations:
         """
         wanted = [int(row) for row in self._rows if any(row in shard for shard in shards)]
         done = 0
-        with tqdm(
-            total=len(wanted), unit="image", desc="attributions",
-            disable=not (progress and wanted), dynamic_ncols=True,
-        ) as bar:  # fmt: skip
+        shown = progress and bool(wanted)
+        with progress_bar(len(wanted), "image", description="attributions", enabled=shown) as bar:
             found = batches(dataset, wanted, _BATCH_SIZE, normalization, device, label_kind)
             for batch in as_inputs(found, model):
                 rows = wanted[done : done + len(batch.labels)]

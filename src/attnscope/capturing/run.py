@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from attnscope.capturing.capture import capture
 from attnscope.capturing.settings import CaptureSettings
+from attnscope.errors import InputError
 from attnscope.files import StrPath
 from attnscope.networks.memory import channels_last
+from attnscope.networks.output_forms import LOGITS
+from attnscope.networks.outputs import Choice, function_name
 from attnscope.recording.moments import Moments
+from attnscope.recording.places import is_captured
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from attnscope.sources import Source
@@ -65,6 +71,62 @@ def capture_source(
         output=settings.output,
         process_group=process_group,
     )
+
+
+def capture_once(
+    source: Source,
+    out: Path,
+    settings: CaptureSettings,
+    *,
+    device: torch.device | None = None,
+    progress: bool = True,
+    process_group: ProcessGroup = _SINGLE_PROCESS,
+) -> Recording:
+    """Capture as `capture_source` does, or open the recording if it was made before.
+
+    What was recorded in addition to the gates, such as pooled inputs, is not compared.
+
+    Args:
+        source: As for `capture_source`.
+        out: Folder of the recording, which may exist.
+        settings: As for `capture_source`; not of moments.
+        device: As for `capture_source`.
+        progress: As for `capture_source`.
+        process_group: As for `capture_source`.
+
+    Raises:
+        InputError: As `capture_source`; AS644, the folder has a recording of another network, other
+            images or another output; AS330 or AS331, the weights are missing or have changed since.
+    """
+    if is_captured(out):
+        recording = Recording(out)
+        other = source.difference(recording.source()) or _other_output(
+            settings.output, recording.output
+        )
+        if other is not None:
+            raise InputError(
+                "AS644",
+                f"{out} was recorded with {other}; choose another folder with --out, or remove the "
+                "recording",
+            )
+        return recording
+    captured = capture_source(
+        source, out, settings, device=device, progress=progress, process_group=process_group
+    )
+    assert isinstance(captured, Recording), "moments are no recording"
+    return captured
+
+
+def _other_output(chosen: Choice | None, recorded: Mapping[str, Any]) -> str | None:
+    """Return in words which output was recorded instead of the chosen one; None if it was it."""
+    if chosen is None:
+        return None
+    path = ".".join(map(str, recorded.get("path", [])))
+    names = {path, recorded.get("function"), recorded.get("form", LOGITS)}
+    name = str(chosen) if isinstance(chosen, str | int) else function_name(chosen)
+    if name in names:
+        return None
+    return f"output {path or recorded.get('form', LOGITS)}, not {name}"
 
 
 def capture_run(

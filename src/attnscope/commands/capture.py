@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from attnscope.commands.options import NetworkOptions, Split, counted
+from attnscope.commands.options import NetworkOptions, Split, announce_recording
 from attnscope.commands.parsing import Argument
 from attnscope.errors import InputError
 
 if TYPE_CHECKING:
-    from attnscope.recording.moments import Moments
-    from attnscope.recording.recording import Recording
     from attnscope.sources import Source
 
 
@@ -123,7 +120,7 @@ class Capture:
             source, out, settings, device=device, process_group=process_group
         )
         if process_group.is_main:
-            _announce(recording, self.pooled_inputs)
+            announce_recording(recording, self.pooled_inputs)
 
     def _choose(self) -> tuple[Source, Path]:
         """The network and the images to record, and the folder of the recording."""
@@ -151,26 +148,3 @@ class Capture:
             skip_unreadable=self.skip_unreadable,
         )
         return source, self.out or default
-
-
-def _announce(recording: Recording | Moments, pooled_inputs: bool) -> None:
-    from attnscope.capturing.advice import advise_classes, describe_accuracy
-
-    for line in recording.about["skipped"]:
-        print(f"Skipped {line}", file=sys.stderr)
-    for line in recording.about.get("notes", []):
-        print(f"{line[:1].upper()}{line[1:]}", file=sys.stderr)
-    if recording.has_accuracy and (advice := advise_classes(recording)):
-        print(advice, file=sys.stderr)
-    for gate in recording.gates if pooled_inputs else ():
-        if gate.name not in recording.pooled_inputs:
-            print(
-                f"{gate.name} has no pooled input because it multiplies another gate",
-                file=sys.stderr,
-            )
-    accuracy = describe_accuracy(recording) if recording.has_accuracy else recording.no_accuracy
-    print(
-        f"Recorded {counted(len(recording), 'image')} and {counted(len(recording.gates), 'gate')}, "
-        f"{accuracy}: "
-        f"{recording.folder}"
-    )

@@ -12,6 +12,7 @@ from typing import Any
 
 from attnscope.commands.options import plugin_options
 from attnscope.files import write_json
+from attnscope.layout import REPORT
 from attnscope.training.config import TrainConfig
 
 _DEMO_BATCH_SIZE = 64  # half of the recipe's: so few images need more steps in an epoch
@@ -72,7 +73,7 @@ class Demo:
                 ["figures", se],
                 ["figures", cbam],
                 ["compare", se, cbam, "--out", str(folder / "comparison")],
-                ["report", se, cbam, "--out", str(folder / "report.html")],
+                ["report", se, cbam, "--out", str(folder / REPORT)],
             )
             write_json(folder / "summary.json", summary)
         for attention, values in summary.items():
@@ -80,7 +81,7 @@ class Demo:
                 f"{attention.upper()}: {values['test_accuracy']:.1%} of {values['test_images']} "
                 f"test images, {values['seconds_per_step']:.2f} s per step"
             )
-        print(f"Report:    {self.out / 'report.html'}")
+        print(f"Report:    {self.out / REPORT}")
         print(f"Figures:   {Run(self.out / 'cbam').figures}")
         print(f"Dashboard: attnscope dashboard {self.out}")
 

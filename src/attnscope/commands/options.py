@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from attnscope.errors import InputError
 from attnscope.registry import loaded_by_hand
 
 if TYPE_CHECKING:
+    from attnscope.recording.moments import Moments
     from attnscope.recording.reader import ShardReader
+    from attnscope.recording.recording import Recording
     from attnscope.sources import Source
 
 RunArgument = Annotated[Path, Argument(positional=True, metavar="RUN")]
@@ -77,8 +80,11 @@ class NetworkOptions:
     form of scores, such as probabilities, one_logit, or none to record gates only. Default: as the
     output for four images shows."""
 
-    def expect_none(self) -> None:
-        """Refuse these options where a run folder is given.
+    def expect_none(self, given: str = "a run folder") -> None:
+        """Refuse these options where no network is given.
+
+        Args:
+            given: What is given in its place.
 
         Raises:
             InputError: one of them is given.
@@ -86,9 +92,7 @@ class NetworkOptions:
         for name, value in vars(self).items():
             if value is not None:
                 option = name.replace("_", "-")
-                raise InputError(
-                    "AS957", f"--{option} cannot be used with a run folder; leave it out"
-                )
+                raise InputError("AS957", f"--{option} cannot be used with {given}; leave it out")
 
     def source(self, split: str, data_root: Path | None, skip_unreadable: bool) -> Source:
         """The network and a split of the images.
@@ -132,8 +136,8 @@ def expect_image_size(size: int) -> None:
         raise InputError("AS960", f"the image size is {size}; it must be at least 8")
 
 
-def announce_run(run: Path) -> None:
-    """Print the accuracy of a run and the next command."""
+def announce_run(run: Path, captured: bool = False) -> None:
+    """Print the accuracy of a run and the next command, unless the run is captured now."""
     from attnscope.runs import Run
 
     result = Run(run).result
@@ -142,7 +146,37 @@ def announce_run(run: Path) -> None:
         f"{result['seconds_per_step']:.2f} s per step"
     )
     print(f"Run folder: {run}")
-    print(f"Next: attnscope capture {run}")
+    if not captured:
+        print(f"Next: attnscope capture {run}")
+
+
+def announce_recording(recording: Recording | Moments, pooled_inputs: bool = False) -> None:
+    """Print what was recorded and where, and on stderr what a user should know about it.
+
+    Args:
+        recording: What was captured.
+        pooled_inputs: Whether to name the gates without a pooled input.
+    """
+    from attnscope.capturing.advice import advise_classes, describe_accuracy
+
+    for line in recording.about["skipped"]:
+        print(f"Skipped {line}", file=sys.stderr)
+    for line in recording.about.get("notes", []):
+        print(f"{line[:1].upper()}{line[1:]}", file=sys.stderr)
+    if recording.has_accuracy and (advice := advise_classes(recording)):
+        print(advice, file=sys.stderr)
+    for gate in recording.gates if pooled_inputs else ():
+        if gate.name not in recording.pooled_inputs:
+            print(
+                f"{gate.name} has no pooled input because it multiplies another gate",
+                file=sys.stderr,
+            )
+    accuracy = describe_accuracy(recording) if recording.has_accuracy else recording.no_accuracy
+    print(
+        f"Recorded {counted(len(recording), 'image')} and {counted(len(recording.gates), 'gate')}, "
+        f"{accuracy}: "
+        f"{recording.folder}"
+    )
 
 
 def announce_files(files: Sequence[Path]) -> None:

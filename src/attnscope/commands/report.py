@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attnscope.commands.options import RunsArgument, verify_folder
+from attnscope.layout import REPORT
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Report:
 
     runs: RunsArgument
     """One or more run folders with recordings, or recordings."""
-    out: Path = Path("report.html")
+    out: Path = Path(REPORT)
     """HTML file, which is replaced if it exists."""
 
     def __call__(self) -> None:

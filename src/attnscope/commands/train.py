@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar
 
-from attnscope.commands.options import DataArgument, announce_run
+from attnscope.commands.options import DataArgument, announce_recording, announce_run
 from attnscope.training.config import NetworkSettings, TrainConfig
 
 
@@ -30,6 +30,7 @@ class Train(TrainConfig):
             "keep",
             "monitor",
             "monitor_every",
+            "capture",
         ),
     }
 
@@ -38,6 +39,8 @@ class Train(TrainConfig):
     """Data source. Default: digits. Choices:"""
     recipe: str = "fast"
     weights: str | None = None
+    capture: bool = False
+    """At the end, record the gates on the test split, as attnscope capture does."""
 
     def __post_init__(self) -> None:
         """Do nothing: `__call__` checks the settings, so that an error is one line."""
@@ -50,5 +53,30 @@ class Train(TrainConfig):
         from attnscope.training.run import train_run
 
         run = train_run(config)
-        if launched_process_group().is_main:
-            announce_run(run)
+        process_group = launched_process_group()
+        if process_group.is_main:
+            announce_run(run, captured=self.capture)
+        if not self.capture:
+            return
+
+        from attnscope.capturing.run import capture_source
+        from attnscope.capturing.settings import CaptureSettings
+        from attnscope.runs import Run
+        from attnscope.training.devices import choose_device
+
+        opened = Run(run)
+        try:
+            recording = capture_source(
+                opened.source(),
+                opened.recording_folder("test"),
+                CaptureSettings(),
+                device=choose_device(self.device),
+                process_group=process_group,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted; the training is finished; continue with: attnscope capture {run}"
+            ) from None
+        if process_group.is_main:
+            announce_recording(recording)
+            print(f"Next: attnscope analyze {run}")

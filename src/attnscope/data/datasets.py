@@ -43,7 +43,8 @@ def open_data_set(text: str, split: str) -> Dataset[Any]:
             f"{first_line(error)}); check the name, or choose one of "
             f"{', '.join(DATA_SOURCES)}",
         ) from None
-    if callable(found) and not hasattr(found, "__getitem__"):
+    # A class has ``__getitem__``, too, and its items are those of the data set that it builds.
+    if isinstance(found, type) or (callable(found) and not hasattr(found, "__getitem__")):
         try:
             found = found()
         except Exception as error:  # user code raises exceptions of any type

@@ -9,13 +9,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from attnscope.errors import InputError
 from attnscope.gates.hooks import as_factor
 from attnscope.interventions.replay import PrefixCache
 from attnscope.interventions.setup import InterventionSetup, expect_draws, expect_images
 from attnscope.kinds import PER_CHANNEL, Gate
+from attnscope.progress import progress_bar
 from attnscope.statistics.effects import margins
 from attnscope.statistics.inference import paired_accuracy_change
 from attnscope.statistics.resampling import bootstrap_interval, null_band, permutation_p
@@ -116,7 +116,7 @@ def ablate_channels(
     rng = setup.rng("channels")
     with (
         setup.eval_without_gradients(),
-        tqdm(total=len(rows), unit="image", disable=not progress, dynamic_ncols=True) as bar,
+        progress_bar(len(rows), "image", description="ablate", enabled=progress) as bar,
     ):
         # A random set is the same for all images, because a ranking, too, chooses largely the
         # same channels for all images.

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import gaussian_blur
-from tqdm import tqdm
 
 from attnscope.errors import InputError
 from attnscope.interventions.setup import InterventionSetup, expect_images
 from attnscope.kinds import MAP, Gate
+from attnscope.progress import progress_bar
 from attnscope.statistics.resampling import bootstrap_interval
 
 MODES = ("deletion", "insertion")
@@ -94,7 +94,7 @@ def erase(
     mean = _mean_color(setup)
     with (
         setup.eval_without_gradients(),
-        tqdm(total=len(rows), unit="image", disable=not progress, dynamic_ncols=True) as bar,
+        progress_bar(len(rows), "image", description="erase", enabled=progress) as bar,
     ):
         for batch in setup.batches(rows):
             places = slice(start, start + len(batch.labels))

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from attnscope.errors import InputError
 from attnscope.gates.hooks import watch_gates
@@ -19,6 +18,7 @@ from attnscope.gates.modes import eval_mode
 from attnscope.interventions.replay import observe_calls
 from attnscope.interventions.setup import InterventionSetup, expect_draws, expect_images
 from attnscope.kinds import Gate
+from attnscope.progress import progress_bar
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.geometry import gate_similarity
@@ -84,7 +84,7 @@ def randomize_gates(
         order = observe_calls(setup.model, next(setup.batches(rows)).x)
     found = []
     total = len(setup.gates) * 2 * draws
-    with tqdm(total=total, unit="network", disable=not progress, dynamic_ncols=True) as bar:
+    with progress_bar(total, "network", description="randomize", enabled=progress) as bar:
         for depth, gate in enumerate(setup.gates, start=1):
             about = {"gate": gate.name, "kind": gate.kind, "depth": depth}
             makers = _modules_of(setup.model, gate)

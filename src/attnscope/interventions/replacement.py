@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from attnscope.errors import InputError
 from attnscope.gates.hooks import Edit, as_factor
 from attnscope.interventions.replay import PrefixCache
 from attnscope.interventions.setup import InterventionSetup, Target
 from attnscope.kinds import HAS_NEUTRAL, Gate
+from attnscope.progress import progress_bar
 from attnscope.statistics.effects import OUTCOME_COLUMNS, OWN, margins
 
 REPLACEMENTS = ("neutral", "mean", "predicted", "true", "random", "swap_same", "swap_other")
@@ -78,9 +78,7 @@ def replace_gates(
     start = 0
     with (
         setup.eval_without_gradients(),
-        tqdm(
-            total=len(setup.scored), unit="image", disable=not progress, dynamic_ncols=True
-        ) as bar,
+        progress_bar(len(setup.scored), "image", description="replace", enabled=progress) as bar,
     ):
         for batch in setup.batches(setup.scored):
             places = slice(start, start + len(batch.labels))

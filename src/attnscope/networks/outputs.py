@@ -177,8 +177,7 @@ def find_adapter(
     """
     start = OutputAdapter()
     if callable(chosen):
-        name = f"{chosen.__module__}:{getattr(chosen, '__qualname__', type(chosen).__name__)}"
-        start = OutputAdapter(function=name, _called=chosen)
+        start = OutputAdapter(function=function_name(chosen), _called=chosen)
     elif isinstance(chosen, str) and ":" in chosen:
         start = OutputAdapter(function=chosen, _called=import_function(chosen))
     elif chosen is not None:
@@ -231,6 +230,12 @@ def adapted(model: nn.Module, adapter: OutputAdapter) -> Iterator[None]:
     finally:
         if handle is not None:
             handle.remove()
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Return ``module:function``, by which a recording names a function."""
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return f"{function.__module__}:{name}"
 
 
 def import_function(name: str) -> Callable[[Any], Any]:

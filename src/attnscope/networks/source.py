@@ -63,7 +63,7 @@ class NetworkSource:
             InputError: The target does not exist, its weights do not fit the network, or they no
                 longer have the hash ``weights_sha256``.
         """
-        self._check_weights()
+        self.check_weights()
         target = load_target(self.target, self.num_classes)
         if self.untrained:
             target = replace(target, model=_with_fresh_weights(target.model, Path(self.target)))
@@ -88,17 +88,27 @@ class NetworkSource:
                 f"the network {self.target} would have random weights; add --weights FILE",
             )
 
-    def pinned(self) -> NetworkSource:
-        """Return a copy with absolute paths and with the current SHA-256 of the weights."""
-        file = self.weights_file
+    def pinned_paths(self) -> NetworkSource:
+        """Return a copy with absolute paths."""
         return replace(
             self,
             target=str(Path(self.target).resolve()) if self.is_run else self.target,
             weights=None if self.weights is None else self.weights.resolve(),
-            weights_sha256=None if file is None else sha256_of(file),
         )
 
-    def _check_weights(self) -> None:
+    def pinned(self) -> NetworkSource:
+        """Return a copy with absolute paths and with the current SHA-256 of the weights."""
+        file = self.weights_file
+        return replace(
+            self.pinned_paths(), weights_sha256=None if file is None else sha256_of(file)
+        )
+
+    def check_weights(self) -> None:
+        """Refuse a weights file that no longer has the hash ``weights_sha256``.
+
+        Raises:
+            InputError: AS330, the file does not exist; AS331, it has another hash.
+        """
         file = self.weights_file
         if self.weights_sha256 is None or file is None:
             return

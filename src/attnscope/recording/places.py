@@ -46,6 +46,47 @@ def outcomes_folder(recording: Path) -> Path:
     return folder.parent / f"{folder.name}{layout.OUTCOMES_SUFFIX}"
 
 
+def folder_around(recording: Path) -> Path:
+    """Return the run folder of a recording, or else the recording itself; relative if it is."""
+    if recording.parent.name == layout.RECORDINGS:
+        return recording.parent.parent
+    return run_of(recording) or recording
+
+
+def folder_beside(recording: Path, name: str) -> Path:
+    """Return a folder of what was made of a recording, such as its figures.
+
+    Args:
+        recording: The folder of the recording.
+        name: The name of the folder.
+
+    Returns:
+        ``RUN/NAME`` for the test split of a run, ``RUN/NAME/SPLIT`` for another one, and
+        ``RECORDING/NAME`` for a recording outside a run.
+    """
+    run, split = folder_around(recording), recording.resolve().name
+    if run == recording:
+        return recording / name
+    return run / name if split == "test" else run / name / split
+
+
+def file_beside(recording: Path, name: str) -> Path:
+    """Return a file of what was made of a recording, such as its report.
+
+    Args:
+        recording: The folder of the recording.
+        name: The name of the file, such as ``report.html``.
+
+    Returns:
+        ``RUN/report.html`` for the test split of a run, ``RUN/report-SPLIT.html`` for another one,
+        and ``RECORDING/report.html`` for a recording outside a run.
+    """
+    run, split = folder_around(recording), recording.resolve().name
+    if run == recording or split == "test":
+        return run / name
+    return run / f"{Path(name).stem}-{split}{Path(name).suffix}"
+
+
 def captured_in(folder: Path, place: str) -> Path:
     """Return the recording or moments in a folder: the folder itself, or in a run the test split.
 

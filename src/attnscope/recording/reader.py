@@ -38,7 +38,7 @@ from attnscope.recording.format import (
     with_current_keys,
 )
 from attnscope.recording.labeled import expect_class_labels
-from attnscope.recording.places import captured_in, is_captured
+from attnscope.recording.places import captured_in, enclosing_run, is_captured
 from attnscope.recording.reopening import find_source, open_images, open_network
 from attnscope.recording.rows import ALL_ROWS, Rows, consecutive, row_numbers
 from attnscope.recording.verification import verify_files, verify_rows
@@ -306,6 +306,11 @@ class ShardReader(ABC):
             *self._verify_values(),
             *verify_rows(self.rows, len(self.classes), self.label_kind, self.has_scores),
         ]
+
+    @property
+    def has_source(self) -> bool:
+        """Whether it is known where the network and the images are; they may have changed."""
+        return enclosing_run(self.folder) is not None or isinstance(self._source, dict)
 
     def source(self, data_root: Path | None = None) -> Source:
         """Return where the network and the images are: in the run, or where they were captured.

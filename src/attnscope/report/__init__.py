@@ -2,6 +2,7 @@
 
 from attnscope.report.files import (
     expect_own_names,
+    plots_of_one,
     render,
     write_comparison,
     write_drawings,
@@ -9,13 +10,16 @@ from attnscope.report.files import (
     write_plots,
 )
 from attnscope.report.page import write_report
+from attnscope.report.tables import write_tables
 
 __all__ = [
     "expect_own_names",
+    "plots_of_one",
     "render",
     "write_comparison",
     "write_drawings",
     "write_figures",
     "write_plots",
     "write_report",
+    "write_tables",
 ]

@@ -22,9 +22,10 @@ from attnscope.plots.subjects import (
     history_of,
 )
 from attnscope.plots.theme import missing_characters, style
+from attnscope.progress import progress_bar
 from attnscope.recording.outcomes import find_outcomes
+from attnscope.recording.places import enclosing_run, folder_beside
 from attnscope.recording.recording import Recording
-from attnscope.runs import Run
 
 DPI = 170
 """Resolution of the PNG files."""
@@ -47,12 +48,14 @@ def write_figures(folder: StrPath, out: StrPath | None = None) -> list[Path]:
     """
     recording = Recording(folder)
     if out is None:
-        run = Run.holding(recording)
-        out = run.figures_folder(recording.folder.name) if run else recording.folder / FIGURES
+        out = folder_beside(recording.folder, FIGURES)
     warn_missing_characters([recording])
     written = []
-    for plot, subject in plots_of_recording(recording):
-        written += _write_plot(plot, subject, Path(out))
+    wanted = plots_of_recording(recording)
+    with progress_bar(len(wanted), "figure", alone=False) as bar:
+        for plot, subject in wanted:
+            written += _write_plot(plot, subject, Path(out))
+            bar.update()
     return written
 
 
@@ -142,7 +145,24 @@ def plots_of_recording(recording: Recording) -> list[tuple[Plot[Any, Any], Subje
     except InputError as problem:
         _log.warning("figures of the gates over training are left out: %s", problem)
     subjects.append(recording)
-    return [(plot, subject) for subject in subjects for plot in plots_for(subject)]
+    found: list[tuple[Plot[Any, Any], Subject]] = []
+    for subject in subjects:
+        plots = plots_of_one(subject) if isinstance(subject, Recording) else plots_for(subject)
+        found += [(plot, subject) for plot in plots]
+    return found
+
+
+def plots_of_one(recording: Recording) -> list[Plot[Recording, Any]]:
+    """Return the plots that concern a recording.
+
+    Those of files that only a training of attnscope writes are left out for other networks.
+    """
+    trained_here = enclosing_run(recording.folder) is not None
+    return [
+        plot
+        for plot in plots_for(recording)
+        if trained_here or not any(need.code == "AS909" for need in plot.needs)
+    ]
 
 
 def render(figure: Figure, file_format: str, dpi: int) -> bytes:

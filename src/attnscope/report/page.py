@@ -29,6 +29,7 @@ from attnscope.plots.subjects import (
 from attnscope.plots.text import as_number, as_p_number, as_percent, as_plain_points, as_points
 from attnscope.plots.titles import two_names
 from attnscope.plots.usage import usage_of
+from attnscope.progress import progress_bar
 from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.report.advice import intervene_command
@@ -105,17 +106,19 @@ def _describe(recording: Recording) -> dict[str, Any]:
     intervened = [subject for _, subject in wanted if isinstance(subject, Intervened)]
     figures, left_out = [], []
     command = intervene_command(recording)
-    if not intervened and recording.gates and command:
+    if not intervened and command:
         names = " and ".join(plot.name for plot in plots_of(Intervened))
         left_out.append(
             f"{names}: there are no interventions on this recording; run them with: {command}"
         )
-    for plot, subject in wanted:
-        try:
-            figures.append(_embed(plot, plot.make(subject)))
-        except Unavailable as reason:
-            _log.warning("%s is left out: %s", plot.name, reason)
-            left_out.append(f"{plot.name}: {first_line(reason)}")
+    with progress_bar(len(wanted), "figure", alone=False) as bar:
+        for plot, subject in wanted:
+            try:
+                figures.append(_embed(plot, plot.make(subject)))
+            except Unavailable as reason:
+                _log.warning("%s is left out: %s", plot.name, reason)
+                left_out.append(f"{plot.name}: {first_line(reason)}")
+            bar.update()
     numbers: dict[str, Any] = {}
     if recording.has_accuracy:
         right = int((recording.labels == recording.predictions).sum())

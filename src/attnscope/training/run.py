@@ -110,6 +110,7 @@ def _train(
             "weights_report": None if report is None else str(report).splitlines(),
         },
     )
+    process_group.barrier()  # the other processes can now read what the main process wrote
     return settings.out
 
 
