@@ -18,6 +18,7 @@ _SHARE = 0.5  # of the available memory; selecting and cropping images makes a s
 _UNKNOWN = 8 * 2**30  # bytes that are assumed to be available where a system does not say it
 _MOST_WORKERS = 16
 _CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def image_memory() -> int:
@@ -93,7 +94,7 @@ def _left_in_cgroups() -> list[int]:
     """Return the bytes that are left in each control group that limits this process."""
     found = []
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     for line in lines:

@@ -34,7 +34,8 @@ class DecodingPool:
     """Processes that decode tasks in order, with a bounded number of tasks ahead.
 
     They start when more than a few images are decoded, are kept for the next use, and end when
-    nothing refers to the pool. A use that begins before another one has ended gets processes of its own.
+    nothing refers to the pool. A use that begins before another one has ended gets processes of
+    its own.
     """
 
     def __init__(self, workers: int) -> None:
@@ -125,7 +126,7 @@ class _Workers:
     def run(self, tasks: Iterable[Task]) -> Iterator[DecodedTask]:
         self._order.tasks = tasks
         try:
-            with _may_fork():
+            with _starting():
                 results = iter(self._loader)
             yield from results
         except RuntimeError as error:
@@ -139,9 +140,10 @@ class _Workers:
 
 
 @contextmanager
-def _may_fork() -> Iterator[None]:
-    """In this block, processes can be started by forking this one."""
-    collects = gc.isenabled()
+def _starting() -> Iterator[None]:
+    """In this block, processes are started, maybe by forking this one."""
+    collects, child_ended = gc.isenabled(), getattr(signal, "SIGCHLD", None)
+    handler = None if child_ended is None else signal.getsignal(child_ended)
     gc.disable()  # a collection in the new process would end things of this one
     try:
         with warnings.catch_warnings():  # Python warns of forks beside threads
@@ -150,6 +152,10 @@ def _may_fork() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
+        # The handler of torch raises an error wherever this process is when a worker has ended.
+        # Without it, the error is raised where its images are awaited, and can be explained.
+        if child_ended is not None and signal.getsignal(child_ended) is not handler:
+            signal.signal(child_ended, handler)
 
 
 class _Order(Sampler[Task]):

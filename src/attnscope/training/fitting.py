@@ -126,7 +126,8 @@ def fit(
         "classes": data.classes,
         "normalization": asdict(data.normalization),
         "image_size": data.image_size,
-        "images": "streamed" if isinstance(data.train, StreamedImages) else "in memory",
+        # Said where images are not in memory; the results are the same.
+        **({"images": "streamed"} if isinstance(data.train, StreamedImages) else {}),
         "parts": data.fingerprints(),
     }
     resume = resume and _can_resume(out, settings)
