@@ -85,7 +85,8 @@ class DecodingPool:
                     self._idle.append(workers)
                 yield found
         finally:
-            if workers not in self._idle:  # they have tasks that nobody waits for
+            # If not, they have tasks that nobody waits for; the finalizer may have run before.
+            if workers not in self._idle and workers in self._started:
                 self._started.remove(workers)
 
 
