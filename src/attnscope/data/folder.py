@@ -208,7 +208,10 @@ def _load(
         counts = [len(files) for files in split.images.values()]
         labels.append(torch.from_numpy(np.repeat(np.array(numbers, np.int64), counts)))
         files = split.names()
-        read.append(reader.read(files, hashed_header(files, labels[-1]) if streams else b""))
+        header = hashed_header(files, labels[-1]) if streams else b""
+        # The normalization is that of the training split.
+        summed = streams and split is splits[0]
+        read.append(reader.read(files, header, summed=summed))
     unreadable = [line for part in read for line in part.unreadable]
     if unreadable and not request.skip_unreadable:
         shown = "; ".join(unreadable[:3]) + ("; ..." if len(unreadable) > 3 else "")

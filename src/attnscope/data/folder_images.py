@@ -65,17 +65,19 @@ class FolderImages:
         self._pool = pool
         self._highest = -1
 
-    def read(self, names: list[str], header: bytes = b"") -> FilesRead:
+    def read(self, names: list[str], header: bytes = b"", *, summed: bool = False) -> FilesRead:
         """Read files, into memory or for what is known of them.
 
         Args:
             names: Their paths in the image folder.
             header: What the hash of the images covers before their pixels.
+            summed: Whether the values of streamed images are summed, for the normalization.
         """
         images = None
         if self._pool is None:
             images = torch.empty((len(names), *self._decoder.shape), dtype=torch.uint8)
-        read = FilesRead(names, np.zeros(len(names), fact_type(self._decoder.shape[0])), [], images)
+        facts = np.zeros(len(names), fact_type(self._decoder.shape[0] if summed else 0))
+        read = FilesRead(names, facts, [], images)
         digest = hashlib.sha256(header)
         self._fill(read, np.arange(len(names)), digest)
         if self._pool is not None and read.facts["readable"].all():
@@ -115,9 +117,10 @@ class FolderImages:
 
     def notes(self, parts: list[FilesRead]) -> list[str]:
         """Return one line for each kind of change, with the number of images."""
-        facts = np.concatenate([part.facts[part.rows] for part in parts])
-        deep = int((facts["highest"] >= 0).sum())
-        transparent, turned = int(facts["transparent"].sum()), int(facts["turned"].sum())
+        facts = [part.facts[part.rows] for part in parts]
+        deep = sum(int((found["highest"] >= 0).sum()) for found in facts)
+        transparent = sum(int(found["transparent"].sum()) for found in facts)
+        turned = sum(int(found["turned"].sum()) for found in facts)
         white = self._decoder.white
         notes = []
         if deep:
@@ -134,8 +137,8 @@ class FolderImages:
 
     def _fill(self, read: FilesRead, rows: NDArray[np.int64], digest: Any = None) -> None:
         """Read the files of some rows, and fill in what is found."""
-        streamed = self._pool is not None
-        tasks = self._decoder.tasks([read.names[row] for row in rows], summed=streamed)
+        names = [read.names[row] for row in rows]
+        tasks = self._decoder.tasks(names, summed=read.facts["sums"].size > 0)
         found_in = run_in_threads(tasks) if self._pool is None else self._pool.run(tasks)
         start = 0
         with tqdm(
@@ -143,7 +146,7 @@ class FolderImages:
             unit="image",
             desc="reading images",
             # None: only in a terminal. Images that fit into memory are read soon.
-            disable=None if streamed else True,
+            disable=True if self._pool is None else None,
             leave=False,
             dynamic_ncols=True,
         ) as bar:

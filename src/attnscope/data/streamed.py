@@ -103,11 +103,14 @@ class StreamedImages(LabeledImages):
                 yield batch
 
     def sum_values(self) -> ValueSums:
-        """Return the sums over all pixels of each channel, without decoding images again."""
-        decoder = self.files.decoder
-        if decoder.crop is not None or decoder.gray:
-            raise NotImplementedError("the sums are those of whole images")
-        facts, (_, height, width) = self.files.facts, decoder.shape
+        """Return the sums over all pixels of each channel.
+
+        Those of the whole images of a training split are known; others are decoded for it.
+        """
+        facts, decoder = self.files.facts, self.files.decoder
+        if decoder.crop is not None or decoder.gray or not facts["sums"].shape[1]:
+            return self._read_sums()
+        _, height, width = decoder.shape
         sums, squares = (facts[name].sum(0).tolist() for name in ("sums", "squares"))
         return ValueSums(len(self) * height * width, tuple(sums), tuple(squares))
 
@@ -136,6 +139,19 @@ class StreamedImages(LabeledImages):
 
     def _in_gray(self) -> StreamedImages:
         return self._decoded_with(gray=True)
+
+    def _read_sums(self) -> ValueSums:
+        step = self.files.decoder.task_images
+        starts = range(0, len(self), step)
+        parts = [
+            LabeledImages(pixels, self.labels[:0], [], []).sum_values()
+            for pixels in self.read([slice(start, start + step) for start in starts])
+        ]
+        return ValueSums(
+            sum(part.pixels for part in parts),
+            tuple(map(sum, zip(*(part.sums for part in parts), strict=True))),
+            tuple(map(sum, zip(*(part.squares for part in parts), strict=True))),
+        )
 
     def _labeled(self, labels: Tensor, classes: list[str]) -> StreamedImages:
         return StreamedImages(replace(self.files, sha256=None), labels, self.paths, classes)

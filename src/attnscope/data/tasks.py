@@ -78,7 +78,11 @@ class DecodedTask:
 
 
 def fact_type(channels: int) -> np.dtype[Any]:
-    """Return the type of what is kept of each file: 23 bytes, and 16 for each channel."""
+    """Return the type of what is kept of each file: 23 bytes, and 16 for each channel.
+
+    Args:
+        channels: Number of channels whose values are summed; 0 if they are not.
+    """
     return np.dtype(
         [
             ("readable", "?"),
@@ -103,7 +107,7 @@ def decode_files(task: Task) -> DecodedTask:
     """Do a task. Call it within `attnscope.data.decoding.refused_bombs`."""
     decoder = task.decoder
     pixels = np.zeros((len(task.names), *decoder.shape), np.uint8)
-    facts = np.zeros(len(task.names), fact_type(decoder.shape[0]))
+    facts = np.zeros(len(task.names), fact_type(decoder.shape[0] if task.summed else 0))
     problems = []
     for row, name in enumerate(task.names):
         found = try_read(decoder.root, name, partial(_read, decoder, facts[row]))
@@ -122,8 +126,10 @@ def decode_files(task: Task) -> DecodedTask:
             image = crop_center(image, decoder.crop)
         pixels[row] = image[0].numpy()
         if task.summed:
-            values = pixels[row].reshape(len(pixels[row]), -1).astype(np.int64)
-            facts[row]["sums"], facts[row]["squares"] = values.sum(1), (values * values).sum(1)
+            values = pixels[row].reshape(len(pixels[row]), -1)
+            facts[row]["sums"] = values.sum(1, dtype=np.int64)
+            # numpy converts small parts at a time.
+            facts[row]["squares"] = np.einsum("cp,cp->c", values, values, dtype=np.int64)
     return DecodedTask(pixels, facts, problems)
 
 
