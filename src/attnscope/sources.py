@@ -135,7 +135,7 @@ class Source:
         if has_scheme:
             network = replace(network, num_classes=len(images.classes))
             target = network.load()
-        size = images.images.shape[-1]
+        size = images.shape[-1]
         pinned = replace(network.pinned(), image_size=size, normalization=normalization)
         source = replace(self, network=pinned, data=_pinned(self.data))
         about = source.describe(loaded.skipped)

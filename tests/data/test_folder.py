@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from attnscope.data import images as data_images
 from attnscope.data.images import LabeledImages
 from attnscope.data.load import DataSettings, load_data
 from tests.data.making import RNG, colors, load, save, write_folder
@@ -251,13 +250,3 @@ def test_the_default_size_is_that_of_small_square_images_else_224(root: Path) ->
     for file in root.rglob("*.png"):
         save(file, np.zeros((30, 40, 3), np.uint8))
     assert load(root).image_size == 224
-
-
-def test_images_beyond_the_memory_limit_are_refused(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(data_images, "_MEMORY_LIMIT", 12 * 3 * 12 * 12 - 1)
-    with refused("AS217", names=("12 images", "12×12", "--image-size")):
-        load(root)
-    monkeypatch.setattr(data_images, "_MEMORY_LIMIT", 12 * 3 * 12 * 12)
-    load(root)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from attnscope.data import memory
 from attnscope.data.load import load_data
 from tests.data.making import RNG, load, save
 from tests.making import refused
@@ -26,7 +27,6 @@ from tests.making import refused
         ("digits", {"validation_share": 0.0}, "AS219", ("0.0",)),
         ("digits", {"validation_share": float("nan")}, "AS219", ("nan",)),
         ("digits", {"seed": -1}, "AS220", ("-1",)),
-        ("cifar10", {"image_size": 224}, "AS217", ("60000", "224×224", "8.4 GiB", "8 GiB")),
         ("folder:/nowhere/at/all", {}, "AS204", ("/nowhere/at/all",)),
     ],
 )
@@ -35,6 +35,14 @@ def test_bad_arguments_are_refused(
 ) -> None:
     with refused(code, names=named):
         load_data(source, download=False, **options)
+
+
+def test_images_that_do_not_fit_into_half_of_the_memory_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 16 * 2**30)
+    with refused("AS217", names=("60000", "224×224", "8.4 GiB", "8.0 GiB", "--image-size")):
+        load_data("cifar10", download=False, image_size=224)
 
 
 def test_held_out_images_are_center_cropped_and_training_images_are_not() -> None:

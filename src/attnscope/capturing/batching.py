@@ -64,13 +64,11 @@ def batches(
             normalization was given.
     """
     if isinstance(dataset, LabeledImages):
-        for start in range(0, len(rows), batch_size):
-            chosen = rows[start : start + batch_size]
-            # A slice is a view of the images; other rows are copied.
-            where = slice(chosen.start, chosen.stop) if isinstance(chosen, range) else list(chosen)
-            images = dataset.images[where]
+        parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+        for images, part in zip(dataset.read(parts), parts, strict=True):
             x = normalization.apply(images.to(device))
-            yield Batch(x, images, dataset.labels[where], [dataset.paths[i] for i in chosen])
+            indices = dataset.labels[torch.as_tensor(list(part))]
+            yield Batch(x, images, indices, [dataset.paths[i] for i in part])
         return
     start = 0
     # A loader draws a random number when it starts; keep it away from the global generator.

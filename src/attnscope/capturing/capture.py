@@ -45,6 +45,7 @@ from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.items import class_names_of, item_count
 from attnscope.data.label_kinds import CLASS, describe_labels
 from attnscope.data.labels import label_kind_of
+from attnscope.data.streamed import StreamedImages
 from attnscope.errors import InputError
 from attnscope.files import refuse_existing
 from attnscope.gates.detect import inspect_gates
@@ -211,6 +212,7 @@ def capture(
             },
             source=None if source is None else source.to_dict(),
             output=network_pass.adapter.to_dict() if not network_pass.adapter.is_plain else None,
+            streamed=isinstance(dataset, StreamedImages),
             rank=process_group.rank,
             processes=process_group.size,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,7 @@ from attnscope.errors import first_line
 
 _LARGEST_NATIVE = 96  # pixels; larger images, and images of different sizes, are resized
 _DEFAULT_RESIZE = 224
+_OPENED = 1024  # files whose size is read at once
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")  # modes of Pillow
 MAX_16_BIT = 65535
@@ -25,46 +27,54 @@ MAX_12_BIT = 4095
 _T = TypeVar("_T")
 
 
-def choose_image_size(root: Path, files: list[Path]) -> int:
+def choose_image_size(root: Path, names: Sequence[str]) -> int:
     """Return the side of the images if all are squares of one small size, else 224 pixels."""
-    sizes, _ = read_files(root, files, _image_size)
-    if len(set(sizes.values())) == 1:
-        width, height = next(iter(sizes.values()))
-        if width == height and width <= _LARGEST_NATIVE:
-            return width
-    return _DEFAULT_RESIZE
+    found: tuple[int, int] | None = None
+    for start in range(0, len(names), _OPENED):  # most folders are told from the first files
+        for size in read_files(root, names[start : start + _OPENED], _image_size):
+            if isinstance(size, str):  # not readable
+                continue
+            found = found or size
+            if size != found or size[0] != size[1] or size[0] > _LARGEST_NATIVE:
+                return _DEFAULT_RESIZE
+    return _DEFAULT_RESIZE if found is None else found[0]
 
 
-def read_files(
-    root: Path, files: list[Path], read: Callable[[Path], _T]
-) -> tuple[dict[Path, _T], list[str]]:
-    """Apply a function to many files in parallel.
+def read_files(root: Path, names: Sequence[str], read: Callable[[Path], _T]) -> list[_T | str]:
+    """Apply a function to some files in parallel; see `try_read`."""
+    with refused_bombs(), ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda name: try_read(root, name, read), names))
+
+
+def try_read(root: Path, name: str, read: Callable[[Path], _T]) -> _T | str:
+    """Apply a function to a file. Call it within `refused_bombs`.
 
     Args:
         root: The folder relative to which files are named.
-        files: The files to read.
+        name: The path of the file in it.
         read: Reads one file.
 
     Returns:
-        The result for each readable file, and one line with the reason for each other file.
+        Its result; if the file cannot be read, one line with the name and the reason.
     """
+    file = root / name
+    try:
+        if not file.is_file():  # broken links; opening a pipe would block
+            return f"{name} (not a regular file)"
+        if not file.stat().st_size:
+            return f"{name} (empty file)"
+        return read(file)
+    except Exception as error:  # Pillow's decoders raise exceptions of many types
+        reason = first_line(error).split(" '")[0].rstrip(":")
+        return f"{name} ({reason})"
 
-    def read_or_explain(file: Path) -> _T | str:
-        try:
-            if not file.is_file():  # broken links; opening a pipe would block
-                return f"{file.relative_to(root)} (not a regular file)"
-            if not file.stat().st_size:
-                return f"{file.relative_to(root)} (empty file)"
-            return read(file)
-        except Exception as error:  # Pillow's decoders raise exceptions of many types
-            reason = first_line(error).split(" '")[0].rstrip(":")
-            return f"{file.relative_to(root)} ({reason})"
 
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+@contextmanager
+def refused_bombs() -> Iterator[None]:
+    """Let Pillow refuse images of very many pixels, about which it only warns otherwise."""
+    with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        results = dict(zip(files, pool.map(read_or_explain, files), strict=True))
-    readable = {f: r for f, r in results.items() if not isinstance(r, str)}
-    return readable, [r for r in results.values() if isinstance(r, str)]
+        yield
 
 
 def _image_size(file: Path) -> tuple[int, int]:

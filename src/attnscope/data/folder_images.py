@@ -1,115 +1,165 @@
-"""Decode the image files of a folder into memory, and count what was changed in them."""
+"""Read the image files of a folder once, and count what was changed in them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
-from attnscope.data.decoding import (
-    MAX_12_BIT,
-    MAX_16_BIT,
-    Decoded,
-    decode,
-    highest_value,
-    read_files,
-)
+from attnscope.data.decoding import MAX_12_BIT, MAX_16_BIT, highest_value, read_files
+from attnscope.data.streamed import ImageFiles
+from attnscope.data.tasks import FileDecoder, as_tensor, fact_type
+from attnscope.data.workers import DecodingPool, run_in_threads
 
 _SCANNED = 256  # files whose highest value is read at once
 
 
 @dataclass
-class DecodedFiles:
-    """The images of some files."""
+class FilesRead:
+    """What was read from some files."""
 
-    files: list[Path]
-    images: Tensor
-    """uint8, ``(N, C, size, size)``. The rows of files that cannot be read have no meaning."""
+    names: list[str]
+    """Their paths in the image folder."""
+    facts: NDArray[Any]
+    """``(N,)``, of `attnscope.data.tasks.fact_type`."""
     unreadable: list[str]
     """One line for each file that cannot be read, with the reason."""
-    facts: dict[Path, Decoded] = field(default_factory=dict)
-    """What was found in each file that can be read, without its pixels."""
+    images: Tensor | None
+    """uint8, ``(N, C, size, size)``; None if images are streamed. The rows of files that cannot be
+    read have no meaning."""
+    sha256: str | None = None
+    """The hash of the images, if they are streamed and all are read as they are used."""
 
     @property
-    def rows(self) -> list[int]:
+    def rows(self) -> NDArray[np.int64]:
         """The rows of the files that can be read."""
-        return [row for row, file in enumerate(self.files) if file in self.facts]
+        return np.flatnonzero(self.facts["readable"])
 
 
 class FolderImages:
-    """Reads image files of one folder in one size.
+    """Reads image files of one folder in one size: into memory, or to be streamed later.
 
     Images with 16 bits per pixel are scaled alike in the whole folder: if none of their values is
     above 4095, they are images of 12 bits.
     """
 
-    def __init__(self, root: Path, size: int, channels: int) -> None:
-        self._root, self._size, self._channels = root, size, channels
-        self._white: int | None = None
+    def __init__(self, root: Path, size: int, channels: int, pool: DecodingPool | None) -> None:
+        """Read nothing yet.
+
+        Args:
+            root: The image folder.
+            size: Height and width of the images, in pixels.
+            channels: Number of channels: 1, 3 or 4.
+            pool: The processes that decode images that are streamed. Default: images are decoded
+                into memory.
+        """
+        self._decoder = FileDecoder(root, size, channels)
+        self._pool = pool
         self._highest = -1
 
-    def read(self, files: list[Path]) -> DecodedFiles:
-        """Read files in parallel, each into its place: images are never in memory twice."""
-        images = torch.empty(
-            (len(files), self._channels, self._size, self._size), dtype=torch.uint8
-        )
-        row_of = {file: row for row, file in enumerate(files)}
+    def read(self, names: list[str], header: bytes = b"", *, summed: bool = False) -> FilesRead:
+        """Read files, into memory or for what is known of them.
 
-        def store(file: Path) -> Decoded:
-            found = decode(file, self._size, channels=self._channels, white=self._white)
-            if found.pixels is not None:
-                images[row_of[file]] = found.pixels
-            return Decoded(None, found.transparent, found.turned, found.highest)
+        Args:
+            names: Their paths in the image folder.
+            header: What the hash of the images covers before their pixels.
+            summed: Whether the values of streamed images are summed, for the normalization.
+        """
+        images = None
+        if self._pool is None:
+            images = torch.empty((len(names), *self._decoder.shape), dtype=torch.uint8)
+        facts = np.zeros(len(names), fact_type(self._decoder.shape[0] if summed else 0))
+        read = FilesRead(names, facts, [], images)
+        digest = hashlib.sha256(header)
+        self._fill(read, np.arange(len(names)), digest)
+        if self._pool is not None and read.facts["readable"].all():
+            read.sha256 = digest.hexdigest()
+        return read
 
-        facts, unreadable = read_files(self._root, files, store)
-        return DecodedFiles(files, images, unreadable, facts)
-
-    def scale(self, parts: list[DecodedFiles], others: list[Path]) -> None:
+    def scale(self, parts: list[FilesRead], others: Sequence[str]) -> None:
         """Choose the white of images with 16 bits per pixel, and read their pixels.
 
         Args:
             parts: What `read` returned.
             others: More files of the folder, which are not read but have the same scale.
         """
-        deep = [found.highest for part in parts for found in part.facts.values()]
-        self._highest = max((value for value in deep if value is not None), default=-1)
+        readable = [part.facts[part.rows]["highest"] for part in parts]
+        self._highest = max((int(values.max()) for values in readable if len(values)), default=-1)
         if self._highest < 0:
             return
-        known = {file for part in parts for file in part.files}
-        left = [file for file in others if file not in known]
+        known = {name for part in parts for name in part.names}
+        left = [name for name in others if name not in known]
         for start in range(0, len(left), _SCANNED):
             if self._highest > MAX_12_BIT:
                 break
-            values, _ = read_files(self._root, left[start : start + _SCANNED], highest_value)
-            self._highest = max([self._highest, *values.values()])
-        self._white = MAX_16_BIT if self._highest > MAX_12_BIT else MAX_12_BIT
+            values = read_files(self._decoder.root, left[start : start + _SCANNED], highest_value)
+            self._highest = max([self._highest, *(v for v in values if isinstance(v, int))])
+        white = MAX_16_BIT if self._highest > MAX_12_BIT else MAX_12_BIT
+        self._decoder = replace(self._decoder, white=white)
         for part in parts:
-            again = [file for file, found in part.facts.items() if found.highest is not None]
-            row_of = {file: row for row, file in enumerate(part.files)}
-            for start in range(0, len(again), _SCANNED):
-                some = again[start : start + _SCANNED]
-                part.images[[row_of[file] for file in some]] = self.read(some).images
+            deep = part.facts["readable"] & (part.facts["highest"] >= 0)
+            if deep.any():
+                part.sha256 = None
+                self._fill(part, np.flatnonzero(deep))
 
-    def notes(self, parts: list[DecodedFiles]) -> list[str]:
+    def files(self, part: FilesRead) -> ImageFiles:
+        """Return how the readable files of a part are decoded again, if images are streamed."""
+        assert self._pool is not None
+        return ImageFiles(self._decoder, self._pool, part.facts[part.rows], part.sha256)
+
+    def notes(self, parts: list[FilesRead]) -> list[str]:
         """Return one line for each kind of change, with the number of images."""
-        facts = [found for part in parts for found in part.facts.values()]
-        deep = sum(found.highest is not None for found in facts)
-        transparent = sum(found.transparent for found in facts)
-        turned = sum(found.turned for found in facts)
+        facts = [part.facts[part.rows] for part in parts]
+        deep = sum(int((found["highest"] >= 0).sum()) for found in facts)
+        transparent = sum(int(found["transparent"].sum()) for found in facts)
+        turned = sum(int(found["turned"].sum()) for found in facts)
+        white = self._decoder.white
         notes = []
         if deep:
-            bits = 12 if self._white == MAX_12_BIT else 16
+            bits = 12 if white == MAX_12_BIT else 16
             notes.append(
                 f"{_images(deep)} have 16 bits per pixel; values are scaled as {bits} bits "
-                f"({self._white} is white, and {self._highest} is the highest value)"
+                f"({white} is white, and {self._highest} is the highest value)"
             )
         if transparent:
             notes.append(f"{_images(transparent)} have transparent pixels, composed on white")
         if turned:
             notes.append(f"{_images(turned)} were turned upright by their EXIF orientation")
         return notes
+
+    def _fill(self, read: FilesRead, rows: NDArray[np.int64], digest: Any = None) -> None:
+        """Read the files of some rows, and fill in what is found."""
+        names = [read.names[row] for row in rows]
+        tasks = self._decoder.tasks(names, summed=read.facts["sums"].size > 0)
+        found_in = run_in_threads(tasks) if self._pool is None else self._pool.run(tasks)
+        start = 0
+        with tqdm(
+            total=len(rows),
+            unit="image",
+            desc="reading images",
+            # None: only in a terminal. Images that fit into memory are read soon.
+            disable=True if self._pool is None else None,
+            leave=False,
+            dynamic_ncols=True,
+        ) as bar:
+            for found in found_in:
+                own = rows[start : start + len(found.facts)]
+                read.facts[own] = found.facts
+                read.unreadable += found.problems
+                if read.images is not None:
+                    read.images[own] = as_tensor(found)
+                elif digest is not None:
+                    digest.update(found.pixels.data)
+                start += len(own)
+                bar.update(len(own))
 
 
 def _images(count: int) -> str:

@@ -59,8 +59,9 @@ class PassedOver:
 class ClassListing:
     """The image files of one folder of class folders."""
 
-    files: list[tuple[str, Path]] = field(default_factory=list)
-    """The class and the path of each image, sorted by both."""
+    images: dict[str, list[str]] = field(default_factory=dict)
+    """Class -> the paths of its images relative to the image folder, sorted. Classes without images
+    are left out. There may be millions of paths, which are kept as text only."""
     folders: list[Path] = field(default_factory=list)
     """All class folders, also those without images."""
 
@@ -70,7 +71,7 @@ def list_images(folder: Path, passed: PassedOver) -> ClassListing:
 
     Args:
         folder: A split, or a whole image folder without splits.
-        passed: Collects what is not read.
+        passed: Collects what is not read; its root is the image folder.
 
     Raises:
         InputError: The name of a file is not UTF-8.
@@ -84,7 +85,8 @@ def list_images(folder: Path, passed: PassedOver) -> ClassListing:
             continue
         listing.folders.append(path)
         found = sorted(_walk(path, passed, _with_parents(path)))
-        listing.files += [(path.name, file) for file in found]
+        if found:
+            listing.images[path.name] = [file.relative_to(passed.root).as_posix() for file in found]
     return listing
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from attnscope.data.classes import ClassOrder, Order
@@ -71,7 +69,7 @@ class Data:
     @property
     def image_size(self) -> int:
         """Height and width of the images that a network gets, in pixels."""
-        return self.test.images.shape[-1]
+        return self.test.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ class DataSettings:
             train, validation = train[kept], train[held_out]
         validation, test = self._crop(validation), self._crop(test)
         _, source, _ = find_source(self.source)
-        normalization = source.normalization or _measure_normalization(train.images)
+        normalization = source.normalization or train.sum_values().normalization()
         return Data(
             self.source,
             train,
@@ -233,7 +231,7 @@ class DataSettings:
         )
         found = source.load(request)
         splits = [
-            images.with_channels(self.channels or images.images.shape[1]).with_classes(
+            images.with_channels(self.channels or images.shape[1]).with_classes(
                 order.arrange(images.classes)
             )
             for images in found.splits
@@ -303,16 +301,3 @@ def load_data(
         None if classes is None else tuple(classes),
     )
     return settings.load(download)
-
-
-def _measure_normalization(images: Tensor) -> Normalization:
-    """Compute the normalization of uint8 images ``(N, C, H, W)``, exactly, from value counts."""
-    mean, std = [], []
-    values = torch.arange(256, dtype=torch.float64) / 255
-    for channel in range(images.shape[1]):
-        counts = torch.bincount(images[:, channel].flatten(), minlength=256).double()
-        m = (counts * values).sum() / counts.sum()
-        variance = (counts * (values - m) ** 2).sum() / counts.sum()
-        mean.append(round(m.item(), 4))
-        std.append(round(max(variance.sqrt().item(), 1 / 255), 4))
-    return Normalization(tuple(mean), tuple(std))

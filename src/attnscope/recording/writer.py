@@ -64,6 +64,7 @@ class ShardWriter(ABC):
         source: Mapping[str, Any] | None = None,
         label_kind: str = CLASS,
         output: Mapping[str, Any] | None = None,
+        streamed: bool = False,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
@@ -85,6 +86,8 @@ class ShardWriter(ABC):
             output: How the class scores were taken from what the network returns
                 (`attnscope.networks.outputs.OutputAdapter.to_dict`); None if it returns logits and
                 nothing else.
+            streamed: Whether images were decoded when they were needed. It is not part of the plan,
+                because the results are the same.
             rank: Rank of this process among those that write the folder.
             processes: Number of these processes.
         """
@@ -108,6 +111,7 @@ class ShardWriter(ABC):
         self._id = hashlib.sha256(plan_file).hexdigest()
         self._gates, self._pooled_inputs = gates, pooled_inputs
         self._source = None if source is None else dict(source)
+        self._streamed = streamed
         self._rank, self._is_alone = rank, processes == 1
         self._folder = folder
         self._partial = PartialFolder(folder, plan_file, self._id, self._is_alone)
@@ -245,6 +249,7 @@ class ShardWriter(ABC):
                 "count": sum(shard.count for shard in shards),
                 **self._header,
                 "source": self._source,
+                **({"images": "streamed"} if self._streamed else {}),
                 "shards": [asdict(shard) for shard in shards],
             },
         )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from attnscope.data.augment import augment
+from attnscope.data.images import Rows
 from attnscope.data.load import Data
+from attnscope.data.streamed import StreamedImages
 from attnscope.training.devices import place_images
 from attnscope.training.randomness import derive_seed
 from attnscope.training.recipe import Recipe
@@ -19,7 +24,7 @@ class TrainingImages:
     """The training images of a data set, and the way they become batches."""
 
     def __init__(self, data: Data, recipe: Recipe, seed: int, device: torch.device) -> None:
-        """Store the images on the device if it has enough memory.
+        """Store the images on the device if it has enough memory, unless they are streamed.
 
         Args:
             data: its training split and normalization.
@@ -28,12 +33,34 @@ class TrainingImages:
             device: where the network is.
         """
         self.data, self.recipe, self.seed, self.device = data, recipe, seed, device
-        self.images = place_images(data.train.images, device)
+        self.images: Tensor | None = None
+        if not isinstance(data.train, StreamedImages):
+            self.images = place_images(data.train.images, device)
+        self._coming: deque[Tensor] = deque()
+        self._decoded: Iterator[Tensor] = iter(())
         self.labels = data.train.labels.to(device)
 
     def labels_of(self, rows: Tensor) -> Tensor:
         """Return the labels of some images, int64 ``(n,)`` on the device."""
         return self.labels[rows.to(self.device)]
+
+    def expect(self, batches: Iterable[Tensor]) -> None:
+        """Announce the rows of the next batches, so that streamed images are decoded ahead.
+
+        Args:
+            batches: the rows of each call of `batch` that follows, in order, until the next call of
+                this method.
+        """
+        if self.images is not None:
+            return
+        self._coming.clear()
+
+        def noted() -> Iterator[Rows]:
+            for rows in batches:
+                self._coming.append(rows)
+                yield rows.numpy()
+
+        self._decoded = self.data.train.read(noted())
 
     def batch(
         self, rows: Tensor, epoch: int, step: int, total: int, position: slice, scale: float
@@ -50,7 +77,7 @@ class TrainingImages:
             scale: scale of the side of the images, 0 to 1. Images smaller than 32 pixels are not
                 scaled.
         """
-        images = self.images[rows.to(self.images.device)].to(self.device)
+        images = self._pixels(rows).to(self.device)
         generator = torch.Generator().manual_seed(derive_seed("augment", self.seed, epoch, step))
         x = augment(
             images,
@@ -67,3 +94,12 @@ class TrainingImages:
             x = F.interpolate(x, size=side, mode="bilinear", antialias=True)
             x = x.contiguous(memory_format=torch.channels_last)
         return x
+
+    def _pixels(self, rows: Tensor) -> Tensor:
+        """Return the images of some rows, uint8 ``(n, C, H, W)``, on any device."""
+        if self.images is not None:
+            return self.images[rows.to(self.images.device)]
+        images = next(self._decoded)
+        if not torch.equal(self._coming.popleft(), rows):
+            raise RuntimeError("batches are not taken in the order in which they were announced")
+        return images

@@ -15,6 +15,7 @@ from torch import nn
 
 from attnscope import __version__, layout
 from attnscope.data.load import Data
+from attnscope.data.streamed import StreamedImages
 from attnscope.errors import InputError
 from attnscope.files import make_folder, read_json, refuse_existing
 from attnscope.gates.modes import eval_mode
@@ -29,7 +30,7 @@ from attnscope.training.processes import current_process_group
 from attnscope.training.recipe import Recipe
 from attnscope.training.result import TrainResult
 
-_MACHINE_SETTINGS = {"attnscope", "torch", "device", "data_root"}
+_MACHINE_SETTINGS = {"attnscope", "torch", "device", "data_root", "images"}
 """Keys of ``config.json`` that may change when a run is resumed, maybe on another machine."""
 
 
@@ -125,6 +126,8 @@ def fit(
         "classes": data.classes,
         "normalization": asdict(data.normalization),
         "image_size": data.image_size,
+        # Said where images are not in memory; the results are the same.
+        **({"images": "streamed"} if isinstance(data.train, StreamedImages) else {}),
         "parts": data.fingerprints(),
     }
     resume = resume and _can_resume(out, settings)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,9 @@ class TrainingLoop:
                 order = torch.from_numpy(generator.permutation(len(self.data.train)))
                 rates: list[float] = []  # since the last check
                 started = time.perf_counter()
-                for rows in torch.split(order, sizes)[at.step - epoch * len(sizes) :]:
+                steps = torch.split(order, sizes)[at.step - epoch * len(sizes) :]
+                self.images.expect(piece for rows in steps for _, piece, _ in self.pieces(rows))
+                for rows in steps:
                     self.enter_phase()
                     rates.append(self.optimizer.param_groups[0]["lr"])
                     step_sums = self.step(rows, epoch, board)
@@ -285,6 +288,24 @@ class TrainingLoop:
             self.start_phase()
             training_mode(self.model)
 
+    def pieces(self, rows: Tensor) -> list[tuple[int, Tensor, slice]]:
+        """Return the pieces of a step that this process computes.
+
+        Args:
+            rows: the images of the step.
+
+        Returns:
+            For each piece, its number, its rows, and their positions in the step.
+        """
+        count = self.recipe.accumulate
+        pieces = torch.tensor_split(rows, count * self.process_group.size)
+        starts = [0, *accumulate(map(len, pieces))]
+        first = self.process_group.rank * count
+        return [
+            (number, pieces[number], slice(starts[number], starts[number + 1]))
+            for number in range(first, first + count)
+        ]
+
     def step(self, rows: Tensor, epoch: int, board: SummaryWriter | None) -> Tensor:
         """Run one optimizer step.
 
@@ -297,18 +318,13 @@ class TrainingLoop:
             Sums over the images of this process, float32 ``(2,)``: loss, and correct predictions.
         """
         step, recipe = self.position.step, self.recipe
-        pieces = torch.tensor_split(rows, recipe.accumulate * self.process_group.size)
-        first = self.process_group.rank * recipe.accumulate
-        own_pieces = range(first, first + recipe.accumulate)
         # The small CNN accepts one image size only.
         scale = 1.0 if isinstance(self.model, SmallCNN) else self.phase.scale
         step_labels = self.images.labels_of(rows) if self.loss.is_weighted else None
         sums = torch.zeros(2, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        for number in own_pieces:
-            piece = pieces[number]
-            start = sum(map(len, pieces[:number]))
-            position = slice(start, start + len(piece))
+        own_pieces = self.pieces(rows)
+        for number, piece, position in own_pieces:
             x = self.images.batch(piece, epoch, step, len(rows), position, scale)
             y = self.images.labels_of(piece)
             torch.manual_seed(derive_seed("dropout", self.plan.seed, step, number))
@@ -316,7 +332,7 @@ class TrainingLoop:
             # Gradients are synchronized once per step, with the last piece.
             with (
                 network.no_sync()
-                if isinstance(network, DistributedDataParallel) and number != own_pieces[-1]
+                if isinstance(network, DistributedDataParallel) and number != own_pieces[-1][0]
                 else nullcontext()
             ):
                 with autocast_block(self.device, self.autocast):
