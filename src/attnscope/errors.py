@@ -284,6 +284,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS825": "The recording of an experiment has no class scores.",
         "AS826": "The time for an experiment is not positive.",
         "AS827": "Another process is writing to a folder of interventions.",
+        "AS828": "An option of an experiment is given, but the experiment is not run.",
         "AS850": "The network to fold was not built by attnscope.build_model.",
         "AS851": "The network to fold is folded already.",
         "AS852": "The network to fold has no gate of this name.",

@@ -79,7 +79,7 @@ def stopped_after(pieces: int) -> Iterator[list[str]]:
 EXPERIMENTS: dict[str, Callable[..., Any]] = {
     "replace": study.replace_and_keep,
     "ablate": lambda setup, work: ablate_channels(
-        setup, draws=45, exceedances=3, images=20, work=work
+        setup, shares=(0.5,), draws=45, exceedances=10, images=20, work=work
     ),
     "erase": lambda setup, work: erase(setup, steps=3, images=20, work=work),
     "randomize": lambda setup, work: randomize_gates(setup, draws=2, images=20, work=work),

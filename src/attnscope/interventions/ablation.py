@@ -45,7 +45,7 @@ SHARES = (0.1, 0.25, 0.5)
 """Shares of the channels that are ablated by default."""
 DRAWS = 100
 """Largest number of random sets of channels by default."""
-_ROUND = 20
+ROUND = 20
 """Number of random sets that are drawn before it is asked whether more are needed."""
 
 
@@ -138,7 +138,7 @@ def ablate_channels(
     }
     with alone(work, progress, "ablate") as todo, setup.eval_without_gradients():
         todo.start(len(rows) * len(gates) * run.reruns_of_gate)
-        for round_ in range(-1, -(-draws // _ROUND)):  # the orders, then the draws
+        for round_ in range(-1, -(-draws // ROUND)):  # the orders, then the draws
             active = {
                 gate.name: [s for s in shares if not losses[gate.name, s].has_stopped]
                 for gate in gates
@@ -215,7 +215,7 @@ class _Run:
         size = self._setup.batch_size
         starts = range(0, len(self._rows), size)
         gates = [gate for gate in self._gates if gate.name in active]
-        draws = range(number * _ROUND, min((number + 1) * _ROUND, self._draws))
+        draws = range(number * ROUND, min((number + 1) * ROUND, self._draws))
         needed = [
             not all(f"{batch}/{number}/{gate.name}" in work.pieces for gate in gates)
             for batch in range(len(starts))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from attnscope.gates.hooks import edit_gates
-from attnscope.interventions.ablation import DRAWS, SHARES, ablatable_gates
+from attnscope.interventions.ablation import DRAWS, ROUND, SHARES, ablatable_gates
 from attnscope.interventions.channel_losses import ORDERS
 from attnscope.interventions.donors import DEFAULT_EDITS
 from attnscope.interventions.erasing import orders_of, reruns_of_order
@@ -233,8 +233,11 @@ def _ablate(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> C
         return None
     images = min(subsample(setup, "ablate"), len(setup.scored))
     reruns = 1 + len(SHARES) * (len(ORDERS) + DRAWS)
-    whole = images * (1 + reruns * sum(timing.after([gate]) for gate in gates))
-    forwards = images * (1 + reruns * len(gates))
+    complete = 1 + -(-DRAWS // ROUND)  # each round of draws begins with a complete forward
+    first = min(setup.batch_size, images)
+    after = sum(timing.after([gate]) for gate in gates)
+    whole = images * (complete + reruns * after) + first * after
+    forwards = images * (complete + reruns * len(gates)) + first * len(gates)
     return _cost("ablate", images, forwards, whole, timing.edited, at_most=True)
 
 

@@ -52,7 +52,8 @@ class Replaced:
         table = pd.concat([old[kept].astype(texts), new.astype(texts)], ignore_index=True)
         logits = np.concatenate([self.logits[kept], other.logits])
         places = {name: place for place, name in enumerate((OWN, *REPLACEMENTS))}
-        targets = {name: place for place, name in enumerate(dict.fromkeys(table["target"]))}
+        every = dict.fromkeys([*old["target"].astype(str), *new["target"].astype(str)])
+        targets = {name: place for place, name in enumerate(every)}
         order = np.lexsort((table["row"], table["edit"].map(places), table["target"].map(targets)))
         return Replaced(_categorical(table.iloc[order].reset_index(drop=True)), logits[order])
 

@@ -198,8 +198,18 @@ def _prepare(
 ) -> _Prepared:
     """Open everything, choose the number of images, and plan what is not finished."""
     experiments = _names(experiments) or DEFAULT_EXPERIMENTS
-    edits = _names(edits) or DEFAULT_EDITS
     expect_experiments(experiments)
+    for experiment, given, what in (
+        ("replace", edits, "edits (--edits)"),
+        ("randomize", seed_runs, "runs of other seeds (--seed-runs)"),
+    ):
+        if given and experiment not in experiments:
+            raise InputError(
+                "AS828",
+                f"{what} are given, but the experiment {experiment} is not run; leave them out, or "
+                f"run {', '.join((*experiments, experiment))} (--experiments)",
+            )
+    edits = _names(edits) or DEFAULT_EDITS
     expect_edits(edits)
     if not minutes > 0:
         raise InputError("AS826", f"the time is {minutes} minutes; it must be above 0, usually 3")
