@@ -194,7 +194,10 @@ def jpeg_copy() -> Iterator[tuple[str, str]]:
     attnscope("capture", run, "--device", "cpu", "--moments", "--batch-size", "50")
     yield from recording_digests("cbam-0-moments", run / "moments" / "test")
     for name in ("cbam-0", "se-0"):
-        attnscope("intervene", runs[name], "--images", "40", "--seed-runs", runs[name[:-1] + "1"])
+        # Versions differ in their defaults.
+        every = ("decode", "replace", "ablate", "erase", "randomize")
+        seeds = ("--seed-runs", runs[name[:-1] + "1"])
+        attnscope("intervene", runs[name], "--images", "40", *seeds, "--experiments", *every)
         folder = runs[name] / "interventions" / "test"
         for file in sorted(folder.iterdir()):
             yield f"outcomes/{name}/{file.name}", of_file(file)

@@ -11,9 +11,9 @@ A gate is the output of a bounded activation that multiplies a feature map, as i
 
 `find_gates` finds the gates of any network, `watch_gates` reads and `edit_gates` replaces them
 while the network runs. `capture` records them over a data set. `statistics`, `plots`, `compare` and
-`report` describe a recording, and need no torch. `intervene` measures what a network uses, and
-`fold` replaces gates by constants. `analyze` does all of it but folding in one call. `train_run`
-trains a network, and `Run` opens its folder.
+`report` describe a recording, and need no torch. `intervene` measures what a network uses
+(`plan_interventions` says how long it takes), and `fold` replaces gates by constants. `analyze`
+does all of it but folding in one call. `train_run` trains a network, and `Run` opens its folder.
 `GateMonitor` observes gates while a network trains, in any training loop.
 
 All names are imported when they are first used.
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from attnscope.gates.hooks import edit_gates as edit_gates
     from attnscope.gates.hooks import watch_gates as watch_gates
     from attnscope.interventions.run import intervene as intervene
+    from attnscope.interventions.run import plan_interventions as plan_interventions
     from attnscope.kinds import Gate as Gate
     from attnscope.monitoring import GateMonitor as GateMonitor
     from attnscope.networks.build import build_model as build_model
@@ -87,6 +88,7 @@ _HOMES = {
     "intervene": "interventions.run",
     "load_data": "data.load",
     "load_model": "networks.weights",
+    "plan_interventions": "interventions.run",
     "plots": "",
     "report": "",
     "statistics": "",

@@ -39,7 +39,11 @@ While a recording is being written, ``NAME`` is called ``.NAME.partial`` and loc
 
     about.json                which recording they belong to, and which experiments were run
     replacement.parquet       one row per image and edit
+    replacement.safetensors   the logits of each of its rows
     effects.csv, decoding.csv and so on   one table for each other experiment
+
+While an experiment runs, its finished pieces are kept in ``.NAME.partial/EXPERIMENT/`` beside the
+outcomes, with a ``plan.json``. ``.NAME.lock`` locks the outcomes.
 """
 
 SPLITS = ("train", "validation", "test")
@@ -77,6 +81,7 @@ SHARD = "shard.json"
 
 ABOUT = "about.json"
 REPLACEMENT = "replacement.parquet"
+REPLACEMENT_LOGITS = "replacement.safetensors"
 OUTCOMES_SUFFIX = "-interventions"
 
 PARTIAL_SUFFIX = ".partial"

@@ -19,25 +19,56 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from tqdm import tqdm
 
+AS_SHARE = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+"""Format of a bar whose units mean nothing to a reader: without counts."""
 
-class Bar(Protocol):
-    """What a piece of work does with its bar."""
 
-    def update(self, n: int = 1) -> Any:
+_SMOOTHING = 0.1
+"""Weight of the latest speed in that from which the remaining time follows."""
+
+
+class Bar:
+    """The bar of a piece of work.
+
+    Args:
+        bar: The bar of tqdm.
+        prefix: Text before every description.
+    """
+
+    def __init__(self, bar: tqdm[None], prefix: str = "") -> None:
+        self._bar, self._prefix = bar, prefix
+
+    def update(self, n: float = 1) -> None:
         """Count ``n`` more as done."""
+        if self._bar.disable:
+            return
+        # The sum of rounded shares can be larger than the total.
+        total = self._bar.total
+        self._bar.update(n if total is None else max(0.0, min(n, total - self._bar.n)))
+
+    def skip(self, n: float) -> None:
+        """Count ``n`` more as done that took no time, and are not part of the speed."""
+        if self._bar.disable:
+            return
+        self._bar.initial += n
+        self._bar.n += n
+
+    def describe(self, text: str) -> None:
+        """Show a text in front of the bar."""
+        self._bar.set_description_str(f"{', '.join(filter(None, (self._prefix, text)))}: ")
 
 
 @dataclass(frozen=True)
 class _Part:
     """A piece of work; one can run inside another."""
 
-    total: int | None
+    total: float | None
     unit: str
     description: str
+    bar_format: str | None
 
 
 class Stages:
@@ -49,7 +80,9 @@ class Stages:
     """
 
     def __init__(self, count: int, enabled: bool = True) -> None:
-        self._bar = tqdm(disable=not enabled, dynamic_ncols=True, bar_format="{desc}")
+        self._bar = tqdm(
+            disable=not enabled, dynamic_ncols=True, bar_format="{desc}", smoothing=_SMOOTHING
+        )
         self._count, self._number, self._name = count, 0, ""
         self._part: _Part | None = None
 
@@ -66,15 +99,17 @@ class Stages:
         tqdm.write(line, file=sys.stderr)
 
     @contextmanager
-    def part(self, total: int | None, unit: str, description: str) -> Iterator[Bar]:
+    def part(
+        self, total: float | None, unit: str, description: str, bar_format: str | None
+    ) -> Iterator[Bar]:
         """Show how much of a piece of work of the present stage is done."""
         if self._bar.disable:
-            yield self._bar
+            yield Bar(self._bar)
             return
         outer = self._part, self._bar.n
-        self._begin(_Part(total, unit, description))
+        self._begin(_Part(total, unit, description, bar_format))
         try:
-            yield self._bar
+            yield Bar(self._bar, self._name)
         finally:
             self._bar.refresh()
             self._begin(*outer)
@@ -84,7 +119,7 @@ class Stages:
         self._bar.leave = False
         self._bar.close()
 
-    def _begin(self, part: _Part | None, done: int = 0) -> None:
+    def _begin(self, part: _Part | None, done: float = 0) -> None:
         """Show a piece of work, of which some is done; None: the name of the stage only."""
         self._part = part
         if self._bar.disable:
@@ -93,7 +128,7 @@ class Stages:
             self._bar.bar_format = "{desc}"
             self._bar.set_description_str(f"{self._name} ...")
             return
-        self._bar.bar_format, self._bar.unit = None, part.unit
+        self._bar.bar_format, self._bar.unit = part.bar_format, part.unit
         names = filter(None, (self._name, part.description))
         self._bar.set_description_str(f"{', '.join(names)}: ", refresh=False)
         self._bar.reset(part.total)
@@ -130,12 +165,13 @@ def stages(count: int, enabled: bool = True) -> Iterator[Stages]:
 
 @contextmanager
 def progress_bar(
-    total: int | None,
+    total: float | None,
     unit: str,
     *,
     description: str = "",
     enabled: bool = True,
     alone: bool = True,
+    bar_format: str | None = None,
 ) -> Iterator[Bar]:
     """Show how much of a piece of work is done.
 
@@ -147,10 +183,11 @@ def progress_bar(
         description: Text in front of the bar.
         enabled: Whether to show a bar.
         alone: Whether to show one outside of `stages`, too.
+        bar_format: Format of the bar; default: that of tqdm.
     """
     shown = _shown.get()
     if shown is not None and enabled:
-        with shown.part(total, unit, description) as part:
+        with shown.part(total, unit, description, bar_format) as part:
             yield part
         return
     with tqdm(
@@ -159,8 +196,10 @@ def progress_bar(
         desc=description or None,
         disable=not (enabled and alone),
         dynamic_ncols=True,
+        bar_format=bar_format,
+        smoothing=_SMOOTHING,
     ) as bar:
-        yield bar
+        yield Bar(bar)
 
 
 class _Above(logging.Handler):

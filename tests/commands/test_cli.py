@@ -135,7 +135,10 @@ def test_intervene_writes_outcomes_that_the_report_shows(
     )
     assert not (run / "interventions").exists()
     assert main(["intervene", str(run), *some, "--batch-size", "4"]) == 0
-    assert str(run / "interventions" / "test") in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert str(run / "interventions" / "test") in printed.out
+    for name in ("decode", "replace", "erase"):  # what each experiment costs comes first
+        assert re.search(rf"^{name}: .*(second|minute)", printed.err, re.M)
     written = {file: file.stat().st_mtime_ns for file in (run / "interventions").rglob("*.*")}
     assert main(["intervene", str(run), *some, "--batch-size", "4"]) == 0  # nothing is repeated
     assert {f: f.stat().st_mtime_ns for f in (run / "interventions").rglob("*.*")} == written
@@ -143,9 +146,11 @@ def test_intervene_writes_outcomes_that_the_report_shows(
     refused(capsys, "AS811", "intervene", run, "--images", "6", "--seed", "1", names=("seed",))
     outcomes = read_outcomes(run / "interventions" / "test")
     assert set(outcomes.tables) == {"decoding", "effects", "erasing_areas", "erasing_curves"}
-    # Eight gates and all at once, under seven edits, and the network as it is.
+    # Eight gates and all at once, under four edits, and the network as it is.
     assert outcomes.replacement is not None
-    assert len(outcomes.replacement) == 6 * (9 * 7 + 1)
+    assert len(outcomes.replacement) == 6 * (9 * 4 + 1)
+    assert outcomes.logits is not None
+    assert outcomes.logits.shape == (len(outcomes.replacement), 2)
     recorded = Recording(run)
     own = outcomes.replacement[outcomes.replacement["edit"] == "own"]
     assert (own["prediction"] == recorded.predictions[own["row"]]).all()
@@ -170,9 +175,13 @@ def test_intervene_writes_outcomes_that_the_report_shows(
     refused(capsys, "AS802", "intervene", run, "--batch-size", "0", names=("batch size", "0"))
     # Another kind of network is refused before anything is run.
     other = make_gateless(runs)
+    seeds = ["--seed-runs", other, "--images", "6"]
+    refused(capsys, "AS828", "intervene", run, *seeds, names=("--seed-runs", "randomize"))
+    refused(capsys, "AS821", "intervene", run, *seeds, "--experiments", "randomize", names=(other,))
     refused(
-        capsys, "AS821", "intervene", run, "--seed-runs", other, "--images", "6", names=(other,)
-    )
+        capsys, "AS828", "intervene", run, "--experiments", "erase", "--edits", "mean",
+        names=("--edits", "replace"),
+    )  # fmt: skip
     assert not (run / "interventions").exists()
 
 

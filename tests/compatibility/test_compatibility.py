@@ -9,22 +9,46 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from attnscope import Moments, Recording, capture_run, load_model, statistics
+from attnscope import (
+    Moments,
+    Recording,
+    capture,
+    capture_run,
+    intervene,
+    load_model,
+    statistics,
+)
 from attnscope.commands.main import main
+from attnscope.interventions import (
+    InterventionSetup,
+    ablate_channels,
+    erase,
+    randomize_gates,
+)
 from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import RecordingWriter
+from tests.interventions.test_ablation import Weighted
+from tests.interventions.toy import toy_images
 from tests.making import refused
 from tests.recording.making import CLASSES, GATES, make_arrays, make_rows
 
 ARCHIVE = Path(__file__).parent / "v0.1.tar.xz"
+OUTCOMES = Path(__file__).parent / "outcomes.tar.xz"
 
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("v0.1")
     with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def unpack_outcomes(folder: Path) -> Path:
+    with tarfile.open(OUTCOMES) as archive:
         archive.extractall(folder, filter="data")
     return folder
 
@@ -90,6 +114,70 @@ def test_commands_accept_a_run_of_0_1(
     assert main(["report", "run", "--out", "report.html"]) == 0
     names = {file.name for file in Path("run/figures").iterdir()}
     assert {"decodable_and_used.png", "attention_grid.pdf", "training_curves.png"} <= names
+
+
+def test_interventions_give_the_outcomes_of_the_version_before_donors_were_stored(
+    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the run of 0.1: the same images, donors and edits, and the same network."""
+    monkeypatch.chdir(unpacked)
+    earlier = unpack_outcomes(tmp_path / "earlier")
+    expected = pd.read_parquet(earlier / "replacement.parquet")
+    edits = ["mean", "predicted", "swap_same", "swap_other"]
+    found = intervene(
+        unpacked / "run",
+        experiments=["replace"],
+        edits=edits,
+        images=6,
+        batch_size=6,
+        device="cpu",
+        out=tmp_path / "out",
+        progress=False,
+    )
+    assert found.replacement is not None
+    keys = {"target": str, "edit": str}
+    both = (
+        expected[expected["edit"].isin(["own", *edits])]
+        .astype(keys)
+        .merge(found.replacement.astype(keys), on=[*keys, "row"], suffixes=("", "_now"))
+    )
+    assert len(both) == len(found.replacement) == 6 * (25 * 4 + 1)
+    np.testing.assert_allclose(both["margin_now"], both["margin"], rtol=0, atol=1e-5)
+    assert (both["prediction_now"] == both["prediction"]).all()
+    assert (both["label_now"] == both["label"]).all()
+    effects = pd.read_csv(earlier / "effects.csv").merge(
+        found.tables["effects"], on=[*keys], suffixes=("", "_now")
+    )
+    assert len(effects) == 25 * 4
+    for column in ("change", "low", "high", "margin_change", "margin_low", "flips", "lost"):
+        np.testing.assert_allclose(effects[f"{column}_now"], effects[column], rtol=0, atol=1e-5)
+
+
+def test_experiments_give_the_tables_of_the_version_before_they_could_be_resumed(
+    tmp_path: Path,
+) -> None:
+    """With all random draws, on the toy network of the tests."""
+    earlier = unpack_outcomes(tmp_path / "earlier")
+    model, images = Weighted().eval(), toy_images(60)
+    recording = capture(
+        model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    setup = InterventionSetup(model, images, recording, batch_size=7)
+    some = {"images": 20, "progress": False}
+    erased = erase(setup, steps=4, **some)
+    found = {
+        "ablation": ablate_channels(
+            setup, shares=(1 / 12, 0.5), draws=50, exceedances=None, **some
+        ),
+        "erasing_areas": erased.areas,
+        "erasing_curves": erased.curves,
+        "randomization": randomize_gates(setup, **some),
+    }
+    for name, table in found.items():
+        expected = pd.read_csv(earlier / f"toy-{name}.csv")
+        pd.testing.assert_frame_equal(
+            table[expected.columns], expected, check_dtype=False, rtol=0, atol=1e-5
+        )
 
 
 def test_split_of_0_1_is_read(unpacked: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,32 @@ def test_ablation_shows_whether_the_highest_gates_matter(tmp_path: Path, invert:
         assert few.loc["top gate", column] == few.loc["top gate x norm", column]
 
 
+def test_ablation_stops_drawing_where_no_order_is_special(tmp_path: Path) -> None:
+    """p is that of the drawn values in their order; without an early stop it is the full one."""
+    model, images = Weighted().eval(), toy_images(60)
+    recording = capture(
+        model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    setup = InterventionSetup(model, images, recording)
+    some = {"shares": (1.0, 0.5), "draws": 50, "images": 20, "progress": False}
+    full = ablate_channels(setup, exceedances=None, **some)
+    early = ablate_channels(setup, exceedances=10, **some)
+    assert set(full["draws"]) == {50}
+    # All channels are ablated in every draw, so that each of them is a tie.
+    every = early[early["share"] == 1]
+    assert set(every["draws"]) == {20}
+    assert every["p"].dropna().eq(1).all()
+    assert every["p_draws"].dropna().eq(10).all()
+    half, of_full = (found[found["share"] == 0.5].set_index("order") for found in (early, full))
+    assert set(half["draws"]) == {50}  # the top gates matter, which takes all draws
+    assert half.loc["top gate", "p"] == of_full.loc["top gate", "p"] == pytest.approx(1 / 51)
+    assert half.loc["bottom gate", "p_draws"] < 50
+    for column in ("change", "margin_change", "margin_low"):
+        orders = early["order"] != "random"
+        pd.testing.assert_series_equal(early.loc[orders, column], full.loc[orders, column])
+
+
 def test_ablation_leaves_out_a_gate_with_one_value_for_all_channels(tmp_path: Path) -> None:
     class WithSingleValue(Toy):
         def __init__(self) -> None:
@@ -137,6 +164,8 @@ def test_ablation_refuses_wrong_numbers(tmp_path: Path) -> None:
         ablate_channels(setup, shares=(), progress=False)
     with refused("AS817", names=(0,)):
         ablate_channels(setup, draws=0, progress=False)
+    with refused("AS716", names=(0,)):
+        ablate_channels(setup, exceedances=0, progress=False)
     with refused("AS801", names=(0,)):
         ablate_channels(setup, images=0, progress=False)
 

@@ -36,7 +36,7 @@ from tests.interventions.toy import CLASSES, Toy, effects, toy_images, toy_setup
 
 def test_replacing_a_used_gate_costs_accuracy(tmp_path: Path) -> None:
     found = effects(toy_setup("used", tmp_path)).loc["gate"]
-    assert len(found) == 7
+    assert len(found) == 8
     # Without the image's own gate all logits are equal, and the first class is predicted.
     assert found.loc["mean", "accuracy"] == pytest.approx(1 / 3)
     assert found.loc["neutral", "accuracy"] == pytest.approx(1 / 3)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from attnscope.commands.main import main
+from attnscope.files import read_json
 from attnscope.interventions import InterventionSetup, run_experiments, study
-from attnscope.interventions.run import intervene
+from attnscope.interventions.plan import Timing
+from attnscope.interventions.run import intervene, plan_interventions
 from attnscope.recording.outcomes import Outcomes, read_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from tests.folding.runs import make_run, untrained, write_digits
+from tests.interventions.test_resuming import stopped_after
 from tests.making import refused, refused_command
 
 OPTIONS = {"images": 20, "seed": 3, "batch_size": 7, "device": "cpu", "progress": False}
@@ -92,6 +97,77 @@ def test_the_command_gives_the_outcomes_of_intervene(
     refused_command(
         capsys, "AS813", "intervene", run.folder, "--experiments", "cut", names=("cut", "decode")
     )
+
+
+def test_the_number_of_images_follows_from_the_time_and_then_from_the_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """80 images are recorded, of which 40 can be scored."""
+    options = {"seed": 3, "device": "cpu", "progress": False, "experiments": ["replace"]}
+    options |= {"edits": "mean"}
+    out = tmp_path / "out"
+    gates = [gate.name for gate in run.recording().gates]
+    # A complete forward and one from each of four gates on and from all: a second each.
+    slow = Timing(1.0, 1.0, dict.fromkeys(gates, 0.0))
+    monkeypatch.setattr("attnscope.interventions.run.time_network", lambda setup: slow)
+    plan = plan_interventions(run, **{k: v for k, v in options.items() if k != "progress"}, out=out)
+    assert plan.images == 20  # the fewest, although 3 minutes hold none
+    assert "20 instead of 40" in plan.notes[0]
+    assert not out.exists()
+    # 40 seconds for the verification of a batch of 40, and then 6 seconds for each image.
+    within = plan_interventions(
+        run, experiments="replace", edits="mean", seed=3, minutes=6, out=out
+    )
+    count = (6 * 60 - 40 * 5) // 6
+    assert within.images == pytest.approx(count, abs=5)  # a stratified sample has about as many
+    assert f"{count} instead of 40" in within.notes[0]
+    (cost,) = within.costs
+    assert cost.forwards == within.images * (6 + 5)
+    assert cost.seconds == cost.whole == cost.forwards
+
+    found = intervene(run, minutes=6, out=out, **options)
+    assert found.about["images"] == within.images
+    assert found.about["requested_images"] == count
+    # Later calls score the same images, whatever the network takes by then.
+    again = intervene(run, out=out, **options, images=None)
+    assert again.about == found.about
+    assert intervene(run, out=out, **{**options, "edits": "neutral"}).about["images"] == len(
+        again.replacement[again.replacement["edit"] == "own"]
+    )
+    with refused("AS811"):
+        intervene(run, out=out, images=40, **options)
+    assert str(plan_interventions(run, experiments="replace", edits="mean", seed=3, out=out)) == (
+        "every experiment is finished"
+    )
+    about = read_json(out / "about.json")
+    del about["requested_images"]  # as version 0.1 wrote it
+    for images in (found.about["images"], 7):
+        (out / "about.json").write_text(json.dumps({**about, "images": images}))
+        if images == 7:
+            with refused("AS811", names=("7", "--images")):
+                intervene(run, out=out, **options)
+    for minutes in (0, -1, float("nan")):
+        with refused("AS826", names=(minutes,)):
+            intervene(run, minutes=minutes, out=out, **options)
+    with refused("AS823", names=("cut",)):
+        intervene(run, out=out, **{**options, "edits": ["cut"]})
+
+
+def test_a_call_continues_with_the_images_of_an_interrupted_one(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"experiments": ["replace"], "edits": ["mean"], "device": "cpu", "seed": 3}
+    out = tmp_path / "out"
+    with stopped_after(3), pytest.raises(KeyboardInterrupt):
+        intervene(run, out=out, images=20, batch_size=7, **options)
+    printed = capsys.readouterr().err
+    assert printed.startswith("replace: 20 images, ")
+    found = intervene(run, out=out, batch_size=7, **options)
+    assert "replace: continues" in capsys.readouterr().err
+    whole = intervene(run, out=tmp_path / "whole", images=20, batch_size=7, **options)
+    expect_equal(found, whole)
+    np.testing.assert_array_equal(found.logits, whole.logits)
+    assert capsys.readouterr().out == ""
 
 
 def test_intervene_takes_other_seeds_as_runs_recordings_and_paths(run: Run, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from attnscope.interventions import (
     Erasing,
-    replace_gates,
     run_experiments,
     run_experiments_in,
     study,
 )
+from attnscope.interventions.replacement import Replaced, replace_and_keep
 from attnscope.plots import Unavailable
 from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import find_outcomes, read_outcomes
@@ -30,15 +30,15 @@ def test_an_interrupted_call_continues_with_equal_outcomes(
     setup, folder = toy_setup("used", tmp_path), tmp_path / "out"
     made: list[str] = []
 
-    def counted(*args: Any, **kwargs: Any) -> pd.DataFrame:
+    def counted(*args: Any, **kwargs: Any) -> Replaced:
         made.append("replace")
-        return replace_gates(*args, **kwargs)
+        return replace_and_keep(*args, **kwargs)
 
     def killed(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
     wanted = ["replace", "decode", "erase"]
-    monkeypatch.setattr(study, "replace_gates", counted)
+    monkeypatch.setattr(study, "replace_and_keep", counted)
     with monkeypatch.context() as patch:
         patch.setattr(study, "erase", killed)
         with pytest.raises(KeyboardInterrupt):

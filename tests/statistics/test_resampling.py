@@ -21,6 +21,7 @@ from attnscope.statistics.resampling import (
     order_test,
     percentile_interval,
     permutation_p,
+    sequential_p,
     stratified_folds,
     stratified_sample,
 )
@@ -35,6 +36,64 @@ def test_bootstrap_means_equal_a_loop_for_every_block_size(monkeypatch):
         monkeypatch.setattr(resampling, "_DRAWS", draws)
         found = bootstrap_means(values, 40, np.random.default_rng(5))
         assert found == pytest.approx(np.array(expected))
+
+
+def one_by_one(drawn, observed, exceedances, most):
+    """The rule of Besag and Clifford in plain Python: p, and the number of draws."""
+    above = 0
+    for made, value in enumerate(drawn[:most], start=1):
+        above += value >= observed
+        if above == exceedances:
+            return above / made, made
+    return (above + 1) / (most + 1), most
+
+
+def test_a_sequential_p_equals_draws_one_by_one():
+    rng = np.random.default_rng(0)
+    for observed in (-3.0, -1.0, 0.0, 0.5, 1.0, 2.0, 4.0):
+        for exceedances, most in ((1, 20), (5, 60), (10, 100)):
+            drawn = rng.normal(size=most)
+            p, used, stopped = sequential_p(drawn, observed, exceedances, most)
+            assert (p, used) == one_by_one(drawn, observed, exceedances, most)
+            assert stopped
+            # What is drawn in addition has no effect, and before the end nothing is known.
+            assert sequential_p(drawn[:used], observed, exceedances, most) == (p, used, True)
+            if used > 1:
+                assert not sequential_p(drawn[: used - 1], observed, exceedances, most)[2]
+            full = (1 + (drawn >= observed).sum()) / (most + 1)
+            assert sequential_p(drawn, observed, None, most) == (full, most, True)
+            assert (p == full) or (p >= exceedances / most)
+    # Equal values count as exceeding, although sums in single precision differ in the last digit.
+    assert sequential_p(np.array([1 - 1e-8, 0.0, 0.0]), 1.0, 5, 3)[0] == 2 / 4
+    with refused("AS716", names=(0,)):
+        sequential_p(np.zeros(3), 0.0, 0, 3)
+
+
+def test_a_sequential_p_has_the_size_of_the_full_one_and_saves_draws():
+    """Under the null, P(p <= x) = x for each value x that p can take."""
+    rng = np.random.default_rng(1)
+    trials, exceedances, most = 4000, 10, 99
+    found, full, used = np.zeros(trials), np.zeros(trials), np.zeros(trials)
+    for trial in range(trials):
+        observed, *drawn = rng.normal(size=1 + most)
+        found[trial], used[trial], _ = sequential_p(np.array(drawn), observed, exceedances, most)
+        full[trial], _, _ = sequential_p(np.array(drawn), observed, None, most)
+    for level in (0.01, 0.05, 0.1, 10 / 50, 10 / 20, 10 / 12):
+        low, high = stats.binom.interval(0.999, trials, level)
+        assert low <= (found <= level + 1e-12).sum() <= high, level
+    assert ((found <= 0.05) == (full <= 0.05)).all()
+    assert found.mean() == pytest.approx(full.mean(), abs=0.02)
+    assert used.mean() < 0.5 * most
+
+
+@pytest.mark.parametrize("chance", [0.02, 0.2, 0.5, 0.9])
+def test_a_sequential_p_is_the_full_one_in_expectation(chance):
+    """For a fixed effect; h / l is biased by less than p (1 - p) / (h - 1)."""
+    rng = np.random.default_rng(2)
+    drawn = (rng.random((3000, 100)) < chance).astype(float)
+    found = np.array([sequential_p(values, 1.0, 10, 100)[0] for values in drawn])
+    full = np.array([permutation_p(values, np.asarray(1.0)) for values in drawn])
+    assert found.mean() == pytest.approx(full.mean(), abs=chance * (1 - chance) / 9 + 0.005)
 
 
 def test_bootstrap_sums_equal_a_loop_for_every_block_size(monkeypatch):

@@ -14,9 +14,10 @@ from attnscope.commands.parsing import Argument
 class Intervene:
     """Test whether the class is decodable from the gates, and whether the gates are used.
 
-    The experiments decode the class from each gate, and replace, ablate and randomize gates. Two
-    controls are included if they were recorded: the features that the gates multiply (attnscope
-    capture --pooled-inputs) and an untrained network (attnscope capture --untrained).
+    The experiments decode the class from each gate, and replace, ablate and randomize gates. What
+    they cost is printed first. After an interruption, the same command continues. Two controls are
+    included if they were recorded: the features that the gates multiply (attnscope capture
+    --pooled-inputs) and an untrained network (attnscope capture --untrained).
     """
 
     run: RunArgument
@@ -27,12 +28,18 @@ class Intervene:
     """Runs or recordings of the same configuration with other seeds. Their similarity is the
     reference for the experiment randomize."""
     experiments: Annotated[tuple[str, ...], Argument(metavar="EXPERIMENT")] = ()
-    """Experiments to run: decode, replace, ablate, erase, randomize. Default: all experiments that
-    are not finished yet."""
-    images: int = 1000
+    """Experiments to run: decode, replace, ablate, erase, randomize. Default: decode and
+    replace."""
+    edits: Annotated[tuple[str, ...], Argument(metavar="EDIT")] = ()
+    """Edits of the experiment replace: neutral, mean, predicted, true, random, swap_any, swap_same,
+    swap_other. Default: mean swap_any swap_same swap_other."""
+    images: int | None = None
     """Number of images on which accuracy is measured, at most half of each class. The other images
     supply the replacement gates. Some experiments use only a share of the measured images: ablate a
-    tenth (at least 50), erase a fifth (at least 100), randomize half (at least 250)."""
+    tenth (at least 50), erase a fifth (at least 100), randomize half (at least 250). Default: that
+    of the output folder, else 250, or as many as --minutes hold."""
+    minutes: float = 3
+    """Time in minutes for the experiment replace, which limits the default of --images."""
     seed: int = 0
     """Random seed."""
     out: Path | None = None
@@ -57,7 +64,9 @@ class Intervene:
             recording,
             split=self.split,
             experiments=self.experiments,
+            edits=self.edits,
             images=self.images,
+            minutes=self.minutes,
             seed=self.seed,
             seed_runs=self.seed_runs,
             out=self.out,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,18 +13,15 @@ from torch import Tensor
 
 from attnscope.errors import InputError
 from attnscope.gates.hooks import as_factor
+from attnscope.interventions.channel_losses import ORDERS, ChannelLosses
 from attnscope.interventions.replay import PrefixCache
 from attnscope.interventions.setup import InterventionSetup, expect_draws, expect_images
+from attnscope.interventions.work import Work, alone, batches_of
 from attnscope.kinds import PER_CHANNEL, Gate
-from attnscope.progress import progress_bar
+from attnscope.recording.pieces import Piece
 from attnscope.statistics.effects import margins
-from attnscope.statistics.inference import paired_accuracy_change
-from attnscope.statistics.resampling import bootstrap_interval, null_band, permutation_p
+from attnscope.statistics.resampling import sequential_p
 
-RANKINGS = ("gate", "gate x norm")
-"""Scores by which channels are ranked for each image: the gate of the image, or the gate times the
-L2 norm of the channel that it multiplies."""
-_ORDERS = tuple(f"{end} {ranking}" for ranking in RANKINGS for end in ("top", "bottom"))
 _COLUMNS = [
     "gate",
     "share",
@@ -40,17 +38,27 @@ _COLUMNS = [
     "null_low",
     "null_high",
     "p",
+    "p_draws",
+    "draws",
 ]
+SHARES = (0.1, 0.25, 0.5)
+"""Shares of the channels that are ablated by default."""
+DRAWS = 100
+"""Largest number of random sets of channels by default."""
+ROUND = 20
+"""Number of random sets that are drawn before it is asked whether more are needed."""
 
 
 def ablate_channels(
     setup: InterventionSetup,
     *,
-    shares: Sequence[float] = (0.1, 0.25, 0.5),
-    draws: int = 100,
+    shares: Sequence[float] = SHARES,
+    draws: int = DRAWS,
+    exceedances: int | None = 10,
     images: int = 100,
     resamples: int = 1000,
     progress: bool = True,
+    work: Work | None = None,
 ) -> pd.DataFrame:
     """Measure the effect of mean ablation of some channels of each channel gate.
 
@@ -60,21 +68,29 @@ def ablate_channels(
     out.
 
     The null hypothesis of ``p`` is that the chosen channels are a random set, the same for all
-    images. The test is a permutation test over ``draws`` random sets, which include the observed
-    set. It is exact for a ranking that is the same for all images. A ranking that differs between
-    images also determines in which direction the gates change: the highest gates of an image are
-    mostly above their mean and are decreased by the ablation, the lowest are increased, and random
-    gates are both. For such a ranking, a small p does not show that a channel is more important.
-    p-values are not corrected for the number of rows.
+    images. The test is a permutation test over random sets, which include the observed set. It is
+    exact for a ranking that is the same for all images. A ranking that differs between images also
+    determines in which direction the gates change: the highest gates of an image are mostly above
+    their mean and are decreased by the ablation, the lowest are increased, and random gates are
+    both. For such a ranking, a small p does not show that a channel is more important. p-values are
+    not corrected for the number of rows.
+
+    Random sets are drawn until ``exceedances`` of them decrease the margin at least as much as each
+    of the four orders, or ``draws`` are drawn (`attnscope.statistics.resampling.sequential_p`,
+    Besag and Clifford 1991). So draws are saved where no order is special. A p below
+    ``exceedances / draws`` rests on all draws and is that of the full test.
 
     Args:
         setup: The network and its images.
         shares: Shares of the channels to ablate, above 0 and at most 1. The number of channels is
             rounded and at least one.
-        draws: Number of random sets of channels. A set is the same for all images.
+        draws: Largest number of random sets of channels. A set is the same for all images.
+        exceedances: Number of random sets with at least the observed effect after which no more are
+            drawn. None draws all sets.
         images: Number of scored images to use. The network is rerun for each draw.
         resamples: Number of bootstrap resamples over images.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar, if there is no ``work``.
+        work: Pieces that are finished already, and where new ones are kept.
 
     Returns:
         A data frame with one row for each gate, share and order (``top gate``, ``bottom gate``,
@@ -86,14 +102,17 @@ def ablate_channels(
           with its 95% bootstrap CI;
         - null, null_low, null_high: mean and 2.5th and 97.5th percentile over the draws of the
           mean margin change under random channels;
-        - p: share of draws, including the observed set, that decrease the margin at least as much.
+        - p: sequential p value; small if the margin decreases more than under random channels;
+        - p_draws: number of draws on which p rests;
+        - draws: number of draws that were made for this gate and share, on which the null and the
+          row ``random`` rest.
 
         In rows ``random``, changes are means over the draws with the 95% bootstrap CI over images,
-        and p is NaN.
+        and p and p_draws are NaN.
 
     Raises:
         InputError: There is no channel gate with several values (AS815), or a number is out of
-            range (AS801, AS816, AS817).
+            range (AS801, AS816, AS817, AS716).
     """
     units = ablatable_gates(setup)
     gates = [gate for gate in setup.gates if gate.name in units]
@@ -109,58 +128,158 @@ def ablate_channels(
         raise InputError("AS816", f"{given}; pass shares of the channels above 0 and at most 1")
     expect_draws(draws)
     expect_images(images)
+    sequential_p(np.zeros(0), 0.0, exceedances, draws)  # refuses a wrong number now
     rows = setup.sample(images)
-    cache = PrefixCache(setup.model, setup.gates, [(gate.name,) for gate in gates])
-    losses = {(gate.name, share): _Losses(len(rows), draws) for gate in gates for share in shares}
-    own_right, start = np.zeros(len(rows), bool), 0
-    rng = setup.rng("channels")
-    with (
-        setup.eval_without_gradients(),
-        progress_bar(len(rows), "image", description="ablate", enabled=progress) as bar,
-    ):
-        # A random set is the same for all images, because a ranking, too, chooses largely the
-        # same channels for all images.
-        sets = {
-            gate.name: np.stack([rng.permutation(units[gate.name]) for _ in range(draws)])
-            for gate in gates
-        }
-        means = {gate.name: torch.from_numpy(setup.mean_gate(gate.name)) for gate in gates}
-        for batch in setup.batches(rows):
-            places = slice(start, start + len(batch.labels))
-            start = places.stop
-            labels = batch.labels.numpy()
-            own = cache.forward(batch.x).float().cpu().numpy()
-            own_margin = margins(own, labels)
-            own_right[places] = own_margin > 0
-            for gate in gates:
-                values = cache.gate_values[gate.name].cpu()
-                score = {"gate": values.float(), "gate x norm": values * _norms(cache, gate)}
-                for share in shares:
-                    count = max(1, round(share * values.shape[1]))
-                    loss = losses[gate.name, share]
-                    mean = means[gate.name].to(setup.device)
-                    for ranking, of_channel in score.items():
-                        for end in ("top", "bottom"):
-                            mask = _choose(of_channel, count, end == "top", rng)
-                            new = _ablated_margins(cache, gate, mask, mean, labels)
-                            loss.add(f"{end} {ranking}", places, new - own_margin, new > 0)
-                    for draw in range(draws):
-                        one = torch.from_numpy(sets[gate.name][draw] < count)
-                        mask = one.expand(values.shape)
-                        new = _ablated_margins(cache, gate, mask, mean, labels)
-                        loss.add_draw(draw, places, new - own_margin, new > 0)
-            bar.update(len(labels))
+    run = _Run(setup, gates, units, shares, draws, rows)
+    losses = {
+        (gate.name, share): ChannelLosses(len(rows), draws, exceedances)
+        for gate in gates
+        for share in shares
+    }
+    with alone(work, progress, "ablate") as todo, setup.eval_without_gradients():
+        todo.start(len(rows) * len(gates) * run.reruns_of_gate)
+        for round_ in range(-1, -(-draws // ROUND)):  # the orders, then the draws
+            active = {
+                gate.name: [s for s in shares if not losses[gate.name, s].has_stopped]
+                for gate in gates
+            }
+            run.round(todo, round_, {name: some for name, some in active.items() if some}, losses)
+        todo.end()
     table = []
     for gate in gates:
         for share in shares:
-            count = max(1, round(share * units[gate.name]))
-            table += losses[gate.name, share].rows(
-                {"gate": gate.name, "share": share, "channels": count},
-                own_right,
-                resamples,
-                setup.seed,
-            )
+            about = {"gate": gate.name, "share": share, "channels": run.count(gate, share)}
+            own = run.own > 0
+            table += losses[gate.name, share].rows(about, own, resamples, setup.seed)
     return pd.DataFrame(table, columns=_COLUMNS)
+
+
+class _Run:
+    """The reruns of the network, batch by batch."""
+
+    def __init__(
+        self,
+        setup: InterventionSetup,
+        gates: Sequence[Gate],
+        units: Mapping[str, int],
+        shares: Sequence[float],
+        draws: int,
+        rows: NDArray[np.int64],
+    ) -> None:
+        self._setup, self._gates, self._shares, self._draws = setup, gates, shares, draws
+        self._rows, self._units = rows, units
+        self._labels = setup.recording.labels[rows]
+        self._cache = PrefixCache(setup.model, setup.gates, [(gate.name,) for gate in gates])
+        self.own = np.zeros(len(rows))
+        """``(n,)``, the margins of the unedited network."""
+        self.reruns_of_gate = 1 + len(shares) * (len(ORDERS) + draws)
+        """The largest number of reruns of the network for each gate and image."""
+        rng = setup.rng("channels")
+        # A random set is the same for all images, because a ranking, too, chooses largely the
+        # same channels for all images.
+        self._sets = {
+            gate.name: np.stack([rng.permutation(units[gate.name]) for _ in range(draws)])
+            for gate in gates
+        }
+        self._ties = {}
+        for number in range(-(-len(rows) // setup.batch_size)):
+            for gate in gates:
+                # The state of the stream, so that each piece can be computed without the others.
+                self._ties[number, gate.name] = rng.bit_generator.state
+                for _ in range(len(shares) * len(ORDERS)):
+                    rng.permutation(units[gate.name])
+        self._means = {
+            gate.name: torch.from_numpy(setup.mean_gate(gate.name)).to(setup.device)
+            for gate in gates
+        }
+
+    def count(self, gate: Gate, share: float) -> int:
+        """Return the number of channels that are a share of a gate's channels."""
+        return max(1, round(share * self._units[gate.name]))
+
+    def round(
+        self,
+        work: Work,
+        number: int,
+        active: Mapping[str, Sequence[float]],
+        losses: Mapping[tuple[str, float], ChannelLosses],
+    ) -> None:
+        """Ablate once more, and add the changes to the losses.
+
+        Args:
+            work: The pieces.
+            number: Number of the round of draws; -1 for the four orders.
+            active: Name of a gate -> the shares for which there are draws.
+            losses: Where the changes are added.
+        """
+        size = self._setup.batch_size
+        starts = range(0, len(self._rows), size)
+        gates = [gate for gate in self._gates if gate.name in active]
+        draws = range(number * ROUND, min((number + 1) * ROUND, self._draws))
+        needed = [
+            not all(f"{batch}/{number}/{gate.name}" in work.pieces for gate in gates)
+            for batch in range(len(starts))
+        ]
+        batches = batches_of(self._setup, self._rows, needed)
+        for batch, start in enumerate(starts):
+            places = slice(start, min(start + size, len(self._rows)))
+            labels = self._labels[places]
+            if needed[batch]:
+                self._cache.forward(next(batches)[1].x)
+            for gate in gates:
+                shares = active[gate.name]
+                piece = work.piece(
+                    f"{batch}/{number}/{gate.name}",
+                    len(labels)
+                    * (len(shares) * len(draws) if number >= 0 else 1 + len(shares) * len(ORDERS)),
+                    partial(self._orders, gate, batch, labels)
+                    if number < 0
+                    else partial(self._random, gate, shares, draws, labels),
+                )
+                if number < 0:
+                    self.own[places] = piece["own"]
+                for share, margin in zip(shares, piece["margin"], strict=True):
+                    loss = losses[gate.name, share]
+                    for each, values in enumerate(margin):
+                        shift, right = values - self.own[places], values > 0
+                        if number < 0:
+                            loss.add(ORDERS[each], places, shift, right)
+                        else:
+                            loss.add_draw(draws[each], places, shift, right)
+        for name, shares in active.items():
+            for share in shares:
+                losses[name, share].check(draws.stop if number >= 0 else 0)
+
+    def _orders(self, gate: Gate, batch: int, labels: NDArray[np.int64]) -> Piece:
+        """Return the margins under the four orders: ``own`` ``(n,)``, ``margin`` ``(S, 4, n)``."""
+        rng = self._setup.rng("channels")
+        rng.bit_generator.state = self._ties[batch, gate.name]
+        values = self._cache.gate_values[gate.name].cpu()
+        score = {"gate": values.float(), "gate x norm": values * _norms(self._cache, gate)}
+        margin = np.zeros((len(self._shares), len(ORDERS), len(labels)))
+        for place, share in enumerate(self._shares):
+            count = self.count(gate, share)
+            for order, name in enumerate(ORDERS):
+                end, _, ranking = name.partition(" ")
+                mask = _choose(score[ranking], count, end == "top", rng)
+                margin[place, order] = self._ablated(gate, mask, labels)
+        own = margins(self._cache.logits.float().cpu().numpy(), labels)
+        return {"own": own, "margin": margin}
+
+    def _random(
+        self, gate: Gate, shares: Sequence[float], draws: range, labels: NDArray[np.int64]
+    ) -> Piece:
+        """Return the margins under random channels: ``margin`` ``(S, draws, n)``."""
+        margin = np.zeros((len(shares), len(draws), len(labels)))
+        shape = self._cache.gate_values[gate.name].shape
+        for place, share in enumerate(shares):
+            for each, draw in enumerate(draws):
+                one = torch.from_numpy(self._sets[gate.name][draw] < self.count(gate, share))
+                margin[place, each] = self._ablated(gate, one.expand(shape), labels)
+        return {"margin": margin}
+
+    def _ablated(self, gate: Gate, mask: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        return _ablated_margins(self._cache, gate, mask, self._means[gate.name], labels)
 
 
 def ablatable_gates(setup: InterventionSetup) -> dict[str, int]:
@@ -170,78 +289,6 @@ def ablatable_gates(setup: InterventionSetup) -> dict[str, int]:
         gate.name: sizes[gate.name]
         for gate in setup.gates
         if gate.has(PER_CHANNEL) and sizes[gate.name] > 1
-    }
-
-
-class _Losses:
-    """Changes of margin and accuracy for one gate and share, by image."""
-
-    def __init__(self, images: int, draws: int) -> None:
-        self._shift = {order: np.zeros(images) for order in _ORDERS}
-        self._right = {order: np.zeros(images, bool) for order in _ORDERS}
-        self._draws = np.zeros((draws, images))
-        self._draws_right = np.zeros(images)
-
-    def add(
-        self,
-        order: str,
-        places: slice,
-        shift: NDArray[np.float64],
-        right: NDArray[np.bool_],
-    ) -> None:
-        self._shift[order][places] = shift
-        self._right[order][places] = right
-
-    def add_draw(
-        self, draw: int, places: slice, shift: NDArray[np.float64], right: NDArray[np.bool_]
-    ) -> None:
-        self._draws[draw, places] = shift
-        self._draws_right[places] += right
-
-    def rows(
-        self, about: dict[str, object], own: NDArray[np.bool_], resamples: int, seed: int
-    ) -> list[dict[str, object]]:
-        drawn = self._draws.mean(1)
-        null_low, null_high = null_band(drawn)
-        null = {"null": drawn.mean(), "null_low": null_low, "null_high": null_high}
-        found: list[dict[str, object]] = []
-        for order in _ORDERS:
-            change, low, high = paired_accuracy_change(own, self._right[order])
-            found.append(
-                {
-                    **about,
-                    "order": order,
-                    "images": len(own),
-                    "change": change,
-                    "low": low,
-                    "high": high,
-                    **_mean_and_interval(self._shift[order], "margin_", resamples, seed),
-                    **null,
-                    "p": float(permutation_p(-drawn, np.asarray(-self._shift[order].mean()))),
-                }
-            )
-        accuracy = self._draws_right / len(self._draws) - own
-        found.append(
-            {
-                **about,
-                "order": "random",
-                "images": len(own),
-                **_mean_and_interval(accuracy, "", resamples, seed),
-                **_mean_and_interval(self._draws.mean(0), "margin_", resamples, seed),
-                **null,
-            }
-        )
-        return found
-
-
-def _mean_and_interval(
-    values: NDArray[np.float64], prefix: str, resamples: int, seed: int
-) -> dict[str, float]:
-    low, high = bootstrap_interval(values[:, None], resamples, seed)
-    return {
-        f"{prefix}change": float(values.mean()),
-        f"{prefix}low": float(low[0]),
-        f"{prefix}high": float(high[0]),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,13 +16,15 @@ from torchvision.transforms.functional import gaussian_blur
 
 from attnscope.errors import InputError
 from attnscope.interventions.setup import InterventionSetup, expect_images
+from attnscope.interventions.work import Work, alone, batches_of
 from attnscope.kinds import MAP, Gate
-from attnscope.progress import progress_bar
+from attnscope.recording.pieces import Piece
 from attnscope.statistics.resampling import bootstrap_interval
 
 MODES = ("deletion", "insertion")
 FILLS = ("mean", "blur")
 CONTROLS = ("random", "center")
+_GRAD_CAM = "Grad-CAM"
 _COLOR_IMAGES = 256  # donors over which the mean color is taken
 _SIDE_OVER_SIGMA = 8  # shortest side of the image over the standard deviation of the blur
 
@@ -46,6 +49,7 @@ def erase(
     images: int = 200,
     resamples: int = 1000,
     progress: bool = True,
+    work: Work | None = None,
 ) -> Erasing:
     """Measure deletion and insertion for spatial gates and Grad-CAM.
 
@@ -67,7 +71,8 @@ def erase(
         steps: Number of steps in which the pixels are erased or restored.
         images: Number of scored images to use.
         resamples: Number of bootstrap resamples over images.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar, if there is no ``work``.
+        work: Pieces that are finished already, and where new ones are kept.
 
     Returns:
         Curves, and areas with their 95% bootstrap CI: of the mean over images, and of the paired
@@ -90,38 +95,41 @@ def erase(
         for fill in FILLS
         for order in orders
     }
-    rng, start = setup.rng("erasing"), 0
     mean = _mean_color(setup)
-    with (
-        setup.eval_without_gradients(),
-        progress_bar(len(rows), "image", description="erase", enabled=progress) as bar,
-    ):
-        for batch in setup.batches(rows):
-            places = slice(start, start + len(batch.labels))
-            start = places.stop
-            own = setup.model(batch.x).float()
-            target = own.argmax(1, keepdim=True)
-            fills = {"mean": mean.expand_as(batch.x), "blur": _blurred(batch.x)}
-            # The complete image and the fill alone are the same for every order.
-            whole = _probability(own, target)
-            empty = {
-                fill: _probability(setup.model(other), target) for fill, other in fills.items()
-            }
+    size = tuple(next(setup.batches(rows[:1])).x.shape[2:])
+    pixels = int(np.prod(size))
+    batch_size = setup.batch_size
+    starts = range(0, len(rows), batch_size)
+    drawn = 0  # numbers that were drawn for the pieces so far
+    with alone(work, progress, "erase") as todo, setup.eval_without_gradients():
+        todo.start(len(rows) * (1 + len(FILLS) + len(orders) * reruns_of_order(steps)))
+        needed = [
+            not all(f"{number}/{each}" in todo.pieces for each in ("", *orders))
+            for number in range(len(starts))
+        ]
+        batches = batches_of(setup, rows, needed)
+        for number, start in enumerate(starts):
+            places = slice(start, min(start + batch_size, len(rows)))
+            count = places.stop - start
+            run = _BatchRun(setup, next(batches)[1].x, mean) if needed[number] else None
+            ends = todo.piece(f"{number}/", count * (1 + len(FILLS)), partial(_ends, run))
             for (mode, fill, _), values in found.items():
-                ends = (whole, empty[fill]) if mode == "deletion" else (empty[fill], whole)
-                values[places, 0], values[places, -1] = ends
+                both = (ends["whole"], ends[fill])
+                values[places, 0], values[places, -1] = both if mode == "deletion" else both[::-1]
             for order in orders:
-                size = tuple(batch.x.shape[2:])
-                score = _score(order, maps, places, size, rng)
-                rank = _ranks(score, rng).to(setup.device)
-                for step, share in list(enumerate(shares))[1:-1]:
-                    first = (rank < round(share * rank[0].numel()))[:, None]
-                    for fill, other in fills.items():
-                        for mode in MODES:
-                            pixels = first if mode == "deletion" else ~first
-                            logits = setup.model(torch.where(pixels, other, batch.x))
-                            found[mode, fill, order][places, step] = _probability(logits, target)
-            bar.update(len(batch.labels))
+                # Each piece has its own place in the stream, whatever was computed before.
+                rng = setup.rng("erasing")
+                advance(rng, drawn)
+                drawn += count * pixels * (2 if order == "random" else 1)
+                piece = todo.piece(
+                    f"{number}/{order}",
+                    count * reruns_of_order(steps),
+                    partial(_steps, run, order, maps, places, shares, rng),
+                )
+                for mode in MODES:
+                    for fill in FILLS:
+                        found[mode, fill, order][places, 1:-1] = piece[f"{mode} {fill}"].T
+        todo.end()
     curves, areas = [], []
     for (mode, fill, order), values in found.items():
         about = {"mode": mode, "fill": fill, "order": order}
@@ -148,6 +156,69 @@ def erase(
     return Erasing(pd.concat(curves, ignore_index=True), pd.DataFrame(areas))
 
 
+def reruns_of_order(steps: int) -> int:
+    """Return how often the network runs for each image and order."""
+    return (steps - 1) * len(FILLS) * len(MODES)
+
+
+def advance(rng: np.random.Generator, numbers: int) -> None:
+    """Leave out the next numbers of ``rng.random``."""
+    assert isinstance(rng.bit_generator, np.random.PCG64)  # each number takes one step of it
+    rng.bit_generator.advance(numbers)
+
+
+class _BatchRun:
+    """Runs the network on one batch of partly erased images."""
+
+    def __init__(self, setup: InterventionSetup, x: Tensor, mean: Tensor) -> None:
+        self.setup, self.x = setup, x
+        self.fills = {"mean": mean.expand_as(x), "blur": _blurred(x)}
+        self.own = setup.model(x).float()
+        self.target = self.own.argmax(1, keepdim=True)
+
+    def probability(self, x: Tensor) -> NDArray[np.float32]:
+        """Return the probability of the class predicted for the complete image, ``(n,)``."""
+        return _probability(self.setup.model(x), self.target)
+
+
+def _ends(run: _BatchRun | None) -> Piece:
+    """Return the probabilities of the complete images and of each fill alone, ``(n,)`` each.
+
+    They are the same for every order.
+    """
+    assert run is not None  # else the piece is finished
+    empty = {fill: run.probability(other) for fill, other in run.fills.items()}
+    return {"whole": _probability(run.own, run.target), **empty}
+
+
+def _steps(
+    run: _BatchRun | None,
+    order: str,
+    maps: Mapping[str, NDArray[np.float32]],
+    places: slice,
+    shares: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> Piece:
+    """Return the probabilities between the ends: mode and fill -> ``(steps - 1, n)``."""
+    assert run is not None
+    x = run.x
+    score = _score(order, maps, places, tuple(x.shape[2:]), rng)
+    rank = _ranks(score, rng).to(run.setup.device)
+    found = {
+        f"{mode} {fill}": np.zeros((len(shares) - 2, len(x)), np.float32)
+        for mode in MODES
+        for fill in FILLS
+    }
+    for step, share in list(enumerate(shares))[1:-1]:
+        first = (rank < round(share * rank[0].numel()))[:, None]
+        for fill, other in run.fills.items():
+            for mode in MODES:
+                pixels = first if mode == "deletion" else ~first
+                values = run.probability(torch.where(pixels, other, x))
+                found[f"{mode} {fill}"][step - 1] = values
+    return found
+
+
 def area(curve: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the area under curves over shares from 0 to 1, by the trapezoidal rule.
 
@@ -168,18 +239,34 @@ def _recorded_maps(
 
     There are none for sequences and volumes: where such a map lies in them is unknown.
     """
-    if next(setup.batches(rows[:1])).x.ndim != 4:
-        return {}
-    maps = {
-        gate.name: setup.gates_of(gate.name, rows)
-        for gate in setup.gates
-        if gate.has(MAP) and not _is_row_of_tokens(gate)
-    }
-    if setup.recording.grad_cam_layers:
-        layer = setup.recording.grad_cam_layers[-1]
+    maps = {gate.name: setup.gates_of(gate.name, rows) for gate in _map_gates(setup)}
+    layer = _grad_cam_layer(setup)
+    if layer is not None:
         cams = [setup.recording.grad_cam(layer, rows=slice(row, row + 1)) for row in rows]
-        maps["Grad-CAM"] = np.concatenate(cams)
+        maps[_GRAD_CAM] = np.concatenate(cams)
     return maps
+
+
+def orders_of(setup: InterventionSetup) -> list[str]:
+    """Return the names of the orders: gates, Grad-CAM, and the controls."""
+    maps = [gate.name for gate in _map_gates(setup)]
+    return [*maps, *([] if _grad_cam_layer(setup) is None else [_GRAD_CAM]), *CONTROLS]
+
+
+def _map_gates(setup: InterventionSetup) -> list[Gate]:
+    """Return the gates whose maps can be resized to the image."""
+    found = [gate for gate in setup.gates if gate.has(MAP) and not _is_row_of_tokens(gate)]
+    return found if _are_pictures(setup) else []
+
+
+def _grad_cam_layer(setup: InterventionSetup) -> str | None:
+    layers = setup.recording.grad_cam_layers
+    return layers[-1] if layers and _are_pictures(setup) else None
+
+
+def _are_pictures(setup: InterventionSetup) -> bool:
+    """Return whether the images are neither sequences nor volumes."""
+    return next(setup.batches(setup.scored[:1])).x.ndim == 4
 
 
 def _is_row_of_tokens(gate: Gate) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,14 +18,15 @@ from attnscope.gates.hooks import watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.interventions.replay import observe_calls
 from attnscope.interventions.setup import InterventionSetup, expect_draws, expect_images
+from attnscope.interventions.work import Work, alone
 from attnscope.kinds import Gate
-from attnscope.progress import progress_bar
+from attnscope.recording.pieces import Piece
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.geometry import gate_similarity
 from attnscope.statistics.reading import gate_rows
 
-_CALIBRATION_IMAGES = 256  # donors on which BatchNorm statistics are estimated again
+CALIBRATION_IMAGES = 256  # donors on which BatchNorm statistics are estimated again
 
 
 def randomize_gates(
@@ -34,6 +36,7 @@ def randomize_gates(
     draws: int = 3,
     images: int = 500,
     progress: bool = True,
+    work: Work | None = None,
 ) -> pd.DataFrame:
     """Measure how similar each gate stays when parameters are reinitialized.
 
@@ -53,7 +56,8 @@ def randomize_gates(
         seeds: Recordings of the same configuration with other seeds, on the same images.
         draws: Number of reinitializations.
         images: Number of scored images to use.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar, if there is no ``work``.
+        work: Pieces that are finished already, and where new ones are kept.
 
     Returns:
         A data frame with one row for each gate, randomization and draw. Columns: gate, kind, depth;
@@ -78,35 +82,29 @@ def randomize_gates(
             "are estimated on at least 2; score fewer images (--images)",
         )
     donors = np.sort(
-        setup.rng("calibration").permutation(np.flatnonzero(setup.donors))[:_CALIBRATION_IMAGES]
+        setup.rng("calibration").permutation(np.flatnonzero(setup.donors))[:CALIBRATION_IMAGES]
     )
     with setup.eval_without_gradients():
         order = observe_calls(setup.model, next(setup.batches(rows)).x)
     found = []
-    total = len(setup.gates) * 2 * draws
-    with progress_bar(total, "network", description="randomize", enabled=progress) as bar:
+    with alone(work, progress, "randomize") as todo:
+        todo.start(len(setup.gates) * 2 * draws)
         for depth, gate in enumerate(setup.gates, start=1):
             about = {"gate": gate.name, "kind": gate.kind, "depth": depth}
             makers = _modules_of(setup.model, gate)
             upstream = makers | order.modules_before(gate)
             for randomized, paths in (("own", makers), ("upstream", upstream)):
                 for draw in range(draws):
-                    model = _reinitialized(setup, gate, paths, donors, draw)
-                    if model is None:  # there are no parameters to reinitialize
-                        found.append({**about, "randomized": randomized, "draw": draw})
-                        continue
-                    after = _gate_values(setup, model, gate, rows)
-                    similarity, scored = gate_similarity(before[gate.name], after, gate)
-                    found.append(
-                        {
-                            **about,
-                            "randomized": randomized,
-                            "draw": draw,
-                            "similarity": similarity,
-                            "images": scored,
-                        }
+                    piece = todo.piece(
+                        f"{gate.name}/{randomized}/{draw}",
+                        1,
+                        partial(_similarity, setup, gate, paths, donors, draw, rows, before),
                     )
-                    bar.update()
+                    row = {**about, "randomized": randomized, "draw": draw}
+                    if piece["images"] >= 0:
+                        row["similarity"] = float(piece["similarity"])
+                        row["images"] = int(piece["images"])
+                    found.append(row)
             for number, other in enumerate(seeds):
                 values = gate_rows(other, gate.name, rows)
                 similarity, scored = gate_similarity(before[gate.name], values, gate)
@@ -119,8 +117,41 @@ def randomize_gates(
                         "images": scored,
                     }
                 )
+        todo.end()
     columns = ["gate", "kind", "depth", "randomized", "draw", "similarity", "images"]
     return pd.DataFrame(found, columns=columns)
+
+
+def _similarity(
+    setup: InterventionSetup,
+    gate: Gate,
+    paths: Iterable[str],
+    donors: NDArray[np.int64],
+    draw: int,
+    rows: NDArray[np.int64],
+    before: Mapping[str, NDArray[np.float32]],
+) -> Piece:
+    """Return the similarity of a gate to itself after some modules are reinitialized.
+
+    Args:
+        setup: As for `_reinitialized`.
+        gate: As for `_reinitialized`.
+        paths: As for `_reinitialized`.
+        donors: As for `_reinitialized`.
+        draw: As for `_reinitialized`.
+        rows: Rows of the recording that are compared.
+        before: Name of a gate -> its recorded values in these rows.
+
+    Returns:
+        ``similarity``, and ``images``: the number of images with a defined similarity, or -1 if
+        there are no parameters to reinitialize.
+    """
+    model = _reinitialized(setup, gate, paths, donors, draw)
+    if model is None:
+        return {"similarity": np.asarray(np.nan), "images": np.asarray(-1)}
+    after = _gate_values(setup, model, gate, rows)
+    similarity, scored = gate_similarity(before[gate.name], after, gate)
+    return {"similarity": np.asarray(similarity, np.float64), "images": np.asarray(scored)}
 
 
 def expect_seeds(setup: InterventionSetup, seeds: Sequence[Recording]) -> None:

@@ -4,31 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float32
 from numpy.typing import NDArray
-from torch import Tensor
 
-from attnscope.errors import InputError
+from attnscope.capturing.batching import Batch
 from attnscope.gates.hooks import Edit, as_factor
+from attnscope.interventions.donors import (
+    DONOR_COLUMNS,
+    REPLACEMENTS,
+    Assignment,
+    Replacements,
+    expect_edits,
+)
 from attnscope.interventions.replay import PrefixCache
 from attnscope.interventions.setup import InterventionSetup, Target
-from attnscope.kinds import HAS_NEUTRAL, Gate
-from attnscope.progress import progress_bar
+from attnscope.interventions.work import Work, alone, batches_of
+from attnscope.kinds import Gate
+from attnscope.recording.pieces import Piece
+from attnscope.shapes import Array
 from attnscope.statistics.effects import OUTCOME_COLUMNS, OWN, margins
 
-REPLACEMENTS = ("neutral", "mean", "predicted", "true", "random", "swap_same", "swap_other")
-"""Replacements for a gate, all from donors:
 
-- ``neutral``: the value that leaves the features unchanged;
-- ``mean``: the mean over all donors (mean ablation);
-- ``predicted``, ``true``, ``random``: the mean over the donors of the predicted class, of the true
-  class (an oracle), or of a random class;
-- ``swap_same``, ``swap_other``: the gate of a random donor of the same class, or of another class
-  (resample ablation).
-"""
+@dataclass(frozen=True)
+class Replaced:
+    """The outcomes of edits, whole."""
+
+    table: pd.DataFrame
+    """One row for each target, edit and image, as from `replace_gates`."""
+    logits: Float32[Array, "rows classes"]
+    """The logits of each row of the table."""
+
+    def updated(self, other: Replaced) -> Replaced:
+        """Return these outcomes and others, with the targets and edits in one order.
+
+        Outcomes of the same target and edit are those of ``other``.
+        """
+        old, new = self.table, other.table
+        made = pd.MultiIndex.from_frame(new[["target", "edit"]].drop_duplicates().astype(str))
+        keys = pd.MultiIndex.from_frame(old[["target", "edit"]].astype(str))
+        kept = ~keys.isin(made)
+        texts = {"target": str, "edit": str}
+        table = pd.concat([old[kept].astype(texts), new.astype(texts)], ignore_index=True)
+        logits = np.concatenate([self.logits[kept], other.logits])
+        places = {name: place for place, name in enumerate((OWN, *REPLACEMENTS))}
+        every = dict.fromkeys([*old["target"].astype(str), *new["target"].astype(str)])
+        targets = {name: place for place, name in enumerate(every)}
+        order = np.lexsort((table["row"], table["edit"].map(places), table["target"].map(targets)))
+        return Replaced(_categorical(table.iloc[order].reset_index(drop=True)), logits[order])
 
 
 def replace_gates(
@@ -52,168 +79,190 @@ def replace_gates(
     Returns:
         A data frame with one row for each target, edit and image. Columns: target, edit, row (of
         the recording), label, prediction, margin (logit of the true class minus the largest other
-        logit). Rows of the unedited network have target ``""`` and edit ``own``. A row is left out
-        if there is no replacement: no donor of that class, or no neutral value, as for gates over
-        branches.
+        logit), donor (the row whose gate was taken; -1 if it is not the gate of one image),
+        donor_class (its class, or the class whose mean was taken; -1 if there is none). Rows of the
+        unedited network have target ``""`` and edit ``own``. A row is left out if there is no
+        replacement: no donor of that class, or no neutral value, as for gates over branches.
 
     Raises:
         InputError: A replacement is unknown (AS823), or the network is not deterministic (AS814).
     """
-    unknown = [edit for edit in edits if edit not in REPLACEMENTS]
-    if unknown:
-        raise InputError(
-            "AS823",
-            f"the replacement '{unknown[0]}' is unknown; choose from {', '.join(REPLACEMENTS)}",
-        )
+    return replace_and_keep(setup, edits=edits, targets=targets, progress=progress).table
+
+
+def replace_and_keep(
+    setup: InterventionSetup,
+    *,
+    edits: Sequence[str] = REPLACEMENTS,
+    targets: Sequence[Target] | None = None,
+    progress: bool = True,
+    work: Work | None = None,
+) -> Replaced:
+    """Do what `replace_gates` does, and return all logits as well.
+
+    Args:
+        setup: As for `replace_gates`.
+        edits: As for `replace_gates`.
+        targets: As for `replace_gates`.
+        progress: Whether to show a progress bar, if there is no ``work``.
+        work: Pieces that are finished already, and where new ones are kept.
+    """
+    expect_edits(edits)
+    edits = [edit for edit in REPLACEMENTS if edit in edits]
     targets = setup.targets() if targets is None else list(targets)
     gates = {gate.name: gate for gate in setup.gates}
-    assignment = _Assignment.draw(setup)
+    assignment = Assignment.draw(setup)
     by_gate = {
-        name: _Replacements.read(setup, gate, edits, assignment)
+        name: Replacements.read(setup, gate, edits, assignment)
         for name, gate in gates.items()
         if any(name in target.gates for target in targets)
     }
     cache = PrefixCache(setup.model, setup.gates, [target.gates for target in targets])
-    frames: list[pd.DataFrame] = []
-    start = 0
-    with (
-        setup.eval_without_gradients(),
-        progress_bar(len(setup.scored), "image", description="replace", enabled=progress) as bar,
-    ):
-        for batch in setup.batches(setup.scored):
-            places = slice(start, start + len(batch.labels))
-            start = places.stop
-            labels = batch.labels.numpy()
-            own = cache.forward(batch.x)
-            predicted = own.argmax(1).cpu().numpy()
-            outcome = _BatchOutcomes(setup.scored[places], labels)
-            frames.append(outcome.frame("", OWN, own))
-            classes = {"predicted": predicted, "true": labels, "random": assignment.random[places]}
+    rows, size = setup.scored, setup.batch_size
+    starts = range(0, len(rows), size)
+    found: dict[str, list[Piece]] = {target: [] for target in ("", *(t.name for t in targets))}
+
+    with alone(work, progress, "replace") as todo, setup.eval_without_gradients():
+        todo.start(len(rows) * (1 + len(targets) * len(edits)))
+        needed = [
+            not all(_piece(number, target) in todo.pieces for target in found)
+            for number in range(len(starts))
+        ]
+        batches = batches_of(setup, rows, needed)
+        for number, start in enumerate(starts):
+            batch = next(batches)[1] if needed[number] else None
+            places = slice(start, min(start + size, len(rows)))
+            count = places.stop - start
+            run = _BatchRun(cache, batch, setup, by_gate, gates)
+            own = todo.piece(_piece(number, ""), count, run.own)
+            found[""].append(own)
+            classes = assignment.classes(places, own[OWN].argmax(1))
             for target in targets:
-                for edit in edits:
-                    values = {
-                        name: by_gate[name].values(edit, classes, places) for name in target.gates
-                    }
-                    if any(value is None for value in values.values()):
-                        continue
-                    available = {name: value for name, value in values.items() if value is not None}
-                    usable = np.ones(len(labels), bool)
-                    for value in available.values():
-                        usable &= np.isfinite(value).reshape(len(value), -1).all(1)
-                    if not usable.any():
-                        continue
-                    new = cache.rerun(_edits(available, gates, setup.device))
-                    frames.append(outcome.frame(target.name, edit, new, usable))
-            bar.update(len(labels))
-    outcomes = pd.concat(frames, ignore_index=True)
+                found[target.name].append(
+                    todo.piece(
+                        _piece(number, target.name),
+                        count * len(edits),
+                        partial(run.edited, target, edits, classes, places),
+                    )
+                )
+        todo.end()
+    return _collect(setup, edits, assignment, found)
+
+
+def _piece(batch: int, target: str) -> str:
+    return f"{batch}/{target}"
+
+
+def _usable(edit: str) -> str:
+    """Return the name of the array that says which images have a replacement."""
+    return f"{edit} usable"
+
+
+@dataclass
+class _BatchRun:
+    """Runs the network on one batch, in full once it is needed, and then with edits."""
+
+    cache: PrefixCache
+    batch: Batch | None
+    """The batch; None if all of its pieces are finished."""
+    setup: InterventionSetup
+    by_gate: Mapping[str, Replacements]
+    gates: Mapping[str, Gate]
+    is_cached: bool = False
+
+    def own(self) -> Piece:
+        """Return the logits of the unedited network."""
+        assert self.batch is not None
+        self.is_cached = True
+        return {OWN: self.cache.forward(self.batch.x).float().cpu().numpy()}
+
+    def edited(
+        self,
+        target: Target,
+        edits: Sequence[str],
+        classes: Mapping[str, NDArray[np.int64]],
+        places: slice,
+    ) -> Piece:
+        """Return the logits under each edit for which some image has a replacement.
+
+        Args:
+            target: The gates that are replaced.
+            edits: Some of `REPLACEMENTS`.
+            classes: Edit -> the class of each image of the batch.
+            places: Places of the batch among the scored images.
+        """
+        if not self.is_cached:
+            self.own()
+        piece: dict[str, NDArray[np.float32] | NDArray[np.bool_]] = {}
+        # Without any outcome the piece would be empty, and would not be known as finished.
+        piece["finished"] = np.ones(1, bool)
+        for edit in edits:
+            values = {
+                name: self.by_gate[name].values(edit, classes, places) for name in target.gates
+            }
+            if any(value is None for value in values.values()):
+                continue
+            available = {name: value for name, value in values.items() if value is not None}
+            usable = np.ones(places.stop - places.start, bool)
+            for value in available.values():
+                usable &= np.isfinite(value).reshape(len(value), -1).all(1)
+            if not usable.any():
+                continue
+            new = self.cache.rerun(_edits(available, self.gates, self.setup.device))
+            piece[edit] = new.float().cpu().numpy()
+            piece[_usable(edit)] = usable
+        return piece
+
+
+def _collect(
+    setup: InterventionSetup,
+    edits: Sequence[str],
+    assignment: Assignment,
+    found: Mapping[str, Sequence[Piece]],
+) -> Replaced:
+    """Return the outcomes of all batches: first the unedited network, then target by target.
+
+    Args:
+        setup: The network and its images.
+        edits: Some of `REPLACEMENTS`.
+        assignment: The donors.
+        found: Name of a target -> the piece of each batch.
+    """
+    rows, size = setup.scored, setup.batch_size
+    labels = setup.recording.labels
+    frames, every = [], []
+    for target, pieces in found.items():
+        for edit in (OWN, *edits):
+            for number, piece in enumerate(pieces):
+                if edit not in piece:
+                    continue
+                places = slice(number * size, number * size + len(piece[edit]))
+                usable = piece.get(_usable(edit), np.ones(len(piece[edit]), bool))
+                logits = np.asarray(piece[edit], np.float32)
+                own = found[""][number][OWN]
+                donor, of_class = assignment.donors(edit, places, own.argmax(1), labels)
+                values = {
+                    "target": target,
+                    "edit": edit,
+                    "row": rows[places],
+                    "label": labels[rows[places]],
+                    "prediction": logits.argmax(1),
+                    "margin": margins(logits, labels[rows[places]]).astype(np.float32),
+                    "donor": donor,
+                    "donor_class": of_class,
+                }
+                frame = pd.DataFrame(values, columns=[*OUTCOME_COLUMNS, *DONOR_COLUMNS])
+                frames.append(frame[usable])
+                every.append(logits[usable])
+    table = pd.concat(frames, ignore_index=True)
+    return Replaced(_categorical(table), np.concatenate(every))
+
+
+def _categorical(outcomes: pd.DataFrame) -> pd.DataFrame:
     for column in ("target", "edit"):
         order = list(dict.fromkeys(outcomes[column]))
         outcomes[column] = pd.Categorical(outcomes[column], categories=order)
     return outcomes
-
-
-@dataclass(frozen=True)
-class _Assignment:
-    """The random class and the donors of each scored image, the same for all gates."""
-
-    random: NDArray[np.int64]
-    """``(n,)``, a class, drawn uniformly from the classes that have donors."""
-    same: NDArray[np.int64]
-    """``(n,)``, the row of a donor of the same class; -1 if there is none."""
-    other: NDArray[np.int64]
-    """``(n,)``, the row of a donor of another class; -1 if there is none."""
-
-    @classmethod
-    def draw(cls, setup: InterventionSetup) -> _Assignment:
-        labels = setup.recording.labels
-        donors = np.flatnonzero(setup.donors)
-        rng = setup.rng("donors")
-        own = labels[setup.scored]
-        random = rng.choice(np.unique(labels[donors]), len(own))
-        same, other = np.full(len(own), -1), np.full(len(own), -1)
-        for k in np.unique(own):
-            of_class = np.flatnonzero(own == k)
-            alike, unlike = donors[labels[donors] == k], donors[labels[donors] != k]
-            if len(alike):
-                same[of_class] = rng.choice(alike, len(of_class))
-            if len(unlike):
-                other[of_class] = rng.choice(unlike, len(of_class))
-        return cls(random, same, other)
-
-
-@dataclass(frozen=True)
-class _Replacements:
-    """The values by which one gate is replaced."""
-
-    gate: Gate
-    mean: NDArray[np.float32]
-    """Mean over the donors, such as ``(C,)``."""
-    class_means: NDArray[np.float32]
-    """Mean over the donors of each class, such as ``(K, C)``."""
-    swapped: Mapping[str, NDArray[np.float32]]
-    """Gates of the donors for ``swap_same`` and ``swap_other``, such as ``(n, C)``; NaN if there is
-    no donor."""
-
-    @classmethod
-    def read(
-        cls, setup: InterventionSetup, gate: Gate, edits: Sequence[str], assignment: _Assignment
-    ) -> _Replacements:
-        swapped = {}
-        for edit, rows in (("swap_same", assignment.same), ("swap_other", assignment.other)):
-            if edit in edits:
-                values = setup.gates_of(gate.name, np.maximum(rows, 0))
-                values[rows < 0] = np.nan
-                swapped[edit] = values
-        return cls(gate, setup.mean_gate(gate.name), setup.class_mean_gates(gate.name), swapped)
-
-    def values(
-        self, edit: str, classes: Mapping[str, NDArray[np.int64]], places: slice
-    ) -> NDArray[np.float32] | None:
-        """Return the replacement for each image of a batch, or one for all images.
-
-        Args:
-            edit: One of `REPLACEMENTS`.
-            classes: Edit -> the class of each image of the batch.
-            places: Places of the batch among the scored images.
-
-        Returns:
-            ``(n, ...)`` or ``(1, ...)``; None if the gate has no neutral value.
-        """
-        if edit == "neutral":
-            # A softmax over branches has no value that leaves the features unchanged.
-            if not self.gate.has(HAS_NEUTRAL):
-                return None
-            return np.full((1, *self.mean.shape), self.gate.neutral, np.float32)
-        if edit == "mean":
-            return self.mean[None]
-        if edit in classes:
-            return self.class_means[classes[edit]]
-        return self.swapped[edit][places]
-
-
-@dataclass(frozen=True)
-class _BatchOutcomes:
-    """Make the rows of the outcomes of one batch."""
-
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-
-    def frame(
-        self, target: str, edit: str, logits: Tensor, usable: NDArray[np.bool_] | None = None
-    ) -> pd.DataFrame:
-        values = logits.float().cpu().numpy()
-        frame = pd.DataFrame(
-            {
-                "target": target,
-                "edit": edit,
-                "row": self.rows,
-                "label": self.labels,
-                "prediction": values.argmax(1),
-                "margin": margins(values, self.labels).astype(np.float32),
-            },
-            columns=OUTCOME_COLUMNS,
-        )
-        return frame if usable is None else frame[usable]
 
 
 def _edits(

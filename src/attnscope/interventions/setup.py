@@ -69,6 +69,7 @@ class InterventionSetup:
         model: The network.
         recording: The recording.
         gates: The gates of the recording, in the order in which they are applied.
+        images: The number of images that was asked for.
         scored: ``(n,)``, sorted rows of the recording: the scored images.
         donors: ``(N,)``, a mask over the rows of the recording: the images that are not scored.
         device: The device of the network.
@@ -127,9 +128,10 @@ class InterventionSetup:
         self.gates: list[Gate] = recording.gates
         self.batch_size = batch_size
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.images = images
         self._dataset = dataset
         self._normalization = normalization or IN_UNIT_RANGE
-        self.scored = stratified_sample(recording.labels, images, self.rng("images"))
+        self.scored = scored_rows(recording, images, seed)
         if not len(self.scored):
             raise InputError(
                 "AS808",
@@ -167,7 +169,7 @@ class InterventionSetup:
 
         Each purpose has its own stream, so that a change in one does not change another.
         """
-        return np.random.default_rng([self.seed, *purpose.encode()])
+        return _rng(self.seed, purpose)
 
     def batches(
         self, rows: Sequence[int] | NDArray[np.int64], at_least: int = 1
@@ -279,6 +281,21 @@ class InterventionSetup:
                 f"the network does not give the logits recorded in {self.recording.folder}; pass "
                 "the network and weights that were captured, or capture again",
             )
+
+
+def scored_rows(recording: Recording, images: int, seed: int) -> Int64[Array, " rows"]:
+    """Return the rows of a recording that are scored: a stratified sample, sorted.
+
+    Args:
+        recording: The recording.
+        images: Approximate number of images.
+        seed: Random seed.
+    """
+    return stratified_sample(recording.labels, images, _rng(seed, "images"))
+
+
+def _rng(seed: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng([seed, *purpose.encode()])
 
 
 def expect_images(images: int) -> None:

@@ -2,33 +2,99 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from attnscope import layout
 from attnscope.errors import InputError
-from attnscope.files import StrPath
+from attnscope.files import StrPath, locked, make_folder
 from attnscope.interventions.ablation import ablatable_gates, ablate_channels
+from attnscope.interventions.donors import DEFAULT_EDITS, REPLACEMENTS, expect_edits
 from attnscope.interventions.erasing import erase
+from attnscope.interventions.plan import Plan, plan_experiments, subsample
 from attnscope.interventions.randomization import expect_seeds, randomize_gates
-from attnscope.interventions.replacement import replace_gates
+from attnscope.interventions.replacement import Replaced, replace_and_keep
 from attnscope.interventions.setup import InterventionSetup
+from attnscope.interventions.work import Work, shown
 from attnscope.lazy import renamed_names
 from attnscope.recording.outcomes import Outcomes, add_outcomes, read_outcomes, write_outcomes
+from attnscope.recording.pieces import Pieces, partial_folder, remove_pieces
 from attnscope.recording.recording import Recording
-from attnscope.statistics.effects import replacement_effects
+from attnscope.statistics.effects import OWN, replacement_effects
 from attnscope.statistics.usage import decode_gates
 
 EXPERIMENTS = ("decode", "replace", "ablate", "erase", "randomize")
 """Names of all experiments, in the order in which they are run."""
+DEFAULT_EXPERIMENTS = ("decode", "replace")
+"""The experiments that are run unless others are named."""
 
-_SUBSAMPLES = {"ablate": (10, 50), "erase": (5, 100), "randomize": (2, 250)}
-"""Experiment -> (divisor, minimum): experiments that run the network many times for each image use
-only a part of the scored images, but at least the minimum if there are that many."""
+
+@dataclass(frozen=True)
+class _Experiment:
+    """An experiment with everything that it needs."""
+
+    name: str
+    setup: InterventionSetup
+    seeds: Sequence[Recording]
+    untrained: Recording | None
+    edits: Sequence[str]
+
+    @property
+    def controls(self) -> list[str | None]:
+        """The ids of the other recordings that the experiment uses."""
+        if self.name == "randomize":
+            return [recording.id for recording in self.seeds]
+        return [self.untrained.id] if self.name == "decode" and self.untrained else []
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What must be equal for finished pieces of an earlier call to be used."""
+        setup = self.setup
+        return {
+            "experiment": self.name,
+            "recording": setup.recording.id,
+            "requested_images": setup.images,
+            "rows_sha256": hashlib.sha256(setup.scored.astype("<i8").tobytes()).hexdigest(),
+            "seed": setup.seed,
+            "batch_size": setup.batch_size,
+            **({"edits": list(self.edits)} if self.name == "replace" else {}),
+        }
+
+    def run(self, work: Work) -> Outcomes:
+        """Run the experiment, but for the pieces that are finished."""
+        setup = self.setup
+        images = subsample(setup, self.name)
+        tables: dict[str, pd.DataFrame] = {}
+        replaced = None
+        if self.name == "decode":
+            tables["decoding"] = decode_gates(setup.recording, self.untrained, seed=setup.seed)
+            work.end()
+        elif self.name == "replace":
+            replaced = replace_and_keep(setup, edits=self.edits, work=work)
+            tables["effects"] = replacement_effects(replaced.table, seed=setup.seed)
+        elif self.name == "ablate" and ablatable_gates(setup):
+            tables["ablation"] = ablate_channels(setup, images=images, work=work)
+        elif self.name == "erase":
+            erased = erase(setup, images=images, work=work)
+            tables["erasing_areas"], tables["erasing_curves"] = erased.areas, erased.curves
+        elif self.name == "randomize":
+            tables["randomization"] = randomize_gates(setup, self.seeds, images=images, work=work)
+        about = {**_about(setup), "experiments": [self.name]}
+        if replaced is not None:
+            about["edits"] = list(self.edits)
+        about["controls"] = {self.name: self.controls} if self.controls else {}
+        if replaced is None:
+            return Outcomes(about, None, tables)
+        return Outcomes(about, replaced.table, tables, lambda: replaced.logits)
 
 
 def run_experiments(
@@ -36,7 +102,8 @@ def run_experiments(
     seeds: Sequence[Recording] = (),
     *,
     untrained: Recording | None = None,
-    experiments: Sequence[str] = EXPERIMENTS,
+    experiments: Sequence[str] = DEFAULT_EXPERIMENTS,
+    edits: Sequence[str] = DEFAULT_EDITS,
     progress: bool = True,
 ) -> Outcomes:
     """Run experiments on one network, each with its default settings.
@@ -50,36 +117,26 @@ def run_experiments(
         untrained: The recording of the untrained network, for `decode_gates`.
         experiments: Some of `EXPERIMENTS`. ``ablate`` is left out for a network that has no
             channel gate with several values.
-        progress: Whether to show a progress bar for each experiment.
+        edits: The edits of ``replace``, some of `REPLACEMENTS`.
+        progress: Whether to show a progress bar.
 
     Returns:
         The outcomes, which are not written to files.
 
     Raises:
-        InputError: An experiment is unknown (AS813), or an experiment cannot be run.
+        InputError: An experiment (AS813) or an edit (AS823) is unknown, or an experiment cannot be
+            run.
     """
-    _expect(setup, seeds, experiments)
-    counts = {name: max(least, len(setup.scored) // n) for name, (n, least) in _SUBSAMPLES.items()}
-    tables: dict[str, pd.DataFrame] = {}
-    replacement = None
-    if "decode" in experiments:
-        tables["decoding"] = decode_gates(setup.recording, untrained, seed=setup.seed)
-    if "replace" in experiments:
-        replacement = replace_gates(setup, progress=progress)
-        tables["effects"] = replacement_effects(replacement, seed=setup.seed)
-    if "ablate" in experiments and ablatable_gates(setup):
-        tables["ablation"] = ablate_channels(setup, images=counts["ablate"], progress=progress)
-    if "erase" in experiments:
-        erased = erase(setup, images=counts["erase"], progress=progress)
-        tables["erasing_areas"], tables["erasing_curves"] = erased.areas, erased.curves
-    if "randomize" in experiments:
-        tables["randomization"] = randomize_gates(
-            setup, seeds, images=counts["randomize"], progress=progress
-        )
-    ids_of = {name: _controls(name, seeds, untrained) for name in experiments}
-    controls = {name: ids for name, ids in ids_of.items() if ids}
-    about = {**_about(setup), "experiments": list(experiments), "controls": controls}
-    return Outcomes(about, replacement, tables)
+    _expect(setup, seeds, experiments, edits)
+    wanted = [_Experiment(name, setup, seeds, untrained, _in_order(edits)) for name in experiments]
+    plan = plan_experiments(setup, experiments, edits=edits) if progress else None
+    found = Outcomes({**_about(setup), "experiments": [], "controls": {}}, None, {})
+    with shown(progress, _total(plan)) as bar:
+        for experiment in wanted:
+            bar.describe(experiment.name)
+            new = experiment.run(Work(bar, share=_share(plan, experiment.name)))
+            found = _joined(found, new)
+    return found
 
 
 def run_experiments_in(
@@ -88,14 +145,17 @@ def run_experiments_in(
     seeds: Sequence[Recording] = (),
     *,
     untrained: Recording | None = None,
-    experiments: Sequence[str] = EXPERIMENTS,
+    experiments: Sequence[str] = DEFAULT_EXPERIMENTS,
+    edits: Sequence[str] = DEFAULT_EDITS,
+    plan: Plan | None = None,
     progress: bool = True,
 ) -> Outcomes:
     """Run experiments as `run_experiments` does, and write each as soon as it ends.
 
-    Experiments whose outcomes are already in the folder are not repeated, so that an interrupted
-    call can be continued. An experiment is repeated if ``seeds`` or ``untrained`` differ from those
-    with which it was run.
+    What an interrupted call had finished is kept beside the folder, at least every ten seconds of
+    work, and the same call continues there: the outcomes are those of an uninterrupted call, bit
+    for bit. Experiments and edits whose outcomes are already in the folder are not repeated. An
+    experiment is repeated if ``seeds`` or ``untrained`` differ from those with which it was run.
 
     Args:
         folder: The output folder: new, or with outcomes of the same recording, scored images and
@@ -104,6 +164,8 @@ def run_experiments_in(
         seeds: As for `run_experiments`.
         untrained: As for `run_experiments`.
         experiments: As for `run_experiments`.
+        edits: As for `run_experiments`.
+        plan: What the remaining experiments cost, for the progress bar. Default: it is measured.
         progress: As for `run_experiments`.
 
     Returns:
@@ -111,49 +173,185 @@ def run_experiments_in(
 
     Raises:
         InputError: As `run_experiments`; or the folder holds something else (AS810), outcomes of
-            another recording, other images or another seed (AS811).
+            another recording, other images or another seed (AS811), an unfinished experiment was
+            started with other settings (AS634), or another process writes to the folder (AS827).
     """
-    _expect(setup, seeds, experiments)
     folder = Path(folder)
-    remaining = list(experiments)
-    if os.path.lexists(folder):
-        if not (folder / layout.ABOUT).is_file():
-            raise InputError(
-                "AS810",
-                f"{folder} exists but has no outcomes of interventions; choose another folder with "
-                "--out, or remove it",
-            )
-        about, known = _about(setup), read_outcomes(folder).about
-        if any(known.get(key) != about[key] for key in _IDENTITY):
-            raise InputError(
-                "AS811",
-                f"{folder} has outcomes of another recording, other scored images or another seed; "
-                "choose another folder with --out, or remove it",
-            )
-        made, controls = known.get("experiments", []), known.get("controls", {})
-        for name in experiments:
-            now = _controls(name, seeds, untrained)
-            if name in made and (not now or now == controls.get(name)):
-                remaining.remove(name)
-    for name in remaining:
-        outcomes = run_experiments(
-            setup, seeds, untrained=untrained, experiments=[name], progress=progress
-        )
-        (add_outcomes if os.path.lexists(folder) else write_outcomes)(folder, outcomes)
+    todo = remaining(
+        folder, setup, seeds, untrained=untrained, experiments=experiments, edits=edits
+    )
+    if progress and plan is None and todo:
+        of_replace = todo.get("replace", edits)
+        plan = plan_experiments(setup, list(todo), edits=of_replace)
+    with ExitStack() as stack:
+        if todo:
+            stack.enter_context(_writing(folder))
+        bar = stack.enter_context(shown(progress and bool(todo), _total(plan)))
+        for name, missing in todo.items():
+            experiment = _Experiment(name, setup, seeds, untrained, missing)
+            bar.describe(name)
+            with Pieces(partial_folder(folder) / name, experiment.plan) as pieces:
+                outcomes = experiment.run(Work(bar, pieces, _share(plan, name)))
+            _add(folder, outcomes, setup.seed)
+            remove_pieces(folder, name)
     return read_outcomes(folder)
+
+
+def remaining(
+    folder: Path,
+    setup: InterventionSetup,
+    seeds: Sequence[Recording] = (),
+    *,
+    untrained: Recording | None = None,
+    experiments: Sequence[str] = DEFAULT_EXPERIMENTS,
+    edits: Sequence[str] = DEFAULT_EDITS,
+) -> dict[str, Sequence[str]]:
+    """Return the experiments that are not finished: name -> the edits that are missing.
+
+    The arguments and errors are those of `run_experiments_in`.
+    """
+    _expect(setup, seeds, experiments, edits)
+    edits = _in_order(edits)
+    todo: dict[str, Sequence[str]] = dict.fromkeys(experiments, edits)
+    if not os.path.lexists(folder):
+        return todo
+    if not (folder / layout.ABOUT).is_file():
+        raise InputError(
+            "AS810",
+            f"{folder} exists but has no outcomes of interventions; choose another folder with "
+            "--out, or remove it",
+        )
+    about, outcomes = _about(setup), read_outcomes(folder)
+    known = outcomes.about
+    if any(known.get(key) != about[key] for key in _IDENTITY):
+        raise InputError(
+            "AS811",
+            f"{folder} has outcomes of another recording, other scored images or another seed; "
+            "choose another folder with --out, or remove it",
+        )
+    made, controls = known.get("experiments", []), known.get("controls", {})
+    for name in experiments:
+        now = _Experiment(name, setup, seeds, untrained, edits).controls
+        if name not in made or (now and now != controls.get(name)):
+            continue
+        missing = _missing_edits(outcomes, edits) if name == "replace" else []
+        if missing:
+            todo[name] = missing
+        else:
+            del todo[name]
+    return todo
 
 
 _IDENTITY = ("recording", "images", "seed")
 """Keys that must be equal for outcomes to be written into one folder."""
 
 
-def _controls(
-    name: str, seeds: Sequence[Recording], untrained: Recording | None
-) -> list[str | None]:
-    """Return the ids of the other recordings that an experiment uses."""
-    if name == "randomize":
-        return [recording.id for recording in seeds]
-    return [untrained.id] if name == "decode" and untrained is not None else []
+def _missing_edits(outcomes: Outcomes, edits: Sequence[str]) -> list[str]:
+    """Return the edits that are to be made so that a folder has some edits.
+
+    Outcomes of version 0.1 have no logits and donors. They are made again if an edit is missing.
+    """
+    made = _edits_of(outcomes)
+    missing = [edit for edit in edits if edit not in made]
+    if missing and _logits_of(outcomes) is None:
+        return _in_order([*made, *missing])
+    return missing
+
+
+def _logits_of(outcomes: Outcomes) -> NDArray[np.float32] | None:
+    """Return the logits; None if there are none, or those of another table.
+
+    A process that is killed between writing the logits and the table leaves the latter.
+    """
+    try:
+        return outcomes.logits
+    except InputError:
+        return None
+
+
+def _edits_of(outcomes: Outcomes) -> list[str]:
+    if outcomes.replacement is None:
+        return []
+    table = outcomes.replacement
+    known = outcomes.about.get("edits") or table["edit"].unique()
+    return [str(edit) for edit in known if edit != OWN]
+
+
+def _in_order(edits: Sequence[str]) -> list[str]:
+    return [edit for edit in REPLACEMENTS if edit in edits]
+
+
+def _add(folder: Path, outcomes: Outcomes, seed: int) -> None:
+    """Write the outcomes of an experiment, together with the edits that the folder has already."""
+    if not os.path.lexists(folder):
+        write_outcomes(folder, outcomes)
+        return
+    if outcomes.replacement is not None:
+        outcomes = _joined(read_outcomes(folder), outcomes)
+        assert outcomes.replacement is not None
+        tables = {"effects": replacement_effects(outcomes.replacement, seed=seed)}
+        about = {**outcomes.about, "experiments": ["replace"]}
+        outcomes = replace(outcomes, tables=tables, about=about)
+    add_outcomes(folder, outcomes)
+
+
+def _joined(old: Outcomes, new: Outcomes) -> Outcomes:
+    """Return the outcomes of both, where those of the same experiment and edit are the new ones."""
+    both = {**old.about.get("controls", {}), **new.about["controls"]}
+    made = [*old.about.get("experiments", []), *new.about["experiments"]]
+    about = {**new.about, "experiments": list(dict.fromkeys(made)), "controls": both}
+    edits = _edits_of(old)
+    replacement, read_logits = new.replacement, new.read_logits
+    if replacement is None:
+        replacement, read_logits = old.replacement, old.read_logits
+    elif old.replacement is not None:
+        logits, added = _logits_of(old), new.logits
+        if logits is None or added is None:
+            edits = []  # all of them were made again
+        else:
+            merged = Replaced(old.replacement, logits).updated(Replaced(replacement, added))
+            replacement, read_logits = merged.table, lambda: merged.logits
+    if replacement is not None:
+        about["edits"] = _in_order([*edits, *new.about.get("edits", [])])
+    return Outcomes(about, replacement, {**old.tables, **new.tables}, read_logits)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Lock a folder of outcomes, and say on an interruption what is kept."""
+    new_parents = [parent for parent in folder.parents if not parent.exists()]
+    if not folder.parent.is_dir():
+        make_folder(folder.parent, folder)
+    place = partial_folder(folder)
+    try:
+        with locked(folder.with_name(f".{folder.name}{layout.LOCK_SUFFIX}")):
+            yield
+    except BlockingIOError:
+        raise InputError(
+            "AS827",
+            f"another process is writing to {folder}; wait until it has finished, or choose "
+            "another folder with --out",
+        ) from None
+    except KeyboardInterrupt as error:
+        if error.args or not place.is_dir():
+            raise
+        raise KeyboardInterrupt(
+            f"interrupted; what is finished is kept in {place}: run the same command to resume"
+        ) from None
+    finally:
+        for parent in new_parents:  # innermost first; one that is not empty stays
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _total(plan: Plan | None) -> float:
+    return plan.seconds if plan is not None and plan.seconds else 1.0
+
+
+def _share(plan: Plan | None, experiment: str) -> float:
+    """Return what an experiment is worth on the progress bar, in seconds."""
+    costs = plan.costs if plan is not None else ()
+    return sum(cost.seconds for cost in costs if cost.experiment == experiment)
 
 
 def _about(setup: InterventionSetup) -> dict[str, Any]:
@@ -163,6 +361,7 @@ def _about(setup: InterventionSetup) -> dict[str, Any]:
         "split": recording.split,
         "recording": recording.id,
         "images": len(setup.scored),
+        "requested_images": setup.images,
         "of": len(recording),
         "classes": recording.classes,
         "seed": setup.seed,
@@ -170,17 +369,26 @@ def _about(setup: InterventionSetup) -> dict[str, Any]:
 
 
 def _expect(
-    setup: InterventionSetup, seeds: Sequence[Recording], experiments: Sequence[str]
+    setup: InterventionSetup,
+    seeds: Sequence[Recording],
+    experiments: Sequence[str],
+    edits: Sequence[str],
 ) -> None:
     """Raise an `InputError` now for what would else fail after hours of other experiments."""
+    expect_experiments(experiments)
+    expect_edits(edits)
+    if "randomize" in experiments:
+        expect_seeds(setup, seeds)
+
+
+def expect_experiments(experiments: Sequence[str]) -> None:
+    """Raise an `InputError` if an experiment is unknown."""
     unknown = [name for name in experiments if name not in EXPERIMENTS]
     if unknown:
         raise InputError(
             "AS813",
             f"the experiment '{unknown[0]}' is unknown; choose from {', '.join(EXPERIMENTS)}",
         )
-    if "randomize" in experiments:
-        expect_seeds(setup, seeds)
 
 
 __getattr__ = renamed_names(

@@ -1,27 +1,36 @@
 """The results of interventions on one network, in files. Read without torch.
 
 A folder of small tables, each of which is complete on its own: ``replacement.parquet`` (one row per
-image and edit) and one CSV file for each experiment. ``about.json`` names the recording.
+image and edit) and one CSV file for each experiment. ``about.json`` names the recording. The logits
+of each row of ``replacement.parquet`` are in ``replacement.safetensors``, whose header has the
+SHA-256 of that table. Outcomes of version 0.1 have no such file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float32
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as save_arrays
 
 from attnscope import layout
 from attnscope.errors import InputError, first_line
-from attnscope.files import new_folder, read_json, write_bytes, write_json
+from attnscope.files import new_folder, read_json, sha256_of, write_bytes, write_json
 from attnscope.notebook import html_page, html_paragraph, html_properties, html_table
 from attnscope.recording.format import with_current_keys
 from attnscope.recording.places import outcomes_folder as outcomes_folder
 from attnscope.recording.reader import ShardReader
+from attnscope.shapes import Array
 
 REPLACED = "replacement"
 """Name of the table that has one row per image and edit; all others are CSV files."""
@@ -35,6 +44,9 @@ TABLES = (
 )
 """Names of the tables that are written as CSV. Some may be missing."""
 
+_LOGITS = "logits"
+_OF_TABLE = "table_sha256"
+"""Key in the header of the file of logits: the SHA-256 of the table to whose rows they belong."""
 _log = logging.getLogger(__name__)
 _TEXT_COLUMNS = ("gate", "target", "edit", "kind", "order", "randomized", "mode", "fill")
 """Columns of text: without them, pandas would read a gate called 2 or null as a number or NaN."""
@@ -55,6 +67,19 @@ class Outcomes:
     """One row per image and edit, as from `attnscope.interventions.replace_gates`; may be None."""
     tables: Mapping[str, pd.DataFrame]
     """Name of a table -> the table, for those of `TABLES` that exist."""
+    read_logits: Callable[[], Float32[Array, "rows classes"]] | None = None
+    """Reads the logits of each row of ``replacement``; None if they were not stored."""
+
+    @cached_property
+    def logits(self) -> Float32[Array, "rows classes"] | None:
+        """The logits of the network for each row of ``replacement``, ``(rows, K)``.
+
+        They are read when they are first asked for. Outcomes of version 0.1 have none (None).
+
+        Raises:
+            InputError: Their file cannot be read, or belongs to another table (AS633).
+        """
+        return None if self.read_logits is None else self.read_logits()
 
     def __repr__(self) -> str:
         about = self.about
@@ -149,7 +174,8 @@ def add_outcomes(folder: Path, outcomes: Outcomes) -> None:
     finished = known.get("experiments", [])
     new = [name for name in outcomes.about["experiments"] if name not in finished]
     controls = {**known.get("controls", {}), **outcomes.about.get("controls", {})}
-    about = {**outcomes.about, "experiments": [*finished, *new], "controls": controls}
+    about = {**with_current_keys(known), **outcomes.about}
+    about |= {"experiments": [*finished, *new], "controls": controls}
     _write(folder, replace(outcomes, about=about))
 
 
@@ -157,7 +183,12 @@ def _write(folder: Path, outcomes: Outcomes) -> None:
     if outcomes.replacement is not None:
         buffer = io.BytesIO()
         outcomes.replacement.to_parquet(buffer, index=False)
-        write_bytes(folder / layout.REPLACEMENT, buffer.getvalue())
+        content = buffer.getvalue()
+        if outcomes.logits is not None:
+            of_table = {_OF_TABLE: hashlib.sha256(content).hexdigest()}
+            logits = save_arrays({_LOGITS: np.ascontiguousarray(outcomes.logits)}, of_table)
+            write_bytes(folder / layout.REPLACEMENT_LOGITS, logits)
+        write_bytes(folder / layout.REPLACEMENT, content)
     for name, table in outcomes.tables.items():
         write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
     write_json(folder / layout.ABOUT, dict(outcomes.about))
@@ -174,11 +205,13 @@ def read_outcomes(folder: Path) -> Outcomes:
             "AS631", f"{folder} holds no interventions; create them with: attnscope intervene RUN"
         )
     about = read_json(folder / layout.ABOUT)
-    replacement = None
+    replacement, logits = None, None
     tables = {}
     try:
         if (folder / layout.REPLACEMENT).is_file():
             replacement = pd.read_parquet(folder / layout.REPLACEMENT)
+            if (folder / layout.REPLACEMENT_LOGITS).is_file():
+                logits = partial(_read_logits, folder)
         for name in TABLES:
             if (folder / f"{name}.csv").is_file():
                 tables[name] = _read_table(folder / f"{name}.csv")
@@ -188,7 +221,24 @@ def read_outcomes(folder: Path) -> Outcomes:
             f"{folder} cannot be read ({first_line(error)}); remove it and run attnscope intervene "
             "again",
         ) from None
-    return Outcomes(with_current_keys(about), replacement, tables)
+    return Outcomes(with_current_keys(about), replacement, tables, logits)
+
+
+def _read_logits(folder: Path) -> Float32[Array, "rows classes"]:
+    file, table = folder / layout.REPLACEMENT_LOGITS, folder / layout.REPLACEMENT
+    remedy = f"remove {folder} and run attnscope intervene again"
+    try:
+        with safe_open(file, "numpy") as opened:
+            of_table = (opened.metadata() or {}).get(_OF_TABLE)
+            logits: Float32[Array, "rows classes"] = opened.get_tensor(_LOGITS)
+        is_of_table = of_table == sha256_of(table)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            "AS633", f"{file} cannot be read ({first_line(error)}); {remedy}"
+        ) from None
+    if not is_of_table:
+        raise InputError("AS633", f"{file} belongs to another table than {table}; {remedy}")
+    return logits
 
 
 def _read_table(file: Path) -> pd.DataFrame:

@@ -124,7 +124,7 @@ class PartialFolder:
         found = found if isinstance(found, dict) else {}
         raise InputError(
             "AS653",
-            f"{folder} was started with other settings ({_differences(found, self._plan)}); "
+            f"{folder} was started with other settings ({differences(found, self._plan)}); "
             "capture with the same settings, or remove that folder to start over",
         )
 
@@ -237,8 +237,13 @@ def wait_until(missing: Callable[[], str]) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Return the settings in which two plans differ: ``batch size 4, now 8; weights``."""
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return the settings in which two plans differ: ``batch size 4, now 8; weights``.
+
+    Args:
+        found: The plan that was found.
+        wanted: The plan of this call.
+    """
     return "; ".join(dict.fromkeys(_differing(found, wanted)))
 
 

@@ -253,6 +253,45 @@ def permutation_p(
     return found
 
 
+def sequential_p(
+    drawn: Float64[Array, " draws"], observed: float, exceedances: int | None, most: int
+) -> tuple[float, int, bool]:
+    """Return the p value of a Monte Carlo test that stops early (Besag and Clifford 1991).
+
+    Values are drawn from the null one by one, until h of them are at least as large as the observed
+    one or n are drawn. If the h-th comes with draw l, then ``p = h / l``; with g < h of n draws,
+    ``p = (g + 1) / (n + 1)``. Under the null, P(p <= x) = x for each value x that p can take. Only
+    large p values stop early: below ``h / n``, p is that of all draws (`permutation_p`).
+
+    Args:
+        drawn: the values drawn so far, ``(B,)``, in their order. Those after draw l are not used.
+        observed: the observed value.
+        exceedances: h; None draws all.
+        most: n.
+
+    Returns:
+        p; the number of draws on which it rests; and whether the test has stopped. Until then p is
+        not valid.
+
+    Raises:
+        InputError: AS716, h is below 1.
+
+    Source: Besag and Clifford 1991, Biometrika 78.
+    """
+    if exceedances is not None and exceedances < 1:
+        raise InputError(
+            "AS716",
+            f"the number of exceedances is {exceedances}; it must be at least 1, usually 10",
+        )
+    tried = drawn[:most]
+    is_exceeding = tried >= observed - _TIE * abs(observed)
+    count = np.cumsum(is_exceeding)
+    if exceedances is not None and len(count) and count[-1] >= exceedances:
+        used = int(np.searchsorted(count, exceedances)) + 1
+        return exceedances / used, used, True
+    return (1 + int(is_exceeding.sum())) / (1 + len(tried)), len(tried), len(tried) == most
+
+
 def null_band(permuted: Float64[Array, " draws"]) -> tuple[float, float]:
     """Return the 95% band of a null distribution from B permuted values.
 
