@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ class DecodedFiles:
 class FolderImages:
     """Reads image files of one folder in one size.
 
-    Images with 16 bits per pixel are scaled alike in the whole folder: if none of their values is
+    Images with 16 bits per channel are scaled alike in the whole folder: if none of their values is
     above 4095, they are images of 12 bits.
     """
 
@@ -67,7 +68,7 @@ class FolderImages:
         return DecodedFiles(files, images, unreadable, facts)
 
     def scale(self, parts: list[DecodedFiles], others: list[Path]) -> None:
-        """Choose the white of images with 16 bits per pixel, and read their pixels.
+        """Choose the white of images with 16 bits per channel, and read their pixels.
 
         Args:
             parts: What `read` returned.
@@ -82,7 +83,8 @@ class FolderImages:
         for start in range(0, len(left), _SCANNED):
             if self._highest > MAX_12_BIT:
                 break
-            values, _ = read_files(self._root, left[start : start + _SCANNED], highest_value)
+            read = partial(highest_value, channels=self._channels)
+            values, _ = read_files(self._root, left[start : start + _SCANNED], read)
             self._highest = max([self._highest, *values.values()])
         self._white = MAX_16_BIT if self._highest > MAX_12_BIT else MAX_12_BIT
         for part in parts:
@@ -102,7 +104,7 @@ class FolderImages:
         if deep:
             bits = 12 if self._white == MAX_12_BIT else 16
             notes.append(
-                f"{_images(deep)} have 16 bits per pixel; values are scaled as {bits} bits "
+                f"{_images(deep)} have 16 bits per channel; values are scaled as {bits} bits "
                 f"({self._white} is white, and {self._highest} is the highest value)"
             )
         if transparent:
