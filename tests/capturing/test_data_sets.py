@@ -130,7 +130,7 @@ def test_one_number_for_each_value_to_predict_is_no_class_score(tmp_path: Path) 
     found = record(tmp_path, Tensors(IMAGES, values), model)
     assert (found.has_scores, found.has_accuracy, found.label_kind) == (False, False, "value")
     (gate,) = found.gates
-    np.testing.assert_allclose(found[gate.name], gates_of(IMAGES.numpy())[:, 0], atol=1e-6)
+    np.testing.assert_allclose(found[gate.name], gates_of(IMAGES.numpy())[:, :1], atol=1e-6)
     np.testing.assert_allclose(found.targets[:, 0], values)
     for question in ("predictions", "right", "logits"):
         with refused("AS618"):
