@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -53,11 +54,17 @@ def _check_message(message: str, names: tuple[object, ...]) -> None:
         assert str(name) in message, f"{name} is not named in: {message}"
 
 
-def write_images(root: Path, train: int = 12, test: int = 6, seed: int = 0) -> Path:
-    """Two classes of 16×16 pictures that differ in brightness: ``root/train`` and ``root/test``."""
+def write_images(
+    root: Path,
+    train: int = 12,
+    test: int = 6,
+    seed: int = 0,
+    levels: Mapping[str, int] = MappingProxyType({"dark": 60, "light": 190}),
+) -> Path:
+    """Classes of 16×16 pictures that differ in brightness: ``root/train`` and ``root/test``."""
     rng = np.random.default_rng(seed)
     for split, count in (("train", train), ("test", test)):
-        for name, level in (("dark", 60), ("light", 190)):
+        for name, level in levels.items():
             folder = root / split / name
             folder.mkdir(parents=True)
             for i in range(count):

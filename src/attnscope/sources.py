@@ -32,6 +32,14 @@ _SETTINGS = (
     *("weights", "recipe", "epochs", "precision"),
 )
 """Keys of ``config.json``. Runs that agree in all of them differ only in their seed."""
+_IMAGE_SETTINGS: Mapping[str, object] = {
+    "channels": None,
+    "class_order": "text",
+    "listed_classes": False,
+}
+"""More such keys, which are left out where they have these values, as in version 0.1.
+
+With ``listed_classes``, the order of ``classes`` was given and not derived from the images."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,9 @@ class Source:
                 config["validation_share"],
                 config["seed"],
                 skip_unreadable or config.get("skip_unreadable", False),
+                channels=config.get("channels"),
+                class_order=config.get("class_order", "text"),
+                classes=tuple(config["classes"]) if config.get("listed_classes") else None,
             )
             normalization = Normalization(**config["normalization"])
         except (KeyError, TypeError) as error:
@@ -324,6 +335,16 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
+def image_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of channels and classes that ``config.json`` stores: the unusual ones.
+
+    Args:
+        settings: ``channels``, ``class_order`` and ``listed_classes``; other keys are ignored.
+    """
+    given = {key: settings.get(key, usual) for key, usual in _IMAGE_SETTINGS.items()}
+    return {key: value for key, value in given.items() if value != _IMAGE_SETTINGS[key]}
+
+
 def _check_split(split: str) -> None:
     if split not in layout.SPLITS:
         raise InputError(
@@ -355,6 +376,7 @@ def _pinned(data: DataSettings) -> DataSettings:
 def _hash_training(config: Mapping[str, Any]) -> str:
     """A hash that is equal for runs that differ only in their seed and machine."""
     settings = {key: config.get(key) for key in _SETTINGS}
+    settings |= image_settings(config)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from torch.utils.data import TensorDataset as Tensors
 
 from attnscope.capturing.capture import capture
-from attnscope.capturing.pictures import as_rgb, describe_picture
+from attnscope.capturing.pictures import IN_UNIT_RANGE, as_rgb, describe_picture, to_bytes
 from attnscope.data.hashing import hash_data
 from attnscope.data.labels import class_indices, label_kind_of, targets_of
 from attnscope.data.normalization import Normalization
@@ -131,7 +131,7 @@ def test_one_number_for_each_value_to_predict_is_no_class_score(tmp_path: Path) 
     found = record(tmp_path, Tensors(IMAGES, values), model)
     assert (found.has_scores, found.has_accuracy, found.label_kind) == (False, False, "value")
     (gate,) = found.gates
-    np.testing.assert_allclose(found[gate.name], gates_of(IMAGES.numpy())[:, 0], atol=1e-6)
+    np.testing.assert_allclose(found[gate.name], gates_of(IMAGES.numpy())[:, :1], atol=1e-6)
     np.testing.assert_allclose(found.targets[:, 0], values)
     for question in ("predictions", "right", "logits"):
         with refused("AS618"):
@@ -285,8 +285,29 @@ def test_a_sequence_is_drawn_as_a_curve_without_gaps() -> None:
     drawn = as_rgb(long)[0]
     assert drawn.shape == (3, 64, 128)
     assert (drawn[:, 0] == 255).any(), "a single peak is seen"
-    assert describe_picture((3, 8, 8)) is None
-    assert describe_picture((1, 8, 8)) is None
+    assert describe_picture((3, 8, 8), IN_UNIT_RANGE) is None
+    assert describe_picture((1, 8, 8), IN_UNIT_RANGE) is None
+
+
+def test_sequences_may_have_any_values(tmp_path: Path) -> None:
+    """A curve fills its own range if it leaves 0 to 1; volumes and images still need a scale."""
+    images, labels = colored()
+    signals = images[:, :, 0] * 20 - 7
+    signals[0] = images[0, :, 0]  # inside
+    signals[1, 0] = -3.0  # one channel is constant
+    found = record(tmp_path, Tensors(signals, labels), Color(dimensions=1))
+    assert any("lowest" in note for note in found.about["notes"])
+    np.testing.assert_allclose(found[found.gates[0].name], gates_of(signals.numpy()), atol=1e-6)
+    given = to_bytes(signals, IN_UNIT_RANGE)
+    assert torch.equal(given[0], (signals[0] * 255).round().byte())
+    low, high = signals[2, 1].min(), signals[2, 1].max()
+    expected = ((signals[2, 1] - low) / (high - low) * 255).round().byte()
+    assert torch.equal(given[2, 1], expected)
+    assert not given[1, 0].any()
+    stated = Normalization((0.5,) * 3, (0.1,) * 3)
+    assert torch.equal(to_bytes(signals, stated), stated.undo(signals))
+    with refused("AS667"):
+        record(tmp_path / "volumes", Tensors(images[:, :, None] * 20, labels), Color(dimensions=3))
 
 
 def test_images_of_other_channels_than_those_of_the_network_are_refused(tmp_path: Path) -> None:

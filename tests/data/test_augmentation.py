@@ -249,3 +249,23 @@ def test_larger_images_without_a_resized_crop_are_center_cropped() -> None:
     images = random_images(3, 40)
     found = augment(images, UNIT, NOTHING, seeded(), size=32)
     assert torch.equal((found * 255).round().to(torch.uint8), images[:, :, 4:36, 4:36])
+
+
+def test_gray_images_are_jittered_as_equal_channels_are() -> None:
+    """Saturation and hue do not change them."""
+    gray = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    how = Augmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2)
+    found = module.jitter_colors(gray, random_numbers(seeded(), 6), how)
+    colors = module.jitter_colors(gray.expand(-1, 3, -1, -1), random_numbers(seeded(), 6), how)
+    torch.testing.assert_close(found, colors[:, :1], atol=1e-3, rtol=0)
+    assert found.shape == gray.shape
+    assert not torch.equal(found, gray)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_crops_keep_the_channels(channels: int) -> None:
+    images = torch.randint(256, (3, channels, 16, 16), dtype=torch.uint8)
+    same = Normalization((0.0,) * channels, (1.0,) * channels)
+    how = Augmentation(resized_crop=True, rotation=10, cutout=4)
+    found = module.augment(images, same, how, seeded(), size=16)
+    assert found.shape == (3, channels, 16, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -157,11 +158,112 @@ def test_12_bits_are_told_from_all_splits_together(tmp_path: Path, alone: bool) 
     np.testing.assert_array_equal(pixels[1], (dim / 257).round())
 
 
+DEEP_COLORS = np.stack([DEEP, DEEP[::-1], DEEP.T], 2)
+
+
 def test_16_bit_color_is_scaled_not_clipped(tmp_path: Path) -> None:
-    pixels = np.stack([DEEP, DEEP[::-1], DEEP.T], 2)
-    png(tmp_path / "test/cow/image.png", pixels, 2)
+    png(tmp_path / "test/cow/image.png", DEEP_COLORS, 2)
     found = one_image(tmp_path).permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(found, pixels / 257, atol=1)
+    np.testing.assert_array_equal(found, (DEEP_COLORS / 257).round())
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_colors_of_12_bits_are_told_from_all_splits_together(tmp_path: Path, alone: bool) -> None:
+    dim = DEEP_COLORS // 33
+    png(tmp_path / "test/cow/image.png", dim, 2)
+    png(tmp_path / "train/ant/bright.png", np.minimum(DEEP_COLORS, 4095), 2)
+    write_folder(tmp_path)
+    save(tmp_path / "train/cow/0.png")
+    save(tmp_path / "train/cow/1.png")
+    settings = DataSettings(f"folder:{tmp_path}")
+    found = settings.load_test() if alone else settings.load()
+    split = found.splits[-1] if isinstance(found, LoadedSplits) else found.test
+    pixels = split.images[split.paths.index("test/cow/image.png")].permute(1, 2, 0)
+    np.testing.assert_array_equal(pixels.numpy(), (dim / 4095 * 255).round())
+    assert "12 bits" in found.notes[0]
+
+
+def test_opacity_of_16_bits_has_its_own_scale(tmp_path: Path) -> None:
+    """It does not count as a bright value, and composes on white as in 8 bits."""
+    opacity = np.full((12, 12, 1), 0x8080, np.uint16)
+    colors = DEEP_COLORS // 16  # 12 bits
+    png(tmp_path / "test/cow/image.png", np.dstack([colors, opacity]), 6)
+    found = one_image(tmp_path).permute(1, 2, 0).numpy()
+    expected = on_white((colors / 4095 * 255).round(), 128)
+    np.testing.assert_allclose(found, expected, atol=1)
+
+
+def test_the_fourth_of_four_bands_of_16_bits_is_a_band(tmp_path: Path) -> None:
+    bands = np.dstack([DEEP_COLORS // 16, DEEP])
+    for split in ("train", "test"):
+        for name in ("ant", "cow"):
+            for i in range(2):
+                (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+                file = tmp_path / "one" / f"{split}{name}{i}" / "image.png"
+                png(file, bands, 6)
+                file.rename(tmp_path / split / name / f"{i}.png")
+    shutil.rmtree(tmp_path / "one")
+    data = load(tmp_path, channels=4)
+    expected = (bands / 257).round()
+    np.testing.assert_array_equal(data.test.images[0].permute(1, 2, 0).numpy(), expected)
+    assert "16 bits" in data.notes[-1]
+
+
+def test_16_bit_color_is_turned_upright(tmp_path: Path) -> None:
+    file = tmp_path / "test/cow/image.png"
+    png(file, DEEP_COLORS, 2)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    block = exif.tobytes()[6:]  # without "Exif" and two zeros
+    chunk = struct.pack(">I", len(block)) + b"eXIf" + block
+    chunk += struct.pack(">I", zlib.crc32(b"eXIf" + block))
+    content = file.read_bytes()
+    file.write_bytes(content[:33] + chunk + content[33:])  # after the signature and the header
+    found = one_image(tmp_path).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(found, np.rot90((DEEP_COLORS / 257).round(), -1))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_16_bit_color_of_tiff_files_is_scaled(tmp_path: Path, order: str, compressed: bool) -> None:
+    """Other decoders of Pillow read these: its own, and libtiff."""
+    data = DEEP_COLORS.astype(f"{order}u2").tobytes()
+    if compressed:
+        data = zlib.compress(data)
+    sizes = {256: 12, 257: 12, 258: 122, 259: 8 if compressed else 1, 262: 2, 273: 128, 277: 3}
+    sizes |= {278: 12, 279: len(data)}
+    head = struct.pack(f"{order}2sHIH", {"<": b"II", ">": b"MM"}[order], 42, 8, len(sizes))
+    tags = b"".join(
+        # Tag 258 (bits per channel) has three values, which lie behind the tags.
+        struct.pack(f"{order}HHII", tag, 3, 3, value)
+        if tag == 258
+        else struct.pack(f"{order}HHII", tag, 4, 1, value)
+        for tag, value in sizes.items()
+    )
+    file = tmp_path / "test/cow/image.tif"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(head + tags + struct.pack(f"{order}I3H", 0, 16, 16, 16) + data)
+    found = one_image(tmp_path).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(found, (DEEP_COLORS / 257).round())
+
+
+def test_16_bit_pixels_that_cannot_be_read_are_refused(root: Path) -> None:
+    """Pillow reads the upper 8 bits, so that gray images of 12 bits would be black."""
+    png(root / "test/ant/deep/image.png", DEEP_COLORS[:, :, :2], 4)
+    with refused("AS212", names=("1 of 13", "test/ant/deep/image.png", "LA;16B")):
+        load(root)
+
+
+def test_16_bits_per_pixel_are_not_16_bits_per_channel(tmp_path: Path) -> None:
+    """A BMP of 5, 6 and 5 bits per channel."""
+    packed = np.full((12, 12), 0x1F << 11, "<u2")  # red
+    head = struct.pack("<2sIII", b"BM", 70 + packed.nbytes, 0, 70)
+    head += struct.pack("<IiiHHIIiiII", 56, 12, 12, 1, 16, 3, packed.nbytes, 0, 0, 0, 0)
+    head += struct.pack("<IIII", 0xF800, 0x07E0, 0x1F, 0)
+    file = tmp_path / "test/cow/image.bmp"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(head + packed.tobytes())
+    assert one_image(tmp_path)[:, 0, 0].tolist() == [255, 0, 0]
 
 
 def test_one_channel_is_the_luminance(tmp_path: Path) -> None:

@@ -66,9 +66,9 @@ class Block:
         """A notebook's cell: its options are left out, ``!`` and ``%%writefile`` are obeyed."""
         lines = [line for line in self.text.splitlines() if not re.match(r":[a-z-]+:", line)]
         if lines[0].startswith("%%writefile "):
-            name = lines[0].split()[1]
+            name, mode = lines[0].split()[-1], "a" if "-a" in lines[0].split() else "w"
             text = "\n".join(lines[1:]) + "\n"
-            return [("python", f"open({name!r}, 'w').write({text!r})\n")]
+            return [("python", f"open({name!r}, {mode!r}).write({text!r})\n")]
         steps: list[tuple[str, str]] = []
         for line in lines:
             kind, text = ("shell", line[1:]) if line.startswith("!") else ("python", line)

@@ -27,6 +27,8 @@ NOT_RUN = {
 ELSEWHERE = {
     "tutorials/first-network.md",
     "tutorials/monitor.md",
+    "tutorials/signals.md",
+    "tutorials/unet-scse.md",
     "tutorials/your-own-network.md",
     "add/command.md",
     "add/dashboard-page.md",

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from attnscope.gate_history import GateHistory
@@ -50,6 +51,39 @@ def test_your_own_network_is_recorded(tmp_path: Path) -> None:
     assert [line.split()[:2] for line in shown.splitlines() if " sigmoid " in line] == [
         [gate.name, gate.kind] for gate in recording.gates
     ]
+
+
+def test_the_gates_of_a_u_net_are_recorded(tmp_path: Path) -> None:
+    check = (
+        "from attnscope import edit_gates\n"
+        "assert overlap() > 0.95\n"
+        "with edit_gates(model, {gate.name: mean_gate for gate in groups['all channel']}):\n"
+        "    assert overlap() < 0.8\n"  # the page says that they are worth about half
+    )
+    shown = run_page(DOCS / "tutorials" / "unet-scse.md", tmp_path, after=check)
+    masks = Recording(tmp_path / "captured" / "masks")
+    assert [gate.kind for gate in masks.gates] == ["channel", "spatial"] * 5
+    assert not masks.has_scores
+    assert "AS618" in shown
+    shapes = Recording(tmp_path / "captured" / "shapes")
+    assert shapes.right.mean() > 0.9
+    assert shapes.grad_cam_layers == ["bottom"]
+    for gate in masks:
+        np.testing.assert_array_equal(masks[gate.name], shapes[gate.name])
+
+
+def test_the_gates_of_signals_are_recorded_and_replaced(tmp_path: Path) -> None:
+    check = (
+        "probe = statistics.linear_probe(recording, permutations=20).set_index('gate')\n"
+        "assert probe.balanced_accuracy['8'] > 0.85\n"  # the page says so
+        "assert (effects[effects.edit == 'swap_other'].change > -0.1).all()\n"
+        "assert half < whole - 0.1\n"
+    )
+    run_page(DOCS / "tutorials" / "signals.md", tmp_path, after=check)
+    recording = Recording(tmp_path / "captured" / "tones")
+    assert [gate.kind for gate in recording.gates] == ["channel", "channel", "sequence"]
+    assert recording.right.mean() > 0.9
+    assert recording.image(0).shape == (64, 128, 3)
 
 
 def test_the_gates_are_observed_in_a_plain_loop(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ from tests.gates.case_networks import CASES
         ((2, 8, 1, 6), {"N": (3, 8, 1, 6), "H": (2, 8, 1, 6), "W": (2, 8, 1, 12)}, "NC1W"),
         ((2, 3, 8, 5), {"N": (3, 3, 8, 5), "L": (2, 3, 8, 10)}, "NGCL"),
         ((2, 8, 4), {"L": (2, 8, 8)}, "NCL"),  # one batch size only
+        # A single channel is a channel; a row of one pixel beside it leaves open which is which.
+        ((2, 1, 4), {"N": (3, 1, 4), "L": (2, 1, 8)}, "NCL"),
+        ((2, 4, 4, 1), {"N": (3, 4, 4, 1), "H": (2, 8, 4, 1), "W": (2, 4, 8, 1)}, "NHWC"),
+        ((2, 1, 1, 6), {"N": (3, 1, 1, 6), "W": (2, 1, 1, 12)}, "N11W"),
     ],
 )
 def test_axes_are_named_by_what_changes_them(

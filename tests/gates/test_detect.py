@@ -111,6 +111,36 @@ def test_maps_of_one_pixel_take_a_larger_sample_and_are_then_known_by_place() ->
     assert list(seen) == list(expected)
 
 
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_the_gate_of_a_single_channel_is_a_channel_gate(dimensions: int) -> None:
+    """With several channels, the same gate is one value for each image."""
+
+    class Net(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1]
+            self.conv = convolution(3, channels, 1)
+            self.fc = nn.Linear(channels, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            gate = self.fc(y.flatten(2).mean(2)).sigmoid()
+            return y * gate.reshape(len(x), *[1] * (1 + dimensions))
+
+    torch.manual_seed(0)
+    x = torch.rand(3, 3, *[8] * dimensions)
+    for channels, kind, axes, shape in ((1, "channel", "NC", (3, 1)), (4, "scalar", "N", (3,))):
+        net = Net(channels)
+        (gate,) = find_gates(net, x)
+        assert (gate.kind, gate.axes, gate.channels) == (kind, axes, channels)
+        with torch.no_grad(), watch_gates(net, [gate]) as seen:
+            net(x)
+        expected = net.fc(net.conv(x).flatten(2).mean(2)).sigmoid()
+        assert torch.equal(seen[gate.name], expected.reshape(shape))
+        with torch.no_grad(), edit_gates(net, {gate.name: lambda gate, _: 0 * gate}):
+            assert not net(x).any()
+
+
 def test_a_gate_of_unclear_axes_is_listed_and_does_not_hide_the_others() -> None:
     class OneSize(nn.Module):
         def __init__(self) -> None:

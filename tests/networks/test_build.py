@@ -210,6 +210,7 @@ def test_the_cnn_has_the_documented_layers() -> None:
         ({"width": 0}, "AS307", (" 0;", "16")),
         ({"num_classes": 0}, "AS306", (" 0;", "1")),
         ({"name": "cnn", "num_classes": -1}, "AS306", (" -1;",)),
+        ({"channels": 0}, "AS315", (" 0;", "1")),
         ({"attention": "se", "reduction": 65}, "AS309", (" 65,", "64 channels")),
         (
             {"attention": "cbam", "width": 16, "reduction": 32},

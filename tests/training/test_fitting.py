@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from attnscope.data.augmentation import Augmentation
+from attnscope.data.normalization import Normalization
 from attnscope.networks.build import build_model
 from attnscope.networks.weights import load_model
 from attnscope.training.evaluation import evaluate
@@ -187,3 +189,14 @@ def test_an_existing_folder_is_never_overwritten(tmp_path: Path) -> None:
         with refused(code, names=(tmp_path / name,)):
             run(tmp_path / name, Spy())
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_colors_of_images_without_colors_cannot_be_changed(tmp_path: Path) -> None:
+    data = make_data()
+    bands = replace(data.train, images=data.train.images[:, [0, 1, 2, 0]])
+    data = replace(data, train=bands, normalization=Normalization((0.4,) * 4, (0.2,) * 4))
+    recipe = replace(TINY, augmentation=Augmentation(hue=0.1))
+    model = build_model(width=16, num_classes=2, channels=4)
+    with refused("AS508", names=("4 channels", "--channels")):
+        run(tmp_path / "run", model, data=data, recipe=recipe)
+    assert not (tmp_path / "run").exists()

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
+from attnscope import Run, capture_run, fold, plots
 from attnscope.commands.main import main
 from attnscope.commands.train import Train
 from attnscope.training.config import TrainConfig
 from attnscope.training.loop import TrainingLoop
 from attnscope.training.recipe_file import read_recipe
 from attnscope.training.run import train_run
-from tests.making import refused, refused_command
+from tests.making import refused, refused_command, write_images
 
 
 def test_the_recipe_sets_the_network_and_options_override_it(tmp_path: Path) -> None:
@@ -183,6 +185,81 @@ def test_an_interrupted_run_of_version_0_1_can_be_resumed(
         train_run(replace(config, resume=True, learning_rate=0.5), progress=False)
     train_run(replace(config, resume=True), progress=False)
     assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Path:
+    """Images of classes 0 to 10."""
+    return write_images(tmp_path / "all", 4, 2, levels={str(k): 20 * k for k in range(11)})
+
+
+def trained_on(folder: Path, out: Path, **settings: Any) -> Run:
+    config = TrainConfig(
+        data=f"folder:{folder}", width=16, epochs=1, batch_size=32, device="cpu", precision="fp32",
+        out=out, **settings,
+    )  # fmt: skip
+    return Run(train_run(config, progress=False))
+
+
+def test_channels_and_natural_order_are_settings_of_a_run(numbered: Path, tmp_path: Path) -> None:
+    run = trained_on(numbered, tmp_path / "run", channels=1, class_order="natural")
+    assert run.classes == [str(k) for k in range(11)]
+    assert run.model().get_parameter("conv1.weight").shape[1] == 1
+    assert len(run.normalization.mean) == 1
+    images = run.split("test")
+    assert images.images.shape[1] == 1
+    assert images.classes == run.classes
+    assert run.source().network.load().model.attnscope_config.channels == 1
+    assert run.untrained_model().get_parameter("conv1.weight").shape[1] == 1
+    assert load_file(run.training_images_file)["images"].shape[1] == 1
+    recording = capture_run(run.folder, progress=False)
+    assert recording.classes == run.classes
+    assert recording.images().classes == run.classes
+    plots.training_images(run)
+
+
+def test_listed_classes_are_settings_of_a_run(numbered: Path, tmp_path: Path) -> None:
+    names = ["spare", *(str(k) for k in range(10, -1, -1))]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    listed = trained_on(numbered, tmp_path / "listed", classes=names)
+    from_file = trained_on(numbered, tmp_path / "file", classes=tmp_path / "names.txt")
+    assert listed.config == from_file.config
+    assert listed.classes == names
+    assert listed.model().get_parameter("fc.weight").shape[0] == 12
+    test = listed.split("test")
+    by_path = {
+        path.split("/")[1]: names[k] for path, k in zip(test.paths, test.labels, strict=True)
+    }
+    assert by_path == {str(k): str(k) for k in range(11)}
+    fold(listed.folder, tmp_path / "folded", progress=False)
+    folded = Run(tmp_path / "folded")
+    assert folded.split("test").classes == names
+    with refused("AS226", names=("'10'",)):
+        trained_on(numbered, tmp_path / "short", classes=["1", "0"])
+
+
+def test_an_interrupted_run_keeps_its_channels_and_classes(
+    numbered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLoop, "step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained_on(numbered, tmp_path / "run", channels=1, class_order="natural")
+    for changed in ({"channels": 1}, {"class_order": "natural"}):
+        with refused("AS522"):
+            trained_on(numbered, tmp_path / "run", resume=True, **changed)
+    run = trained_on(numbered, tmp_path / "run", channels=1, class_order="natural", resume=True)
+    assert run.classes[2] == "2"
+
+
+def test_a_run_of_rgb_images_stores_no_channels(numbered: Path, tmp_path: Path) -> None:
+    """So that files are those of versions that knew RGB only."""
+    run = trained_on(numbered, tmp_path / "run")
+    assert not {"channels", "class_order", "listed_classes"} & run.config.keys()
+    assert "channels" not in json.loads((run.folder / "model.json").read_text())
 
 
 def test_a_recipe_from_a_file_is_stored_completely(tmp_path: Path) -> None:

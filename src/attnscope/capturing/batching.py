@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from attnscope.capturing.pictures import as_rgb
+from attnscope.capturing.pictures import IN_UNIT_RANGE, as_rgb, to_bytes
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.items import Item, parse_item, stack_images
 from attnscope.data.label_kinds import CLASS
@@ -22,7 +22,6 @@ from attnscope.errors import InputError
 
 SAMPLE_IMAGES = 4  # number of images on which the gates are found
 _LARGEST_THUMBNAIL = 128  # pixels
-IN_UNIT_RANGE = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def batches(
         numbers = rows[start : start + len(x)]
         yield Batch(
             x.to(device),
-            normalization.undo(x),
+            to_bytes(x, normalization),
             class_indices(labels, label_kind),
             [
                 str(row) if item.path is None else item.path
@@ -117,7 +116,7 @@ def read_sample(
 
 def _stack(items: Sequence[Item], normalization: Normalization) -> Tensor:
     x = stack_images([item.image for item in items])
-    if normalization is IN_UNIT_RANGE and not 0 <= x.min() <= x.max() <= 1:
+    if normalization is IN_UNIT_RANGE and x.ndim != 3 and not 0 <= x.min() <= x.max() <= 1:
         raise InputError(
             "AS667",
             f"the images have values from {x.min():g} to {x.max():g}, outside 0 to 1; pass the "

@@ -21,7 +21,6 @@ from torch.utils.data import Dataset
 from attnscope.attribution import ATTRIBUTIONS, GRAD_CAM, head_graph, last_map_layer, map_layers
 from attnscope.capturing.arrays import ShardArrays, gate_arrays, image_rows
 from attnscope.capturing.batching import (
-    IN_UNIT_RANGE,
     Batch,
     batches,
     read_sample,
@@ -30,7 +29,7 @@ from attnscope.capturing.batching import (
 )
 from attnscope.capturing.explaining import Explanations, stored_map
 from attnscope.capturing.number_types import as_inputs, number_type, of_type
-from attnscope.capturing.pictures import describe_picture
+from attnscope.capturing.pictures import IN_UNIT_RANGE, describe_picture
 from attnscope.capturing.pooling import pooling_edits
 from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
 from attnscope.capturing.trial import (
@@ -110,7 +109,7 @@ def capture(
             that it is a part of, or else numbers.
         normalization: The normalization of the network. It is applied to images of
             `attnscope.data`. Images of any other data set must be normalized already, and it is
-            undone to store the pictures. Default: pixels are in 0 to 1.
+            undone to store the pictures. Default: pixels are in 0 to 1; sequences have any values.
         grad_cam_layers: Paths of the modules whose Grad-CAM is recorded; default: the last module
             whose output is larger than 1×1. An empty sequence records none.
         batch_size: Batch size.
@@ -257,7 +256,7 @@ class _Pass:
         self.sample = of_type(images, number_type(model))
         self.label_kind = label_kind_of(dataset, labels)
         _check_label_kind(self.label_kind, moments)
-        picture = describe_picture(tuple(self.sample.shape[1:]))
+        picture = describe_picture(tuple(self.sample.shape[1:]), normalization)
         self.notes = [] if picture is None else [picture]
         """What a user should know about the pass, one line each."""
         self.gates: list[Gate] = []

@@ -6,8 +6,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attnscope.data.normalization import Normalization
+
+IN_UNIT_RANGE = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""The normalization of a data set of a user that states none."""
 _CURVE_HEIGHT = 64  # pixels
 _CURVE_WIDTH = 128  # pixels at most; longer sequences are drawn as the range of each column
+
+
+def to_bytes(images: Tensor, normalization: Normalization) -> Tensor:
+    """Convert inputs of a network to bytes.
+
+    A sequence without a stated normalization can have any values. If some are outside 0 to 1, each
+    channel of it is scaled from its lowest value (0) to its highest (255).
+
+    Args:
+        images: Float, ``(n, C, H, W)``, ``(n, C, D, H, W)`` or ``(n, C, L)``.
+        normalization: What was applied to them.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    if normalization is IN_UNIT_RANGE and images.ndim == 3:
+        x = images.float()
+        inside = ((x >= 0) & (x <= 1)).flatten(1).all(1)[:, None, None]
+        low, high = x.amin(2, keepdim=True), x.amax(2, keepdim=True)
+        scaled = (x - low) / torch.where(high > low, high - low, 1)
+        images = torch.where(inside, x, scaled)
+    return normalization.undo(images)
 
 
 def as_rgb(values: Tensor) -> Tensor:
@@ -31,18 +57,24 @@ def as_rgb(values: Tensor) -> Tensor:
     return _three(values)
 
 
-def describe_picture(shape: tuple[int, ...]) -> str | None:
+def describe_picture(shape: tuple[int, ...], normalization: Normalization) -> str | None:
     """Return a note on what the pictures of an image of this shape show; None for RGB images.
 
     Args:
         shape: Shape of one image, without the axis of images.
+        normalization: As for `to_bytes`.
     """
     channels, *sizes = shape
     bands = {1: "", 2: ", of the first of 2 channels", 3: ""}.get(
         channels, f", of the first three of {channels} channels"
     )
     if len(sizes) == 1:
-        return f"pictures show each sequence as a curve{bands}"
+        scale = (
+            ", from its lowest to its highest value if some are outside 0 to 1"
+            if normalization is IN_UNIT_RANGE
+            else ""
+        )
+        return f"pictures show each sequence as a curve{bands}{scale}"
     if len(sizes) == 3:
         return f"pictures show slice {sizes[0] // 2 + 1} of {sizes[0]} of each volume{bands}"
     return f"pictures show a part of each image{bands}" if bands else None

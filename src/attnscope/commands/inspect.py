@@ -16,8 +16,8 @@ class Inspect:
     """Network: a run folder, timm:NAME, torchvision:NAME or package.module:callable."""
     image_size: int | None = None
     """Height and width of the images in pixels. Default: that of the network."""
-    channels: int = 3
-    """Channels of the images."""
+    channels: int | None = None
+    """Channels of the images. Default: those of a run, else 3."""
     all_kinds: bool = False
     """List the gates of all kinds: also activations such as SiLU written by hand (activation),
     gates that do not depend on the image (static), and multipliers without bounds (unbounded)."""
@@ -30,16 +30,17 @@ class Inspect:
         import torch
 
         from attnscope.kinds import KINDS
-        from attnscope.networks.channels import expect_channels
+        from attnscope.networks.channels import channels_of, expect_channels
         from attnscope.networks.source import NetworkSource
         from attnscope.networks.summary import describe_gates
 
         target = NetworkSource(self.target, image_size=self.image_size).load()
         size = target.image_size
         expect_image_size(size)
-        if self.channels < 1:
-            raise InputError("AS960", f"channels is {self.channels}; it must be at least 1")
-        shape = (4, self.channels, size, size)
+        channels = channels_of(target.model) if self.channels is None else self.channels
+        if channels < 1:
+            raise InputError("AS960", f"channels is {channels}; it must be at least 1")
+        shape = (4, channels, size, size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         kinds = tuple(KINDS) if self.all_kinds else None
         try:
@@ -50,7 +51,7 @@ class Inspect:
             expect_channels(target.model, noise)
             raise InputError(
                 "AS961",
-                f"{self.target} does not run on images of {self.channels}×{size}×{size} "
+                f"{self.target} does not run on images of {channels}×{size}×{size} "
                 f"({type(error).__name__}: {first_line(error)}); try another --image-size",
             ) from None
         print(json.dumps(found.to_dict(), indent=2) if self.json else found)

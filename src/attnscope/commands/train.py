@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 from attnscope.commands.options import DataArgument, announce_recording, announce_run
+from attnscope.commands.parsing import Argument
 from attnscope.training.config import NetworkSettings, TrainConfig
 
 
@@ -18,7 +20,16 @@ class Train(TrainConfig):
 
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "Network": tuple(field.name for field in fields(NetworkSettings)),
-        "Data": ("data", "data_root", "image_size", "validation_share", "skip_unreadable"),
+        "Data": (
+            "data",
+            "data_root",
+            "image_size",
+            "channels",
+            "class_order",
+            "classes",
+            "validation_share",
+            "skip_unreadable",
+        ),
         "Training": (
             "recipe",
             "weights",
@@ -37,6 +48,9 @@ class Train(TrainConfig):
     # Narrower types than in TrainConfig, which a command line can hold.
     data: Annotated[str, DataArgument] = "digits"
     """Data source. Default: digits. Choices:"""
+    classes: Annotated[Path | None, Argument(metavar="FILE")] = None
+    """Text file with the classes in the order of the network's outputs, one per line. It may name
+    more classes than the images have."""
     recipe: str = "fast"
     weights: str | None = None
     capture: bool = False

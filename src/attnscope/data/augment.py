@@ -45,7 +45,7 @@ class _RandomNumbers:
 
 
 def augment(
-    images: UInt8[Tensor, "images 3 height width"],
+    images: UInt8[Tensor, "images channels height width"],
     normalization: Normalization,
     augmentation: Augmentation,
     generator: torch.Generator,
@@ -54,11 +54,11 @@ def augment(
     may_flip: bool = True,
     total: int | None = None,
     rows: slice = slice(None),
-) -> Float32[Tensor, "images 3 size size"]:
+) -> Float32[Tensor, "images channels size size"]:
     """Augment and normalize a batch of training images.
 
     Args:
-        images: uint8, ``(N, 3, H, W)``. Height and width are ``size``, or larger if the images are
+        images: uint8, ``(N, C, H, W)``. Height and width are ``size``, or larger if the images are
             to be cropped.
         normalization: Mean and standard deviation; applied after the color jitter.
         augmentation: The augmentation settings. Lengths in pixels refer to images of 32 pixels and
@@ -71,7 +71,7 @@ def augment(
             images as one call for the whole step, given generators in the same state.
 
     Returns:
-        float32 ``(N, 3, size, size)`` in channels-last memory format.
+        float32 ``(N, C, size, size)`` in channels-last memory format.
     """
     random = _RandomNumbers(generator, images.device, len(images) if total is None else total, rows)
     a, unit = augmentation, size / 32
@@ -97,15 +97,16 @@ def jitter_colors(images: Tensor, random: _RandomNumbers, augmentation: Augmenta
     """Change brightness, contrast, saturation and hue in a random order, image by image.
 
     The changes are those of torchvision's ``ColorJitter``. The four factors and the order in which
-    they are applied are drawn separately for each image.
+    they are applied are drawn separately for each image. Saturation and hue do not change gray
+    images.
 
     Args:
-        images: float, ``(N, 3, H, W)``, values from 0 to 1.
+        images: float, ``(N, 3, H, W)``, or ``(N, 1, H, W)`` for gray images, values from 0 to 1.
         random: The random numbers of these images.
         augmentation: The ranges of the four factors.
 
     Returns:
-        float, ``(N, 3, H, W)``, values from 0 to 1.
+        float, of the same shape, values from 0 to 1.
     """
     a = augmentation
     changes: list[tuple[Callable[[Tensor, Tensor], Tensor], Tensor]] = [
@@ -118,6 +119,8 @@ def jitter_colors(images: Tensor, random: _RandomNumbers, augmentation: Augmenta
     ]
     changes.append((shift_hue, random.uniform(-a.hue, a.hue)[:, 0]))
     order = random.uniform(0, 1, 4).argsort(1)
+    if images.shape[1] == 1:
+        changes = changes[:2]
     images = images.clone()
     for position in range(4):
         for number, (change, factor) in enumerate(changes):
@@ -154,6 +157,8 @@ def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def _gray(images: Tensor) -> Tensor:
+    if images.shape[1] == 1:
+        return images
     weights = torch.tensor(_GRAY_WEIGHTS, device=images.device)[:, None, None]
     return (images * weights).sum(1, keepdim=True)
 
@@ -193,7 +198,7 @@ def _resized_crop(images: Tensor, random: _RandomNumbers, size: int, *, flip: bo
     theta[:, 1, 1], theta[:, 1, 2] = high / height, (2 * top + high) / height - 1
     if flip:
         theta[:, 0, 0] *= 1 - 2 * random.integers(2)[:, 0]
-    grid = F.affine_grid(theta, [n, 3, size, size], align_corners=False)
+    grid = F.affine_grid(theta, [n, images.shape[1], size, size], align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 

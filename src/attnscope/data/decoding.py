@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 from attnscope.errors import first_line
@@ -22,6 +25,8 @@ _DEFAULT_RESIZE = 224
 _OPENED = 1024  # files whose size is read at once
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")  # modes of Pillow
+_DEEP = (";16B", ";16L", ";16N")  # ends of raw modes of Pillow: 16 bits per channel
+_DEEP_COLORS = re.compile(r"(RGB|RGBX|RGBA);16[BLN]")  # raw modes that can be read
 MAX_16_BIT = 65535
 MAX_12_BIT = 4095
 _T = TypeVar("_T")
@@ -93,7 +98,7 @@ class Decoded:
     turned: bool = False
     """Whether the image was turned upright, as its EXIF orientation says."""
     highest: int | None = None
-    """The highest value of an image with 16 bits per pixel; None for all others."""
+    """The highest value of an image with 16 bits per channel; None for all others."""
 
 
 def decode(file: Path, size: int, *, channels: int = 3, white: int | None = None) -> Decoded:
@@ -106,36 +111,36 @@ def decode(file: Path, size: int, *, channels: int = 3, white: int | None = None
         size: Height and width of the returned image, in pixels.
         channels: 1 for the luminance (ITU-R BT.601), 3 for RGB, 4 for the four bands of RGBA files
             as they are stored.
-        white: The value of white in images with 16 bits per pixel. Without it their pixels are not
-            returned.
+        white: The value of white in images with 16 bits per channel. Without it their pixels are
+            not returned.
 
     Raises:
-        ValueError: The scale of the pixel values is unknown, or the image has another number of
-            channels than 4.
+        ValueError: The scale of the pixel values is unknown, the image has another number of
+            channels than 4, or its 16 bits per channel cannot be read.
         Exception: Pillow cannot decode the file; the type depends on the file format.
     """
     with Image.open(file) as opened:
-        turned = opened.getexif().get(_ORIENTATION, 1) in range(2, 9)
-        image: Image.Image = ImageOps.exif_transpose(opened)
+        values = _deep_values(file, opened)  # first, because metadata may lie behind the pixels
+        orientation = opened.getexif().get(_ORIENTATION, 1)
+        turned = orientation in range(2, 9)
         highest, transparent = None, False
-        if image.mode.startswith("I"):
-            # 16 bits per pixel: Pillow's own conversion to RGB clips at 255 instead of scaling.
-            values = np.asarray(image).astype(np.int64)
-            if values.min() < 0 or values.max() > MAX_16_BIT:
-                raise ValueError("pixels have more than 16 bits")
-            highest = int(values.max())
+        image: Image.Image = opened
+        if values is not None:
+            highest = _highest(values, channels)
             if white is None:
                 return Decoded(None, turned=turned, highest=highest)
-            image = Image.fromarray((values / (white / 255)).round().astype(np.uint8))
+            image = _to_bytes(values, white, channels)
+            image.getexif()[_ORIENTATION] = orientation
         elif image.mode == "F":
             raise ValueError("floating-point pixels have no defined white level")
+        image = ImageOps.exif_transpose(image)
         if channels == 4:
             if image.mode != "RGBA":
                 raise ValueError(f"an image of mode {image.mode} does not have 4 channels")
             # Resized as RGBA, pixels would be weighted by the fourth channel.
             bands = [_resize(band, size) for band in image.split()]
             pixels = np.stack([np.array(band) for band in bands])
-            return Decoded(torch.from_numpy(pixels), turned=turned)
+            return Decoded(torch.from_numpy(pixels), turned=turned, highest=highest)
         if image.mode in _WITH_ALPHA or "transparency" in image.info:
             with_alpha = image.convert("RGBA")
             transparent = with_alpha.getchannel("A").getextrema() != (255, 255)
@@ -161,10 +166,89 @@ def read_image(file: Path, size: int) -> Tensor:
     return pixels
 
 
-def highest_value(file: Path) -> int:
-    """Return the highest value of an image with 16 bits per pixel, and -1 for all others."""
+def highest_value(file: Path, channels: int = 3) -> int:
+    """Return the highest value of an image with 16 bits per channel, and -1 for all others.
+
+    Args:
+        file: The image file.
+        channels: As for `decode`. Opacity counts only as one of four channels.
+
+    Raises:
+        ValueError: Its 16 bits per channel cannot be read.
+    """
     with Image.open(file) as image:
-        return int(np.asarray(image).max()) if image.mode.startswith("I") else -1
+        values = _deep_values(file, image)
+        return -1 if values is None else _highest(values, channels)
+
+
+def _deep_values(file: Path, image: ImageFile.ImageFile) -> NDArray[np.int64] | None:
+    """Return the pixel values of an image with 16 bits per channel, ``(H, W)`` or ``(H, W, C)``.
+
+    Pillow's own conversion to RGB clips gray values at 255, and of colors it reads the upper 8 bits
+    only, so that images of 12 bits would be black. The lower 8 bits are what it reads if the two
+    bytes of each value are exchanged.
+
+    Args:
+        file: The image file.
+        image: The same, opened and not yet decoded.
+
+    Returns:
+        The values, or None if the image has another number of bits.
+
+    Raises:
+        ValueError: Values are out of range, or Pillow cannot read them.
+    """
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > MAX_16_BIT:
+            raise ValueError("pixels have more than 16 bits")
+        return values
+    codes = [_raw_mode(tile) for tile in image.tile]
+    if not any(code.endswith(_DEEP) for code in codes):
+        return None
+    if "transparency" in image.info or not all(_DEEP_COLORS.fullmatch(code) for code in codes):
+        raise ValueError(
+            f"pixels of the form {codes[0]} with 16 bits per channel are not supported; save the "
+            "image as RGB or gray"
+        )
+    image.load()
+    with Image.open(file) as again:
+        again.tile = [_with_bytes_exchanged(tile) for tile in again.tile]
+        again.load()
+        values = np.asarray(image).astype(np.int64)
+        values *= 256
+        values += np.asarray(again)
+        return values
+
+
+def _raw_mode(tile: Sequence[Any]) -> str:
+    """Return the form of the pixels in a part of a file, such as ``RGB;16B``; empty if unknown."""
+    arguments = tile[3]
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _with_bytes_exchanged(tile: Any) -> Any:
+    """Return the description of a part of a file, with the other order of bytes."""
+    code, arguments = _raw_mode(tile), tile[3]
+    is_little = code[-1] == "L" or (code[-1] == "N" and sys.byteorder == "little")
+    code = code[:-1] + ("B" if is_little else "L")
+    exchanged = code if isinstance(arguments, str) else (code, *arguments[1:])
+    # Plain tuples before Pillow 11.
+    return tile._replace(args=exchanged) if hasattr(tile, "_replace") else (*tile[:3], exchanged)
+
+
+def _highest(values: NDArray[np.int64], channels: int) -> int:
+    has_opacity = values.ndim == 3 and values.shape[2] == 4 and channels != 4
+    return int((values[..., :-1] if has_opacity else values).max())
+
+
+def _to_bytes(values: NDArray[np.int64], white: int, channels: int) -> Image.Image:
+    """Scale the values of `_deep_values` to bytes, and opacity by its own scale of 16 bits."""
+    scales = np.full(values.shape[2:] or 1, white)
+    if values.ndim == 3 and values.shape[2] == 4 and channels != 4:
+        scales[-1] = MAX_16_BIT
+    return Image.fromarray((values / (scales / 255)).round().astype(np.uint8))
 
 
 def _resize(image: Image.Image, size: int) -> Image.Image:

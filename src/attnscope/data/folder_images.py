@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class FilesRead:
 class FolderImages:
     """Reads image files of one folder in one size: into memory, or to be streamed later.
 
-    Images with 16 bits per pixel are scaled alike in the whole folder: if none of their values is
+    Images with 16 bits per channel are scaled alike in the whole folder: if none of their values is
     above 4095, they are images of 12 bits.
     """
 
@@ -85,7 +86,7 @@ class FolderImages:
         return read
 
     def scale(self, parts: list[FilesRead], others: Sequence[str]) -> None:
-        """Choose the white of images with 16 bits per pixel, and read their pixels.
+        """Choose the white of images with 16 bits per channel, and read their pixels.
 
         Args:
             parts: What `read` returned.
@@ -100,7 +101,8 @@ class FolderImages:
         for start in range(0, len(left), _SCANNED):
             if self._highest > MAX_12_BIT:
                 break
-            values = read_files(self._decoder.root, left[start : start + _SCANNED], highest_value)
+            read = partial(highest_value, channels=self._decoder.channels)
+            values = read_files(self._decoder.root, left[start : start + _SCANNED], read)
             self._highest = max([self._highest, *(v for v in values if isinstance(v, int))])
         white = MAX_16_BIT if self._highest > MAX_12_BIT else MAX_12_BIT
         self._decoder = replace(self._decoder, white=white)
@@ -126,7 +128,7 @@ class FolderImages:
         if deep:
             bits = 12 if white == MAX_12_BIT else 16
             notes.append(
-                f"{_images(deep)} have 16 bits per pixel; values are scaled as {bits} bits "
+                f"{_images(deep)} have 16 bits per channel; values are scaled as {bits} bits "
                 f"({white} is white, and {self._highest} is the highest value)"
             )
         if transparent:

@@ -30,7 +30,7 @@ class FileDecoder:
     channels: int
     """Number of channels that are read."""
     white: int | None = None
-    """The value of white in images with 16 bits per pixel; None if it is not known yet."""
+    """The value of white in images with 16 bits per channel; None if it is not known yet."""
     crop: int | None = None
     """Height and width of the part at the center that is kept; None keeps all."""
     gray: bool = False
@@ -88,7 +88,7 @@ def fact_type(channels: int) -> np.dtype[Any]:
             ("readable", "?"),
             ("transparent", "?"),
             ("turned", "?"),
-            ("highest", "i4"),  # -1 if the image does not have 16 bits per pixel
+            ("highest", "i4"),  # -1 if the image does not have 16 bits per channel
             ("bytes", "i8"),  # of the file
             ("changed", "i8"),  # when the file was changed, in ns
             ("sums", "i8", (channels,)),  # of the pixel values

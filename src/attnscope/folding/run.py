@@ -276,6 +276,7 @@ def _open_data(
     return data, {
         "data": settings.pop("source"),
         **settings,
+        "listed_classes": source.data.classes is not None,
         "data_root": str(source.data.data_root),
         "image_size": data.image_size,
         "model": network.target,

@@ -8,7 +8,8 @@ groups. Sizes are doubled because many networks refuse or round other changes.
 The result is a layout: one token per axis, such as ``N``, ``C``, ``H``. Axes that hold a product
 are written in parentheses, the slower index first: ``(HW)`` for flattened positions, ``(NG)`` for
 the groups of one image after another, ``(GN)`` for all images of one group after another. ``1``
-stands for an axis of length 1.
+stands for an axis of length 1, unless it is the only axis that can hold channels: features of a
+single channel have the layout ``NCHW`` like any others.
 """
 
 from __future__ import annotations
@@ -126,6 +127,9 @@ def complete(
 ) -> Layout | None:
     """Name the axes that no probe changes: channels, and before them branches or groups.
 
+    Channels can be a single one. Their axis has length 1 then, and it is named if it is the only
+    axis of that length and no other axis can hold channels.
+
     Args:
         tokens: from `axes_of`.
         shape: shape of the features.
@@ -138,6 +142,8 @@ def complete(
     fixed = [axis for axis, token in enumerate(tokens) if token == "?"]
     if len(fixed) > 2:
         return None
+    if not fixed and tokens.count("1") == 1:
+        fixed = [tokens.index("1")]
     names = dict.fromkeys(fixed, "C")
     if len(fixed) == 2:
         branches = [axis for axis in fixed if axis in branch]

@@ -166,6 +166,10 @@ def _read(first: Use, probes: Probes) -> _Found | Reason:
         return "whole-batch", ""
     sizes = zip(layout, probes.largest(place), strict=True)
     longer = {letter for token, size in sizes if size > 1 for letter in token} - {"N"}
+    if not along and "C" in layout and not probes.has_own_shape(place):
+        # One value per channel, if the features have a single channel. It is also one value per
+        # image: with more channels, a gate that does not vary along them is of kind scalar.
+        along = {"C"} - longer
     found = _found(first, layout, along, longer, probes)
     is_summed = {i for i, token in enumerate(layout) if along & set(token)} <= use.summed
     if MAP in found.kind.traits and use.is_distribution and is_summed:

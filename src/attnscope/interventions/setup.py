@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from attnscope.capturing.batching import IN_UNIT_RANGE, Batch, batches
+from attnscope.capturing.batching import Batch, batches
 from attnscope.capturing.number_types import as_inputs
+from attnscope.capturing.pictures import IN_UNIT_RANGE
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.errors import InputError
 from attnscope.gates.modes import eval_mode

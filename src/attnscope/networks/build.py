@@ -42,6 +42,8 @@ class ModelConfig:
     """``half`` or ``identity``; with identity, gates are between 0 and 2."""
     folded: dict[str, str] = field(default_factory=dict)
     """The form of each static gate by name, one of `STATIC_FORMS`; see `attnscope.folding`."""
+    channels: int = 3
+    """Number of channels of the images."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ def build_model(
     kernel_size: int = 7,
     width: int | None = None,
     gate_start: str = "half",
+    channels: int = 3,
 ) -> nn.Module:
-    """Build a network for RGB images.
+    """Build a network for images.
 
     Args:
         name: resnet18, resnet34, resnet50, resnet101, resnet152 or cnn.
@@ -92,10 +95,11 @@ def build_model(
         width: Number of channels of layer1; layer4 has eight times as many. Default: 64.
         gate_start: ``half`` (gates are sigmoids, which start near 0.5) or ``identity`` (gates are
             twice a sigmoid and start at exactly 1, so that a pretrained network is unchanged).
+        channels: Number of channels of the images: 3 for RGB.
 
     Returns:
-        A network that maps images ``(N, 3, H, W)`` to logits ``(N, num_classes)``. Its attribute
-        ``attnscope_config`` is its `ModelConfig`.
+        A network that maps images ``(N, channels, H, W)`` to logits ``(N, num_classes)``. Its
+        attribute ``attnscope_config`` is its `ModelConfig`.
 
     Raises:
         InputError: A name is unknown, a number is out of range, or an argument does not apply to
@@ -105,6 +109,8 @@ def build_model(
     _check_choice("AS305", "gate start", gate_start, GATE_STARTS)
     if num_classes < 1:
         raise InputError("AS306", f"the number of classes is {num_classes}; it must be at least 1")
+    if channels < 1:
+        raise InputError("AS315", f"the number of channels is {channels}; it must be at least 1")
     model: nn.Module
     if name == "cnn":
         resnet_only = {"placement": placement, "stem": stem, "width": width}
@@ -115,7 +121,7 @@ def build_model(
                     f"the option {option} applies to ResNets only, not to the network 'cnn'; "
                     "leave it out",
                 )
-        model = SmallCNN(attention, num_classes, reduction, kernel_size)
+        model = SmallCNN(attention, num_classes, reduction, kernel_size, channels)
     else:
         placement = "block" if placement is None else placement
         stem = "cifar" if stem is None else stem
@@ -127,13 +133,22 @@ def build_model(
         if width < 16:
             raise InputError("AS307", f"the width is {width}; it must be at least 16")
         model = build_resnet(
-            name, attention, placement, stem, num_classes, reduction, kernel_size, width
+            name, attention, placement, stem, num_classes, reduction, kernel_size, width, channels
         )
     if gate_start == "identity":
         for place in attention_places(model):
             start_as_identity(place.module)
     model.attnscope_config = ModelConfig(
-        name, attention, num_classes, reduction, kernel_size, placement, stem, width, gate_start
+        name,
+        attention,
+        num_classes,
+        reduction,
+        kernel_size,
+        placement,
+        stem,
+        width,
+        gate_start,
+        channels=channels,
     )
     return model
 

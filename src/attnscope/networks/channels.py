@@ -9,6 +9,11 @@ from attnscope.errors import InputError
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
+def channels_of(model: nn.Module) -> int:
+    """Return the number of channels of the images: that of a network of attnscope, else 3."""
+    return getattr(getattr(model, "attnscope_config", None), "channels", 3)
+
+
 def expect_channels(model: nn.Module, images: Tensor) -> None:
     """Refuse images with another number of channels than the first convolution takes.
 

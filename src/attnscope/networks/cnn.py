@@ -26,7 +26,9 @@ class ConvBlock(nn.Module):
 class SmallCNN(nn.Module):
     """Three convolution blocks (32, 64, 128 channels) and two linear layers, for 32×32 images."""
 
-    def __init__(self, attention: str, num_classes: int, reduction: int, kernel_size: int) -> None:
+    def __init__(
+        self, attention: str, num_classes: int, reduction: int, kernel_size: int, channels: int = 3
+    ) -> None:
         super().__init__()
 
         def block(inputs: int, outputs: int) -> ConvBlock:
@@ -37,13 +39,14 @@ class SmallCNN(nn.Module):
                 )
             return ConvBlock(inputs, outputs, gate)
 
-        self.block1, self.block2, self.block3 = block(3, 32), block(32, 64), block(64, 128)
+        self.block1, self.block2 = block(channels, 32), block(32, 64)
+        self.block3 = block(64, 128)
         self.hidden = nn.Linear(2048, 512)
         self.dropout = nn.Dropout(0.5)
         self.fc = nn.Linear(512, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images ``(N, 3, 32, 32)`` to logits ``(N, num_classes)``.
+        """Map images ``(N, channels, 32, 32)`` to logits ``(N, num_classes)``.
 
         Raises:
             InputError: The images have another size.

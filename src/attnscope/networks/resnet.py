@@ -52,14 +52,15 @@ class _ResNet(ResNet):  # type: ignore[misc]
         num_classes: int,
         width: int,
         stem: str,
+        channels: int,
     ) -> None:
         self.width = width  # set first, because ResNet.__init__ calls _make_layer
         super().__init__(block, layers, num_classes=num_classes)
         if stem == "cifar":
-            self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+            self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
             self.maxpool = nn.Identity()
-        elif width != 64:
-            self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        elif (width, channels) != (64, 3):
+            self.conv1 = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.bn1 = nn.BatchNorm2d(width)
         self.fc = nn.Linear(8 * width * block.expansion, num_classes)
@@ -89,6 +90,7 @@ def build_resnet(
     reduction: int,
     kernel_size: int,
     width: int,
+    channels: int,
 ) -> _ResNet:
     """Build a ResNet with attention in each block or after each stage.
 
@@ -98,7 +100,9 @@ def build_resnet(
     in_blocks = attention != "none" and placement == "block"
     if in_blocks:
         block = _AttentionBasicBlock if block is BasicBlock else _AttentionBottleneck
-    model = _ResNet(block, layers, num_classes=num_classes, width=width, stem=stem)
+    model = _ResNet(
+        block, layers, num_classes=num_classes, width=width, stem=stem, channels=channels
+    )
     if attention == "none":
         return model
     for number in range(4):

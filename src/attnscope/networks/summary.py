@@ -16,6 +16,7 @@ from attnscope.gates.detect import find_gates, inspect_gates
 from attnscope.gates.hooks import edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate, Ungated
+from attnscope.networks.channels import channels_of
 from attnscope.notebook import html_paragraph, html_table, number_of
 
 
@@ -198,7 +199,7 @@ _GATE_COLUMNS = (
 
 def describe_gates(
     model: nn.Module,
-    images: Float[Tensor, "images 3 height width"],
+    images: Float[Tensor, "images channels height width"],
     sample: str,
     kinds: Sequence[str] | None = None,
 ) -> GateList:
@@ -206,7 +207,7 @@ def describe_gates(
 
     Args:
         model: Any network; it is not changed.
-        images: Input of the network, ``(N, 3, H, W)``.
+        images: Input of the network, ``(N, C, H, W)``.
         sample: A description of the images, for messages, such as "4 images of noise".
         kinds: The kinds of gates to look for, as in `attnscope.gates.find_gates`.
 
@@ -224,10 +225,11 @@ def describe_gates(
 
 
 def summarize(model: nn.Module, image_size: int) -> Summary:
-    """Summarize the layers and gates of a network by running it on one RGB image.
+    """Summarize the layers and gates of a network by running it on one image.
 
     Args:
-        model: A network whose input is ``(N, 3, image_size, image_size)``; it is not changed.
+        model: A network whose input is ``(N, 3, image_size, image_size)``, or one of attnscope for
+            images of other channels; it is not changed.
         image_size: Height and width of the image, in pixels.
 
     Returns:
@@ -243,7 +245,7 @@ def summarize(model: nn.Module, image_size: int) -> Summary:
         return hook
 
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    image = torch.zeros(1, 3, image_size, image_size, device=device)
+    image = torch.zeros(1, channels_of(model), image_size, image_size, device=device)
     handles = [m.register_forward_hook(store_shape(path)) for path, m in model.named_modules()]
     counter = FlopCounterMode(display=False)
     try:

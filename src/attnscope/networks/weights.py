@@ -44,6 +44,8 @@ def save_model(model: nn.Module, folder: Path) -> None:
     description = asdict(config)
     if not config.folded:
         del description["folded"]
+    if config.channels == 3:  # as in versions that knew RGB only
+        del description["channels"]
     write_json(folder / layout.MODEL, description)
 
 

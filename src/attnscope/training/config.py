@@ -72,6 +72,14 @@ class TrainConfig(NetworkSettings):
     validation_share: float = 0.1
     """Share of the training images that becomes the validation split, if the data source has no
     validation split."""
+    channels: int | None = None
+    """Channels of the images and of the network: 1 (gray), 3 (RGB) or 4 (RGBA files). Default:
+    3."""
+    class_order: Literal["text", "natural"] = "text"
+    """Order of the class folders: 0, 1, 10, 2 (text) or 0, 1, 2, 10 (natural)."""
+    classes: Path | tuple[str, ...] | None = None
+    """Classes in the order of the network's outputs: a text file with one name per line, or in
+    Python a list of names. It may name more classes than the images have."""
     skip_unreadable: bool = False
     """Skip images that cannot be read, and list them. Default: stop at such an image."""
     recipe: str | Path | Recipe = "fast"
@@ -118,13 +126,18 @@ class TrainConfig(NetworkSettings):
     All other settings must be the same as at the start of the run."""
 
     def __post_init__(self) -> None:
-        # In Python, paths may be strings and class weights a list.
-        conversions = {"data_root": (str, Path), "out": (str, Path), "class_weights": (list, tuple)}
-        for name, (given, wanted) in conversions.items():
+        # In Python, paths may be strings, and class weights and classes lists.
+        for name, given, wanted in (
+            ("data_root", str, Path),
+            ("out", str, Path),
+            ("class_weights", list, tuple),
+            ("classes", str, Path),
+            ("classes", list, tuple),
+        ):
             if isinstance(getattr(self, name), given):
                 object.__setattr__(self, name, wanted(getattr(self, name)))
         check_types(self)
-        for name in ("epochs", "batch_size", "accumulate", "monitor_every"):
+        for name in ("epochs", "batch_size", "accumulate", "monitor_every", "channels"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "at least 1")
         require(

@@ -105,6 +105,7 @@ def fit(
     autocast = choose_precision(precision, where)
     process_group = current_process_group()
     _check_model(model, data)
+    _check_colors(recipe, data)
     for phase in recipe.phases:
         check_modules(model, phase.trains)
     sizes = step_sizes(len(data.train), recipe.batch_size, recipe.accumulate * process_group.size)
@@ -178,6 +179,21 @@ def _can_resume(out: Path, settings: dict[str, Any]) -> bool:
                 f"{current.get(name)!r:.60}; resume with the settings that it was started with",
             )
     return True
+
+
+def _check_colors(recipe: Recipe, data: Data) -> None:
+    """Refuse a recipe that changes colors of images that are neither RGB nor gray.
+
+    Raises:
+        InputError: AS508.
+    """
+    channels, a = data.train.images.shape[1], recipe.augmentation
+    if channels not in (1, 3) and (a.brightness or a.contrast or a.saturation or a.hue):
+        raise InputError(
+            "AS508",
+            f"recipe {recipe.name} changes colors, and the images have {channels} channels; choose "
+            "another recipe, or --channels 3 or 1",
+        )
 
 
 def _check_model(model: nn.Module, data: Data) -> None:

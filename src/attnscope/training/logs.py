@@ -31,7 +31,7 @@ def save_training_images(data: Data, recipe: Recipe, seed: int, file: Path) -> N
         data: its training split.
         recipe: its augmentation.
         seed: the seed of the run.
-        file: a safetensors file: ``images``, float32 ``(n, 3, H, W)``, and ``labels``, int64
+        file: a safetensors file: ``images``, float32 ``(n, C, H, W)``, and ``labels``, int64
             ``(n,)``.
     """
     rows = np.sort(derived_generator("shown", seed).permutation(len(data.train))[:_SHOWN_IMAGES])

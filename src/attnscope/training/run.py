@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 
+from attnscope.data.classes import read_class_names
 from attnscope.data.load import load_data
 from attnscope.files import refuse_existing
 from attnscope.networks.build import build_model
 from attnscope.networks.pretrained import Pretrained, read_pretrained, start_from
+from attnscope.sources import image_settings
 from attnscope.training.config import MONITOR_EVERY, ResolvedConfig, TrainConfig
 from attnscope.training.devices import choose_device
 from attnscope.training.fitting import fit
@@ -52,7 +54,12 @@ def _train(
     if not config.resume:
         refuse_existing(settings.out)
     # Reports wrong names before images and weights are read, which may take a while.
-    build_model(settings.model, **network, gate_start=config.gate_start or "half")
+    channels = config.channels or 3
+    build_model(
+        settings.model, **network, gate_start=config.gate_start or "half", channels=channels
+    )
+    classes = config.classes
+    names = read_class_names(classes) if isinstance(classes, Path) else classes
     weights = None
     gate_start: str | None = config.gate_start
     if settings.weights != "none":
@@ -66,10 +73,17 @@ def _train(
         validation_share=config.validation_share,
         seed=config.seed,
         skip_unreadable=config.skip_unreadable,
+        channels=config.channels,
+        class_order=config.class_order,
+        classes=names,
     )
     torch.manual_seed(config.seed)
     model = build_model(
-        settings.model, num_classes=len(data.classes), **network, gate_start=gate_start or "half"
+        settings.model,
+        num_classes=len(data.classes),
+        **network,
+        gate_start=gate_start or "half",
+        channels=data.train.images.shape[1],
     )
     report = None if weights is None else start_from(model, weights)
     if process_group.is_main:
@@ -106,6 +120,7 @@ def _train(
             "resize": settings.resize,
             "validation_share": config.validation_share,
             "skip_unreadable": config.skip_unreadable,
+            **image_settings({**vars(config), "listed_classes": names is not None}),
             "weights": settings.weights,
             "weights_report": None if report is None else str(report).splitlines(),
         },

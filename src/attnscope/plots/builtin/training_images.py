@@ -47,6 +47,8 @@ def compute(recording: Recording) -> TrainingImages:
     try:
         arrays = load_file(file)
         images = arrays["images"].transpose(0, 2, 3, 1)
+        if images.shape[-1] != 3:  # gray, or of more channels, the first three of which are shown
+            images = images[..., [0, 0, 0] if images.shape[-1] < 3 else [0, 1, 2]]
         labels = arrays["labels"]
     except (SafetensorError, KeyError, ValueError) as error:
         raise InputError(
