@@ -531,9 +531,8 @@ def interventions(
             )
             taken = time.perf_counter() - began
             print(
-                f"{what}: {len(setup.scored)} images, {len(edits)} edits: {taken / 60:.2f} "
-                f"minutes, of which {planned:.1f} seconds to plan; planned were "
-                f"{plan.seconds / 60:.2f}",
+                f"{what}: {len(setup.scored)} images, {len(edits)} edits: {taken / 60:.2f} minutes "
+                f"({planned:.1f} seconds of them to plan); planned were {plan.seconds / 60:.2f}",
                 flush=True,
             )
 

@@ -35,13 +35,25 @@ def test_a_bar_that_is_switched_off_prints_nothing(
     assert shown(capsys) == []
 
 
+def test_what_took_no_time_is_done_and_the_sum_of_shares_never_exceeds_the_total(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress_bar(1.0, "s", bar_format=AS_SHARE) as bar:
+        bar.describe("replace")
+        bar.skip(0.5)
+        assert bar.done == 0.5
+        bar.update(0.7)
+        assert bar.done == 1.0
+    assert shown(capsys)[-1].startswith("replace: 100%")
+
+
 def test_stages_share_one_bar_that_names_them(capsys: pytest.CaptureFixture[str]) -> None:
     with stages(2) as both:
         with both.stage("capture"), progress_bar(6, "image") as bar:
             work(bar, 1)
             with progress_bar(4, "map", description="maps") as inner:
                 work(inner, 2)
-            assert getattr(bar, "n", None) == 2, "the work around it goes on where it was"
+            assert bar.done == 2, "the work around it goes on where it was"
             work(bar, 2)
         with both.stage("figures"), progress_bar(3, "figure", alone=False) as bar:
             bar.update(3)

@@ -41,6 +41,11 @@ class Bar:
     def __init__(self, bar: tqdm[None], prefix: str = "") -> None:
         self._bar, self._prefix = bar, prefix
 
+    @property
+    def done(self) -> float:
+        """How much is done."""
+        return float(self._bar.n)
+
     def update(self, n: float = 1) -> None:
         """Count ``n`` more as done."""
         if self._bar.disable:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from attnscope import (
     Moments,
@@ -178,6 +179,25 @@ def test_experiments_give_the_tables_of_the_version_before_they_could_be_resumed
         pd.testing.assert_frame_equal(
             table[expected.columns], expected, check_dtype=False, rtol=0, atol=1e-5
         )
+
+
+def test_equal_gates_are_ordered_at_random_as_before(tmp_path: Path) -> None:
+    """The gates are 0 or 1, so that which of them are the highest is drawn for each batch."""
+    earlier = unpack_outcomes(tmp_path / "earlier")
+    model, images = Weighted().eval(), toy_images(60)
+    with torch.no_grad():
+        model.gate[0].weight.mul_(1000)
+    recording = capture(
+        model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    setup = InterventionSetup(model, images, recording, batch_size=7)
+    found = ablate_channels(
+        setup, shares=(1 / 12, 0.5), draws=10, exceedances=None, images=20, progress=False
+    )
+    expected = pd.read_csv(earlier / "toy-ties.csv")
+    pd.testing.assert_frame_equal(
+        found[expected.columns], expected, check_dtype=False, rtol=0, atol=1e-5
+    )
 
 
 def test_split_of_0_1_is_read(unpacked: Path) -> None:

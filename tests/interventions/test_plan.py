@@ -147,6 +147,16 @@ def test_a_network_is_timed_module_by_module(
     assert clock.now - began == pytest.approx(cost.seconds + 8 * 0.3)
 
 
+def test_time_is_linear_between_the_shortest_and_the_complete_forward() -> None:
+    timing = Timing(1.0, 2.0, {"first": 0.0, "middle": 0.5, "last": 0.8}, shortest=1.2)
+    assert timing.seconds_after(["first"]) == 2
+    assert timing.seconds_after(["last"]) == pytest.approx(1.2)
+    # The middle gate leaves half: (0.5 - 0.2) / (1 - 0.2) of the way.
+    assert timing.seconds_after(["middle"]) == pytest.approx(1.2 + 0.8 * 3 / 8)
+    assert timing.seconds_after(["last", "first"]) == 2
+    assert Timing(1.0, 2.0, {"only": 0.0}, shortest=1.2).seconds_after(["only"]) == 2
+
+
 def test_images_are_as_many_as_the_time_holds(tmp_path: Path) -> None:
     setup = make_setup(Toy("used"), tmp_path / "r")
     # Each image takes 1 + 4 / 4 seconds, and the verification 8 / 4 seconds.

@@ -19,7 +19,7 @@ from attnscope.interventions.channel_losses import ORDERS
 from attnscope.interventions.donors import DEFAULT_EDITS
 from attnscope.interventions.erasing import orders_of, reruns_of_order
 from attnscope.interventions.randomization import CALIBRATION_IMAGES
-from attnscope.interventions.replay import observe_calls
+from attnscope.interventions.replay import PrefixCache, observe_calls
 from attnscope.interventions.setup import InterventionSetup
 from attnscope.kinds import HAS_NEUTRAL
 from attnscope.notebook import html_page, html_table, number_of
@@ -107,6 +107,19 @@ class Timing:
     """Seconds of a complete forward with edited gates."""
     before: dict[str, float]
     """Name of a gate -> the share of a forward that had ended before the gate was made, 0 to 1."""
+    shortest: float | None = None
+    """Seconds of a forward from the last gate on. None: the share of ``edited``."""
+
+    def seconds_after(self, gates: Sequence[str]) -> float:
+        """Return the seconds of a forward that begins where the first of these gates is made.
+
+        What does not depend on the modules, such as taking their outputs from the cache, is part of
+        the shortest forward. Between that and a complete one, time is linear in the share.
+        """
+        share, least = self.after(gates), 1 - max(self.before.values())
+        if self.shortest is None or least == 1:
+            return self.edited * share
+        return self.shortest + (self.edited - self.shortest) * (share - least) / (1 - least)
 
     def after(self, gates: Sequence[str]) -> float:
         """Return the share of a forward that is repeated if these gates are changed, 0 to 1."""
@@ -142,7 +155,14 @@ def time_network(setup: InterventionSetup) -> Timing:
         edits = {gate.name: lambda gate, features: gate for gate in setup.gates}
         with edit_gates(setup.model, edits, setup.gates):
             edited = min(_seconds(partial(setup.model, x), setup.device) for _ in range(2))
-    return Timing(whole / len(x), max(edited, whole) / len(x), before)
+        last = max(before, key=lambda name: before[name])
+        cache = PrefixCache(setup.model, setup.gates, [(last,)])
+        cache.forward(x)
+        cache.rerun({last: edits[last]})
+        again = partial(cache.rerun, {last: edits[last]})
+        shortest = min(_seconds(again, setup.device) for _ in range(2))
+    edited = max(edited, whole)
+    return Timing(whole / len(x), edited / len(x), before, min(shortest, edited) / len(x))
 
 
 def plan_experiments(
@@ -189,7 +209,7 @@ def images_within(
     every = _replace(setup, timing, edits)
     if every.seconds <= seconds:
         return len(setup.scored)
-    first = _verification(setup, timing)[1] * timing.edited
+    first = _verification(setup, timing)[2]
     per_image = (every.seconds - first) / len(setup.scored)
     return max(1, int((seconds - first) / per_image))
 
@@ -208,23 +228,34 @@ def _decode(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> C
 
 def _replace(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> Cost:
     gates = {gate.name: gate for gate in setup.gates}
-    reruns, whole = 1, 1.0
+    reruns, whole, seconds = 1, 1.0, timing.edited
     for target in setup.targets():
         has_neutral = all(gates[name].has(HAS_NEUTRAL) for name in target.gates)
         count = len(edits) - ("neutral" in edits and not has_neutral)
         reruns += count
         whole += count * timing.after(target.gates)
+        seconds += count * timing.seconds_after(target.gates)
     images = len(setup.scored)
-    first, first_whole = _verification(setup, timing)
-    return _cost(
-        "replace", images, images * reruns + first, images * whole + first_whole, timing.edited
+    first, first_whole, first_seconds = _verification(setup, timing)
+    return Cost(
+        "replace",
+        images,
+        images * reruns + first,
+        images * whole + first_whole,
+        images * seconds + first_seconds,
     )
 
 
-def _verification(setup: InterventionSetup, timing: Timing) -> tuple[int, float]:
-    """Return the reruns of the first batch that verify that shared work changes nothing."""
+def _verification(setup: InterventionSetup, timing: Timing) -> tuple[int, float, float]:
+    """Return what it takes to verify on the first batch that shared work changes nothing.
+
+    Returns:
+        Forwards, the same work in complete forwards, and seconds.
+    """
     targets, count = setup.targets(), min(setup.batch_size, len(setup.scored))
-    return count * len(targets), count * sum(timing.after(target.gates) for target in targets)
+    whole = sum(timing.after(target.gates) for target in targets)
+    seconds = sum(timing.seconds_after(target.gates) for target in targets)
+    return count * len(targets), count * whole, count * seconds
 
 
 def _ablate(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> Cost | None:
@@ -236,15 +267,21 @@ def _ablate(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> C
     complete = 1 + -(-DRAWS // ROUND)  # each round of draws begins with a complete forward
     first = min(setup.batch_size, images)
     after = sum(timing.after([gate]) for gate in gates)
-    whole = images * (complete + reruns * after) + first * after
-    forwards = images * (complete + reruns * len(gates)) + first * len(gates)
-    return _cost("ablate", images, forwards, whole, timing.edited, at_most=True)
+    each = sum(timing.seconds_after([gate]) for gate in gates)
+    return Cost(
+        "ablate",
+        images,
+        images * (complete + reruns * len(gates)) + first * len(gates),
+        images * (complete + reruns * after) + first * after,
+        images * (complete * timing.edited + reruns * each) + first * each,
+        at_most=True,
+    )
 
 
 def _erase(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> Cost:
     images = min(subsample(setup, "erase"), len(setup.scored))
     forwards = images * (3 + len(orders_of(setup)) * reruns_of_order(_STEPS))
-    return _cost("erase", images, forwards, forwards, timing.whole)
+    return Cost("erase", images, forwards, forwards, forwards * timing.whole)
 
 
 def _randomize(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> Cost:
@@ -254,7 +291,7 @@ def _randomize(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -
     networks = 2 * _REINITIALIZATIONS
     whole = networks * each * sum(timing.before.values())
     forwards = networks * each * len(setup.gates)
-    return _cost("randomize", images, forwards, whole, timing.edited)
+    return Cost("randomize", images, forwards, whole, whole * timing.edited)
 
 
 _COSTS: dict[str, Callable[[InterventionSetup, Timing, Sequence[str]], Cost | None]] = {
@@ -264,17 +301,6 @@ _COSTS: dict[str, Callable[[InterventionSetup, Timing, Sequence[str]], Cost | No
     "erase": _erase,
     "randomize": _randomize,
 }
-
-
-def _cost(
-    experiment: str,
-    images: int,
-    forwards: int,
-    whole: float,
-    seconds_per_forward: float,
-    at_most: bool = False,
-) -> Cost:
-    return Cost(experiment, images, forwards, whole, whole * seconds_per_forward, at_most)
 
 
 def _duration(seconds: float) -> str:
