@@ -78,7 +78,7 @@ def test_checkpointed_modules_are_refused_by_name(reentrant: bool) -> None:
         model(x)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_scripted_and_compiled_modules_are_refused_by_name() -> None:
     class Outer(nn.Module):
         def __init__(self, inner: nn.Module) -> None:

@@ -1,0 +1,1 @@
+"""Measurements on a GPU: ``python -m analysis.gpu`` (its docstring says how to run it)."""

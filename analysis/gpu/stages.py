@@ -1,0 +1,421 @@
+"""The stages of the measurements, in order of value."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from analysis.gpu.counting import Counts, count_capture, count_training
+from analysis.gpu.measures import Row, rows_of, times
+from analysis.gpu.networks import UNIT, made_data, made_images, network
+from analysis.gpu.profiling import largest
+from attnscope import layout
+from attnscope.attribution import last_map_layer
+from attnscope.capturing.capture import capture
+from attnscope.data.load import load_data
+from attnscope.networks.targets import load_target
+from attnscope.training.fitting import fit
+from attnscope.training.recipes import RECIPES
+
+ROOT = Path(__file__).parents[2]
+KINDS = ("none", "se", "eca", "cbam")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all stages share."""
+
+    out: Path
+    """Folder of the results."""
+    device: torch.device
+    tiny: bool
+    """Whether the networks and the numbers of images are as small as possible."""
+    data: str = "digits"
+    """Data source of the training to the end."""
+    recipe: str = "fast"
+    """Recipe of the training to the end."""
+    epochs: int | None = None
+    """Its number of epochs. Default: that of the recipe."""
+
+    def pick(self, full: int, tiny: int) -> int:
+        """Return a number, or its small variant."""
+        return tiny if self.tiny else full
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some measurements that share a process and a limit of time."""
+
+    name: str
+    about: str
+    seconds: int
+    """The limit of time."""
+    run: Callable[[Setting], Iterator[Row]]
+    goals: dict[str, str] = field(default_factory=dict)
+    """Name of each row -> the goal of its ratio or value; empty without a goal."""
+
+
+STAGES: dict[str, Stage] = {}
+"""All stages, in the order in which they run: the first ones are worth most."""
+
+
+def _stage(
+    name: str, about: str, seconds: int, goals: dict[str, str] | None = None
+) -> Callable[[Callable[[Setting], Iterator[Row]]], Callable[[Setting], Iterator[Row]]]:
+    def register(run: Callable[[Setting], Iterator[Row]]) -> Callable[[Setting], Iterator[Row]]:
+        STAGES[name] = Stage(name, about, seconds, run, goals or {})
+        return run
+
+    return register
+
+
+@_stage("machine", "The machine", 20, {"device": "", "software": ""})
+def machine(setting: Setting) -> Iterator[Row]:
+    """Say what runs, and which packages are missing."""
+    if setting.device.type == "cuda":
+        found = torch.cuda.get_device_properties(setting.device)
+        device = f"{found.name}, {found.total_memory / 2**30:.0f} GiB"
+    else:
+        device = "CPU, for a trial of the script; its numbers say nothing about a GPU"
+    yield Row("device", note=f"{device}; {os.cpu_count()} cores of the host")
+    names = ("torch", "torchvision", "timm", "numpy", "pandas", "captum", "triton")
+    versions = [f"{name} {_version(name)}" for name in names]
+    yield Row("software", note=f"Python {platform.python_version()}, {', '.join(versions)}")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "is missing"
+
+
+@_stage("tests", "Tests on the device: `pytest -m cuda`", 120, {"passed": "all"})
+def tests(setting: Setting) -> Iterator[Row]:
+    """Run the tests that compare the device with the CPU."""
+    command = [sys.executable, "-m", "pytest", "-m", "cuda", "tests/cuda", "-q", "-rfE"]
+    # A warning of another version of torch is no failure here.
+    command += ["-W", "default", "-p", "no:cacheprovider", "--tb=short"]
+    environment = {**os.environ, "ATTNSCOPE_TEST_DEVICE": setting.device.type}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    (setting.out / "tests.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+    print(done.stdout, done.stderr, sep="\n", file=sys.stderr, flush=True)
+    number = {
+        outcome: int(count)
+        for count, outcome in re.findall(r"(\d+) (passed|failed|error)", done.stdout)
+    }
+    wrong = re.findall(r"^(?:FAILED|ERROR) \S+::(\S+)", done.stdout, re.MULTILINE)
+    note = f"failed: {', '.join(wrong)}; see tests.log" if wrong else ""
+    if done.returncode not in (0, 1):
+        note = f"pytest ended with {done.returncode}; see tests.log"
+    yield Row("passed", number.get("passed", 0), f"of {sum(number.values())}", note=note)
+
+
+Step = Callable[[], None]
+
+
+def _training_step(model: nn.Module, images: int, setting: Setting, compiled: bool) -> Step:
+    device = setting.device
+    model = model.to(device).train()
+    called = _compile(model, setting) if compiled else model
+    x, y = _inputs(images, device), torch.arange(images, device=device) % 10
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = called(x)
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(logits.float(), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def _inference(model: nn.Module, images: int, setting: Setting, compiled: bool) -> Step:
+    device = setting.device
+    model = model.to(device).eval()
+    called = _compile(model, setting) if compiled else model
+    x = _inputs(images, device)
+
+    def run() -> None:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            called(x)
+
+    return run
+
+
+def _compile(model: nn.Module, setting: Setting) -> nn.Module:
+    # Without code generation, a trial on a CPU takes seconds.
+    backend = "aot_eager" if setting.tiny else "inductor"
+    return torch.compile(model, backend=backend)  # type: ignore[return-value]
+
+
+def _inputs(images: int, device: torch.device) -> Tensor:
+    return torch.randn(images, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+
+
+def _cost_of_attention(
+    make: Callable[[nn.Module, int, Setting, bool], Step],
+    what: str,
+    kinds: Sequence[str],
+    setting: Setting,
+    *,
+    compiled: bool,
+) -> Iterator[Row]:
+    """Measure a kind of attention after the other, each beside the network without attention."""
+    images, width = setting.pick(512, 4), setting.pick(64, 16)
+    plain = make(network("none", width), images, setting, compiled)
+    for kind in kinds:
+        runs = {"none": plain}
+        if kind != "none":
+            runs[kind] = make(network(kind, width), images, setting, compiled)
+        rounds, calls = setting.pick(7, 1), setting.pick(10, 1)
+        seconds = times(runs, setting.device, rounds, calls)
+        yield from rows_of(seconds, images, {kind: f"{what}, {kind}"}, "none")
+
+
+_EAGER = "training step, batch 512, bf16, eager"
+_EAGER_INFERENCE = "inference, batch 512, bf16, eager"
+
+
+@_stage(
+    "attention",
+    "Cost of attention: ResNet18 at 32 pixels, relative to no attention",
+    60,
+    {f"{what}, {kind}": "" for what in (_EAGER, _EAGER_INFERENCE) for kind in KINDS},
+)
+def attention(setting: Setting) -> Iterator[Row]:
+    """Measure training steps and inference without compilation."""
+    yield from _cost_of_attention(_training_step, _EAGER, KINDS, setting, compiled=False)
+    yield from _cost_of_attention(_inference, _EAGER_INFERENCE, KINDS, setting, compiled=False)
+
+
+@_stage(
+    "loop",
+    "A training as a whole: CBAM, recipe `fast`, batch 128, relative to the step alone",
+    50,
+    {"step alone, batch 128": "", "attnscope.fit, batch 128": "25,000 images/s"},
+)
+def loop(setting: Setting) -> Iterator[Row]:
+    """Compare an epoch of `fit`, with all it does, with as many training steps."""
+    images, batch = setting.pick(12_800, 8), setting.pick(128, 4)
+    width = setting.pick(64, 16)
+    data = made_data(images, 32)
+    step = _training_step(network("cbam", width), batch, setting, compiled=False)
+
+    def steps() -> None:
+        for _ in range(images // batch):
+            step()
+
+    def whole() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            fit(
+                network("cbam", width),
+                data,
+                replace(RECIPES["fast"], batch_size=batch),
+                Path(folder) / "run",
+                epochs=1,
+                device=str(setting.device),
+                precision="bf16",
+                progress=False,
+            )
+
+    seconds = times({"steps": steps, "fit": whole}, setting.device, setting.pick(3, 1))
+    names = {"steps": "step alone, batch 128", "fit": "attnscope.fit, batch 128"}
+    yield from rows_of(seconds, images, names, "steps")
+
+
+def _capture(
+    model: nn.Module, images: int, size: int, batch: int, setting: Setting, names: tuple[str, ...]
+) -> Iterator[Row]:
+    device = setting.device
+    model = model.to(device).to(memory_format=torch.channels_last).eval()
+    with torch.inference_mode():
+        classes = model(torch.zeros(1, 3, size, size, device=device)).shape[1]
+    labeled = made_images(images, size, classes)
+    last = last_map_layer(model, torch.zeros(1, 3, size, size, device=device))
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for start in range(0, images, batch):
+                pixels = labeled.images[start : start + batch].to(device)
+                model(UNIT.apply(pixels)).cpu()
+
+    def captured(layers: list[str]) -> Step:
+        def run() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                capture(
+                    model,
+                    labeled,
+                    Path(folder) / "recording",
+                    normalization=UNIT,
+                    grad_cam_layers=layers,
+                    batch_size=batch,
+                    progress=False,
+                )
+
+        return run
+
+    variants = dict(zip(names, (bare, captured([]), captured([last])), strict=True))
+    seconds = times(variants, device, setting.pick(3, 1))
+    yield from rows_of(seconds, images, {name: name for name in names}, names[0])
+
+
+_CBAM_CAPTURE = ("ResNet18-CBAM: bare inference", "gates and maps", "with Grad-CAM of both classes")
+
+
+@_stage(
+    "capture",
+    "Capture of 8,192 images of 32 pixels, batch 512, fp32, relative to bare inference",
+    50,
+    {_CBAM_CAPTURE[0]: "", _CBAM_CAPTURE[1]: "0.5", _CBAM_CAPTURE[2]: ""},
+)
+def capture_small(setting: Setting) -> Iterator[Row]:
+    """Compare captures of small images with inference."""
+    model = network("cbam", setting.pick(64, 16))
+    images, batch = setting.pick(8192, 16), setting.pick(512, 8)
+    yield from _capture(model, images, 32, batch, setting, _CBAM_CAPTURE)
+
+
+_LARGE_CAPTURE = ("timm seresnet50: bare inference", *_CBAM_CAPTURE[1:])
+
+
+@_stage(
+    "capture224",
+    "Capture of 1,024 images of 224 pixels, batch 128, fp32, relative to bare inference",
+    60,
+    {_LARGE_CAPTURE[0]: "", _LARGE_CAPTURE[1]: "0.85", _LARGE_CAPTURE[2]: "0.75"},
+)
+def capture_large(setting: Setting) -> Iterator[Row]:
+    """Compare captures of a public network with inference."""
+    if importlib.util.find_spec("timm") is None:
+        raise ModuleNotFoundError("timm is not installed")
+    model = load_target("timm:seresnet18" if setting.tiny else "timm:seresnet50").model
+    images, size = setting.pick(1024, 4), setting.pick(224, 32)
+    yield from _capture(model, images, size, setting.pick(128, 2), setting, _LARGE_CAPTURE)
+
+
+_COUNTED = ("training step", "report of a training, every 20 steps", "batch of a capture",
+            "batch of a capture with Grad-CAM of both classes")  # fmt: skip
+_COUNTS = ("operations", "copies to the device", "copies to the host")
+
+
+@_stage(
+    "counts",
+    "Operations and copies between host and device: ResNet18-CBAM, batch 128",
+    40,
+    {f"{work}: {what}": "" for work in _COUNTED for what in _COUNTS},
+)
+def counts(setting: Setting) -> Iterator[Row]:
+    """Count what is launched and copied per step and per batch."""
+    # Without a GPU the tensors have no values, and autocast is off.
+    device = "cuda" if setting.device.type == "cuda" else "meta"
+    width, batch = setting.pick(64, 16), setting.pick(128, 4)
+    trained = count_training(device, width=width, batch_size=batch)
+    yield from _counted(_COUNTED[0], trained.step)
+    yield from _counted(_COUNTED[1], trained.report)
+    for work, grad_cam in ((_COUNTED[2], False), (_COUNTED[3], True)):
+        found = count_capture(device, width=width, batch_size=batch, grad_cam=grad_cam)
+        yield from _counted(work, found)
+
+
+def _counted(work: str, found: Counts) -> Iterator[Row]:
+    for what, number in zip(
+        _COUNTS, (found.operations, found.to_device, found.to_host), strict=True
+    ):
+        yield Row(f"{work}: {what}", round(number, 2))
+
+
+@_stage("profile", "The ten operations that take most time: ResNet18-CBAM", 50)
+def profiled(setting: Setting) -> Iterator[Row]:
+    """Profile a training step and a capture."""
+    width = setting.pick(64, 16)
+    step = _training_step(network("cbam", width), setting.pick(512, 4), setting, compiled=False)
+    yield from largest("training step, batch 512", step, setting.device)
+    model = network("cbam", width).to(setting.device).eval()
+    images = made_images(setting.pick(4096, 8), 32)
+    batch = setting.pick(512, 4)
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "recording"
+            capture(model, images, out, normalization=UNIT, batch_size=batch, progress=False)
+
+    yield from largest("capture, 4,096 images", run, setting.device)
+
+
+_COMPILED = "training step, batch 512, bf16, compiled"
+_COMPILED_INFERENCE = "inference, batch 512, bf16, compiled"
+_COMPILED_KINDS = ("none", "cbam", "se", "eca")  # CBAM first, since its cost is the highest
+
+
+@_stage(
+    "compiled",
+    "Cost of attention with `torch.compile`, relative to no attention, compiled, too",
+    200,
+    {
+        f"{_COMPILED}, none": "",
+        f"{_COMPILED}, cbam": "0.80",
+        f"{_COMPILED}, se": "0.90",
+        f"{_COMPILED}, eca": "0.90",
+        f"{_COMPILED_INFERENCE}, none": "",
+        f"{_COMPILED_INFERENCE}, cbam": "0.85",
+        f"{_COMPILED_INFERENCE}, se": "0.90",
+        f"{_COMPILED_INFERENCE}, eca": "",
+    },
+)
+def compiled(setting: Setting) -> Iterator[Row]:
+    """Measure training steps and inference of compiled networks."""
+    kinds = _COMPILED_KINDS[: setting.pick(4, 2)]
+    yield from _cost_of_attention(_training_step, _COMPILED, kinds, setting, compiled=True)
+    yield from _cost_of_attention(_inference, _COMPILED_INFERENCE, kinds, setting, compiled=True)
+
+
+@_stage(
+    "training",
+    "A training to the end: ResNet18-CBAM",
+    180,
+    {"test accuracy": "93% on CIFAR-10", "seconds of training": "60", "accuracy over epochs": ""},
+)
+def training(setting: Setting) -> Iterator[Row]:
+    """Train by a recipe to the end. A stopped training continues where its checkpoint is."""
+    out = setting.out / "training"
+    data = load_data(setting.data)
+    model = network("cbam", setting.pick(64, 16), data.image_size)
+    if len(data.classes) != 10:
+        raise ValueError(f"{setting.data} has {len(data.classes)} classes, and 10 are expected")
+    result = fit(
+        model,
+        data,
+        RECIPES.find(setting.recipe),
+        out,
+        epochs=setting.epochs,
+        device=str(setting.device),
+        precision="bf16",
+        progress=False,
+        resume=True,
+        checkpoint_seconds=20,
+    )
+    what = f"{setting.data}, recipe {setting.recipe}, {result.epochs} epochs"
+    yield Row("test accuracy", 100 * result.test.accuracy, "%", note=what)
+    rate = result.train_images * result.epochs / result.seconds
+    yield Row("seconds of training", result.seconds, "s", note=f"{rate:,.0f} images/s")
+    header, *lines = (out / layout.METRICS).read_text(encoding="utf-8").splitlines()
+    column = header.split(",").index("validation_accuracy")
+    curve = [f"{100 * float(line.split(',')[column]):.1f}" for line in lines]
+    yield Row("accuracy over epochs", note=f"validation, in percent: {', '.join(curve)}")
