@@ -191,6 +191,9 @@ def test_opacity_of_16_bits_has_its_own_scale(tmp_path: Path) -> None:
     found = one_image(tmp_path).permute(1, 2, 0).numpy()
     expected = on_white((colors / 4095 * 255).round(), 128)
     np.testing.assert_allclose(found, expected, atol=1)
+    png(tmp_path / "train/bee/deep/image.png", np.dstack([colors, opacity]), 6)  # only scanned
+    notes = DataSettings(f"folder:{tmp_path}").load_test().notes
+    assert any("12 bits" in note for note in notes)
 
 
 def test_the_fourth_of_four_bands_of_16_bits_is_a_band(tmp_path: Path) -> None:
