@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from attnscope.progress import Bar, progress_bar, stages
+from attnscope.progress import AS_SHARE, Bar, progress_bar, stages
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
