@@ -322,6 +322,18 @@ def test_processes_are_used_again_and_end_with_the_images(
     assert time.perf_counter() - started < 4, "they end when asked, not after a timeout"
 
 
+def test_ctrl_c_does_not_end_the_processes(folder: Path, stream: Callable[[], None]) -> None:
+    """A training that is interrupted first completes its step, for which it needs images."""
+    gc.collect()
+    before = set(children())
+    stream()
+    images = load(folder, image_size=12).train
+    for pid in set(children()) - before:
+        os.kill(pid, signal.SIGINT)
+    time.sleep(0.2)
+    assert len(images.images) == 87
+
+
 def test_a_process_that_is_killed_is_an_error(folder: Path, stream: Callable[[], None]) -> None:
     gc.collect()
     before = set(children())
