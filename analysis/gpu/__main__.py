@@ -1,4 +1,4 @@
-"""Measure attnscope on a GPU, in at most nine minutes.
+r"""Measure attnscope on a GPU, in at most nine minutes.
 
     python -m analysis.gpu --out gpu-results
 
@@ -8,16 +8,17 @@ the row is measured: to ``gpu.jsonl``, and as a table to ``gpu.md``. Stages that
 repeated by a second call, so a stopped call continues where it was. `--tiny` runs everything on a
 CPU in less than two minutes, to try the script.
 
-A machine without a network needs torch, torchvision, timm, numpy, scipy, pandas, pyarrow,
-scikit-learn, matplotlib, safetensors, tensorboard, pillow, tqdm and filelock. What else attnscope
-imports is in pure Python. Download it elsewhere and bring the folder along:
+A machine without a network needs torch 2.11 or later, torchvision, timm, numpy, scipy, pandas,
+pyarrow, scikit-learn, matplotlib, safetensors, tensorboard, pillow, tqdm and jinja2. What else is
+imported is in pure Python. Download it elsewhere and bring the folder along:
 
-    pip download --no-deps --dest wheels captum jaxtyping wadler-lindig jinja2 markupsafe \
-        filelock pytest pluggy iniconfig packaging pygments
-    PYTHONPATH=src python -m analysis.gpu --wheels wheels --out gpu-results
+    pip download --no-deps --dest wheels captum jaxtyping wadler-lindig filelock \
+        pytest pluggy iniconfig packaging pygments
+    python -m analysis.gpu --wheels wheels --out gpu-results
 
-`--wheels` unpacks the wheels into the folder of results and installs nothing. Packages that the
-machine has come first. The rows of a GPU belong into ``docs/explanation/performance.md``.
+`--wheels` unpacks the wheels into the folder of results, which comes before the packages of the
+machine, and installs nothing. The table of a GPU belongs into ``docs/explanation/performance.md``,
+and the lines into ``docs/results/gpu/gpu.jsonl``.
 """
 
 from __future__ import annotations
@@ -52,12 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     if given.wheels is not None:
         _unpack(given.wheels, out / _PACKAGES)
-    # Packages of the machine come first, except for those of the checkout.
-    extra = [str(ROOT / "src"), str(ROOT)]
-    sys.path[:0] = extra
-    sys.path.append(str(out / _PACKAGES))
+    first = [str(ROOT / "src"), str(ROOT), str(out / _PACKAGES)]
+    sys.path[:0] = first
     # For pytest, which a stage starts.
-    paths = [*extra, os.environ.get("PYTHONPATH", ""), str(out / _PACKAGES)]
+    paths = [*first, os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return _run_stages(given, out)
 

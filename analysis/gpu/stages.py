@@ -106,7 +106,7 @@ def _version(package: str) -> str:
 @_stage("tests", "Tests on the device: `pytest -m cuda`", 120, {"passed": "all"})
 def tests(setting: Setting) -> Iterator[Row]:
     """Run the tests that compare the device with the CPU."""
-    command = [sys.executable, "-m", "pytest", "-m", "cuda", "tests/cuda", "-q", "-rfE"]
+    command = [sys.executable, "-m", "pytest", "-m", "cuda", "tests/cuda", "-rfE"]
     # A warning of another version of torch is no failure here.
     command += ["-W", "default", "-p", "no:cacheprovider", "--tb=short"]
     environment = {**os.environ, "ATTNSCOPE_TEST_DEVICE": setting.device.type}

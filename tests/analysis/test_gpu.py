@@ -172,7 +172,7 @@ def test_a_training_step_never_waits_and_launches_few_operations() -> None:
     assert found.step.to_host == 0
     # The order of the images twice, three random numbers, mean and standard deviation.
     assert found.step.to_device <= 7
-    assert found.step.operations <= 655
+    assert found.step.operations <= 680  # 655 with torch 2.14, 679 with 2.11
     assert found.report.to_host <= 2
 
 
