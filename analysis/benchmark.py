@@ -3,7 +3,7 @@
 The speed of a machine varies, so single times are not reliable. Every round times each variant
 once, and the script prints the median over rounds of the ratio to the first variant of the round.
 
-More than 400 lines, because each measurement is one function of this script.
+It has more than 400 lines because all measurements of speed and memory are in one place.
 """
 
 from __future__ import annotations

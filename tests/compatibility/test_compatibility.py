@@ -187,6 +187,7 @@ def test_equal_gates_are_ordered_at_random_as_before(tmp_path: Path) -> None:
     model, images = Weighted().eval(), toy_images(60)
     with torch.no_grad():
         model.gate[0].weight.mul_(1000)
+        model.gate[0].bias.copy_(-0.4 * model.gate[0].weight.sum(1))
     recording = capture(
         model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
     )

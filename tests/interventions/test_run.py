@@ -153,6 +153,15 @@ def test_the_number_of_images_follows_from_the_time_and_then_from_the_folder(
         intervene(run, out=out, **{**options, "edits": ["cut"]})
 
 
+def test_options_of_an_experiment_that_is_not_run_are_refused(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with refused("AS828", names=("--seed-runs", "randomize")):
+        intervene(run, seed_runs=[run], out=out, **OPTIONS)
+    with refused("AS828", names=("--edits", "replace")):
+        intervene(run, experiments=["erase"], edits=["mean"], out=out, **OPTIONS)
+    assert not out.exists()
+
+
 def test_a_call_continues_with_the_images_of_an_interrupted_one(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
