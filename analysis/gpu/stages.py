@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from analysis.gpu.counting import Counts, count_capture, count_training
 from analysis.gpu.measures import Row, rows_of, times
 from analysis.gpu.networks import UNIT, made_data, made_images, network
 from analysis.gpu.profiling import largest
+from analysis.gpu.stage import STAGES, Setting, Stage, stage
 from attnscope import layout
 from attnscope.attribution import last_map_layer
 from attnscope.capturing.capture import capture
@@ -30,59 +31,13 @@ from attnscope.networks.targets import load_target
 from attnscope.training.fitting import fit
 from attnscope.training.recipes import RECIPES
 
+__all__ = ["STAGES", "Setting", "Stage"]
+
 ROOT = Path(__file__).parents[2]
 KINDS = ("none", "se", "eca", "cbam")
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What all stages share."""
-
-    out: Path
-    """Folder of the results."""
-    device: torch.device
-    tiny: bool
-    """Whether the networks and the numbers of images are as small as possible."""
-    data: str = "digits"
-    """Data source of the training to the end."""
-    recipe: str = "fast"
-    """Recipe of the training to the end."""
-    epochs: int | None = None
-    """Its number of epochs. Default: that of the recipe."""
-
-    def pick(self, full: int, tiny: int) -> int:
-        """Return a number, or its small variant."""
-        return tiny if self.tiny else full
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Some measurements that share a process and a limit of time."""
-
-    name: str
-    about: str
-    seconds: int
-    """The limit of time."""
-    run: Callable[[Setting], Iterator[Row]]
-    goals: dict[str, str] = field(default_factory=dict)
-    """Name of each row -> the goal of its ratio or value; empty without a goal."""
-
-
-STAGES: dict[str, Stage] = {}
-"""All stages, in the order in which they run: the first ones are worth most."""
-
-
-def _stage(
-    name: str, about: str, seconds: int, goals: dict[str, str] | None = None
-) -> Callable[[Callable[[Setting], Iterator[Row]]], Callable[[Setting], Iterator[Row]]]:
-    def register(run: Callable[[Setting], Iterator[Row]]) -> Callable[[Setting], Iterator[Row]]:
-        STAGES[name] = Stage(name, about, seconds, run, goals or {})
-        return run
-
-    return register
-
-
-@_stage("machine", "The machine", 20, {"device": "", "software": ""})
+@stage("machine", "The machine", 20, {"device": "", "software": ""})
 def machine(setting: Setting) -> Iterator[Row]:
     """Say what runs, and which packages are missing."""
     if setting.device.type == "cuda":
@@ -103,7 +58,7 @@ def _version(package: str) -> str:
         return "is missing"
 
 
-@_stage("tests", "Tests on the device: `pytest -m cuda`", 120, {"passed": "all"})
+@stage("tests", "Tests on the device: `pytest -m cuda`", 120, {"passed": "all"})
 def tests(setting: Setting) -> Iterator[Row]:
     """Run the tests that compare the device with the CPU."""
     command = [sys.executable, "-m", "pytest", "-m", "cuda", "tests/cuda", "-rfE"]
@@ -193,7 +148,7 @@ _EAGER = "training step, batch 512, bf16, eager"
 _EAGER_INFERENCE = "inference, batch 512, bf16, eager"
 
 
-@_stage(
+@stage(
     "attention",
     "Cost of attention: ResNet18 at 32 pixels, relative to no attention",
     60,
@@ -205,7 +160,7 @@ def attention(setting: Setting) -> Iterator[Row]:
     yield from _cost_of_attention(_inference, _EAGER_INFERENCE, KINDS, setting, compiled=False)
 
 
-@_stage(
+@stage(
     "loop",
     "A training as a whole: CBAM, recipe `fast`, batch 128, relative to the step alone",
     50,
@@ -279,7 +234,7 @@ def _capture(
 _CBAM_CAPTURE = ("ResNet18-CBAM: bare inference", "gates and maps", "with Grad-CAM of both classes")
 
 
-@_stage(
+@stage(
     "capture",
     "Capture of 8,192 images of 32 pixels, batch 512, fp32, relative to bare inference",
     50,
@@ -295,7 +250,7 @@ def capture_small(setting: Setting) -> Iterator[Row]:
 _LARGE_CAPTURE = ("timm seresnet50: bare inference", *_CBAM_CAPTURE[1:])
 
 
-@_stage(
+@stage(
     "capture224",
     "Capture of 1,024 images of 224 pixels, batch 128, fp32, relative to bare inference",
     60,
@@ -315,7 +270,7 @@ _COUNTED = ("training step", "report of a training, every 20 steps", "batch of a
 _COUNTS = ("operations", "copies to the device", "copies to the host")
 
 
-@_stage(
+@stage(
     "counts",
     "Operations and copies between host and device: ResNet18-CBAM, batch 128",
     40,
@@ -341,7 +296,7 @@ def _counted(work: str, found: Counts) -> Iterator[Row]:
         yield Row(f"{work}: {what}", round(number, 2))
 
 
-@_stage("profile", "The ten operations that take most time: ResNet18-CBAM", 50)
+@stage("profile", "The ten operations that take most time: ResNet18-CBAM", 50)
 def profiled(setting: Setting) -> Iterator[Row]:
     """Profile a training step and a capture."""
     width = setting.pick(64, 16)
@@ -364,7 +319,7 @@ _COMPILED_INFERENCE = "inference, batch 512, bf16, compiled"
 _COMPILED_KINDS = ("none", "cbam", "se", "eca")  # CBAM first, since its cost is the highest
 
 
-@_stage(
+@stage(
     "compiled",
     "Cost of attention with `torch.compile`, relative to no attention, compiled, too",
     200,
@@ -386,7 +341,7 @@ def compiled(setting: Setting) -> Iterator[Row]:
     yield from _cost_of_attention(_inference, _COMPILED_INFERENCE, kinds, setting, compiled=True)
 
 
-@_stage(
+@stage(
     "training",
     "A training to the end: ResNet18-CBAM",
     180,
