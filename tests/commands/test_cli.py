@@ -137,8 +137,7 @@ def test_intervene_writes_outcomes_that_the_report_shows(
     assert main(["intervene", str(run), *some, "--batch-size", "4"]) == 0
     printed = capsys.readouterr()
     assert str(run / "interventions" / "test") in printed.out
-    for name in ("decode", "replace", "erase"):  # what each experiment costs comes first
-        assert re.search(rf"^{name}: .*(second|minute)", printed.err, re.M)
+    assert re.findall(r"^(\w+): .*cond", printed.err, re.M)[:3] == ["decode", "replace", "erase"]
     written = {file: file.stat().st_mtime_ns for file in (run / "interventions").rglob("*.*")}
     assert main(["intervene", str(run), *some, "--batch-size", "4"]) == 0  # nothing is repeated
     assert {f: f.stat().st_mtime_ns for f in (run / "interventions").rglob("*.*")} == written
@@ -147,7 +146,6 @@ def test_intervene_writes_outcomes_that_the_report_shows(
     outcomes = read_outcomes(run / "interventions" / "test")
     assert set(outcomes.tables) == {"decoding", "effects", "erasing_areas", "erasing_curves"}
     # Eight gates and all at once, under four edits, and the network as it is.
-    assert outcomes.replacement is not None
     assert outcomes.logits.shape == (len(outcomes.replacement), 2) == (6 * (9 * 4 + 1), 2)
     recorded = Recording(run)
     own = outcomes.replacement[outcomes.replacement["edit"] == "own"]
@@ -173,7 +171,7 @@ def test_intervene_writes_outcomes_that_the_report_shows(
     refused(capsys, "AS802", "intervene", run, "--batch-size", "0", names=("batch size", "0"))
     # Another kind of network is refused before anything is run.
     other = make_gateless(runs)
-    seeds = ["--images", "6", "--experiments", "randomize", "--seed-runs", other]
+    seeds = ["--experiments", "randomize", "--seed-runs", other, "--images", "6"]
     refused(capsys, "AS821", "intervene", run, *seeds, names=(other,))
     assert not (run / "interventions").exists()
 
