@@ -100,7 +100,7 @@ def test_streamed_images_are_those_in_memory(
     folder: Path, stream: Callable[[], None], options: dict[str, Any]
 ) -> None:
     in_memory = load(folder, **options)
-    assert any("16 bits per pixel" in note for note in in_memory.notes)
+    assert any("16 bits per channel" in note for note in in_memory.notes)
     alone = DataSettings(f"folder:{folder}", **options).load_test()
     stream()
     assert_same_data(in_memory, load(folder, **options))
@@ -217,7 +217,7 @@ def test_each_image_is_decoded_once_when_it_is_read(
 
     monkeypatch.setattr(tasks, "decode", counted)
     data = DataSettings(f"folder:{folder}", image_size=12).load()
-    deep = 6  # 16 bits per pixel: read again when the white of the folder is known
+    deep = 6  # 16 bits per channel: read again when the white of the folder is known
     assert len(decoded) == 133 + deep
     decoded.clear()
     order = RNG.permutation(len(data.train))
