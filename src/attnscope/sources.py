@@ -168,8 +168,8 @@ class Source:
         source = replace(self, network=network.pinned())
         about = source.describe([])
         about["notes"] = [
-            f"the data set {self.data.source} gives images as the network gets them, and they are "
-            "not normalized"
+            f"the data set {self.data.source} gives images as the network gets them; attnscope "
+            "does not normalize them"
         ]
         return Subject(model, dataset, network.normalization, about, source)
 

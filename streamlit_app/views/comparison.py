@@ -65,11 +65,11 @@ def _accuracy(a: Run, b: Run) -> None:
         )
     show_plot(PLOTS["per_class_accuracy"], partial(cached.comparison, a, b))
     share = {
-        name: st.column_config.NumberColumn(label, format="%.2f%%")
-        for name, label in (
-            ("accuracy_a", "Accuracy (first)"),
-            ("accuracy_b", "Accuracy (second)"),
-            ("difference", "Difference"),
+        name: st.column_config.NumberColumn(label, format=form)
+        for name, label, form in (
+            ("accuracy_a", "Accuracy (first)", "%.2f%%"),
+            ("accuracy_b", "Accuracy (second)", "%.2f%%"),
+            ("difference", "Difference (points)", "%.2f"),
         )
     }  # fmt: skip
     st.dataframe(

@@ -37,6 +37,8 @@ def _flat(about: dict[str, Any], prefix: str = "") -> dict[str, str]:
     for name, value in about.items():
         if isinstance(value, dict):
             table |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            table[f"{prefix}{name}"] = "; ".join(str(item) for item in value) or "none"
         else:
             table[f"{prefix}{name}"] = str(value)
     return table

@@ -105,6 +105,16 @@ def test_the_normalization_of_gray_images_is_measured(place: Path) -> None:
     assert len(normalization.std) == 1
 
 
+def test_the_size_and_the_normalization_of_the_images_are_said(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(place / "data", FRUIT)
+    run("color", "--mean", "0.1", "0.2", "0.3", "--std", "0.4", "0.5", "0.6")
+    said = capsys.readouterr().err
+    for value in ("8×8", "0.1, 0.2, 0.3", "0.4, 0.5, 0.6"):
+        assert said.count(value) == 1
+
+
 def test_what_is_passed_over_is_said_and_recorded(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,7 +157,7 @@ def test_a_data_set_is_named_by_module_and_callable(
     np.testing.assert_allclose(found[gate.name], gates_of(images.numpy()), atol=1e-6)
     assert found.labels.tolist() == labels.tolist()
     assert found.classes == list(COLORS)
-    assert "not normalized" in capsys.readouterr().err
+    assert "not normalize" in capsys.readouterr().err
     again = found.images()
     assert [int(again[i][1]) for i in range(9)] == labels.tolist()
     assert main(["intervene", "out", "--experiments", "replace", "--images", "3"]) == 0

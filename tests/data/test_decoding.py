@@ -318,10 +318,13 @@ def test_changed_images_are_counted(tmp_path: Path) -> None:
         save(tmp_path / f"test/ant/turned{i}.png", PICTURE, exif=exif)
     transparent = np.dstack([PICTURE, np.full((12, 12), 9, np.uint8)])
     save(tmp_path / "train/ant/transparent.png", transparent)
+    for i in range(3):
+        save(tmp_path / f"test/ant/wide{i}.png", PICTURE[: 9 + i])
     notes = load(tmp_path).notes
-    assert [line.split()[0] for line in notes] == ["1", "2"]
+    assert [line.removeprefix("of ").split()[0] for line in notes] == ["1", "2", "3"]
     assert "transparent" in notes[0]
     assert "EXIF" in notes[1]
+    assert "square" in notes[2]
 
 
 @pytest.mark.parametrize(

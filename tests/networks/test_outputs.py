@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attnscope.errors import InputError
 from attnscope.networks.output_forms import (
     OUTPUT_FORMS,
     OutputForm,
@@ -193,8 +194,15 @@ def test_boxes_have_no_scores_whatever_the_classes_and_images_are() -> None:
         assert not find_adapter(BOXES[:1], Sample(1, classes)).has_scores
 
 
+def test_names_of_classes_are_no_remedy_for_too_few_outputs() -> None:
+    with pytest.raises(InputError) as caught:
+        find_adapter(torch.rand(N, 3), Sample(N, 16))
+    assert caught.value.code == "AS661"
+    assert "--classes" not in str(caught.value)
+
+
 def test_scores_of_another_number_of_classes_are_refused() -> None:
-    with refused("AS661", names=("16", "3", "--output")):
+    with refused("AS661", names=("16", "3", "--output", "--classes")):
         find_adapter(torch.rand(N, 16), Sample(N, 3))
     with refused("AS661", names=("16", "3")):
         find_adapter((torch.rand(N, 16), maps(8)), Sample(N, 3))

@@ -36,6 +36,34 @@ def advise_classes(recording: ShardReader) -> str | None:
     )
 
 
+def describe_input(recording: ShardReader) -> str | None:
+    """Return in one line how images were prepared for a network that attnscope did not train.
+
+    A wrong size or normalization lowers the accuracy, and nothing else shows it.
+
+    Args:
+        recording: A recording or moments.
+
+    Returns:
+        The line, or None if the network is that of a run, or the user's code prepares the images.
+    """
+    if not recording.has_source:
+        return None
+    source = recording.source()
+    network = source.network
+    if network.is_run or source.data.is_data_set or network.normalization is None:
+        return None
+    mean, std = (
+        ", ".join(f"{value:.4g}" for value in values)
+        for values in (network.normalization.mean, network.normalization.std)
+    )
+    return (
+        f"The network got images of {network.image_size}×{network.image_size} pixels, normalized "
+        f"by the mean {mean} and the standard deviation {std}; if it was trained with others, "
+        "give --image-size, --mean and --std"
+    )
+
+
 def describe_accuracy(recording: ShardReader) -> str:
     """Return the accuracy; with classes of different sizes, the balanced accuracy as well.
 

@@ -157,12 +157,14 @@ def announce_recording(recording: Recording | Moments, pooled_inputs: bool = Fal
         recording: What was captured.
         pooled_inputs: Whether to name the gates without a pooled input.
     """
-    from attnscope.capturing.advice import advise_classes, describe_accuracy
+    from attnscope.capturing.advice import advise_classes, describe_accuracy, describe_input
 
     for line in recording.about["skipped"]:
         print(f"Skipped {line}", file=sys.stderr)
     for line in recording.about.get("notes", []):
         print(f"{line[:1].upper()}{line[1:]}", file=sys.stderr)
+    if how := describe_input(recording):
+        print(how, file=sys.stderr)
     if recording.has_accuracy and (advice := advise_classes(recording)):
         print(advice, file=sys.stderr)
     for gate in recording.gates if pooled_inputs else ():

@@ -97,6 +97,8 @@ class Decoded:
     """Whether some pixels were transparent."""
     turned: bool = False
     """Whether the image was turned upright, as its EXIF orientation says."""
+    cropped: bool = False
+    """Whether the image was not square, so that its central square is returned."""
     highest: int | None = None
     """The highest value of an image with 16 bits per channel; None for all others."""
 
@@ -123,12 +125,13 @@ def decode(file: Path, size: int, *, channels: int = 3, white: int | None = None
         values = _deep_values(file, opened)  # first, because metadata may lie behind the pixels
         orientation = opened.getexif().get(_ORIENTATION, 1)
         turned = orientation in range(2, 9)
+        cropped = opened.width != opened.height
         highest, transparent = None, False
         image: Image.Image = opened
         if values is not None:
             highest = _highest(values, channels)
             if white is None:
-                return Decoded(None, turned=turned, highest=highest)
+                return Decoded(None, turned=turned, cropped=cropped, highest=highest)
             image = _to_bytes(values, white, channels)
             image.getexif()[_ORIENTATION] = orientation
         elif image.mode == "F":
@@ -140,7 +143,8 @@ def decode(file: Path, size: int, *, channels: int = 3, white: int | None = None
             # Resized as RGBA, pixels would be weighted by the fourth channel.
             bands = [_resize(band, size) for band in image.split()]
             pixels = np.stack([np.array(band) for band in bands])
-            return Decoded(torch.from_numpy(pixels), turned=turned, highest=highest)
+            tensor = torch.from_numpy(pixels)
+            return Decoded(tensor, turned=turned, cropped=cropped, highest=highest)
         if image.mode in _WITH_ALPHA or "transparency" in image.info:
             with_alpha = image.convert("RGBA")
             transparent = with_alpha.getchannel("A").getextrema() != (255, 255)
@@ -152,7 +156,7 @@ def decode(file: Path, size: int, *, channels: int = 3, white: int | None = None
     image = _resize(image if channels == 3 else image.convert("L"), size)
     pixels = np.array(image).reshape(size, size, channels)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-    return Decoded(tensor, transparent, turned, highest)
+    return Decoded(tensor, transparent, turned, cropped, highest)
 
 
 def read_image(file: Path, size: int) -> Tensor:

@@ -123,6 +123,7 @@ class FolderImages:
         deep = sum(int((found["highest"] >= 0).sum()) for found in facts)
         transparent = sum(int(found["transparent"].sum()) for found in facts)
         turned = sum(int(found["turned"].sum()) for found in facts)
+        cropped = sum(int(found["cropped"].sum()) for found in facts)
         white = self._decoder.white
         notes = []
         if deep:
@@ -135,6 +136,8 @@ class FolderImages:
             notes.append(f"{_images(transparent)} have transparent pixels, composed on white")
         if turned:
             notes.append(f"{_images(turned)} were turned upright by their EXIF orientation")
+        if cropped:
+            notes.append(f"of {_images(cropped)} that are not square, the central square is used")
         return notes
 
     def _fill(self, read: FilesRead, rows: NDArray[np.int64], digest: Any = None) -> None:

@@ -78,7 +78,7 @@ class DecodedTask:
 
 
 def fact_type(channels: int) -> np.dtype[Any]:
-    """Return the type of what is kept of each file: 23 bytes, and 16 for each channel.
+    """Return the type of what is kept of each file: 24 bytes, and 16 for each channel.
 
     Args:
         channels: Number of channels whose values are summed; 0 if they are not.
@@ -88,6 +88,7 @@ def fact_type(channels: int) -> np.dtype[Any]:
             ("readable", "?"),
             ("transparent", "?"),
             ("turned", "?"),
+            ("cropped", "?"),
             ("highest", "i4"),  # -1 if the image does not have 16 bits per channel
             ("bytes", "i8"),  # of the file
             ("changed", "i8"),  # when the file was changed, in ns
@@ -116,6 +117,7 @@ def decode_files(task: Task) -> DecodedTask:
             continue
         facts[row]["readable"] = True
         facts[row]["transparent"], facts[row]["turned"] = found.transparent, found.turned
+        facts[row]["cropped"] = found.cropped
         facts[row]["highest"] = -1 if found.highest is None else found.highest
         if found.pixels is None:
             continue

@@ -343,11 +343,13 @@ def _no_scores(tensor: Tensor, sample: Sample) -> InputError:
         "none to record the gates without class scores"
     )
     if tensor.ndim == 2 and len(tensor) == sample.images and sample.classes is not None:
+        names = f", or name its {tensor.shape[1]} classes with --classes (in Python: classes=)"
         return InputError(
             "AS661",
             f"the network has {tensor.shape[1]} classes and the data set has {sample.classes}; use "
-            f"a network with {sample.classes} outputs, or pass {tensor.shape[1]} names as "
-            f"classes=; if these are no class scores, {remedy}",
+            f"a network with {sample.classes} outputs"
+            f"{names if tensor.shape[1] > sample.classes else ''}; if these are no class scores, "
+            f"{remedy}",
         )
     classes = "K" if sample.classes is None else sample.classes
     return InputError(

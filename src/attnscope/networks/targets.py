@@ -180,7 +180,8 @@ def _load_callable(module: str, attribute: str) -> nn.Module:
         raise InputError(
             "AS324",
             f"the Python module '{module}' cannot be imported ({type(error).__name__}: "
-            f"{first_line(error)}); a target is {_forms()}",
+            f"{first_line(error)}); a target is {_forms()}, and a package or module of your own "
+            "must be in the current folder or on the Python path",
         ) from None
     build = getattr(imported, attribute, None)
     if isinstance(build, nn.Module):
