@@ -109,6 +109,9 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS360": "The network returns an output of another structure or form than before.",
         "AS361": "The class scores in the output of a network cannot be told.",
         "AS362": "The output of a network that was chosen does not exist or cannot be used.",
+        "AS370": "A constant for a gate has another shape than the gate.",
+        "AS371": "A constant for a gate is not finite.",
+        "AS372": "A gate cannot be constant for any number of images.",
         # AS4: gates and attribution.
         "AS401": "The network has no gate of this name.",
         "AS402": "A gate did not multiply anything during a forward pass.",
@@ -125,6 +128,9 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS413": "A gate cannot be identified if only a part of the network is called.",
         "AS414": "A module has lazy parameters that are not initialized.",
         "AS415": "The parameters of a network are distributed over processes.",
+        "AS416": "A network cannot be exported as a graph for any number of images.",
+        "AS417": "The exported graph of a network lacks a gate or has other values.",
+        "AS418": "An exported graph is called with images of another size or precision.",
         # AS5: training and run folders.
         "AS501": "The shares of a recipe's phases do not sum to 1.",
         "AS502": "A recipe combines a schedule with phases that start a new optimizer.",
