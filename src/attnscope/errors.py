@@ -112,6 +112,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS370": "A constant for a gate has another shape than the gate.",
         "AS371": "A constant for a gate is not finite.",
         "AS372": "A gate cannot be constant for any number of images.",
+        "AS373": "The network from which a folded one was made has changed.",
         # AS4: gates and attribution.
         "AS401": "The network has no gate of this name.",
         "AS402": "A gate did not multiply anything during a forward pass.",
@@ -296,6 +297,8 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS859": "No gate can be folded within the tolerance.",
         "AS860": "The folded network does not give the logits of the edited network.",
         "AS861": "The remaining gates of a network with stored maps cannot be found.",
+        "AS862": "The gates to fold are not named, and the network has no search for them.",
+        "AS863": "The recording has a gate that the network does not have now.",
         # AS9: plots, reports and the dashboard.
         "AS900": "A plot is called with the wrong number or kind of arguments.",
         "AS901": "A plot has several panels and cannot be drawn on one Axes.",

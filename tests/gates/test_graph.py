@@ -150,6 +150,34 @@ def test_hooks_on_modules_of_the_graph_see_what_they_return() -> None:
     assert torch.equal(seen["ours"], seen["true"])
 
 
+def test_what_a_hook_returns_replaces_what_the_module_returns() -> None:
+    model = Net("cbam").eval()
+    network = export_gates(model, images(2))
+    outputs = []
+    for each in (model, network):
+        module = each.get_submodule("attention.channel")
+        with module.register_forward_hook(lambda module, args, output: output * 0.5):
+            with torch.no_grad():
+                outputs.append(each(images(3)))
+    assert torch.equal(*outputs)
+    with torch.no_grad():
+        assert not torch.equal(outputs[0], model(images(3)))
+
+
+def test_the_gradient_of_a_module_of_the_graph_is_that_of_the_network() -> None:
+    model = Net("se").eval()
+    network = export_gates(model, images(2))
+    found = []
+    for each in (model, network):
+        seen = []
+        with each.get_submodule("conv").register_forward_hook(
+            lambda module, args, output, seen=seen: seen.append(output)
+        ):
+            logits = each(images(3))
+        found.append(torch.autograd.grad(logits[:, 1].sum(), seen[0])[0])
+    assert torch.equal(*found)
+
+
 def test_the_graph_shares_parameters_and_its_copy_does_not() -> None:
     model = Net("se").eval()
     network = export_gates(model, images(2))

@@ -311,10 +311,13 @@ class _Runner(Interpreter):
         for item in call.items:
             if isinstance(item, Call):
                 part = self._network.get_submodule(item.path)
-                part(lambda item=item: self._run(item))
+                returned = part(lambda item=item: self._run(item))
+                # A hook may have put another value in the place of that of the module.
+                values = (returned,) if len(item.outputs) == 1 else returned
+                self.env.update(zip(item.outputs, values, strict=False))
             else:
                 self.env[item] = self.run_node(item)
                 for node in self.user_to_last_uses.get(item, ()):
                     self.env.pop(node, None)
-        values = [self.env[node] for node in call.outputs if node in self.env]
-        return values[0] if len(values) == 1 else tuple(values)
+        values = tuple(self.env.get(node) for node in call.outputs)
+        return values[0] if len(values) == 1 else values
