@@ -113,6 +113,10 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS371": "A constant for a gate is not finite.",
         "AS372": "A gate cannot be constant for any number of images.",
         "AS373": "The network from which a folded one was made has changed.",
+        "AS374": "The name of an exported file has no suffix of a known format.",
+        "AS375": "A package that ONNX needs is not installed.",
+        "AS376": "Torch cannot write a network in a format.",
+        "AS377": "An exported file gives other outputs than the network.",
         # AS4: gates and attribution.
         "AS401": "The network has no gate of this name.",
         "AS402": "A gate did not multiply anything during a forward pass.",
