@@ -23,7 +23,7 @@ from attnscope.data.normalization import Normalization
 from attnscope.errors import InputError, first_line
 from attnscope.files import StrPath, read_json, sha256_of, write_json
 from attnscope.interventions.run import intervene
-from attnscope.networks.source import NetworkSource
+from attnscope.networks.known import NetworkSource
 from attnscope.networks.targets import is_run
 from attnscope.plots import PLOTS
 from attnscope.progress import stages

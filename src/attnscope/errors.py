@@ -114,6 +114,14 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS360": "The network returns an output of another structure or form than before.",
         "AS361": "The class scores in the output of a network cannot be told.",
         "AS362": "The output of a network that was chosen does not exist or cannot be used.",
+        "AS370": "A constant for a gate has another shape than the gate.",
+        "AS371": "A constant for a gate is not finite.",
+        "AS372": "A gate cannot be constant for any number of images.",
+        "AS373": "The network from which a folded one was made has changed.",
+        "AS374": "The name of an exported file has no suffix of a known format.",
+        "AS375": "A package that ONNX needs is not installed.",
+        "AS376": "Torch cannot write a network in a format.",
+        "AS377": "An exported file gives other outputs than the network.",
         # AS4: gates and attribution.
         "AS401": "The network has no gate of this name.",
         "AS402": "A gate did not multiply anything during a forward pass.",
@@ -130,6 +138,9 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS413": "A gate cannot be identified if only a part of the network is called.",
         "AS414": "A module has lazy parameters that are not initialized.",
         "AS415": "The parameters of a network are distributed over processes.",
+        "AS416": "A network cannot be exported as a graph for any number of images.",
+        "AS417": "The exported graph of a network lacks a gate or has other values.",
+        "AS418": "An exported graph is called with images of another size or precision.",
         # AS5: training and run folders.
         "AS501": "The shares of a recipe's phases do not sum to 1.",
         "AS502": "A recipe combines a schedule with phases that start a new optimizer.",
@@ -307,6 +318,8 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS859": "No gate can be folded within the tolerance.",
         "AS860": "The folded network does not give the logits of the edited network.",
         "AS861": "The remaining gates of a network with stored maps cannot be found.",
+        "AS862": "The gates to fold are not named, and the network has no search for them.",
+        "AS863": "The recording has a gate that the network does not have now.",
         # AS9: plots, reports and the dashboard.
         "AS900": "A plot is called with the wrong number or kind of arguments.",
         "AS901": "A plot has several panels and cannot be drawn on one Axes.",

@@ -11,6 +11,7 @@ A run folder::
     gates.start.safetensors   their values at the first observation; suffix ``.start.safetensors``
     result.json               losses and accuracies at the end of training
     fold.json                 of a folded run: how each gate was replaced
+    folded.safetensors        only beside the ``fold.json`` of another folded network
     checkpoint.safetensors    only during training: the state from which ``--resume`` continues
     training_images.safetensors   some augmented training images, not normalized
     tensorboard/
@@ -59,6 +60,7 @@ GATE_HISTORY = "gates.jsonl"
 GATE_START_SUFFIX = ".start.safetensors"
 RESULT = "result.json"
 FOLD = "fold.json"
+FOLDED = "folded.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 TRAINING_IMAGES = "training_images.safetensors"
 TENSORBOARD = "tensorboard"

@@ -24,7 +24,7 @@ from attnscope.data.load import Data, DataSettings
 from attnscope.data.sources import LoadedSplits, find_source
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
-from attnscope.networks.source import NetworkSource
+from attnscope.networks.known import NetworkSource
 from attnscope.networks.targets import scheme_of
 
 _SETTINGS = (

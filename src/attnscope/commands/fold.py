@@ -12,16 +12,17 @@ from attnscope.commands.parsing import Argument
 
 @dataclass(frozen=True)
 class Fold:
-    """Replace gates by constants where accuracy allows, and write the smaller network as a run."""
+    """Replace gates by constants where accuracy allows, and write the smaller network."""
 
     run: RunArgument
-    """Run folder whose training has finished, or a recording of a network built by
-    attnscope.build_model."""
+    """Run folder whose training has finished, or a recording. Gates of a network that attnscope did
+    not build must be named with --gates."""
     out: Path
-    """New run folder, which must not exist."""
+    """New folder, which must not exist: a run, or for other networks a folder of the target
+    folded:OUT."""
     gates: Annotated[tuple[str, ...], Argument(metavar="GATE")] = ()
-    """Gates to fold, whatever the loss of accuracy. Default: the gates that are selected on the
-    validation split, within --tolerance."""
+    """Gates to fold, or all, whatever the loss of accuracy. Default: the gates that are selected on
+    the validation split, within --tolerance."""
     tolerance: float | None = None
     """Largest allowed loss of validation accuracy when all selected gates are folded, in percentage
     points. Default: 0.2."""
@@ -49,4 +50,18 @@ class Fold:
         )
         print(report)
         print(self.out)
-        print(f"Next: attnscope capture {self.out}")
+        print(f"Next: {self._next()}")
+
+    def _next(self) -> str:
+        """Return the command that records the folded network."""
+        from attnscope.networks.folded import is_folded
+        from attnscope.recording.recording import Recording
+
+        if not is_folded(self.out):
+            return f"attnscope capture {self.out}"
+        source = Recording(self.run).source(self.data_root)
+        size = source.network.image_size
+        return (
+            f"attnscope capture --model folded:{self.out} --data {source.data.source}"
+            f"{'' if size is None else f' --image-size {size}'} --out {self.out}-recording"
+        )

@@ -31,7 +31,7 @@ class Inspect:
 
         from attnscope.kinds import KINDS
         from attnscope.networks.channels import channels_of, expect_channels
-        from attnscope.networks.source import NetworkSource
+        from attnscope.networks.known import NetworkSource
         from attnscope.networks.summary import describe_gates
 
         target = NetworkSource(self.target, image_size=self.image_size).load()

@@ -109,7 +109,7 @@ class NetworkOptions:
         from attnscope.data.classes import read_class_names
         from attnscope.data.load import DataSettings
         from attnscope.data.normalization import Normalization
-        from attnscope.networks.source import NetworkSource
+        from attnscope.networks.known import NetworkSource
         from attnscope.sources import Source
 
         given_values = Normalization(self.mean, self.std) if self.mean and self.std else None

@@ -28,7 +28,7 @@ class Summary:
 
     def __call__(self) -> None:
         from attnscope.networks.build import MODEL_NAMES, build_model
-        from attnscope.networks.source import NetworkSource
+        from attnscope.networks.known import NetworkSource
         from attnscope.networks.summary import summarize
 
         if self.target in MODEL_NAMES and not Path(self.target).is_dir():

@@ -7,19 +7,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attnscope import __version__, layout
+from attnscope import layout
 from attnscope.capturing.batching import batches
 from attnscope.data.images import LabeledImages, Normalization
-from attnscope.data.load import Data
 from attnscope.errors import InputError, first_line
-from attnscope.files import new_folder, sha256_of, write_json
+from attnscope.files import new_folder, write_json
 from attnscope.folding.algebra import (
     SPATIAL_FORMS,
     device_of,
@@ -29,6 +28,9 @@ from attnscope.folding.algebra import (
     fold_gates,
     mean_gates,
 )
+from attnscope.folding.graph_report import GraphFoldReport
+from attnscope.folding.graph_run import ALL, expect_plain, fold_recording
+from attnscope.folding.opening import open_data, open_network, open_target
 from attnscope.folding.report import FoldReport, PairedAccuracy
 from attnscope.folding.search import Trial, choose_gates, right_images
 from attnscope.folding.speed import images_per_second
@@ -37,11 +39,10 @@ from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.networks.build import ModelConfig, attention_places
 from attnscope.networks.memory import channels_last
-from attnscope.networks.weights import hash_weights, save_model
+from attnscope.networks.weights import save_model
 from attnscope.recording.moments import Moments
-from attnscope.recording.places import is_captured
 from attnscope.recording.recording import Recording
-from attnscope.runs import Run, open_captured
+from attnscope.runs import Run
 from attnscope.training.devices import choose_device
 
 TOLERANCE = 0.2
@@ -52,6 +53,36 @@ _LOGIT_TOLERANCE = {"cpu": 1e-4}
 """Largest accepted logit difference by type of device. Rounding in fp32 is about 1e-5 on a CPU."""
 _LOGIT_TOLERANCE_ELSEWHERE = 1e-2
 """Rounding on a GPU with TF32 is about 1e-3."""
+
+
+@overload
+def fold(
+    target: Run,
+    out: str | os.PathLike[str],
+    *,
+    gates: Sequence[str] = (),
+    tolerance: float | None = None,
+    spatial: str = "map",
+    data_root: str | os.PathLike[str] | None = None,
+    batch_size: int = 128,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> FoldReport: ...
+
+
+@overload
+def fold(
+    target: Recording | Moments | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    gates: Sequence[str] = (),
+    tolerance: float | None = None,
+    spatial: str = "map",
+    data_root: str | os.PathLike[str] | None = None,
+    batch_size: int = 128,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> FoldReport | GraphFoldReport: ...
 
 
 def fold(
@@ -65,18 +96,23 @@ def fold(
     batch_size: int = 128,
     device: str | torch.device = "auto",
     progress: bool = True,
-) -> FoldReport:
+) -> FoldReport | GraphFoldReport:
     """Replace gates by constants where accuracy allows, and write the network as a new run.
 
     The constants are the means of the gates over the training split. The gates are selected on the
     validation split. The test split is used once, at the end.
 
+    A network that `attnscope.build_model` did not build is folded on its exported graph. Its gates
+    must be named. ``out`` then holds ``fold.json`` and ``folded.safetensors``, from which the
+    target ``folded:OUT`` makes the network again (`attnscope.networks.folded`).
+
     Args:
-        target: A run whose training has ended, a recording or moments of a network of
-            `attnscope.build_model` that can be opened again, or the path of one of these.
-        out: The new run folder. It must not exist.
-        gates: Names of the gates to fold, whatever the loss of accuracy. Default: `choose_gates`
-            selects them.
+        target: A run whose training has ended, a recording that can be opened again, moments of a
+            network of `attnscope.build_model`, or the path of one of these.
+        out: The new folder, that of a run for a network of `attnscope.build_model`. It must not
+            exist.
+        gates: Names of the gates to fold, or ``all``, whatever the loss of accuracy. Default:
+            `choose_gates` selects them.
         tolerance: Largest accepted loss of validation accuracy when all selected gates are folded,
             in percentage points. Default: 0.2. Cannot be combined with ``gates``.
         spatial: The form of a folded spatial gate: ``map``, one value for each pixel, for a fixed
@@ -90,9 +126,9 @@ def fold(
         The report, which is also written to ``fold.json`` in the new run folder.
 
     Raises:
-        InputError: The target or an argument cannot be used (AS802, AS850 to AS858), no gate can be
-            folded within the tolerance (AS859), or the folded network fails a check (AS860, AS861).
-            Nothing is written.
+        InputError: The target or an argument cannot be used (AS802, AS850 to AS858, AS862, AS863),
+            the network has no graph (AS416, AS417), no gate can be folded within the tolerance
+            (AS859), or the folded network fails a check (AS860, AS861). Nothing is written.
         TypeError: The target is neither a run, a recording, moments nor a path.
     """
     if isinstance(gates, str):
@@ -103,6 +139,7 @@ def fold(
             "a tolerance cannot be combined with names of gates; give either --tolerance or "
             "--gates",
         )
+    given_tolerance = tolerance
     tolerance = TOLERANCE if tolerance is None else tolerance
     if not 0 <= tolerance <= 100:
         raise InputError(
@@ -120,17 +157,29 @@ def fold(
         raise InputError("AS802", f"the batch size is {batch_size}; it must be at least 1")
     place = choose_device(str(device))
     with new_folder(Path(out)) as folder:
-        opened, run = _open(target)
-        model, weights_sha256 = _open_network(opened)
+        opened, run = open_target(target)
+        model, weights_sha256 = open_network(opened)
+        if isinstance(opened, Recording) and not hasattr(model, "attnscope_config"):
+            expect_plain(given_tolerance, spatial)
+            return fold_recording(
+                opened,
+                model,
+                folder,
+                gates=gates,
+                data_root=None if data_root is None else Path(data_root),
+                batch_size=batch_size,
+                device=place,
+            )
         expect_foldable(model, f"the network of {run}")
         known = [name for module in attention_places(model) for name in module.gates]
         if not known:
             raise InputError(
                 "AS858", f"the network of {run} has no gates; fold a network with attention gates"
             )
+        gates = known if list(gates) == [ALL] else gates
         for name in gates:
             expect_known(name, known)
-        data, settings = _open_data(opened, None if data_root is None else Path(data_root))
+        data, settings = open_data(opened, None if data_root is None else Path(data_root))
         normalization = data.normalization
         train, validation, test = (
             images.center_crop(data.image_size)
@@ -223,7 +272,7 @@ def fold_run(
         DeprecationWarning,
         stacklevel=2,
     )
-    return fold(
+    report = fold(
         run,
         out,
         gates=gates,
@@ -234,59 +283,8 @@ def fold_run(
         device=device or "cpu",
         progress=progress,
     )
-
-
-def _open(
-    target: Run | Recording | Moments | str | os.PathLike[str],
-) -> tuple[Run | Recording | Moments, str]:
-    """Return a run, a recording or moments, and the path of it."""
-    if isinstance(target, (Run, Recording, Moments)):
-        return target, str(target.folder)
-    if isinstance(target, (str, os.PathLike)):
-        path = Path(target)
-        return (open_captured(path) if is_captured(path) else Run(path)), str(path)
-    raise TypeError(
-        f"expected a Run, a Recording or the path of one, but got {type(target).__name__}"
-    )
-
-
-def _open_network(opened: Run | Recording | Moments) -> tuple[nn.Module, str]:
-    """Return the network of a run or of a recording, and the SHA-256 of its weights.
-
-    For a network whose weights the user's own code makes, there is no file. The hash is then over
-    its tensors.
-    """
-    if isinstance(opened, Run):
-        return opened.model(), sha256_of(opened.weights_file)
-    model = opened.network()
-    return model, opened.source().network.weights_sha256 or hash_weights(model)
-
-
-def _open_data(
-    opened: Run | Recording | Moments, data_root: Path | None
-) -> tuple[Data, dict[str, Any]]:
-    """Return all splits with the network's normalization, and the settings of the new run."""
-    if isinstance(opened, Run):
-        return opened.data(data_root=data_root), opened.config
-    source = opened.source(data_root)
-    data, network = source.open_data(), source.network
-    if network.is_run:
-        return data, Run(network.target).config
-    settings = asdict(source.data)
-    return data, {
-        "data": settings.pop("source"),
-        **settings,
-        "listed_classes": source.data.classes is not None,
-        "data_root": str(source.data.data_root),
-        "image_size": data.image_size,
-        "model": network.target,
-        "weights": None if network.weights is None else str(network.weights),
-        "attnscope": __version__,
-        "torch": torch.__version__,
-        "classes": data.classes,
-        "normalization": asdict(data.normalization),
-        "parts": data.fingerprints(),
-    }
+    assert isinstance(report, FoldReport)  # of a run
+    return report
 
 
 def _write(folder: Path, folded: nn.Module, report: FoldReport, config: dict[str, Any]) -> None:

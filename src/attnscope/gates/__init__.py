@@ -32,6 +32,8 @@ lists the other families. A package declares its module as an entry point: `attn
 """
 
 from attnscope.gates.detect import Inspection, find_gates, inspect_gates
+from attnscope.gates.graph import export_gates, read_gates, with_gates
+from attnscope.gates.graph_network import GraphNetwork
 from attnscope.gates.hooks import Edit, as_factor, edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.gates.ops import (
@@ -50,6 +52,7 @@ from attnscope.gates.ops import (
 
 __all__ = [
     "Edit",
+    "GraphNetwork",
     "Inspection",
     "Operation",
     "as_factor",
@@ -57,6 +60,7 @@ __all__ = [
     "creates",
     "edit_gates",
     "eval_mode",
+    "export_gates",
     "find_gates",
     "inspect_gates",
     "interpolates",
@@ -65,7 +69,9 @@ __all__ = [
     "multiplies",
     "of_one",
     "of_two",
+    "read_gates",
     "register_operation",
     "selects",
     "watch_gates",
+    "with_gates",
 ]

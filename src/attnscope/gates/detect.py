@@ -12,6 +12,7 @@ from torch import nn
 from attnscope.errors import InputError
 from attnscope.gates.axes import Layout, format_layout, grid_of
 from attnscope.gates.finder import Finder, Place, Use
+from attnscope.gates.graph_network import GraphNetwork
 from attnscope.gates.inputs import Inputs
 from attnscope.gates.probes import Probes, probe
 from attnscope.kinds import (
@@ -102,6 +103,8 @@ def inspect_call(
     kinds = searched_kinds() if kinds is None else kinds
     for kind in kinds:
         KINDS.find(kind)
+    if isinstance(model, GraphNetwork):  # its gates are nodes
+        return Inspection([gate for gate in model.gates if gate.kind in kinds], [])
     inputs = Inputs(args, kwargs)
     with_unbounded = any(not KINDS.find(kind).bounded for kind in kinds)
     first = probe(model, inputs)

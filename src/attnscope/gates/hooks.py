@@ -28,21 +28,17 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.errors import InputError
-from attnscope.gates.axes import (
-    Layout,
-    grid_of,
-    join_axes,
-    letters_of,
-    parse_layout,
-    split_axes,
-)
 from attnscope.gates.detect import inspect_call
 from attnscope.gates.finder import Place, refuse_checkpoint
+from attnscope.gates.graph_network import GraphNetwork
+from attnscope.gates.graph_nodes import Meeting
 from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import Mark
 from attnscope.gates.products import UNBOUNDED_FORM, Product
 from attnscope.gates.tracer import Tracer
-from attnscope.kinds import MAP, Gate
+from attnscope.gates.values import as_factor as as_factor
+from attnscope.gates.values import as_shape_of, read_values
+from attnscope.kinds import Gate
 
 Edit = Callable[[Tensor, Tensor], Tensor]
 """``fn(gate, features) -> gate``, both in the shapes that are multiplied."""
@@ -114,6 +110,7 @@ class _Listener:
 
     def __post_init__(self) -> None:
         self.by_place: dict[Place, Gate] = {}
+        self.by_name: dict[str, Gate] = {}
         self.meets_unbounded = False
         if self.gates is not None:
             self.set_gates(self.gates)
@@ -128,7 +125,8 @@ class _Listener:
                     f"the network has no gate '{name}'; its gates are {', '.join(names) or 'none'}",
                 )
         self.gates = [g for g in gates if self.values is not None or g.name in self.edits]
-        self.by_place = {_place(gate): gate for gate in self.gates}
+        self.by_place = {place_of(gate): gate for gate in self.gates}
+        self.by_name = {gate.name: gate for gate in self.gates}
         self.meets_unbounded = any(gate.form == UNBOUNDED_FORM for gate in self.gates)
 
     def find(self, mark: Mark) -> Gate | None:
@@ -154,29 +152,121 @@ class _Listener:
             self.values.clear()
 
 
-class _Server(Tracer):
-    """The tracer of all open ``with`` blocks on one network.
+class _Blocks:
+    """The open ``with`` blocks on one network.
 
-    Nested blocks share one tracer, because a tensor that an edit returned must keep its mark.
+    Nested blocks share one server, because a tensor that an edit returned must keep its mark.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self.listeners: list[_Listener] = []
-        self.batch: int | None = None
-        self.skips_unknown = True
+    listeners: list[_Listener]
+    batch: int | None = None
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.batch = Inputs(args, kwargs).batch_size()
-        model = self._model()
         waiting = [listener for listener in self.listeners if listener.gates is None]
-        if waiting and model is not None:
+        if waiting:
             gates = inspect_call(model, args, kwargs).gates
             for listener in waiting:
                 listener.set_gates(gates)
-        self._listen()
         for listener in self.listeners:
             listener.begin()
+
+    def _exchange(
+        self,
+        known: Sequence[tuple[_Listener, Gate | None]],
+        gate: Tensor,
+        other: Tensor | None,
+        running: str | None,
+    ) -> Tensor:
+        """Return what the blocks make of a gate, and let them read it.
+
+        Args:
+            known: each block, and the gate if it has it.
+            gate: the gate in the shape that is multiplied.
+            other: the features; None if they are another gate.
+            running: the module that runs; None for a graph.
+        """
+        edited = gate
+        for listener, site in known:
+            if site is None:
+                continue
+            if site.name in listener.edits:
+                if running is not None:
+                    refuse_checkpoint(running)
+                key = site.name, edited.shape
+                if key not in listener.edited:
+                    new = listener.edits[site.name](edited, edited if other is None else other)
+                    listener.edited[key] = as_shape_of(new, edited, site)
+                edited = listener.edited[key]
+            listener.fired.add(site.name)
+        for listener, site in known:
+            if site and listener.values is not None and site.name not in listener.values:
+                listener.values[site.name] = read_values(edited.detach(), site, self.batch).clone()
+        return edited
+
+    def _expect_fired(self) -> None:
+        for listener in self.listeners:
+            silent = [g.name for g in listener.gates or () if g.name not in listener.fired]
+            if silent:
+                fired = ", ".join(sorted(listener.fired)) or "none"
+                raise InputError(
+                    "AS402",
+                    f"the gate {silent[0]} did not multiply anything in this forward (gates that "
+                    f"did: {fired}); find the gates again on the input of this forward",
+                )
+
+
+class _GraphServer(_Blocks):
+    """Meets gates at the nodes of a graph."""
+
+    def __init__(self, model: GraphNetwork) -> None:
+        self.listeners = []
+        self._model = weakref.ref(model)
+
+    def __enter__(self) -> _GraphServer:
+        model = self._model()
+        assert model is not None  # the caller's `with` holds it
+        model.server = self
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        model = self._model()
+        if model is not None:
+            model.server = None
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        model = self._model()
+        assert model is not None
+        self._begin(model, args, kwargs)
+
+    def meet_node(self, meeting: Meeting, operand: Tensor, features: Tensor | None) -> Tensor:
+        known = [(each, each.by_name.get(meeting.gate)) for each in self.listeners]
+        if not any(site for _, site in known):
+            return operand
+        gate = meeting.value(operand)
+        edited = self._exchange(known, gate, features, None)
+        # What no edit changed must multiply as it is, or the last bit differs.
+        if edited is gate or (meeting.divides and torch.equal(edited, gate)):
+            return operand
+        return meeting.restore(edited)
+
+    def finish(self, output: Any) -> None:
+        self._expect_fired()
+
+
+class _Server(_Blocks, Tracer):
+    """Meets gates under a tracer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.listeners = []
+        self.skips_unknown = True
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        model = self._model()
+        assert model is not None
+        self._begin(model, args, kwargs)
+        self._listen()
 
     def begin_part(self, path: str) -> None:
         self.batch = None
@@ -190,26 +280,11 @@ class _Server(Tracer):
     def meet(self, product: Product) -> Tensor:
         is_unbounded = product.mark.form == UNBOUNDED_FORM
         mark = product.mark.inverted() if product.divides and not is_unbounded else product.mark
-        other = product.features
         gate = 1 / product.gate if product.divides else product.gate
         known = [(listener, listener.find(mark)) for listener in self.listeners]
-        edited = gate
         if any(site is not None for _, site in known) and (self.called or product.mark.outside):
             self._check_part(product.mark)
-        for listener, site in known:
-            if site is None:
-                continue
-            if site.name in listener.edits:
-                refuse_checkpoint(self.running)
-                key = site.name, edited.shape
-                if key not in listener.edited:
-                    new = listener.edits[site.name](edited, edited if other is None else other)
-                    listener.edited[key] = _as_shape_of(new, edited, site)
-                edited = listener.edited[key]
-            listener.fired.add(site.name)
-        for listener, site in known:
-            if site and listener.values is not None and site.name not in listener.values:
-                listener.values[site.name] = _read(edited.detach(), site, self.batch).clone()
+        edited = self._exchange(known, gate, product.features, self.running)
         if not product.divides:
             return edited
         # A divisor that no edit changed must still divide, or the last bit differs.
@@ -231,18 +306,11 @@ class _Server(Tracer):
             )
 
     def finish(self, output: Any) -> None:
-        for listener in self.listeners:
-            silent = [g.name for g in listener.gates or () if g.name not in listener.fired]
-            if silent:
-                fired = ", ".join(sorted(listener.fired)) or "none"
-                raise InputError(
-                    "AS402",
-                    f"the gate {silent[0]} did not multiply anything in this forward (gates that "
-                    f"did: {fired}); find the gates again on the input of this forward",
-                )
+        self._expect_fired()
 
 
-def _place(gate: Gate) -> Place:
+def place_of(gate: Gate) -> Place:
+    """Return the identity of a gate across forwards."""
     if gate.source is None:
         return gate.made_in, gate.call, gate.form
     return gate.made_in, gate.call, f"{gate.source}|{gate.form}"
@@ -253,7 +321,7 @@ def _is_within(path: str, module: str) -> bool:
     return not module or path == module or path.startswith(f"{module}.")
 
 
-_servers: weakref.WeakKeyDictionary[nn.Module, _Server] = weakref.WeakKeyDictionary()
+_servers: weakref.WeakKeyDictionary[nn.Module, _Server | _GraphServer] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
@@ -268,7 +336,7 @@ def _serve(model: nn.Module, listener: _Listener) -> Iterator[None]:
             # Compare by identity: two blocks with the same gates are equal.
             server.listeners[:] = [each for each in server.listeners if each is not listener]
         return
-    server = _Server(model)
+    server = _GraphServer(model) if isinstance(model, GraphNetwork) else _Server(model)
     server.listeners.append(listener)
     _servers[model] = server
     try:
@@ -276,119 +344,3 @@ def _serve(model: nn.Module, listener: _Listener) -> Iterator[None]:
             yield
     finally:
         del _servers[model]
-
-
-def _read(values: Tensor, gate: Gate, batch: int | None) -> Tensor:
-    """Return the values of a gate with its own axes only, in the order of `AXES`.
-
-    Args:
-        values: the tensor that multiplies the features.
-        gate: the gate.
-        batch: number of images of the forward, None if it is unknown.
-    """
-    layout = parse_layout(gate.layout)
-    values = values.reshape((1,) * (len(layout) - values.ndim) + tuple(values.shape))
-    for axis, token in enumerate(layout):
-        if set(token) & set(gate.axes):
-            continue
-        one = values.narrow(axis, 0, 1)
-        # `repeat` and the like write copies. (`expand` gives a stride of 0.)
-        if (
-            values.shape[axis] > 1
-            and values.stride(axis)
-            and not torch.equal(values, one.expand_as(values))
-        ):
-            raise InputError(
-                "AS404",
-                f"the gate {gate.name} varies along the axis {token} in this forward, but "
-                "was constant along it on the sample; find the gates on a larger sample",
-            )
-        values = one
-    values = split_axes(values, layout, _rows_per_image(values, gate, layout, batch), _grid(gate))
-    letters = letters_of(layout)
-    for axis in reversed(range(len(letters))):
-        if letters[axis] not in gate.axes:
-            values = values.squeeze(axis)
-    if "N" not in gate.layout and gate.per_image:
-        values = values[None]
-    if "L" in gate.axes and gate.has(MAP):  # as version 0.1 recorded tokens
-        values = values.reshape(len(values), *grid_of(values.shape[1]))
-    return values
-
-
-def _rows_per_image(values: Tensor, gate: Gate, layout: Layout, batch: int | None) -> int:
-    """Return the number of rows per image in this forward."""
-    for token, size in zip(layout, values.shape, strict=True):
-        if len(token) > 1 and "N" in token and size > 1:
-            if batch is not None and size % batch == 0:
-                return size // batch
-            if "G" in token and size % gate.rows_per_image == 0:
-                return gate.rows_per_image  # the number of groups is a constant of the network
-            raise InputError(
-                "AS407",
-                f"the gate {gate.name} has {size} rows, but the number of images is unknown; call "
-                "the network itself, and not one of its parts",
-            )
-    return 1
-
-
-def _grid(gate: Gate) -> tuple[int, int]:
-    return gate.grid or (0, 0)
-
-
-def as_factor(values: Tensor, gate: Gate) -> Tensor:
-    """Reshape values in the form of `watch_gates` to the shape that multiplies the features.
-
-    For example ``edit_gates(model, {gate.name: lambda g, x: as_factor(other, gate)})`` replaces a
-    gate by the gates of other images.
-
-    Args:
-        values: values with the axes `Gate.axes`: ``(N, C)`` for a channel gate, ``(N, H, W)`` for a
-            spatial gate. N may be 1, which means the same values for all images.
-        gate: the gate that they replace.
-
-    Returns:
-        A tensor with the axes `Gate.layout`, of length 1 where the gate does not vary:
-        ``(N, C, 1, 1)`` or ``(N, 1, H, W)``.
-    """
-    layout = parse_layout(gate.layout)
-    if "L" in gate.axes and gate.has(MAP):  # as version 0.1 recorded tokens
-        values = values.flatten(1)
-    if "N" not in gate.layout and gate.per_image:
-        values = values[0]
-    for axis, letter in enumerate(letters_of(layout)):
-        if letter not in gate.axes:
-            values = values.unsqueeze(axis)
-    return join_axes(values, layout)
-
-
-def _as_shape_of(edited: Tensor, gate: Tensor, site: Gate) -> Tensor:
-    try:
-        if edited.shape == gate.shape:
-            return edited
-        edited = _for_all_images(edited, gate, site)
-        while edited.ndim > gate.ndim and edited.shape[0] == 1:
-            edited = edited[0]
-        return edited.expand(gate.shape)
-    except (AttributeError, RuntimeError):
-        got = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
-        raise InputError(
-            "AS403",
-            f"the edit of the gate {site.name} returned {got}; it must return a tensor of shape "
-            f"{tuple(gate.shape)}, or one that broadcasts to it",
-        ) from None
-
-
-def _for_all_images(edited: Tensor, gate: Tensor, site: Gate) -> Tensor:
-    """Repeat the values of one image, where an axis holds images and something else.
-
-    Such values do not broadcast: the rows of one image are not one row.
-    """
-    layout = parse_layout(site.layout)
-    axis = next((i for i, token in enumerate(layout) if "N" in token and len(token) > 1), None)
-    if axis is None or edited.ndim != len(layout) or edited.shape[axis] != site.rows_per_image:
-        return edited
-    images = gate.shape[axis] // site.rows_per_image
-    if layout[axis][0] != "N":  # all images after another, then all of them again
-        return edited.repeat_interleave(images, axis)
-    return edited.repeat([images if i == axis else 1 for i in range(edited.ndim)])

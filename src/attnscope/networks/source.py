@@ -90,9 +90,15 @@ class NetworkSource:
 
     def pinned_paths(self) -> NetworkSource:
         """Return a copy with absolute paths."""
+        target, scheme = self.target, scheme_of(self.target)
+        if self.is_run:
+            target = str(Path(target).resolve())
+        elif scheme is not None and scheme.is_path:
+            name, _, path = target.partition(":")
+            target = f"{name}:{Path(path).expanduser().resolve()}"
         return replace(
             self,
-            target=str(Path(self.target).resolve()) if self.is_run else self.target,
+            target=target,
             weights=None if self.weights is None else self.weights.resolve(),
         )
 

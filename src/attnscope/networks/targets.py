@@ -51,6 +51,8 @@ class TargetScheme:
     """How such a target is written, for messages: ``timm:NAME``."""
     has_weights: bool = False
     """Whether the networks have trained weights; otherwise a weights file is needed."""
+    is_path: bool = False
+    """Whether the name is a path."""
 
 
 def _check(scheme: TargetScheme) -> None:

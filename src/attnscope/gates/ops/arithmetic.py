@@ -155,17 +155,19 @@ def _align_einsum(arguments: Sequence[Any], mark: Mark, gate: int, features: int
     if not set(output) <= set(all_letters) or not set(all_letters) - set(output) <= set(own):
         return None
     order = [own.index(letter) for letter in all_letters if letter in own]
-    argument = arguments[gate]
-    sizes = iter(argument.permute(order).shape)
-    shape = [next(sizes) if letter in own else 1 for letter in all_letters]
     kept = [axis for axis, letter in enumerate(all_letters) if letter in own]
+
+    def read(argument: Tensor) -> Tensor:
+        sizes = iter(argument.permute(order).shape)
+        shape = [next(sizes) if letter in own else 1 for letter in all_letters]
+        return argument.permute(order).reshape(shape)
 
     def restore(edited: Tensor) -> Tensor:
         small = edited.reshape([edited.shape[axis] for axis in kept])
         return small.permute([order.index(axis) for axis in range(len(order))])
 
     summed = frozenset(i for i, letter in enumerate(all_letters) if letter not in output)
-    return Aligned(argument.permute(order).reshape(shape), argument, restore, summed)
+    return Aligned(read(arguments[gate]), arguments[gate], restore, read, summed)
 
 
 def _align_diagonal(
@@ -175,8 +177,14 @@ def _align_diagonal(
     argument = arguments[gate]
     if gate > features or not mark.form.endswith("diag") or argument.ndim != 3:
         return None
-    diagonal = argument.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
-    return Aligned(diagonal, argument, lambda edited: torch.diag_embed(edited.squeeze(-1)))
+
+    def read(matrix: Tensor) -> Tensor:
+        return matrix.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+
+    def restore(edited: Tensor) -> Tensor:
+        return torch.diag_embed(edited.squeeze(-1))
+
+    return Aligned(read(argument), argument, restore, read)
 
 
 def _operand(argument: object, mark: Mark | None, call: Call) -> tuple[Bounds | None, str]:

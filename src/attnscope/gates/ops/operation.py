@@ -55,6 +55,8 @@ class Aligned:
     """The argument of the operation."""
     restore: Callable[[Tensor], Tensor]
     """Returns the argument of a gate that was edited."""
+    read: Callable[[Tensor], Tensor]
+    """Returns the gate in an argument."""
     summed: frozenset[int] = frozenset()
     """Axes of the features over which the operation sums the product."""
 
