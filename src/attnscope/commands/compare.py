@@ -47,5 +47,7 @@ class Compare:
             table, words = differences.comparison, seed_differences.caption(differences)
             files = write_plots(kinds, self.out)
         print(table.to_string(index=False, float_format="{:.4g}".format))
+        if len(self.runs) == 2:  # both networks may have one name
+            print(f"a (first): {self.runs[0]}, b (second): {self.runs[1]}")
         print(words)
         announce_files(files)

@@ -224,7 +224,7 @@ def _strips(
             gates.append(Strip(side, last, values, *scale_of(last, values.values())))
         else:
             missing.append(no_gate(recording, MAP))
-    return [*cams, *gates], missing
+    return [*cams, *gates], list(dict.fromkeys(missing))  # networks may have the same name
 
 
 register_plot(

@@ -179,7 +179,7 @@ def _sentences(shown: PerClassAgreement) -> list[str]:
         if gate.summary is not None:
             found.append(_sentence(gate.summary, name))
         found += gate.missing
-    return found
+    return list(dict.fromkeys(found))  # networks may have the same name
 
 
 def _sentence(summary: pd.DataFrame, name: str) -> str:
