@@ -6,8 +6,6 @@ open networks and images through this module.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,24 +20,18 @@ from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.items import class_names_of
 from attnscope.data.load import Data, DataSettings
 from attnscope.data.sources import LoadedSplits, find_source
-from attnscope.errors import InputError, first_line
+from attnscope.errors import InputError
 from attnscope.files import read_json
 from attnscope.networks.known import NetworkSource
 from attnscope.networks.targets import scheme_of
-
-_SETTINGS = (
-    *("data", "image_size", "resize", "validation_share", "skip_unreadable"),
-    *("weights", "recipe", "epochs", "precision"),
+from attnscope.run_config import (
+    bad_config,
+    expect_classes,
+    expect_splits,
+    explain_key,
+    hash_training,
+    read_config,
 )
-"""Keys of ``config.json``. Runs that agree in all of them differ only in their seed."""
-_IMAGE_SETTINGS: Mapping[str, object] = {
-    "channels": None,
-    "class_order": "text",
-    "listed_classes": False,
-}
-"""More such keys, which are left out where they have these values, as in version 0.1.
-
-With ``listed_classes``, the order of ``classes`` was given and not derived from the images."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ class Source:
             )
             normalization = Normalization(**config["normalization"])
         except (KeyError, TypeError) as error:
-            raise _bad_config(run, _explain(error)) from None
+            raise bad_config(run, explain_key(error)) from None
         network = NetworkSource(
             str(run),
             image_size=data.image_size,
@@ -202,8 +194,8 @@ class Source:
         """
         data = self.data.load()
         if self.network.is_run:
-            _expect_classes(Path(self.network.target), data.source, data.classes)
-            _expect_splits(Path(self.network.target), data)
+            expect_classes(Path(self.network.target), data.source, data.classes)
+            expect_splits(Path(self.network.target), data)
         return replace(data, normalization=self.network.normalization or data.normalization)
 
     def difference(self, recorded: Source) -> str | None:
@@ -267,7 +259,7 @@ class Source:
             "seed": config["seed"],
             "model": read_json(run / layout.MODEL),
             "weights_sha256": network.weights_sha256,
-            "training_sha256": _hash_training(config),
+            "training_sha256": hash_training(config),
             "skipped": skipped,
         }
         if network.untrained:
@@ -308,41 +300,11 @@ class Source:
             found = self.data.load_test()
             images = found.splits[-1]
             if self.network.is_run:
-                _expect_classes(Path(self.network.target), self.data.source, images.classes)
+                expect_classes(Path(self.network.target), self.data.source, images.classes)
             return images, found, normalization
         data = self.open_data()
         images = getattr(data, self.split).center_crop(data.image_size)
         return images, data, normalization or data.normalization
-
-
-def read_config(run: Path) -> dict[str, Any]:
-    """Read the ``config.json`` of a run.
-
-    Args:
-        run: a run folder.
-
-    Raises:
-        InputError: AS530, the folder does not exist; AS531, its ``config.json`` is not that of a
-            run; or the file is missing or cannot be read.
-    """
-    if not run.is_dir():
-        raise InputError(
-            "AS530", f"run {run} does not exist; check the path or train it with attnscope train"
-        )
-    config = read_json(run / layout.CONFIG)
-    if not isinstance(config, dict):
-        raise _bad_config(run, "it is not a JSON object")
-    return config
-
-
-def image_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of channels and classes that ``config.json`` stores: the unusual ones.
-
-    Args:
-        settings: ``channels``, ``class_order`` and ``listed_classes``; other keys are ignored.
-    """
-    given = {key: settings.get(key, usual) for key, usual in _IMAGE_SETTINGS.items()}
-    return {key: value for key, value in given.items() if value != _IMAGE_SETTINGS[key]}
 
 
 def _check_split(split: str) -> None:
@@ -352,18 +314,6 @@ def _check_split(split: str) -> None:
         )
 
 
-def _bad_config(run: Path, problem: str) -> InputError:
-    return InputError(
-        "AS531",
-        f"{run / layout.CONFIG} is not the configuration of a run ({problem}); "
-        "restore it or train again",
-    )
-
-
-def _explain(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
-
-
 def _pinned(data: DataSettings) -> DataSettings:
     """The same settings with absolute paths."""
     if data.is_data_set:
@@ -371,45 +321,3 @@ def _pinned(data: DataSettings) -> DataSettings:
     name, source, path = find_source(data.source)
     text = f"{name}:{Path(path).expanduser().resolve()}" if source.takes_path else name
     return replace(data, source=text, data_root=data.data_root.resolve())
-
-
-def _hash_training(config: Mapping[str, Any]) -> str:
-    """A hash that is equal for runs that differ only in their seed and machine."""
-    settings = {key: config.get(key) for key in _SETTINGS}
-    settings |= image_settings(config)
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def _expect_classes(run: Path, source: str, classes: list[str]) -> None:
-    expected = read_config(run).get("classes")
-    if expected is None:
-        raise _bad_config(run, "'classes' is missing")
-    if classes != expected:
-        raise InputError(
-            "AS537",
-            f"data {source} has {len(classes)} classes that are not the {len(expected)} classes "
-            f"run {run} was trained with; restore the data or train again",
-        )
-
-
-def _expect_splits(run: Path, data: Data) -> None:
-    """Check that the training and validation splits are those that a run was trained with.
-
-    Otherwise training images may have moved into the validation split, on which settings are
-    chosen. The test split may have changed, because nothing was chosen on it. Runs of versions that
-    stored no fingerprints pass.
-
-    Raises:
-        InputError: AS538, paths or labels differ.
-    """
-    stored = read_config(run).get("parts", {})
-    fingerprints = data.fingerprints()
-    for name, expected in stored.items():
-        found = fingerprints[name]
-        if name != "test" and found != expected:
-            raise InputError(
-                "AS538",
-                f"the {name} split of {data.source} has changed since run {run} was trained "
-                f"({expected['images']} images then, {found['images']} now); "
-                "restore the images or train again",
-            )

@@ -1,4 +1,7 @@
-"""Images that are decoded as they are needed: the same as in memory, in processes that end."""
+"""Images that are decoded as they are needed: the same as in memory, in processes that end.
+
+More than 400 lines, because all tests share the folder and the processes that are made here.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from attnscope.data.load import load_data
 from attnscope.files import refuse_existing
 from attnscope.networks.build import build_model
 from attnscope.networks.pretrained import Pretrained, read_pretrained, start_from
-from attnscope.sources import image_settings
+from attnscope.run_config import image_settings
 from attnscope.training.config import MONITOR_EVERY, ResolvedConfig, TrainConfig
 from attnscope.training.devices import choose_device
 from attnscope.training.fitting import fit

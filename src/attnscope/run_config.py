@@ -1,0 +1,121 @@
+"""The ``config.json`` of a run: reading it, and what must be as it says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnscope import layout
+from attnscope.errors import InputError, first_line
+from attnscope.files import read_json
+
+if TYPE_CHECKING:
+    from attnscope.data.load import Data
+
+_SETTINGS = (
+    *("data", "image_size", "resize", "validation_share", "skip_unreadable"),
+    *("weights", "recipe", "epochs", "precision"),
+)
+"""Keys of ``config.json``. Runs that agree in all of them differ only in their seed."""
+_IMAGE_SETTINGS: Mapping[str, object] = {
+    "channels": None,
+    "class_order": "text",
+    "listed_classes": False,
+}
+"""More such keys, which are left out where they have these values, as in version 0.1.
+
+With ``listed_classes``, the order of ``classes`` was given and not derived from the images."""
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Read the ``config.json`` of a run.
+
+    Args:
+        run: a run folder.
+
+    Raises:
+        InputError: AS530, the folder does not exist; AS531, its ``config.json`` is not that of a
+            run; or the file is missing or cannot be read.
+    """
+    if not run.is_dir():
+        raise InputError(
+            "AS530", f"run {run} does not exist; check the path or train it with attnscope train"
+        )
+    config = read_json(run / layout.CONFIG)
+    if not isinstance(config, dict):
+        raise bad_config(run, "it is not a JSON object")
+    return config
+
+
+def image_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of channels and classes that ``config.json`` stores: the unusual ones.
+
+    Args:
+        settings: ``channels``, ``class_order`` and ``listed_classes``; other keys are ignored.
+    """
+    given = {key: settings.get(key, usual) for key, usual in _IMAGE_SETTINGS.items()}
+    return {key: value for key, value in given.items() if value != _IMAGE_SETTINGS[key]}
+
+
+def bad_config(run: Path, problem: str) -> InputError:
+    """Return the error of a ``config.json`` that is not that of a run."""
+    return InputError(
+        "AS531",
+        f"{run / layout.CONFIG} is not the configuration of a run ({problem}); "
+        "restore it or train again",
+    )
+
+
+def explain_key(error: Exception) -> str:
+    """Return what is wrong with a key of ``config.json``, in words."""
+    return f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
+
+
+def hash_training(config: Mapping[str, Any]) -> str:
+    """Return a hash that is equal for runs that differ only in their seed and machine."""
+    settings = {key: config.get(key) for key in _SETTINGS}
+    settings |= image_settings(config)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def expect_classes(run: Path, source: str, classes: list[str]) -> None:
+    """Check that the classes of the images are those that a run was trained with.
+
+    Raises:
+        InputError: AS537, they differ.
+    """
+    expected = read_config(run).get("classes")
+    if expected is None:
+        raise bad_config(run, "'classes' is missing")
+    if classes != expected:
+        raise InputError(
+            "AS537",
+            f"data {source} has {len(classes)} classes that are not the {len(expected)} classes "
+            f"run {run} was trained with; restore the data or train again",
+        )
+
+
+def expect_splits(run: Path, data: Data) -> None:
+    """Check that the training and validation splits are those that a run was trained with.
+
+    Otherwise training images may have moved into the validation split, on which settings are
+    chosen. The test split may have changed, because nothing was chosen on it. Runs of versions that
+    stored no fingerprints pass.
+
+    Raises:
+        InputError: AS538, paths or labels differ.
+    """
+    stored = read_config(run).get("parts", {})
+    fingerprints = data.fingerprints()
+    for name, expected in stored.items():
+        found = fingerprints[name]
+        if name != "test" and found != expected:
+            raise InputError(
+                "AS538",
+                f"the {name} split of {data.source} has changed since run {run} was trained "
+                f"({expected['images']} images then, {found['images']} now); "
+                "restore the images or train again",
+            )
