@@ -36,6 +36,7 @@ SUBJECTS = {
     "runs.py": "5",
     "serve.py": "1",
     "settings.py": "1",
+    "run_config.py": "5",
     "sources.py": "5",
     "statistics": "7",
     "training": "15",  # its devices are a subject of AS1
