@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from analysis.gpu.networks import made_data, made_images, network
 from attnscope.capturing.capture import capture
 from attnscope.data.images import LabeledImages
-from attnscope.gates.detect import find_gates
+from attnscope.gates.detect import inspect_gates
 from attnscope.training.loop import Plan, TrainingLoop
 from attnscope.training.processes import ProcessGroup
 from attnscope.training.recipes import RECIPES
@@ -234,7 +234,7 @@ def count_capture(
     """
     model = network(attention, width, size).eval()
     # Finding the gates reads values, which tensors on ``meta`` do not have.
-    gates = find_gates(model, torch.rand(4, 3, size, size))
+    inspection = inspect_gates(model, torch.rand(4, 3, size, size))
     model.to(device)
     layers = None if grad_cam else ()
     found: list[Counts] = []
@@ -242,7 +242,7 @@ def count_capture(
         images: LabeledImages = made_images(batches * batch_size, size)
         with (
             tempfile.TemporaryDirectory() as folder,
-            patch("attnscope.capturing.capture.find_gates", lambda *_: gates),
+            patch("attnscope.capturing.capture.inspect_gates", lambda *_: inspection),
             counting(device) as counter,
         ):
             capture(

@@ -203,12 +203,9 @@ def test_representation_of_outcomes_has_verdicts_by_gate(
     effects = outcomes.table("effects").set_index(["target", "edit"])
     for gate in recording:
         accuracy = decoding.loc[gate.name, "balanced_accuracy"]
-        assert summary.loc[gate.name].iloc[0].startswith(f"{accuracy:.1%} (")
+        assert summary.loc[gate.name].iloc[0].startswith(f"{accuracy:.1%} [")
         for column in summary.columns[1:]:
-            edit = column.removeprefix("Accuracy change in percentage points, ").removesuffix(
-                " (95% CI)"
-            )
-            change = f"{100 * effects.loc[(gate.name, edit), 'change']:+.1f} (".replace("-", "−")
+            change = f"{100 * effects.loc[(gate.name, column), 'change']:+.1f} [".replace("-", "−")
             assert summary.loc[gate.name, column].startswith(change)
 
 

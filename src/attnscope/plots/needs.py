@@ -11,7 +11,7 @@ from typing import Any
 
 from attnscope.plots.subjects import Comparison, has_grad_cam, no_gate
 from attnscope.plots.subjects import no_grad_cam as without_grad_cam
-from attnscope.recording.outcomes import REPLACED, Outcomes
+from attnscope.recording.outcomes import EXPERIMENT_OF, REPLACED, Outcomes
 from attnscope.recording.places import run_of
 from attnscope.recording.recording import Recording
 
@@ -154,5 +154,5 @@ def without_outcome(outcomes: Outcomes, name: str) -> str:
     what = "have not replaced any gate" if name == REPLACED else f"have no table '{name}'"
     return (
         f"the interventions on {outcomes.about.get('name')} {what}; run attnscope intervene "
-        "without --experiments, which runs all experiments that are missing"
+        f"with --experiments {EXPERIMENT_OF.get(name, 'EXPERIMENT')}"
     )

@@ -34,14 +34,17 @@ from attnscope.shapes import Array
 
 REPLACED = "replacement"
 """Name of the table that has one row per image and edit; all others are CSV files."""
-TABLES = (
-    "decoding",
-    "effects",
-    "ablation",
-    "erasing_areas",
-    "erasing_curves",
-    "randomization",
-)
+EXPERIMENT_OF = {
+    "decoding": "decode",
+    "effects": "replace",
+    "ablation": "ablate",
+    "erasing_areas": "erase",
+    "erasing_curves": "erase",
+    "randomization": "randomize",
+    REPLACED: "replace",
+}
+"""Name of a table -> the experiment that makes it."""
+TABLES = tuple(name for name in EXPERIMENT_OF if name != REPLACED)
 """Names of the tables that are written as CSV. Some may be missing."""
 
 _LOGITS = "logits"
@@ -127,7 +130,7 @@ class Outcomes:
             raise InputError(
                 "AS630",
                 f"the interventions on {self.about.get('name')} have no table {name}; run "
-                "attnscope intervene without --experiments, which adds what is missing",
+                f"attnscope intervene with --experiments {EXPERIMENT_OF.get(name, 'EXPERIMENT')}",
             )
         return self.tables[name]
 

@@ -54,7 +54,7 @@ def compute(made: Intervened) -> StaticGates:
         raise Unavailable(
             "AS910",
             f"no gate of {made.recording.name} was replaced by its mean; run attnscope intervene "
-            "without --experiments, which runs all experiments that are missing",
+            "--edits mean",
         )
     contrast = statistics.edit_contrast(outcomes.replacement, "mean", OWN).set_index("target")
     contrast = contrast.loc[list(mean["target"])]
