@@ -73,6 +73,8 @@ nitpick_ignore_regex = [
     (r"py:class", r"attnscope\.[a-z_.]+\.(S|R|T|Function)"),
     (r"py:class", r"attnscope\.gates\.(marks|ops\.operation)\.(Mark|Call|Factors)"),
     (r"py:class", r"attnscope\.(sources\.Subject|capturing\.batching\.Batch)"),
+    (r"py:class", r"attnscope\.gates\.graph_(network\.GateServer|nodes\.Meeting)"),
+    (r"py:class", r"attnscope\.(data\.streamed\.ImageFiles|interventions\.work\.Work)"),
     (r"py:class", r"tuple\[.*"),
     (
         r"py:class",
