@@ -27,6 +27,7 @@ from attnscope.recording.outcomes import Outcomes
 from attnscope.recording.places import is_captured, run_of
 from attnscope.recording.reader import ShardReader, captured_kind
 from attnscope.recording.recording import Recording
+from attnscope.run_config import bad_config, read_config
 
 if TYPE_CHECKING:
     from attnscope.data.images import LabeledImages
@@ -83,10 +84,7 @@ class Run:
         Raises:
             InputError: AS531, ``config.json`` is not that of a run; or it cannot be read.
         """
-        config = read_json(self.folder / layout.CONFIG)
-        if not isinstance(config, dict):
-            raise self._bad_config("it is not a JSON object")
-        return config
+        return read_config(self.folder)
 
     @property
     def result(self) -> dict[str, Any]:
@@ -315,15 +313,8 @@ class Run:
 
     def _setting(self, name: str) -> Any:
         if name not in self.config:
-            raise self._bad_config(f"'{name}' is missing")
+            raise bad_config(self.folder, f"'{name}' is missing")
         return self.config[name]
-
-    def _bad_config(self, problem: str) -> InputError:
-        return InputError(
-            "AS531",
-            f"{self.folder / layout.CONFIG} is not the configuration of a run ({problem}); "
-            "restore it or train again",
-        )
 
     def _expect(self, code: str, folder: Path, what: str, split: str, options: str = "") -> Path:
         """Check that something was captured, or name the command that captures it."""
