@@ -8,7 +8,7 @@ target, which is the explained class: ``predicted`` or ``true``.
 from attnscope.attribution import integrated_gradients as _integrated_gradients  # noqa: F401
 from attnscope.attribution import occlusion as _occlusion  # noqa: F401
 from attnscope.attribution.grad_cam import HeadGraph, head_graph
-from attnscope.attribution.layers import last_map_layer, map_layers
+from attnscope.attribution.layers import last_map_layer, map_layers, note_map_layers
 from attnscope.attribution.methods import (
     ATTRIBUTIONS,
     Attribution,
@@ -26,5 +26,6 @@ __all__ = [
     "head_graph",
     "last_map_layer",
     "map_layers",
+    "note_map_layers",
     "register_attribution",
 ]

@@ -43,11 +43,15 @@ class HeadGraph:
                 "Grad-CAM needs a feature map (N, C, H, W); choose a layer with one row per image",
             )
         probe = nn.Identity()
+        # Captum adds the gradients of all rows, and takes each row by itself, in two operations per
+        # image. The sum over the batch has the same gradient.
+        with torch.enable_grad():
+            score = logits.gather(1, target[:, None]).sum().reshape(1)
         # Captum runs a forward to reach its layer. Here the forward has already run, and the
         # function below only returns its result.
-        replay = LayerGradCam(lambda z: (probe(z), logits)[1], probe)
+        replay = LayerGradCam(lambda z: (probe(z), score)[1], probe)
         cam: Tensor = replay.attribute(
-            output, target, relu_attributions=False, grad_kwargs={"retain_graph": True}
+            output, relu_attributions=False, grad_kwargs={"retain_graph": True}
         )
         return cam[:, 0].detach().float()
 

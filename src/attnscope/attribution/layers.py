@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,22 @@ def last_map_layer(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ())
 
 def map_layers(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ()) -> list[str]:
     """Return the layers that `last_map_layer` chooses from, in the order in which they end."""
+    with torch.no_grad(), note_map_layers(model, images, gates) as found:
+        model(images)
+    return found
+
+
+@contextmanager
+def note_map_layers(
+    model: nn.Module, images: Tensor, gates: Sequence[Gate] = ()
+) -> Iterator[list[str]]:
+    """Yield a list that a forward inside the block fills with what `map_layers` returns.
+
+    Args:
+        model: As for `last_map_layer`.
+        images: What the forward gets.
+        gates: As for `last_map_layer`.
+    """
     found: list[str] = []
     handles = []
     # A module whose gate is applied in another module returns the gate itself.
@@ -65,9 +82,7 @@ def map_layers(model: nn.Module, images: Tensor, gates: Sequence[Gate] = ()) -> 
                         lambda module, args, output, name=name: see(name, output)
                     )
                 )
-        with torch.no_grad():
-            model(images)
+        yield found
     finally:
         for handle in handles:
             handle.remove()
-    return found

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from attnscope.attribution import ATTRIBUTIONS, GRAD_CAM, head_graph, last_map_layer, map_layers
+from attnscope.attribution import (
+    ATTRIBUTIONS,
+    GRAD_CAM,
+    head_graph,
+    last_map_layer,
+    note_map_layers,
+)
 from attnscope.capturing.arrays import ShardArrays, gate_arrays, image_rows
 from attnscope.capturing.batching import (
     Batch,
@@ -268,6 +274,7 @@ class _Pass:
         self.inputs: dict[str, Tensor] = {}
         """Pooled inputs of the gates; each forward pass fills it."""
         self._edits: Mapping[str, Edit] = {}
+        self._maps: list[str] = []  # layers that return a map, in the order in which they end
 
     def find_gates_and_classes(
         self,
@@ -286,7 +293,8 @@ class _Pass:
         names = class_names_of(self.dataset if classes is None else _Named(classes))
         try:
             found = inspect_gates(self.model, self.sample, kinds)
-            returned = self._run_sample(with_graph=False)
+            with note_map_layers(self.model, self.sample, found.gates) as self._maps:
+                returned = self._run_sample(with_graph=False)
         except (InputError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a network can raise anything
@@ -334,8 +342,7 @@ class _Pass:
         if given is not None:
             self.layers = list(given)
             return
-        maps = map_layers(self.model, self.sample, self.gates)
-        found, problem = explainable_layer(self.model, self.sample, self.adapter, maps)
+        found, problem = explainable_layer(self.model, self.sample, self.adapter, self._maps)
         self.layers = [] if found is None else [found]
         if found is None:
             # The gates can be recorded, as those of sequences and volumes, which have no such map.

@@ -15,6 +15,7 @@ from attnscope.networks.channels import expect_channels
 from attnscope.networks.outputs import OutputAdapter, adapted
 
 _NAMED = 3  # activations that a note names; the others are counted
+_EXPLAINED = 2  # images of the sample; finding the gates must be a small part of a capture
 _TRIED = 5  # layers; a network that cannot be differentiated fails for each of them
 
 
@@ -74,7 +75,7 @@ def grad_cam_problem(model: nn.Module, sample: Tensor, adapter: OutputAdapter, l
     try:
         # A copy, because the network may write into its input.
         with torch.random.fork_rng(devices=[]), head_graph(model, [layer]) as head:
-            logits = adapter(model(sample.clone()))
+            logits = adapter(model(sample[:_EXPLAINED].clone()))
             head.grad_cam(layer, logits, logits.argmax(1))
     except torch.OutOfMemoryError:
         raise
