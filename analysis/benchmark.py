@@ -65,23 +65,44 @@ from attnscope.training.fitting import fit
 from attnscope.training.recipes import RECIPES
 
 
-def interleave(variants: Mapping[str, Callable[[], None]], images: int, rounds: int) -> None:
-    """Print images per second and the ratio to the first variant, as medians over the rounds."""
-    for run in variants.values():
-        run()  # warm-up: memory, kernels and caches
+def interleave(
+    variants: Mapping[str, Callable[[], None]], images: int, rounds: int, warm_up: bool = True
+) -> None:
+    """Print images per second and the ratio to the first variant, as medians over the rounds.
+
+    Each variant runs right after the first one, and right before it in every other round, because
+    the speed of a machine varies within seconds.
+
+    Args:
+        variants: What to run, by name.
+        images: Number of images that each of them takes.
+        rounds: Number of rounds.
+        warm_up: Whether each variant runs once before, for memory, kernels and caches.
+    """
+    for run in variants.values() if warm_up else ():
+        run()
+    first, *others = variants
     seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds):
-        for name, run in variants.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
-    first = next(iter(seconds.values()))
-    for name, taken in seconds.items():
-        ratios = sorted(a / b for a, b in zip(first, taken, strict=True))
+    ratios: dict[str, list[float]] = {name: [] for name in others}
+    for number in range(rounds):
+        for name in others:
+            pair = (first, name) if number % 2 == 0 else (name, first)
+            taken = {each: _seconds_of(variants[each]) for each in pair}
+            for each in pair:
+                seconds[each].append(taken[each])
+            ratios[name].append(taken[first] / taken[name])
+    print(f"{first:28} {images / statistics.median(seconds[first]):8.1f} images/s   ratio 1")
+    for name, found in ratios.items():
         print(
-            f"{name:28} {images / statistics.median(taken):8.1f} images/s   "
-            f"ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
+            f"{name:28} {images / statistics.median(seconds[name]):8.1f} images/s   "
+            f"ratio {statistics.median(found):.3f} ({min(found):.3f} to {max(found):.3f})"
         )
+
+
+def _seconds_of(run: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
 
 
 _KINDS = ("none", "se", "eca", "cbam")
@@ -196,6 +217,8 @@ def record(
     batch_size: int = 128,
     rounds: int = 5,
     others: bool = True,
+    stages: bool = True,
+    warm_up: bool = True,
 ) -> None:
     """Compare capture with bare inference of the same network, in fp32.
 
@@ -207,6 +230,8 @@ def record(
         rounds: number of rounds.
         others: also measure Grad-CAM of both classes by pytorch-grad-cam and torchcam, if they are
             installed (``pip install grad-cam torchcam``). They record nothing else.
+        stages: also measure Grad-CAM of the last two stages.
+        warm_up: run everything once before.
     """
     device = choose_device("auto")
     if ":" in network:
@@ -226,7 +251,6 @@ def record(
     )
     unit = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     last = last_map_layer(model, torch.zeros(1, 3, size, size, device=device))
-    stages = [name for name, _ in model.named_children() if name in ("layer3", "layer4")]
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, images, batch_size):
@@ -256,12 +280,14 @@ def record(
         "bare inference": bare,
         "gates and maps": captured([]),
         "and Grad-CAM of both classes": captured([last]),
-        f"and of {len(stages)} layers": captured(stages),
     }
+    if stages:
+        names = [name for name, _ in model.named_children() if name in ("layer3", "layer4")]
+        variants[f"and of {len(names)} layers"] = captured(names)
     if others:
         variants |= _other_grad_cams(model, model.get_submodule(last), batches)
     print(f"capture of {network}, {images} images of {size}, batch {batch_size}, fp32, {device}")
-    interleave(variants, images, rounds)
+    interleave(variants, images, rounds, warm_up)
 
 
 def _other_grad_cams(
