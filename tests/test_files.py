@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from attnscope.files import new_folder, read_json, refuse_existing, write_bytes, write_json
+from attnscope.files import (
+    expect_file,
+    expect_folder,
+    locked,
+    new_folder,
+    read_json,
+    refuse_existing,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+)
 from tests.making import refused
 
 
@@ -150,3 +165,143 @@ def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with refused("AS114", names=(tmp_path / "file" / "new",)):
         new_folder(tmp_path / "file" / "new").__enter__()
+
+
+def _killed(code: str) -> int:
+    """Run code in a process that is killed at its end; return its number."""
+    script = f"import os, signal\nfrom pathlib import Path\n{code}"
+    process = subprocess.run([sys.executable, "-c", script], check=False)
+    assert process.returncode == -signal.SIGKILL
+    return process.returncode
+
+
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    _killed(
+        "from attnscope import files\n"
+        f"files.os.replace = lambda *_: {KILL}\n"
+        f"files.write_bytes(Path({str(tmp_path / 'a')!r}), b'half')"
+    )
+    _killed(
+        "from attnscope.files import new_folder\n"
+        f"with new_folder(Path({str(tmp_path / 'b')!r})) as f:\n    (f / 'x').touch(); {KILL}"
+    )
+    assert len(names(tmp_path)) == 2
+    write_bytes(tmp_path / "other", b"1")  # of another name: nothing of it is removed
+    assert len(names(tmp_path)) == 3
+    write_bytes(tmp_path / "a", b"whole")
+    with new_folder(tmp_path / "b"):
+        pass
+    assert names(tmp_path) == ["a", "b", "other"]
+    assert (tmp_path / "a").read_bytes() == b"whole"
+
+
+def test_what_another_process_is_writing_is_not_removed(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom attnscope.files import new_folder\n"
+        f"with new_folder(Path({str(tmp_path / 'b')!r})):\n"
+        "    print('begun', flush=True)\n    sys.stdin.read()\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    with writer:
+        writer.stdout.readline()
+        (begun,) = tmp_path.iterdir()
+        os.utime(begun, (0, 0))  # long ago, so that only the lock protects it
+        with new_folder(tmp_path / "c"):
+            remove_leftovers(tmp_path)
+            assert begun.exists()
+        writer.stdin.close()
+    assert names(tmp_path) == ["b", "c"]
+
+
+def test_an_old_leftover_of_a_living_process_is_removed_and_a_young_one_stays(
+    tmp_path: Path,
+) -> None:
+    """Numbers of processes are reused; between creation and lock a file is young."""
+    leftover = tmp_path / f".a.{os.getpid()}-01234567.partial"
+    other = tmp_path / ".recording.partial"  # of a capture, which will resume
+    leftover.touch()
+    other.mkdir()
+    remove_leftovers(tmp_path)
+    assert leftover.exists()
+    os.utime(leftover, (0, 0))
+    os.utime(other, (0, 0))
+    remove_leftovers(tmp_path, "b")
+    assert leftover.exists()
+    remove_leftovers(tmp_path, "a")
+    assert names(tmp_path) == [".recording.partial"]
+
+
+def test_a_lock_says_who_holds_it(tmp_path: Path) -> None:
+    with locked(tmp_path / "x.lock"), pytest.raises(BlockingIOError) as caught:
+        with locked(tmp_path / "x.lock"):
+            pass
+    assert f"process {os.getpid()} on {platform.node()}" in str(caught.value)
+    assert time.strftime("%Y-%m-%d") in str(caught.value)
+    assert names(tmp_path) == []
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("target")
+    write_bytes(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+def test_a_full_disk_is_reported_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError) as caught:  # noqa: PT011 (the number is checked)
+        write_bytes(tmp_path / "a", b"new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a"))
+
+
+def test_outputs_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    long = tmp_path / ("n" * 300)
+    for path in (tmp_path / "folder", tmp_path / "pipe", tmp_path / "file" / "x", long):
+        with refused("AS116", names=(str(path)[:150],)):
+            expect_file(path)
+    for path in (tmp_path / "file", tmp_path / "pipe", tmp_path / "file" / "x", long):
+        with refused("AS116", names=(str(path)[:150],)):
+            expect_folder(path)
+    for path in (tmp_path / "file" / "x", long):
+        with refused("AS114", names=(str(path)[:150],)):
+            refuse_existing(path)
+    (tmp_path / "link").symlink_to("file")
+    for fine in (
+        tmp_path / "file",
+        tmp_path / "new",
+        tmp_path / "a" / "b" / "c",
+        tmp_path / "link",
+    ):
+        expect_file(fine)
+    for fine in (tmp_path / "folder", tmp_path / "new", tmp_path / "a" / "b" / "c"):
+        expect_folder(fine)
+    assert names(tmp_path) == ["file", "folder", "link", "pipe"]
+
+
+def test_outputs_without_permission_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "library").mkdir()
+    # Root may write everywhere, so a test that runs as root cannot use permissions.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "library")
+    with refused("AS116", names=(tmp_path / "library" / "r.html",)):
+        expect_file(tmp_path / "library" / "r.html")
+    for path in (tmp_path / "library", tmp_path / "library" / "x" / "y"):
+        with refused("AS116", names=(path,)):
+            expect_folder(path)

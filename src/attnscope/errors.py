@@ -1,4 +1,7 @@
-"""Input that cannot be used: one exception, and a stable code for each thing that can be wrong."""
+"""Input that cannot be used: one exception, and a stable code for each thing that can be wrong.
+
+It has more than 400 lines because all codes are in one table.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS111": "A file cannot be read.",
         "AS112": "A file is not valid JSON.",
         "AS113": "An output path already exists.",
-        "AS114": "An output folder cannot be created.",
+        "AS114": "An output cannot be created.",
         "AS115": "A file cannot be locked.",
+        "AS116": "An output cannot be written where it is wanted.",
+        "AS117": "A file or folder cannot be used as it is: permissions, a kind of file, a name.",
         "AS120": "No plot, recipe or other entry is registered under a name.",
         "AS121": "A name is already registered.",
         "AS122": "A name contains characters that registered names cannot have.",
@@ -45,6 +50,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS211": "A test or validation split has no images.",
         "AS212": "Image files cannot be read.",
         "AS213": "No image of a split, or of a class of the training split, can be read.",
+        "AS215": "A folder of images cannot be read.",
         "AS216": "The name of an image file is not UTF-8.",
         "AS217": "The decoded images need more memory than there is for them.",
         "AS218": "A class has too few images for a validation split.",
@@ -162,6 +168,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS522": "A run cannot be resumed with settings that differ from those of its start.",
         "AS523": "A checkpoint is damaged.",
         "AS524": "A checkpoint does not fit the network or the recipe.",
+        "AS525": "Another process is training into the folder of a run.",
         "AS530": "A run folder does not exist.",
         "AS531": "The configuration of a run is incomplete or invalid.",
         "AS532": "A run has no recording of a split.",
@@ -250,6 +257,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS689": "An array has another number of rows than it should.",
         "AS690": "The counts of moments do not match their rows.",
         "AS691": "A count of moments is impossible.",
+        "AS692": "A file of a recording cannot be read.",
         # AS7: statistics and comparisons.
         "AS701": "A number of permutations or resamples is below 1.",
         "AS702": "The number of calibration bins is below 1.",

@@ -250,3 +250,23 @@ def test_the_default_size_is_that_of_small_square_images_else_224(root: Path) ->
     for file in root.rglob("*.png"):
         save(file, np.zeros((30, 40, 3), np.uint8))
     assert load(root).image_size == 224
+
+
+@pytest.mark.parametrize("name", ["test/ant", "train/ant/more", "train"])
+def test_a_folder_that_cannot_be_read_is_refused_or_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (root / "train" / "ant" / "more").mkdir()
+    whole = load(root)
+    # Root may read everything, so a test that runs as root cannot use permissions.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != root / name)
+    with refused("AS215", names=(root / name,)):
+        load(root)
+    if name == "train":
+        with refused("AS215", names=(root / name,)):
+            load(root, skip_unreadable=True)
+        return
+    data = load(root, skip_unreadable=True)
+    assert any(name in line for line in data.notes)
+    assert not any(name in path for path in data.test.paths)
+    assert len(data.test) < len(whole.test) or name != "test/ant"

@@ -131,9 +131,9 @@ def test_a_report_is_not_written_to_a_folder_or_below_a_file(
 ) -> None:
     only(monkeypatch, "confusion_matrix")
     recording = make_recording(count=12)
-    with refused("AS113", names=(tmp_path, "--out")):
+    with refused("AS116", names=(tmp_path, "--out")):
         write_report([recording.folder], tmp_path)
-    with refused("AS114", names=(recording.folder / "manifest.json",)):
+    with refused("AS116", names=(recording.folder / "manifest.json",)):
         write_report([recording.folder], recording.folder / "manifest.json" / "report.html")
 
 

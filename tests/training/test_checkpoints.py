@@ -22,11 +22,12 @@ from torch import nn
 from attnscope import files
 from attnscope.commands.main import main
 from attnscope.data.augmentation import Augmentation
+from attnscope.files import locked
+from attnscope.signals import stop_signal
 from attnscope.training import loop as train_module
 from attnscope.training import run as training_run
 from attnscope.training.checkpoint import read_state
 from attnscope.training.recipe import Adam, Milestones, Phase, Plateau
-from attnscope.training.signals import stop_signal
 from tests.making import refused
 from tests.training.toys import TINY, Spy, make_data, rows, run, small, states_equal
 
@@ -199,6 +200,7 @@ def test_resume_of_a_finished_run_another_folder_or_a_damaged_checkpoint_is_refu
     with refused("AS520", names=(tmp_path / "ended", "--out")):
         run(tmp_path / "ended", resume=True)
     (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes").touch()
     with refused("AS521", names=(tmp_path / "other", "--out")):
         run(tmp_path / "other", resume=True)
     monkeypatch.setattr(train_module, "_REPORT_STEPS", 1)
@@ -209,7 +211,36 @@ def test_resume_of_a_finished_run_another_folder_or_a_damaged_checkpoint_is_refu
         run(tmp_path / "cut", resume=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_a_training_left_that_was_killed_at_once_does_not_hinder_the_next(
+    tmp_path: Path,
+) -> None:
+    """It can leave an empty folder, or one with a configuration that was not finished."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    leftover = folder / ".config.json.1-01234567.partial"
+    leftover.touch()
+    os.utime(leftover, (0, 0))
+    with refused("AS113", names=(folder,)):
+        run(folder)
+    run(folder, resume=True)
+    assert not leftover.exists()
+    run(tmp_path / "whole")
+    found = {file.name for file in (tmp_path / "whole").glob("*.safetensors")}
+    assert found
+    for name in found:
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_second_training_into_the_same_run_is_refused(tmp_path: Path) -> None:
+    with locked(tmp_path / ".run.lock"):
+        with refused("AS525", names=(tmp_path / "run", os.getpid())):
+            run(tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    run(tmp_path / "run")
+    assert not (tmp_path / ".run.lock").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_writes_a_checkpoint_and_names_it(tmp_path: Path, number: int) -> None:
     command = [sys.executable, "-m", "attnscope", "train", "--data", "digits", "--model", "cnn"]
     command += ["--device", "cpu", "--precision", "fp32", "--epochs", "40", "--out", "run"]
@@ -223,7 +254,7 @@ def test_a_signal_writes_a_checkpoint_and_names_it(tmp_path: Path, number: int) 
             time.sleep(0.05)
         process.send_signal(number)
         _, printed = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     at = read_state(tmp_path / "run" / "checkpoint.safetensors")["position"]["step"]
     assert at > 0
     line = printed.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 from attnscope.commands.options import plugin_options
 from attnscope.files import write_json
 from attnscope.layout import REPORT
+from attnscope.signals import PARENT
 from attnscope.training.config import TrainConfig
 
 _DEMO_BATCH_SIZE = 64  # half of the recipe's: so few images need more steps in an epoch
@@ -101,10 +103,18 @@ def _run_in_parallel(*commands: list[str]) -> None:
         subprocess.Popen(
             [sys.executable, "-m", "attnscope", *plugin_options(), *command],
             stdout=subprocess.DEVNULL,
+            env={**os.environ, PARENT: str(os.getpid())},
+            start_new_session=True,  # Ctrl-C reaches the demo only, which ends them
         )
         for command in commands
     ]
-    codes = [process.wait() for process in running]
+    try:
+        codes = [process.wait() for process in running]
+    except BaseException:
+        for process in running:
+            process.kill()  # what they had begun lies in the demo's folder, which is removed
+            process.wait()
+        raise
     for command, code in zip(commands, codes, strict=True):
         if code:
             raise RuntimeError(f"attnscope {' '.join(command)} failed with exit code {code}")

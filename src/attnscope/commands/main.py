@@ -19,8 +19,9 @@ from attnscope import __version__, commands
 from attnscope.commands.help_text import command_help, program_help
 from attnscope.commands.parsing import near_miss, options_of, parse
 from attnscope.errors import InputError
-from attnscope.files import DISK_ERRORS
+from attnscope.files import DISK_ERRORS, PATH_ERRORS, refuse_path
 from attnscope.registry import load_plugin
+from attnscope.signals import end_with_parent, exit_code, interrupting_signals
 
 _PROGRAM = "attnscope"
 _ABOUT = "The microscope for attention gates in neural networks."
@@ -43,16 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 for success, 1 for a failure such as a full disk, a loss that is not finite
-        or a closed pipe, 2 for input that cannot be used, 130 for an interruption.
+        or a closed pipe, 2 for input that cannot be used, and 128 and the number of the signal for
+        an interruption: 130 for Ctrl-C.
 
     Raises:
         SystemExit: with code 0, after ``--help`` and ``--version``.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    end_with_parent()
     try:
-        code: int = _run(given) or 0
-        sys.stdout.flush()
-        return code
+        with interrupting_signals():
+            code: int = _run(given) or 0
+            sys.stdout.flush()
+            return code
     except InputError as error:
         print(f"attnscope: {error}", file=sys.stderr)
         return 2
@@ -63,13 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
+        if error.errno in PATH_ERRORS and error.filename is not None:
+            print(f"attnscope: {refuse_path(error)}", file=sys.stderr)
+            return 2
         if error.errno not in DISK_ERRORS:
             raise
         print(f"attnscope: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"attnscope: {error if error.args else 'interrupted'}", file=sys.stderr)
-        return 130
+        return exit_code()
 
 
 def _run(arguments: Sequence[str]) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnscope.data.listing import PassedOver, list_images, pass_over_others
+from attnscope.data.listing import PassedOver, entries, list_images, pass_over_others
 from attnscope.data.memory import MEMORY_VARIABLE, as_gib, image_memory, image_workers
 from attnscope.data.sources import DataRequest, DataSource, LoadedSplits, register_data_source
 from attnscope.data.split_folders import find_split_folders
@@ -48,8 +48,8 @@ def load(request: DataRequest) -> LoadedSplits:
             f"images of {request.channels} channels cannot be read from files; choose 1 (gray), "
             "3 (RGB) or 4 (RGBA), or use a data set of your own: --data package.module:callable",
         )
-    passed = PassedOver(root)
-    folders = find_split_folders(root)
+    passed = PassedOver(root, request.skip_unreadable)
+    folders = find_split_folders(root, entries(root, passed, needed=True))
     if folders is None:
         splits, train = _split_flat(root, passed)
     else:

@@ -28,6 +28,7 @@ _NO_CLASS = "image outside the class folders", "images outside the class folders
 _HIDDEN = "hidden file or folder with images", "hidden files or folders with images"
 _JUNK = "folder that a system made", "folders that a system made"
 _CIRCLE = "link to a folder that contains it", "links to folders that contain them"
+_UNREADABLE = "folder that cannot be read", "folders that cannot be read"
 _NO_SPLIT = "folder that is not a split", "folders that are not splits"
 
 
@@ -36,6 +37,8 @@ class PassedOver:
     """Files and folders that are not read, by reason."""
 
     root: Path
+    skips_unreadable: bool = False
+    """Whether folders that cannot be read are passed over; otherwise they are refused."""
     _names: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def add(self, path: Path, reason: tuple[str, str]) -> None:
@@ -74,10 +77,10 @@ def list_images(folder: Path, passed: PassedOver) -> ClassListing:
         passed: Collects what is not read; its root is the image folder.
 
     Raises:
-        InputError: The name of a file is not UTF-8.
+        InputError: The name of a file is not UTF-8, or a folder cannot be read.
     """
     listing = ClassListing()
-    for path in sorted(folder.iterdir()):
+    for path in entries(folder, passed, needed=True):
         if _is_junk(path, passed):
             continue
         if not path.is_dir():
@@ -90,9 +93,34 @@ def list_images(folder: Path, passed: PassedOver) -> ClassListing:
     return listing
 
 
+def entries(folder: Path, passed: PassedOver, *, needed: bool = False) -> list[Path]:
+    """Return what a folder contains, sorted.
+
+    A folder that cannot be read is passed over if that is wanted and it is not needed.
+
+    Raises:
+        InputError: AS215, the folder cannot be read.
+    """
+    reason = "Permission denied"
+    try:
+        # A folder that can be listed and not entered has names, and no files.
+        if os.access(folder, os.R_OK | os.X_OK):
+            return sorted(folder.iterdir())
+    except OSError as error:
+        reason = str(error.strerror)
+    if passed.skips_unreadable and not needed:
+        passed.add(folder, _UNREADABLE)
+        return []
+    raise InputError(
+        "AS215",
+        f"the folder {folder} cannot be read ({reason}); correct its permissions"
+        + ("" if needed else ", or pass it over with --skip-unreadable"),
+    )
+
+
 def pass_over_others(root: Path, splits: tuple[Path, ...], passed: PassedOver) -> None:
     """Add what lies beside the folders of the splits."""
-    for path in sorted(root.iterdir()):
+    for path in entries(root, passed):
         if path in splits or _is_junk(path, passed):
             continue
         if path.is_dir():
@@ -110,7 +138,7 @@ def _with_parents(folder: Path) -> frozenset[str]:
 
 def _walk(folder: Path, passed: PassedOver, above: frozenset[str]) -> Iterator[Path]:
     """Yield the image files of a class folder; ``above`` are the real paths of its parents."""
-    for path in folder.iterdir():
+    for path in entries(folder, passed):
         if _is_junk(path, passed):
             continue
         if path.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +30,15 @@ class SplitFolders:
         return (self.train, *self.held_out)
 
 
-def find_split_folders(root: Path) -> SplitFolders | None:
+def find_split_folders(root: Path, paths: Sequence[Path]) -> SplitFolders | None:
     """Find the folders of the splits of an image folder, by their names.
 
     A folder of validation images is the test split if there is no other: the images on which the
     network was not trained are recorded. Of ``val`` and ``eval``, ``eval`` is then the test split.
+
+    Args:
+        root: The image folder.
+        paths: What it contains, sorted.
 
     Returns:
         The folders; None if no folder has the name of a split.
@@ -42,7 +47,7 @@ def find_split_folders(root: Path) -> SplitFolders | None:
         InputError: There is no training split or nothing but a training split, or two folders can
             be the same split.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    folders = [path for path in paths if path.is_dir()]
     found = {
         split: [folder for folder in folders if folder.name.lower() in names]
         for split, names in SPLIT_NAMES.items()

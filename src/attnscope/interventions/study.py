@@ -326,10 +326,10 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         with locked(folder.with_name(f".{folder.name}{layout.LOCK_SUFFIX}")):
             yield
-    except BlockingIOError:
+    except BlockingIOError as error:
         raise InputError(
             "AS827",
-            f"another process is writing to {folder}; wait until it has finished, or choose "
+            f"{error.strerror} is writing to {folder}; wait until it has finished, or choose "
             "another folder with --out",
         ) from None
     except KeyboardInterrupt as error:

@@ -79,10 +79,10 @@ class PartialFolder:
             self._lock.enter_context(
                 locked(self.folder.with_name(f".{self.folder.name}{layout.LOCK_SUFFIX}"))
             )
-        except BlockingIOError:
+        except BlockingIOError as error:
             raise InputError(
                 "AS651",
-                f"another capture is writing to {self.folder}; wait until it has finished, or "
+                f"{error.strerror} is writing to {self.folder}; wait until it has finished, or "
                 "choose another folder",
             ) from None
         self._is_locked = True

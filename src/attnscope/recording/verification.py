@@ -61,9 +61,8 @@ def verify_files(folder: Path, plan_id: str | None, shards: Sequence[Shard]) -> 
         if path.name not in known and not path.name.startswith("."):
             found.append(problem("AS683", f"{path} is not a shard of this recording"))
     for index, shard in enumerate(shards):
-        if plan_id is not None and not _belongs_to(folder, plan_id, index, shard):
-            path = folder / layout.SHARDS / shard.name
-            found.append(problem("AS684", f"{path} is a shard of another recording"))
+        if plan_id is not None and (other := _verify_shard(folder, plan_id, index, shard)):
+            found.append(other)
             continue
         for name, expected in shard.sha256.items():
             found += _verify_hash(shard_file(folder, shard, name), expected)
@@ -143,8 +142,10 @@ def _verify_hash(file: Path, expected: str) -> list[str]:
     try:
         if sha256_of(file) != expected:
             return [problem("AS681", f"{file} has changed since it was written (SHA-256)")]
+    except FileNotFoundError:
+        return [problem("AS682", f"{file} is missing")]
     except OSError as error:
-        return [problem("AS682", f"{file} is missing ({error.strerror})")]
+        return [problem("AS692", f"{file} cannot be read ({error.strerror})")]
     return []
 
 
@@ -162,10 +163,15 @@ def _differences_from_plan(folder: Path) -> Iterable[str]:
             yield problem("AS685", f"{file} differs from {layout.PLAN} in '{key}'")
 
 
-def _belongs_to(folder: Path, plan_id: str, index: int, shard: Shard) -> bool:
-    """Return whether a shard says that it is this one of the recording with this plan."""
+def _verify_shard(folder: Path, plan_id: str, index: int, shard: Shard) -> str:
+    """Return the problem of a shard that is not this one of the recording with this plan."""
+    file = shard_file(folder, shard, layout.SHARD)
     try:
-        value = read_json(shard_file(folder, shard, layout.SHARD))
-    except InputError:
-        return False
-    return isinstance(value, dict) and (value.get("of"), value.get("index")) == (plan_id, index)
+        value = read_json(file)
+    except InputError as error:
+        if isinstance(error.__context__, OSError):
+            return problem("AS692", f"{file} cannot be read ({error.__context__.strerror})")
+        value = None
+    if isinstance(value, dict) and (value.get("of"), value.get("index")) == (plan_id, index):
+        return ""
+    return problem("AS684", f"{file.parent} is a shard of another recording")

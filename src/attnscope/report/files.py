@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from attnscope.errors import InputError
-from attnscope.files import StrPath, write_bytes
+from attnscope.files import StrPath, expect_folder, write_bytes
 from attnscope.layout import FIGURES
 from attnscope.plots import Drawing, Plot, Unavailable, plots_for, plots_of
 from attnscope.plots.subjects import (
@@ -49,6 +49,7 @@ def write_figures(folder: StrPath, out: StrPath | None = None) -> list[Path]:
     recording = Recording(folder)
     if out is None:
         out = folder_beside(recording.folder, FIGURES)
+    expect_folder(Path(out))
     warn_missing_characters([recording])
     written = []
     wanted = plots_of_recording(recording)
@@ -84,8 +85,9 @@ def write_plots(subject: Comparison | SeedComparison, out: StrPath) -> list[Path
         InputError: the recordings are not of the same images, or the configurations do not have the
             same seeds.
     """
-    warn_missing_characters(subject.recordings)
     folder = Path(out)
+    expect_folder(folder)
+    warn_missing_characters(subject.recordings)
     return [file for plot in plots_of(type(subject)) for file in _write_plot(plot, subject, folder)]
 
 

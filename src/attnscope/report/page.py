@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from attnscope import statistics
 from attnscope.errors import InputError, first_line
-from attnscope.files import StrPath, make_folder, write_bytes
+from attnscope.files import StrPath, expect_file, make_folder, write_bytes
 from attnscope.plots import Drawing, Plot, Unavailable, plots_of
 from attnscope.plots.maps import SEED
 from attnscope.plots.subjects import (
@@ -70,8 +70,7 @@ def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
             "a report got no run; give at least one run folder: attnscope report RUN",
         )
     out = Path(out)
-    if out.is_dir():
-        raise InputError("AS113", f"{out} is a folder; choose the path of an HTML file with --out")
+    expect_file(out)
     recordings = [Recording(folder) for folder in folders]
     warn_missing_characters(recordings)
     kinds = _kinds(recordings)

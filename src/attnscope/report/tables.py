@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from attnscope.errors import InputError, first_line
-from attnscope.files import StrPath, make_folder, write_bytes
+from attnscope.files import StrPath, expect_folder, make_folder, write_bytes
 from attnscope.plots.subjects import no_gate
 from attnscope.progress import progress_bar
 from attnscope.recording.recording import Recording
@@ -38,6 +38,7 @@ def write_tables(recording: Recording, out: StrPath) -> dict[str, str]:
         because it is a part of the interventions.
     """
     folder = Path(out)
+    expect_folder(folder)
     if not folder.is_dir():
         make_folder(folder)
     wanted = {

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from attnscope import __version__, layout
 from attnscope.data.load import Data
 from attnscope.data.streamed import StreamedImages
 from attnscope.errors import InputError
-from attnscope.files import make_folder, read_json, refuse_existing
+from attnscope.files import locked, make_folder, read_json, refuse_existing, remove_leftovers
 from attnscope.gates.modes import eval_mode
 from attnscope.settings import require
 from attnscope.training.devices import choose_device, choose_precision
@@ -26,7 +28,7 @@ from attnscope.training.loop import Plan, TrainingLoop
 from attnscope.training.loss import class_weight_tensor
 from attnscope.training.monitored import check_gates
 from attnscope.training.optimization import step_sizes
-from attnscope.training.processes import current_process_group
+from attnscope.training.processes import ProcessGroup, current_process_group
 from attnscope.training.recipe import Recipe
 from attnscope.training.result import TrainResult
 
@@ -93,7 +95,7 @@ def fit(
         FloatingPointError: the loss is not finite. The message names the first step. The run folder
             keeps its settings, the metrics of earlier epochs and the last good checkpoint, and has
             no weights.
-        KeyboardInterrupt: after SIGINT or SIGTERM, when a checkpoint has been written.
+        KeyboardInterrupt: after SIGINT, SIGTERM or SIGHUP, when a checkpoint has been written.
         OSError: the disk is full, for example. The last checkpoint is complete.
     """
     epochs = recipe.epochs if epochs is None else epochs
@@ -131,16 +133,23 @@ def fit(
         **({"images": "streamed"} if isinstance(data.train, StreamedImages) else {}),
         "parts": data.fingerprints(),
     }
-    resume = resume and _can_resume(out, settings)
-    process_group.barrier()  # no process creates the folder before all have checked
-    if not resume:
-        refuse_existing(out)
-    process_group.barrier()
-    if not resume and process_group.is_main:
-        make_folder(out)
-    # Nothing was changed up to here. All input has been checked.
-    plan = Plan(recipe, epochs, seed, sizes, weights, compiled, gates, every or 0)
-    training = TrainingLoop(model, data, plan, out, where, autocast, process_group)
+    with _writing(out, process_group):
+        process_group.barrier()  # the main process has removed what a killed training left
+        if not resume:
+            refuse_existing(out)
+        begins = not resume or not _can_resume(out, settings)
+        process_group.barrier()  # no process creates the folder before all have checked
+        if begins and process_group.is_main and not out.exists():
+            make_folder(out)
+        # Nothing was changed up to here. All input has been checked.
+        plan = Plan(recipe, epochs, seed, sizes, weights, compiled, gates, every or 0)
+        training = TrainingLoop(model, data, plan, out, where, autocast, process_group)
+        return _train(training, settings, progress, checkpoint_seconds)
+
+
+def _train(
+    training: TrainingLoop, settings: dict[str, Any], progress: bool, checkpoint_seconds: float
+) -> TrainResult:
     training.start(settings)
     try:
         training.run(progress, checkpoint_seconds)
@@ -150,18 +159,47 @@ def fit(
             error.errno,
             f"{error.strerror}; {training.describe_checkpoint()}; "
             "free some space and continue with --resume",
-            error.filename or str(out),
+            error.filename or str(training.out),
         ) from error
 
 
+@contextmanager
+def _writing(out: Path, process_group: ProcessGroup) -> Iterator[None]:
+    """Keep other trainings out of a run folder.
+
+    Raises:
+        InputError: AS525, another training writes to it.
+    """
+    if not process_group.is_main:
+        yield
+        return
+    if not out.parent.is_dir():
+        make_folder(out.parent, out)
+    try:
+        with locked(out.with_name(f".{out.name}{layout.LOCK_SUFFIX}")):
+            remove_leftovers(out)
+            yield
+    except BlockingIOError as error:
+        raise InputError(
+            "AS525",
+            f"{error.strerror} is training into {out}; wait until it has finished, or choose "
+            "another folder with --out",
+        ) from None
+
+
+def _is_empty(folder: Path) -> bool:
+    """Return whether a folder is there and empty, as a killed training can leave it."""
+    return folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
+
+
 def _can_resume(out: Path, settings: dict[str, Any]) -> bool:
-    """Whether there is a run in ``out`` to resume; False if the folder does not exist.
+    """Whether there is a run in ``out`` to resume; False if the folder does not exist or is empty.
 
     Raises:
         InputError: AS520, the run has finished; AS521, the folder is not a run; AS522, the run was
             started with other settings.
     """
-    if not out.exists():
+    if not out.exists() or _is_empty(out):
         return False
     if (out / layout.RESULT).exists():
         raise InputError("AS520", f"run {out} has finished; choose another folder with --out")

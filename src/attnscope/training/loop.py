@@ -33,6 +33,7 @@ from attnscope.monitoring import GateMonitor
 from attnscope.networks.cnn import SmallCNN
 from attnscope.networks.memory import channels_last
 from attnscope.networks.weights import save_model, save_weights
+from attnscope.signals import stop_signal
 from attnscope.training.batches import TrainingImages
 from attnscope.training.checkpoint import Position, load_checkpoint, read_state, save_checkpoint
 from attnscope.training.devices import autocast_block
@@ -54,7 +55,6 @@ from attnscope.training.processes import ProcessGroup
 from attnscope.training.randomness import derive_seed, derived_generator
 from attnscope.training.recipe import Phase, Recipe
 from attnscope.training.result import TrainResult
-from attnscope.training.signals import stop_signal
 
 _REPORT_STEPS = 20  # steps between two reads of results from the device
 
@@ -179,7 +179,7 @@ class TrainingLoop:
 
         Raises:
             FloatingPointError: the loss is not finite.
-            KeyboardInterrupt: after SIGINT or SIGTERM, when a checkpoint has been written.
+            KeyboardInterrupt: after SIGINT, SIGTERM or SIGHUP, when a checkpoint has been written.
         """
         at, sizes = self.position, self.plan.sizes
         with (

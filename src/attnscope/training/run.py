@@ -40,7 +40,7 @@ def train_run(config: TrainConfig, progress: bool = True) -> Path:
     Raises:
         InputError: a setting cannot be used. Nothing was written.
         FloatingPointError: the loss is not finite; see `attnscope.training.fit`.
-        KeyboardInterrupt: after SIGINT or SIGTERM, when a checkpoint has been written.
+        KeyboardInterrupt: after SIGINT, SIGTERM or SIGHUP, when a checkpoint has been written.
         OSError: the disk is full, for example. The last checkpoint is complete.
     """
     with join_process_group(choose_device(config.device)) as process_group:

@@ -1,0 +1,83 @@
+"""Signals end a command with one line and their exit code; ignored ones stay ignored."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attnscope.commands import main as main_module
+from attnscope.commands.main import main
+from attnscope.signals import PARENT
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_a_command_with_its_exit_code_and_one_line(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.signal(number, signal.SIG_DFL)  # a shell may let this process ignore it
+    cleaned = []
+
+    def work(arguments: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            cleaned.append(number)
+
+    monkeypatch.setattr(main_module, "_run", work)
+    try:
+        assert main(["inspect"]) == 128 + number
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert cleaned == [number]
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_ignored_signal_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SIGHUP is under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(main_module, "_run", lambda _: os.kill(os.getpid(), signal.SIGHUP))
+    try:
+        assert main(["inspect"]) == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_command_that_works_for_another_one_ends_with_it(tmp_path: Path) -> None:
+    child = "from attnscope.signals import end_with_parent; end_with_parent(); import time; "
+    child += f"open({str(tmp_path / 'begun')!r}, 'w').close(); time.sleep(60)"
+    parent = (
+        "import os, subprocess, sys, time; "
+        f"p = subprocess.Popen([sys.executable, '-c', {child!r}], "
+        f"env={{**os.environ, {PARENT!r}: str(os.getpid())}}); print(p.pid, flush=True); "
+        "time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        number = int(process.stdout.readline())
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        process.kill()
+    ends = time.monotonic() + 20
+    while _lives(number) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not _lives(number)
+
+
+def _lives(process: int) -> bool:
+    """Whether a process runs; one that has ended may still wait to be collected."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
