@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 import attnscope
 from attnscope import registry
+from attnscope.commands import main as main_module
 from attnscope.commands import options
 from attnscope.commands.main import RENAMED_OPTIONS, find_commands, main, split_plugins
 from attnscope.commands.parsing import options_of
@@ -191,3 +193,27 @@ def test_interrupted_demo_writes_nothing_and_does_not_advise_to_resume(
     assert str(out) in line
     assert "--resume" not in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "library/r"), 2),
+        (FileExistsError(errno.EEXIST, "File exists", "library/r"), 2),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "library/r"), 2),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "library/r"), 2),
+        (OSError(errno.ENOSPC, "No space left on device", "library/r"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_path_that_cannot_be_used_is_one_line(
+    error: OSError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main_module, "_run", fail)
+    assert main(["verify", "x"]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "library/r" in line
+    assert str(error.strerror) in line
