@@ -44,6 +44,7 @@ from attnscope.gates.ops.operation import (
 from attnscope.gates.products import (
     UNBOUNDED_FORM,
     Product,
+    bounded_product,
     products_of,
     unbounded_multiplier,
 )
@@ -338,6 +339,8 @@ class Tracer(TorchFunctionMode):
             if marked:
                 products = products_of(operation.multiplies, arguments, marks, self.is_static)
             others = self._unbounded_products(operation.multiplies, arguments, products)
+            if marked and not products:
+                others += bounded_product(operation.multiplies, arguments, marks, self.is_static)
             for product in (*products, *others):
                 edited = self.meet(product)
                 if edited is not product.gate:
