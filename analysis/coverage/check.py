@@ -250,10 +250,12 @@ def _run(model: nn.Module, inputs: Any, meet: Any) -> tuple[Oracle, list[Tensor]
 
 
 def arguments(inputs: Any) -> tuple[Any, ...]:
+    """Return the arguments of a forward: a tuple is several, anything else is one."""
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
 def tensors(values: Any) -> list[Tensor]:
+    """Return all tensors in nested values."""
     if hasattr(values, "to_tuple"):
         values = values.to_tuple()
     return [each for each in tree_leaves(values) if isinstance(each, Tensor)]
@@ -270,5 +272,6 @@ def _swap(inputs: Any) -> Any:
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of a message, or else the name of the exception."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:160]

@@ -185,6 +185,7 @@ def _total(lines: Sequence[Mapping[str, Any]], key: str) -> Counter[str]:
 
 
 def listed(counts: Mapping[str, int]) -> str:
+    """Return counts as text: ``8 channel, 8 spatial``."""
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
@@ -193,6 +194,7 @@ def _middle(values: Sequence[float]) -> float:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table in Markdown, whose cells may hold any text."""
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
     for row in rows:
         cells = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in row]

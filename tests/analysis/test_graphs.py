@@ -69,7 +69,9 @@ def test_another_graph_and_a_wrong_fold_are_seen(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(graphs, "export_gates", exported)
     monkeypatch.setattr(
-        graphs, "fold_graph", lambda graph, constants: fold(graph, {k: v * 1.01 for k, v in constants.items()})
+        graphs,
+        "fold_graph",
+        lambda graph, constants: fold(graph, {k: v * 1.01 for k, v in constants.items()}),
     )
     line = check(network())
     assert 0 < line["graph"] < 1e-3

@@ -165,7 +165,7 @@ class Several:
 
     def __init__(self, networks: dict[str, nn.Module]) -> None:
         self.names = list(networks)
-        self.model = SideBySide(networks.values()).eval()
+        self.model = SideBySide(*networks.values()).eval()
         self.x = torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(0))
         self.gates = find_gates(self.model, self.x)
         assert [gate.name for gate in self.gates] == list(map(str, range(len(networks))))
@@ -242,7 +242,9 @@ def test_layers_before_the_gate_take_it_only_where_that_is_exact(
 
 @pytest.fixture(scope="module")
 def before_gates() -> Several:
-    return Several({name: Around(of, lambda net, x: x.cos()) for name, (of, _, _) in BEFORE.items()})
+    return Several(
+        {name: Around(of, lambda net, x: x.cos()) for name, (of, _, _) in BEFORE.items()}
+    )
 
 
 AFTER: dict[str, tuple[Callable[[Around, Tensor], Tensor], bool, bool]] = {
@@ -360,6 +362,12 @@ def test_a_gate_that_acted_on_folded_gates_only_is_unused() -> None:
     assert fold_graph(network, constants).forms[inner] == "unused"
 
 
+@pytest.fixture(scope="module")
+def plain() -> GraphNetwork:
+    model = Around(lambda net, x: x, lambda net, x: x).eval()
+    return export_gates(model, torch.randn(2, 3, 10, 10))
+
+
 @pytest.mark.parametrize(
     ("value", "code"),
     [
@@ -369,15 +377,13 @@ def test_a_gate_that_acted_on_folded_gates_only_is_unused() -> None:
         (torch.full((CHANNELS,), float("nan")), "AS371"),
     ],
 )
-def test_constants_of_another_shape_and_infinite_ones_are_refused(value: Tensor, code: str) -> None:
-    model = Around(lambda net, x: x, lambda net, x: x).eval()
-    network = export_gates(model, torch.randn(2, 3, 10, 10))
+def test_constants_of_another_shape_and_infinite_ones_are_refused(
+    value: Tensor, code: str, plain: GraphNetwork
+) -> None:
     with refused(code, names=("sigmoid",)):
-        fold_graph(network, {"sigmoid": value})
+        fold_graph(plain, {"sigmoid": value})
 
 
-def test_an_unknown_gate_is_refused() -> None:
-    model = Around(lambda net, x: x, lambda net, x: x).eval()
-    network = export_gates(model, torch.randn(2, 3, 10, 10))
+def test_an_unknown_gate_is_refused(plain: GraphNetwork) -> None:
     with refused("AS401", names=("sigmoid", "other")):
-        fold_graph(network, {"other": torch.ones(CHANNELS)})
+        fold_graph(plain, {"other": torch.ones(CHANNELS)})

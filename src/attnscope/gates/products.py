@@ -130,7 +130,7 @@ def bounded_product(
         own, other = marks[gate], marks[features]
         if own is None or other is None or is_static(arguments[features]):
             continue
-        if 0 <= own.bounds[0] and own.bounds[1] <= 1 and other.bounds[0] < 0 < other.bounds[1]:
+        if own.bounds[0] >= 0 and own.bounds[1] <= 1 and other.bounds[0] < 0 < other.bounds[1]:
             mark = own.altered(BOUNDED_FORM, own.bounds)
             addend = None if factors.addend is None else arguments[factors.addend]
             return [Product(arguments[gate], mark, arguments[features], addend, other=other)]

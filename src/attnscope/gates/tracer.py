@@ -327,6 +327,8 @@ class Tracer(TorchFunctionMode):
         if kwargs:
             arguments += [kwargs[key] for key in _BY_NAME if key in kwargs]
             keywords = {key: kwargs[key] for key in kwargs if key not in _NO_KEYWORDS}
+        if operation.sums and len(arguments) == 1:
+            arguments += [keywords[key] for key in ("dim", "axis") if key in keywords]
         if operation.takes_list and arguments:
             arguments = [*arguments[0], *arguments[1:]]
         tensors = list(_tensors([*arguments, *keywords.values()]))

@@ -273,7 +273,5 @@ register_operation(
 for _name in ("bmm", "matmul"):
     register_operation(
         _name,
-        Operation(
-            multiplies=Factors(0, 1, align=_align_diagonal), contracts=_contract_matrices
-        ),
+        Operation(multiplies=Factors(0, 1, align=_align_diagonal), contracts=_contract_matrices),
     )
