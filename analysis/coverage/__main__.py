@@ -10,6 +10,7 @@ line is written when a network ends, so a stopped run continues where it was.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def main(
         gigabytes: the limit of memory of one network.
         millions: the limit of parameters of one network, in millions.
     """
+    found: Iterator[networks.Network]
     if tiny:
         found = (each for each in networks.tiny() if fnmatch(each.name, only))
     else:

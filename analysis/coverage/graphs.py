@@ -8,6 +8,7 @@ was.
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,33 +48,27 @@ EXACT = 1e-5
 
 def cases() -> Iterator[Network]:
     """Yield the tiny networks of the tests, whose gates are known."""
-    from tests.gates.case_networks import CASES
+    known: dict[str, Any] = importlib.import_module("tests.gates.case_networks").CASES
 
-    for name in CASES:
-        yield Network(f"cases/{name}", _case(name), _case_inputs(name), (8,))
-
-
-def _case(name: str) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        from tests.gates.case_networks import CASES
-
-        model = CASES[name]().eval()
+    def build(name: str) -> nn.Module:
+        model = known[name]().eval()
         if model.lazy:
             model(*arguments(model.sample()))
         model.noted.clear()
-        return model
+        made: nn.Module = model
+        return made
 
-    return build
-
-
-def _case_inputs(name: str) -> Callable[[int], Any]:
-    def inputs(size: int) -> Any:
-        from tests.gates.case_networks import CASES
-
+    def inputs(name: str) -> Any:
         with torch.random.fork_rng(devices=[]):
-            return CASES[name]().sample()
+            return known[name]().sample()
 
-    return inputs
+    for name in known:
+        yield Network(
+            f"cases/{name}",
+            lambda name=name: build(name),  # type: ignore[misc]
+            lambda size, name=name: inputs(name),  # type: ignore[misc]
+            (8,),
+        )
 
 
 def classifiers() -> Iterator[Network]:
@@ -115,6 +110,7 @@ def main(
         gigabytes: the limit of memory of one network.
         millions: the limit of parameters of one network, in millions.
     """
+    found: Iterator[Network]
     if tiny:
         found = (each for each in networks.tiny() if fnmatch(each.name, only))
     else:

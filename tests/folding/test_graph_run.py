@@ -153,6 +153,37 @@ def test_a_folded_network_is_captured_with_the_gates_that_are_left(
     x = found.source().network.normalization.apply(found.images().images)
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found.logits), model(x), rtol=1e-4, atol=1e-5)
+    assert_folded_again(recording, found, out, tmp_path / "again")
+
+
+def assert_folded_again(
+    recording: Recording, captured: Recording, first: Path, second: Path
+) -> None:
+    """A folded network is folded like any other: it keeps its modules, and constants add up."""
+    report = fold(captured, second, gates=[SPATIAL], device="cpu", progress=False)
+    assert report.folded == {SPATIAL: "stored"}
+    model = load_target(f"folded:{second}").model
+    constants = {
+        name.removeprefix("constant/"): value
+        for folder in (first, second)
+        for name, value in load_file(folder / "folded.safetensors").items()
+        if name.startswith("constant/")
+    }
+    assert set(constants) == {CHANNEL, SPATIAL}
+    original = recording.network()
+    x = torch.randn(5, 3, 8, 8)
+    gates = find_gates(original, x)
+    edits = {
+        gate.name: lambda values, features, gate=gate: as_factor(constants[gate.name][None], gate)
+        for gate in gates
+    }
+    with torch.no_grad(), edit_gates(original, edits, gates):
+        expected = original(x)
+    maps = []
+    with model.norm.register_forward_hook(lambda module, args, output: maps.append(output.shape)):
+        with torch.no_grad():
+            torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+    assert maps == [(5, 8, 8, 8)]
 
 
 def test_all_stands_for_all_gates_of_a_run_of_ours(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from attnscope.gates.graph import export_gates
 from attnscope.gates.graph_network import GraphNetwork
 from attnscope.networks.attention import ATTENTIONS, build_attention
 from tests.gates.case_networks import CASES
-from tests.gates.exported import assert_equal
+from tests.gates.exported import assert_equal, run
 from tests.making import refused
 
 
@@ -147,6 +148,28 @@ def test_the_graph_shares_parameters_and_its_copy_does_not() -> None:
         model.conv.weight.mul_(2)
         assert not torch.equal(other(images(3)), network(images(3)))
     assert [gate.name for gate in other.gates] == ["attention.channel"]
+
+
+def test_the_graph_of_a_graph_is_a_copy_with_the_same_modules_and_gates(
+    exported: tuple[Net, GraphNetwork],
+) -> None:
+    model, network = exported
+    spatial = network.gates[1]
+    copied = export_gates(network, images(3), [spatial])
+    assert copied is not network
+    assert (copied.gates, len(network.gates)) == ([spatial], 2)
+    assert run(copied, images(3), edited=False)[1].keys() == {spatial.name}
+    seen: list[Tensor] = []
+    with copied.get_submodule("norm").register_forward_hook(
+        lambda module, args, output: seen.append(output)
+    ):
+        with torch.no_grad():
+            assert torch.equal(copied(images(3)), model(images(3)))
+    assert [value.shape for value in seen] == [(3, 16, 16, 16)]
+    with refused("AS418"):
+        export_gates(network, images(2, 24))
+    with refused("AS417", names=("other",)):
+        export_gates(network, images(2), [replace(spatial, name="other")])
 
 
 def test_exporting_leaves_the_network_as_it_was() -> None:
