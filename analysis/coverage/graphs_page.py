@@ -30,7 +30,8 @@ _HEAD = """\
 `attnscope export` and `attnscope fold` work on the exported graph of a network. This page shows
 which public networks `torch.export` can export, whether their gates in the graph are those of the
 network, and what folding changes. The networks have random weights, as in
-[Coverage](coverage.md), and the graph is exported for any number of images.
+[Coverage](coverage.md), and the graph is exported for any number of images. Networks without a row
+have not been tried yet: `python -m analysis.coverage.graphs` continues the table.
 
 - **Graph**: the outputs and the values of all gates of the graph are those of the network, bit for
   bit, and also while all gates are edited. The number of images differs from that of the export. If
@@ -180,8 +181,8 @@ def _reasons(lines: Sequence[Mapping[str, Any]]) -> list[str]:
             f"exported.\n\n{table}"
         )
     if skipped:
-        rows = [(line["network"], line["skipped"]) for line in skipped]
-        parts.append(f"## Not run\n\n{markdown_table(('network', 'reason'), rows)}")
+        left = [(line["network"], line["skipped"]) for line in skipped]
+        parts.append(f"## Not run\n\n{markdown_table(('network', 'reason'), left)}")
     return parts
 
 

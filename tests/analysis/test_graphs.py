@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from analysis.coverage import graphs
 from analysis.coverage.graphs import PAGE, RESULTS, SOURCES, check
 from analysis.coverage.graphs_page import render
-from analysis.coverage.networks import TINY, Network, images
+from analysis.coverage.networks import Network, images
 from analysis.coverage.running import networks_of, read
 from tests.gates.case_networks import CASES
 
@@ -38,7 +38,6 @@ def test_the_page_is_made_of_the_stored_results() -> None:
     assert not [line["network"] for line in lines if line.get("wrong")]
     known = {line["network"] for line in lines}
     assert {f"cases/{name}" for name in CASES} <= known
-    assert {name for name in TINY if not name.startswith("ultralytics")} <= known
 
 
 def test_folds_of_the_stored_results_are_exact() -> None:
