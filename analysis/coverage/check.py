@@ -55,16 +55,16 @@ def check(network: Network, millions: float = 150.0) -> dict[str, Any]:
     try:
         model = network.build().eval()
     except Exception as error:
-        return line | {"skipped": f"cannot be built: {_first_line(error)}"}
+        return line | {"skipped": f"cannot be built: {first_line(error)}"}
     with torch.no_grad():
         vary(model)
     line["parameters"] = sum(p.numel() for p in model.parameters())
     if line["parameters"] > millions * 1e6:
         return line | {"skipped": f"has more than {millions:g} million parameters"}
     try:
-        size, inputs, bare = _first_size(model, network)
+        size, inputs, bare = first_size(model, network)
     except Exception as error:
-        return line | {"skipped": f"does not run: {_first_line(error)}"}
+        return line | {"skipped": f"does not run: {first_line(error)}"}
     line |= {"size": size, "forward": round(bare, 3)}
     start = time.perf_counter()
     try:
@@ -104,15 +104,15 @@ def vary(model: nn.Module) -> None:
             parameter.copy_(noise.to(parameter.dtype))
 
 
-def _first_size(model: nn.Module, network: Network) -> tuple[int, Any, float]:
+def first_size(model: nn.Module, network: Network) -> tuple[int, Any, float]:
     """Return the first size that the network accepts, its inputs, and the seconds of a forward."""
     for size in network.sizes:
         inputs = network.inputs(size)
         try:
             with torch.no_grad():
-                model(*_arguments(inputs))
+                model(*arguments(inputs))
                 start = time.perf_counter()
-                model(*_arguments(inputs))
+                model(*arguments(inputs))
                 return size, inputs, time.perf_counter() - start
         except Exception:
             if size == network.sizes[-1]:
@@ -150,12 +150,12 @@ def observe(model: nn.Module, inputs: Any, gates: Sequence[Gate]) -> Seen:
                     own.add(number)
                     break
 
-    oracle = Oracle(_tensors(inputs), meet)
+    oracle = Oracle(tensors(inputs), meet)
     with torch.no_grad(), watch_gates(model, gates) as recorded:
         values = recorded
         torch.manual_seed(0)
         with oracle.on(model):
-            output = model(*_arguments(inputs))
+            output = model(*arguments(inputs))
         kept = dict(recorded)
     silent = [
         product
@@ -163,7 +163,7 @@ def observe(model: nn.Module, inputs: Any, gates: Sequence[Gate]) -> Seen:
         if product.number not in own and not product.normalizes
     ]
     normalizing = sum(product.normalizes for product in oracle.products.values())
-    return Seen(places, silent, normalizing, kept, oracle.digests, _tensors(output))
+    return Seen(places, silent, normalizing, kept, oracle.digests, tensors(output))
 
 
 def wrong_values(seen: Seen, gates: Sequence[Gate]) -> list[str]:
@@ -178,7 +178,7 @@ def wrong_rows(model: nn.Module, inputs: Any, gates: Sequence[Gate], seen: Seen)
         return []
     swapped = _swap(inputs)
     with torch.no_grad(), watch_gates(model, gates) as recorded:
-        model(*_arguments(swapped))
+        model(*arguments(swapped))
         other = dict(recorded)
     wrong = [
         name
@@ -205,7 +205,7 @@ def wrong_edits(model: nn.Module, inputs: Any, gates: Sequence[Gate], seen: Seen
     if not factors:
         return []
     reference, expected = _run(model, inputs, multipliers(factors, inverted))
-    oracle = Oracle(_tensors(inputs))
+    oracle = Oracle(tensors(inputs))
 
     def editor(number: float) -> Any:
         def edit(gate: Tensor, features: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ def wrong_edits(model: nn.Module, inputs: Any, gates: Sequence[Gate], seen: Seen
     edits = {name: editor(number) for name, number in numbers.items()}
     torch.manual_seed(0)
     with torch.no_grad(), edit_gates(model, edits, gates), oracle.on(model):
-        output = _tensors(model(*_arguments(inputs)))
+        output = tensors(model(*arguments(inputs)))
     if len(oracle.digests) != len(reference.digests):
         return ["edits change the number of products"]
     pairs = zip(oracle.digests, reference.digests, strict=True)
@@ -242,18 +242,20 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _run(model: nn.Module, inputs: Any, meet: Any) -> tuple[Oracle, list[Tensor]]:
-    oracle = Oracle(_tensors(inputs), meet)
+    oracle = Oracle(tensors(inputs), meet)
     torch.manual_seed(0)
     with torch.no_grad(), oracle.on(model):
-        output = model(*_arguments(inputs))
-    return oracle, _tensors(output)
+        output = model(*arguments(inputs))
+    return oracle, tensors(output)
 
 
-def _arguments(inputs: Any) -> tuple[Any, ...]:
+def arguments(inputs: Any) -> tuple[Any, ...]:
+    """Return the arguments of a forward: a tuple is several, anything else is one."""
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
-def _tensors(values: Any) -> list[Tensor]:
+def tensors(values: Any) -> list[Tensor]:
+    """Return all tensors in nested values."""
     if hasattr(values, "to_tuple"):
         values = values.to_tuple()
     return [each for each in tree_leaves(values) if isinstance(each, Tensor)]
@@ -269,6 +271,7 @@ def _swap(inputs: Any) -> Any:
     return tuple(_swap(value) for value in inputs)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of a message, or else the name of the exception."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:160]

@@ -97,14 +97,14 @@ def _summary(lines: Sequence[Mapping[str, Any]]) -> str:
     seconds = sorted(line["seconds"] for line in lines if "seconds" in line)
     ratios = sorted(line["seconds"] / max(line["forward"], 1e-3) for line in lines if _ran(line))
     kinds = _total(lines, "gates")
-    text = f"Gates by kind: {_listed(kinds)}.\n"
+    text = f"Gates by kind: {listed(kinds)}.\n"
     if seconds:
         text += (
             f"\nThe gates of a network were found in {_middle(seconds):.1f} seconds (median; at "
             f"most {seconds[-1]:.0f}) on one core of a busy machine, which is "
             f"{_middle(ratios):.0f} times a forward of two images.\n"
         )
-    return f"{_markdown(head, rows)}\n{text}"
+    return f"{markdown_table(head, rows)}\n{text}"
 
 
 def _ran(line: Mapping[str, Any]) -> bool:
@@ -139,13 +139,13 @@ def _table(lines: Sequence[Mapping[str, Any]]) -> str:
                 line["network"].partition("/")[2],
                 millions,
                 line.get("size", ""),
-                _listed(line.get("gates", {})),
-                _listed(line.get("listed", {})),
+                listed(line.get("gates", {})),
+                listed(line.get("listed", {})),
                 line.get("seconds", ""),
                 checked,
             )
         )
-    return _markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def _codes(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -160,7 +160,7 @@ def _codes(lines: Sequence[Mapping[str, Any]]) -> str:
         if counts[code]
     ]
     about = 'The column "listed" counts what `inspect_gates` lists beside the gates, by its code:\n'
-    return f"## What is not a gate\n\n{about}\n{_markdown(('code', 'count', 'meaning'), rows)}"
+    return f"## What is not a gate\n\n{about}\n{markdown_table(('code', 'count', 'meaning'), rows)}"
 
 
 def _not_covered(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -169,11 +169,11 @@ def _not_covered(lines: Sequence[Mapping[str, Any]]) -> str:
     skipped = [line for line in lines if "skipped" in line]
     if refused:
         rows = [(line["network"], line["refused"], line["message"]) for line in refused]
-        text += f"\n### Refused\n\n{_markdown(('network', 'code', 'message'), rows)}"
+        text += f"\n### Refused\n\n{markdown_table(('network', 'code', 'message'), rows)}"
     if skipped:
         rows = [(line["network"], "", line["skipped"]) for line in skipped]
         text += "\n### Not run\n\n"
-        text += _markdown(("network", "reason"), [(row[0], row[2]) for row in rows])
+        text += markdown_table(("network", "reason"), [(row[0], row[2]) for row in rows])
     return text
 
 
@@ -184,7 +184,8 @@ def _total(lines: Sequence[Mapping[str, Any]], key: str) -> Counter[str]:
     return total
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def listed(counts: Mapping[str, int]) -> str:
+    """Return counts as text: ``8 channel, 8 spatial``."""
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
@@ -192,7 +193,8 @@ def _middle(values: Sequence[float]) -> float:
     return values[len(values) // 2]
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table in Markdown, whose cells may hold any text."""
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
     for row in rows:
         cells = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in row]

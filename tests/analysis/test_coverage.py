@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from analysis.coverage import check as checking
-from analysis.coverage.__main__ import PAGE, RESULTS, limited, read
+from analysis.coverage.__main__ import PAGE, RESULTS
 from analysis.coverage.networks import TINY, Network, images
 from analysis.coverage.oracle import Oracle, multipliers
 from analysis.coverage.page import render
+from analysis.coverage.running import limited, read
 from attnscope.gates import Inspection, find_gates, watch_gates
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +144,8 @@ class Large(nn.Module):
 
 @pytest.mark.parametrize("build", [Endless, Large])
 def test_each_network_has_a_limit_of_time_and_memory(build: Any) -> None:
-    line = limited(network(build), 2 if build is Endless else 60, 1.0, 150.0)
+    seconds = 2 if build is Endless else 60
+    line = limited(network(build), checking.check, seconds, 1.0, 150.0)
     assert "skipped" in line
     assert "wrong" not in line
 

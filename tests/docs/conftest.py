@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import run_command, starts_with
+from tests.docs.pages import SERVER, environment, run_command, starts_with
+from tests.docs.server import running
 from tests.making import write_images
 
 TRAIN = "attnscope train --data digits --width 16 --image-size 16 --epochs 2 --batch-size 64"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server() -> Iterator[None]:
+    """Commands run in forks of one process that has imported the package."""
+    with tempfile.TemporaryDirectory() as folder:  # short, because the path of a socket must be
+        with running(Path(folder), environment()):
+            SERVER.append(folder)
+            yield
+            SERVER.clear()
 
 
 @pytest.fixture(scope="session")

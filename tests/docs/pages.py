@@ -37,6 +37,9 @@ for number, (kind, text) in enumerate(json.load(open(sys.argv[1])), start=1):
         exec(compile(text, f"block {number}", "exec"), names)
 """
 
+SERVER: list[str] = []
+"""The folder with the programs of `tests.docs.server`, while it runs."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -92,10 +95,16 @@ def starts_with(page: Path) -> list[str]:
     return found[1].split() if found else []
 
 
+def environment(*folders: Path) -> dict[str, str]:
+    """The environment with the package under test, and folders in which modules are found."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT / "src", *folders]))}
+    programs = [*SERVER, str(Path(sys.executable).parent), env["PATH"]]
+    return {**env, "PATH": os.pathsep.join(programs)}
+
+
 def run_command(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command in a folder with the package under test, and expect success."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(folder)])}
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
+    env = environment(folder)
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
@@ -118,4 +127,4 @@ def run_page(page: Path, folder: Path, after: str = "") -> str:
     if after:
         steps.append(("python", after))
     (folder / ".steps.json").write_text(json.dumps(steps), encoding="utf-8")
-    return run_command([sys.executable, "-c", DRIVER, ".steps.json"], folder).stdout
+    return run_command([f"{SERVER[0]}/run-code", DRIVER, ".steps.json"], folder).stdout

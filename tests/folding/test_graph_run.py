@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from attnscope import edit_gates, find_gates, fold
+from attnscope import edit_gates, find_gates, fold, intervene
 from attnscope.capturing.run import capture_source
 from attnscope.capturing.settings import CaptureSettings
 from attnscope.commands.main import main
+from attnscope.comparison import Comparison
 from attnscope.data.load import DataSettings
 from attnscope.folding import FoldReport, GraphFoldReport
 from attnscope.gates import GraphNetwork, as_factor
@@ -101,16 +103,10 @@ def test_a_folded_network_is_that_with_gates_edited_to_their_means(
         torch.testing.assert_close(stored[f"constant/{name}"], value, rtol=1e-5, atol=1e-6)
     model = recording.network()
     x = torch.randn(5, 3, 8, 8)
-    gates = find_gates(model, x)
-    edits = {
-        gate.name: lambda values, features, gate=gate: as_factor(constants[gate.name][None], gate)
-        for gate in gates
-    }
     target = load_target(f"folded:{out}")
     assert isinstance(target.model, GraphNetwork)
     assert target.image_size == 8
-    with torch.no_grad(), edit_gates(model, edits, gates):
-        expected = model(x)
+    expected = edited(model, constants, x)
     with torch.no_grad():
         torch.testing.assert_close(target.model(x), expected, rtol=1e-5, atol=1e-5)
         assert float((model(x) - expected).abs().max()) > 1e-3
@@ -153,6 +149,63 @@ def test_a_folded_network_is_captured_with_the_gates_that_are_left(
     x = found.source().network.normalization.apply(found.images().images)
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found.logits), model(x), rtol=1e-4, atol=1e-5)
+    assert_replaced(recording, found, out, tmp_path / "outcomes")
+    assert len(Comparison(recording, found).accuracy) == 11
+    assert_folded_again(recording, found, out, tmp_path / "again")
+
+
+def assert_replaced(recording: Recording, captured: Recording, first: Path, out: Path) -> None:
+    """Mean ablation of the gate that is left gives the logits of the network with both edited."""
+    outcomes = intervene(
+        captured, experiments=["replace"], edits=["mean"], images=20, out=out, progress=False
+    )
+    table = outcomes.replacement
+    chosen = ((table["edit"] == "mean") & (table["target"] == SPATIAL)).to_numpy()
+    rows = table["row"].to_numpy()[chosen]
+    others = np.setdiff1d(np.arange(len(captured)), table["row"])
+    constants = {
+        CHANNEL: load_file(first / "folded.safetensors")[f"constant/{CHANNEL}"],
+        SPATIAL: torch.from_numpy(captured.gate(SPATIAL)[others].mean(0)),
+    }
+    x = captured.source().network.normalization.apply(captured.images().images[rows])
+    expected = edited(recording.network(), constants, x)
+    found = torch.from_numpy(outcomes.logits[chosen])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, torch.from_numpy(captured.logits[rows]), rtol=0, atol=1e-4)
+
+
+def edited(model: nn.Module, constants: dict[str, Tensor], x: Tensor) -> Tensor:
+    """The logits of the network with gates edited to constants."""
+    gates = find_gates(model, x)
+    edits = {
+        gate.name: lambda values, features, gate=gate: as_factor(constants[gate.name][None], gate)
+        for gate in gates
+    }
+    with torch.no_grad(), edit_gates(model, edits, gates):
+        return model(x)
+
+
+def assert_folded_again(
+    recording: Recording, captured: Recording, first: Path, second: Path
+) -> None:
+    """A folded network is folded like any other: it keeps its modules, and constants add up."""
+    report = fold(captured, second, gates=[SPATIAL], device="cpu", progress=False)
+    assert report.folded == {SPATIAL: "stored"}
+    model = load_target(f"folded:{second}").model
+    constants = {
+        name.removeprefix("constant/"): value
+        for folder in (first, second)
+        for name, value in load_file(folder / "folded.safetensors").items()
+        if name.startswith("constant/")
+    }
+    assert set(constants) == {CHANNEL, SPATIAL}
+    x = torch.randn(5, 3, 8, 8)
+    expected = edited(recording.network(), constants, x)
+    maps = []
+    with model.norm.register_forward_hook(lambda module, args, output: maps.append(output.shape)):
+        with torch.no_grad():
+            torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+    assert maps == [(5, 8, 8, 8)]
 
 
 def test_all_stands_for_all_gates_of_a_run_of_ours(tmp_path: Path) -> None:

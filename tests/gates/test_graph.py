@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from attnscope import edit_gates, find_gates, watch_gates
-from attnscope.gates.graph import export_gates, read_gates, with_gates
+from attnscope.gates.graph import export_gates
 from attnscope.gates.graph_network import GraphNetwork
-from attnscope.gates.inputs import Inputs
 from attnscope.networks.attention import ATTENTIONS, build_attention
 from tests.gates.case_networks import CASES
+from tests.gates.exported import assert_equal, run
 from tests.making import refused
-
-EXPORTED = """
-    squeeze_excitation one_plus_gate_in_place divided_by_one_plus_exp softsign
-    calls_forward_features selective_kernel_stack selective_kernel_chunk einsum
-    batched_diagonal_matrix pad gate_applied_twice gate_of_a_gate scse_maximum sequence_cbam volume
-    triplet_attention shuffle_attention channels_last frames_as_images dict_input two_tensors
-    half_precision shared_module layer_scale
-""".split()  # noqa: SIM905
 
 
 class Net(nn.Module):
@@ -46,73 +38,38 @@ def images(count: int, size: int = 16) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(count))
 
 
-def run(
-    model: nn.Module, inputs: object, edited: bool
-) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
-    """The output, the gates, and the features that an edit receives."""
-    seen = []
-
-    def edit(gate: Tensor, features: Tensor) -> Tensor:
-        seen.append(features.detach().clone())
-        return gate * 0.5 + 0.1
-
-    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-    edits = {g.name: edit for g in find_gates(model, inputs)} if edited else {}
-    with torch.no_grad(), edit_gates(model, edits), watch_gates(model) as values:
-        return model(*arguments), values, seen
+@pytest.fixture(scope="module")
+def exported() -> tuple[Net, GraphNetwork]:
+    """A network and its graph, which no test changes."""
+    model = Net("cbam").eval()
+    return model, export_gates(model, images(2))
 
 
-def assert_equal(model: nn.Module, sample: object, inputs: object) -> GraphNetwork:
-    """Names, values, edits and outputs of the graph are those of the tracer, bit by bit."""
-    gates = find_gates(model, sample)
-    network = export_gates(model, sample, gates)
-    assert find_gates(network, sample) == gates
-    assert set(network.sites) == {gate.name for gate in gates}
-    for edited in (False, True):
-        output, values, features = run(model, inputs, edited)
-        found, read, given = run(network, inputs, edited)
-        assert torch.equal(found, output)
-        assert list(read) == list(values)
-        assert all(torch.equal(read[name], value) for name, value in values.items())
-        assert len(given) == len(features)
-        assert all(map(torch.equal, given, features))
-        if not edited:
-            arguments = inputs if isinstance(inputs, tuple) else (inputs,)
-            with torch.no_grad():
-                again, raw = with_gates(network)(*arguments)
-            read = read_gates(network, raw, Inputs.of(inputs).batch_size())
-            assert torch.equal(again, output)
-            assert all(torch.equal(read[name], value) for name, value in values.items())
-    return network
+class Every(Net):
+    """All attention modules, one after another."""
+
+    def __init__(self) -> None:
+        super().__init__("se")
+        self.attention = nn.Sequential()
+        for kind in ATTENTIONS:
+            self.attention.add_module(kind, build_attention(kind, 16, reduction=4, kernel_size=3))
 
 
-@pytest.mark.parametrize("kind", list(ATTENTIONS))
-def test_the_graph_of_each_attention_module_has_its_gates(kind: str) -> None:
-    model = Net(kind).eval()
-    network = assert_equal(model, images(2), images(5))
+def test_the_graph_of_each_attention_module_has_its_gates() -> None:
+    network = assert_equal(Every().eval(), images(2), images(5))
     assert all(len(sites) == 1 for sites in network.sites.values())
-    assert_equal(model, images(1), images(1))
+    assert {name.split(".")[1] for name in network.sites} == set(ATTENTIONS)
 
 
-@pytest.mark.parametrize("name", EXPORTED)
-def test_the_graph_of_a_case_has_its_gates(name: str) -> None:
+def test_one_image_is_enough_to_export() -> None:
+    assert_equal(Net("cbam").eval(), images(1), images(1))
+
+
+@pytest.mark.parametrize("name", ["two_tensors", "dict_input"])
+def test_the_graph_takes_the_inputs_of_the_network(name: str) -> None:
     torch.manual_seed(0)
     model = CASES[name]().eval()
     assert_equal(model, model.sample(), model.inputs(3))
-
-
-@pytest.mark.parametrize("name", ["test_byobnet", "test_efficientnet", "test_nfnet"])
-def test_the_graph_of_a_timm_network_has_its_gates(name: str) -> None:
-    timm = pytest.importorskip("timm")
-    torch.manual_seed(0)
-    model = timm.create_model(name).eval()
-    assert assert_equal(model, images(2, 64), images(3, 64)).gates
-
-
-def test_a_gate_that_multiplies_twice_has_two_nodes() -> None:
-    model = CASES["gate_applied_twice"]().eval()
-    network = export_gates(model, model.sample())
-    assert [len(sites) for sites in network.sites.values()] == [2]
 
 
 def test_names_are_those_of_the_modules_even_where_all_gates_are_equal() -> None:
@@ -135,9 +92,10 @@ def test_names_are_those_of_the_modules_even_where_all_gates_are_equal() -> None
     assert applied == {"a.channel": "a", "b.channel": "b"}
 
 
-def test_hooks_on_modules_of_the_graph_see_what_they_return() -> None:
-    model = Net("cbam").eval()
-    network = export_gates(model, images(2))
+def test_hooks_on_modules_of_the_graph_see_what_they_return(
+    exported: tuple[Net, GraphNetwork],
+) -> None:
+    model, network = exported
     seen: dict[str, Tensor] = {}
     for each in (model, network):
         name = "ours" if each is network else "true"
@@ -150,9 +108,10 @@ def test_hooks_on_modules_of_the_graph_see_what_they_return() -> None:
     assert torch.equal(seen["ours"], seen["true"])
 
 
-def test_what_a_hook_returns_replaces_what_the_module_returns() -> None:
-    model = Net("cbam").eval()
-    network = export_gates(model, images(2))
+def test_what_a_hook_returns_replaces_what_the_module_returns(
+    exported: tuple[Net, GraphNetwork],
+) -> None:
+    model, network = exported
     outputs = []
     for each in (model, network):
         module = each.get_submodule("attention.channel")
@@ -191,6 +150,28 @@ def test_the_graph_shares_parameters_and_its_copy_does_not() -> None:
     assert [gate.name for gate in other.gates] == ["attention.channel"]
 
 
+def test_the_graph_of_a_graph_is_a_copy_with_the_same_modules_and_gates(
+    exported: tuple[Net, GraphNetwork],
+) -> None:
+    model, network = exported
+    spatial = network.gates[1]
+    copied = export_gates(network, images(3), [spatial])
+    assert copied is not network
+    assert (copied.gates, len(network.gates)) == ([spatial], 2)
+    assert run(copied, images(3), edited=False)[1].keys() == {spatial.name}
+    seen: list[Tensor] = []
+    with copied.get_submodule("norm").register_forward_hook(
+        lambda module, args, output: seen.append(output)
+    ):
+        with torch.no_grad():
+            assert torch.equal(copied(images(3)), model(images(3)))
+    assert [value.shape for value in seen] == [(3, 16, 16, 16)]
+    with refused("AS418"):
+        export_gates(network, images(2, 24))
+    with refused("AS417", names=("other",)):
+        export_gates(network, images(2), [replace(spatial, name="other")])
+
+
 def test_exporting_leaves_the_network_as_it_was() -> None:
     model = Net("cbam").train()
     state = copy.deepcopy(model.state_dict())
@@ -202,8 +183,10 @@ def test_exporting_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
-def test_images_of_another_size_or_precision_are_refused() -> None:
-    network = export_gates(Net("se").eval(), images(2))
+def test_images_of_another_size_or_precision_are_refused(
+    exported: tuple[Net, GraphNetwork],
+) -> None:
+    _, network = exported
     for wrong in (images(2, 24), images(2).double(), torch.randn(2, 1, 16, 16)):
         with refused("AS418", names=("(N, 3, 16, 16)", tuple(wrong.shape))):
             network(wrong)

@@ -13,6 +13,7 @@ from attnscope.gates import GraphNetwork, as_factor, export_gates
 from attnscope.kinds import Gate
 from attnscope.networks.graph_fold import GraphFold, fold_graph
 from tests.gates.case_networks import CASES
+from tests.gates.exported import assert_equal
 from tests.making import refused
 
 CHANNELS = 8
@@ -77,21 +78,23 @@ def assert_folded(
 
 
 CASES_TO_FOLD = """
-    squeeze_excitation one_plus_gate_in_place cbam divided_by_one_plus_exp where
-    calls_forward_features selective_kernel_stack selective_kernel_chunk einsum
-    batched_diagonal_matrix gate_applied_twice gate_of_a_gate scse_maximum sequence_cbam volume
-    triplet_attention spatial_groupwise shuffle_attention channels_last frames_as_images dict_input
-    one_value_an_image residual_attention shared_module
+    one_plus_gate_in_place cbam divided_by_one_plus_exp selective_kernel_stack einsum
+    batched_diagonal_matrix gate_applied_twice gate_of_a_gate triplet_attention spatial_groupwise
+    shuffle_attention frames_as_images one_value_an_image residual_attention shared_module
 """.split()  # noqa: SIM905
+"""One for each operation and each form of a gate. `python -m analysis.coverage.graphs` exports and
+folds all cases, and the networks of timm and torchvision."""
 
 
 @pytest.mark.parametrize("name", CASES_TO_FOLD)
-def test_all_gates_of_a_case_and_every_other_one(name: str) -> None:
+def test_a_case_is_exported_and_folded_wholly_and_in_part(name: str) -> None:
     torch.manual_seed(0)
     model = CASES[name]().eval()
     sample, inputs = model.sample(), model.inputs(3)
+    network = assert_equal(model, sample, inputs)
+    sites = 2 if name == "gate_applied_twice" else 1
+    assert {len(nodes) for nodes in network.sites.values()} == {sites}
     constants = constants_of(model, inputs)
-    network = export_gates(model, sample)
     assert_folded(model, sample, inputs, constants, 3, network)
     for start in range(2) if len(constants) > 1 else ():
         some = {name: constants[name] for name in list(constants)[start::2]}
@@ -102,23 +105,19 @@ def test_all_gates_of_a_case_and_every_other_one(name: str) -> None:
         assert list(values) == kept
 
 
-@pytest.mark.parametrize("name", ["test_byobnet", "test_efficientnet", "test_nfnet"])
-def test_networks_of_timm(name: str) -> None:
+def test_a_network_of_timm_is_exported_and_folded() -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
-    model = timm.create_model(name).eval()
+    model = timm.create_model("test_efficientnet").eval()
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # as those of a trained network
             nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
             nn.init.normal_(module.bias, 0.0, 0.2, generator=generator)
-    for name, parameter in model.named_parameters():
-        if name.endswith("gain"):  # it starts at 0, so that the last layer of a block does nothing
-            nn.init.ones_(parameter)
     x = torch.randn(3, 3, 64, 64, generator=generator)
-    fold = assert_folded(model, x[:2], x, constants_of(model, x), 3)
-    assert set(fold.forms.values()) <= {"before", "after", "stored"}
-    assert "stored" not in fold.forms.values()
+    network = assert_equal(model, x[:2], x)
+    fold = assert_folded(model, x[:2], x, constants_of(model, x), 3, network)
+    assert set(fold.forms.values()) == {"after"}
     assert sum(p.numel() for p in fold.network.parameters()) < sum(
         p.numel() for p in model.parameters()
     )
@@ -161,6 +160,47 @@ class Around(nn.Module):
         return self.after(self, x * gate[:, :, None, None])
 
 
+class Several:
+    """Networks side by side in one, which is exported at once."""
+
+    def __init__(self, networks: dict[str, nn.Module]) -> None:
+        self.names = list(networks)
+        self.model = SideBySide(*networks.values()).eval()
+        self.x = torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+        self.gates = find_gates(self.model, self.x)
+        assert [gate.name for gate in self.gates] == list(map(str, range(len(networks))))
+        self.network = export_gates(self.model, self.x, self.gates)
+
+
+class SideBySide(nn.Sequential):
+    """Returns what each of its modules returns."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(module(x) for module in self)
+
+
+def assert_forms(several: Several, lowest: float, takes: dict[str, bool], side: str) -> None:
+    """Each network has the gate in the layers on one side of it, or stored, and the outputs are
+    those of edited gates."""
+    constants = constants_of(several.model, several.x, lowest)
+    with torch.no_grad():
+        plain = several.model(several.x)
+        fold = fold_graph(several.network, constants)
+        found = fold.network(several.x)
+        assert all(map(torch.equal, several.network(several.x), plain)), "the graph has changed"
+    expected = edited(several.model, several.gates, constants, several.x, len(several.x))
+    for name, *outputs in zip(several.names, plain, expected, found, strict=True):
+        assert relative(outputs[1], outputs[0]) > 1e-3, f"the constants change nothing: {name}"
+        assert relative(outputs[2], outputs[1]) < 1e-5, name
+    assert fold.network.gates == []
+    forms = dict(zip(several.names, fold.forms.values(), strict=True))
+    assert forms == {name: side if taken else "stored" for name, taken in takes.items()}
+    written = {several.names[int(name.partition(".")[0])] for name in fold.written}
+    assert written == {name for name, taken in takes.items() if taken}
+    stored = [name for name, _ in fold.network.named_buffers() if name.startswith("folded")]
+    assert len(stored) == list(takes.values()).count(False)
+
+
 def gelu(net: Around, x: Tensor) -> Tensor:
     return nn.functional.gelu(x)
 
@@ -192,18 +232,19 @@ BEFORE: dict[str, tuple[Callable[[Around, Tensor], Tensor], bool, bool]] = {
 }
 
 
-@pytest.mark.parametrize("name", BEFORE)
-def test_layers_before_the_gate_take_it_only_where_that_is_exact(name: str) -> None:
-    before, positive, both = BEFORE[name]
-    model = Around(before, lambda net, x: x.cos()).eval()
-    x = torch.randn(2, 3, 10, 10)
-    network = export_gates(model, x)
-    for lowest, takes in ((0.2, positive), (-0.5, both)):
-        fold = assert_folded(model, x, x, constants_of(model, x, lowest), 2, network)
-        assert fold.forms == {"sigmoid": "before" if takes else "stored"}
-        assert bool(fold.written) == takes
-        stored = [name for name, _ in fold.network.named_buffers() if name.startswith("folded")]
-        assert bool(stored) != takes
+@pytest.mark.parametrize("lowest", [0.2, -0.5])
+def test_layers_before_the_gate_take_it_only_where_that_is_exact(
+    lowest: float, before_gates: Several
+) -> None:
+    takes = {name: positive if lowest > 0 else both for name, (_, positive, both) in BEFORE.items()}
+    assert_forms(before_gates, lowest, takes, "before")
+
+
+@pytest.fixture(scope="module")
+def before_gates() -> Several:
+    return Several(
+        {name: Around(of, lambda net, x: x.cos()) for name, (of, _, _) in BEFORE.items()}
+    )
 
 
 AFTER: dict[str, tuple[Callable[[Around, Tensor], Tensor], bool, bool]] = {
@@ -239,15 +280,17 @@ AFTER: dict[str, tuple[Callable[[Around, Tensor], Tensor], bool, bool]] = {
 }
 
 
-@pytest.mark.parametrize("name", AFTER)
-def test_layers_after_the_gate_take_it_only_where_that_is_exact(name: str) -> None:
-    after, positive, both = AFTER[name]
-    model = Around(lambda net, x: x.cos(), after).eval()
-    x = torch.randn(2, 3, 10, 10)
-    network = export_gates(model, x)
-    for lowest, takes in ((0.2, positive), (-0.5, both)):
-        fold = assert_folded(model, x, x, constants_of(model, x, lowest), 2, network)
-        assert fold.forms == {"sigmoid": "after" if takes else "stored"}
+@pytest.mark.parametrize("lowest", [0.2, -0.5])
+def test_layers_after_the_gate_take_it_only_where_that_is_exact(
+    lowest: float, after_gates: Several
+) -> None:
+    takes = {name: positive if lowest > 0 else both for name, (_, positive, both) in AFTER.items()}
+    assert_forms(after_gates, lowest, takes, "after")
+
+
+@pytest.fixture(scope="module")
+def after_gates() -> Several:
+    return Several({name: Around(lambda net, x: x.cos(), of) for name, (of, _, _) in AFTER.items()})
 
 
 def test_features_that_others_read_keep_their_scale() -> None:
@@ -319,6 +362,12 @@ def test_a_gate_that_acted_on_folded_gates_only_is_unused() -> None:
     assert fold_graph(network, constants).forms[inner] == "unused"
 
 
+@pytest.fixture(scope="module")
+def plain() -> GraphNetwork:
+    model = Around(lambda net, x: x, lambda net, x: x).eval()
+    return export_gates(model, torch.randn(2, 3, 10, 10))
+
+
 @pytest.mark.parametrize(
     ("value", "code"),
     [
@@ -328,15 +377,13 @@ def test_a_gate_that_acted_on_folded_gates_only_is_unused() -> None:
         (torch.full((CHANNELS,), float("nan")), "AS371"),
     ],
 )
-def test_constants_of_another_shape_and_infinite_ones_are_refused(value: Tensor, code: str) -> None:
-    model = Around(lambda net, x: x, lambda net, x: x).eval()
-    network = export_gates(model, torch.randn(2, 3, 10, 10))
+def test_constants_of_another_shape_and_infinite_ones_are_refused(
+    value: Tensor, code: str, plain: GraphNetwork
+) -> None:
     with refused(code, names=("sigmoid",)):
-        fold_graph(network, {"sigmoid": value})
+        fold_graph(plain, {"sigmoid": value})
 
 
-def test_an_unknown_gate_is_refused() -> None:
-    model = Around(lambda net, x: x, lambda net, x: x).eval()
-    network = export_gates(model, torch.randn(2, 3, 10, 10))
+def test_an_unknown_gate_is_refused(plain: GraphNetwork) -> None:
     with refused("AS401", names=("sigmoid", "other")):
-        fold_graph(network, {"other": torch.ones(CHANNELS)})
+        fold_graph(plain, {"other": torch.ones(CHANNELS)})

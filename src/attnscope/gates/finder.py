@@ -16,8 +16,9 @@ from attnscope.gates.inputs import Inputs
 from attnscope.gates.lineage import Lineage
 from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.modes import eval_mode
-from attnscope.gates.ops.operation import Known, Operation
+from attnscope.gates.ops.operation import Known
 from attnscope.gates.products import UNBOUNDED_FORM, Product
+from attnscope.gates.sums import Made
 from attnscope.gates.tensor_map import TensorMap
 from attnscope.gates.tracer import Tracer, own_level
 
@@ -109,7 +110,9 @@ class Finder(Tracer):
         self.lineage = Lineage()
         self._mixed: TensorMap[tuple[tuple[str, int], ...]] = TensorMap()
         self._factors: dict[Place, Use] = {}
-        self._made: TensorMap[tuple[weakref.ref[Tensor], Place]] = TensorMap()
+        self._made: TensorMap[Made] = TensorMap()
+        # Gates of bounded features, unless their product is a gate: origins of the product.
+        self._of_bounded: dict[Place, tuple[Use, frozenset[tuple[str, int]]]] = {}
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record the batch size."""
@@ -140,6 +143,11 @@ class Finder(Tracer):
         use = self._use(gate, mark, features, origin)
         if features is None:
             self._factors[mark.place] = use
+            return product.gate
+        if product.other is not None:
+            use.features = tuple(features.shape)
+            origins = frozenset(mark.origins + product.other.origins)
+            self._of_bounded.setdefault(mark.place, (use, origins))
             return product.gate
         for seen in [self._factors[place] for place in mark.factors] or [use]:
             seen.features = tuple(features.shape)
@@ -176,7 +184,7 @@ class Finder(Tracer):
             pointwise=features is not None
             and self.lineage.of(origin).root == self.lineage.of(features).root,
             batch=self.images,
-            number=len(self.uses) + len(self.unbounded),
+            number=len(self.uses) + len(self.unbounded) + len(self._of_bounded),
             rows=gate.detach().float().clone() if is_row else None,
             softmax=_softmax_axes(gate, mark.bounds) if softmax else (),
         )
@@ -204,12 +212,13 @@ class Finder(Tracer):
                         self.reasons.setdefault(origin, ("consumed", known.name))
             self._note_routing(known, arguments, marks, outputs)
         self.lineage.follow(known, arguments, outputs, self.is_static)
+        if self._made and outputs:
+            self._follow(known, arguments, outputs[0])
         for product in products:
             if product.features is not None and outputs[0] is not product.features:
-                self._made[outputs[0]] = weakref.ref(product.features), product.mark.place
-        operation = known.operation
-        if self._made and (operation.adds or operation.sums):
-            self._follow(operation, arguments)
+                axes = tuple(range(outputs[0].ndim))
+                features = weakref.ref(product.features)
+                self._made[outputs[0]] = Made(features, product.mark.place, axes)
 
     def finish(self, output: Any) -> None:
         """Record the activations whose values the network returns."""
@@ -251,19 +260,40 @@ class Finder(Tracer):
         self.multipliers[mark.place] = mark.made_in, mark.number, code
         return code == "unbounded"
 
-    def _follow(self, operation: Operation, arguments: Sequence[Any]) -> None:
+    def _follow(self, known: Known, arguments: Sequence[Any], output: Tensor) -> None:
         """Follow a product to ``x + x * g`` (neutral value 0) and ``(x * p).sum()`` (pooling)."""
-        for argument in arguments:
+        operation = known.operation
+        contracted = operation.contracts(arguments) if operation.contracts else {}
+        for number, argument in enumerate(arguments):
             made = self._made.get(argument) if isinstance(argument, Tensor) else None
-            if made is None or made[1] not in self.uses:
+            if made is None or made.place not in self.uses:
                 continue
-            use = self.uses[made[1]]
-            if operation.adds and any(other is made[0]() for other in arguments):
+            use = self.uses[made.place]
+            if operation.adds and any(other is made.features() for other in arguments):
                 use.neutral = 0.0
             if operation.sums:
                 axes = arguments[1] if len(arguments) > 1 else range(argument.ndim)
                 axes = [axes] if isinstance(axes, int) else axes
-                use.summed |= {axis % argument.ndim for axis in axes}
+                use.summed |= made.summed(axes)
+            if number in contracted and use.mark.activation == "softmax":
+                # A product of matrices sums channels, too, which are no paths for that.
+                own = {axis for axis, size in enumerate(use.features) if size == 1}
+                use.summed |= made.summed(contracted[number]) & (use.softmax_axes | own)
+            moved = made.moved(known, arguments) if number == 0 else None
+            if moved is not None:
+                self._made[output] = moved
+
+    def settle(self) -> None:
+        """Add the gates of bounded features to the uses, if their product is no gate itself."""
+        gates = [frozenset(use.mark.origins) for use in self.uses.values()]
+        found = {
+            place: use
+            for place, (use, origins) in self._of_bounded.items()
+            if not any(origins <= gate for gate in gates)
+        }
+        if found:
+            uses = {**self.uses, **found}
+            self.uses = dict(sorted(uses.items(), key=lambda item: item[1].number))
 
 
 def look(model: nn.Module, inputs: Inputs, batched: bool = True, *, whole: bool = True) -> Finder:
@@ -290,6 +320,7 @@ def look(model: nn.Module, inputs: Inputs, batched: bool = True, *, whole: bool 
             if whole:
                 raise
             finder.error = first_line(error)
+    finder.settle()
     return finder
 
 

@@ -31,7 +31,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attnscope.errors import InputError, first_line
 from attnscope.gates.detect import inspect_call
 from attnscope.gates.graph_network import GraphNetwork
-from attnscope.gates.graph_nodes import Meeting, Shapes, copy_graph, meetings_of, structure_of
+from attnscope.gates.graph_nodes import (
+    Meeting,
+    copy_graph,
+    free_shapes,
+    meetings_of,
+    no_node,
+    structure_of,
+)
 from attnscope.gates.hooks import place_of
 from attnscope.gates.inputs import Inputs
 from attnscope.gates.modes import eval_mode
@@ -54,15 +61,18 @@ def export_gates(
     in eval mode. The graph shares its parameters.
 
     Args:
-        model: any network.
+        model: any network. Of a graph, such as a folded network, a copy is returned.
         images: a sample as for `attnscope.find_gates`.
         gates: gates from `attnscope.find_gates`. Default: they are found on the sample.
 
     Raises:
         InputError: AS416, torch cannot export the network for any number of images; AS417, a gate
-            is no node of the graph, or the graph computes other values than the network.
+            is no node of the graph, or the graph computes other values than the network; AS418, the
+            network is a graph for inputs of other shapes.
     """
     inputs = Inputs.of(images)
+    if isinstance(model, GraphNetwork):  # another export would lose the modules of its operations
+        return model.with_only(gates, inputs.args)
     batch = inputs.batch_size()
     if inputs.is_list or batch is None:
         problem = "takes a list of images" if inputs.is_list else "takes no batch of images"
@@ -78,13 +88,13 @@ def export_gates(
     with own_level(), eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         module = _export(model, inputs, batch)
         paths, aliases = _paths(model)
-        shapes = _shapes(inputs, batch)
+        shapes = free_shapes(inputs.tensors, batch)
         network = GraphNetwork.of(module, list(paths.values()), shapes, aliases, gates)
         seen = _observe(model, gates, inputs, paths)
         _name_nodes(network, seen.uses, inputs)
         missing = [gate.name for gate in gates if gate.name not in network.sites]
         if missing:
-            raise _no_node(missing[0])
+            raise no_node(missing[0])
         more = inputs.with_one_more()
         _expect_equal(network, inputs, seen)
         _expect_equal(network, more, _observe(model, gates, more, paths))
@@ -186,13 +196,6 @@ def _paths(model: nn.Module) -> tuple[dict[int, str], dict[str, str]]:
     paths = {id(module): path for path, module in model.named_modules()}
     every = model.named_modules(remove_duplicate=False)
     return paths, {path: paths[id(module)] for path, module in every}
-
-
-def _shapes(inputs: Inputs, batch: int) -> Shapes:
-    return tuple(
-        (tuple(None if i == 0 and n == batch else n for i, n in enumerate(t.shape)), t.dtype)
-        for t in inputs.tensors
-    )
 
 
 Key = tuple[str, str, int]
@@ -348,7 +351,7 @@ def _name_nodes(network: GraphNetwork, uses: dict[Key, list[_Use]], inputs: Inpu
         for use in uses[key]:
             operand = places.get(id(arguments[use.operand_at]))
             if operand is None:
-                raise _no_node(use.gate.name)
+                raise no_node(use.gate.name)
             features = None
             if use.product.features is not None:
                 at = use.features_at
@@ -363,14 +366,7 @@ def _name_nodes(network: GraphNetwork, uses: dict[Key, list[_Use]], inputs: Inpu
         runner.run(*pytree.tree_leaves(inputs.args), enable_io_processing=False)
     for key, missing in uses.items():
         if key not in found:
-            raise _no_node(missing[0].gate.name)
-
-
-def _no_node(name: str) -> InputError:
-    return InputError(
-        "AS417",
-        f"the gate {name} is no operation of the exported graph; use the network itself",
-    )
+            raise no_node(missing[0].gate.name)
 
 
 def _expect_equal(network: GraphNetwork, inputs: Inputs, seen: _Watcher) -> None:

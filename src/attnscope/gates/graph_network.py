@@ -19,6 +19,7 @@ from attnscope.gates.graph_nodes import (
     copy_graph,
     describe_shapes,
     meetings_of,
+    no_node,
     plan_calls,
     structure_of,
 )
@@ -143,6 +144,26 @@ class GraphNetwork(nn.Module):
         """
         graph = copy_graph(self.exported_graph)[0] if graph is None else graph
         return self._with(graph, lambda value: value)
+
+    def with_only(self, gates: Sequence[Gate] | None, args: tuple[Any, ...]) -> GraphNetwork:
+        """Return a network that shares the tensors, with some of the gates.
+
+        Args:
+            gates: gates of this network. Default: all.
+            args: inputs that it must take.
+
+        Raises:
+            InputError: AS417, it has no such gate; AS418, the inputs have other shapes.
+        """
+        self._check(args, {})
+        copied = self.with_graph()
+        if gates is not None:
+            sites = copied.sites
+            missing = [gate.name for gate in gates if gate.name not in sites]
+            if missing:
+                raise no_node(missing[0])
+            copied.all_gates = tuple(gates)
+        return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphNetwork:
         graph = copy_graph(self.exported_graph)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
+from attnscope.errors import InputError
 from attnscope.gates.ops.operation import Aligned
 
 Shapes = tuple[tuple[tuple[int | None, ...], torch.dtype], ...]
@@ -71,6 +72,27 @@ class Call:
         """Yield the nodes, also those of modules that it calls."""
         for item in self.items:
             yield from item.nodes() if isinstance(item, Call) else (item,)
+
+
+def no_node(gate: str) -> InputError:
+    """Return the refusal of a graph that has no node for a gate."""
+    return InputError(
+        "AS417",
+        f"the gate {gate} is no operation of the exported graph; use the network itself",
+    )
+
+
+def free_shapes(tensors: Sequence[Tensor], batch: int) -> Shapes:
+    """Return the shapes of inputs for any number of images.
+
+    Args:
+        tensors: the inputs.
+        batch: their number of images.
+    """
+    return tuple(
+        (tuple(None if i == 0 and n == batch else n for i, n in enumerate(t.shape)), t.dtype)
+        for t in tensors
+    )
 
 
 def describe_shapes(shapes: Shapes) -> str:

@@ -14,6 +14,8 @@ from attnscope.gates.ops.operation import Align, Aligned, Factors
 
 UNBOUNDED_FORM = "unbounded"
 """`Mark.form` of a multiplier that comes from no bounded activation."""
+BOUNDED_FORM = "times bounded features"
+"""End of `Mark.form` of a gate whose features have its shape and are bounded, too."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Product:
     """Whether the features are divided by ``gate``, so that the gate is one over it."""
     aligned: Aligned | None = None
     """How ``gate`` was made from the argument, if it is not the argument itself."""
+    other: Mark | None = None
+    """The mark of bounded features of the gate's shape. The product may then be one gate."""
 
     def replaced(self, value: Any, edited: Tensor) -> Any:
         """Return what an argument of the operation is after an edit of the gate."""
@@ -101,6 +105,35 @@ def _aligned_products(
         aligned = align(arguments, mark, gate, features)
         if aligned is not None:
             return [Product(aligned.gate, mark, arguments[features], None, aligned=aligned)]
+    return []
+
+
+def bounded_product(
+    factors: Factors,
+    arguments: Sequence[Any],
+    marks: Sequence[Mark | None],
+    is_static: Callable[[Tensor], bool],
+) -> list[Product]:
+    """Return the gate in a product of two bounded tensors of one shape, as ``z * q`` of a GRU.
+
+    The factor with values in 0 to 1 is the gate, and the one with values of both signs, such as a
+    tanh, the features. `products_of` takes such a product for one gate. That it is none is known
+    only if nothing is multiplied by it, so its mark has a form of its own.
+    """
+    if factors.align is not None or factors.divides or len(arguments) <= factors.second:
+        return []
+    places = factors.first, factors.second
+    a, b = (arguments[place] for place in places)
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape or a.ndim < 3:
+        return []
+    for gate, features in (places, places[::-1]):
+        own, other = marks[gate], marks[features]
+        if own is None or other is None or is_static(arguments[features]):
+            continue
+        if own.bounds[0] >= 0 and own.bounds[1] <= 1 and other.bounds[0] < 0 < other.bounds[1]:
+            mark = own.altered(BOUNDED_FORM, own.bounds)
+            addend = None if factors.addend is None else arguments[factors.addend]
+            return [Product(arguments[gate], mark, arguments[features], addend, other=other)]
     return []
 
 

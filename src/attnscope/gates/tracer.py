@@ -44,6 +44,7 @@ from attnscope.gates.ops.operation import (
 from attnscope.gates.products import (
     UNBOUNDED_FORM,
     Product,
+    bounded_product,
     products_of,
     unbounded_multiplier,
 )
@@ -326,6 +327,8 @@ class Tracer(TorchFunctionMode):
         if kwargs:
             arguments += [kwargs[key] for key in _BY_NAME if key in kwargs]
             keywords = {key: kwargs[key] for key in kwargs if key not in _NO_KEYWORDS}
+        if operation.sums and len(arguments) == 1:
+            arguments += [keywords[key] for key in ("dim", "axis") if key in keywords]
         if operation.takes_list and arguments:
             arguments = [*arguments[0], *arguments[1:]]
         tensors = list(_tensors([*arguments, *keywords.values()]))
@@ -338,6 +341,8 @@ class Tracer(TorchFunctionMode):
             if marked:
                 products = products_of(operation.multiplies, arguments, marks, self.is_static)
             others = self._unbounded_products(operation.multiplies, arguments, products)
+            if marked and not products:
+                others += bounded_product(operation.multiplies, arguments, marks, self.is_static)
             for product in (*products, *others):
                 edited = self.meet(product)
                 if edited is not product.gate:

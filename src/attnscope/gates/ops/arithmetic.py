@@ -187,6 +187,25 @@ def _align_diagonal(
     return Aligned(read(argument), argument, restore, read)
 
 
+def _contract_matrices(arguments: Sequence[Any]) -> Mapping[int, Sequence[int]]:
+    """``a @ b``: the columns of the first matrix and the rows of the second."""
+    if len(arguments) < 2 or not isinstance(arguments[1], Tensor):
+        return {}
+    return {0: (-1,), 1: (-1,) if arguments[1].ndim == 1 else (-2,)}
+
+
+def _contract_einsum(arguments: Sequence[Any]) -> Mapping[int, Sequence[int]]:
+    """``einsum("ncl,nkl->nck", x, g)``: the letters that the result lacks."""
+    equation = arguments[0]
+    if not isinstance(equation, str) or "." in equation or "->" not in equation:
+        return {}
+    inputs, output = equation.replace(" ", "").split("->")
+    return {
+        number: [axis for axis, letter in enumerate(term) if letter not in output]
+        for number, term in enumerate(inputs.split(","), start=1)
+    }
+
+
 def _operand(argument: object, mark: Mark | None, call: Call) -> tuple[Bounds | None, str]:
     """Return the bounds of an operand, or None if they are unknown, and its label in a form."""
     if mark:
@@ -243,10 +262,16 @@ register_operation("pad", Operation(carries=_carry_padded))
 register_operation("addcmul", multiplies(1, 2, addend=0))
 # start + weight * (end - start): the weight is the gate.
 register_operation("lerp", multiplies(1, 2))
-register_operation("einsum", Operation(multiplies=Factors(1, 2, align=_align_einsum)))
+register_operation(
+    "einsum",
+    Operation(multiplies=Factors(1, 2, align=_align_einsum), contracts=_contract_einsum),
+)
 register_operation(
     "diag_embed",
     Operation(carries=lambda call: call.first and call.first.altered("diag", call.first.bounds)),
 )
 for _name in ("bmm", "matmul"):
-    register_operation(_name, Operation(multiplies=Factors(0, 1, align=_align_diagonal)))
+    register_operation(
+        _name,
+        Operation(multiplies=Factors(0, 1, align=_align_diagonal), contracts=_contract_matrices),
+    )

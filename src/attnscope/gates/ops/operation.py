@@ -67,6 +67,9 @@ Align = Callable[[Sequence[Any], Mark, int, int], Aligned | None]
 None if the operation does not multiply the features by the gate, value by value.
 """
 
+Contract = Callable[[Sequence[Any]], Mapping[int, Sequence[int]]]
+"""``(arguments)`` -> index of an argument -> its axes over which the operation sums."""
+
 
 @dataclass(frozen=True, slots=True)
 class Factors:
@@ -120,12 +123,15 @@ class Operation:
     sums: bool = False
     """Whether the result is a sum over the axes in the second argument. Such a sum over the axes of
     a softmax is a pooling."""
+    contracts: Contract | None = None
+    """Set if the operation sums the products of its arguments over axes, as a product of matrices
+    does. Such a sum over the axes of a softmax is a pooling, too."""
 
 
 def _check(operation: Operation) -> None:
     if not isinstance(operation, Operation):
         raise TypeError("it must be an Operation, for example bounded_activation(0, 1)")
-    for field in ("activates", "carries"):
+    for field in ("activates", "carries", "contracts"):
         function = getattr(operation, field)
         if function is not None and not callable(function):
             raise TypeError(f"its {field} must be a function")
