@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from attnscope import edit_gates, find_gates, fold, intervene
 from attnscope.capturing.run import capture_source
@@ -18,6 +20,7 @@ from attnscope.commands.main import main
 from attnscope.comparison import Comparison
 from attnscope.data.load import DataSettings
 from attnscope.folding import FoldReport, GraphFoldReport
+from attnscope.folding.search import first_half
 from attnscope.gates import GraphNetwork, as_factor
 from attnscope.networks.known import NetworkSource
 from attnscope.networks.targets import load_target
@@ -216,16 +219,112 @@ def test_all_stands_for_all_gates_of_a_run_of_ours(tmp_path: Path) -> None:
     assert report.dynamic == []
 
 
-def test_gates_must_be_named_and_exist(
+def right_of(model: nn.Module, x: Tensor, labels: Tensor) -> NDArray[np.bool_]:
+    with torch.no_grad():
+        return (model(x).argmax(1) == labels).numpy()
+
+
+def test_gates_are_chosen_on_the_validation_split(recording: Recording, tmp_path: Path) -> None:
+    report = fold(recording, tmp_path / "out", tolerance=30, device="cpu", progress=False)
+    assert isinstance(report, GraphFoldReport)
+    chosen = report.chosen
+    assert chosen is not None
+    assert (chosen.split, chosen.tolerance, report.left_out) == ("validation", 30, {})
+    assert set(report.folded) == set(chosen.choice.kept)
+    assert len(chosen.choice.kept) >= 1
+    # The test split is for information, and the constants are means over the training split.
+    assert (report.split, report.constants) == ("test", "train")
+    assert report.accuracy is not None
+    assert report.accuracy.before == pytest.approx(float(recording.right.mean()))
+    data = recording.source().open_data()
+    x, labels = data.normalization.apply(data.validation.images), data.validation.labels
+    half = first_half(labels.numpy(), 0)
+    assert (chosen.choice.ordering, chosen.choice.testing) == (half.sum(), (~half).sum())
+    # The loss of the first set on the second half, by a plain edit.
+    model, first = recording.network(), chosen.choice.trials[0]
+    mean = means(recording)[first.gate]
+    gates = {gate.name: gate for gate in find_gates(model, x[:4])}
+    edit = {first.gate: lambda values, features: as_factor(mean[None], gates[first.gate])}
+    before = right_of(model, x, labels)
+    with edit_gates(model, edit):
+        after = right_of(model, x, labels)
+    for value, rows in ((first.alone, half), (first.joint, ~half)):
+        assert value == pytest.approx(100 * (before[rows].mean() - after[rows].mean()), abs=1.5)
+    assert report.validation is not None
+    assert report.validation.before == pytest.approx(before[~half].mean(), abs=0.02)
+    target = load_target(f"folded:{tmp_path / 'out'}").model
+    assert report.validation.after == pytest.approx(
+        right_of(target, x, labels)[~half].mean(), abs=0.02
+    )
+    text = str(report)
+    assert "validation, second half" in text
+    assert all(name in text for name in (CHANNEL, SPATIAL))
+    assert CHANNEL in report._repr_html_()
+
+
+def one_split() -> TensorDataset:
+    """A data set of one split: 400 images whose label the network finds by its first class."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(400, 3, 8, 8, generator=rng)
+    return TensorDataset(x, torch.arange(400) % 10)
+
+
+def without_validation() -> dict[str, TensorDataset]:
+    return {"train": one_split(), "test": one_split()}
+
+
+def captured(data: str, folder: Path, split: str = "test") -> Recording:
+    settings = DataSettings(f"tests.folding.test_graph_run:{data}")
+    source = Source(NetworkSource(TARGET, image_size=8), settings, split)
+    capture_source(source, folder, CaptureSettings(), progress=False)
+    return Recording(folder)
+
+
+def test_a_data_set_of_one_split_gives_the_constants_by_the_half_that_orders(
+    tmp_path: Path,
+) -> None:
+    recording = captured("one_split", tmp_path / "recording")
+    report = fold(recording, tmp_path / "out", tolerance=50, device="cpu", progress=False)
+    assert isinstance(report, GraphFoldReport)
+    assert report.chosen is not None
+    assert report.chosen.split == "test"
+    assert (report.accuracy, report.constant_images) == (None, 200)
+    x, labels = one_split().tensors
+    half = torch.from_numpy(first_half(labels.numpy(), 0))
+    model = recording.network()
+    with torch.no_grad():
+        y = model.norm(model.conv(x[half]))
+        wanted = model.squeeze(y.mean((2, 3))).sigmoid().mean(0)
+    stored = load_file(tmp_path / "out" / "folded.safetensors")
+    torch.testing.assert_close(stored[f"constant/{CHANNEL}"], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_gates_are_not_chosen_on_training_images(tmp_path: Path) -> None:
+    recording = captured("without_validation", tmp_path / "recording", "train")
+    with refused("AS865", names=(recording.folder, "--gates", "without_validation")):
+        fold(recording, tmp_path / "out", tolerance=50, progress=False)
+    recording = captured("without_validation", tmp_path / "test")
+    report = fold(recording, tmp_path / "out", tolerance=50, device="cpu", progress=False)
+    assert isinstance(report, GraphFoldReport)
+    assert report.chosen is not None
+    assert (report.chosen.split, report.constants, report.constant_images) == ("test", "train", 400)
+
+
+def test_a_choice_is_refused_without_enough_images_or_accuracy(
     recording: Recording, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    with refused("AS862", names=(recording.folder, "--gates all")):
+    with refused("AS864", names=(recording.folder, 143, 598, "--tolerance 5")):
         fold(recording, out)
     with refused("AS852", names=("other", CHANNEL)):
         fold(recording, out, gates=["other"])
     arguments = ("fold", recording.folder, "--out", out, "--gates", "all")
     refused_command(capsys, "AS850", *arguments, "--spatial", "number", names=("--spatial",))
+    source = Source(NetworkSource(TARGET, image_size=8), DATA)
+    capture_source(source, tmp_path / "no-scores", CaptureSettings(output="none"), progress=False)
+    unscored = Recording(tmp_path / "no-scores")
+    with refused("AS862", names=(unscored.folder, "--gates all")):
+        fold(unscored, out)
     assert not out.exists()
 
 

@@ -14,11 +14,17 @@ from torch import Tensor
 from attnscope.commands.main import main
 from attnscope.data.load import load_data
 from attnscope.folding.run import fold, fold_run
+from attnscope.folding.search import first_half
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import edit_gates
 from attnscope.networks.weights import load_model, save_model
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
+from attnscope.statistics.noninferiority import (
+    fewest_images,
+    paired_loss_at_most,
+    paired_loss_p,
+)
 from tests.folding.runs import make_run, untrained, write_digits
 from tests.making import refused, refused_command
 
@@ -50,18 +56,27 @@ def test_fold_keeps_the_only_gate_that_matters(
     se_run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "folded"
-    assert main(["fold", str(se_run), "--out", str(out), "--device", "cpu"]) == 0
+    options = ("--device", "cpu", "--tolerance", "12")
+    assert main(["fold", str(se_run), "--out", str(out), *options]) == 0
     printed = capsys.readouterr().out
     assert "7 of 8" in printed
     assert f"Next: attnscope capture {out}" in printed
     report = json.loads((out / "fold.json").read_text())
     assert report["dynamic"] == [LAST]
     assert set(report["folded"].values()) == {"norm"}
-    assert [trial["kept"] for trial in report["trials"]] == [True] * 7 + [False]
-    assert report["trials"][-1]["alone"] > 10
-    assert report["tolerance"] == 0.2
-    assert report["validation"]["images"] == 60
-    assert report["validation"]["loss"] <= 0.2
+    chosen = report["chosen"]
+    trials = chosen["choice"]["trials"]
+    assert [trial["kept"] for trial in trials] == [True] * 7 + [False]
+    assert trials[-1]["alone"] > 10
+    assert chosen["tolerance"] == 12
+    assert chosen["stability"]["halves"] >= 1
+    assert chosen["stability"]["shares"][LAST] == 0
+    assert chosen["stability"]["jaccard"] == 1
+    # The other gates are one half for every image, so that no prediction changes.
+    assert [trial["joint"] for trial in trials[:-1]] == [0] * 7
+    assert report["validation"]["images"] == 30
+    assert report["validation"]["agreement"] == 1
+    assert report["validation"]["at_most"] == pytest.approx(100 * paired_loss_at_most(0, 0, 30))
     assert report["logit_difference"] < 1e-4
     assert len(report["speed"]) == 5
     # Compute accuracies, parameters and the remaining gate in other ways.
@@ -72,24 +87,25 @@ def test_fold_keeps_the_only_gate_that_matters(
             images = getattr(data, split)
             with torch.no_grad():
                 guess = model(data.normalization.apply(images.images)).argmax(1)
-            share = (guess == images.labels).double().mean().item()
+            right = (guess == images.labels).double()
+            if split == "validation":  # the half that tested the gates
+                right = right[torch.from_numpy(~first_half(images.labels.numpy(), 0))]
             assert report[split][which] == pytest.approx(
-                share, abs=0.02
+                right.mean().item(), abs=0.04
             )  # a close prediction may flip
     assert report["test"]["before"] > 0.5
-    # Means are over the training split, and the validation split chooses.
+    # Means are over the training split. The first half orders, and the second half tests.
     mean = hooked_mean(se_run, data.normalization.apply(data.train.images), LAST).float()
     x, labels = data.normalization.apply(data.validation.images), data.validation.labels
+    half = torch.from_numpy(first_half(labels.numpy(), 0))
     with torch.no_grad():
-        lost = before(x).argmax(1).eq(labels).sum()
+        right = before(x).argmax(1).eq(labels).int()
         with edit_gates(before, {LAST: lambda g, f: mean}):
-            lost -= before(x).argmax(1).eq(labels).sum()
-    assert report["trials"][-1]["alone"] == pytest.approx(100 * lost.item() / 60, abs=2)
-    for trial in report[
-        "trials"
-    ]:  # multiples of 1/60: of the 60 validation images, not of the 80 test images
-        for loss in (trial["alone"], trial["joint"]):
-            assert 60 * loss / 100 == pytest.approx(round(60 * loss / 100), abs=1e-6)
+            edited = before(x).argmax(1).eq(labels).int()
+    for key, rows in (("alone", half), ("joint", ~half)):
+        lost = (right - edited)[rows].sum().item()
+        assert trials[-1][key] == pytest.approx(100 * lost / 30, abs=4)
+    assert trials[-1]["p"] > 0.05
     sizes = [sum(p.numel() for p in model.parameters()) for model in (before, after)]
     assert report["parameters"] == sizes
     attention = sum(p.numel() for n, p in before.named_parameters() if "attention" in n)
@@ -118,9 +134,9 @@ def test_named_gates_are_folded_for_any_loss(
     assert main(["fold", str(run), "--out", str(out), "--gates", *names, "--device", "cpu"]) == 0
     assert "16 of 16" in capsys.readouterr().out
     report = json.loads((out / "fold.json").read_text())
-    assert report["trials"] == []
+    assert report["chosen"] is None
+    assert report["validation"]["images"] == 60
     assert Counter(report["folded"].values()) == {"norm": 8, "map": 8}
-    assert report["tolerance"] is None
     assert report["stored_values"] == 2 * (256 + 64 + 16 + 4)
     data = load_data(f"folder:{digits}", image_size=16)
     x = data.normalization.apply(data.train.images)
@@ -150,9 +166,19 @@ def test_a_fold_that_chooses_no_gate_is_refused_and_writes_nothing(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path / "run", digits, untrained("se", "stage"), "layer")
-    given = ["fold", run, "--out", tmp_path / "folded", "--tolerance", "0"]
-    refused_command(capsys, "AS859", *given, names=(run, 60, "--tolerance", "--gates"))
+    given = ["fold", run, "--out", tmp_path / "folded", "--tolerance", "10"]
+    refused_command(capsys, "AS859", *given, names=(run, 10, 30, "--tolerance", "--gates"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_too_few_images_are_refused_with_a_tolerance_that_is_possible(
+    se_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("fold", se_run, "--out", tmp_path / "out", "--device", "cpu")
+    needed = 2 * fewest_images(0.01)
+    # 0.884^30 is 0.0247, half of the level.
+    refused_command(capsys, "AS864", *given, names=(60, needed, "--tolerance 11.6", "--gates"))
+    assert paired_loss_p(0, 0, 30, 0.116) <= 0.05
 
 
 def test_stored_maps_beside_gates_with_1x1_maps_are_refused(
@@ -180,6 +206,7 @@ def test_fold_refuses_wrong_arguments_and_writes_nothing(
     for code, names, arguments in [
         ("AS852", ("layer9", "layer1.0.attention.channel"), (se_run, "--gates", "layer9")),
         ("AS856", ("-1.0",), (se_run, "--tolerance", "-1")),
+        ("AS856", ("0.0",), (se_run, "--tolerance", "0")),
         ("AS856", ("nan",), (se_run, "--tolerance", "nan")),
         ("AS855", ("--tolerance", "--gates"), (se_run, "--tolerance", "1", "--gates", LAST)),
         ("AS802", (0,), (se_run, "--batch-size", "0")),

@@ -1,9 +1,8 @@
-"""The search for gates to fold, and the numbers of the report."""
+"""The choice of gates to fold, and outcomes of edited networks."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from xml.etree import ElementTree
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -11,158 +10,242 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attnscope.data.images import LabeledImages
-from attnscope.folding.report import FoldReport, PairedAccuracy
-from attnscope.folding.search import Trial, choose_gates, right_images
-from attnscope.folding.speed import images_per_second
-from attnscope.statistics.inference import paired_accuracy_change
-from tests.folding.networks import (
-    UNIT,
-    network,
-    toy_images,
+from attnscope.capturing.batching import Batch
+from attnscope.folding.outcomes import (
+    NO_GATES,
+    EditedOutcomes,
+    Names,
+    Outcome,
+    outcome_of,
+    outcomes_of,
 )
+from attnscope.folding.search import choose_gates, first_half, repeat_choice
+from attnscope.gates.detect import find_gates
+from attnscope.statistics.noninferiority import paired_loss_p, sufficient_images
+from tests.folding.networks import edited_logits, network, pictures, random_mean
 
 
-def test_the_search_is_greedy_and_within_the_tolerance() -> None:
-    """Each gate loses some of 1,000 images, and two of them together lose three more."""
-    model = network("resnet18", "se", "stage")
-    names = [f"layer{i}.attention.channel" for i in (1, 2, 3, 4)]
-    means = {n: torch.full((16 * 2**i,), 0.5) for i, n in enumerate(names)}
-    losses = dict(zip(names, (3, 0, -1, 50), strict=True))
-    networks: list[set[str]] = []
+class Told:
+    """Outcomes that a function gives: which images a set of gates loses."""
 
-    def right(candidate: nn.Module) -> NDArray[np.bool_]:
-        folded = set(candidate.attnscope_config.folded)
-        networks.append(folded)
-        lost = sum(losses[name] for name in folded) + 3 * ({names[1], names[2]} <= folded)
-        return np.arange(1000) < 900 - lost
+    def __init__(self, images: int, lost: Callable[[Names], NDArray[np.bool_]]) -> None:
+        self.labels = np.arange(images) % 2
+        self._lost = lost
+        self.asked: set[Names] = set()
 
-    trials = choose_gates(model, means, right, 0.2, progress=False)
-    assert [trial.gate for trial in trials] == [names[2], names[1], names[0], names[3]]
-    assert [trial.alone for trial in trials] == pytest.approx([-0.1, 0, 0.3, 5])
-    assert [trial.joint for trial in trials] == pytest.approx([-0.1, 0.2, 0.5, 5.2])
-    assert [trial.kept for trial in trials] == [True, True, False, False]
-    assert len(networks) == 8
-    assert networks[0] == set()
-    trials = choose_gates(model, means, right, 0.19, progress=False)
-    assert [trial.kept for trial in trials] == [True, False, False, False]
-    assert [trial.joint for trial in trials] == pytest.approx([-0.1, 0.2, 0.2, 4.9])
+    @property
+    def computed(self) -> int:
+        return len(self.asked)
+
+    def of(self, sets: Sequence[Names]) -> list[Outcome]:
+        self.asked.update(sets)
+        found = []
+        for each in sets:
+            right = ~self._lost(each)
+            found.append(Outcome(np.where(right, self.labels, -1), right, np.zeros(len(right))))
+        return found
 
 
-def test_speed_is_measured_in_alternating_rounds() -> None:
-    calls: list[str] = []
-
-    class Named(nn.Module):
-        def __init__(self, name: str) -> None:
-            super().__init__()
-            self.name = name
-
-        def forward(self, x: Tensor) -> Tensor:
-            assert not self.training
-            calls.append(self.name * len(x))
-            return x
-
-    found = images_per_second((Named("a"), Named("b")), [torch.zeros(2, 1), torch.zeros(1, 1)], 3)
-    assert "".join(calls) == "aabb" + "aaabbb" + "bbbaaa" + "aaabbb"
-    assert len(found) == 3
-    assert all(first > 0 and second > 0 for first, second in found)
+IMAGES = 2000
+FIRST = first_half(np.arange(IMAGES) % 2, 0)
 
 
-def test_a_loss_is_the_negative_change() -> None:
-    before, after = np.array([True] * 8 + [False] * 2), np.array([True] * 5 + [False] * 5)
-    found = PairedAccuracy.of(before, after)
-    change, low, high = paired_accuracy_change(before, after)
-    assert (found.before, found.after, found.images) == (0.8, 0.5, 10)
-    assert found.loss == pytest.approx(30)
-    assert (found.loss, found.low, found.high) == pytest.approx(
-        (-100 * change, -100 * high, -100 * low)
-    )
-    for value in ("80.00%", "50.00%", "10 images", "10.00", "30.00", f"{found.low:.2f}"):
-        assert value in str(found)
-    assert "-0.00" not in str(PairedAccuracy.of(before, before)).split("CI")[0]
+def lost(first: int, second: int, start: int = 0) -> NDArray[np.bool_]:
+    """A mask with some images of each half, the first of them at a place."""
+    found = np.zeros(IMAGES, bool)
+    found[np.flatnonzero(FIRST)[start : start + first]] = True
+    found[np.flatnonzero(~FIRST)[start : start + second]] = True
+    return found
 
 
-def test_right_images_equal_the_correct_predictions() -> None:
-    model, images = network("resnet18", "se", "stage"), toy_images(11)
-    with torch.no_grad():
-        wanted = model(images.images / 255).argmax(1)
-    images = LabeledImages(images.images, wanted.clone(), images.paths, images.classes)
-    images.labels[3] = (images.labels[3] + 1) % 10
-    found = right_images(model, images, UNIT, batch_size=4)
-    assert found.tolist() == [i != 3 for i in range(11)]
+def any_of(masks: dict[str, NDArray[np.bool_]]) -> Callable[[Names], NDArray[np.bool_]]:
+    """The images that any gate of a set loses."""
+    none = np.zeros(IMAGES, bool)
+    return lambda names: np.logical_or.reduce([none, *(masks[name] for name in names)])
 
 
-def make_report(trials: list[Trial], **changes: object) -> FoldReport:
-    before, after = np.arange(100) < 90, np.arange(100) < 88
-    report = FoldReport(
-        run="runs/<b>",
-        weights_sha256="0" * 64,
-        folded={"layer1.<i>.channel": "norm", "layer1.spatial": "map"},
-        dynamic=["layer2.channel"],
-        spatial="map",
-        tolerance=0.2 if trials else None,
-        trials=trials,
-        validation=PairedAccuracy.of(before, before),
-        test=PairedAccuracy.of(before, after),
-        parameters=(12345, 12000),
-        stored_values=64,
-        logit_difference=2e-6,
-        speed=[(100.0, 110.0), (100.0, 120.0)],
-        speed_images=80,
-        batch_size=16,
-        device="cpu",
-        threads=1,
-    )
-    return replace(report, **changes)
+def test_halves_have_half_of_each_class() -> None:
+    labels = np.repeat([0, 1, 2], [11, 40, 5])
+    half = first_half(labels, 3)
+    assert [int(half[labels == k].sum()) for k in range(3)] == [5, 20, 2]
+    assert (half == first_half(labels, 3)).all()
+    assert (half != first_half(labels, 4)).any()
 
 
-TRIALS = [
-    Trial("layer1.<i>.channel", -0.5, -0.5, True),
-    Trial("layer1.spatial", 0.0, 0.1, True),
-    Trial("layer2.channel", 7.25, 7.75, False),
-]
+def test_the_first_half_orders_the_gates_and_the_second_half_tests_them() -> None:
+    masks = {
+        "a": lost(3, 0),
+        "b": lost(0, 2, 100),
+        "c": lost(40, 1, 200),
+        "d": lost(0, 1, 300),
+    }
+    choice = choose_gates(Told(IMAGES, any_of(masks)), list(masks), 1, FIRST)
+    # d and b lose nothing in the first half, and the last gate comes first. c loses 4 points there.
+    assert [trial.gate for trial in choice.trials] == ["d", "b", "a", "c"]
+    assert [trial.alone for trial in choice.trials] == pytest.approx([0, 0, 0.3, 4])
+    assert [trial.joint for trial in choice.trials] == pytest.approx([0.1, 0.3, 0.3, 0.4])
+    assert (choice.ordering, choice.testing) == (1000, 1000)
+    for trial, count in zip(choice.trials, (1, 3, 3, 4), strict=True):
+        assert trial.p == paired_loss_p(count, 0, 1000, 0.01)
+        assert trial.kept == (trial.p <= 0.05)
 
 
-def test_the_repr_of_a_report_has_the_counts_and_the_loss_with_its_interval() -> None:
-    report = make_report(TRIALS)
-    assert "\n" not in repr(report)
-    low, high = (f"{end:.2f}".replace("-", "−") for end in (report.test.low, report.test.high))
-    for value in ("runs/<b>", "2 of 3", "90.0%", "88.0%", "2.00", f"95% CI {low} to {high}"):
-        assert value in repr(report)
+def test_the_first_set_that_fails_ends_the_choice() -> None:
+    masks = {"a": lost(0, 9), "b": lost(0, 0), "c": lost(0, 0)}
+    gained = any_of(masks)
+
+    def recovers(names: Names) -> NDArray[np.bool_]:  # all three together lose nothing
+        return gained(names) & (len(names) < 3)
+
+    choice = choose_gates(Told(IMAGES, recovers), ["b", "a", "c"], 1, FIRST)
+    assert [trial.gate for trial in choice.trials] == ["c", "a", "b"]
+    assert choice.kept == ["c"]
+    assert choice.trials[1].p == paired_loss_p(9, 0, 1000, 0.01)
+    assert (choice.trials[2].joint, choice.trials[2].p) == (None, None)
+    needed = sufficient_images(9, 0, 1000, 0.01)
+    assert needed is not None
+    assert choice.sufficient == 2 * needed
 
 
-def test_the_text_of_a_report_has_one_row_for_each_gate() -> None:
-    rows = str(make_report(TRIALS)).splitlines()[1:4]
-    assert [row.split()[:3] for row in rows] == [
-        ["layer1.<i>.channel", "-0.50", "-0.50"],
-        ["layer1.spatial", "0.00", "0.10"],
-        ["layer2.channel", "7.25", "7.75"],
+def test_a_loss_above_the_tolerance_is_no_matter_of_images() -> None:
+    masks = {"a": lost(0, 30)}
+    choice = choose_gates(Told(IMAGES, any_of(masks)), ["a"], 1, FIRST)
+    assert choice.kept == []
+    assert choice.sufficient is None
+
+
+def test_a_gate_that_stands_in_for_another_comes_last() -> None:
+    """Either of a pair is enough; together they cost 10 points. The others cost nothing."""
+    names = ["pair 1", "x", "pair 2", "y", "z"]
+
+    def told(each: Names) -> NDArray[np.bool_]:
+        return lost(100, 100) & ({"pair 1", "pair 2"} <= each)
+
+    outcomes = Told(IMAGES, told)
+    choice = choose_gates(outcomes, names, 1, FIRST)
+    assert [trial.gate for trial in choice.trials] == ["z", "y", "pair 2", "x", "pair 1"]
+    assert choice.kept == ["z", "y", "pair 2", "x"]
+    assert choice.trials[-1].joint == pytest.approx(10)
+
+
+def test_the_second_half_does_not_change_the_order() -> None:
+    rng = np.random.default_rng(0)
+    order = None
+    for _ in range(5):
+        masks = {name: lost(k, 0, 50 * k) for k, name in enumerate("abcdef")}
+        for mask in masks.values():
+            mask[~FIRST] = rng.random(IMAGES - FIRST.sum()) < 0.02
+        choice = choose_gates(Told(IMAGES, any_of(masks)), list(masks), 1, FIRST)
+        found = [trial.gate for trial in choice.trials]
+        assert order in (None, found)
+        order = found
+
+
+def test_a_choice_is_repeated_on_other_halves_without_running_a_set_twice() -> None:
+    masks = {"a": lost(0, 0), "b": lost(0, 40), "c": lost(0, 0, 100)}
+    outcomes = Told(IMAGES, any_of(masks))
+    choice = choose_gates(outcomes, list(masks), 1, FIRST)
+    assert choice.kept == ["c"]
+    before = outcomes.computed
+    found = repeat_choice(outcomes, list(masks), 1, choice, 0)
+    assert outcomes.computed <= 2 * before + len(masks)
+    assert found.halves >= 1
+    # With the halves changed, b loses 4 points where the order is made, and comes last.
+    swapped = choose_gates(outcomes, list(masks), 1, ~FIRST)
+    assert swapped.kept[:2] == ["c", "a"]
+    chosen = [
+        choose_gates(outcomes, list(masks), 1, half).kept
+        for half in (FIRST, ~FIRST, *(first_half(outcomes.labels, n) for n in range(1, 10)))
+    ][: found.halves + 1]
+    for name in masks:
+        share = np.mean([name in each for each in chosen])
+        assert found.shares[name] == pytest.approx(share)
+    pairs = [
+        len({*a} & {*b}) / len({*a} | {*b}) for i, a in enumerate(chosen) for b in chosen[i + 1 :]
     ]
-    named = str(make_report([])).splitlines()[1:4]
-    assert [row.split()[0] for row in named] == [row.split()[0] for row in rows]
+    assert found.jaccard == pytest.approx(np.mean(pairs))
+    nothing = Told(IMAGES, any_of({"a": lost(300, 300)}))
+    choice = choose_gates(nothing, ["a"], 1, FIRST)
+    assert repeat_choice(nothing, ["a"], 1, choice, 0).jaccard == 1
 
 
-def test_the_html_of_a_report_is_escaped_tables_of_gates_and_splits() -> None:
-    for trials, columns in ((TRIALS, 4), ([], 2)):
-        report = make_report(trials)
-        html = report._repr_html_()
-        assert "<b>" not in html
-        assert "<i>" not in html
-        root = ElementTree.fromstring(f"<div>{html}</div>")
-        gates, splits = (
-            [[cell.text for cell in row] for row in table.iter("tr")]
-            for table in root.iter("table")
+def batches_of(x: Tensor, labels: Tensor, size: int) -> Iterator[Batch]:
+    for start in range(0, len(x), size):
+        yield Batch(x[start : start + size], x[:0], labels[start : start + size], [])
+
+
+def test_outcomes_of_edited_gates_are_those_of_plain_edits_and_share_the_work_before() -> None:
+    model = network("resnet18", "cbam", "stage")
+    x, labels = pictures(model, 6), torch.tensor([0, 1, 2, 3, 4, 5])
+    gates = find_gates(model, x)
+    rng = torch.Generator().manual_seed(3)
+    constants = {gate.name: random_mean(gate, gate.name[5] == "1", rng) for gate in gates}
+    outcomes = EditedOutcomes(
+        model, gates, constants, labels.numpy(), lambda: batches_of(x, labels, 4)
+    )
+    names = [gate.name for gate in gates]
+    sets = [frozenset(names[-1:]), frozenset(names[4:7]), frozenset(names), NO_GATES]
+    calls: list[int] = []
+    inside = model.layer1[0].conv1  # a module that is skipped still calls its own hooks
+    handle = inside.register_forward_hook(lambda module, args, out: calls.append(1))
+    found = outcomes.of(sets)
+    handle.remove()
+    for each, outcome in zip(sets, found, strict=True):
+        means = {name: constants[name] for name in each}
+        logits = edited_logits(model, x, means, gates)
+        assert outcome.predictions.tolist() == logits.argmax(1).tolist()
+        assert outcome.right.tolist() == (logits.argmax(1) == labels).tolist()
+        wanted = nn.functional.cross_entropy(logits, labels, reduction="none")
+        np.testing.assert_allclose(outcome.log_loss, wanted, atol=1e-4)
+    assert (found[2].log_loss != found[3].log_loss).any()
+    # Of two batches, layer1 runs for the network, and for the set with its gates. That set is
+    # verified once, the order of the calls is observed, and one image tells the memory.
+    assert len(calls) <= 2 + 2 + 3
+    assert outcomes.computed == 4
+    handle = model.register_forward_pre_hook(lambda module, args: calls.append(1))
+    calls.clear()
+    again = outcomes.of([sets[1]])[0]
+    handle.remove()
+    assert (again.log_loss == found[1].log_loss).all()
+    assert not calls
+
+
+def test_outcomes_are_the_same_if_little_can_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network("resnet18", "se", "stage")
+    x, labels = pictures(model, 5), torch.arange(5)
+    gates = find_gates(model, x)
+    rng = torch.Generator().manual_seed(3)
+    constants = {gate.name: random_mean(gate, False, rng) for gate in gates}
+    sets = [frozenset([gate.name]) for gate in gates]
+    found = []
+    for held in (2**30, 1):
+        monkeypatch.setattr("attnscope.folding.outcomes._HELD", held)
+        sizes: list[int] = []
+        handle = model.register_forward_pre_hook(
+            lambda module, args, sizes=sizes: sizes.append(len(args[0]))
         )
-        assert {len(row) for row in gates} == {columns}
-        assert [row[0] for row in gates[1:]] == [
-            "layer1.<i>.channel",
-            "layer1.spatial",
-            "layer2.channel",
-        ]
-        if trials:
-            assert gates[1][1:3] == ["−0.50", "−0.50"]
-            assert gates[3][1:3] == ["7.25", "7.75"]
-        assert [row[0] for row in splits[1:]] == ["validation", "test"]
-        assert splits[2][1:4] == ["100", "90.00%", "88.00%"]
-        low, high = (f"{end:.2f}".replace("-", "−") for end in (report.test.low, report.test.high))
-        assert splits[2][4] == f"2.00 (95% CI {low} to {high})"
+        outcomes = EditedOutcomes(
+            model, gates, constants, labels.numpy(), lambda: batches_of(x, labels, 5)
+        )
+        found.append(outcomes.of(sets))
+        handle.remove()
+        assert max(sizes) == (1 if held == 1 else 5)
+    for many, one in zip(*found, strict=True):
+        assert (many.predictions == one.predictions).all()
+        np.testing.assert_allclose(many.log_loss, one.log_loss, atol=1e-4)
+
+
+def test_outcomes_of_a_network_are_its_predictions() -> None:
+    model = network("resnet18", "se", "stage")
+    x = pictures(model, 7)
+    with torch.no_grad():
+        logits = model(x)
+    labels = logits.argmax(1)
+    labels[3] = (labels[3] + 1) % 10
+    found = outcomes_of(model, batches_of(x, labels, 4))
+    assert found.right.tolist() == [i != 3 for i in range(7)]
+    assert found.predictions.tolist() == logits.argmax(1).tolist()
+    assert found.rows(np.arange(7) == 3).right.tolist() == [False]
+    assert outcome_of(logits, labels).log_loss == pytest.approx(
+        [-logits.log_softmax(1)[i, k].item() for i, k in enumerate(labels)], abs=1e-5
+    )

@@ -232,7 +232,7 @@ def test_listed_classes_are_settings_of_a_run(numbered: Path, tmp_path: Path) ->
         path.split("/")[1]: names[k] for path, k in zip(test.paths, test.labels, strict=True)
     }
     assert by_path == {str(k): str(k) for k in range(11)}
-    fold(listed.folder, tmp_path / "folded", progress=False)
+    fold(listed.folder, tmp_path / "folded", gates="all", progress=False)
     folded = Run(tmp_path / "folded")
     assert folded.split("test").classes == names
     with refused("AS226", names=("'10'",)):

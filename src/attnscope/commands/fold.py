@@ -15,17 +15,16 @@ class Fold:
     """Replace gates by constants where accuracy allows, and write the smaller network."""
 
     run: RunArgument
-    """Run folder whose training has finished, or a recording. Gates of a network that attnscope did
-    not build must be named with --gates."""
+    """Run folder whose training has finished, or a recording."""
     out: Path
     """New folder, which must not exist: a run, or for other networks a folder of the target
     folded:OUT."""
     gates: Annotated[tuple[str, ...], Argument(metavar="GATE")] = ()
-    """Gates to fold, or all, whatever the loss of accuracy. Default: the gates that are selected on
-    the validation split, within --tolerance."""
+    """Gates to fold, or all, without a test of the loss of accuracy. Default: the gates that are
+    chosen on the validation split, within --tolerance."""
     tolerance: float | None = None
-    """Largest allowed loss of validation accuracy when all selected gates are folded, in percentage
-    points. Default: 0.2."""
+    """Largest allowed loss of accuracy when all chosen gates are folded, in percentage points. One
+    half of the validation split chooses gates, and the other half tests them. Default: 1."""
     spatial: Literal["map", "number"] = "map"
     """Constant that replaces a spatial gate: a map, which fixes the image size, or a number."""
     data_root: Path | None = None

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attnscope.folding.report import PairedAccuracy
+from attnscope.folding.report import (
+    ENDS,
+    NAMED,
+    TRIAL_HEADERS,
+    Chosen,
+    PairedLosses,
+    html_lines,
+    text_table,
+)
 from attnscope.notebook import html_page, html_properties, html_table
 
 _FORMS = {
@@ -32,14 +40,21 @@ class GraphFoldReport:
     """The gates that still depend on the image."""
     unused: list[str]
     """Other gates that acted on folded gates only, and were removed with them."""
+    left_out: dict[str, str]
+    """Name of a gate that could not be chosen -> the reason. Empty if the gates were named."""
+    chosen: Chosen | None
+    """How the gates were chosen; None if they were named."""
     constants: str
     """The split over whose images the constants are means."""
     constant_images: int
     """Number of these images."""
+    validation: PairedLosses | None
+    """Losses on the half of the images that tested the gates; None if they were named."""
     split: str
-    """The split on which accuracy was measured: that of the recording."""
-    accuracy: PairedAccuracy | None
-    """Accuracy before and after; None if the recording has none."""
+    """The split of the recording, or another one if its images chose the gates."""
+    accuracy: PairedLosses | None
+    """Losses on that split, for information; None if the recording has no accuracy, or if there is
+    no other split than that which chose the gates."""
     parameters: tuple[int, int]
     """Number of parameters before and after."""
     stored_values: int
@@ -69,10 +84,27 @@ class GraphFoldReport:
             f"folded, {before:,} -> {after:,} parameters>"
         )
 
-    def _rows(self) -> list[tuple[str, str]]:
-        rows = [(name, _FORMS[form]) for name, form in self.folded.items()]
-        rows += [(name, _DYNAMIC) for name in self.dynamic]
-        return rows + [(name, _FORMS["unused"]) for name in self.unused]
+    def _rows(self) -> list[list[str]]:
+        """Return the gates in the order of the choice, or else folded gates first."""
+        results = {name: _FORMS[form] for name, form in self.folded.items()}
+        results |= dict.fromkeys(self.dynamic, _DYNAMIC)
+        results |= dict.fromkeys(self.unused, _FORMS["unused"])
+        if self.chosen is None:
+            return [[name, result] for name, result in results.items()]
+        tried = {trial.gate: self.chosen.cells(trial) for trial in self.chosen.choice.trials}
+        nothing = [""] * len(TRIAL_HEADERS)
+        order = [*tried, *(name for name in results if name not in tried)]
+        rows = []
+        for name in order:
+            reason = f" ({self.left_out[name]})" if name in self.left_out else ""
+            rows.append([name, *tried.get(name, nothing), results.get(name, _DYNAMIC) + reason])
+        return rows
+
+    def _headers(self) -> list[str]:
+        return [*(TRIAL_HEADERS if self.chosen else []), "result"]
+
+    def _lines(self) -> list[str]:
+        return self.chosen.explain() if self.chosen else [NAMED]
 
     def _facts(self) -> list[tuple[str, str]]:
         counts = Counter(_FORMS[form] for form in self.folded.values())
@@ -82,11 +114,21 @@ class GraphFoldReport:
         speed = np.array(self.speed)
         ratios = speed[:, 1] / speed[:, 0]
         medians = np.median(speed, axis=0)
-        accuracy = "not measured, because the recording has none"
+        losses = []
+        if self.chosen is not None:
+            losses.append((f"{self.chosen.title} accuracy", str(self.validation)))
+        if self.accuracy is not None:
+            losses.append((f"{self.split} accuracy", str(self.accuracy)))
+        elif self.chosen is None:
+            losses.append(
+                (f"{self.split} accuracy", "not measured, because the recording has none")
+            )
+        if any(found is not None for found in (self.validation, self.accuracy)):
+            losses.append(("ends", ENDS))
         return [
             ("gates folded", f"{len(self.folded)} of {self._total}: {listed}"),
             ("constants", f"means over {self.constant_images} images of {self.constants}"),
-            (f"{self.split} accuracy", accuracy if self.accuracy is None else str(self.accuracy)),
+            *losses,
             ("parameters", f"{before:,} -> {after:,}, plus {self.stored_values:,} stored values"),
             ("multiply-adds per image", f"{adds[0]:,} -> {adds[1]:,}"),
             (
@@ -103,11 +145,16 @@ class GraphFoldReport:
         ]
 
     def __str__(self) -> str:
-        rows = self._rows()
-        width = max([len("gate"), *(len(name) for name, _ in rows)])
-        lines = [f"{'gate':{width}}  result", *(f"{name:{width}}  {what}" for name, what in rows)]
-        return "\n".join([*lines, *(f"{name}: {value}" for name, value in self._facts())])
+        facts = [f"{name}: {value}" for name, value in self._facts()]
+        table = text_table([["gate", *self._headers()], *self._rows()])
+        return "\n".join([*table, *self._lines(), *facts])
 
     def _repr_html_(self) -> str:
-        facts = html_properties(self._facts())
-        return html_page("Fold", html_table(["Gate", "Result"], self._rows(), left=2), facts)
+        headers = ["Gate", *(header.capitalize() for header in self._headers())]
+        columns = len(headers) if self.chosen is None else 1
+        return html_page(
+            "Fold",
+            html_table(headers, self._rows(), left=columns),
+            html_lines(self._lines()),
+            html_properties(self._facts()),
+        )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from attnscope.capturing.batching import batches
 from attnscope.capturing.number_types import as_inputs
 from attnscope.capturing.pictures import IN_UNIT_RANGE
-from attnscope.errors import InputError
+from attnscope.data.images import LabeledImages
+from attnscope.data.load import DataSettings
+from attnscope.errors import InputError, first_line
+from attnscope.folding.algebra import expect_known
+from attnscope.folding.choosing import choose, expect_images, halves_of
 from attnscope.folding.graph_report import GraphFoldReport
-from attnscope.folding.report import PairedAccuracy
+from attnscope.folding.outcomes import constant_edit, outcomes_of
+from attnscope.folding.report import PairedLosses
 from attnscope.folding.speed import images_per_second
 from attnscope.gates.graph import read_gates, with_gates
 from attnscope.gates.graph_network import GraphNetwork
-from attnscope.gates.hooks import Edit, edit_gates
+from attnscope.gates.hooks import edit_gates
 from attnscope.gates.inputs import Inputs
-from attnscope.gates.modes import eval_mode
-from attnscope.gates.values import as_factor
 from attnscope.kinds import Gate, searched_kinds
 from attnscope.networks.folded import FoldedSource, save_folded, shapes_of
 from attnscope.networks.graph_fold import CONSTANTS, fold_graph
@@ -42,32 +45,111 @@ _TOLERANCE_ELSEWHERE = 1e-2  # TF32 rounds to about 1e-3
 
 
 class _Images:
-    """The images of a recording and of the split over which means are taken."""
+    """The images of a recording, and those of other splits that a fold reads.
+
+    Attributes:
+        source: The source of the recording.
+        recorded: Its images.
+        training: The images over which constants are means; ``constants`` names their split.
+        choosing: The images on which gates are chosen; ``choosing_split`` names their split.
+        other: Images that choose nothing, if there are any, else those that choose;
+            ``other_split`` names their split.
+    """
 
     def __init__(
         self, recording: Recording, data_root: Path | None, batch_size: int, device: torch.device
     ) -> None:
         self.source = recording.source(data_root)
         self.recorded: Any = recording.images(data_root)
-        self.constants = "train"
-        try:
-            self.training: Any = replace(self.source, split="train").open_images()
-        except InputError:
-            if not self.source.data.is_data_set:  # one of a user may have this split only
-                raise
-            self.training, self.constants = self.recorded, self.source.split
+        self.training, self.constants = self._split_or_recorded("train")
+        self.choosing, self.choosing_split = self._split_or_recorded("validation")
+        self.other, self.other_split = self.recorded, self.source.split
+        if self.choosing is self.recorded:
+            self.other, self.other_split = self._split_or_recorded("test")
         self._label_kind = recording.label_kind
         self._normalization = self.source.network.normalization or IN_UNIT_RANGE
         self._batch_size = batch_size
         self._device = device
 
-    def batches(self, model: nn.Module, images: Any, count: int | None = None) -> Any:
-        """Yield the first images, or all of them, in batches as the network sees them."""
-        rows = range(len(images) if count is None else min(count, len(images)))
+    def _split_or_recorded(self, split: str) -> tuple[Any, str]:
+        """Return the images of a split, and its name.
+
+        Data sets of a user may have no such split, or a single one that stands for every split.
+        Then they are the recorded images.
+        """
+        data = self.source.data
+        if split == self.source.split or (data.is_data_set and _has_one_split(data)):
+            return self.recorded, self.source.split
+        try:
+            return replace(self.source, split=split).open_images(), split
+        except InputError:
+            if not data.is_data_set:
+                raise
+            return self.recorded, self.source.split
+
+    def expect_choosing(self, folder: Path) -> None:
+        """Refuse to choose on images with which the network was trained.
+
+        Raises:
+            InputError: AS865.
+        """
+        if self.choosing_split == "train":
+            raise InputError(
+                "AS865",
+                f"{self.source.data.source} has no validation split, and {folder} is of training "
+                "images, which a network knows; add a split 'validation' to the data set, or name "
+                "gates with --gates",
+            )
+
+    def mean_rows(self, labels: NDArray[np.int64] | None) -> Sequence[int]:
+        """Return the rows of the training images over which means are taken.
+
+        Constants must not come from images that test them. If a choice has the same images only,
+        they come from the half that orders the gates.
+
+        Args:
+            labels: the classes of the images of the choice; None without a choice.
+        """
+        if labels is None or self.training is not self.choosing:
+            return range(len(self.training))
+        return [int(row) for row in np.flatnonzero(halves_of(labels))]
+
+    def batches(self, model: nn.Module, images: Any, rows: Sequence[int] | None = None) -> Any:
+        """Yield some rows of images, or all of them, in batches as the network sees them."""
+        rows = range(len(images)) if rows is None else rows
         found = batches(
             images, rows, self._batch_size, self._normalization, self._device, self._label_kind
         )
         return as_inputs(found, model)
+
+    def labels(self, model: nn.Module, images: Any, name: str) -> NDArray[np.int64]:
+        """Return the class of each image of the split of this name.
+
+        Raises:
+            InputError: AS862, an image has none.
+        """
+        if isinstance(images, LabeledImages):
+            return images.labels.numpy()
+        found = [batch.labels for batch in self.batches(model, images)]
+        labels: NDArray[np.int64] = torch.cat(found).numpy()
+        missing = int((labels < 0).sum())
+        if missing:
+            raise InputError(
+                "AS862",
+                f"{missing} of {len(labels)} images of the split {name} of "
+                f"{self.source.data.source} have no class, by which gates could be chosen; name "
+                "them with --gates, or fold all with --gates all",
+            )
+        return labels
+
+
+def _has_one_split(data: DataSettings) -> bool:
+    """Return whether a data set of a user is no mapping of splits."""
+    try:
+        data.open_data_set("")
+    except InputError:
+        return False
+    return True
 
 
 def fold_recording(
@@ -76,9 +158,11 @@ def fold_recording(
     folder: Path,
     *,
     gates: Sequence[str],
+    tolerance: float,
     data_root: Path | None,
     batch_size: int,
     device: torch.device,
+    progress: bool = True,
 ) -> GraphFoldReport:
     """Fold gates of the network of a recording, and write it to a folder.
 
@@ -86,37 +170,73 @@ def fold_recording(
         recording: The recording. Its network and its images are opened again.
         model: Its network.
         folder: The new folder.
-        gates: Names of the gates, or ``all``.
+        gates: Names of the gates, or ``all``; empty if they are to be chosen.
+        tolerance: Largest accepted loss of accuracy of a choice, in percentage points.
         data_root: As for `attnscope.fold`.
         batch_size: Batch size.
         device: The device.
+        progress: Whether to show a progress bar.
 
     Raises:
-        InputError: No gates are named (AS862) or there is no such gate (AS852), the network has no
-            graph (AS416, AS417) or lacks a gate of the recording (AS863), a gate cannot be constant
-            (AS372), or the folded network fails a check (AS860).
+        InputError: There is no such gate (AS852) or none at all (AS858), the network has no graph
+            (AS416, AS417) or lacks a gate of the recording (AS863), a named gate cannot be constant
+            (AS372), gates cannot be chosen (AS859, AS862, AS864, AS865), or the folded network
+            fails a check (AS860).
     """
     known = [gate.name for gate in recording.gates]
-    names = _chosen(recording, known, gates)
+    names = _named(recording, known, gates)
     images = _Images(recording, data_root, batch_size, device)
     weights = hash_weights(model)
     model = model.to(device)
-    sample = next(iter(images.batches(model, images.recorded, 2))).x
+    labels = None
+    if not gates:
+        images.expect_choosing(recording.folder)
+        labels = images.labels(model, images.choosing, images.choosing_split)
+        expect_images(labels, tolerance, images.choosing_split, str(recording.folder))
+    sample = next(iter(images.batches(model, images.recorded, range(1)))).x
     kinds = tuple(dict.fromkeys([*searched_kinds(), *(gate.kind for gate in recording.gates)]))
     source = FoldedSource(images.source.network.pinned(), weights, shapes_of([sample]), kinds)
     network = source.export(model)
     by_name = {gate.name: gate for gate in network.gates}
     missing = [name for name in names if name not in by_name]
-    if missing:
+    if missing and gates:
         raise InputError(
             "AS863",
             f"the gate {missing[0]} of {recording.folder} is not found in the network on noise of "
             "the same size; leave it out",
         )
-    constants = _means(network, images, names)
+    rows = images.mean_rows(labels)
+    constants = _means(network, images, [name for name in names if name in by_name], rows)
+    adapter = OutputAdapter.from_dict(recording.output)
+    left_out = dict.fromkeys(missing, "not found on noise of the same size")
+    chosen = None
+    if labels is not None:
+        left_out |= _not_constant(network, constants)
+        constants = {name: value for name, value in constants.items() if name not in left_out}
+        if not constants:
+            name, reason = next(iter(left_out.items()))
+            raise InputError(
+                "AS858",
+                f"the network of {recording.folder} has no gates that can be constant ({name}: "
+                f"{reason}); fold a network with other gates",
+            )
+        chosen = choose(
+            model,
+            recording.gates,
+            constants,
+            labels,
+            lambda: images.batches(model, images.choosing),
+            tolerance=tolerance,
+            split=images.choosing_split,
+            source=str(recording.folder),
+            scores=partial(adapted, model, adapter),
+            progress=progress,
+        )
+        constants = {name: constants[name] for name in chosen.choice.kept}
     fold = fold_graph(network, constants)
-    inputs = [batch.x for batch in images.batches(model, images.recorded, 2 * batch_size)]
-    edited = [by_name[name] for name in names]
+    first = range(min(2 * batch_size, len(images.recorded)))
+    inputs = [batch.x for batch in images.batches(model, images.recorded, first)]
+    edited = [by_name[name] for name in constants]
     difference = _difference(network, fold.network, edited, constants, inputs[0])
     allowed = _TOLERANCE.get(device.type, _TOLERANCE_ELSEWHERE)
     if not difference <= allowed:  # a NaN must be refused, too
@@ -126,20 +246,35 @@ def fold_recording(
             f"from that of the network with edited gates; it must be at most {allowed:g}, fold "
             "with --device cpu",
         )
-    adapter = OutputAdapter.from_dict(recording.output)
-    accuracy = None
-    if recording.has_accuracy:
-        right = [_right(each, images, adapter) for each in (network, fold.network)]
-        accuracy = PairedAccuracy.of(right[0], right[1])
+
+    def losses(found: Any, rows: NDArray[np.bool_] | None = None) -> PairedLosses:
+        pair = []
+        for each in (network, fold.network):
+            scores = partial(adapted, each, adapter)
+            outcome = outcomes_of(each, images.batches(each, found), scores)
+            pair.append(outcome if rows is None else outcome.rows(rows))
+        return PairedLosses.between(*pair)
+
+    validation = accuracy = None
+    if labels is not None:
+        validation = losses(images.choosing, ~halves_of(labels))
+    informing, split = images.recorded, images.source.split
+    if chosen is not None:
+        informing, split = images.other, images.other_split
+    if recording.has_accuracy and (chosen is None or informing is not images.choosing):
+        accuracy = losses(informing)
     remaining = [gate.name for gate in fold.network.gates]
     report = GraphFoldReport(
         str(recording.folder),
         fold.forms,
         remaining,
         fold.unused,
+        left_out,
+        chosen,
         images.constants,
-        len(images.training),
-        images.source.split,
+        len(rows),
+        validation,
+        split,
         accuracy,
         (_parameters(model), _parameters(fold.network)),
         sum(v.numel() for k, v in fold.network.named_buffers() if k.startswith(f"{CONSTANTS}.")),
@@ -155,32 +290,29 @@ def fold_recording(
     return report
 
 
-def expect_plain(tolerance: float | None, spatial: str) -> None:
-    """Refuse options that apply to networks of `attnscope.build_model` only.
+def expect_no_form(spatial: str) -> None:
+    """Refuse an option that applies to networks of `attnscope.build_model` only.
 
     Raises:
         InputError: AS850.
     """
-    given = "--spatial" if spatial != "map" else "" if tolerance is None else "--tolerance"
-    if given:
+    if spatial != "map":
         raise InputError(
-            "AS850", f"{given} applies to networks of attnscope.build_model only; leave it out"
+            "AS850", "--spatial applies to networks of attnscope.build_model only; leave it out"
         )
 
 
-def _chosen(recording: Recording, known: Sequence[str], gates: Sequence[str]) -> list[str]:
-    if not gates:
+def _named(recording: Recording, known: Sequence[str], gates: Sequence[str]) -> list[str]:
+    """Return the gates that are named, or all gates, from which some are chosen."""
+    if not gates and not recording.has_accuracy:
         raise InputError(
             "AS862",
-            f"the network of {recording.folder} was not built by attnscope.build_model, so its "
-            "gates must be named; add --gates all, or --gates with names",
+            f"{recording.folder} has no accuracy by which gates could be chosen; name them with "
+            "--gates, or fold all with --gates all",
         )
-    names = list(known) if list(gates) == [ALL] else list(gates)
+    names = list(gates) if gates and list(gates) != [ALL] else list(known)
     for name in names:
-        if name not in known:
-            raise InputError(
-                "AS852", f"there is no gate '{name}'; choose from {', '.join(known) or 'none'}"
-            )
+        expect_known(name, known)
     if not names:
         raise InputError(
             "AS858", f"the network of {recording.folder} has no gates; fold a network with gates"
@@ -188,12 +320,29 @@ def _chosen(recording: Recording, known: Sequence[str], gates: Sequence[str]) ->
     return names
 
 
-def _means(network: GraphNetwork, images: _Images, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return the mean of each gate over the training images, in float64, then in float32."""
+def _not_constant(network: GraphNetwork, constants: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the gates that cannot be constant in the graph, each with the reason."""
+    try:
+        fold_graph(network, constants)
+    except InputError:
+        refused = {}
+        for name, value in constants.items():
+            try:
+                fold_graph(network, {name: value})
+            except InputError as error:
+                refused[name] = first_line(error)
+        return refused
+    return {}
+
+
+def _means(
+    network: GraphNetwork, images: _Images, names: Sequence[str], rows: Sequence[int]
+) -> dict[str, Tensor]:
+    """Return the mean of each gate over training images, in float64, then in float32."""
     reading = with_gates(network, names)
     sums: dict[str, Tensor] = {}
     with torch.no_grad():
-        for batch in images.batches(network, images.training):
+        for batch in images.batches(network, images.training, rows):
             count = len(batch.x)
             _, raw = reading(batch.x)
             for name, values in read_gates(network, raw, count).items():
@@ -201,7 +350,7 @@ def _means(network: GraphNetwork, images: _Images, names: Sequence[str]) -> dict
                 if len(values) == 1 and count > 1:  # it has one value for all images
                     batch_sum = batch_sum * count
                 sums[name] = sums[name] + batch_sum if name in sums else batch_sum
-    return {name: (sums[name] / len(images.training)).float() for name in names}
+    return {name: (sums[name] / len(rows)).float() for name in names}
 
 
 def _difference(
@@ -212,16 +361,9 @@ def _difference(
     x: Tensor,
 ) -> float:
     """Return the largest difference to the network with edited gates, relative to its output."""
-    count = len(x)
-
-    def constant(gate: Gate) -> Edit:
-        value = constants[gate.name].to(x.device)
-        images = count if gate.per_image else 1
-        factor = as_factor(value[None].expand(images, *value.shape), gate)
-        return lambda values, features: factor.to(values)
-
+    edits = {gate.name: constant_edit(gate, constants[gate.name]) for gate in gates}
     with torch.no_grad():
-        with edit_gates(network, {gate.name: constant(gate) for gate in gates}, network.gates):
+        with edit_gates(network, edits, network.gates):
             expected = Inputs((network(x),), {}).tensors
         found = Inputs((folded(x),), {}).tensors
     largest = 0.0
@@ -231,19 +373,6 @@ def _difference(
             difference = float((ours - theirs).abs().max()) / scale
             largest = max(largest, difference) if difference == difference else difference
     return largest
-
-
-def _right(model: nn.Module, images: _Images, adapter: OutputAdapter) -> NDArray[np.bool_]:
-    """Return which of the recorded images a network classifies correctly."""
-    found = []
-    with ExitStack() as stack:
-        stack.enter_context(eval_mode(model))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(adapted(model, adapter))
-        for batch in images.batches(model, images.recorded):
-            found.append(model(batch.x).argmax(1).cpu() == batch.labels)
-    right: NDArray[np.bool_] = torch.cat(found).numpy()
-    return right
 
 
 def _multiply_adds(model: nn.Module, x: Tensor) -> int:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnscope.folding.search import Trial
+from attnscope.folding.outcomes import Outcome
+from attnscope.folding.search import Choice, Stability, Trial, in_points
 from attnscope.notebook import html_table
 from attnscope.statistics.inference import paired_accuracy_change
+from attnscope.statistics.noninferiority import (
+    mean_at_most,
+    paired_loss_at_most,
+    share_at_least,
+)
 
 _FORMS = {
     "norm": "folded into BatchNorm",
@@ -59,6 +66,128 @@ class PairedAccuracy:
         )
 
 
+@dataclass(frozen=True)
+class PairedLosses(PairedAccuracy):
+    """What changed on the same images: accuracy, predictions and log loss.
+
+    Ends are those of one-sided 95% intervals.
+    """
+
+    at_most: float
+    """Upper end of the loss of accuracy, in percentage points
+    (`attnscope.statistics.noninferiority.paired_loss_at_most`)."""
+    agreement: float
+    """Share of the images whose prediction is the same, 0 to 1."""
+    agreement_at_least: float
+    """Lower end of that share (Clopper and Pearson)."""
+    log_loss: float
+    """How much the mean log loss rises, in nats."""
+    log_loss_at_most: float | None
+    """Upper end of that rise (Student); None with fewer than two images."""
+
+    @classmethod
+    def between(cls, before: Outcome, after: Outcome) -> PairedLosses:
+        """Compare the outcomes of two networks for the same images."""
+        paired = PairedAccuracy.of(before.right, after.right)
+        lost, gained = before.right & ~after.right, after.right & ~before.right
+        most = paired_loss_at_most(int(lost.sum()), int(gained.sum()), paired.images)
+        same = before.predictions == after.predictions
+        rise = after.log_loss - before.log_loss
+        return cls(
+            **vars(paired),
+            at_most=100 * most,
+            agreement=float(same.mean()),
+            agreement_at_least=share_at_least(int(same.sum()), len(same)),
+            log_loss=float(rise.mean()),
+            log_loss_at_most=mean_at_most(rise) if len(rise) > 1 else None,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.before:.2%} -> {self.after:.2%}, loss {self.loss:.2f} percentage points (at "
+            f"most {self.at_most:.2f}); {self.agreement:.2%} of the predictions stay (at least "
+            f"{self.agreement_at_least:.2%}); log loss {self.log_loss:+.4f} "
+            f"(at most {self._log_loss_end}); {self.images} images, one image is "
+            f"{100 / self.images:.2f} points"
+        )
+
+    def row(self) -> list[str]:
+        """Return the cells of `LOSS_HEADERS`."""
+        return [
+            f"{self.images}",
+            f"{self.before:.2%}",
+            f"{self.after:.2%}",
+            f"{_signed(self.loss)} (at most {_signed(self.at_most)})",
+            f"{self.agreement:.2%} (at least {self.agreement_at_least:.2%})",
+            f"{_signed(self.log_loss, 4)} (at most {self._log_loss_end})",
+        ]
+
+    @property
+    def _log_loss_end(self) -> str:
+        end = self.log_loss_at_most
+        return "any" if end is None else f"{end:+.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+LOSS_HEADERS = ["Images", "Accuracy before", "Accuracy after", "Loss", "Agreement", "Log loss"]
+ENDS = "at most, at least: ends of one-sided 95% intervals"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """How the gates were chosen, and what the choice is worth."""
+
+    split: str
+    """The split whose halves ordered and tested the gates."""
+    tolerance: float
+    """Largest accepted loss of accuracy, in percentage points."""
+    choice: Choice
+    stability: Stability
+
+    @property
+    def title(self) -> str:
+        """The name of the images that tested the gates."""
+        return f"{self.split}, second half"
+
+    def cells(self, trial: Trial) -> list[str]:
+        """Return the cells of `TRIAL_HEADERS` for a gate."""
+        return [
+            _signed(trial.alone),
+            "" if trial.joint is None else _signed(trial.joint),
+            "" if trial.p is None else f"{trial.p:.4f}",
+            f"{self.stability.shares[trial.gate]:.0%}",
+        ]
+
+    def explain(self) -> list[str]:
+        """Return what the columns are, what was shown, and how stable it is, line by line."""
+        choice = self.choice
+        lines = [
+            f"alone: loss in percentage points on the first half of the {self.split} split "
+            f"({choice.ordering} images) if this gate alone is folded",
+            f"joint, p: loss on the second half ({choice.testing} images) if the gates above are "
+            "folded, too, and p of the null hypothesis that it is at least "
+            f"{in_points(self.tolerance)}",
+            f"halves: share of the choices on {self.stability.halves + 1} pairs of halves that "
+            "contain the gate",
+            "shown with 95% confidence: all chosen gates together lose less than "
+            f"{in_points(self.tolerance)} of accuracy",
+            f"stability: the sets chosen on {self.stability.halves + 1} pairs of halves have a "
+            f"mean Jaccard similarity of {self.stability.jaccard:.2f}",
+        ]
+        if choice.sufficient is not None:
+            failed = next(trial for trial in choice.trials if not trial.kept)
+            lines.append(
+                f"too few images for {failed.gate}: about {choice.sufficient} {self.split} images "
+                "would show that it can be folded, too, if the changes stay as they are"
+            )
+        return lines
+
+
+TRIAL_HEADERS = ["alone", "joint", "p", "halves"]
+NAMED = (
+    "the gates were named, so that no test says how much accuracy is lost at most on other images"
+)
+
+
 @dataclass(frozen=True, repr=False)
 class FoldReport:
     """What `attnscope.fold` did. It is written to ``fold.json`` in the new run folder."""
@@ -73,14 +202,13 @@ class FoldReport:
     """The gates that still depend on the image."""
     spatial: str
     """The form of folded spatial gates, ``map`` or ``number``."""
-    tolerance: float | None
-    """Largest accepted loss in percentage points; None if the gates were named."""
-    trials: list[Trial]
-    """The trials of the search; empty if the gates were named."""
-    validation: PairedAccuracy
-    """Accuracy on the validation split, which chose the gates."""
-    test: PairedAccuracy
-    """Accuracy on the test split, which chose nothing."""
+    chosen: Chosen | None
+    """How the gates were chosen; None if they were named."""
+    validation: PairedLosses
+    """Losses on the second half of the validation split, which tested the gates; on the whole split
+    if the gates were named."""
+    test: PairedLosses
+    """Losses on the test split, which chose nothing: for information."""
     parameters: tuple[int, int]
     """Number of parameters before and after."""
     stored_values: int
@@ -101,31 +229,21 @@ class FoldReport:
         return (
             f"<FoldReport of {self.run!r}: {len(self.folded)} of {self._gate_count} gates folded, "
             f"test accuracy {self.test.before:.1%} before and {self.test.after:.1%} after, loss "
-            f"{_signed(self.test.loss)} percentage points "
-            f"(95% CI {_signed(self.test.low)} to {_signed(self.test.high)})>"
+            f"{_signed(self.test.loss)} percentage points (at most {_signed(self.test.at_most)})>"
         )
 
     def __str__(self) -> str:
-        width = max(map(len, ["gate", *self.folded, *self.dynamic]))
-        losses = f"  {'alone':>6}  {'joint':>6}" if self.trials else ""
-        lines = [f"{'gate':{width}}{losses}  result"]
-        for name, trial in self._rows():
-            if trial is not None:
-                losses = f"  {trial.alone:6.2f}  {trial.joint:6.2f}"
-            lines.append(f"{name:{width}}{losses}  {self._result_of(name)}")
-        if self.trials:
-            lines.append(
-                "alone, joint: loss on the validation split in percentage points if the gate is "
-                "folded alone, or with the gates folded before it"
-            )
+        rows = [["gate", *(TRIAL_HEADERS if self.chosen else []), "result"], *self._rows()]
         before, after = self.parameters
         (speed_before, speed_after), ratios = self._speeds()
         return "\n".join(
             [
-                *lines,
+                *text_table(rows),
+                *(self.chosen.explain() if self.chosen else [NAMED]),
                 f"{len(self.folded)} of {self._gate_count} gates folded: {self._count_forms()}",
-                f"validation accuracy: {self.validation}",
+                f"{self._validation} accuracy: {self.validation}",
                 f"test accuracy: {self.test}",
+                ENDS,
                 f"parameters: {before:,} -> {after:,}, plus {self.stored_values:,} stored values",
                 f"images per second: {speed_before:.1f} -> {speed_after:.1f}, ratio "
                 f"{np.median(ratios):.3f} ({ratios.min():.3f} to {ratios.max():.3f}); medians of "
@@ -138,46 +256,39 @@ class FoldReport:
         )
 
     def _repr_html_(self) -> str:
-        headers = ["Gate", *(["Loss alone", "Loss joint"] if self.trials else []), "Result"]
-        gates = [
-            [
-                name,
-                *([] if trial is None else [_signed(trial.alone), _signed(trial.joint)]),
-                self._result_of(name),
-            ]
-            for name, trial in self._rows()
-        ]
-        splits = [
-            [
-                split,
-                f"{found.images}",
-                f"{found.before:.2%}",
-                f"{found.after:.2%}",
-                f"{_signed(found.loss)} (95% CI {_signed(found.low)} to {_signed(found.high)})",
-            ]
-            for split, found in (("validation", self.validation), ("test", self.test))
-        ]
+        headers = [*(TRIAL_HEADERS if self.chosen else []), "result"]
+        splits = [(self._validation, self.validation), ("test", self.test)]
         before, after = self.parameters
         (speed_before, speed_after), _ = self._speeds()
         return (
             f"<p>Fold of {escape(self.run)}: {len(self.folded)} of {self._gate_count} gates "
             f"folded. Losses are in percentage points of accuracy.</p>"
-            + html_table(headers, gates)
-            + html_table(["Split", "Images", "Accuracy before", "Accuracy after", "Loss"], splits)
+            + html_table(["Gate", *(header.capitalize() for header in headers)], self._rows())
+            + html_lines(self.chosen.explain() if self.chosen else [NAMED])
+            + html_table(["Split", *LOSS_HEADERS], [[name, *found.row()] for name, found in splits])
+            + html_lines([ENDS])
             + f"<p>{before:,} parameters before, {after:,} after, plus {self.stored_values:,} "
             f"stored values. {speed_before:.1f} images per second before, {speed_after:.1f} after "
             f"({escape(self.device)}).</p>"
         )
 
     @property
+    def _validation(self) -> str:
+        return self.chosen.title if self.chosen else "validation"
+
+    @property
     def _gate_count(self) -> int:
         return len(self.folded) + len(self.dynamic)
 
-    def _rows(self) -> list[tuple[str, Trial | None]]:
-        """Return the gates in the order of the search, or else folded gates first."""
-        if self.trials:
-            return [(trial.gate, trial) for trial in self.trials]
-        return [(name, None) for name in (*self.folded, *self.dynamic)]
+    def _rows(self) -> list[list[str]]:
+        """Return the gates in the order of the choice, or else folded gates first."""
+        chosen = self.chosen
+        if chosen is None:
+            return [[name, self._result_of(name)] for name in (*self.folded, *self.dynamic)]
+        return [
+            [trial.gate, *chosen.cells(trial), self._result_of(trial.gate)]
+            for trial in chosen.choice.trials
+        ]
 
     def _result_of(self, name: str) -> str:
         return _FORMS[self.folded[name]] if name in self.folded else _DYNAMIC
@@ -193,5 +304,23 @@ class FoldReport:
         return np.median(rounds, axis=0), rounds[:, 1] / rounds[:, 0]
 
 
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table: the first column at the left, the last one as it is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row[:-1], widths, strict=False))
+        )
+        + f"  {row[-1]}"
+        for row in rows
+    ]
+
+
+def html_lines(lines: Sequence[str]) -> str:
+    """Return a paragraph, line by line."""
+    return f"<p>{'<br/>'.join(map(escape, lines))}</p>"
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")

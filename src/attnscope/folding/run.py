@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attnscope import layout
-from attnscope.capturing.batching import batches
+from attnscope.capturing.batching import Batch, batches
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.errors import InputError, first_line
 from attnscope.files import new_folder, write_json
@@ -28,15 +27,15 @@ from attnscope.folding.algebra import (
     fold_gates,
     mean_gates,
 )
+from attnscope.folding.choosing import TOLERANCE, choose, expect_images, halves_of
 from attnscope.folding.graph_report import GraphFoldReport
-from attnscope.folding.graph_run import ALL, expect_plain, fold_recording
+from attnscope.folding.graph_run import ALL, expect_no_form, fold_recording
 from attnscope.folding.opening import open_data, open_network, open_target
-from attnscope.folding.report import FoldReport, PairedAccuracy
-from attnscope.folding.search import Trial, choose_gates, right_images
+from attnscope.folding.outcomes import Outcome, constant_edit, outcomes_of
+from attnscope.folding.report import FoldReport, PairedLosses
 from attnscope.folding.speed import images_per_second
-from attnscope.gates.hooks import Edit, as_factor, edit_gates
+from attnscope.gates.hooks import edit_gates
 from attnscope.gates.modes import eval_mode
-from attnscope.kinds import Gate
 from attnscope.networks.build import ModelConfig, attention_places
 from attnscope.networks.memory import channels_last
 from attnscope.networks.weights import save_model
@@ -45,8 +44,6 @@ from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from attnscope.training.devices import choose_device
 
-TOLERANCE = 0.2
-"""Default of the largest accepted loss of validation accuracy, in percentage points."""
 _SPEED_IMAGES = 256
 """Largest number of test images on which speed is measured."""
 _LOGIT_TOLERANCE = {"cpu": 1e-4}
@@ -97,24 +94,26 @@ def fold(
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> FoldReport | GraphFoldReport:
-    """Replace gates by constants where accuracy allows, and write the network as a new run.
+    """Replace gates by constants where accuracy allows, and write the smaller network.
 
-    The constants are the means of the gates over the training split. The gates are selected on the
-    validation split. The test split is used once, at the end.
+    The constants are the means of the gates over the training split. One half of the validation
+    split orders the gates, and the other half tests how many of them can be folded, so that more
+    than the tolerance is lost with a probability of at most 5%
+    (`attnscope.folding.search.choose_gates`). The test split is used once, at the end.
 
-    A network that `attnscope.build_model` did not build is folded on its exported graph. Its gates
-    must be named. ``out`` then holds ``fold.json`` and ``folded.safetensors``, from which the
-    target ``folded:OUT`` makes the network again (`attnscope.networks.folded`).
+    A network that `attnscope.build_model` did not build is folded on its exported graph. ``out``
+    then holds ``fold.json`` and ``folded.safetensors``, from which the target ``folded:OUT`` makes
+    the network again (`attnscope.networks.folded`).
 
     Args:
         target: A run whose training has ended, a recording that can be opened again, moments of a
             network of `attnscope.build_model`, or the path of one of these.
         out: The new folder, that of a run for a network of `attnscope.build_model`. It must not
             exist.
-        gates: Names of the gates to fold, or ``all``, whatever the loss of accuracy. Default:
-            `choose_gates` selects them.
-        tolerance: Largest accepted loss of validation accuracy when all selected gates are folded,
-            in percentage points. Default: 0.2. Cannot be combined with ``gates``.
+        gates: Names of the gates to fold, or ``all``, without a test of the loss. Default: they are
+            chosen.
+        tolerance: Largest accepted loss of accuracy when all chosen gates are folded, in percentage
+            points above 0. Default: 1. Cannot be combined with ``gates``.
         spatial: The form of a folded spatial gate: ``map``, one value for each pixel, for a fixed
             image size; or ``number``, one value for all pixels.
         data_root: Folder of the data sets of torchvision. Default: where they were before.
@@ -127,8 +126,10 @@ def fold(
 
     Raises:
         InputError: The target or an argument cannot be used (AS802, AS850 to AS858, AS862, AS863),
-            the network has no graph (AS416, AS417), no gate can be folded within the tolerance
-            (AS859), or the folded network fails a check (AS860, AS861). Nothing is written.
+            the network has no graph (AS416, AS417), there are too few images for a choice (AS864)
+            or none that did not train the network (AS865), no gate can be folded within the
+            tolerance (AS859), or the folded network fails a check (AS860, AS861). Nothing is
+            written.
         TypeError: The target is neither a run, a recording, moments nor a path.
     """
     if isinstance(gates, str):
@@ -139,13 +140,12 @@ def fold(
             "a tolerance cannot be combined with names of gates; give either --tolerance or "
             "--gates",
         )
-    given_tolerance = tolerance
     tolerance = TOLERANCE if tolerance is None else tolerance
-    if not 0 <= tolerance <= 100:
+    if not 0 < tolerance <= 100:
         raise InputError(
             "AS856",
-            f"the tolerance is {tolerance}; it must be between 0 and 100 percentage points of "
-            "accuracy",
+            f"the tolerance is {tolerance}; it must be above 0 and at most 100 percentage points "
+            "of accuracy, because no number of images shows that nothing at all is lost",
         )
     if spatial not in SPATIAL_FORMS:
         raise InputError(
@@ -160,15 +160,17 @@ def fold(
         opened, run = open_target(target)
         model, weights_sha256 = open_network(opened)
         if isinstance(opened, Recording) and not hasattr(model, "attnscope_config"):
-            expect_plain(given_tolerance, spatial)
+            expect_no_form(spatial)
             return fold_recording(
                 opened,
                 model,
                 folder,
                 gates=gates,
+                tolerance=tolerance,
                 data_root=None if data_root is None else Path(data_root),
                 batch_size=batch_size,
                 device=place,
+                progress=progress,
             )
         expect_foldable(model, f"the network of {run}")
         known = [name for module in attention_places(model) for name in module.gates]
@@ -187,24 +189,28 @@ def fold(
         )
         model = channels_last(model.to(place))
 
-        def right(network: nn.Module, images: LabeledImages = validation) -> NDArray[np.bool_]:
-            return right_images(network, images, normalization, batch_size)
+        def read(images: LabeledImages) -> Iterator[Batch]:
+            return batches(images, range(len(images)), batch_size, normalization, place)
 
-        means = mean_gates(model, train, normalization, spatial=spatial, batch_size=batch_size)
-        trials: list[Trial] = []
-        chosen = set(gates)
+        labels = validation.labels.numpy()
         if not gates:
-            trials = choose_gates(model, means, right, tolerance, progress)
-            chosen = {trial.gate for trial in trials if trial.kept}
-            if not chosen:
-                raise InputError(
-                    "AS859",
-                    f"no gate of {run} can be folded within {tolerance:g} percentage points of "
-                    f"accuracy on {len(validation)} validation images (the smallest loss is "
-                    f"{trials[0].alone:.2f}, of {trials[0].gate}); increase --tolerance, or name "
-                    "gates with --gates",
-                )
-        constants = {name: mean for name, mean in means.items() if name in chosen}
+            expect_images(labels, tolerance, "validation", run)
+        means = mean_gates(model, train, normalization, spatial=spatial, batch_size=batch_size)
+        chosen = None
+        if not gates:
+            chosen = choose(
+                model,
+                find_on_sample(model, validation, normalization),
+                means,
+                labels,
+                lambda: read(validation),
+                tolerance=tolerance,
+                split="validation",
+                source=run,
+                progress=progress,
+            )
+        kept = chosen.choice.kept if chosen else gates
+        constants = {name: mean for name, mean in means.items() if name in kept}
         folded = fold_gates(model, constants)
         dynamic = [name for name in known if name not in constants]
         _expect_found(folded, validation, normalization, dynamic)
@@ -230,16 +236,20 @@ def fold(
                 f"network with edited gates; it must be at most {allowed:g}, fold with --device "
                 "cpu",
             )
+
+        def outcomes(images: LabeledImages) -> list[Outcome]:
+            return [outcomes_of(network, read(images)) for network in (model, folded)]
+
+        testing = ~halves_of(labels) if chosen else np.ones(len(labels), bool)
         report = FoldReport(
             run,
             weights_sha256,
             after.folded,
             [name for name in means if name not in constants],
             spatial,
-            None if gates else float(tolerance),
-            trials,
-            PairedAccuracy.of(right(model), right(folded)),
-            PairedAccuracy.of(right(model, test), right(folded, test)),
+            chosen,
+            PairedLosses.between(*(each.rows(testing) for each in outcomes(validation))),
+            PairedLosses.between(*outcomes(test)),
             (_parameters(model), _parameters(folded)),
             sum(v.numel() for k, v in folded.named_buffers() if k.endswith(".values")),
             difference,
@@ -334,13 +344,9 @@ def _logit_difference(
     """Return the largest logit difference between the folded and the edited network."""
     batch = next(batches(images, range(len(images)), len(images), normalization, device_of(model)))
     gates = find_on_sample(model, images, normalization)
-
-    def constant(gate: Gate) -> Edit:
-        mean = means[gate.name].to(batch.x)
-        factor = as_factor(mean[None], gate) if mean.ndim else mean
-        return lambda values, features: factor
-
-    edits = {gate.name: constant(gate) for gate in gates if gate.name in means}
+    edits = {
+        gate.name: constant_edit(gate, means[gate.name]) for gate in gates if gate.name in means
+    }
     with eval_mode(model), eval_mode(folded), torch.no_grad():
         with edit_gates(model, edits, gates):
             edited = model(batch.x)

@@ -99,6 +99,12 @@ class PrefixCache:
         self.gate_values = dict(values)
         return self.logits
 
+    @property
+    def held_bytes(self) -> int:
+        """The size of the outputs that are kept of the last forward."""
+        tensors = (each for output in self._outputs.values() for each in _tensors(output))
+        return sum(each.numel() * each.element_size() for each in tensors)
+
     def rerun(self, edits: Mapping[str, Edit]) -> Tensor:
         """Run the network on the images of the last forward with edited gates.
 
