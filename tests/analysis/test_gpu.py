@@ -173,7 +173,7 @@ def test_a_training_step_never_waits_and_launches_few_operations() -> None:
     found = count_training("meta", width=16, batch_size=4)
     assert found.step.to_host == 0
     assert found.step.to_device == 0
-    assert found.step.operations <= 680  # 655 with torch 2.14, 679 with 2.11
+    assert found.step.operations <= 590  # 563 with torch 2.14, a few more with 2.11
     assert (found.report.to_host, found.report.to_device) == (1, 0)
 
 
