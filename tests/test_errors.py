@@ -128,10 +128,11 @@ def test_messages_name_only_options_and_commands_that_exist() -> None:
     """Those of help texts and notes, too: every string of the package that is no docstring."""
     commands = dict(find_commands())
     options = {
-        option.flag
+        flag
         for command in commands.values()
         if isinstance(command, type)
         for option in options_of(command)
+        for flag in option.flags
     }
     known = {*options, *NOT_OURS, "--help", "--version", "--plugin", "--no"}
     for folder, tree in trees():

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--again", action="store_true", help="repeat stages that ended well")
     parser.add_argument("--wheels", type=Path, help="folder of wheels in pure Python to use")
     parser.add_argument("--data", default="digits", help="data source of the training to the end")
-    parser.add_argument("--recipe", default="fast", help="its recipe")
+    parser.add_argument("--recipe", default="", help="its recipe; default: as attnscope train")
     parser.add_argument("--epochs", type=int, help="its epochs; default: those of the recipe")
     return parser
 

@@ -83,6 +83,9 @@ class DeviceCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         on_device = [t for t in tensors if t.device.type == self.device]
         on_host = [t for t in tensors if t.device.type == "cpu"]
+        if name == "to":  # of a tensor of an inference mode; other tensors get `_to_copy`
+            with self:
+                return func.decompose(*args, **kwargs)
         if name in ("_to_copy", "copy_"):
             return self._copy(func, name, args, kwargs)
         if on_device and name in ("_local_scalar_dense", "equal", "is_nonzero"):
@@ -90,6 +93,11 @@ class DeviceCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if self.device == "meta":
                 return True if name != "_local_scalar_dense" else on_device[0].dtype == torch.bool
             return func(*args, **kwargs)
+        if (
+            name.startswith("_fused_") and self.device == "meta"
+        ):  # there is no kernel without values
+            self.names[name] += 1
+            return None
         result = func(*args, **kwargs)
         made = [t for t in pytree.tree_leaves(result) if isinstance(t, Tensor)]
         if on_device or any(t.device.type == self.device for t in made):
@@ -137,8 +145,9 @@ def counting(device: str) -> Iterator[DeviceCounter]:
     with ExitStack() as stack:
         if device == "meta":
             # The optimizer updates all weights by one operation, as on a GPU.
-            supported = "torch.optim.optimizer._get_foreach_kernels_supported_devices"
-            stack.enter_context(patch(supported, lambda: ["cuda", "meta"]))
+            for kind in ("foreach", "fused"):
+                supported = f"torch.optim.optimizer._get_{kind}_kernels_supported_devices"
+                stack.enter_context(patch(supported, lambda: ["cuda", "meta"]))
             stack.enter_context(patch("torch.autocast", lambda *_, **__: nullcontext()))
         counter = DeviceCounter(device)
         # torch.tensor copies its values to the device, unseen by dispatch modes.
@@ -184,7 +193,7 @@ def count_training(
     data = made_data(steps * batch_size, size)
     model = network(attention, width, size)
     # A schedule as long as that of a training, so that its first phase is counted.
-    plan = Plan(chosen, chosen.epochs, 0, [batch_size] * steps, None, False)
+    plan = Plan(chosen, chosen.epochs, 0, [batch_size] * steps, None)
     entries: list[Counts] = []
 
     class Loop(TrainingLoop):

@@ -22,8 +22,8 @@ class Setting:
     """Whether the networks and the numbers of images are as small as possible."""
     data: str = "digits"
     """Data source of the training to the end."""
-    recipe: str = "fast"
-    """Recipe of the training to the end."""
+    recipe: str = ""
+    """Recipe of the training to the end. Default: that of `attnscope train` on the device."""
     epochs: int | None = None
     """Its number of epochs. Default: that of the recipe."""
 

@@ -23,10 +23,8 @@ from analysis.gpu.measures import Row, rows_of, times
 from analysis.gpu.networks import UNIT, made_data, made_images, network
 from analysis.gpu.profiling import largest
 from analysis.gpu.stage import STAGES, Setting, Stage, stage
-from attnscope import layout
 from attnscope.attribution import last_map_layer
 from attnscope.capturing.capture import capture
-from attnscope.data.load import load_data
 from attnscope.networks.targets import load_target
 from attnscope.training.fitting import fit
 from attnscope.training.recipes import RECIPES
@@ -89,7 +87,10 @@ def _training_step(model: nn.Module, images: int, setting: Setting, compiled: bo
     model = model.to(device).train()
     called = _compile(model, setting) if compiled else model
     x, y = _inputs(images, device), torch.arange(images, device=device) % 10
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
+    fused = True if device.type == "cuda" else None  # as in a training
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=1e-3, momentum=0.9, nesterov=True, fused=fused
+    )
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16):
@@ -187,6 +188,7 @@ def loop(setting: Setting) -> Iterator[Row]:
                 epochs=1,
                 device=str(setting.device),
                 precision="bf16",
+                compiled=False,
                 progress=False,
             )
 
@@ -341,36 +343,5 @@ def compiled(setting: Setting) -> Iterator[Row]:
     yield from _cost_of_attention(_inference, _COMPILED_INFERENCE, kinds, setting, compiled=True)
 
 
-@stage(
-    "training",
-    "A training to the end: ResNet18-CBAM",
-    180,
-    {"test accuracy": "93% on CIFAR-10", "seconds of training": "60", "accuracy over epochs": ""},
-)
-def training(setting: Setting) -> Iterator[Row]:
-    """Train by a recipe to the end. A stopped training continues where its checkpoint is."""
-    out = setting.out / "training"
-    data = load_data(setting.data)
-    model = network("cbam", setting.pick(64, 16), data.image_size)
-    if len(data.classes) != 10:
-        raise ValueError(f"{setting.data} has {len(data.classes)} classes, and 10 are expected")
-    result = fit(
-        model,
-        data,
-        RECIPES.find(setting.recipe),
-        out,
-        epochs=setting.epochs,
-        device=str(setting.device),
-        precision="bf16",
-        progress=False,
-        resume=True,
-        checkpoint_seconds=20,
-    )
-    what = f"{setting.data}, recipe {setting.recipe}, {result.epochs} epochs"
-    yield Row("test accuracy", 100 * result.test.accuracy, "%", note=what)
-    rate = result.train_images * result.epochs / result.seconds
-    yield Row("seconds of training", result.seconds, "s", note=f"{rate:,.0f} images/s")
-    header, *lines = (out / layout.METRICS).read_text(encoding="utf-8").splitlines()
-    column = header.split(",").index("validation_accuracy")
-    curve = [f"{100 * float(line.split(',')[column]):.1f}" for line in lines]
-    yield Row("accuracy over epochs", note=f"validation, in percent: {', '.join(curve)}")
+# The last stages, which run after those above.
+from analysis.gpu import training_stages as training_stages  # noqa: E402

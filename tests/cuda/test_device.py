@@ -20,6 +20,7 @@ from attnscope.folding.algebra import fold_gates
 from attnscope.gates.hooks import edit_gates
 from attnscope.interventions import InterventionSetup, replace_gates
 from attnscope.monitoring import GateMonitor
+from attnscope.training.loop import TrainingLoop
 from tests.cuda import device_name
 from tests.folding import networks as folded
 from tests.interventions.toy import toy_images, toy_setup
@@ -91,15 +92,40 @@ def test_a_resumed_training_equals_one_without_a_stop(
     assert largest_difference(resumed, model) <= WEIGHTS
 
 
-@pytest.mark.usefixtures("deterministic")
-def test_with_deterministic_algorithms_a_resumed_training_is_bit_exact(
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_deterministic_training_is_resumed_bit_for_bit(
+    device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    chosen: dict[str, Any] = {"deterministic": True, "precision": precision}
+    model = trained(tmp_path / "whole", device, **chosen)
+    options: dict[str, Any] = {"model": small(attention="cbam"), "device": str(device), **chosen}
+    interrupted(tmp_path / "stopped", 5, monkeypatch, **options)
+    assert states_equal(trained(tmp_path / "stopped", device, resume=True, **chosen), model)
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_a_training_step_never_waits_for_the_device(
     device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = trained(tmp_path / "whole", device)
-    options: dict[str, Any] = {"model": small(attention="cbam"), "device": str(device)}
-    interrupted(tmp_path / "stopped", 5, monkeypatch, **options)
-    assert states_equal(trained(tmp_path / "stopped", device, resume=True), model)
-    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    if device.type != "cuda":
+        pytest.skip(
+            "only CUDA sees waiting; tests/analysis/test_gpu.py counts copies on any machine"
+        )
+    step, watched = TrainingLoop.step, []
+
+    def watching(loop: TrainingLoop, *arguments: Any) -> Tensor:
+        if loop.position.step:  # the first step allocates memory and chooses kernels
+            torch.cuda.set_sync_debug_mode("error")
+            watched.append(loop.position.step)
+        try:
+            return step(loop, *arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(TrainingLoop, "step", watching)
+    trained(tmp_path / "run", device)
+    assert watched == [1, 2, 3, 4, 5]
 
 
 def captured(model: nn.Module, out: Path, device: torch.device, **options: Any) -> Recording:

@@ -35,8 +35,8 @@ def seeded(seed: int = 7) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def random_numbers(generator: torch.Generator, count: int) -> Any:
-    return module._RandomNumbers(generator, torch.device("cpu"), count, slice(None))
+def random_numbers(how: Augmentation, count: int, size: int = 32) -> module.Numbers:
+    return module.draw_numbers(how, seeded(), count, size=size)
 
 
 # --- crop, flip, cutout -----------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_colors_equal_torchvision_image_by_image() -> None:
     images = random_images(count, 8).float() / 255
     images[0], images[1] = 0.5, 0.0  # gray and black have no hue
     how = Augmentation(brightness=0.4, contrast=0.3, saturation=0.5, hue=0.2)
-    found = module.jitter_colors(images, random_numbers(seeded(), count), how)
+    found = module.jitter_colors(images, random_numbers(how, count))
     generator = seeded()
     factors = [
         low + (high - low) * torch.rand(count, 1, generator=generator)[:, 0]
@@ -184,6 +184,18 @@ def test_colors_are_changed_before_normalization() -> None:
     torch.testing.assert_close(found, torch.full_like(found, expected))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colors_on_a_device_are_those_of_the_cpu(channels: int) -> None:
+    """The variant for devices, on the CPU: it never asks which images get a change."""
+    images = random_images(60, 8).float()[:, :channels] / 255
+    how = Augmentation(brightness=0.4, contrast=0.3, saturation=0.5, hue=0.2)
+    numbers = random_numbers(how, 60)
+    found = module._jitter_without_waiting(images, numbers, numbers["order"].argsort(1))
+    expected = module.jitter_colors(images, numbers)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+    assert (found - images).abs().max() > 0.2
+
+
 # --- rotation and resized crops ---------------------------------------------------------------
 
 
@@ -212,9 +224,8 @@ def test_resized_crops_have_the_documented_areas_aspects_and_places() -> None:
     image = torch.stack(
         [ramp.expand(size, size), ramp[:, None].expand(size, size), ramp * 0 + 0 * ramp[:, None]]
     )
-    crops = module._resized_crop(
-        image.repeat(n, 1, 1, 1), random_numbers(seeded(), n), 32, flip=False
-    )
+    numbers = random_numbers(Augmentation(resized_crop=True), n)
+    crops = module._resized_crop(image.repeat(n, 1, 1, 1), numbers, 32)
     x, y = crops[:, 0], crops[:, 1]
     assert (x - x[:, :1]).abs().max() < 1e-5, "columns are straight"
     assert (y - y[:, :, :1]).abs().max() < 1e-5
@@ -238,9 +249,8 @@ def test_resized_crops_have_the_documented_areas_aspects_and_places() -> None:
 def test_half_of_the_resized_crops_are_mirrored() -> None:
     ramp = torch.arange(64) / 64
     image = ramp.expand(3, 64, 64)
-    crops = module._resized_crop(
-        image.repeat(300, 1, 1, 1), random_numbers(seeded(), 300), 32, flip=True
-    )
+    numbers = random_numbers(Augmentation(resized_crop=True, flip=True), 300)
+    crops = module._resized_crop(image.repeat(300, 1, 1, 1), numbers, 32)
     mirrored = (crops[:, 0, 0, -1] < crops[:, 0, 0, 0]).float().mean()
     assert abs(mirrored - 0.5) < 4 * math.sqrt(0.25 / 300)
 
@@ -255,8 +265,8 @@ def test_gray_images_are_jittered_as_equal_channels_are() -> None:
     """Saturation and hue do not change them."""
     gray = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     how = Augmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2)
-    found = module.jitter_colors(gray, random_numbers(seeded(), 6), how)
-    colors = module.jitter_colors(gray.expand(-1, 3, -1, -1), random_numbers(seeded(), 6), how)
+    found = module.jitter_colors(gray, random_numbers(how, 6))
+    colors = module.jitter_colors(gray.expand(-1, 3, -1, -1), random_numbers(how, 6))
     torch.testing.assert_close(found, colors[:, :1], atol=1e-3, rtol=0)
     assert found.shape == gray.shape
     assert not torch.equal(found, gray)

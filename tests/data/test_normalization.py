@@ -44,3 +44,16 @@ def test_values_out_of_range_are_clipped() -> None:
 def test_a_standard_deviation_that_is_not_positive_is_refused(std: float) -> None:
     with refused("AS223", names=("--std", f"{std:g}")):
         Normalization((0.5, 0.5, 0.5), (0.5, std, 0.5))
+
+
+def test_constants_on_a_device_are_used_for_many_batches() -> None:
+    normalization = Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    images = every_value()
+    ready = normalization.on("cpu", 3)
+    for _ in range(2):
+        assert torch.equal(ready.apply(images), normalization.apply(images))
+    assert torch.equal(ready.undo(ready.apply(images)), images)
+    gray = Normalization((0.5,) * 3, (0.5,) * 3).on("cpu", 1)
+    assert gray.apply(images[:, :1]).shape == (2, 1, 16, 16)
+    with refused("AS229", names=(3, 2)):
+        normalization.on("cpu", 2)

@@ -26,7 +26,7 @@ from attnscope.files import locked
 from attnscope.signals import stop_signal
 from attnscope.training import loop as train_module
 from attnscope.training import run as training_run
-from attnscope.training.checkpoint import read_state
+from attnscope.training.checkpoint import load_checkpoint, read_state, save_checkpoint
 from attnscope.training.recipe import Adam, Milestones, Phase, Plateau
 from tests.making import refused
 from tests.training.toys import TINY, Spy, make_data, rows, run, small, states_equal
@@ -122,6 +122,33 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     for name in left[0] & {"steps.csv", "best.safetensors", "last.safetensors"}:
         assert (uninterrupted / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert "checkpoint.safetensors" not in left[0]
+
+
+def test_a_run_in_bf16_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "_REPORT_STEPS", 2)
+    options = {"data": make_data(36), "recipe": CNN_TINY, "seed": 5, "precision": "bf16"}
+    whole, again = small(**CNN), small(seed=9, **CNN)
+    run(tmp_path / "a", whole, **options)
+    interrupted(tmp_path / "b", 8, monkeypatch, model=small(**CNN), **options)
+    run(tmp_path / "b", again, resume=True, **options)
+    assert states_equal(whole, again)
+    plain = small(**CNN)
+    run(tmp_path / "c", plain, **{**options, "precision": "fp32"})
+    assert not states_equal(whole, plain), "it was not trained in fp32"
+
+
+def test_a_checkpoint_keeps_the_kernels_of_the_device(tmp_path: Path) -> None:
+    """A checkpoint of a GPU, whose optimizer is fused, continues on a CPU, and the other way."""
+    model = Spy()
+
+    def optimizer(fused: bool | None) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=fused)
+
+    for stored, own in ((True, None), (None, True)):
+        save_checkpoint(tmp_path / "file", model, optimizer(stored), {})
+        found = optimizer(own)
+        load_checkpoint(tmp_path / "file", model, found)
+        assert found.param_groups[0]["fused"] is own
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

@@ -19,6 +19,7 @@ from attnscope.training.recipe import SGD, OneCycle, Phase, Plateau, Recipe
 from attnscope.training.recipes import RECIPES
 from attnscope.training.result import TrainResult
 from tests.making import refused
+from tests.training.toys import make_data, small
 
 EPOCHS = 10
 IMAGES = 60
@@ -233,6 +234,34 @@ def test_fast_scales_images_in_its_first_phase(
     seen, _ = watched(recipe, tmp_path / "run", digits, monkeypatch)
     assert [now.sizes[0][-1] for now in seen[:-1]] == [24] * 6 + [32] * 4
     assert len({id(now.optimizer) for now in seen}) == 1, "one cycle over both phases"
+
+
+def test_fast_gpu_is_fast_with_larger_batches_of_one_size() -> None:
+    recipe, fast = RECIPES["fast-gpu"], RECIPES["fast"]
+    for name in (
+        "optimizer",
+        "schedule",
+        "augmentation",
+        "label_smoothing",
+        "network",
+        "accumulate",
+    ):
+        assert getattr(recipe, name) == getattr(fast, name), name
+    assert recipe.phases == (Phase(),), "each size of images is compiled anew"
+    # The linear scaling rule, Goyal et al. 2017.
+    assert recipe.batch_size == 512
+    ratio = recipe.batch_size / fast.batch_size
+    assert recipe.learning_rate / fast.learning_rate == pytest.approx(ratio)
+
+
+def test_fast_gpu_learns_from_few_steps(tmp_path: Path) -> None:
+    data = make_data(48)
+    result = fit(
+        small(attention="cbam"), data, RECIPES["fast-gpu"], tmp_path / "run",
+        device="cpu", precision="fp32", progress=False,
+    )  # fmt: skip
+    assert result.steps == 20
+    assert result.validation.accuracy == result.test.accuracy == 1
 
 
 def test_keeps_the_best_or_the_last_weights(

@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from attnscope import Run, capture_run, fold, plots
 from attnscope.commands.main import main
+from attnscope.commands.parsing import parse
 from attnscope.commands.train import Train
+from attnscope.data.images import LabeledImages
+from attnscope.data.load import Data
+from attnscope.data.normalization import Normalization
+from attnscope.training import run as run_module
 from attnscope.training.config import TrainConfig
 from attnscope.training.loop import TrainingLoop
+from attnscope.training.processes import ProcessGroup
 from attnscope.training.recipe_file import read_recipe
-from attnscope.training.run import train_run
+from attnscope.training.run import suits_gpu_recipe, train_run
 from tests.making import refused, refused_command, write_images
 
 
@@ -47,7 +54,7 @@ def test_the_recipe_sets_the_network_and_options_override_it(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "code", "names"),
     [
-        (["--recipe", "slow"], "AS120", ("'slow'", "fast, staged, cnn")),
+        (["--recipe", "slow"], "AS120", ("'slow'", "fast, fast-gpu, staged, cnn")),
         (["--recipe", "no.toml"], "AS510", ("no.toml",)),
         (["--accumulate", "0"], "AS102", ("accumulate", "0")),
         (["--learning-rate", "0"], "AS102", ("learning rate", "0.0")),
@@ -138,6 +145,55 @@ def test_python_and_the_command_write_equal_runs(chosen: dict[str, Any], tmp_pat
         assert files[0].exists() == files[1].exists()
         if files[0].exists():
             assert files[0].read_bytes() == files[1].read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "device", "processes", "expected"),
+    [
+        (10_240, 32, "cuda", 1, True),
+        (10_239, 32, "cuda", 1, False),  # too few steps in an epoch
+        (10_240, 32, "cuda", 2, False),
+        (20_480, 8, "cuda", 2, True),
+        (10_240, 32, "cpu", 1, False),
+        (10_240, 65, "cuda", 1, False),  # too large for the memory of most GPUs
+        (10_240, 64, "cuda", 1, True),
+    ],
+)
+def test_fast_gpu_is_the_default_on_a_gpu_for_many_small_images(
+    count: int, size: int, device: str, processes: int, expected: bool
+) -> None:
+    # One row of pixels, repeated without memory.
+    pixels = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(count, 3, size, size)
+    images = LabeledImages(pixels, torch.zeros(count, dtype=torch.int64), [], ["a"])
+    unit = Normalization((0.5,) * 3, (0.5,) * 3)
+    data = Data("made", images, images, images, unit, may_flip=True, skipped=[])
+    group = ProcessGroup(0, processes)
+    assert suits_gpu_recipe(torch.device(device), data, group) is expected
+
+
+@pytest.mark.parametrize("recipe", [None, "fast"])
+def test_the_default_recipe_of_a_gpu_is_named_in_one_line(
+    recipe: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(run_module, "suits_gpu_recipe", lambda *_: True)
+    config = TrainConfig(
+        recipe=recipe, model="cnn", epochs=1, learning_rate=0.02, device="cpu", out=tmp_path / "run"
+    )
+    run = Run(train_run(config, progress=False))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "fast-gpu" in line]
+    stored = run.config["recipe"]
+    expected = ("fast-gpu", 512) if recipe is None else ("fast", 128)
+    assert (stored["name"], stored["batch_size"]) == expected
+    assert stored["learning_rate"] == 0.02, "a given setting takes precedence"
+    assert len(lines) == (recipe is None)
+
+
+def test_the_command_compiles_or_not_or_leaves_the_choice_to_attnscope() -> None:
+    for words, expected in (([], None), (["--compile"], True), (["--no-compile"], False)):
+        assert parse(Train, "attnscope train", words).compile is expected
 
 
 def test_every_setting_has_an_option_with_the_same_default() -> None:

@@ -2,7 +2,8 @@
 
 The fields of a command are its options, and the type of a field is what its option takes:
 
-- ``bool`` is a switch: ``--moments``, or ``--no-grad-cam`` where the default is true;
+- ``bool`` is a switch: ``--moments``, or ``--no-grad-cam`` where the default is true. With
+  ``bool | None``, whose default is a choice that attnscope makes, both forms decide it by hand;
 - ``int``, ``float``, ``str`` and ``Path`` take one value, ``X | None`` the same as ``X``;
 - ``Literal["a", "b"]`` takes one of its choices;
 - ``tuple[X, ...]`` takes one or more values, ``tuple[X, X, X]`` exactly three;
@@ -71,6 +72,13 @@ class Option:
             return self.metavar
         name = self.field.replace("_", "-")
         return f"--no-{name}" if self.is_switch and self.default is True else f"--{name}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All forms that help texts name; two if neither is the default."""
+        if self.is_switch and self.default is None:
+            return self.flag, self.flag.replace("--", "--no-", 1)
+        return (self.flag,)
 
     @property
     def metavar(self) -> str:
@@ -225,7 +233,7 @@ def usage(options: Sequence[Option], program: str) -> str:
 def invocation(option: Option) -> str:
     """An option with the names of its values: ``--mean FLOAT FLOAT FLOAT``."""
     if option.argument.positional or option.is_switch:
-        return option.flag
+        return ", ".join(option.flags)
     if option.count == "+":
         values = f"{option.metavar} [...]"
     else:

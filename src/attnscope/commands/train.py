@@ -51,7 +51,7 @@ class Train(TrainConfig):
     classes: Annotated[Path | None, Argument(metavar="FILE")] = None
     """Text file with the classes in the order of the network's outputs, one per line. It may name
     more classes than the images have."""
-    recipe: str = "fast"
+    recipe: str | None = None
     weights: str | None = None
     capture: bool = False
     """At the end, record the gates on the test split, as attnscope capture does."""

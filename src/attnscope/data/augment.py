@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attnscope.data.augmentation import Augmentation
-from attnscope.data.images import Normalization
+from attnscope.data.normalization import Normalization, Normalizer
 
 _GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as in torchvision
 # The ranges of a resized crop, as in Szegedy et al. 2015 and torchvision's RandomResizedCrop.
@@ -19,29 +20,83 @@ _AREA_RANGE = (0.08, 1.0)  # share of the image's area
 _ASPECT_RANGE = (3 / 4, 4 / 3)  # width / height
 _CROP_ATTEMPTS = 10  # if none of these crops fits into the image, a center crop is taken
 
+Numbers = Mapping[str, Tensor]
+"""What was drawn for some images: a purpose -> float32 ``(N, count)`` or int64 ``(N, 1)``."""
 
-class _RandomNumbers:
-    """Random numbers for some images of a training step.
 
-    The numbers are drawn on the CPU for all images of the step, and the rows that are needed are
-    selected afterwards. An image is therefore augmented in the same way whether the step runs as
-    one batch, as several accumulated batches or on several devices.
+@dataclass(frozen=True)
+class _Draw:
+    """Random numbers of one purpose: integers from 0 to ``below - 1``, or floats in a range."""
+
+    below: int = 0
+    low: float = 0.0
+    high: float = 1.0
+    count: int = 1
+
+    def of(self, images: int, generator: torch.Generator) -> Tensor:
+        """Return int64 ``(images, 1)``, or float32 ``(images, count)``."""
+        if self.below:
+            return torch.randint(self.below, (images, 1), generator=generator)
+        drawn = torch.rand(images, self.count, generator=generator)
+        return self.low + (self.high - self.low) * drawn
+
+
+def _draws(a: Augmentation, size: int, *, flip: bool) -> Iterator[tuple[str, _Draw]]:
+    """Yield what is drawn for an image, in the order in which it is drawn."""
+    unit = size / 32
+    if _changes_colors(a):
+        for name in ("brightness", "contrast", "saturation"):
+            width = getattr(a, name)
+            yield name, _Draw(low=max(0.0, 1 - width), high=1 + width)
+        yield "hue", _Draw(low=-a.hue, high=a.hue)
+        yield "order", _Draw(count=4)
+    if a.resized_crop:
+        low, high = _AREA_RANGE
+        yield "area", _Draw(low=low, high=high, count=_CROP_ATTEMPTS)
+        low, high = map(math.log, _ASPECT_RANGE)
+        yield "aspect", _Draw(low=low, high=high, count=_CROP_ATTEMPTS)
+        yield "left", _Draw()
+        yield "top", _Draw()
+    elif padding := round(a.crop_padding * unit):
+        yield "row", _Draw(below=2 * padding + 1)
+        yield "column", _Draw(below=2 * padding + 1)
+    if flip:
+        yield "flip", _Draw(below=2)
+    if a.rotation:
+        yield "rotation", _Draw(low=-a.rotation, high=a.rotation)
+    if a.cutout:
+        yield "hole row", _Draw(below=size)
+        yield "hole column", _Draw(below=size)
+
+
+def _changes_colors(a: Augmentation) -> bool:
+    return bool(a.brightness or a.contrast or a.saturation or a.hue)
+
+
+def draw_numbers(
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    count: int,
+    *,
+    size: int,
+    may_flip: bool = True,
+) -> Numbers:
+    """Draw the random numbers of some images.
+
+    Args:
+        augmentation: The augmentation settings.
+        generator: A random generator on the CPU.
+        count: Number of images, those of a whole training step: an image is then augmented in the
+            same way whether the step runs as one batch, as several accumulated batches or on
+            several devices.
+        size: Height and width of the augmented images, in pixels.
+        may_flip: Whether images may be mirrored without changing their class.
+
+    Returns:
+        The numbers for `augment_with`, on the CPU.
     """
-
-    def __init__(
-        self, generator: torch.Generator, device: torch.device, total: int, rows: slice
-    ) -> None:
-        self._generator, self._device, self._total, self._rows = generator, device, total, rows
-
-    def integers(self, high: int) -> Tensor:
-        """Return integers from 0 to ``high - 1``, shape ``(N, 1)``."""
-        drawn = torch.randint(high, (self._total, 1), generator=self._generator)
-        return drawn[self._rows].to(self._device)
-
-    def uniform(self, low: float, high: float, count: int = 1) -> Tensor:
-        """Return floats between ``low`` and ``high``, shape ``(N, count)``."""
-        drawn = torch.rand(self._total, count, generator=self._generator)
-        return (low + (high - low) * drawn[self._rows]).to(self._device)
+    draws = _draws(augmentation, size, flip=augmentation.flip and may_flip)
+    return {name: draw.of(count, generator) for name, draw in draws}
 
 
 def augment(
@@ -73,27 +128,53 @@ def augment(
     Returns:
         float32 ``(N, C, size, size)`` in channels-last memory format.
     """
-    random = _RandomNumbers(generator, images.device, len(images) if total is None else total, rows)
+    count = len(images) if total is None else total
+    drawn = draw_numbers(augmentation, generator, count, size=size, may_flip=may_flip)
+    numbers = {name: values[rows].to(images.device) for name, values in drawn.items()}
+    return augment_with(images, normalization, augmentation, numbers, size=size)
+
+
+def augment_with(
+    images: UInt8[Tensor, "images channels height width"],
+    normalization: Normalization | Normalizer,
+    augmentation: Augmentation,
+    numbers: Numbers,
+    *,
+    size: int,
+) -> Float32[Tensor, "images channels size size"]:
+    """Augment and normalize a batch of training images with random numbers that were drawn before.
+
+    On a device, nothing is copied from or to the host if ``normalization`` is a `Normalizer`.
+
+    Args:
+        images: As in `augment`.
+        normalization: As in `augment`, or with its constants on the device.
+        augmentation: The augmentation settings.
+        numbers: Those of `draw_numbers` for these images, on their device.
+        size: Height and width of the returned images, in pixels.
+
+    Returns:
+        float32 ``(N, C, size, size)`` in channels-last memory format.
+    """
     a, unit = augmentation, size / 32
-    if a.brightness or a.contrast or a.saturation or a.hue:
-        images = jitter_colors(images.float() / 255, random, a) * 255
+    if _changes_colors(a):
+        images = jitter_colors(images.float() / 255, numbers) * 255
     x = normalization.apply(images)
-    flip = a.flip and may_flip
     if a.resized_crop:
-        x = _resized_crop(x, random, size, flip=flip)
-    elif x.shape[-1] != size:
-        margin = (x.shape[-1] - size) // 2
-        x = x[:, :, margin : margin + size, margin : margin + size]
-    if not a.resized_crop:
-        x = _crop_and_flip(x, random, round(a.crop_padding * unit), flip=flip)
+        x = _resized_crop(x, numbers, size)
+    else:
+        if x.shape[-1] != size:
+            margin = (x.shape[-1] - size) // 2
+            x = x[:, :, margin : margin + size, margin : margin + size]
+        x = _crop_and_flip(x, numbers, round(a.crop_padding * unit))
     if a.rotation:
-        x = _rotate(x, random.uniform(-a.rotation, a.rotation)[:, 0])
+        x = _rotate(x, numbers["rotation"][:, 0])
     if a.cutout:
-        x = _cut_out(x, random, round(a.cutout * unit))
+        x = _cut_out(x, numbers, round(a.cutout * unit))
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def jitter_colors(images: Tensor, random: _RandomNumbers, augmentation: Augmentation) -> Tensor:
+def jitter_colors(images: Tensor, numbers: Numbers) -> Tensor:
     """Change brightness, contrast, saturation and hue in a random order, image by image.
 
     The changes are those of torchvision's ``ColorJitter``. The four factors and the order in which
@@ -102,23 +183,20 @@ def jitter_colors(images: Tensor, random: _RandomNumbers, augmentation: Augmenta
 
     Args:
         images: float, ``(N, 3, H, W)``, or ``(N, 1, H, W)`` for gray images, values from 0 to 1.
-        random: The random numbers of these images.
-        augmentation: The ranges of the four factors.
+        numbers: The random numbers of these images.
 
     Returns:
         float, of the same shape, values from 0 to 1.
     """
-    a = augmentation
+    order = numbers["order"].argsort(1)
+    if images.device.type != "cpu":
+        return _jitter_without_waiting(images, numbers, order)
     changes: list[tuple[Callable[[Tensor, Tensor], Tensor], Tensor]] = [
-        (blend, random.uniform(max(0.0, 1 - width), 1 + width)[:, 0])
-        for width, blend in (
-            (a.brightness, _blend_black),
-            (a.contrast, _blend_mean),
-            (a.saturation, _blend_gray),
-        )
+        (_blend_black, numbers["brightness"]),
+        (_blend_mean, numbers["contrast"]),
+        (_blend_gray, numbers["saturation"]),
+        (shift_hue, numbers["hue"]),
     ]
-    changes.append((shift_hue, random.uniform(-a.hue, a.hue)[:, 0]))
-    order = random.uniform(0, 1, 4).argsort(1)
     if images.shape[1] == 1:
         changes = changes[:2]
     images = images.clone()
@@ -126,7 +204,31 @@ def jitter_colors(images: Tensor, random: _RandomNumbers, augmentation: Augmenta
         for number, (change, factor) in enumerate(changes):
             chosen = torch.nonzero(order[:, position] == number)[:, 0]
             if len(chosen):
-                images[chosen] = change(images[chosen], factor[chosen, None, None, None])
+                images[chosen] = change(images[chosen], factor[chosen, :, None, None])
+    return images
+
+
+def _jitter_without_waiting(images: Tensor, numbers: Numbers, order: Tensor) -> Tensor:
+    """Do what `jitter_colors` does without asking which images get a change at which position.
+
+    The host would wait for the answer. Instead, every image gets two changes at each position, and
+    one of them is kept. Brightness, contrast and saturation are one blend with another partner.
+    """
+    brightness, contrast, saturation, hue = (
+        numbers[name][:, :, None, None] for name in ("brightness", "contrast", "saturation", "hue")
+    )
+    for position in range(4):
+        number = order[:, position, None, None, None]
+        gray = _gray(images)
+        of_all = gray.mean((1, 2, 3), keepdim=True)
+        partner = torch.where(number == 1, of_all, torch.where(number == 2, gray, 0.0))
+        factor = torch.where(number == 1, contrast, saturation)
+        factor = torch.where(number == 0, brightness, factor)
+        blended = torch.lerp(partner.expand_as(images), images, factor).clamp(0, 1)
+        if images.shape[1] == 1:
+            images = torch.where(number < 2, blended, images)
+        else:
+            images = torch.where(number == 3, shift_hue(images, hue), blended)
     return images
 
 
@@ -151,16 +253,20 @@ def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
     )
     shifted = hue / 6 + shift
     # HSV to RGB without branches: Wikipedia, "HSL and HSV", alternative formula.
-    offset = torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None]
-    k = (offset + shifted * 6) % 6
+    # The offsets of red, green and blue; a tensor of them would be copied to the device each time.
+    k = torch.cat([(offset + shifted * 6) % 6 for offset in (5.0, 3.0, 1.0)], 1)
     return high - (high - low) * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
 def _gray(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
-    weights = torch.tensor(_GRAY_WEIGHTS, device=images.device)[:, None, None]
-    return (images * weights).sum(1, keepdim=True)
+    if images.device.type == "cpu":
+        weights = torch.tensor(_GRAY_WEIGHTS)[:, None, None]
+        return (images * weights).sum(1, keepdim=True)
+    # A tensor of the weights would be copied to the device each time.
+    red, green, blue = (w * x for w, x in zip(_GRAY_WEIGHTS, images.chunk(3, 1), strict=True))
+    return red + green + blue
 
 
 def _blend_black(images: Tensor, factor: Tensor) -> Tensor:
@@ -176,13 +282,11 @@ def _blend_gray(images: Tensor, factor: Tensor) -> Tensor:
     return torch.lerp(_gray(images).expand_as(images), images, factor).clamp(0, 1)
 
 
-def _resized_crop(images: Tensor, random: _RandomNumbers, size: int, *, flip: bool) -> Tensor:
+def _resized_crop(images: Tensor, numbers: Numbers, size: int) -> Tensor:
     """Crop each image at random and resize the crop, as torchvision's ``RandomResizedCrop``."""
     n, _, height, width = images.shape
-    area = random.uniform(*_AREA_RANGE, _CROP_ATTEMPTS) * height * width
-    aspect = random.uniform(
-        math.log(_ASPECT_RANGE[0]), math.log(_ASPECT_RANGE[1]), _CROP_ATTEMPTS
-    ).exp()
+    area = numbers["area"] * height * width
+    aspect = numbers["aspect"].exp()
     wide, high = (area * aspect).sqrt(), (area / aspect).sqrt()
     fits = (wide <= width) & (high <= height)
     first = fits.float().argmax(1, keepdim=True)  # the first crop that fits
@@ -190,14 +294,14 @@ def _resized_crop(images: Tensor, random: _RandomNumbers, size: int, *, flip: bo
     side = float(min(width, height))
     wide = torch.where(none_fits, side, wide.gather(1, first)[:, 0])
     high = torch.where(none_fits, side, high.gather(1, first)[:, 0])
-    left = random.uniform(0, 1)[:, 0] * (width - wide)
-    top = random.uniform(0, 1)[:, 0] * (height - high)
+    left = numbers["left"][:, 0] * (width - wide)
+    top = numbers["top"][:, 0] * (height - high)
     # The coordinates of affine_grid run from -1 to 1 across the image.
     theta = torch.zeros(n, 2, 3, device=images.device)
     theta[:, 0, 0], theta[:, 0, 2] = wide / width, (2 * left + wide) / width - 1
     theta[:, 1, 1], theta[:, 1, 2] = high / height, (2 * top + high) / height - 1
-    if flip:
-        theta[:, 0, 0] *= 1 - 2 * random.integers(2)[:, 0]
+    if "flip" in numbers:
+        theta[:, 0, 0] *= 1 - 2 * numbers["flip"][:, 0]
     grid = F.affine_grid(theta, [n, images.shape[1], size, size], align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
@@ -212,9 +316,9 @@ def _rotate(images: Tensor, degrees: Tensor) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def _crop_and_flip(images: Tensor, random: _RandomNumbers, padding: int, *, flip: bool) -> Tensor:
+def _crop_and_flip(images: Tensor, numbers: Numbers, padding: int) -> Tensor:
     """Pad by reflection, crop at random to the original size, and mirror half of the images."""
-    if not (padding or flip):
+    if not (padding or "flip" in numbers):
         return images
     n, _, height, width = images.shape
     device = images.device
@@ -222,20 +326,20 @@ def _crop_and_flip(images: Tensor, random: _RandomNumbers, padding: int, *, flip
     columns = torch.arange(width, device=device).expand(n, -1)
     if padding:
         images = F.pad(images, (padding,) * 4, mode="reflect")
-        rows = rows + random.integers(2 * padding + 1)
-        columns = columns + random.integers(2 * padding + 1)
-    if flip:
-        columns = torch.where(random.integers(2).bool(), columns.flip(1), columns)
+        rows = rows + numbers["row"]
+        columns = columns + numbers["column"]
+    if "flip" in numbers:
+        columns = torch.where(numbers["flip"].bool(), columns.flip(1), columns)
     sample = torch.arange(n, device=device)[:, None, None]
     # Indexing the channels-last view copies whole pixels and keeps the memory format.
     pixels = images.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]
     return pixels.permute(0, 3, 1, 2)
 
 
-def _cut_out(images: Tensor, random: _RandomNumbers, side: int) -> Tensor:
+def _cut_out(images: Tensor, numbers: Numbers, side: int) -> Tensor:
     """Set a square around a random pixel to 0, the mean color: Cutout, DeVries and Taylor 2017."""
     height, width = images.shape[2:]
-    top, left = (random.integers(length) - side // 2 for length in (height, width))
+    top, left = (numbers[f"hole {axis}"] - side // 2 for axis in ("row", "column"))
     y, x = (torch.arange(length, device=images.device) for length in (height, width))
     in_rows, in_columns = (y >= top) & (y < top + side), (x >= left) & (x < left + side)
     hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]

@@ -26,6 +26,8 @@ class Position:
     phase: int = 0
     """The phase of the last step. The next step may start another phase."""
     seconds: float = 0.0
+    """Duration of the steps, without compilation and evaluation."""
+    compile_seconds: float = 0.0
     metrics: list[dict[str, float]] = field(default_factory=list)
     """One row for each finished epoch."""
     # Sums over the images of the current epoch so far:
@@ -102,6 +104,9 @@ def load_checkpoint(file: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         if name.startswith("model.")
     }
     groups = header["optimizer"]["groups"]
+    for stored, own in zip(groups, optimizer.param_groups, strict=False):
+        # The kernels are those of this device, whatever device the checkpoint comes from.
+        stored.update({name: own[name] for name in ("fused", "foreach") if name in own})
     if (
         header["format"] != _FORMAT
         or {name: value.shape for name, value in weights.items()}

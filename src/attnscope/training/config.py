@@ -13,6 +13,7 @@ from attnscope.settings import check_types, require
 from attnscope.training.recipe import Recipe
 from attnscope.training.recipe_file import find_recipe
 
+DEFAULT_RECIPE = "fast"
 MONITOR_EVERY = 100
 """Steps between two observations of the gates."""
 
@@ -82,9 +83,10 @@ class TrainConfig(NetworkSettings):
     Python a list of names. It may name more classes than the images have."""
     skip_unreadable: bool = False
     """Skip images that cannot be read, and list them. Default: stop at such an image."""
-    recipe: str | Path | Recipe = "fast"
-    """Training recipe: fast, staged, cnn, finetune, features, se-sgd, or the path of a TOML file.
-    See docs/reference/training.md."""
+    recipe: str | Path | Recipe | None = None
+    """Training recipe: fast, fast-gpu, staged, cnn, finetune, features, se-sgd, or the path of a
+    TOML file. See docs/reference/training.md. Default: fast, or fast-gpu on a GPU with many small
+    images."""
     weights: str | Path | None = None
     """Initial weights: none (random), imagenet (downloaded by torchvision), or the path of a file.
     Default: set by the recipe."""
@@ -110,8 +112,12 @@ class TrainConfig(NetworkSettings):
     bit for bit."""
     monitor_every: int | None = None
     """Number of steps between two observations of the gates. Default: 100."""
-    compile: bool = False
-    """Compile the network with torch.compile. This requires a C++ compiler."""
+    compile: bool | None = None
+    """Compile the network with torch.compile, which requires a C++ compiler, or do not compile it.
+    Default: compile on a GPU, if the training takes longer than compiling."""
+    deterministic: bool = False
+    """Use deterministic kernels only, so that equal runs on a GPU are equal bit for bit. This may
+    be slower."""
     seed: int = 0
     """Random seed for the validation split, initial weights, order of the images, augmentation and
     dropout."""
@@ -149,6 +155,8 @@ class TrainConfig(NetworkSettings):
         every = self.monitor_every
         require(self.monitor or every is None, "monitor_every", every, "given with monitor only")
         require(self.seed >= 0, "seed", self.seed, "at least 0")
+        both = self.deterministic and bool(self.compile)
+        require(not both, "deterministic", self.deterministic, "given without compile")
         size = self.image_size
         require(size is None or 8 <= size <= 1024, "image_size", size, "8 to 1024 pixels")
         share = self.validation_share
@@ -170,16 +178,19 @@ class TrainConfig(NetworkSettings):
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 
-    def resolve(self) -> ResolvedConfig:
+    def resolve(self, default_recipe: str = DEFAULT_RECIPE) -> ResolvedConfig:
         """Look up the recipe and fill in the settings that are None.
 
         A given setting takes precedence over the recipe, and the recipe over the defaults of the
         network.
 
+        Args:
+            default_recipe: the recipe that is used if none is given.
+
         Raises:
             InputError: AS120, the recipe is unknown; or its file cannot be used.
         """
-        recipe = find_recipe(self.recipe)
+        recipe = find_recipe(default_recipe if self.recipe is None else self.recipe)
         # The epochs are not replaced: config.json stores those of the run beside the recipe's.
         if self.batch_size is not None:
             recipe = replace(recipe, batch_size=self.batch_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,6 +77,43 @@ def autocast_block(device: torch.device, enabled: bool) -> Iterator[None]:
     """Run a block under bfloat16 autocast if ``enabled``."""
     with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
         yield
+
+
+@contextmanager
+def chosen_kernels(device: torch.device, deterministic: bool) -> Iterator[None]:
+    """Run a block with deterministic kernels, or on a GPU with those that are found to be fastest.
+
+    Afterwards the settings of torch are as before.
+
+    Args:
+        device: where the network runs.
+        deterministic: an operation without a deterministic kernel raises a RuntimeError.
+    """
+    cudnn = torch.backends.cudnn
+    debug: Any = torch.utils.deterministic  # its attributes have no types
+    before = torch.get_deterministic_debug_mode(), cudnn.benchmark, debug.fill_uninitialized_memory
+    if deterministic:
+        # cuBLAS reads it when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        cudnn.benchmark = False
+        # It only helps to find code that reads memory before it is written.
+        debug.fill_uninitialized_memory = False
+    elif device.type == "cuda" and not torch.are_deterministic_algorithms_enabled():
+        cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before[0])
+        cudnn.benchmark = before[1]
+        debug.fill_uninitialized_memory = before[2]
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device. The host does not wait for a copy to a GPU."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def place_images(images: Tensor, device: torch.device) -> Tensor:

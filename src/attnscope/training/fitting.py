@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,11 +19,12 @@ from torch import nn
 from attnscope import __version__, layout
 from attnscope.data.load import Data
 from attnscope.data.streamed import StreamedImages
-from attnscope.errors import InputError
+from attnscope.errors import InputError, first_line
 from attnscope.files import locked, make_folder, read_json, refuse_existing, remove_leftovers
 from attnscope.gates.modes import eval_mode
 from attnscope.settings import require
-from attnscope.training.devices import choose_device, choose_precision
+from attnscope.training.compiling import NOT_COMPILED, choose_compilation, measure_step
+from attnscope.training.devices import choose_device, choose_precision, chosen_kernels
 from attnscope.training.freezing import check_modules
 from attnscope.training.loop import Plan, TrainingLoop
 from attnscope.training.loss import class_weight_tensor
@@ -32,7 +34,7 @@ from attnscope.training.processes import ProcessGroup, current_process_group
 from attnscope.training.recipe import Recipe
 from attnscope.training.result import TrainResult
 
-_MACHINE_SETTINGS = {"attnscope", "torch", "device", "data_root", "images"}
+_MACHINE_SETTINGS = {"attnscope", "torch", "device", "data_root", "images", "compile"}
 """Keys of ``config.json`` that may change when a run is resumed, maybe on another machine."""
 
 
@@ -47,7 +49,8 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
-    compiled: bool = False,
+    compiled: bool | None = None,
+    deterministic: bool = False,
     monitor_every: int | None = None,
     config: dict[str, Any] | None = None,
     progress: bool = True,
@@ -57,7 +60,8 @@ def fit(
     """Train a network by a recipe and write a run folder.
 
     All randomness is derived from the seed, the epoch and the step, so a resumed run ends like an
-    uninterrupted one. On a CPU in fp32 with the same number of threads, it does so bit for bit.
+    uninterrupted one. On a CPU with the same number of threads, in fp32 and in bf16, it does so bit
+    for bit; on a GPU with ``deterministic``.
 
     In a process group of torch.distributed, each process computes its share of every step and the
     main process writes. Running statistics of norms are those of the main process.
@@ -77,7 +81,10 @@ def fit(
             initial weights.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32`` or ``bf16`` (autocast; the weights stay in float32).
-        compiled: compile the network with torch.compile.
+        compiled: compile the network with torch.compile. Default: on a GPU, if there is a compiler
+            and the training is expected to take longer than compiling; one line on stderr says so.
+            On one GPU without accumulated batches, CUDA graphs are used.
+        deterministic: use deterministic kernels only, which may be slower.
         monitor_every: observe the gates every so many steps on some validation images
             (`attnscope.GateMonitor`), which changes nothing in the training. Default: never.
         config: other settings to store in the run's ``config.json``.
@@ -90,8 +97,9 @@ def fit(
         The losses and accuracies, which are also in the run folder.
 
     Raises:
-        InputError: an argument cannot be used, with codes AS101 to AS132, AS503 to AS524 and
-            AS552. Nothing was written, and the network is unchanged.
+        InputError: an argument cannot be used, with codes AS101 to AS134, AS503 to AS524 and
+            AS552. Nothing was written, and the network is unchanged. Or AS509: an operation has no
+            deterministic kernel.
         FloatingPointError: the loss is not finite. The message names the first step. The run folder
             keeps its settings, the metrics of earlier epochs and the last good checkpoint, and has
             no weights.
@@ -103,6 +111,8 @@ def fit(
     require(seed >= 0, "seed", seed, "at least 0")
     every = monitor_every
     require(every is None or every >= 1, "monitor_every", every, "at least 1")
+    with_both = deterministic and compiled
+    require(not with_both, "deterministic", deterministic, "given without compile")
     where = choose_device(device)
     autocast = choose_precision(precision, where)
     process_group = current_process_group()
@@ -126,6 +136,7 @@ def fit(
         "device": str(where),
         "devices": process_group.size,
         "precision": "bf16" if autocast else "fp32",
+        **({"deterministic": True} if deterministic else {}),
         "classes": data.classes,
         "normalization": asdict(data.normalization),
         "image_size": data.image_size,
@@ -133,22 +144,44 @@ def fit(
         **({"images": "streamed"} if isinstance(data.train, StreamedImages) else {}),
         "parts": data.fingerprints(),
     }
+    piece = -(-sizes[0] // (recipe.accumulate * process_group.size))
+    shape = (piece, *data.train.shape[1:2], data.image_size, data.image_size)
+    batches = epochs * len(sizes) * recipe.accumulate
     with _writing(out, process_group):
         process_group.barrier()  # the main process has removed what a killed training left
         if not resume:
             refuse_existing(out)
         begins = not resume or not _can_resume(out, settings)
+        compilation = choose_compilation(
+            compiled,
+            None if begins else read_json(out / layout.CONFIG).get("compile", NOT_COMPILED),
+            lambda: batches * measure_step(model, shape, where, autocast),
+            sizes=len({(phase.scale, phase.trains) for phase in recipe.phases}),
+            device=where,
+            deterministic=deterministic,
+            accumulate=recipe.accumulate,
+            process_group=process_group,
+        )
+        if compilation.mode != NOT_COMPILED:
+            settings["compile"] = compilation.mode
         process_group.barrier()  # no process creates the folder before all have checked
         if begins and process_group.is_main and not out.exists():
             make_folder(out)
         # Nothing was changed up to here. All input has been checked.
-        plan = Plan(recipe, epochs, seed, sizes, weights, compiled, gates, every or 0)
-        training = TrainingLoop(model, data, plan, out, where, autocast, process_group)
-        return _train(training, settings, progress, checkpoint_seconds)
+        if compilation.note and process_group.is_main:
+            print(f"The network is {compilation.note}.", file=sys.stderr)
+        plan = Plan(recipe, epochs, seed, sizes, weights, compilation.mode, gates, every or 0)
+        with chosen_kernels(where, deterministic):
+            training = TrainingLoop(model, data, plan, out, where, autocast, process_group)
+            return _train(training, settings, progress, checkpoint_seconds, deterministic)
 
 
 def _train(
-    training: TrainingLoop, settings: dict[str, Any], progress: bool, checkpoint_seconds: float
+    training: TrainingLoop,
+    settings: dict[str, Any],
+    progress: bool,
+    checkpoint_seconds: float,
+    deterministic: bool,
 ) -> TrainResult:
     training.start(settings)
     try:
@@ -161,6 +194,14 @@ def _train(
             "free some space and continue with --resume",
             error.filename or str(training.out),
         ) from error
+    except RuntimeError as error:
+        if deterministic and "deterministic" in str(error):
+            raise InputError(
+                "AS509",
+                f"the training cannot be deterministic ({first_line(error):.200}); train in "
+                "another folder without --deterministic",
+            ) from None
+        raise
 
 
 @contextmanager

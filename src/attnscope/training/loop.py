@@ -8,6 +8,7 @@ state.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -34,8 +35,9 @@ from attnscope.networks.cnn import SmallCNN
 from attnscope.networks.memory import channels_last
 from attnscope.networks.weights import save_model, save_weights
 from attnscope.signals import stop_signal
-from attnscope.training.batches import TrainingImages
+from attnscope.training.batches import Step, TrainingImages
 from attnscope.training.checkpoint import Position, load_checkpoint, read_state, save_checkpoint
+from attnscope.training.compiling import NOT_COMPILED, CompiledNetwork, compile_network
 from attnscope.training.devices import autocast_block
 from attnscope.training.evaluation import Evaluation, evaluate
 from attnscope.training.freezing import train_only, training_mode
@@ -52,7 +54,7 @@ from attnscope.training.loss import TrainingLoss
 from attnscope.training.monitored import open_monitor
 from attnscope.training.optimization import build_optimizer, build_schedule
 from attnscope.training.processes import ProcessGroup
-from attnscope.training.randomness import derive_seed, derived_generator
+from attnscope.training.randomness import derive_seed
 from attnscope.training.recipe import Phase, Recipe
 from attnscope.training.result import TrainResult
 
@@ -70,7 +72,8 @@ class Plan:
     """Number of images of each step of an epoch."""
     class_weights: Tensor | None
     """float32 ``(K,)``, or None."""
-    compiled: bool
+    compilation: str = NOT_COMPILED
+    """Whether and how the network is compiled: a mode of `attnscope.training.compiling`."""
     monitored: Sequence[Gate] = ()
     """The gates that are observed during training."""
     monitor_every: int = 0
@@ -96,7 +99,10 @@ class TrainingLoop:
         self.device, self.autocast, self.process_group = device, autocast, process_group
         # Parameters that the caller has frozen stay frozen in every phase.
         self.trained = [p for p in model.parameters() if p.requires_grad]
-        self.compiled: nn.Module = torch.compile(model) if plan.compiled else model  # type: ignore[assignment]
+        regular = self.pieces(plan.sizes[0])[0][1]
+        self.compiled = compile_network(
+            model, plan.compilation, device, regular.stop - regular.start
+        )
         self.images = TrainingImages(data, plan.recipe, plan.seed, device)
         weights = plan.class_weights
         self.loss = TrainingLoss(
@@ -197,47 +203,48 @@ class TrainingLoop:
             for epoch in range(len(at.metrics), self.plan.epochs):
                 bar.set_description(f"epoch {epoch + 1}/{self.plan.epochs}")
                 training_mode(self.model)
-                # Sums stay on the device. Reading them after every step would stall a GPU.
+                # Sums stay on the device, since reading them after every step would stall a GPU.
                 sums = torch.tensor([at.loss_sum, at.right], device=self.device)
                 if not self.process_group.is_main:
                     sums.zero_()  # the sums of the checkpoint are those of all processes
                 bad_steps = torch.zeros((), device=self.device)  # with a loss that is not finite
-                generator = derived_generator("order", self.plan.seed, epoch)
-                order = torch.from_numpy(generator.permutation(len(self.data.train)))
                 rates: list[float] = []  # since the last check
                 started = time.perf_counter()
-                steps = torch.split(order, sizes)[at.step - epoch * len(sizes) :]
-                self.images.expect(piece for rows in steps for _, piece, _ in self.pieces(rows))
-                for rows in steps:
+                steps = self.images.start_epoch(epoch, sizes, at.step - epoch * len(sizes))
+                self.images.expect(
+                    step.rows[part] for step in steps for _, part in self.pieces(len(step))
+                )
+                for step in steps:
                     self.enter_phase()
+                    started += self.compile()
                     rates.append(self.optimizer.param_groups[0]["lr"])
-                    step_sums = self.step(rows, epoch, board)
+                    step_sums = self.step(step, board)
                     at.step += 1
                     if monitor is not None:
                         monitor.step(at.step)
-                    at.seen += len(rows)
+                    at.seen += len(step)
                     sums += step_sums
                     bad_steps += ~torch.isfinite(sums[0])  # the sum remains infinite or NaN
                     bar.update()
-                    ended = at.seen == len(order)
+                    ended = at.seen == len(self.data.train)
                     logs = at.step % self.recipe.log_steps == 0
                     checks = ended or logs or at.step % _REPORT_STEPS == 0
                     # Several processes stop together, at a step at which all of them check.
                     if not (checks or (stopped and self.process_group.size == 1)):
                         continue
-                    flags = torch.stack([bad_steps, bad_steps.new_tensor(float(bool(stopped)))])
-                    not_finite, stops = map(int, self.process_group.max(flags).tolist())
+                    flags = torch.stack([bad_steps, torch.full_like(bad_steps, bool(stopped))])
+                    read = self.read(flags, sums, step_sums, len(step))
+                    not_finite, stops = map(int, read[:2])
                     if not_finite:
                         raise FloatingPointError(
                             f"the loss is not finite at step {at.step - not_finite + 1} of "
                             f"{self.steps} (learning rate {rates[-not_finite]:.3g}); "
                             f"{self.describe_checkpoint()}; lower the learning rate"
                         )
-                    at.loss_sum, at.right = self.process_group.sum(sums).tolist()
+                    at.loss_sum, at.right, loss, accuracy = read[2:]
                     now = time.perf_counter()
                     at.seconds, started = at.seconds + now - started, now
                     if logs:
-                        loss, accuracy = (self.process_group.sum(step_sums) / len(rows)).tolist()
                         row = {
                             "step": at.step,
                             "epoch": epoch + 1,
@@ -288,46 +295,86 @@ class TrainingLoop:
             self.start_phase()
             training_mode(self.model)
 
-    def pieces(self, rows: Tensor) -> list[tuple[int, Tensor, slice]]:
+    def read(self, flags: Tensor, sums: Tensor, step_sums: Tensor, images: int) -> list[float]:
+        """Read results from the device. Between two reads, the host does not wait for it.
+
+        Args:
+            flags: float32 ``(2,)``, of which the maximum over all processes is read.
+            sums: float32 ``(2,)``, of which the sum over all processes is read.
+            step_sums: the same of the last step, of which the mean is read.
+            images: number of images of that step.
+
+        Returns:
+            The six values.
+        """
+        group = self.process_group
+        both = group.sum(torch.cat([sums, step_sums]))
+        values: list[float] = torch.cat([group.max(flags), both[:2], both[2:] / images]).tolist()
+        return values
+
+    def pieces(self, images: int) -> list[tuple[int, slice]]:
         """Return the pieces of a step that this process computes.
 
         Args:
-            rows: the images of the step.
+            images: number of images of the step.
 
         Returns:
-            For each piece, its number, its rows, and their positions in the step.
+            For each piece, its number, and its part of the images of the step.
         """
         count = self.recipe.accumulate
-        pieces = torch.tensor_split(rows, count * self.process_group.size)
-        starts = [0, *accumulate(map(len, pieces))]
+        pieces = count * self.process_group.size
+        # The first pieces have an image more than the last ones, as those of `tensor_split`.
+        sizes = [images // pieces + (number < images % pieces) for number in range(pieces)]
+        bounds = list(accumulate(sizes, initial=0))
         first = self.process_group.rank * count
         return [
-            (number, pieces[number], slice(starts[number], starts[number + 1]))
+            (number, slice(bounds[number], bounds[number + 1]))
             for number in range(first, first + count)
         ]
 
-    def step(self, rows: Tensor, epoch: int, board: SummaryWriter | None) -> Tensor:
-        """Run one optimizer step.
+    def compile(self) -> float:
+        """Compile the network for the current phase, and return how many seconds it took."""
+        if not isinstance(self.compiled, CompiledNetwork):
+            return 0.0
+        side = self.images.side(self.scale)
+        channels = self.data.train.shape[1]
+        trained = tuple(p.requires_grad for p in self.model.parameters())
+        seconds = self.compiled.warm_up(
+            self.network, side, channels, self.device, self.autocast, trained
+        )
+        if seconds:
+            self.position.compile_seconds += seconds
+            if self.process_group.is_main:
+                line = f"compiled for images of {side} pixels in {seconds:.0f} s"
+                tqdm.write(line, file=sys.stderr)
+        return seconds
+
+    @property
+    def scale(self) -> float:
+        """The scale of the side of the images in the current phase."""
+        # The small CNN accepts one image size only.
+        return 1.0 if isinstance(self.model, SmallCNN) else self.phase.scale
+
+    def step(self, step: Step, board: SummaryWriter | None) -> Tensor:
+        """Run one optimizer step, without waiting for the device.
 
         Args:
-            rows: the images of the step, int64 ``(n,)``, the same in all processes.
-            epoch: the epoch, from 0.
+            step: its images, which are the same in all processes.
             board: for histograms of weights and gradients.
 
         Returns:
             Sums over the images of this process, float32 ``(2,)``: loss, and correct predictions.
         """
-        step, recipe = self.position.step, self.recipe
-        # The small CNN accepts one image size only.
-        scale = 1.0 if isinstance(self.model, SmallCNN) else self.phase.scale
-        step_labels = self.images.labels_of(rows) if self.loss.is_weighted else None
+        recipe = self.recipe
+        whole = slice(0, len(step))
+        step_labels = self.images.labels_of(step, whole) if self.loss.is_weighted else None
         sums = torch.zeros(2, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        own_pieces = self.pieces(rows)
-        for number, piece, position in own_pieces:
-            x = self.images.batch(piece, epoch, step, len(rows), position, scale)
-            y = self.images.labels_of(piece)
-            torch.manual_seed(derive_seed("dropout", self.plan.seed, step, number))
+        own_pieces = self.pieces(len(step))
+        for number, part in own_pieces:
+            x = self.images.batch(step, part, self.scale)
+            y = self.images.labels_of(step, part)
+            torch.manual_seed(derive_seed("dropout", self.plan.seed, step.number, number))
             network = self.network
             # Gradients are synchronized once per step, with the last piece.
             with (
@@ -339,13 +386,13 @@ class TrainingLoop:
                     logits = network(x)
                 loss = self.loss(logits.float(), y, step_labels)
                 # Gradients are averaged over the images of the step in all processes.
-                share = len(piece) / len(rows) * self.process_group.size
+                share = len(y) / len(step) * self.process_group.size
                 torch.autograd.backward(loss * share)
             right = (logits.detach().argmax(1) == y).sum()
-            sums += torch.stack([loss.detach() * len(piece), right])
+            sums += torch.stack([loss.detach() * len(y), right])
         every = recipe.histogram_steps
-        if board is not None and every and (step + 1) % every == 0:
-            log_histograms(board, self.model, step + 1)
+        if board is not None and every and (step.number + 1) % every == 0:
+            log_histograms(board, self.model, step.number + 1)
         self.optimizer.step()
         plateau = isinstance(self.schedule, lr_scheduler.ReduceLROnPlateau)
         if self.schedule is not None and not plateau:  # a plateau schedule steps once per epoch
@@ -403,6 +450,7 @@ class TrainingLoop:
             steps=self.steps,
             seconds=at.seconds,
             seconds_per_step=at.seconds / self.steps,
+            compile_seconds=at.compile_seconds,
             train_images=len(self.data.train),
             validation=Evaluation(row["validation_loss"], row["validation_accuracy"]),
             test=self.evaluate(self.data.test),

@@ -55,6 +55,21 @@ register_recipe(
 )
 register_recipe(
     Recipe(
+        name="fast-gpu",
+        about="as fast, with larger batches of one image size, for a GPU",
+        epochs=20,
+        batch_size=512,
+        learning_rate=0.4,
+        optimizer=SGD(nesterov=True, weight_decay=5e-4, decays_all=False),
+        schedule=OneCycle(),
+        label_smoothing=0.1,
+        augmentation=Augmentation(crop_padding=4, flip=True),
+        # Reports and logs every 20 steps would be every few hundred milliseconds.
+        log_steps=100,
+    )
+)
+register_recipe(
+    Recipe(
         name="staged",
         about="ImageNet weights; attention first, then the deep layers, then all; Adam",
         epochs=50,

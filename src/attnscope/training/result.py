@@ -14,7 +14,8 @@ class TrainResult:
     epochs: int
     steps: int
     seconds: float
-    """Duration of the training steps, without evaluation and loading."""
+    """Duration of the training steps, without compilation, evaluation and loading. A network that
+    is compiled on a CPU is compiled by its first steps."""
     seconds_per_step: float
     train_images: int
     validation: Evaluation
@@ -30,6 +31,8 @@ class TrainResult:
     precision: str
     parameters: int
     """Number of trained parameters."""
+    compile_seconds: float = 0.0
+    """Duration of compiling the network on a GPU."""
 
     def __repr__(self) -> str:
         devices = self.device if self.devices == 1 else f"{self.devices} devices ({self.device})"

@@ -6,22 +6,32 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from attnscope.data.classes import read_class_names
-from attnscope.data.load import load_data
+from attnscope.data.load import Data, load_data
 from attnscope.files import refuse_existing
 from attnscope.networks.build import build_model
 from attnscope.networks.pretrained import Pretrained, read_pretrained, start_from
 from attnscope.run_config import image_settings
-from attnscope.training.config import MONITOR_EVERY, ResolvedConfig, TrainConfig
+from attnscope.training.config import (
+    DEFAULT_RECIPE,
+    MONITOR_EVERY,
+    ResolvedConfig,
+    TrainConfig,
+)
 from attnscope.training.devices import choose_device
 from attnscope.training.fitting import fit
 from attnscope.training.processes import ProcessGroup, join_process_group
+from attnscope.training.recipes import RECIPES
 
 _SMALL = 96  # pixels; for larger images the cifar stem is slow
+GPU_RECIPE = "fast-gpu"
+_SMALL_FOR_GPU = 64  # pixels
+_FEWEST_STEPS = 20  # in an epoch of the recipe for GPUs
 
 
 def train_run(config: TrainConfig, progress: bool = True) -> Path:
@@ -77,6 +87,15 @@ def _train(
         class_order=config.class_order,
         classes=names,
     )
+    if config.recipe is None and suits_gpu_recipe(
+        choose_device(config.device), data, process_group
+    ):
+        settings = replace(settings, recipe=config.resolve(GPU_RECIPE).recipe)
+        if process_group.is_main:
+            _print_note(
+                f"recipe {GPU_RECIPE}, which is the default for many small images on a GPU; "
+                f"--recipe {DEFAULT_RECIPE} chooses the default of a CPU"
+            )
     torch.manual_seed(config.seed)
     model = build_model(
         settings.model,
@@ -111,6 +130,7 @@ def _train(
         device=config.device,
         precision=config.precision,
         compiled=config.compile,
+        deterministic=config.deterministic,
         monitor_every=(config.monitor_every or MONITOR_EVERY) if config.monitor else None,
         resume=config.resume,
         progress=progress,
@@ -127,6 +147,22 @@ def _train(
     )
     process_group.barrier()  # the other processes can now read what the main process wrote
     return settings.out
+
+
+def suits_gpu_recipe(device: torch.device, data: Data, process_group: ProcessGroup) -> bool:
+    """Whether `GPU_RECIPE` is the default recipe: on a GPU, for many small images.
+
+    Its batches are large: of few images they would be few steps, and large images would not fit
+    into the memory of most GPUs.
+
+    Args:
+        device: where the network is trained.
+        data: the training images.
+        process_group: the processes that train together, each of which takes a batch in a step.
+    """
+    step = RECIPES[GPU_RECIPE].batch_size * process_group.size
+    small, many = data.image_size <= _SMALL_FOR_GPU, len(data.train) >= _FEWEST_STEPS * step
+    return device.type == "cuda" and small and many
 
 
 def _read_weights(settings: ResolvedConfig, process_group: ProcessGroup) -> Pretrained:

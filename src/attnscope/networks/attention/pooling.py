@@ -1,8 +1,8 @@
 """Mean and maximum of features over positions or channels.
 
-Without compilation, operations are chosen that are fast on a CPU, and one backward pass is written
-by hand. `torch.compile` gets plain reductions, which it can fuse with their neighbors and which do
-not divide the graph.
+On a CPU without compilation, operations are chosen that are fast there, and one backward pass is
+written by hand. A GPU and `torch.compile` get plain reductions, which pass over the features once.
+A compiler can fuse them with their neighbors, and they do not divide the graph.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch.nn import functional as F
 def mean_and_max(x: Tensor, over: str) -> tuple[Tensor, Tensor]:
     """Return the mean and the maximum of features over positions or over channels.
 
-    It is used instead of AdaptiveMaxPool2d and strided reductions, which are several times slower
-    in bfloat16. If several values are the largest, the first of them gets the gradient of the
-    maximum; in a compiled network they share it, as in ``torch.amax``.
+    On a CPU, it is used instead of AdaptiveMaxPool2d and strided reductions, which are several
+    times slower in bfloat16. If several values are the largest, the first of them gets the gradient
+    of the maximum; on a GPU and in a compiled network they share it, as in ``torch.amax``.
 
     Args:
         x: ``(N, C, H, W)``.
@@ -29,7 +29,8 @@ def mean_and_max(x: Tensor, over: str) -> tuple[Tensor, Tensor]:
     Returns:
         Two tensors, ``(N, C, 1, 1)`` for pixels and ``(N, 1, H, W)`` for channels.
     """
-    if torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling():
+    by_hand = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    if by_hand and torch.is_grad_enabled() and x.requires_grad:
         mean, maximum = _MeanAndMax.apply(x, over)
         return mean, maximum
     axes = (2, 3) if over == "pixels" else 1
