@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attnscope.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -59,8 +60,28 @@ class Normalization:
             f"give {channels} values for the mean and the standard deviation (--mean, --std)",
         )
 
+    def on(self, device: torch.device | str, channels: int) -> Normalizer:
+        """Return the normalization with its constants on a device, to be used for many batches.
+
+        Args:
+            device: Where the images are.
+            channels: Their number of channels.
+
+        Raises:
+            InputError: The images have another number of channels.
+        """
+        import torch
+
+        own = self.of_channels(channels)
+        mean, std = (
+            torch.tensor(v, dtype=torch.float32, device=device) for v in (own.mean, own.std)
+        )
+        return Normalizer(mean, std)
+
     def apply(self, images: Tensor) -> Tensor:
         """Normalize images.
+
+        Each call copies the constants to the device of the images. For many batches use `on`.
 
         Args:
             images: uint8, ``(N, C, H, W)``, values from 0 to 255.
@@ -71,12 +92,7 @@ class Normalization:
         Raises:
             InputError: The images have another number of channels.
         """
-        import torch
-
-        # One multiplication and one subtraction; convolutions are fastest in channels-last format.
-        mean, std = self._tensors(images)
-        x = images.to(torch.float32, memory_format=torch.channels_last)
-        return x.mul_(1 / (255 * std)).sub_(mean / std)
+        return self.on(images.device, images.shape[1]).apply(images)
 
     def undo(self, images: Tensor) -> Tensor:
         """Convert normalized images back to bytes.
@@ -90,19 +106,38 @@ class Normalization:
         Raises:
             InputError: The images have another number of channels.
         """
+        return self.on(images.device, images.shape[1]).undo(images)
+
+
+class Normalizer:
+    """A `Normalization` whose constants are on a device, so that no call copies anything to it."""
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        """Compute the constants.
+
+        Args:
+            mean: float32, ``(C,)``, on the device.
+            std: float32, ``(C,)``, on the device.
+        """
+        self.mean, self.std = mean, std
+        self._factor, self._shift = 1 / (255 * std), mean / std
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Normalize images on the device; see `Normalization.apply`."""
         import torch
 
-        mean, std = self._tensors(images)
+        # One multiplication and one subtraction; convolutions are fastest in channels-last format.
+        x = images.to(torch.float32, memory_format=torch.channels_last)
+        return x.mul_(_by_channel(self._factor, x)).sub_(_by_channel(self._shift, x))
+
+    def undo(self, images: Tensor) -> Tensor:
+        """Convert normalized images on the device back to bytes; see `Normalization.undo`."""
+        import torch
+
+        mean, std = _by_channel(self.mean, images), _by_channel(self.std, images)
         return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
-    def _tensors(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation, with axes of length 1 for the positions."""
-        import torch
 
-        own = self.of_channels(images.shape[1])
-        shape = (-1, *[1] * (images.ndim - 2))
-        mean, std = (
-            torch.tensor(v, dtype=torch.float32, device=images.device).reshape(shape)
-            for v in (own.mean, own.std)
-        )
-        return mean, std
+def _by_channel(values: Tensor, images: Tensor) -> Tensor:
+    """Return one value per channel with axes of length 1 for the positions."""
+    return values.reshape(-1, *[1] * (images.ndim - 2))

@@ -78,6 +78,13 @@ def autocast_block(device: torch.device, enabled: bool) -> Iterator[None]:
         yield
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from the CPU to a device. With a GPU, the host does not wait for the copy."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def place_images(images: Tensor, device: torch.device) -> Tensor:
     """Move images to a device, or pin them in CPU memory if they need over half its free memory."""
     if device.type == "cuda" and 2 * images.nbytes > torch.cuda.mem_get_info(device)[0]:
