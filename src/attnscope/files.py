@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 _LOCK_TIMEOUT = 0.1  # seconds
 
 
-def write_bytes(file: Path, content: bytes) -> None:
+def write_bytes(file: Path, content: bytes | Sequence[bytes | memoryview]) -> None:
     """Write a file atomically.
 
     The content is written to a temporary file in the same folder, flushed to the disk, and renamed.
@@ -30,13 +30,14 @@ def write_bytes(file: Path, content: bytes) -> None:
 
     Args:
         file: where to write.
-        content: what to write.
+        content: what to write, as a whole or in parts.
     """
     temporary = _temporary_path(file)
+    parts = [content] if isinstance(content, bytes) else content
     try:
         # tempfile would create files that only the user can read, whatever the umask says.
         with temporary.open("xb") as stream:
-            stream.write(content)
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, file)
