@@ -135,7 +135,9 @@ class DeviceCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.copies[f"to host: {name} {shape}"] += 1
             if self.device == "meta":  # there are no values to copy
                 dtype = kwargs.get("dtype") or source.dtype
-                return args[0] if name == "copy_" else torch.zeros(source.shape, dtype=dtype)
+                # Of packed values, answers to checks are then True.
+                make = torch.ones if dtype == torch.uint8 else torch.zeros
+                return args[0] if name == "copy_" else make(source.shape, dtype=dtype)
         return func(*args, **kwargs)
 
 

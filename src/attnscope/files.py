@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)-[0-9a-f]{8}\.partial"
 _UNCLAIMED = 10.0  # seconds from the creation of a temporary file to its lock, at most
 
 
-def write_bytes(file: Path, content: bytes) -> None:
+def write_bytes(file: Path, content: bytes | Sequence[bytes | memoryview]) -> None:
     """Write a file atomically.
 
     The content is written to a temporary file in the same folder, flushed to the disk, and renamed.
@@ -46,7 +46,7 @@ def write_bytes(file: Path, content: bytes) -> None:
 
     Args:
         file: where to write.
-        content: what to write.
+        content: what to write, as a whole or in parts.
 
     Raises:
         OSError: the disk is full, for example. It names the file.
@@ -54,11 +54,12 @@ def write_bytes(file: Path, content: bytes) -> None:
     file = Path(os.path.realpath(file))
     remove_leftovers(file.parent, file.name)
     temporary = _temporary_path(file)
+    parts = [content] if isinstance(content, bytes) else content
     try:
         # tempfile would create files that only the user can read, whatever the umask says.
         with temporary.open("xb") as stream:
             _claim(stream.fileno())
-            stream.write(content)
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
             os.replace(temporary, file)  # while it is locked, so that nobody removes it

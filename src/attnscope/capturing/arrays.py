@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnscope.capturing.batching import Batch, to_numpy
+from attnscope.capturing.batching import Batch
 from attnscope.errors import InputError
 
 _log = logging.getLogger(__name__)
+PREDICTION, LOSS, FINITE, FORM = "row/prediction", "row/loss", "check/finite", "check/form"
+"""Names of values that are no arrays of a shard: columns of the rows, and checks."""
 _LARGE = 4 * 2**30
 """Bytes of a shard from which on a warning is given. Gates of kind full are as large as the
 features."""
@@ -71,34 +73,50 @@ class ShardArrays:
         return self._arrays
 
 
-def gate_arrays(
+def gate_values(
     seen: Mapping[str, Tensor], inputs: Mapping[str, Tensor], logits: Tensor | None
-) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a batch: each gate, each pooled input, and the logits, if any."""
-    arrays = {f"gate/{name}": to_numpy(values.float()) for name, values in seen.items()}
-    for name, values in inputs.items():
+) -> dict[str, Tensor]:
+    """Return the values of a batch, on its device: each gate and pooled input, and the logits."""
+    values = {f"gate/{name}": found.float() for name, found in seen.items()}
+    for name, found in inputs.items():
         # If positions stand in one row, the values of the gate have been reshaped to a grid.
-        arrays[f"pooled/{name}"] = to_numpy(values.reshape(seen[name].shape))
-    return arrays if logits is None else {**arrays, "logits": to_numpy(logits.float())}
+        values[f"pooled/{name}"] = found.reshape(seen[name].shape)
+    return values if logits is None else {**values, "logits": logits.float()}
 
 
-def image_rows(batch: Batch, logits: Tensor | None) -> pd.DataFrame:
+def score_values(logits: Tensor, labels: Tensor, predicted: Tensor) -> dict[str, Tensor]:
+    """Return what the rows of a batch need and the logits say, on their device.
+
+    Args:
+        logits: ``(N, K)``.
+        labels: ``(N,)`` int64 on the same device; -1 for an image without a class.
+        predicted: ``(N,)`` int64, the class with the highest logit.
+
+    Returns:
+        The predictions, the losses, which are NaN for an image without a class, and whether all
+        logits of an image are finite.
+    """
+    loss = F.cross_entropy(logits.float(), labels.clamp(min=0), reduction="none")
+    return {
+        PREDICTION: predicted,
+        LOSS: torch.where(labels >= 0, loss, torch.nan),
+        FINITE: torch.isfinite(logits).all(1),
+    }
+
+
+def image_rows(batch: Batch, arrays: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
     """Return one row per image of a batch: path, label, prediction, loss.
 
-    Without class scores, the prediction is -1 and the loss NaN. The loss of an image without a
-    class is NaN, too.
+    Args:
+        batch: The images.
+        arrays: What arrived of `score_values`. Without class scores, the prediction is -1 and the
+            loss NaN.
     """
-    if logits is None:
-        unknown = {"prediction": -1, "loss": np.nan}
-        return pd.DataFrame({"path": batch.paths, "label": batch.labels.numpy(), **unknown})
-    labels = batch.labels.to(logits.device)
-    loss = F.cross_entropy(logits.float(), labels.clamp(min=0), reduction="none")
-    loss = torch.where(labels >= 0, loss, torch.nan)
     return pd.DataFrame(
         {
             "path": batch.paths,
             "label": batch.labels.numpy(),
-            "prediction": to_numpy(logits.argmax(1)),
-            "loss": to_numpy(loss),
+            "prediction": arrays.get(PREDICTION, -1),
+            "loss": arrays.get(LOSS, np.nan),
         }
     )

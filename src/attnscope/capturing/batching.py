@@ -19,6 +19,7 @@ from attnscope.data.items import Item, parse_item, stack_images
 from attnscope.data.label_kinds import CLASS
 from attnscope.data.labels import class_indices, targets_of
 from attnscope.errors import InputError
+from attnscope.training.devices import send
 
 SAMPLE_IMAGES = 4  # number of images on which the gates are found
 _LARGEST_THUMBNAIL = 128  # pixels
@@ -64,8 +65,9 @@ def batches(
     """
     if isinstance(dataset, LabeledImages):
         parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+        normalizer = normalization.on(device, dataset.shape[1])
         for images, part in zip(dataset.read(parts), parts, strict=True):
-            x = normalization.apply(images.to(device))
+            x = normalizer.apply(send(images, device))
             indices = dataset.labels[torch.as_tensor(list(part))]
             yield Batch(x, images, indices, [dataset.paths[i] for i in part])
         return
@@ -79,7 +81,7 @@ def batches(
         labels = [item.label for item in items]
         numbers = rows[start : start + len(x)]
         yield Batch(
-            x.to(device),
+            send(x, device),
             to_bytes(x, normalization),
             class_indices(labels, label_kind),
             [

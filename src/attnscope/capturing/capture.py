@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,13 @@ from torch.utils.data import Dataset
 from attnscope.attribution import (
     ATTRIBUTIONS,
     GRAD_CAM,
-    head_graph,
     last_map_layer,
     note_map_layers,
 )
-from attnscope.capturing.arrays import ShardArrays, gate_arrays, image_rows
-from attnscope.capturing.batching import (
-    Batch,
-    batches,
-    read_sample,
-    thumbnails,
-    to_numpy,
-)
-from attnscope.capturing.explaining import Explanations, stored_map
+from attnscope.capturing.batching import Batch, batches, read_sample
+from attnscope.capturing.explaining import Explanations
+from attnscope.capturing.filling import Shard, shard_line
+from attnscope.capturing.forwards import Forwards
 from attnscope.capturing.number_types import as_inputs, number_type, of_type
 from attnscope.capturing.pictures import IN_UNIT_RANGE, describe_picture
 from attnscope.capturing.pooling import pooling_edits
@@ -45,6 +38,7 @@ from attnscope.capturing.trial import (
     notes_on_gates,
     refuse_network,
 )
+from attnscope.capturing.ways import Subject, Way, choose_way
 from attnscope.data.hashing import hash_data
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.items import class_names_of, item_count
@@ -54,7 +48,7 @@ from attnscope.data.streamed import StreamedImages
 from attnscope.errors import InputError
 from attnscope.files import refuse_existing
 from attnscope.gates.detect import inspect_gates
-from attnscope.gates.hooks import Edit, edit_gates, watch_gates
+from attnscope.gates.hooks import Edit, edit_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.networks.output_forms import Sample
@@ -63,8 +57,8 @@ from attnscope.networks.outputs import Choice, OutputAdapter, adapted, find_adap
 from attnscope.networks.weights import hash_weights
 from attnscope.progress import progress_bar
 from attnscope.recording.attributed import Attributed, Attributions
-from attnscope.recording.format import targets_of_labels
-from attnscope.recording.moments import ClassSums, Moments, MomentsWriter
+from attnscope.recording.moments import Moments, MomentsWriter
+from attnscope.recording.partial import wait_for_plan
 from attnscope.recording.recording import Recording, RecordingWriter
 from attnscope.sources import Source
 from attnscope.training.processes import ProcessGroup
@@ -93,6 +87,7 @@ def capture(
     shard_images: int = SHARD_IMAGES,
     kinds: Sequence[str] | None = None,
     output: Choice | None = None,
+    compile: bool = False,
     process_group: ProcessGroup = _SINGLE_PROCESS,
 ) -> Recording | Moments:
     """Record every gate of a network over a data set, with one forward pass per batch.
@@ -144,6 +139,10 @@ def capture(
             for four images, and a line of the log says what was taken, unless the network returns
             logits and nothing else. Without class scores there are no logits, predictions and
             Grad-CAM (`Recording.has_scores`).
+        compile: Compile the network (`torch.compile`), which takes half a minute and is faster for
+            many images. A line of the log says if it cannot be done. Default: on a GPU the way that
+            is expected to end first for this number of images (compiled code, an exported graph, or
+            the tracer); on a CPU the tracer. An unfinished capture is resumed in its own way.
         process_group: The processes that share the work. Each of them makes the same call, and all
             see the same folder. `attnscope.training.processes.launched_process_group` returns the
             group that torchrun started.
@@ -195,6 +194,14 @@ def capture(
         if pooled_inputs:
             network_pass.pool_inputs()
         chosen = network_pass.choose_attributions(attributions, attribution_images)
+        way = choose_way(
+            network_pass.subject(pooled_inputs),
+            compile,
+            folder,
+            None if process_group.is_main else lambda: wait_for_plan(folder),
+        )
+        if process_group.is_main and way.line:
+            _log.warning("%s", way.line)
         writer = (MomentsWriter if moments else RecordingWriter)(
             folder,
             gates=network_pass.gates,
@@ -214,6 +221,7 @@ def capture(
                 **network_pass.identity(),
                 "images_a_shard": size,
                 "device": network_pass.device.type,
+                **way.identity,
             },
             source=None if source is None else source.to_dict(),
             output=network_pass.adapter.to_dict() if not network_pass.adapter.is_plain else None,
@@ -230,12 +238,21 @@ def capture(
             bar.update(sum(len(shards[index]) for index in own_shards if index not in left))
             # Before the hooks, which would also record the many passes of these methods.
             network_pass.explain(attribution_maps, [shards[index] for index in left], shown)
-            with network_pass.hooks():
+
+            def write(arrays: dict[str, NDArray[Any]], rows: pd.DataFrame, index: int) -> None:
+                maps = attribution_maps.arrays(shards[index])
+                writer.add_shard({**arrays, **maps}, rows, index)
+
+            forwards = network_pass.forwards(way)
+            with (
+                forwards.hooks(),
+                shard_line(network_pass.device, write, bar.update) as line,
+            ):
                 for index in left:
-                    arrays, rows = network_pass.shard(shards[index], bar.update)
-                    writer.add_shard(
-                        {**arrays, **attribution_maps.arrays(shards[index])}, rows, index
-                    )
+                    shard = Shard(index, len(shards[index]), network_pass.gates, moments)
+                    for batch in network_pass.batches(shards[index]):
+                        line.add(shard, forwards.send(batch))
+                    line.close(shard)
             writer.wait_for(len(shards))
     return Moments(folder) if moments else Recording(folder)
 
@@ -274,6 +291,7 @@ class _Pass:
         self.inputs: dict[str, Tensor] = {}
         """Pooled inputs of the gates; each forward pass fills it."""
         self._edits: Mapping[str, Edit] = {}
+        self._classes: int | None = None  # of the network
         self._maps: list[str] = []  # layers that return a map, in the order in which they end
 
     def find_gates_and_classes(
@@ -314,7 +332,8 @@ class _Pass:
                 )
             return names
         self.output_line = self.adapter.explain()
-        return names or [str(k) for k in range(self.adapter(returned).shape[1])]
+        self._classes = self.adapter(returned).shape[1]
+        return names or [str(k) for k in range(self._classes)]
 
     def _run_sample(self, with_graph: bool = True) -> Any:
         """Return what the network returns for the sample, on request with autograd's graph."""
@@ -405,68 +424,40 @@ class _Pass:
             "batch_size": self.batch_size,
         }
 
-    @contextmanager
-    def hooks(self) -> Iterator[None]:
-        """Install the hooks that `shard` needs.
+    def subject(self, pooled_inputs: bool) -> Subject:
+        """Return what the way is chosen for, in which the network runs."""
+        return Subject(
+            self.model,
+            self.sample,
+            self.gates,
+            self.layers,
+            self.count,
+            self.batch_size,
+            self.bf16,
+            "pooled inputs are recorded, which the graph does not return" if pooled_inputs else "",
+        )
 
-        One block serves all batches, because installing hooks for each batch takes 5% of the time.
-        """
-        with (
-            head_graph(self.model, self.layers) as self._head,
-            watch_gates(self.model, self.gates) as self._seen,
-            edit_gates(self.model, self._edits, self.gates),
-        ):
-            yield
+    def forwards(self, way: Way) -> Forwards:
+        """Return what runs the network on batches."""
+        return Forwards(
+            self.model,
+            self.device,
+            self.gates,
+            self.adapter,
+            self.layers,
+            self._classes,
+            self.label_kind,
+            self.bf16,
+            way.graph,
+            self._edits,
+            self.inputs,
+        )
 
-    def shard(
-        self, rows: range, progress: Callable[[int], object]
-    ) -> tuple[dict[str, NDArray[Any]], pd.DataFrame]:
-        """Return the arrays and the rows of some images. Call it within `hooks`.
-
-        Args:
-            rows: The images.
-            progress: Called with the number of images after each batch.
-
-        Raises:
-            InputError: A gate is not used, a label is not a class, or logits are not finite.
-        """
-        filled = ClassSums(self.gates) if self.moments else ShardArrays(len(rows))
-        tables = []
-        for batch in self._batches(rows, self.batch_size):
-            self.inputs.clear()
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                returned = self.model(batch.x)
-            logits = self.adapter(returned) if self.adapter.has_scores else None
-            if logits is not None:
-                if self.label_kind == CLASS:
-                    _check_labels(batch.labels, logits.shape[1])
-                _check_finite(logits, batch.paths)
-            arrays = gate_arrays(self._seen, self.inputs, logits)
-            if not self.moments:
-                arrays["images"] = thumbnails(batch.pictures)
-            if batch.targets is not None:
-                arrays["targets"] = to_numpy(batch.targets)
-            if logits is not None:
-                arrays |= self._grad_cams(logits, batch.labels)
-                logits = logits.detach()
-            filled.add(arrays, batch.labels.numpy())
-            tables.append(image_rows(batch, logits))
-            progress(len(batch.labels))
-        return filled.arrays(), pd.concat(tables, ignore_index=True)
-
-    def _grad_cams(self, logits: Tensor, labels: Tensor) -> dict[str, NDArray[Any]]:
-        """Return Grad-CAM of each layer and target for one batch, in float16."""
-        arrays = {}
-        for layer in self.layers:
-            explained = {"predicted": logits.argmax(1), "true": labels.to(self.device)}
-            for target in targets_of_labels(self.label_kind):
-                classes = explained[target]
-                cam = self._head.grad_cam(layer, logits, classes)
-                arrays[f"grad_cam/{layer}/{target}"] = stored_map(cam)
-        return arrays
-
-    def _batches(self, rows: range, size: int) -> Iterator[Batch]:
-        found = batches(self.dataset, rows, size, self.normalization, self.device, self.label_kind)
+    def batches(self, rows: range) -> Iterator[Batch]:
+        """Yield the batches of some images."""
+        found = batches(
+            self.dataset, rows, self.batch_size, self.normalization, self.device, self.label_kind
+        )
         return as_inputs(found, self.model)
 
 
@@ -489,25 +480,4 @@ def _check_label_kind(kind: str, moments: bool) -> None:
             "AS679",
             "moments are sums over the images of each class, and the data set has no class labels "
             f"({describe_labels(kind)}); record single images, or give class labels",
-        )
-
-
-def _check_finite(logits: Tensor, paths: Sequence[str]) -> None:
-    finite = torch.isfinite(logits).all(1)
-    if not finite.all():
-        first = paths[int(finite.logical_not().nonzero()[0])]
-        raise InputError(
-            "AS664",
-            f"the network's logits are not finite, first for image {first}; capture in fp32, or "
-            "use weights of a run that did not diverge",
-        )
-
-
-def _check_labels(labels: Tensor, outputs: int) -> None:
-    if not 0 <= labels.min() <= labels.max() < outputs:
-        outside = labels[(labels < 0) | (labels >= outputs)]
-        raise InputError(
-            "AS665",
-            f"a label of the data set is {int(outside[0])}; the network has {outputs} classes, so "
-            f"labels must be 0 to {outputs - 1}: correct the labels, or use another network",
         )

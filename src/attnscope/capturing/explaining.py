@@ -24,13 +24,12 @@ _LARGEST_VALUE = torch.finfo(torch.float16).max
 _BATCH_SIZE = 32
 
 
-def stored_map(cam: Tensor) -> NDArray[np.float16]:
-    """Return a batch of maps ``(n, h, w)`` as it is stored, in float16.
+def stored_map(cam: Tensor) -> Tensor:
+    """Return a batch of maps ``(n, h, w)`` as it is stored, in float16, on its device.
 
     Values are clamped to the range of float16, beyond which they would become infinite.
     """
-    stored: NDArray[np.float16] = to_numpy(cam.clamp(-_LARGEST_VALUE, _LARGEST_VALUE).half())
-    return stored
+    return cam.clamp(-_LARGEST_VALUE, _LARGEST_VALUE).half()
 
 
 class Explanations:
@@ -76,7 +75,8 @@ class Explanations:
                 for method in self._attributions.methods:
                     explain = ATTRIBUTIONS.find(method.method).explain
                     for target in targets_of_labels(label_kind):
-                        maps = stored_map(explain(model, batch.x, classes[target], method.layer))
+                        found_maps = explain(model, batch.x, classes[target], method.layer)
+                        maps = to_numpy(stored_map(found_maps))
                         kept = self._maps.setdefault(method.key(target), {})
                         kept |= dict(zip(rows, maps, strict=True))
                 bar.update(len(rows))

@@ -14,7 +14,8 @@ from attnscope.errors import InputError
 from attnscope.files import StrPath
 from attnscope.networks.memory import channels_last
 from attnscope.networks.output_forms import LOGITS
-from attnscope.networks.outputs import Choice, function_name
+from attnscope.networks.output_functions import function_name
+from attnscope.networks.outputs import Choice
 from attnscope.recording.moments import Moments
 from attnscope.recording.places import is_captured
 from attnscope.recording.recording import Recording
@@ -69,6 +70,7 @@ def capture_source(
         shard_images=settings.shard_images,
         kinds=settings.kinds,
         output=settings.output,
+        compile=settings.compile,
         process_group=process_group,
     )
 

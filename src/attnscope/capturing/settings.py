@@ -43,6 +43,8 @@ class CaptureSettings:
     """Images per shard, rounded up to whole batches."""
     kinds: Sequence[str] | None = None
     """Names of the kinds of gates to record. None: those that `find_gates` looks for."""
+    compile: bool = False
+    """Compile the network. It is not done if it cannot be done, which a line of the log says."""
     output: Choice | None = None
     """Which output of the network has the class scores: a key, an index, ``module:function``, a
     function, or one of `attnscope.networks.output_forms.OUTPUT_FORMS`. None: it is told by looking

@@ -26,7 +26,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from attnscope.errors import InputError, first_line
 from attnscope.gates.detect import inspect_call
@@ -260,8 +260,9 @@ class _Watcher(Tracer):
         gate = self.gates.get(mark.place) or self.gates.get(mark.old_place)
         if gate is not None:
             if gate.name not in self.values:
-                values = 1 / product.gate if product.divides else product.gate
-                self.values[gate.name] = read_values(values, gate, self.batch).clone()
+                with _disable_current_modes():  # these are no operations of the network
+                    values = 1 / product.gate if product.divides else product.gate
+                    self.values[gate.name] = read_values(values, gate, self.batch).clone()
             self._met.append(_Use(gate, product))
         return product.gate
 

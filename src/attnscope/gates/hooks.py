@@ -36,8 +36,8 @@ from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import Mark
 from attnscope.gates.products import UNBOUNDED_FORM, Product
 from attnscope.gates.tracer import Tracer
+from attnscope.gates.values import Constancy, as_shape_of, read_values
 from attnscope.gates.values import as_factor as as_factor
-from attnscope.gates.values import as_shape_of, read_values
 from attnscope.kinds import Gate
 
 Edit = Callable[[Tensor, Tensor], Tensor]
@@ -46,13 +46,19 @@ Edit = Callable[[Tensor, Tensor], Tensor]
 
 @contextmanager
 def watch_gates(
-    model: nn.Module, gates: Sequence[Gate] | None = None
+    model: nn.Module,
+    gates: Sequence[Gate] | None = None,
+    *,
+    checks: list[Constancy] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Read the gates of a network while it runs.
 
     Args:
         model: any network.
         gates: gates from `find_gates`. By default they are found on the input of the first forward.
+        checks: a list that each forward fills with what must hold of gates on a device other than
+            the CPU (`attnscope.gates.values.Constancy`). Without it, AS404 is raised during the
+            forward, for which the host waits for the device.
 
     Yields:
         A dict that each forward fills: gate name -> the values that multiplied the features, as a
@@ -65,7 +71,7 @@ def watch_gates(
             an axis along which it was constant on the sample (AS404).
     """
     values: dict[str, Tensor] = {}
-    with _serve(model, _Listener(gates, values=values)):
+    with _serve(model, _Listener(gates, values=values, checks=checks)):
         yield values
 
 
@@ -104,6 +110,8 @@ class _Listener:
     """The gates that must multiply in each forward. None until they are found."""
     edits: Mapping[str, Edit] = field(default_factory=dict)
     values: dict[str, Tensor] | None = None
+    checks: list[Constancy] | None = None
+    """What must hold of the values, which the caller checks."""
     fired: set[str] = field(default_factory=set)
     edited: dict[tuple[str, torch.Size], Tensor] = field(default_factory=dict)
     """The result of an edit in this forward, for a gate that is used twice."""
@@ -150,6 +158,8 @@ class _Listener:
         self.edited.clear()
         if self.values is not None:
             self.values.clear()
+        if self.checks is not None:
+            self.checks.clear()
 
 
 class _Blocks:
@@ -201,7 +211,8 @@ class _Blocks:
             listener.fired.add(site.name)
         for listener, site in known:
             if site and listener.values is not None and site.name not in listener.values:
-                listener.values[site.name] = read_values(edited.detach(), site, self.batch).clone()
+                values = read_values(edited.detach(), site, self.batch, listener.checks)
+                listener.values[site.name] = values.clone()
         return edited
 
     def _expect_fired(self) -> None:
@@ -288,7 +299,8 @@ class _Server(_Blocks, Tracer):
         if not product.divides:
             return edited
         # A divisor that no edit changed must still divide, or the last bit differs.
-        return product.gate if torch.equal(edited, gate) else 1 / edited
+        unchanged = edited is gate or torch.equal(edited, gate)
+        return product.gate if unchanged else 1 / edited
 
     def _check_part(self, mark: Mark) -> None:
         """Refuse a gate that cannot be identified if only a part of the network is called."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -17,13 +19,41 @@ from attnscope.gates.axes import (
 from attnscope.kinds import MAP, Gate
 
 
-def read_values(values: Tensor, gate: Gate, batch: int | None) -> Tensor:
+@dataclass(frozen=True)
+class Constancy:
+    """Whether a gate is constant along an axis, as its device knows and the host does not yet."""
+
+    gate: str
+    """Name of the gate."""
+    axis: str
+    """The axis, as a token of the layout."""
+    holds: Tensor
+    """bool, ``(1,)`` on the device of the gate."""
+
+    def refusal(self) -> InputError:
+        """Return the refusal of a gate for which it does not hold."""
+        return InputError(
+            "AS404",
+            f"the gate {self.gate} varies along the axis {self.axis} in this forward, but was "
+            "constant along it on the sample; find the gates on a larger sample",
+        )
+
+
+def read_values(
+    values: Tensor, gate: Gate, batch: int | None, checks: list[Constancy] | None = None
+) -> Tensor:
     """Return the values of a gate with its own axes only, in the order of `AXES`.
 
     Args:
         values: the tensor that multiplies the features.
         gate: the gate.
         batch: number of images of the forward, None if it is unknown.
+        checks: if it is given, what must hold of values on a device other than the CPU is added to
+            it, and the caller checks it later. The host then does not wait for the device.
+
+    Raises:
+        InputError: AS404, the gate varies along an axis along which it was constant on the sample;
+            AS407, the number of images must be known and is not.
     """
     layout = parse_layout(gate.layout)
     values = values.reshape((1,) * (len(layout) - values.ndim) + tuple(values.shape))
@@ -32,16 +62,11 @@ def read_values(values: Tensor, gate: Gate, batch: int | None) -> Tensor:
             continue
         one = values.narrow(axis, 0, 1)
         # `repeat` and the like write copies. (`expand` gives a stride of 0.)
-        if (
-            values.shape[axis] > 1
-            and values.stride(axis)
-            and not torch.equal(values, one.expand_as(values))
-        ):
-            raise InputError(
-                "AS404",
-                f"the gate {gate.name} varies along the axis {token} in this forward, but "
-                "was constant along it on the sample; find the gates on a larger sample",
-            )
+        if values.shape[axis] > 1 and values.stride(axis):
+            if checks is not None and values.device.type != "cpu":
+                checks.append(Constancy(gate.name, token, (values == one).all().reshape(1)))
+            elif not torch.equal(values, one.expand_as(values)):
+                raise Constancy(gate.name, token, torch.zeros(1, dtype=torch.bool)).refusal()
         values = one
     values = split_axes(values, layout, _rows_per_image(values, gate, layout, batch), _grid(gate))
     letters = letters_of(layout)

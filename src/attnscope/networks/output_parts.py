@@ -79,6 +79,13 @@ def path_text(path: Sequence[str | int]) -> str:
     return ".".join(str(key) for key in path)
 
 
+def is_detection(output: Any) -> bool:
+    """Whether an output is a list with the boxes of each image, as detectors return it."""
+    return isinstance(output, (list, tuple)) and any(
+        "boxes" in (parts_of(item) or {}) for item in output
+    )
+
+
 def tensors_in(
     output: Any, path: tuple[str | int, ...] = ()
 ) -> Iterator[tuple[tuple[str | int, ...], Tensor]]:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from attnscope.errors import InputError, first_line
-from attnscope.importing import import_from_here
 from attnscope.networks.output_forms import (
     LOGITS,
     NO_SCORES,
@@ -28,11 +27,12 @@ from attnscope.networks.output_forms import (
     Sample,
     last_operation_of,
 )
+from attnscope.networks.output_functions import function_name, import_function
 from attnscope.networks.output_parts import (
     describe,
     find_path,
+    is_detection,
     part_at,
-    parts_of,
     path_text,
     tensors_in,
 )
@@ -81,21 +81,34 @@ class OutputAdapter:
             InputError: There are none, or the output has another structure or form than that for
                 which the adapter was made (AS360).
         """
+        scores, holds = self.unchecked(output)
+        if holds is not None and not holds.all():
+            raise self.refusal()
+        return scores
+
+    def unchecked(self, output: Any) -> tuple[Tensor, Tensor | None]:
+        """Return the logits, and for each image whether they can be of the form, bool ``(N,)``.
+
+        The caller checks that, and raises `refusal`. None instead of it if there is nothing to
+        check. So the host need not wait for a device. Other errors are raised as in a call.
+        """
         if self.is_plain:
-            return cast("Tensor", output)
+            return cast("Tensor", output), None
         form = OUTPUT_FORMS.find(self.form)
         if form.scores is None:
             raise InputError(
                 "AS360", "the network returns no class scores; choose them with --output"
             )
         value = self.part(output)
-        if not form.holds(value).all():
-            raise InputError(
-                "AS360",
-                f"the network returns {form.short} for the first images, but not for a later one; "
-                "choose another form with --output, such as --output logits",
-            )
-        return form.scores(value)
+        return form.scores(value), form.holds(value)
+
+    def refusal(self) -> InputError:
+        """Return the refusal of an output that is not of the form."""
+        return InputError(
+            "AS360",
+            f"the network returns {OUTPUT_FORMS.find(self.form).short} for the first images, but "
+            "not for a later one; choose another form with --output, such as --output logits",
+        )
 
     def part(self, output: Any) -> Tensor:
         """Return the scores in the form in which the network returned them, ``(N, K)`` or ``(N,)``.
@@ -232,34 +245,6 @@ def adapted(model: nn.Module, adapter: OutputAdapter) -> Iterator[None]:
             handle.remove()
 
 
-def function_name(function: Callable[..., Any]) -> str:
-    """Return ``module:function``, by which a recording names a function."""
-    name = getattr(function, "__qualname__", type(function).__name__)
-    return f"{function.__module__}:{name}"
-
-
-def import_function(name: str) -> Callable[[Any], Any]:
-    """Import ``module:function`` from the Python path or the current folder.
-
-    Raises:
-        InputError: There is no such function (AS362).
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        found: Any = import_from_here(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # user code raises exceptions of any type
-        raise InputError(
-            "AS362",
-            f"the output function {name} cannot be imported ({type(error).__name__}: "
-            f"{first_line(error)}); check its name",
-        ) from None
-    if not callable(found):
-        raise InputError("AS362", f"{name} is not a function; name one that takes the output")
-    return found  # type: ignore[no-any-return]
-
-
 def _scores_in(
     output: Any, sample: Sample, is_chosen: bool
 ) -> tuple[tuple[str | int, ...], Tensor | None]:
@@ -279,7 +264,7 @@ def _scores_in(
         if is_chosen or sample.classes is not None or len(output) != sample.images:
             raise _no_scores(output, sample)
         return (), None  # features, a picture, or a number to predict
-    if _is_detection(output):
+    if is_detection(output):
         return (), None
     tensors = list(tensors_in(output))
     ranked = [
@@ -308,13 +293,6 @@ def _scores_in(
         )
     ((path, tensor),) = found.items()
     return path, tensor
-
-
-def _is_detection(output: Any) -> bool:
-    """Whether an output is a list with the boxes of each image, as detectors return it."""
-    return isinstance(output, (list, tuple)) and any(
-        "boxes" in (parts_of(item) or {}) for item in output
-    )
 
 
 def _rank(tensor: Tensor, sample: Sample, is_chosen: bool) -> int | None:

@@ -36,6 +36,33 @@ _POLL_SECONDS = 0.1  # between two checks for the files of other processes
 _REPORT_SECONDS = 60.0  # after which a waiting process reports what it waits for
 
 
+def planned(folder: Path) -> dict[str, Any] | None:
+    """Return the plan of an unfinished recording; None if there is none that can be read.
+
+    Args:
+        folder: The folder of the finished recording.
+    """
+    try:
+        plan = read_json(_place_of(folder) / layout.PLAN)
+    except InputError:
+        return None
+    return plan if isinstance(plan, dict) else None
+
+
+def wait_for_plan(folder: Path) -> None:
+    """Wait until the main process has written the plan of a recording, or finished it."""
+
+    def missing() -> str:
+        homes = (_place_of(folder), folder)
+        return "" if any((home / layout.PLAN).exists() for home in homes) else "the main process"
+
+    wait_until(missing)
+
+
+def _place_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}{layout.PARTIAL_SUFFIX}")
+
+
 class PartialFolder:
     """The folder beside ``folder`` that collects shards until all of them are there."""
 
@@ -49,7 +76,7 @@ class PartialFolder:
             is_alone: Whether a single process writes the recording.
         """
         self.folder = folder
-        self.place = folder.with_name(f".{folder.name}{layout.PARTIAL_SUFFIX}")
+        self.place = _place_of(folder)
         self.shards = self.place / layout.SHARDS
         self._plan_file, self._plan_id = plan_file, plan_id
         self._plan: dict[str, Any] = json.loads(plan_file)
@@ -109,12 +136,7 @@ class PartialFolder:
         Raises:
             InputError: It differs from the plan of this process.
         """
-
-        def missing() -> str:
-            homes = (self.place, self.folder)
-            return "" if any((f / layout.PLAN).exists() for f in homes) else "the main process"
-
-        wait_until(missing)
+        wait_for_plan(self.folder)
         self._compare_plan(self.place if self.place.exists() else self.folder)
 
     def _compare_plan(self, folder: Path) -> None:

@@ -19,16 +19,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.numpy import save as save_arrays
 
 from attnscope import layout
 from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
-from attnscope.files import sha256_of, write_bytes, write_json
+from attnscope.files import write_bytes, write_json
 from attnscope.kinds import Gate
+from attnscope.recording.array_file import array_file
 from attnscope.recording.attributed import Attributions
 from attnscope.recording.format import (
     FORMAT,
@@ -200,7 +199,6 @@ class ShardWriter(ABC):
         self._check(arrays, rows)
         index = self._next if index is None else index
         self._next = index + 1
-        ordered = {key: np.ascontiguousarray(value) for key, value in sorted(arrays.items())}
         rows = rows[list(ROW_COLUMNS)].astype(ROW_COLUMNS)
         folder = self._partial.shards / shard_name(index)
         temporary = folder.with_name(
@@ -208,9 +206,13 @@ class ShardWriter(ABC):
         )
         try:
             temporary.mkdir()
-            write_bytes(temporary / layout.ARRAYS, save_arrays(ordered))
-            write_bytes(temporary / layout.ROWS, rows.to_parquet(index=False))
-            hashes = {name: sha256_of(temporary / name) for name in SHARD_FILES}
+            contents: dict[str, Sequence[bytes | memoryview]] = {
+                layout.ARRAYS: array_file(arrays),
+                layout.ROWS: [rows.to_parquet(index=False)],
+            }
+            for name, parts in contents.items():
+                write_bytes(temporary / name, parts)
+            hashes = {name: _sha256(contents[name]) for name in SHARD_FILES}
             write_json(
                 temporary / layout.SHARD,
                 {"of": self._id, "index": index, "count": len(rows), "sha256": hashes},
@@ -254,3 +256,10 @@ class ShardWriter(ABC):
             },
         )
         self._partial.publish()
+
+
+def _sha256(parts: Sequence[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
