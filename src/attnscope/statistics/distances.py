@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from attnscope.recording.recording import Recording
 from attnscope.statistics.ranks import standard_ranks
 from attnscope.statistics.reading import expect_finite
-from attnscope.statistics.resampling import class_sums, stratified_folds
+from attnscope.statistics.resampling import class_sums
 
 _SPLITS = 20
 """Number of splits from which the reliability of distances is estimated."""
@@ -67,13 +67,24 @@ class ClassMeans:
     def reliability(self, seed: int) -> float:
         """Return the mean rank correlation of two parts, for the length of both together."""
         rng = np.random.default_rng([seed, 1])
-        found = []
-        for _ in range(_SPLITS):
-            parts = stratified_folds(self.labels, 2, rng)
-            x, y = (standard_ranks(self.distances(np.flatnonzero(parts == j))) for j in range(2))
-            found.append(float(x @ y))
+        images, classes = len(self.labels), self.classes
+        # All splits at once: a random order within each class, whose places alternate.
+        order = np.argsort(self.labels + rng.random((_SPLITS, images)), axis=1)
+        listed = np.sort(self.labels)
+        place = np.arange(images) - np.searchsorted(listed, listed)
+        part = np.empty((_SPLITS, images), np.int64)
+        np.put_along_axis(part, order, (place % 2)[None], 1)
+        joint = 2 * self.labels + part
+        count = np.bincount(joint[0], minlength=2 * classes)
+        means = class_sums(joint, 2 * classes, self.offset) / count[:, None]
+        square = class_sums(joint, 2 * classes, (self.offset**2).sum(1)[:, None])[..., 0]
+        errors = (square - count * (means**2).sum(2)) / (count - 1) / count
+        x, y = (
+            standard_ranks(squared_distances(means[:, j::2]) - noise_of(errors[:, j::2]))
+            for j in range(2)
+        )
         # Without a rank order in a part nothing is reliable.
-        mean = max(float(np.nan_to_num(np.mean(found))), 0.0)
+        mean = max(float(np.nan_to_num((x * y).sum(1).mean())), 0.0)
         return 2 * mean / (1 + mean)
 
 
@@ -87,7 +98,7 @@ def squared_distances(means: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def noise_of(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what the squared standard errors of two means add to their distance, ``(pairs,)``."""
-    first, second = np.triu_indices(len(errors), 1)
-    found: NDArray[np.float64] = errors[first] + errors[second]
+    """Return what the squared errors of two means add to their distance: ``(..., pairs)``."""
+    first, second = np.triu_indices(errors.shape[-1], 1)
+    found: NDArray[np.float64] = errors[..., first] + errors[..., second]
     return found

@@ -10,7 +10,10 @@ file has more than 400 lines because all random draws of the statistics are in o
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
@@ -30,7 +33,7 @@ _INDICATOR = 2**23
 _LABELS = 2**24
 """Number of permuted labels that are held at a time."""
 _UNITS = 128
-"""Number of units that are summed at a time, whose values stay in the cache of the processor."""
+"""Number of units that are summed at a time, by one thread."""
 _DENSE_CLASSES = 64
 """Up to this number of classes a dense product is faster than a sparse one."""
 _DRAWS = 2**21
@@ -252,24 +255,39 @@ def class_sums(
     Returns:
         ``(B, K, U)``, in the precision of the values.
     """
+    parts = [
+        np.asarray(_indicator(part, classes, values.dtype) @ values)
+        for part in _indicated(labels, classes)
+    ]
+    found: NDArray[np.floating] = np.concatenate(parts).reshape(len(labels), classes, -1)
+    return found
+
+
+def _indicated(labels: NDArray[np.int64], classes: int) -> list[NDArray[np.int64]]:
+    """Return the labelings ``(B, n)`` in parts, for each of which an indicator fits into memory."""
+    cells = labels.shape[1] * (1 if classes > _DENSE_CLASSES else classes)
+    block = max(1, _INDICATOR // max(cells, 1))
+    return [labels[begin : begin + block] for begin in range(0, len(labels), block)]
+
+
+def _indicator(
+    labels: NDArray[np.int64], classes: int, dtype: np.dtype[Any]
+) -> NDArray[Any] | sparse.csr_array:
+    """Return which image is of which class under each labeling, ``(B * K, n)``."""
     draws, images = labels.shape
     rows = labels + classes * np.arange(draws)[:, None]
-    columns = np.arange(images)
     shape = (draws * classes, images)
-    if classes > _DENSE_CLASSES:
-        ones = np.ones(labels.size, values.dtype)
-        where = (rows.ravel(), np.tile(columns, draws))
-        sums = sparse.csr_array((ones, where), shape=shape) @ values
-    else:
-        block = max(1, _INDICATOR // (classes * images))
-        if draws > block:
-            parts = [labels[begin : begin + block] for begin in range(0, draws, block)]
-            return np.concatenate([class_sums(part, classes, values) for part in parts])
-        indicator = np.zeros(shape, values.dtype)
-        indicator[rows, columns] = 1
-        sums = indicator @ values
-    found: NDArray[np.floating] = sums.reshape(draws, classes, values.shape[1])
-    return found
+    if classes <= _DENSE_CLASSES:
+        dense = np.zeros(shape, dtype)
+        dense[rows, np.arange(images)] = 1
+        return dense
+    # Sorting the images by their class is quicker than building the matrix from pairs.
+    small = labels.astype(np.int16 if classes < 2**15 else np.int64)
+    columns = np.argsort(small, axis=1, kind="stable").ravel()
+    ends = np.cumsum(np.bincount(rows.ravel(), minlength=draws * classes))
+    return sparse.csr_array(
+        (np.ones(labels.size, dtype), columns, np.concatenate([[0], ends])), shape=shape
+    )
 
 
 def permuted_class_sums(
@@ -324,14 +342,43 @@ def permuted_class_sums(
                     continue
                 here = order[:, done[g] : done[g] + len(inside)]
                 done[g] += len(inside)
-                for start in range(0, units, _UNITS):
-                    some = inside[:, start : start + _UNITS].astype(np.float64)
-                    columns = slice(start, start + some.shape[1])
-                    sums[:, g, :, columns] += class_sums(here, classes, some)
-                    if squares:
-                        columns = slice(units + start, units + start + some.shape[1])
-                        sums[:, g, :, columns] += class_sums(here, classes, some**2)
+                _add_sums(sums[:, g], here, classes, inside, squares)
         yield sums
+
+
+def _add_sums(
+    sums: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    classes: int,
+    values: NDArray[np.float32],
+    squares: bool,
+) -> None:
+    """Add class sums of ``(n, U)``, and of its squares, to ``(B, K, U or 2U)``."""
+    units, first = values.shape[1], 0
+    for part in _indicated(labels, classes):
+        indicator = _indicator(part, classes, np.dtype(np.float64))
+        rows = slice(first, first + len(part))
+        first += len(part)
+
+        def add(
+            start: int,
+            indicator: NDArray[Any] | sparse.csr_array = indicator,
+            rows: slice = rows,
+        ) -> None:
+            some = values[:, start : start + _UNITS].astype(np.float64)
+            width, count = some.shape[1], rows.stop - rows.start
+            both = np.hstack([some, some**2]) if squares else some
+            found = np.asarray(indicator @ both).reshape(count, classes, -1)
+            sums[rows, :, start : start + width] += found[..., :width]
+            if squares:
+                sums[rows, :, units + start : units + start + width] += found[..., width:]
+
+        if classes <= _DENSE_CLASSES:  # BLAS has threads of its own
+            for start in range(0, units, _UNITS):
+                add(start)
+        else:
+            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+                list(pool.map(add, range(0, units, _UNITS)))
 
 
 def permutation_p(

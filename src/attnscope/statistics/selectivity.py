@@ -23,6 +23,8 @@ from attnscope.statistics.resampling import (
 )
 
 _SCORE, _CHOOSE = 0, 1  # with an odd number of images, the scoring half is larger
+_CACHED = 2**20
+"""Number of class sums from which Welch's F is computed at a time."""
 _PRIOR = 0.25
 """Weight of the variance of all images in the variance of a class, in images."""
 _ROUNDED_ZERO = 1e-6
@@ -241,6 +243,10 @@ def _welch(sums: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.fl
         ``(B, C)``
     """
     classes, n = len(count), count[:, None].astype(np.float64)
+    block = max(1, _CACHED // sums[0].size)
+    if len(sums) > block:  # intermediate results stay in the cache of the processor
+        parts = [sums[begin : begin + block] for begin in range(0, len(sums), block)]
+        return np.concatenate([_welch(part, count) for part in parts])
     total, square = np.split(sums, 2, axis=2)
     mean = total / n
     # The variance of all images is about 1, whatever the order of the labels.
