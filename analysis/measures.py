@@ -79,7 +79,7 @@ def of_channels(recording: Recording, gate: str, permutations: int) -> dict[str,
     effects = statistics.channel_effects(recording, gate)
     channels = selectivity.merge(
         permuted[["channel", "p", "p_max"]], on="channel", suffixes=("_selectivity", "_effect")
-    ).merge(effects[["channel", "f", "p_by", "eta_squared", "omega_squared"]], on="channel")
+    ).merge(effects[["channel", "f", "eta_squared", "omega_squared"]], on="channel")
     distances = statistics.class_distances(recording, gate).rename_axis(index="class")
     return {
         "profiles": statistics.class_profiles(recording, gate),

@@ -28,6 +28,7 @@ from attnscope.gate_history import GateHistory
 from attnscope.kinds import MAP
 from attnscope.layout import ABOUT, MANIFEST, RECORDINGS
 from attnscope.plots import PLOTS, Drawing, subjects
+from attnscope.plots.builtin.channel_gates import tested_effects
 from attnscope.plots.images import scale_of
 from attnscope.plots.subjects import Comparison
 from attnscope.plots.text import short_names, shorten
@@ -149,8 +150,8 @@ def class_profiles(run: Run, gate: str) -> pd.DataFrame:
 
 @_cached
 def channel_effects(run: Run, gate: str) -> pd.DataFrame:
-    """``statistics.channel_effects``"""
-    return statistics.channel_effects(run.recording, gate)
+    """``channel_gates.tested_effects``"""
+    return tested_effects(run.recording, gate)
 
 
 @_cached

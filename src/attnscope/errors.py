@@ -277,6 +277,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS714": "The positions of a gate are not those of an attribution.",
         "AS715": "A gate is too large for a linear probe on all images.",
         "AS716": "The number of exceedances of a sequential test is below 1.",
+        "AS717": "There is not one group per image.",
         "AS720": "Two recordings have different classes.",
         "AS721": "Two recordings have different numbers of images.",
         "AS722": "Two recordings have different image paths.",

@@ -57,16 +57,20 @@ def _one_channel(run: Run, gate: str) -> None:
             column_config={
                 "channel": "Channel",
                 "f": st.column_config.NumberColumn("F", format="%.2f"),
-                "p": st.column_config.NumberColumn("p", format="%.2g"),
-                "p_by": st.column_config.NumberColumn(
+                "p": st.column_config.NumberColumn(
+                    "p", format="%.2g",
+                    help="Test for different class means by permutations of the labels (Welch's "
+                    "F, which allows unlike spreads).",
+                ),
+                "p_max": st.column_config.NumberColumn(
                     "p (corrected)", format="%.2g",
-                    help="Benjamini-Yekutieli correction over the channels, whose tests are "
-                    "dependent.",
+                    help="Corrected over the channels: compared with the largest F of any channel "
+                    "under each permutation.",
                 ),
                 "omega_squared": st.column_config.NumberColumn("Omega²", format="%.3f"),
                 "constant": st.column_config.CheckboxColumn("Constant"),
             },
-            column_order=["channel", "omega_squared", "f", "p", "p_by", "constant"],
+            column_order=["channel", "omega_squared", "f", "p", "p_max", "constant"],
         )  # fmt: skip
     picked = event["selection"]["rows"] or [0]
     channel = int(effects["channel"].iloc[picked[0]])

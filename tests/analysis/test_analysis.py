@@ -196,7 +196,7 @@ def test_measures(make_recording: Callable[..., Recording], tmp_path: Path) -> N
         np.testing.assert_allclose(mine["eta_squared"], effects["eta_squared"], rtol=1e-5)
         np.testing.assert_allclose(mine["p_effect"], effects["p"])
         plain = channel_effects(recording, gates[0].name)
-        np.testing.assert_allclose(mine["p_by"], plain["p_by"], rtol=1e-5)
+        np.testing.assert_allclose(mine["f"], plain["f"], rtol=1e-5)
         np.testing.assert_allclose(mine["omega_squared"], plain["omega_squared"], rtol=1e-5)
         distances = pd.read_csv(tmp_path / "out" / f"{name}-class_distances.csv")
         first = distances[distances["gate"] == gates[0].name]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
+from attnscope.statistics import inference
 from attnscope.statistics.inference import (
     ENDS,
     LEVEL,
-    benjamini_yekutieli,
-    f_test,
+    bounded_mean_interval,
+    crossed_interval,
     holm,
     mcnemar,
     mean_interval,
@@ -37,12 +38,11 @@ def test_significant_is_below_the_level_and_not_nan():
 
 
 @pytest.mark.parametrize("tests", [1, 2, 7, 40])
-def test_corrections_equal_statsmodels(tests):
+def test_holm_equals_statsmodels(tests):
     rng = np.random.default_rng(tests)
     p = rng.random(tests) ** 3
     p[: tests // 3] = p[0]  # ties
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1], rel=1e-12)
-    assert benjamini_yekutieli(p) == pytest.approx(multipletests(p, method="fdr_by")[1], rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,30 @@ def test_normal_interval_equals_statsmodels():
     assert found == pytest.approx(theirs.zconfint_mean())
 
 
-def test_f_test_equals_statsmodels():
-    rng = np.random.default_rng(0)
-    groups = [rng.normal(0.3 * k, 1, n) for k, n in enumerate((5, 9, 14))]
-    theirs = anova_oneway(groups, use_var="equal")
-    p = f_test(np.array([theirs.statistic, np.inf]), 2, 25)
-    assert p == pytest.approx([theirs.pvalue, 0])
+@pytest.mark.parametrize("right", [0, 1, 7, 20])
+def test_the_bounded_interval_of_zeros_and_ones_is_clopper_and_pearsons(right):
+    values = np.arange(20) < right
+    mean, std, count = np.array([values.mean()]), np.array([values.std(ddof=1)]), np.array([20])
+    for scale, shift in ((1, 0), (3, -1)):
+        bounds = (shift, scale + shift)
+        found = bounded_mean_interval(scale * mean + shift, scale * std, count, bounds)
+        expected = scale * np.array(proportion_confint(right, 20, method="beta")) + shift
+        assert np.ravel(found) == pytest.approx(expected)
+
+
+def test_the_bounded_interval_far_from_the_bounds_is_close_to_students():
+    values = np.random.default_rng(0).normal(0.5, 0.02, 30)
+    mean, std, count = np.array([values.mean()]), np.array([values.std(ddof=1)]), np.array([30])
+    found = np.ravel(bounded_mean_interval(mean, std, count))
+    assert found == pytest.approx(np.ravel(mean_interval(mean, std, count)), abs=2e-4)
+
+
+def test_the_bounded_interval_needs_ten_values_and_no_spread_has_no_width():
+    mean, std = np.full((4, 1), 0.5), np.array([[0.1], [0.1], [0], [np.nan]])
+    low, high = bounded_mean_interval(mean, std, np.array([9, 10, 12, 1]))
+    assert np.isnan(low.ravel()).tolist() == np.isnan(high.ravel()).tolist()
+    assert np.isnan(low.ravel()).tolist() == [True, False, False, True]
+    assert low[2] == high[2] == 0.5
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 20), (7, 20), (20, 20), (1, 1)])
@@ -155,3 +173,44 @@ def test_paired_accuracy_change_has_bonett_and_prices_interval():
     found = paired_accuracy_change(before, after)
     assert found == pytest.approx((-10 / 80, flips.mean() - half, flips.mean() + half))
     assert np.isnan(paired_accuracy_change(before[:0], after[:0])).all()
+
+
+def test_a_single_factor_gives_the_cluster_robust_error_of_statsmodels():
+    rng = np.random.default_rng(0)
+    donor = rng.integers(0, 12, 80)
+    values = rng.normal(0.2, 1, 80) + rng.normal(size=12)[donor]
+    theirs = OLS(values, np.ones(80)).fit(cov_type="cluster", cov_kwds={"groups": donor})
+    # Their correction also has (n - 1) / (n - 1) for one coefficient.
+    found = crossed_interval(values, [donor])
+    error = (found["high"] - found["difference"]) / stats.t.ppf(0.975, 11)
+    assert error == pytest.approx(theirs.bse[0])
+    assert found["p"] == pytest.approx(2 * stats.t.sf(abs(values.mean()) / error, 11))
+
+
+def test_pairs_that_share_a_level_of_any_factor_count_once(monkeypatch):
+    rng = np.random.default_rng(1)
+    image, seed = np.repeat(np.arange(20), 3), np.tile(np.arange(3), 20)
+    donors = rng.integers(0, 7, (60, 2))
+    values = rng.normal(size=60) + 2 * rng.normal(size=3)[seed] + rng.normal(size=20)[image]
+    offset = values - values.mean()
+    total = 0
+    for i in range(60):
+        for j in range(60):
+            shared = image[i] == image[j] or seed[i] == seed[j] or set(donors[i]) & set(donors[j])
+            total += bool(shared) * offset[i] * offset[j]
+    variance = max(total, (offset**2).sum()) / 60**2 * 3 / 2
+    for size in (512, 7):
+        monkeypatch.setattr(inference, "_PAIRED", size)
+        found = crossed_interval(values, [image, seed, donors])
+        error = (found["high"] - found["difference"]) / stats.t.ppf(0.975, 2)
+        assert error**2 == pytest.approx(variance)
+
+
+def test_a_mean_that_rests_on_few_values_is_not_tested():
+    values = np.zeros(200)
+    values[:9] = 1
+    factors = [np.arange(200)]
+    assert np.isnan(crossed_interval(values, factors)["p"])
+    values[9] = 0.5
+    assert crossed_interval(values, factors)["p"] < 0.05
+    assert np.isnan(crossed_interval(values, [np.zeros(200, int)])["p"])

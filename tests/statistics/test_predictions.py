@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from attnscope.statistics import (
     calibration,
     calibration_error,
+    calibration_summary,
     class_metrics,
     confusion_matrix,
     misclassified,
@@ -192,3 +194,38 @@ def test_misclassified_is_empty_without_errors(write_recording):
     assert list(frame) == ["row", "path", "label", "prediction", "confidence"]
     assert len(frame) == 0
     assert (class_metrics(recording)[["precision", "recall", "f1"]] == 1).all(axis=None)
+
+
+def test_scores_of_probabilities_by_hand(write_recording):
+    probabilities = [[0.7, 0.2, 0.1], [0.25, 0.5, 0.25], [0.6, 0.3, 0.1]]
+    recording = write_recording(labels=[0, 1, 2], logits=logits_of(probabilities))
+    found = calibration_summary(recording).set_index("measure")
+    # (0.3² + 0.2² + 0.1² + 0.25² + 0.5² + 0.25² + 0.6² + 0.3² + 0.9²) / 3
+    assert found.loc["brier", "value"] == pytest.approx((0.14 + 0.375 + 1.26) / 3, abs=1e-6)
+    loss = -np.log([0.7, 0.5, 0.1])
+    assert found.loc["log_loss", "value"] == pytest.approx(loss.mean(), abs=1e-6)
+    ends = stats.t.interval(0.95, 2, loss.mean(), stats.sem(loss))
+    assert found.loc["log_loss", "low"] == pytest.approx(max(ends[0], 0), abs=1e-5)
+    assert found.loc["log_loss", "high"] == pytest.approx(ends[1], rel=1e-5)
+    assert (found["images"] == 3).all()
+    alone = calibration_summary(write_recording("one", labels=[0], logits=[[1, 0, 0]]))
+    assert alone[["low", "high"]].isna().all(axis=None)
+
+
+def test_the_debiased_error_is_the_sign_of_one_half_times_the_gap_of_the_other(write_recording):
+    """All images in one bin, against halves that are drawn."""
+    rng = np.random.default_rng(0)
+    images, confidence = 400, 0.8313
+    for accuracy in (0.83, 0.85, 0.6):
+        right = rng.permutation(np.arange(images) < accuracy * images)
+        logits = np.tile(logits_of([[confidence, 1 - confidence]]), (images, 1))
+        recording = write_recording(
+            f"r{accuracy}", labels=np.where(right, 0, 1), logits=logits, names=["a", "b"]
+        )
+        found = calibration_summary(recording).set_index("measure").loc["calibration_error"]
+        drawn = []
+        for _ in range(4000):
+            halves = rng.permutation(right.astype(float) - confidence).reshape(2, -1).mean(1)
+            drawn.append(np.sign(halves[0]) * halves[1])
+        assert found["value"] == pytest.approx(np.mean(drawn), abs=0.003)
+        assert found["low"] <= abs(accuracy - confidence) <= found["high"]

@@ -70,31 +70,19 @@ def test_linear_probe_equals_discriminant_analysis(write_recording, channels):
     assert (row["low"], row["high"]) == pytest.approx(interval)
 
 
-def test_probe_control_is_the_same_probe_on_permuted_labels(write_recording):
+def test_chance_is_the_accuracy_of_the_predictions_under_permuted_labels(write_recording):
     labels, logits = sigmoids(60, 1)
+    labels[:9] = 0
     recording = write_recording(labels=labels, gates={"g": special.expit(logits)})
     row = linear_probe(recording, permutations=19, seed=3).loc[0]
     halves = stratified_folds(labels, 2, np.random.default_rng(3))
     x = gate_logits(recording, "g")[0].astype(float)
     fit, score = halves == 1, halves == 0
-    rng, null = np.random.default_rng(4), []
-    parts = stratified_folds(labels[fit], 2, rng)
-    a, b = parts == 0, parts == 1
-    here, there = (
-        stream.permuted(np.tile(labels[half], (20, 1)), axis=1)
-        for half, stream in zip((fit, score), rng.spawn(2), strict=True)
-    )
-    for i in range(1, 20):
-        tried = [
-            balanced_accuracy_score(
-                here[i][b], by_definition(x[fit][a], here[i][a], x[fit][b], 3, s)
-            )
-            for s in (0.1, 0.01, 1e-3, 1e-4)
-        ]
-        best = (0.1, 0.01, 1e-3, 1e-4)[int(np.argmax(np.round(tried, 9)))]
-        null.append(
-            balanced_accuracy_score(there[i], by_definition(x[fit], here[i], x[score], 3, best))
-        )
+    best = chosen(x[fit], labels[fit], 3, 4)
+    predictions = by_definition(x[fit], labels[fit], x[score], 3, best)
+    orders = np.tile(np.arange(score.sum()), (19, 1))
+    orders = np.random.default_rng(5).permuted(orders, axis=1)
+    null = [balanced_accuracy_score(labels[score][order], predictions) for order in orders]
     assert row["null"] == pytest.approx(np.mean(null))
     assert (row["null_low"], row["null_high"]) == pytest.approx(
         tuple(np.quantile(null, [0.025, 0.975], method="weibull"))
@@ -102,6 +90,52 @@ def test_probe_control_is_the_same_probe_on_permuted_labels(write_recording):
     assert row["p"] == pytest.approx(
         (1 + (np.array(null) >= row["balanced_accuracy"] - 1e-9).sum()) / 20
     )
+
+
+def test_usable_information_by_definition(write_recording):
+    """Two normal classes: the probabilities follow from the density of each class."""
+    labels, logits = sigmoids(400, 1.5, 2, classes=2)
+    recording = write_recording(labels=labels, gates={"g": special.expit(logits)})
+    row = linear_probe(recording, permutations=9, seed=3).loc[0]
+    halves = stratified_folds(labels, 2, np.random.default_rng(3))
+    x = gate_logits(recording, "g")[0].astype(float)
+    fit, score = halves == 1, halves == 0
+    model = LinearDiscriminantAnalysis(priors=[0.5, 0.5]).fit(x[fit], labels[fit])
+    own = model.predict_proba(x[score])[np.arange(score.sum()), labels[score]]
+    gain = [np.log(2 * own[labels[score] == k]) for k in range(2)]
+    assert row["nats"] == pytest.approx(np.mean([each.mean() for each in gain]), abs=0.02)
+    assert row["nats_low"] < row["nats"] < row["nats_high"] < np.log(2) + 0.1
+    error = np.sqrt(sum(each.var(ddof=1) / len(each) for each in gain)) / 2
+    width = (row["nats_high"] - row["nats_low"]) / 2
+    assert width == pytest.approx(1.97 * error, rel=0.1)
+    none = linear_probe(
+        write_recording("none", labels=labels, gates={"g": special.expit(sigmoids(400, 0)[1])}), 9
+    ).loc[0]
+    assert abs(none["nats"]) < 0.05
+
+
+def test_a_gate_that_varies_only_where_it_is_scored_has_no_probe(write_recording):
+    labels = np.arange(40) % 2
+    halves = stratified_folds(labels, 2, np.random.default_rng(0))
+    values = np.where(halves == 1, 0.5, np.random.default_rng(0).uniform(0.1, 0.9, 40))[:, None]
+    row = linear_probe(write_recording(labels=labels, gates={"g": values}), 9).loc[0]
+    assert row[["balanced_accuracy", "low", "null", "p", "p_max", "nats"]].isna().all()
+    assert (row["fitted"], row["scored"]) == (20, 20)
+
+
+def test_copies_are_in_one_half_and_permuted_together(write_recording):
+    labels, logits = sigmoids(40, 1)
+    twice = np.repeat(np.arange(40), 2)
+    recording = write_recording(labels=labels[twice], gates={"g": special.expit(logits)[twice]})
+    row = linear_probe(recording, permutations=99, groups=twice).loc[0]
+    alone = linear_probe(
+        write_recording("alone", labels=labels, gates={"g": special.expit(logits)}), 99
+    ).loc[0]
+    assert row["balanced_accuracy"] == pytest.approx(alone["balanced_accuracy"])
+    assert row["p"] == alone["p"]
+    assert row["scored"] == 2 * alone["scored"]
+    with refused("AS717", names=(80,)):
+        linear_probe(recording, 9, groups=[1, 2])
 
 
 def test_linear_probe_is_close_to_scikit_learn(write_recording):

@@ -21,6 +21,7 @@ from attnscope.statistics.resampling import (
     order_test,
     percentile_interval,
     permutation_p,
+    permuted_labels,
     sequential_p,
     stratified_folds,
     stratified_sample,
@@ -143,7 +144,7 @@ def test_permutation_p_counts_the_observed_order_and_ties():
     permuted = np.array([[0.1, 5.0], [0.3, 6.0], [0.2, 7.0]])
     # 0.2 ties with one value and is below one; a value slightly below the observed one ties.
     assert permutation_p(permuted, np.array([0.2, 8.0])).tolist() == [3 / 4, 1 / 4]
-    assert permutation_p(np.array([1 - 1e-7, 0.9]), np.array(1.0)) == 2 / 3
+    assert permutation_p(np.array([1 - 1e-12, 0.9]), np.array(1.0)) == 2 / 3
 
 
 def test_permutation_p_equals_scipy():
@@ -236,3 +237,38 @@ def test_derangement_has_no_fixed_point(count):
 def test_derangement_is_uniform_over_partners():
     partners = [derangement(4, seed)[0] for seed in range(600)]
     assert stats.chisquare(np.bincount(partners)[1:]).pvalue > 0.01
+
+
+def test_labels_of_a_group_move_to_a_group_of_the_same_size():
+    groups = np.array([7, 3, 7, 5, 3, 1, 2, 2, 9])
+    labels = np.array([0, 1, 0, 2, 1, 3, 4, 5, 6])
+    found = permuted_labels(labels, 200, np.random.default_rng(0), groups)
+    pairs = [np.flatnonzero(groups == g) for g in (7, 3, 2)]
+    single = np.flatnonzero(np.isin(groups, [5, 1, 9]))
+    seen = set()
+    for order in found:
+        blocks = [tuple(order[rows]) for rows in pairs]
+        assert sorted(blocks) == [(0, 0), (1, 1), (4, 5)]
+        assert sorted(order[single]) == [2, 3, 6]
+        seen.add((*blocks, *order[single]))
+    assert len(seen) == 36
+
+
+def test_groups_are_whole_in_folds_and_resamples():
+    rng = np.random.default_rng(0)
+    labels, groups = np.repeat(np.arange(12) % 2, 3), np.repeat(rng.permutation(12), 3)
+    folds = stratified_folds(labels, 3, np.random.default_rng(1), groups)
+    for group in range(12):
+        assert len(set(folds[groups == group])) == 1
+    assert np.bincount(folds).tolist() == [12, 12, 12]
+    values = rng.normal(size=(36, 2))
+    drawn = bootstrap_means(values, 50, np.random.default_rng(2), groups)
+    means = np.stack([values[groups == g].mean(0) for g in range(12)])
+    # Groups are of one size, so that these are bootstrapped means of the groups.
+    assert drawn == pytest.approx(bootstrap_means(means, 50, np.random.default_rng(2)))
+
+
+def test_values_whose_difference_cancels_count_as_ties():
+    observed, permuted = np.array(1e-18), np.array([0.0, 1e-17, -1e-3, 1e-3])
+    assert permutation_p(permuted, observed, scale=1.0) == 4 / 5
+    assert permutation_p(permuted, observed) == 3 / 5

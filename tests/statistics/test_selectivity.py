@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.oneway import anova_oneway
 
 from attnscope.statistics import (
     channel_effects,
@@ -13,6 +14,7 @@ from attnscope.statistics import (
     reading,
     resampling,
 )
+from attnscope.statistics.inference import bounded_mean_interval
 from attnscope.statistics.resampling import stratified_folds
 from tests.making import refused
 
@@ -22,10 +24,10 @@ TEN = list("abcdefghij")
 
 @pytest.fixture
 def uneven(write_recording):
-    """Five channels of gamma values; classes of 14, 9, 6, 0 and 1 images."""
+    """Five channels of gamma values; classes of 40, 24, 20, 0 and 1 images."""
     rng = np.random.default_rng(3)
-    labels = rng.permutation(np.repeat([0, 1, 2, 4], [14, 9, 6, 1]))
-    values = rng.gamma(3, 0.1, (30, 5))
+    labels = rng.permutation(np.repeat([0, 1, 2, 4], [40, 24, 20, 1]))
+    values = rng.gamma(3, 0.05, (85, 5))
     values[:, 2] += 0.3 * (labels == 1)
     return write_recording(labels=labels, gates={"g": values}, names=TEN[:5])
 
@@ -49,18 +51,27 @@ def test_selectivity_equals_a_loop(uneven):
         row = frame.loc[channel]
         assert row["best"] == TEN[best]
         assert row["selectivity"] == pytest.approx(index(*means), abs=1e-6)
-        parts = []
-        for k in range(3):
-            step = 1e-5
-            moved = [m + step * (j == k) for j, m in enumerate(means)]
-            slope = (index(*moved) - index(*means)) / step
-            parts.append(slope**2 * score[k].var(ddof=1) / len(score[k]))
-        freedom = sum(parts) ** 2 / sum(
-            p**2 / (len(x) - 1) for p, x in zip(parts, score, strict=True)
-        )
-        half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(parts))
-        assert row["high"] == pytest.approx(min(index(*means) + half, 1), abs=1e-3)
-        assert row["low"] == pytest.approx(max(index(*means) - half, -1), abs=1e-3)
+        ends = [
+            np.ravel(
+                bounded_mean_interval(
+                    np.array([x.mean()]), np.array([x.std(ddof=1)]), np.array([len(x)])
+                )
+            )
+            for x in score
+        ]
+        # What moves the index down: the chosen class lower, and the mean of the others higher.
+        others = [k for k in range(3) if k != best]
+        rest, center = np.mean([means[k] for k in others]), index(*means)
+
+        def at(a, b):
+            return (a - b) / (a + b)
+
+        higher = rest + np.hypot(*(ends[k][1] - means[k] for k in others)) / 2
+        lower = rest - np.hypot(*(means[k] - ends[k][0] for k in others)) / 2
+        below = np.hypot(center - at(ends[best][0], rest), center - at(means[best], higher))
+        above = np.hypot(at(ends[best][1], rest) - center, at(means[best], lower) - center)
+        found = (row["low"], row["high"])
+        assert found == pytest.approx((center - below, center + above), abs=1e-6)
     assert frame["best"][2] == "b"
     assert frame["p"][2] == 1 / 10
 
@@ -68,10 +79,10 @@ def test_selectivity_equals_a_loop(uneven):
 def test_selectivity_by_hand(write_recording):
     # All images of a class are equal, so the halves do not matter: (0.9 - 0.2) / (0.9 + 0.2).
     values = [[0.1, 0.4, 0.0, 0.5]] * 4 + [[0.9, 0.4, 0.3, 0.1]] * 4 + [[0.3, 0.4, 0.0, 0.6]] * 4
-    values = np.array(values)
+    values = np.repeat(values, 6, 0)
     values[0, 3] -= 0.6  # below zero
     frame = class_selectivity(
-        write_recording(labels=np.repeat([0, 1, 2], 4), gates={"g": values}, bounds=(-1, 1)), "g"
+        write_recording(labels=np.repeat([0, 1, 2], 24), gates={"g": values}, bounds=(-1, 1)), "g"
     )
     assert frame["best"].tolist()[::2] == ["dog", "dog"]
     assert frame["best"][[1, 3]].isna().all()
@@ -107,18 +118,40 @@ def test_selectivity_is_zero_on_average_without_effect(write_recording):
     assert frame["p_max"].min() > 0.01
 
 
-def test_permuted_effects_equal_a_loop_over_scipy(uneven):
+def welch(groups, of_all):
+    """Welch's F (1951), where the variance of all images counts as a quarter of an image of each class."""
+    n = np.array([len(group) for group in groups])
+    mean = np.array([group.mean() for group in groups])
+    spread = [(len(g) * g.var() + of_all / 4) / (len(g) - 0.75) for g in groups]
+    weight, classes = n / np.array(spread), len(n)
+    middle = (weight * mean).sum() / weight.sum()
+    unsure = ((1 - weight / weight.sum()) ** 2 / (n - 1)).sum()
+    between = (weight * (mean - middle) ** 2).sum() / (classes - 1)
+    return between / (1 + 2 * (classes - 2) / (classes**2 - 1) * unsure)
+
+
+def test_welchs_f_equals_statsmodels_for_many_images():
+    rng = np.random.default_rng(0)
+    groups = [rng.normal(0.1 * k, 1 + k, 2000 * (k + 1)) for k in range(3)]
+    expected = anova_oneway(groups, use_var="unequal").statistic
+    assert welch(groups, np.concatenate(groups).var()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_permuted_effects_equal_a_loop(uneven):
     frame = permuted_channel_effects(uneven, "g", permutations=39, seed=5)
-    labels, values = uneven.labels, uneven.channel("g").astype(float)
-    compact = np.unique(labels, return_inverse=True)[1]
-    orders = np.random.default_rng(5).permuted(np.tile(compact, (40, 1)), axis=1)
-    orders[0] = compact
+    values = uneven.channel("g").astype(float)
+    tested = uneven.labels != 4  # a class of one image has no standard error
+    labels = uneven.labels[tested]
+    orders = np.random.default_rng(5).permuted(np.tile(labels, (40, 1)), axis=1)
+    orders[0] = labels
     f = np.array(
         [
-            [stats.f_oneway(*(x[order == k] for k in range(4))).statistic for x in values.T]
+            [welch([x[tested][order == k] for k in range(3)], x.var()) for x in values.T]
             for order in orders
         ]
     )
+    assert frame["welch"].to_numpy() == pytest.approx(f[0], rel=1e-5)
+    assert (frame["classes"] == 3).all()
     for channel in range(5):
         row = frame.loc[channel]
         assert row["p"] == pytest.approx((1 + (f[1:, channel] >= f[0, channel]).sum()) / 40)
@@ -128,12 +161,32 @@ def test_permuted_effects_equal_a_loop_over_scipy(uneven):
     )
 
 
-def test_permutations_agree_with_the_f_test_on_normal_values(write_recording):
+def test_ties_count_as_ties(write_recording):
+    """Of two values, every order with the same table of classes and values has the same F."""
+    labels = np.repeat([0, 1], [12, 10])
+    values = np.where(np.isin(np.arange(22), [0, 1, 2, 3, 4, 12]), 0.1, 0.7)[:, None]
+    recording = write_recording(labels=labels, gates={"g": values})
+    p = permuted_channel_effects(recording, "g", permutations=5000)["p"][0]
+    low = values[:, 0] < 0.5
+    f = {
+        k: welch([np.repeat([0.1, 0.7], [k, 12 - k]), np.repeat([0.1, 0.7], [6 - k, 4 + k])], 0.07)
+        for k in range(7)
+    }
+    chance = stats.hypergeom(22, 6, 12)
+    observed = f[int(low[:12].sum())]
+    expected = sum(chance.pmf(k) for k, each in f.items() if each >= observed - 1e-9)
+    assert p == pytest.approx(expected, abs=0.02)
+
+
+def test_permutations_agree_with_welchs_test_on_normal_values(write_recording):
     rng = np.random.default_rng(1)
     values = 0.5 + 0.05 * rng.normal(size=(90, 40))
     recording = write_recording(labels=np.arange(90) % 3, gates={"g": values})
     p = permuted_channel_effects(recording, "g", permutations=2000)["p"]
-    assert np.abs(p - channel_effects(recording, "g")["p"]).max() < 0.04
+    expected = [
+        anova_oneway([x[k::3] for k in range(3)], use_var="unequal").pvalue for x in values.T
+    ]
+    assert np.abs(p - expected).max() < 0.04
 
 
 def test_eta_squared_by_hand(write_recording):
@@ -151,7 +204,8 @@ def test_the_planted_channel_is_found_and_the_constant_one_flagged(make_recordin
         frame["p_max"].dropna() >= frame["p"].dropna() - 1 / 200
     ).all() or function is class_selectivity
     assert frame["constant"].tolist() == [False, True] + [False] * 6
-    assert frame.loc[1].drop(["channel", "constant"]).dropna().tolist() in ([], [False])
+    flags = ["channel", "constant", "classes", "negative"]
+    assert frame.loc[1].drop(flags, errors="ignore").isna().all()
 
 
 @pytest.mark.parametrize("function", [class_selectivity, permuted_channel_effects])
@@ -178,10 +232,10 @@ def test_too_few_classes_or_images_give_nan(write_recording, function, labels):
     assert frame[["p", "p_max"]].isna().all(axis=None)
 
 
-def test_selectivity_has_no_interval_for_a_half_of_one_image(write_recording):
-    labels = [0, 0, 1, 1, 1, 1]
+def test_selectivity_has_no_interval_for_a_half_of_few_images(write_recording):
+    labels = np.repeat([0, 1], [18, 22])
     frame = class_selectivity(
-        write_recording(labels=labels, gates={"g": np.arange(1, 7)[:, None] / 8}), "g", 9
+        write_recording(labels=labels, gates={"g": np.arange(1, 41)[:, None] / 50}), "g", 9
     )
     assert frame["selectivity"].notna().all()
     assert frame[["low", "high"]].isna().all(axis=None)

@@ -14,8 +14,7 @@ from attnscope.statistics.agreement import center_map, score_maps, to_grid, top_
 from attnscope.statistics.effects import margins
 from attnscope.statistics.geometry import gate_similarity, linear_cka
 from attnscope.statistics.inference import (
-    benjamini_yekutieli,
-    f_test,
+    bounded_mean_interval,
     holm,
     mcnemar,
     mean_interval,
@@ -79,8 +78,7 @@ def checked(function):
         (gate_similarity, (MAPS, MAPS, MAP), {1: MAPS[:5]}),
         (linear_cka, (VALUES, MATRIX), {1: MATRIX[:5]}),
         (holm, (LIST,), {0: MATRIX}),
-        (benjamini_yekutieli, (LIST,), {0: MATRIX}),
-        (f_test, (LIST, 2, 9), {0: LABELS}),
+        (bounded_mean_interval, (MATRIX, MATRIX, LABELS), {2: SHORT}),
         (mcnemar, (RIGHT, RIGHT), {1: LABELS}),
         (paired_t, (LIST, LIST), {1: LIST[:5]}),
         (paired_interval, (LIST,), {0: MATRIX}),

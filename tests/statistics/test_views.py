@@ -15,7 +15,7 @@ import pytest
 from attnscope import statistics
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.recording import Recording
-from attnscope.statistics import STATISTICS, misclassification, probe, rotation
+from attnscope.statistics import STATISTICS, logits, projection, rotation
 from attnscope.statistics import reading as gate_reading
 from attnscope.statistics.maps import comparable_gates
 from tests.kinds_making import AXES, record_kind
@@ -190,7 +190,7 @@ def test_a_gate_larger_than_memory_gives_the_same_probe_and_error_positions(
     )
     before = [function() for function in functions]
     sizes: dict[str, list[int]] = {"probe": [], "positions": []}
-    rotate, read = probe.rotate_blocks, misclassification.read_units
+    rotate, read = logits.rotate_blocks, projection.read_units
 
     def rotate_and_note(blocks: Iterable[np.ndarray], *others: Any) -> list[Any]:
         noted = (sizes["probe"].append(block.size) or block for block in blocks)
@@ -201,9 +201,9 @@ def test_a_gate_larger_than_memory_gives_the_same_probe_and_error_positions(
         sizes["positions"].append(found.size)
         return found
 
-    monkeypatch.setattr(probe, "rotate_blocks", rotate_and_note)
-    monkeypatch.setattr(misclassification, "read_units", read_and_note)
-    monkeypatch.setattr(probe, "_MANY_UNITS", 1)
+    monkeypatch.setattr(logits, "rotate_blocks", rotate_and_note)
+    monkeypatch.setattr(projection, "read_units", read_and_note)
+    monkeypatch.setattr(logits, "_MANY_UNITS", 1)
     limit = values[0].size // 3 * len(values)
     monkeypatch.setattr(gate_reading, "_CHUNK_VALUES", limit)
     for function, wanted in zip(functions, before, strict=True):
@@ -218,7 +218,7 @@ def test_a_probe_of_a_large_gate_on_many_images_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording = record_kind(tmp_path / "r", "full", count=30)
-    monkeypatch.setattr(probe, "_MANY_UNITS", 1)
+    monkeypatch.setattr(logits, "_MANY_UNITS", 1)
     monkeypatch.setattr(gate_reading, "_CHUNK_VALUES", 30)
     monkeypatch.setattr(rotation, "_LARGEST_PRODUCTS", 10)
     with refused("AS715", names=(recording.gates[0].name, 10)):

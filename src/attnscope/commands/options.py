@@ -158,6 +158,8 @@ def announce_recording(recording: Recording | Moments, pooled_inputs: bool = Fal
         pooled_inputs: Whether to name the gates without a pooled input.
     """
     from attnscope.capturing.advice import advise_classes, describe_accuracy, describe_input
+    from attnscope.recording.recording import Recording
+    from attnscope.statistics.copies import describe_copies
 
     for line in recording.about["skipped"]:
         print(f"Skipped {line}", file=sys.stderr)
@@ -167,6 +169,8 @@ def announce_recording(recording: Recording | Moments, pooled_inputs: bool = Fal
         print(how, file=sys.stderr)
     if recording.has_accuracy and (advice := advise_classes(recording)):
         print(advice, file=sys.stderr)
+    if isinstance(recording, Recording) and (copies := describe_copies(recording)):
+        print(copies, file=sys.stderr)
     for gate in recording.gates if pooled_inputs else ():
         if gate.name not in recording.pooled_inputs:
             print(

@@ -287,6 +287,17 @@ class Recording(ShardReader):
 
         return find_outcomes(self)
 
+    def pictures(self, rows: Rows = ALL_ROWS) -> UInt8[Array, "images height width 3"]:
+        """Return the pictures of images.
+
+        Args:
+            rows: The images; default all.
+
+        Raises:
+            IndexError: A row is out of range.
+        """
+        return self._array("images", rows)
+
     def image(self, i: int) -> UInt8[Array, "height width 3"]:
         """Return the picture of an image.
 

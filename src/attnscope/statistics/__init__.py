@@ -22,8 +22,10 @@ from attnscope.statistics.comparison import (
     compare_grad_cam,
     compare_profiles,
 )
+from attnscope.statistics.copies import image_copies
 from attnscope.statistics.effects import edit_contrast, replacement_effects
 from attnscope.statistics.geometry import class_distances, compare_gates, compare_geometry
+from attnscope.statistics.logits import gate_logits
 from attnscope.statistics.maps import (
     agreement_summary,
     class_mean_grad_cam,
@@ -34,11 +36,13 @@ from attnscope.statistics.misclassification import error_position_summary, error
 from attnscope.statistics.predictions import (
     calibration,
     calibration_error,
+    calibration_summary,
     class_metrics,
     confusion_matrix,
     misclassified,
 )
-from attnscope.statistics.probe import gate_logits, linear_probe
+from attnscope.statistics.probe import linear_probe
+from attnscope.statistics.probe_gain import probe_gain
 from attnscope.statistics.profiles import channel_effects, class_profiles, gate_profiles, gate_state
 from attnscope.statistics.registry import STATISTICS, statistic
 from attnscope.statistics.seeds import compare_seeds, disagreements, group_by_kind
@@ -53,6 +57,7 @@ __all__ = [
     "between_class_variance",
     "calibration",
     "calibration_error",
+    "calibration_summary",
     "channel_effects",
     "channel_states",
     "class_distances",
@@ -79,12 +84,14 @@ __all__ = [
     "gate_state",
     "gate_usage",
     "group_by_kind",
+    "image_copies",
     "image_states",
     "joint_usage",
     "linear_probe",
     "map_agreement",
     "misclassified",
     "permuted_channel_effects",
+    "probe_gain",
     "replacement_effects",
     "state_sweep",
     "statistic",

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float32
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import squareform
 
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
 from attnscope.statistics.comparison import expect_same_images, shared_channel_gates
+from attnscope.statistics.distances import ClassMeans, noise_of, squared_distances
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.ranks import rank_correlation, standard_ranks
 from attnscope.statistics.reading import gate_rows
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
     centered_interval,
+    checked_groups,
     expect_positive,
     mantel,
+    present_classes,
+    stratified_folds,
     stratified_sample,
 )
 
 _CELLS = 2**22
 """Number of resampled class means that are held in memory at a time."""
+_FEWEST = 8
+"""Smallest number of images of a class: two in each half of the half of a network."""
+_RELIABLE = 0.5
+"""Smallest reliability of the distances of a network with which they are compared."""
 
 
 @statistic(
@@ -42,7 +52,7 @@ def class_distances(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     (representational dissimilarity; Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2).
     Sampling noise increases a distance by about the ratio of the squared standard errors of the
     means to the variance over the channels. There is no test: `compare_geometry` tests whether two
-    networks agree.
+    networks agree, by distances without this noise.
 
     Args:
         recording: recording or moments of one network.
@@ -72,67 +82,147 @@ def class_distances(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     "Whether the same classes are similar in two networks.", takes=("recording", "recording")
 )
 def compare_geometry(
-    a: Recording, b: Recording, permutations: int = 1000, resamples: int = 1000, seed: int = 0
+    a: Recording,
+    b: Recording,
+    permutations: int = 1000,
+    resamples: int = 200,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> pd.DataFrame:
     """Test whether the same classes are similar in two networks, gate by gate.
 
-    The statistic is Spearman's rho between the `class_distances` of the two networks, over the
-    pairs of classes. Each distance is over the channels of its own network: channels of two
+    The statistic is Spearman's rho between the distances of classes in the two networks, over the
+    pairs of classes (representational similarity analysis; Kriegeskorte et al. 2008, Frontiers in
+    Systems Neuroscience 2). Each distance is over the channels of its own network: channels of two
     networks are never matched by number, and the networks may have different numbers of channels.
+
+    The images of each class are split into two random halves, one for each network. On the same
+    images the class means of two networks share the nuisances of these images, such as their
+    brightness, and so look similar without any class information. The distance of two classes is
+    the squared Euclidean distance of their mean gates without the squared standard errors of the
+    means, ``|m_i - m_j|² - v_i - v_j``. This is the mean over all pairs of different images of the
+    cross-validated distance (Walther et al. 2016, NeuroImage 137), and 0 on average for classes
+    with the same mean, whatever the number of their images.
 
     Null hypothesis: the assignment of classes in b is independent of that in a. p is that of the
     two-sided Mantel test (Mantel 1967, Cancer Research 27): the classes of b are permuted, rows and
     columns together, which preserves the dependence between the distances of one class. All orders
     are enumerated for up to seven classes. p cannot be below 1/6 with three classes, nor below 1/24
-    with four.
+    with four. Where distances are mostly noise, classes of few images or of large spread are not
+    exchangeable with others. The test is therefore refused where a network's distances are not
+    reliable: its half is split further into two parts, 20 times, and ``reliability`` is the mean
+    rank correlation between the distances of both parts, for the length of the half (Spearman 1910
+    and Brown 1910, British Journal of Psychology 3).
 
-    The interval is a bootstrap over images, drawn within each class and identical for both
-    networks. Resampling adds noise to the distances and lowers rho once more, as sampling did, so
-    that the bias is subtracted: ``2 rho - mean(rho*) ± 1.96 sd(rho*)`` (Davison and Hinkley 1997,
-    Bootstrap Methods and Their Application, section 5.2.1). A percentile interval would lie far too
-    low. The interval is conditional on the two trained networks. With fewer than ten classes, where
-    rho takes few values, it is too narrow (docs/reference/metrics.md gives its coverage).
+    The interval is a bootstrap over images, drawn within each class. Resampling adds noise to the
+    distances and lowers rho once more, as sampling did, so that the bias is subtracted: ``2 rho -
+    mean(rho*) ± 1.96 sd(rho*)`` (Davison and Hinkley 1997, Bootstrap Methods and Their Application,
+    section 5.2.1). A percentile interval would lie far too low. The interval is conditional on the
+    two trained networks. With fewer than ten classes, where rho takes few values, it is too narrow
+    (docs/reference/metrics.md gives its coverage).
 
     Args:
         a: recording of the first network.
         b: recording of the second network, of the same images.
         permutations: number of random orders of the classes if there are more than seven.
         resamples: number of bootstrap resamples.
-        seed: seed of orders and resamples.
+        seed: seed of halves, orders and resamples.
+        groups: which images are copies of one image: one number or name per image, the same for
+            copies (`image_copies`). The first of them is used. None: no image is a copy.
 
     Returns:
         One row per channel gate that both networks have:
 
         - ``gate``
-        - ``classes``: number of classes with a distance in both networks.
+        - ``classes``: number of classes with at least eight images; others are left out.
         - ``spearman``: -1 to 1.
-        - ``low``, ``high``: 95% CI; NaN also if a class has only one image.
+        - ``low``, ``high``: 95% CI.
+        - ``ceiling``: the rho that two networks with the same true distances would reach with these
+          numbers of images: the root of the product of the two reliabilities, 0 to 1.
         - ``p``
 
-        All numbers except classes are NaN with fewer than three classes, or if all distances of a
-        network are equal.
+        low, high and p are NaN if the reliability of a network is below 0.5. All numbers except
+        classes are NaN with fewer than three classes, or if all distances of a network are equal.
 
     Raises:
         InputError: the recordings do not hold the same images, no channel gate has the same name in
-            both networks, or permutations or resamples is below 1.
+            both networks, a value is not finite, permutations or resamples is below 1, or there is
+            not one group per image (AS717).
     """
     expect_positive("permutations", permutations, 1000)
-    expect_positive("resamples", resamples, 1000)
+    expect_positive("resamples", resamples, 200)
     expect_same_images(a, b)
     shared = shared_channel_gates(a, b)
+    copies = checked_groups(groups, len(a))
+    is_first = np.ones(len(a), bool)
+    if copies is not None:
+        is_first[:] = False
+        is_first[np.unique(copies, return_index=True)[1]] = True
+    rows_of = np.flatnonzero(is_first)
+    known, kept, _ = present_classes(a.labels[rows_of], at_least=_FEWEST)
+    labels = np.full(len(a), -1)
+    labels[rows_of] = kept
+    halves = stratified_folds(labels, 2, np.random.default_rng(seed))
     rows = []
     for name in shared:
-        first, second = (class_distances(recording, name).to_numpy() for recording in (a, b))
-        known = np.flatnonzero(~np.isnan(first.diagonal() + second.diagonal()))
         row: dict[str, object] = {"gate": name, "classes": len(known)}
-        pairs = np.triu_indices(len(known), 1)
-        x, y = (found[np.ix_(known, known)] for found in (first, second))
-        if len(known) >= 3 and np.ptp(x[pairs]) > 0 and np.ptp(y[pairs]) > 0:
-            rho, p = mantel(x, y, permutations, seed)
-            low, high = _interval(a, b, name, known, rho, resamples, seed)
-            row |= {"spearman": rho, "low": low, "high": high, "p": p}
+        if len(known) >= 3:
+            row |= _compared(
+                [
+                    ClassMeans.of(recording, name, labels, np.flatnonzero(halves == half))
+                    for half, recording in enumerate((a, b))
+                ],
+                permutations,
+                resamples,
+                seed,
+            )
         rows.append(row)
-    return pd.DataFrame(rows, columns=["gate", "classes", "spearman", "low", "high", "p"])
+    columns = ["gate", "classes", "spearman", "low", "high", "ceiling", "p"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _compared(
+    networks: Sequence[ClassMeans], permutations: int, resamples: int, seed: int
+) -> dict[str, float]:
+    """Return rho, its interval, its ceiling and p of one gate."""
+    distances = [network.distances() for network in networks]
+    if min(map(np.ptp, distances)) == 0:
+        return {}
+    x, y = (squareform(found, checks=False) for found in distances)
+    rho, p = mantel(x, y, permutations, seed)
+    reliable = [network.reliability(seed + i) for i, network in enumerate(networks)]
+    found = {"spearman": rho, "ceiling": math.sqrt(reliable[0] * reliable[1])}
+    if min(reliable) < _RELIABLE:
+        return found
+    low, high = _interval(networks, rho, resamples, seed)
+    return {**found, "low": low, "high": high, "p": p}
+
+
+def _interval(
+    networks: Sequence[ClassMeans], rho: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    rng = np.random.default_rng(seed + 1)
+    moments = [network.moments() for network in networks]
+    classes = networks[0].classes
+    widest = max(network.offset.shape[1] for network in networks)
+    block = max(1, _CELLS // (classes * max(widest, classes)))
+    found = []
+    for begin in range(0, resamples, block):
+        size = min(block, resamples - begin)
+        ranks = []
+        for network, (means, errors, _) in zip(networks, moments, strict=True):
+            mean = np.repeat(means[None], size, 0)
+            for k in range(classes):
+                offset = network.offset[network.labels == k] - means[k]
+                count = len(offset)
+                weight = rng.multinomial(count, np.full(count, 1 / count), size)
+                # The variance of resampled means is (n - 1) / n of the unbiased estimate.
+                mean[:, k] += weight @ offset / count * math.sqrt(count / (count - 1))
+            # The noise of sampling and that of resampling both add to the distances.
+            ranks.append(standard_ranks(squared_distances(mean) - 2 * noise_of(errors)))
+        found.append((ranks[0] * ranks[1]).sum(1))
+    low, high = centered_interval(rho, np.concatenate(found))
+    return max(low, -1.0), min(high, 1.0)
 
 
 def _distances(means: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,43 +236,6 @@ def _distances(means: NDArray[np.float64]) -> NDArray[np.float64]:
     own = np.arange(means.shape[-2])
     distances[..., own, own] = np.where(np.isnan(unit[..., 0]), np.nan, 0)
     return distances
-
-
-def _interval(
-    a: Recording,
-    b: Recording,
-    gate: str,
-    known: NDArray[np.int64],
-    rho: float,
-    resamples: int,
-    seed: int,
-) -> tuple[float, float]:
-    values = [recording.channel(gate) for recording in (a, b)]
-    members = [np.flatnonzero(a.labels == k) for k in known]
-    if min(len(rows) for rows in members) < 2:
-        return float("nan"), float("nan")
-    # Values are taken relative to the mean of all images, so that single precision is enough.
-    middles = [v.mean(0, dtype=np.float64) for v in values]
-    pairs = np.triu_indices(len(known), 1)
-    rng = np.random.default_rng(seed + 1)
-    block = max(1, _CELLS // (len(known) * max(v.shape[1] for v in values)))
-    found = []
-    for begin in range(0, resamples, block):
-        size = min(block, resamples - begin)
-        means = [np.zeros((size, len(known), v.shape[1])) for v in values]
-        for k, rows in enumerate(members):
-            count = len(rows)
-            weight = rng.multinomial(count, np.full(count, 1 / count), size).astype(np.float32)
-            for mean, v, middle in zip(means, values, middles, strict=True):
-                offset = (v[rows] - middle).astype(np.float32)
-                drawn = (weight - 1) @ offset / count
-                # The variance of resampled means is (n - 1) / n of the unbiased estimate.
-                mean[:, k] = middle + offset.mean(0) + drawn * math.sqrt(count / (count - 1))
-        x, y = (standard_ranks(_distances(mean)[:, *pairs]) for mean in means)
-        found.append((x * y).sum(1))
-    drawn = np.concatenate(found)
-    low, high = centered_interval(rho, drawn)
-    return max(low, -1.0), min(high, 1.0)
 
 
 @statistic(

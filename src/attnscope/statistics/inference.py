@@ -1,19 +1,22 @@
 """p values, corrections for multiple tests, and intervals. Each is defined here and nowhere else.
 
 This module also defines what counts as significant. scipy does the arithmetic where it has the
-method. Four methods are implemented here: Holm's correction and the interval of a mean share, which
-scipy lacks; Bonett and Price's interval, which statsmodels lacks as well; and `paired_interval`,
-which keeps the last digits of tables written by earlier versions (scipy's ``ttest_1samp`` rounds
-differently). The tests compare all of them with statsmodels. Permutation tests and bootstraps are
-in `attnscope.statistics.resampling`.
+method. Five methods are implemented here: Holm's correction and the interval of a mean share, which
+scipy lacks; Bonett and Price's interval and Korn and Graubard's, which statsmodels lacks as well;
+and `paired_interval`, which keeps the last digits of tables written by earlier versions (scipy's
+``ttest_1samp`` rounds differently). The tests compare all of them with statsmodels. Permutation
+tests and bootstraps are in `attnscope.statistics.resampling`.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from attnscope.shapes import Array
 
@@ -21,7 +24,13 @@ LEVEL = 0.05
 """Significance level. A p value below it is significant, after correction for several tests."""
 ENDS = (0.025, 0.975)
 """Quantiles at the ends of every 95% confidence interval and of every 95% band under the null."""
+FEWEST = 10
+"""Smallest number of images for which the mean of values near a bound has an interval."""
+FEWEST_MOVING = 10
+"""Smallest number of values that differ from the usual one, for a test of their mean."""
 _ROUNDING = 1e-12
+_PAIRED = 512
+"""Number of values that are compared with all others at a time."""
 
 
 def significant(p: ArrayLike, level: float = LEVEL) -> NDArray[np.bool_]:
@@ -56,39 +65,6 @@ def holm(p: Float64[Array, " tests"]) -> Float64[Array, " tests"]:
     steps = p[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted
-
-
-def benjamini_yekutieli(p: Float64[Array, " tests"]) -> Float64[Array, " tests"]:
-    """Correct p values by Benjamini and Yekutieli (2001, Annals of Statistics 29).
-
-    The correction controls the false discovery rate, the expected share of false findings among all
-    findings, under any dependence between the tests.
-
-    Args:
-        p: p values of the tests, ``(T,)``, at least one and none NaN.
-
-    Returns:
-        Corrected p values, ``(T,)``.
-    """
-    adjusted: NDArray[np.float64] = stats.false_discovery_control(p, method="by")
-    return adjusted
-
-
-def f_test(f: Float64[Array, "*shape"], between: int, within: int) -> Float64[Array, "*shape"]:
-    """Return p values of a one-way analysis of variance.
-
-    Null hypothesis: all groups have the same mean.
-
-    Args:
-        f: ratios of the mean squares between and within groups, of any shape.
-        between: degrees of freedom between groups.
-        within: degrees of freedom within groups.
-
-    Returns:
-        p values of the shape of f.
-    """
-    p: NDArray[np.float64] = stats.f.sf(f, between, within)
-    return p
 
 
 def mcnemar(right_a: Bool[Array, " images"], right_b: Bool[Array, " images"]) -> float:
@@ -154,6 +130,58 @@ def paired_interval(difference: Float64[Array, " pairs"]) -> dict[str, float]:
     return {"difference": mean, "low": float(low), "high": float(high), "p": float(p)}
 
 
+def crossed_interval(
+    values: Float64[Array, " values"], factors: Sequence[Int64[Array, "values ..."]]
+) -> dict[str, float]:
+    """Return the mean of values that share images, donors and seeds, with interval and t test.
+
+    The values of one image, of one donor or of one seed vary together, and a mean over thousands of
+    values can rest on few donors. The variance of the mean sums the products of the deviations over
+    all pairs of values that share a level of any factor (Cameron, Gelbach and Miller 2011, Journal
+    of Business and Economic Statistics 29; for factors with two levels in each value, such as two
+    donors, Aronow, Samii and Assenova 2015, Political Analysis 23). It is multiplied by G / (G - 1)
+    for the smallest number of levels G of a factor, and is at least that of independent values. The
+    degrees of freedom are G - 1. Null hypothesis of p: the mean is 0.
+
+    Args:
+        values: one number per observation, ``(n,)``.
+        factors: for each factor its level in each observation, ``(n,)``, such as image and seed; or
+            several levels of one factor, ``(n, m)``, such as two donors. Observations that share no
+            level of any factor are independent.
+
+    Returns:
+        ``difference`` (the mean), ``low``, ``high`` and ``p``. All but the mean are NaN if fewer
+        than `FEWEST_MOVING` values differ from the most frequent one, since the mean then rests on
+        too few observations, if a factor has one level, or without spread.
+    """
+    mean, n = float(values.mean()), len(values)
+    found = {"difference": mean, "low": np.nan, "high": np.nan, "p": np.nan}
+    levels = [
+        np.unique(factor, return_inverse=True)[1].reshape(n, -1).astype(np.int32)
+        for factor in factors
+    ]
+    fewest = min(int(level.max()) + 1 for level in levels)
+    usual = int(np.unique(values, return_counts=True)[1].max())
+    if fewest < 2 or n - usual < min(FEWEST_MOVING, n - 1):
+        return found
+    offset = values - mean
+    total = 0.0
+    for begin in range(0, n, _PAIRED):
+        rows = slice(begin, begin + _PAIRED)
+        share = np.zeros((len(offset[rows]), n), bool)
+        for level in levels:
+            for first, second in itertools.product(level.T, level.T):
+                share |= first[rows, None] == second[None]
+        total += float(offset[rows] @ (share @ offset))
+    variance = max(total, float((offset**2).sum())) / n**2 * fewest / (fewest - 1)
+    error = float(np.sqrt(variance))
+    if not error > _ROUNDING:
+        return found
+    low, high = t_interval(mean, error, fewest - 1)
+    p = 2 * stats.t.sf(abs(mean) / error, fewest - 1)
+    return {**found, "low": float(low), "high": float(high), "p": float(p)}
+
+
 def t_interval(
     estimate: ArrayLike, error: ArrayLike, degrees: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -193,6 +221,64 @@ def mean_interval(
     quantile = stats.t.ppf(ENDS[1], np.maximum(count - 1, 1))
     half = quantile * std / np.sqrt(np.maximum(count, 1))
     return mean - half, mean + half
+
+
+def bounded_mean_interval(
+    mean: Float64[Array, "groups ..."],
+    std: Float64[Array, "groups ..."],
+    count: Int64[Array, " groups"],
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> tuple[Float64[Array, "groups ..."], Float64[Array, "groups ..."]]:
+    """Return the 95% interval of means of values between two bounds (Korn and Graubard 1998).
+
+    Near a bound the values are skewed, and few images may show no spread at all, so that Student's
+    t interval is too narrow and lies outside the bounds. The mean, as a share of the range, is
+    treated as a share of successes in ``n'`` trials, where ``n'`` gives it the variance that was
+    observed: ``n' = share (1 - share) / (s² / n) · (1.96 / t(0.975, n - 1))²``, but at least n,
+    because values between two bounds do not vary more than zeros and ones. Within one standard
+    deviation of a bound, where few images may have hidden a rare large value, it is at most ``n
+    max(4, (n share (1 - share) / 5)²)``, and this limit grows with the sixth power of the distance.
+    The interval is Clopper and Pearson's (1934, Biometrika 26). Far from the bounds it is close to
+    Student's; for zeros and ones it is exact; at a bound it is that of n images without an
+    exception.
+
+    Args:
+        mean: means of K groups, ``(K, ...)``.
+        std: sample standard deviations (n - 1 in the denominator), ``(K, ...)``.
+        count: group sizes n, ``(K,)``.
+        bounds: the smallest and the largest possible value.
+
+    Returns:
+        low and high, ``(K, ...)``. NaN for groups of fewer than `FEWEST` values, for which no such
+        interval covers the truth often enough. Values that are equal and at no bound have an
+        interval of width 0.
+
+    Source: Korn and Graubard 1998, Survey Methodology 24.
+    """
+    lo, hi = bounds
+    n = count.reshape(-1, *[1] * (mean.ndim - 1)).astype(np.float64)
+    share = np.clip((mean - lo) / (hi - lo), 0, 1)
+    ratio = _normal_quantile() / stats.t.ppf(ENDS[1], np.maximum(n - 1, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):  # no spread
+        trials = share * (1 - share) * n / (std / (hi - lo)) ** 2 * ratio**2
+        away = np.minimum(share, 1 - share) / (std / (hi - lo))
+    most = n * np.maximum(4, (n * share * (1 - share) / 5) ** 2) * np.maximum(away, 1) ** 6
+    trials = np.minimum(trials, most)
+    has_spread = std > _ROUNDING * (hi - lo)
+    at_bound = (share <= _ROUNDING) | (share >= 1 - _ROUNDING)
+    trials = np.where(has_spread & ~at_bound, np.maximum(trials, n), np.maximum(n, 1))
+    hits = share * trials
+    # With no success, or no failure, the end is the bound itself.
+    low = special.betaincinv(np.maximum(hits, _ROUNDING), trials - hits + 1, ENDS[0])
+    high = special.betaincinv(hits + 1, np.maximum(trials - hits, _ROUNDING), ENDS[1])
+    low = np.where(share <= _ROUNDING, 0, low) * (hi - lo) + lo
+    high = np.where(share >= 1 - _ROUNDING, 1, high) * (hi - lo) + lo
+    flat = ~has_spread & ~at_bound
+    unknown = (n < FEWEST) | np.isnan(std)
+    return (
+        np.where(unknown, np.nan, np.where(flat, mean, low)),
+        np.where(unknown, np.nan, np.where(flat, mean, high)),
+    )
 
 
 def normal_interval(estimate: float, error: float) -> tuple[float, float]:

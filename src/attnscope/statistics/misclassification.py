@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import ENDS
-from attnscope.statistics.reading import read_units, unit_blocks, units_of
+from attnscope.statistics.projection import Lines, project
+from attnscope.statistics.reading import units_of
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
     bootstrap_sums,
     expect_positive,
     percentile_interval,
-    stratified_folds,
 )
 
-_FOLDS = 5
+_ROWS = 4096
+"""Number of misclassified images that are projected on the lines to all classes at a time."""
+_DRAWN = 2**22
+"""Number of misclassified images that are drawn at a time."""
 _PLACES = ("predicted", "third", "runner_up", "predicted - third", "predicted - runner_up")
-
-
-@dataclass(frozen=True)
-class _Projections:
-    """Projections of each image on the lines from the mean of its true class to all other means.
-
-    Both arrays are ``(N, K)``, and NaN where a mean is over fewer than two images.
-    """
-
-    along: NDArray[np.float64]
-    """Inner product of the image's offset with the line between the means, unbiased."""
-    length: NDArray[np.float64]
-    """Squared length of the line, unbiased. It can be negative if the means do not differ."""
 
 
 @statistic(
@@ -75,14 +62,13 @@ def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFr
         two correctly classified images in the other folds.
 
     Raises:
-        InputError: the gate does not exist.
+        InputError: the gate does not exist, or a value is not finite.
     """
-    lines = _project(recording, gate, seed)
+    lines = project(recording, gate, seed)
     units = units_of(recording, gate)
     wrong = np.flatnonzero(~recording.right)
     predicted = recording.predictions[wrong]
-    along, length = lines.along[wrong, predicted], lines.length[wrong, predicted]
-    third_along, third_length = _third(lines, recording, wrong)
+    (along, length), (third_along, third_length) = _misclassified(lines, wrong, predicted)
     names = np.array(recording.classes)
     return pd.DataFrame(
         {
@@ -145,12 +131,12 @@ def error_position_summary(
         no position.
 
     Raises:
-        InputError: resamples is below 1.
+        InputError: resamples is below 1, or a value is not finite.
     """
     expect_positive("resamples", resamples, 1000)
     rows = []
     for depth, gate in enumerate(recording.gates, start=1):
-        lines = _project(recording, gate.name, seed)
+        lines = project(recording, gate.name, seed)
         for name, summary in zip(
             _PLACES, _summaries(recording, lines, resamples, seed), strict=True
         ):
@@ -160,80 +146,49 @@ def error_position_summary(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _project(recording: Recording, gate: str, seed: int) -> _Projections:
-    images, classes = len(recording), len(recording.classes)
-    labels, right = recording.labels, recording.right
-    folds = stratified_folds(labels, _FOLDS, np.random.default_rng(seed))
-    # All three are sums over the units, of which only some are in memory at a time.
-    gram = np.zeros((_FOLDS, classes, classes))
-    noise = np.zeros((_FOLDS, classes))  # squared standard errors
-    product = np.zeros((images, classes))
-    read = partial(recording.gate, gate)
-    for units in unit_blocks(images, units_of(recording, gate)):
-        values = read_units(read, images, units).astype(np.float64)
-        values -= values.mean(0)  # otherwise the common mean would dominate the inner products
-        for fold in range(_FOLDS):
-            inside = folds == fold
-            means = np.full((classes, values.shape[1]), np.nan)
-            for k in range(classes):
-                members = values[right & ~inside & (labels == k)]
-                if len(members) >= 2:
-                    means[k] = members.mean(0)
-                    noise[fold, k] += members.var(0, ddof=1).sum() / len(members)
-                else:
-                    noise[fold, k] = np.nan
-            gram[fold] += means @ means.T
-            product[inside] += values[inside] @ means.T
-    along, length = (np.full((images, classes), np.nan) for _ in range(2))
-    for fold in range(_FOLDS):
-        inside = folds == fold
-        own = labels[inside]
-        square, bare = gram[fold].diagonal(), gram[fold].diagonal() - noise[fold]
-        # (g - m_t) · (m_c - m_t), in which only |m_t|² is biased, by the noise of m_t.
-        along[inside] = (
-            product[inside]
-            - product[inside][np.arange(len(own)), own][:, None]
-            - gram[fold][own]
-            + (square - noise[fold])[own][:, None]
-        )
-        length[inside] = bare[own][:, None] + bare[None] - 2 * gram[fold][own]
-    return _Projections(along, length)
+def _misclassified(
+    lines: Lines, rows: NDArray[np.int64], predicted: NDArray[np.int64]
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Return inner product and squared length of misclassified images, ``(n,)`` each.
 
-
-def _third(
-    lines: _Projections, recording: Recording, rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum over the classes that are neither true nor predicted; NaN if there are none."""
-    others = np.ones((len(rows), len(recording.classes)), bool)
-    own = np.arange(len(rows))
-    others[own, recording.labels[rows]] = False
-    others[own, recording.predictions[rows]] = False
-    others &= ~np.isnan(lines.length[rows])
-    along, length = (np.where(others, x[rows], 0).sum(1) for x in (lines.along, lines.length))
-    none = ~others.any(1)
-    along[none] = length[none] = np.nan
-    return along, length
+    First those toward the predicted class; then the sums over the classes that are neither true nor
+    predicted, which are NaN if there are none.
+    """
+    toward, third = ([np.full(len(rows), np.nan) for _ in range(2)] for _ in range(2))
+    for begin in range(0, len(rows), _ROWS):
+        piece = slice(begin, begin + _ROWS)
+        here = rows[piece]
+        along, length, own = lines.along(here), lines.length(here), np.arange(len(here))
+        others = ~np.isnan(length)
+        others[own, lines.labels[here]] = False
+        others[own, predicted[piece]] = False
+        some = others.any(1)
+        for found, summed, x in zip(toward, third, (along, length), strict=True):
+            found[piece] = x[own, predicted[piece]]
+            summed[piece] = np.where(some, np.where(others, x, 0).sum(1), np.nan)
+    return toward, third
 
 
 def _summaries(
-    recording: Recording, lines: _Projections, resamples: int, seed: int
+    recording: Recording, lines: Lines, resamples: int, seed: int
 ) -> list[dict[str, float]]:
     """Return position, interval and counts, in the order of ``_PLACES``."""
     wrong = np.flatnonzero(~recording.right)
     predicted = recording.predictions[wrong]
-    toward = np.stack([lines.along[wrong, predicted], lines.length[wrong, predicted]], 1)
-    third = np.stack(_third(lines, recording, wrong), 1)
+    toward, third = (np.stack(found, 1) for found in _misclassified(lines, wrong, predicted))
     placed = ~np.isnan(toward).any(1)
     both = placed & ~np.isnan(third).any(1)
     pairs = recording.labels[wrong] * len(recording.classes) + predicted
-    matched, controls = _runner_ups(recording, lines, np.where(placed, pairs, -1))
-    classes = len(recording.classes)
+    controls = _runner_ups(recording, lines)
+    matched = placed & np.isin(pairs, list(controls))
     rng = np.random.default_rng(seed + 1)  # a random stream separate from that of the folds
     # Sums of along and length per resample, (1 + resamples, 2 to 5), the observed ones first.
     sums = {
         "predicted": bootstrap_sums(toward[placed], resamples, rng),
         "third": bootstrap_sums(np.hstack([toward, third])[both], resamples, rng),
-        "runner_up": _bootstrap_pairs(toward, pairs, matched, controls, classes, resamples, rng),
+        "runner_up": _bootstrap_pairs(
+            lines, toward[matched], pairs[matched], controls, resamples, rng
+        ),
     }
     with_third, with_runner = sums["third"], sums["runner_up"]
     positions = [
@@ -258,38 +213,36 @@ def _summaries(
     return found
 
 
-def _runner_ups(
-    recording: Recording, lines: _Projections, pairs: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], dict[int, NDArray[np.float64]]]:
-    """Match misclassified images with correct ones of the same true class and runner-up.
+def _runner_ups(recording: Recording, lines: Lines) -> dict[int, NDArray[np.int64]]:
+    """Return the correct images that have a position, by pair of true class and runner-up.
 
-    Returns:
-        Whether each misclassified image has a match, ``(number misclassified,)``. By pair of true
-        class and runner-up, the correct images: their projections toward every class, and the
-        squared length toward their runner-up, ``(n, K + 1)``.
+    A pair has the number ``true class * K + runner-up``.
     """
     classes = len(recording.classes)
     if classes < 2:
-        return np.zeros(len(pairs), bool), {}
+        return {}
     right = np.flatnonzero(recording.right)
     logits = recording.logits[right].astype(np.float64)
     logits[np.arange(len(right)), recording.predictions[right]] = -np.inf
     runner = logits.argmax(1)
-    own = recording.labels[right] * classes + runner
-    along, length = lines.along[right], lines.length[right, runner]
-    usable = ~np.isnan(along[np.arange(len(right)), runner] + length)
-    # Projections toward other classes only show how the class mean moves in a resample.
-    values = np.hstack([np.nan_to_num(along), length[:, None]])
-    controls = {int(pair): values[usable & (own == pair)] for pair in np.unique(own[usable])}
-    return np.isin(pairs, list(controls)), controls
+    # A position needs the means of both classes.
+    has_mean = ~np.isnan(lines.noise[lines.folds[right]])
+    own, each = lines.labels[right], np.arange(len(right))
+    is_usable = has_mean[each, own] & has_mean[each, runner]
+    rows, pairs = right[is_usable], (own * classes + runner)[is_usable]
+    order = np.argsort(pairs, kind="stable")
+    if not len(rows):
+        return {}
+    known, begin = np.unique(pairs[order], return_index=True)
+    parts = np.split(rows[order], begin[1:])
+    return {int(pair): part for pair, part in zip(known, parts, strict=True)}
 
 
 def _bootstrap_pairs(
+    lines: Lines,
     toward: NDArray[np.float64],
     pairs: NDArray[np.int64],
-    matched: NDArray[np.bool_],
-    controls: dict[int, NDArray[np.float64]],
-    classes: int,
+    controls: dict[int, NDArray[np.int64]],
     resamples: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
@@ -302,23 +255,71 @@ def _bootstrap_pairs(
         those of the controls, then the projection of the controls relative to the class mean of the
         draw.
     """
-    known = [int(pair) for pair in np.unique(pairs[matched])]
-    which = np.searchsorted(known, pairs[matched]) if known else np.zeros(0, np.int64)
-    indicator = np.eye(len(known))[which]
-    drawn = bootstrap_sums(np.hstack([toward[matched], indicator]), resamples, rng)
+    classes = len(lines.gram[0])
+    known, which = np.unique(pairs, return_inverse=True)
+    drawn, weights = _draw_pairs(toward, which, len(known), resamples, rng)
+    of_class: dict[int, dict[int, NDArray[np.int64]]] = {}
+    for pair in sorted(controls):
+        of_class.setdefault(pair // classes, {})[pair % classes] = controls[pair]
     sums = np.zeros((resamples + 1, 3))
-    for own in sorted({pair // classes for pair in known}):
-        mine = {pair: rows for pair, rows in controls.items() if pair // classes == own}
-        draws = {pair: bootstrap_sums(rows, resamples, rng) for pair, rows in mine.items()}
+    for own in np.unique(known // classes):
+        mine = of_class[int(own)]
+        # How often each control is drawn: once in what was observed.
+        often = np.hstack([_multiplicities(len(part), resamples, rng) for part in mine.values()])
+        rows = np.concatenate(list(mine.values()))
+        wanted = known[known // classes == own]
+        runners = wanted % classes
+        # A class without a mean in some fold is no runner-up of images of that fold.
+        along = np.nan_to_num(lines.along(rows)[:, runners])
+        length = np.nan_to_num(lines.length(rows)[:, runners])
         # Positions are measured from the mean of these very images, which moves with the resample.
         # In differences to misclassified images the movement cancels.
-        whole = np.sum(list(draws.values()), axis=0) / sum(map(len, mine.values()))
+        whole = often @ along / len(rows)
         moved = whole - whole[0]
-        for pair in sorted(mine.keys() & set(known)):
-            mean, runner = draws[pair] / len(mine[pair]), pair % classes
-            columns = [mean[:, runner], mean[:, -1], mean[:, runner] - moved[:, runner]]
-            sums += drawn[:, 2 + known.index(pair)][:, None] * np.stack(columns, 1)
-    return np.hstack([drawn[:, :2], sums])
+        ends = np.cumsum([0, *map(len, mine.values())])
+        places = {runner: at for at, runner in enumerate(mine)}
+        for column, pair in enumerate(wanted):
+            at = places[int(runners[column])]
+            part = slice(ends[at], ends[at + 1])
+            mean = often[:, part] @ np.stack([along[part, column], length[part, column]], 1)
+            mean /= ends[at + 1] - ends[at]
+            columns = [mean[:, 0], mean[:, 1], mean[:, 0] - moved[:, column]]
+            weight = weights[:, np.searchsorted(known, pair)]
+            sums += weight[:, None] * np.stack(columns, 1)
+    return np.hstack([drawn, sums])
+
+
+def _draw_pairs(
+    toward: NDArray[np.float64],
+    which: NDArray[np.int64],
+    pairs: int,
+    resamples: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Bootstrap the misclassified images.
+
+    Returns:
+        Their sums, those observed first, ``(1 + resamples, 2)``; and how many of them are of each
+        pair, ``(1 + resamples, P)``.
+    """
+    images = len(which)
+    sums, counts = [toward.sum(0)[None]], [np.bincount(which, minlength=pairs)[None]]
+    block = max(1, _DRAWN // max(images, pairs, 1))
+    for begin in range(0, resamples, block):
+        size = min(block, resamples - begin)
+        rows = rng.integers(0, max(images, 1), (size, images))
+        sums.append(toward[rows].sum(1))
+        place = which[rows] + pairs * np.arange(size)[:, None]
+        counts.append(np.bincount(place.ravel(), minlength=size * pairs).reshape(size, pairs))
+    return np.concatenate(sums), np.concatenate(counts).astype(np.float64)
+
+
+def _multiplicities(images: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return how often each image is drawn, ``(1 + resamples, n)``; first once each."""
+    rows = rng.integers(0, images, (resamples, images))
+    place = rows + images * np.arange(resamples)[:, None]
+    count = np.bincount(place.ravel(), minlength=resamples * images)
+    return np.vstack([np.ones(images), count.reshape(resamples, images)])
 
 
 def _ratio(along: NDArray[np.float64], length: NDArray[np.float64]) -> NDArray[np.float64]:

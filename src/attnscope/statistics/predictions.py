@@ -7,9 +7,11 @@ import warnings
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special, stats
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
+from attnscope.statistics.inference import normal_interval, t_interval
 from attnscope.statistics.registry import statistic
 
 
@@ -127,7 +129,7 @@ def calibration_error(recording: Recording) -> float:
 
     It is the mean over the images of ``|accuracy - confidence|`` of their bin, with the 15 bins of
     `calibration`. A perfectly calibrated network has a positive error by chance, which grows as the
-    bins hold fewer images.
+    bins hold fewer images; `calibration_summary` removes it.
 
     Args:
         recording: recording of one network.
@@ -138,6 +140,76 @@ def calibration_error(recording: Recording) -> float:
     table = calibration(recording)
     gap = (table["accuracy"] - table["confidence"]).abs()
     return float((gap * table["count"]).sum() / len(recording))
+
+
+@statistic("Calibration error without its bias, Brier score and log loss, with intervals.")
+def calibration_summary(recording: Recording, bins: int = 15) -> pd.DataFrame:
+    """Measure how well the probabilities fit, with intervals.
+
+    The gap of a bin is its accuracy minus its confidence. The absolute gap is positive by chance,
+    and so is the expected calibration error of a calibrated network (Roelofs et al. 2022, AISTATS).
+    Here the absolute gap of a bin is replaced by the sign of the gap in a random half of its images
+    times the gap in the other half, averaged over all halves, which is 0 on average in a calibrated
+    bin. With the standard error s of the gap of a calibrated bin, ``s² = Σ c (1 - c) / n²`` for
+    confidences c, and ``z = gap / s``, it is ``s (z (2 Φ(z) - 1) - 2 φ(z))``. Where the gaps are as
+    large as their standard errors it is too small by up to half a standard error; large gaps remain
+    as they are.
+
+    The interval of the calibration error begins 1.96 standard errors below the debiased error, and
+    ends 1.96 standard errors above the error that is not debiased, because the truth lies between
+    both on average. The Brier score (Brier 1950, Monthly Weather Review 78) and the log loss are
+    means over images with Student's t interval (95%); both are proper scores, which cannot be
+    improved by probabilities other than the true ones. There is no test.
+
+    Args:
+        recording: recording of one network.
+        bins: number of bins of equal width, as in `calibration`.
+
+    Returns:
+        One row per measure:
+
+        - ``measure``: ``calibration_error``, ``brier`` or ``log_loss``.
+        - ``value``: the debiased expected calibration error, which can be slightly negative; the
+          Brier score, 0 to 2, the sum over the classes; the log loss in nats.
+        - ``low``, ``high``: 95% CI; NaN with one image.
+        - ``images``: number of images.
+
+    Raises:
+        InputError: bins is below 1.
+    """
+    table = calibration(recording, bins)
+    confidence, right = _confidence(recording), recording.right.astype(np.float64)
+    images = len(recording)
+    index = np.searchsorted(np.linspace(0, 1, bins + 1), confidence) - 1
+    count = table["count"].to_numpy()
+    gap = np.nan_to_num((table["accuracy"] - table["confidence"]).to_numpy())
+    calibrated = np.sqrt(
+        np.bincount(index, confidence * (1 - confidence), bins) / np.maximum(count, 1) ** 2
+    )
+    z = np.divide(gap, calibrated, out=np.zeros(bins), where=calibrated > 0)
+    halved = calibrated * (z * (2 * stats.norm.cdf(z) - 1) - 2 * stats.norm.pdf(z))
+    debiased = np.where(calibrated > 0, halved, np.abs(gap))
+    apart = (right - confidence) - gap[index]
+    observed = np.bincount(index, apart**2, bins) / np.maximum(count * (count - 1), 1)
+    share = count / images
+    error = float(np.sqrt((share**2 * np.maximum(observed, calibrated**2)).sum()))
+    value, plain = float(share @ debiased), float(share @ np.abs(gap))
+    low, high = normal_interval(value, error)[0], normal_interval(plain, error)[1]
+    if images < 2:
+        low = high = np.nan
+    rows = [("calibration_error", value, max(low, 0.0), high)]
+    probabilities = recording.probabilities
+    own = probabilities[np.arange(images), recording.labels]
+    brier = (probabilities**2).sum(1) - 2 * own + 1
+    logits = recording.logits.astype(np.float64)
+    loss = special.logsumexp(logits, axis=1) - logits[np.arange(images), recording.labels]
+    for name, scores in (("brier", brier), ("log_loss", loss)):
+        std = scores.std(ddof=1) if images > 1 else np.nan
+        ends = t_interval(scores.mean(), std / np.sqrt(images), max(images - 1, 1))
+        low, high = (max(float(end), 0.0) for end in ends)
+        rows.append((name, float(scores.mean()), low, high))
+    frame = pd.DataFrame(rows, columns=["measure", "value", "low", "high"])
+    return frame.assign(images=images)
 
 
 @statistic("Misclassified images, the most confident first.")

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
-from attnscope.shapes import Array
-from attnscope.statistics.inference import mean_share_interval
-from attnscope.statistics.reading import (
-    expect_finite,
-    gate_chunks,
-    read_units,
-    unit_blocks,
-    units_of,
-)
+from attnscope.statistics.inference import mean_share_interval, t_interval
+from attnscope.statistics.logits import READERS, ProbedValues
+from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
+    checked_groups,
     expect_positive,
     null_band,
     permutation_p,
@@ -31,75 +24,26 @@ from attnscope.statistics.resampling import (
     present_classes,
     stratified_folds,
 )
-from attnscope.statistics.rotation import Rotated, Rows, rotate_blocks
+from attnscope.statistics.rotation import Rows
 
-_SCORE, _FIT = 0, 1  # with an odd number of images, the scoring half is larger
-_EDGE = 2.0**-24
-"""Half the distance between 1 and the next smaller float32. The logit of a sigmoid here is -16.6.
-"""
+SCORE, FIT = 0, 1  # with an odd number of images, the scoring half is larger
 _SHRINKAGES = (0.1, 0.01, 1e-3, 1e-4)
 """Candidate weights of the identity in the covariance matrix. None is 0, since classes that can be
 separated without an error would leave no covariance within classes.
 """
-_CELLS = 2**23
-"""Number of scores that are held in memory at a time."""
-_MANY_UNITS = 4096
-"""Up to this number of units, values are held in memory, whatever the number of images."""
-
-_Inverse = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-_LOGIT: _Inverse = special.logit
-
-
-def _identity(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    return share
-
-
-# Maps the gate's relative position between its bounds (0 to 1) to the input of the activation, up
-# to a scale and a constant, which a linear probe ignores. A tanh is a sigmoid of twice the logit.
-# The logarithm of a softmax is its input up to a constant for each image.
-_INVERSES: Mapping[str, _Inverse] = {
-    "sigmoid": _LOGIT,
-    "tanh": _LOGIT,
-    "softmax": np.log,
-    "softsign": lambda u: (2 * u - 1) / (1 - np.abs(2 * u - 1)),
-    "erf": lambda u: special.erfinv(2 * u - 1),
-    "hardsigmoid": _identity,
-    "relu6": _identity,
-    "clamp": _identity,
-    "hardtanh": _identity,
-    "none": _identity,
-}
-
-
-@statistic("Values before the activation of a gate.", takes=("recording", "gate"))
-def gate_logits(recording: Recording, gate: str) -> tuple[Float32[Array, "images units"], int]:
-    """Invert the activation of a gate, to recover the values before it.
-
-    With the bounds lo and hi of the gate, ``u = (g - lo) / (hi - lo)`` is mapped by the inverse of
-    the activation: the logit for a sigmoid, the identity for a hard sigmoid, the logarithm for a
-    softmax. The result equals the input of the activation up to a scale and a constant, which a
-    linear probe ignores; for a softmax, up to a constant per image. Values within 2⁻²⁴ of a bound,
-    the resolution of float32 near 1, have no finite inverse and are clipped to that distance. The
-    values of a multiplier without bounds are returned as they are.
-
-    Args:
-        recording: recording of one network.
-        gate: name of a gate of any kind.
-
-    Returns:
-        The values before the activation, where the units are the channels of a channel gate or the
-        positions of another kind of gate; and the number of clipped values.
-
-    Raises:
-        InputError: the gate does not exist, its activation has no inverse here, or a value is not
-            finite.
-    """
-    return _read_logits(recording, gate, slice(0, units_of(recording, gate)))
+_TEMPERATURES = tuple(2.0**k for k in range(-8, 3))
+"""Candidate factors of the scores, for the usable information."""
+_CELLS = 2**22
+"""Number of permuted labels that are held in memory at a time."""
 
 
 @statistic("How well the class can be decoded from each gate by a linear classifier.")
 def linear_probe(
-    recording: Recording, permutations: int = 200, seed: int = 0, of: str = "gate"
+    recording: Recording,
+    permutations: int = 200,
+    seed: int = 0,
+    of: str = "gate",
+    groups: ArrayLike | None = None,
 ) -> pd.DataFrame:
     """Measure how well the true class can be decoded from each gate by a linear classifier.
 
@@ -114,11 +58,18 @@ def linear_probe(
     and Donner (2008, Statistics in Medicine 27). It is conditional on the fitted probe: a probe
     fitted on more images would score higher.
 
-    Null hypothesis: the gate holds no information about the class. The control is the same probe,
-    including the choice of the weight, fitted and scored on permuted labels. Two more controls are
-    this function applied elsewhere: with ``of="pooled_input"`` it measures what can be decoded from
-    the input of the gate, on the same halves, and on the recording of an untrained network what can
-    be decoded without training.
+    ``nats`` is the usable information (Xu et al. 2020, ICLR): the log-probability that the probe
+    gives to the true class minus that of a guess among the K classes, averaged within classes, then
+    over them. The scores are first multiplied by a factor that is chosen on the same further split.
+    It also grows where the probe becomes more certain and its predictions stay the same; at most it
+    is ln K. Its interval is Student's t with Welch and Satterthwaite's degrees of freedom.
+
+    Null hypothesis: the gate holds no information about the class. Chance is the balanced accuracy
+    of the same predictions with permuted labels of the scored half. The probe has not seen these
+    images, so that, given its predictions, each order of their labels is equally likely; it need
+    not be fitted again. Two controls are this function applied elsewhere: with
+    ``of="pooled_input"`` it measures what can be decoded from the input of the gate, on the same
+    halves, and on the recording of an untrained network what can be decoded without training.
 
     Args:
         recording: recording of one network. One gate is in memory at a time.
@@ -127,6 +78,9 @@ def linear_probe(
         seed: seed of the halves and the permutations.
         of: what to decode from: ``gate``, or ``pooled_input`` (`Recording.pooled_input`), which is
             in units of the features and is used without a logit.
+        groups: which images are copies of one image: one number or name per image, the same for
+            copies (`image_copies`). Splits keep them together, and their labels are permuted
+            together. The interval does not know of copies. None: no image is a copy.
 
     Returns:
         One row per gate:
@@ -134,68 +88,69 @@ def linear_probe(
         - ``gate``, ``kind``, ``depth``
         - ``balanced_accuracy``: 0 to 1. The chance level is one over the number of classes.
         - ``low``, ``high``: 95% CI.
-        - ``null``: mean under permuted labels.
+        - ``null``: chance, the mean under permuted labels.
         - ``null_low``, ``null_high``: 2.5% and 97.5% quantiles under permuted labels.
         - ``p``: one-sided.
         - ``p_max``: p corrected over the gates, by comparison with the highest accuracy of any gate
           under each permutation (Westfall and Young 1993, Resampling-Based Multiple Testing).
+        - ``nats``, ``nats_low``, ``nats_high``: usable information with its 95% CI; negative if the
+          probe is worse than a guess. The ends are NaN if a class has one scored image.
         - ``fitted``, ``scored``: number of images in each half.
         - ``shrinkage``: weight of the identity in the covariance.
         - ``clipped``: number of values without a finite logit; 0 for pooled inputs.
 
         Classes of fewer than two images are left out. With fewer than two classes, and for a gate
         that multiplies another gate and so has no pooled input, fitted and scored are 0 and all
-        other numbers except clipped are NaN. A constant gate is at the chance level.
+        other numbers except clipped are NaN. A constant gate is at the chance level. If a gate
+        varies, but not on the fitting half, no probe can be fitted, and all numbers except fitted,
+        scored and clipped are NaN.
 
     Raises:
         InputError: permutations is below 1, ``of`` is unknown, the activation of a gate has no
-            inverse here, the pooled inputs were not recorded or are not finite, or a gate with more
-            than 2²⁷ values for all images was recorded for too many images (AS715).
+            inverse here, the pooled inputs were not recorded or are not finite, a gate with more
+            than 2²⁷ values for all images was recorded for too many images (AS715), or there is not
+            one group per image (AS717).
     """
     expect_positive("permutations", permutations, 200)
-    if of not in _READERS:
+    if of not in READERS:
         raise InputError(
-            "AS706", f"the probe cannot use of='{of}'; choose one of {', '.join(_READERS)}"
+            "AS706", f"the probe cannot use of='{of}'; choose one of {', '.join(READERS)}"
         )
     known, labels, _ = present_classes(recording.labels, at_least=2)
-    halves = stratified_folds(labels, 2, np.random.default_rng(seed))
+    copies = checked_groups(groups, len(recording))
+    halves = stratified_folds(labels, 2, np.random.default_rng(seed), copies)
     rows = []
     drawn: dict[int, NDArray[np.float64]] = {}  # row -> accuracies, of the true labels first
     for depth, gate in enumerate(recording.gates, start=1):
         row: dict[str, object] = {"gate": gate.name, "kind": gate.kind, "depth": depth}
         row |= {"clipped": 0, "fitted": 0, "scored": 0}
         if of == "gate" or gate.name in recording.pooled_inputs or not recording.pooled_inputs:
-            values = _Values(recording, gate.name, of)
+            values = ProbedValues(recording, gate.name, of)
         else:  # only this gate has no pooled input; without any, reading them raises an error
             rows.append(row)
             continue
         if len(known) >= 2:
-            fit, score = halves == _FIT, halves == _SCORE
-            accuracy, recalls, shrinkage = _permuted_accuracy(
-                values, np.flatnonzero(fit), np.flatnonzero(score), labels, permutations, seed
+            fit, score = halves == FIT, halves == SCORE
+            row |= {"fitted": int(fit.sum()), "scored": int(score.sum())}
+            probe = fit_probe(
+                values, np.flatnonzero(fit), np.flatnonzero(score), labels, len(known), seed, copies
             )
-            low, high = mean_share_interval(recalls, np.bincount(labels[score]))
-            null_low, null_high = null_band(accuracy[1:])
-            drawn[len(rows)] = accuracy
-            row |= {
-                "balanced_accuracy": recalls.mean(),
-                "low": low,
-                "high": high,
-                "null": accuracy[1:].mean(),
-                "null_low": null_low,
-                "null_high": null_high,
-                "p": float(permutation_p(accuracy[1:], accuracy[0])),
-                "fitted": int(fit.sum()),
-                "scored": int(score.sum()),
-                "shrinkage": shrinkage,
-            }
+            if probe is not None:
+                drawn[len(rows)] = _chance(
+                    probe.predictions,
+                    labels[score],
+                    permutations,
+                    seed,
+                    None if copies is None else copies[score],
+                )
+                row |= _summary(probe, labels[score], drawn[len(rows)])
         else:
             values.rotate([])  # it counts the clipped values
         row["clipped"] = values.clipped
         rows.append(row)
     columns = ["gate", "kind", "depth", "balanced_accuracy", "low", "high"]
-    columns += ["null", "null_low", "null_high", "p", "p_max", "fitted", "scored"]
-    columns += ["shrinkage", "clipped"]
+    columns += ["null", "null_low", "null_high", "p", "p_max", "nats", "nats_low", "nats_high"]
+    columns += ["fitted", "scored", "shrinkage", "clipped"]
     if drawn:
         # All gates use the same permutations of the labels.
         highest = np.max([accuracy[1:] for accuracy in drawn.values()], axis=0)
@@ -204,116 +159,141 @@ def linear_probe(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _read_logits(recording: Recording, gate: str, units: slice) -> tuple[NDArray[np.float32], int]:
-    """Return the `gate_logits` of some units, ``(N, n)``, and the number of clipped values."""
-    about = recording.info(gate)
-    inverse = _INVERSES.get(about.activation)
-    if inverse is None:
-        raise InputError(
-            "AS705",
-            f"gate '{gate}' has the activation {about.activation}, whose inverse is unknown; the "
-            f"activation must be one of {', '.join(_INVERSES)}; for a linear probe of such a "
-            'network use of="pooled_input"',
-        )
-    logits = np.empty((len(recording), units.stop - units.start), np.float32)
-    clipped = 0
-    for rows in gate_chunks(recording, gate):
-        recorded = recording.gate(gate, rows)
-        values = recorded.reshape(len(recorded), -1)[:, units].astype(np.float64)
-        expect_finite(values, f"gate '{gate}'", recording)
-        if not about.bounded:  # there was no activation
-            logits[rows] = values
-            continue
-        share = (values - about.lo) / (about.hi - about.lo)
-        clipped += int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
-        logits[rows] = inverse(np.clip(share, _EDGE, 1 - _EDGE))
-    return logits, clipped
+def _summary(
+    probe: FittedProbe, labels: NDArray[np.int64], accuracy: NDArray[np.float64]
+) -> dict[str, float]:
+    """Return the numbers of `linear_probe` for one gate.
+
+    Args:
+        probe: the probe.
+        labels: classes of the scored images, ``(m,)``.
+        accuracy: balanced accuracies of `_chance`.
+    """
+    count = np.bincount(labels)
+    recalls = np.bincount(labels, probe.predictions == labels) / count
+    low, high = mean_share_interval(recalls, count)
+    null_low, null_high = null_band(accuracy[1:])
+    nats, nats_low, nats_high = _mean_gain(probe.gain, labels)
+    return {
+        "balanced_accuracy": recalls.mean(),
+        "low": low,
+        "high": high,
+        "null": accuracy[1:].mean(),
+        "null_low": null_low,
+        "null_high": null_high,
+        "p": float(permutation_p(accuracy[1:], accuracy[0])),
+        "nats": nats,
+        "nats_low": nats_low,
+        "nats_high": nats_high,
+        "shrinkage": probe.shrinkage,
+    }
 
 
-def _read_inputs(recording: Recording, gate: str, units: slice) -> tuple[NDArray[np.float32], int]:
-    """Return the pooled input of a gate for some units, ``(N, n)``; no value is clipped."""
-    inputs = read_units(partial(recording.pooled_input, gate), len(recording), units)
-    # Gates are bounded, but the features that they multiply may overflow.
-    expect_finite(inputs, f"the pooled input of gate '{gate}'", recording)
-    return inputs, 0
+@dataclass(frozen=True)
+class FittedProbe:
+    """A probe that was fitted on one half of the images and scored on the other."""
+
+    predictions: NDArray[np.int64]
+    """Predicted class of each scored image, ``(m,)``."""
+    gain: NDArray[np.float64]
+    """Log-probability of the true class minus that of a guess among K, in nats, ``(m,)``."""
+    shrinkage: float
 
 
-_READERS = {"gate": _read_logits, "pooled_input": _read_inputs}
-"""What is decoded from -> how it is read."""
+def fit_probe(
+    values: ProbedValues,
+    fit: Rows,
+    score: Rows,
+    labels: NDArray[np.int64],
+    classes: int,
+    seed: int,
+    copies: NDArray[np.int64] | None,
+) -> FittedProbe | None:
+    """Fit the probe of `linear_probe` on one half of the images and score it on the other.
 
-
-class _Values:
-    """What is decoded from one gate: all values at once, or some units at a time."""
-
-    def __init__(self, recording: Recording, gate: str, of: str) -> None:
-        self.clipped = 0
-        """Number of values without a finite logit, once they have been read."""
-        self._gate, self._images = gate, len(recording)
-        self._read = partial(_READERS[of], recording, gate)
-        empty = (recording.gate if of == "gate" else recording.pooled_input)(gate, slice(0, 0))
-        self._units = int(np.prod(empty.shape[1:]))
-        self._blocks = list(unit_blocks(self._images, self._units))
-        self._is_large = len(self._blocks) > 1 and self._units > _MANY_UNITS
-
-    @property
-    def width(self) -> int:
-        """Number of axes of what `rotate` returns, at most."""
-        return self._images if self._is_large else self._units
-
-    def rotate(self, pairs: Sequence[tuple[Rows, Rows]]) -> list[Rotated]:
-        """Return the images to fit on and those to score, in principal axes, for each pair."""
-        self.clipped = 0
-        if self._is_large:
-            return rotate_blocks(map(self._block, self._blocks), pairs, self._gate)
-        values = self._block(slice(0, self._units))
-        return [Rotated.of(values[fit], values[score]) for fit, score in pairs]
-
-    def _block(self, units: slice) -> NDArray[np.float32]:
-        values, clipped = self._read(units)
-        self.clipped += clipped
-        return values
-
-
-def _permuted_accuracy(
-    values: _Values, fit: Rows, score: Rows, labels: NDArray[np.int64], permutations: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Fit and score the probe under the true labels and under permuted labels.
-
-    The shrinkage is chosen anew for each order of the labels, by a split of the fitting half.
+    Args:
+        values: what is decoded from.
+        fit: rows of the images to fit on, ``(n,)``.
+        score: rows of the images to score, ``(m,)``.
+        labels: class of each image of the recording, 0 to K - 1, ``(N,)``.
+        classes: number of classes K, each with images in both halves.
+        seed: seed of the further split.
+        copies: which images are copies of one another, ``(N,)``.
 
     Returns:
-        Balanced accuracies ``(1 + permutations,)``, that of the true labels first. For the true
-        labels also the recalls ``(K,)`` and the shrinkage.
+        The probe; None if the gate varies, but not on the images to fit on.
     """
+    # Shrinkage and temperature are chosen by a split of the fitting half.
     fit_labels, score_labels = labels[fit], labels[score]
-    classes = int(fit_labels.max()) + 1
     rng = np.random.default_rng(seed + 1)  # a random stream separate from that of the halves
-    parts = stratified_folds(fit_labels, 2, rng)
+    parts = stratified_folds(fit_labels, 2, rng, None if copies is None else copies[fit])
     learn, judge = np.flatnonzero(parts == 0), np.flatnonzero(parts == 1)
     trial, whole = values.rotate([(fit[learn], fit[judge]), (fit, score)])
-    # One stream per half, so that the orders do not depend on the block size.
-    of_fit, of_score = rng.spawn(2)
-    draws = permutations + 1
-    block = max(1, _CELLS // (classes * max(len(fit), len(score), values.width)))
-    accuracy = []
-    recalls, shrinkage = np.zeros(0), _SHRINKAGES[0]
-    for begin in range(0, draws, block):
-        size = min(block, draws - begin)
-        here = permuted_labels(fit_labels, size, of_fit)
-        there = permuted_labels(score_labels, size, of_score)
-        if begin == 0:
-            here[0], there[0] = fit_labels, score_labels
-        tried = [
-            trial.recalls(here[:, learn], here[:, judge], classes, value).mean(1)
-            for value in _SHRINKAGES
-        ]
+    if whole.is_constant and values.varies:
+        return None
+    weight = _class_weights(fit_labels[judge], classes)
+    best, right = np.zeros((len(judge), classes)), -1.0
+    shrinkage = _SHRINKAGES[0]
+    for value in _SHRINKAGES:
+        scores = trial.scores(fit_labels[learn], classes, value)
         # Rounded, so that the largest shrinkage is chosen among equally good ones.
-        choice = np.argmax(np.round(tried, 9), 0)
-        found = np.zeros((size, classes))
-        for j in np.unique(choice):
-            rows = choice == j
-            found[rows] = whole.recalls(here[rows], there[rows], classes, _SHRINKAGES[j])
-        accuracy.append(found.mean(1))
-        if begin == 0:
-            recalls, shrinkage = found[0], _SHRINKAGES[choice[0]]
-    return np.concatenate(accuracy), recalls, shrinkage
+        found = round(float(weight @ (scores.argmax(1) == fit_labels[judge])), 9)
+        if found > right:
+            best, right, shrinkage = scores, found, value
+    loss = [weight @ -_log_probabilities(t * best, fit_labels[judge]) for t in _TEMPERATURES]
+    scores = whole.scores(fit_labels, classes, shrinkage)
+    predictions = scores.argmax(1)
+    scores *= _TEMPERATURES[int(np.argmin(loss))]
+    gain = _log_probabilities(scores, score_labels) + np.log(classes)
+    return FittedProbe(predictions, gain, shrinkage)
+
+
+def _class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Return weights of images with which each class counts the same; their sum is 1."""
+    weights: NDArray[np.float64] = 1 / np.bincount(labels, minlength=classes)[labels] / classes
+    return weights
+
+
+def _log_probabilities(
+    scores: NDArray[np.float64], labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = scores[np.arange(len(labels)), labels]
+    found = found - special.logsumexp(scores, axis=1)
+    return found
+
+
+def _chance(
+    predictions: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    permutations: int,
+    seed: int,
+    copies: NDArray[np.int64] | None,
+) -> NDArray[np.float64]:
+    """Return the balanced accuracy under the true labels and under permuted labels, ``(1 + B,)``.
+
+    The fitted probe has not seen the scored images: without information about the class each order
+    of their labels is equally likely, given the predictions. So the probe is not fitted again.
+    """
+    rng = np.random.default_rng(seed + 2)  # a random stream separate from those of the splits
+    weight = _class_weights(labels, int(labels.max()) + 1)
+    found = [float(weight @ (predictions == labels))]
+    block = max(1, _CELLS // len(labels))
+    for begin in range(0, permutations, block):
+        orders = permuted_labels(
+            np.arange(len(labels)), min(block, permutations - begin), rng, copies
+        )
+        found.extend(((predictions == labels[orders]) * weight[orders]).sum(1))
+    return np.array(found)
+
+
+def _mean_gain(gain: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[float, float, float]:
+    """Return the mean over the classes with its t interval (95%); NaN for a class of one image."""
+    moments = class_moments(gain, labels, int(labels.max()) + 1)
+    mean, classes = float(moments.mean.mean()), len(moments.count)
+    parts = moments.std**2 / moments.count / classes**2
+    error = float(np.sqrt(parts.sum()))
+    spread = (parts**2 / np.maximum(moments.count - 1, 1)).sum()
+    # Welch and Satterthwaite's degrees of freedom.
+    freedom = max(parts.sum() ** 2 / spread, 1.0) if spread > 0 else 1.0
+    low, high = t_interval(mean, error, freedom)
+    return mean, float(low), float(high)

@@ -13,8 +13,8 @@ from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.moments import Moments, Spread
 from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
-from attnscope.statistics.inference import benjamini_yekutieli, f_test, mean_interval
-from attnscope.statistics.reading import gate_chunks, units_of
+from attnscope.statistics.inference import FEWEST, bounded_mean_interval, mean_interval
+from attnscope.statistics.reading import expect_finite, gate_chunks, units_of
 from attnscope.statistics.registry import statistic
 
 SATURATED = 0.01
@@ -34,9 +34,20 @@ class ClassMoments:
     std: NDArray[np.float64]
     """Sample standard deviation (n - 1), ``(K, ...)``; NaN for a class of fewer than two images."""
 
-    def interval(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the 95% t interval of the mean (`mean_interval`); NaN where std is NaN."""
-        return mean_interval(self.mean, self.std, self.count)
+    def interval(
+        self, bounds: tuple[float, float] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the 95% interval of the mean; NaN for classes of fewer than `FEWEST` images.
+
+        Args:
+            bounds: the smallest and the largest possible value, for `bounded_mean_interval`. None:
+                there are no bounds, and the interval is Student's (`mean_interval`).
+        """
+        if bounds is not None:
+            return bounded_mean_interval(self.mean, self.std, self.count, bounds)
+        few = (self.count < FEWEST).reshape(-1, *[1] * (self.mean.ndim - 1))
+        low, high = mean_interval(self.mean, self.std, self.count)
+        return np.where(few, np.nan, low), np.where(few, np.nan, high)
 
 
 def class_moments(
@@ -46,14 +57,21 @@ def class_moments(
     shape = (classes, *values.shape[1:])
     count = np.zeros(classes, np.int64)
     mean, std = np.full(shape, np.nan), np.full(shape, np.nan)
+    order = np.argsort(labels, kind="stable")
+    ends = np.searchsorted(labels[order], np.arange(classes + 1))
     for k in range(classes):
-        members = values[labels == k]
+        members = values[order[ends[k] : ends[k + 1]]]
         count[k] = len(members)
         if len(members) >= 1:
             mean[k] = members.mean(0, dtype=np.float64)
         if len(members) >= 2:
             std[k] = members.std(0, ddof=1, dtype=np.float64)
     return ClassMoments(count, mean, std)
+
+
+def bounds_of(gate: Gate) -> tuple[float, float] | None:
+    """Return the bounds of a gate; None for a multiplier without bounds."""
+    return (gate.lo, gate.hi) if gate.bounded else None
 
 
 def _moments_of(spread: Spread) -> ClassMoments:
@@ -68,9 +86,10 @@ def _moments_of(spread: Spread) -> ClassMoments:
 def class_profiles(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     """Average every channel of a gate over the images of each class.
 
-    The interval is Student's t interval (95%) of the mean over images, ``mean ± t(0.975, n - 1) std
-    / √n``. It is pointwise: it is not corrected for the number of channels and classes. There is no
-    test; `channel_effects` tests for differences between classes.
+    The interval is Korn and Graubard's (1998, Survey Methodology 24; `bounded_mean_interval`),
+    which respects the bounds of the gate; for a multiplier without bounds it is Student's t. It is
+    pointwise: it is not corrected for the number of channels and classes. There is no test;
+    `permuted_channel_effects` tests for differences between classes.
 
     Args:
         recording: recording or moments of one network.
@@ -86,8 +105,8 @@ def class_profiles(recording: Recording | Moments, gate: str) -> pd.DataFrame:
         - ``low``, ``high``: 95% CI of the mean.
         - ``count``: number of images of the class.
 
-        Without images count is 0 and the other numbers are NaN. With one image std, low and high
-        are NaN.
+        Without images count is 0 and the other numbers are NaN. With one image std is NaN, and with
+        fewer than ten low and high are NaN.
 
     Raises:
         InputError: the gate does not exist or is not a channel gate.
@@ -97,7 +116,7 @@ def class_profiles(recording: Recording | Moments, gate: str) -> pd.DataFrame:
     else:
         values = recording.channel(gate)
         moments = class_moments(values, recording.labels, len(recording.classes))
-    low, high = moments.interval()
+    low, high = moments.interval(bounds_of(recording.info(gate)))
     channels = moments.mean.shape[1]
     return pd.DataFrame(
         {
@@ -113,12 +132,12 @@ def class_profiles(recording: Recording | Moments, gate: str) -> pd.DataFrame:
 
 
 @statistic(
-    "Share of each channel's variance between classes (F test).",
+    "Share of each channel's variance between classes.",
     takes=("recording", "gate"),
     trait=PER_CHANNEL,
 )
 def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
-    """Test each channel for differences between classes: one-way analysis of variance.
+    """Measure how much each channel differs between classes: one-way analysis of variance.
 
     With K classes that have images, N images, and the sums of squares between classes (SSB), within
     classes (SSW) and in total (SST): ``MSW = SSW / (N - K)``, ``F = (SSB / (K - 1)) / MSW``, ``eta²
@@ -126,10 +145,9 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
     Psychologists). Unlike eta², omega² is close to 0 on average if there is no effect, and can be
     slightly negative.
 
-    Null hypothesis: the channel has the same mean in all classes, given normal values of equal
-    variance (`permuted_channel_effects` does not need these assumptions). The channels of a gate
-    depend on each other, so ``p_by`` is corrected over the channels that vary by Benjamini and
-    Yekutieli (2001, Annals of Statistics 29), which is valid under any dependence.
+    There is no test, because gates are neither normal nor of equal variance, as the F test assumes:
+    where most values are 0 and classes have different sizes, its p values are far too small.
+    `permuted_channel_effects` tests the channels.
 
     Args:
         recording: recording of one network.
@@ -139,20 +157,21 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
         One row per channel:
 
         - ``channel``
-        - ``f``, ``p``, ``p_by``
+        - ``f``
         - ``eta_squared``, ``omega_squared``: shares of variance.
         - ``constant``: whether the channel has the same value for all images. Its numbers are NaN.
 
-        A channel that varies between classes only has an infinite f, p 0 and both shares 1. All
-        numbers are NaN with fewer than two classes, or if every class has one image.
+        A channel that varies between classes only has an infinite f and both shares 1. All numbers
+        are NaN with fewer than two classes, or if every class has one image.
 
     Raises:
-        InputError: the gate does not exist or is not a channel gate.
+        InputError: the gate does not exist or is not a channel gate, or a value is not finite.
     """
     values = recording.channel(gate)
+    expect_finite(values, f"gate '{gate}'", recording)
     channels = values.shape[1]
     constant = values.max(0) == values.min(0)
-    f, p, p_by, eta, omega = (np.full(channels, np.nan) for _ in range(5))
+    f, eta, omega = (np.full(channels, np.nan) for _ in range(3))
     moments = class_moments(values, recording.labels, len(recording.classes))
     count = moments.count[:, None]
     between = int((moments.count > 0).sum()) - 1
@@ -168,16 +187,12 @@ def channel_effects(recording: Recording, gate: str) -> pd.DataFrame:
             divide="ignore"
         ):  # msw is 0 for a channel that varies between classes only
             f[varying] = ssb / between / msw
-        p[varying] = f_test(f[varying], between, within)
-        p_by[varying] = benjamini_yekutieli(p[varying])
         eta[varying] = ssb / (ssb + ssw)
         omega[varying] = (ssb - between * msw) / (ssb + ssw + msw)
     return pd.DataFrame(
         {
             "channel": np.arange(channels),
             "f": f,
-            "p": p,
-            "p_by": p_by,
             "eta_squared": eta,
             "omega_squared": omega,
             "constant": constant,
@@ -215,7 +230,7 @@ def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
                 ]
             )
             moments = class_moments(image_means, recording.labels, len(recording.classes))
-        low, high = moments.interval()
+        low, high = moments.interval(bounds_of(gate))
         frames.append(
             pd.DataFrame(
                 {

@@ -16,10 +16,14 @@ _CHUNK = 1024
 """Number of images that are read at a time, if they are not too large."""
 _CHUNK_VALUES = 2**27
 """Number of values of a gate that are read at a time: 1 GB in double precision."""
+_HELD = 2**25
+"""Number of standardized values of a gate that are kept between readings: 128 MiB."""
 
 
 class StandardizedGate:
-    """The values of one gate, read in chunks, with mean 0 and standard deviation 1 in each unit.
+    """The values of one gate, with mean 0 and standard deviation 1 in each unit.
+
+    They are read in chunks. If all of them fit into memory, they are kept, and are one chunk.
 
     A unit is a channel of a channel gate or a pixel of a spatial gate. Standardized values can be
     summed over images in single precision, whatever the scale of the unit.
@@ -38,6 +42,7 @@ class StandardizedGate:
                 finite.
         """
         self._recording, self._gate, self._trait = recording, gate, trait
+        self._held: NDArray[np.float32] | None = None
         origin: NDArray[np.float64] | None = None
         for _, values in self._raw():
             if origin is None:
@@ -68,7 +73,16 @@ class StandardizedGate:
             yield rows, values.reshape(len(values), -1).astype(np.float64)
 
     def read(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Yield row ranges and their standardized values, ``(n, U)``."""
+        """Yield row ranges and their standardized values, ``(n, U)``, which must not be changed."""
+        images = len(self._recording)
+        if self._held is None and images * len(self.mean) <= _HELD:
+            self._held = np.concatenate([values for _, values in self._standardized()])
+        if self._held is None:
+            yield from self._standardized()
+        else:
+            yield slice(0, images), self._held
+
+    def _standardized(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         scale = np.where(self.std > 0, self.std, 1)
         for rows, values in self._raw():
             values -= self.mean

@@ -10,11 +10,14 @@ file has more than 400 lines because all random draws of the statistics are in o
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
-from numpy.typing import NDArray
+from jaxtyping import Float, Float64, Int64
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 
 from attnscope.errors import InputError
@@ -23,10 +26,14 @@ from attnscope.statistics.inference import ENDS, normal_interval
 from attnscope.statistics.ranks import standard_ranks
 from attnscope.statistics.reading import StandardizedGate
 
-_CELLS = 2**23
-"""Number of class sums that are held at a time, 64 MiB in double precision."""
+_CELLS = 2**24
+"""Number of class sums that are held at a time, 128 MiB in double precision."""
+_INDICATOR = 2**23
+"""Number of elements of a matrix that says which image is of which class under which labeling."""
 _LABELS = 2**24
 """Number of permuted labels that are held at a time."""
+_UNITS = 128
+"""Number of units that are summed at a time, by one thread."""
 _DENSE_CLASSES = 64
 """Up to this number of classes a dense product is faster than a sparse one."""
 _DRAWS = 2**21
@@ -37,10 +44,14 @@ _EXACT_UP_TO = 7
 """Up to this number of classes all orders (7! = 5,040) are enumerated instead of drawn."""
 _ORDERS = 9_999
 """Number of random orders for longer lists."""
-_TIE = 1e-6
-"""Relative tolerance below the observed value within which a permuted value counts as a tie.
+_TIE = 1e-9
+"""Tolerance below the observed value within which a permuted value counts as a tie.
 
-Both are sums in single precision, whose last digits depend on the order.
+Both are sums in double precision, whose last digits depend on the order.
+"""
+_TIE_OF_DRAWS = 1e-6
+"""The same, as a share of the observed value, for values that a network computed in single
+precision.
 """
 
 
@@ -64,8 +75,35 @@ def present_classes(
     return known, place[labels], count[known]
 
 
+def checked_groups(groups: ArrayLike | None, images: int) -> Int64[Array, " images"] | None:
+    """Number the groups of images from 0.
+
+    Args:
+        groups: one number or name per image, the same for copies of one image; None if each image
+            is a group of its own.
+        images: number of images N.
+
+    Raises:
+        InputError: AS717, there is not one group per image.
+    """
+    if groups is None:
+        return None
+    names = np.asarray(groups)
+    if names.shape != (images,):
+        raise InputError(
+            "AS717",
+            f"the groups have the shape {names.shape}, and there are {images} images; pass one "
+            "group per image, for example those of image_copies",
+        )
+    found: NDArray[np.int64] = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return found
+
+
 def stratified_folds(
-    labels: Int64[Array, " images"], folds: int, rng: np.random.Generator
+    labels: Int64[Array, " images"],
+    folds: int,
+    rng: np.random.Generator,
+    groups: Int64[Array, " images"] | None = None,
 ) -> Int64[Array, " images"]:
     """Assign each image to a fold, so that each class is distributed evenly over the folds.
 
@@ -76,12 +114,19 @@ def stratified_folds(
         labels: class of each image, ``(N,)``. An image with a negative label is in no fold.
         folds: number of folds.
         rng: random generator.
+        groups: group of each image, ``(N,)``. All images of a group are in the same fold, and count
+            as one image of the class of the first of them.
 
     Returns:
         Fold of each image, 0 to ``folds - 1``, or -1, ``(N,)``.
     """
     place = np.full(len(labels), -1)
-    for label in np.unique(labels[labels >= 0]):
+    kept = np.flatnonzero(labels >= 0)
+    if groups is not None and len(kept):
+        _, first, of_image = np.unique(groups[kept], return_index=True, return_inverse=True)
+        place[kept] = stratified_folds(labels[kept[first]], folds, rng)[of_image]
+        return place
+    for label in np.unique(labels[kept]):
         members = rng.permutation(np.flatnonzero(labels == label))
         place[members] = np.arange(len(members)) % folds
     return place
@@ -132,20 +177,58 @@ def expect_positive(what: str, number: int, usual: int) -> None:
 
 
 def permuted_labels(
-    labels: Int64[Array, " images"], draws: int, rng: np.random.Generator
+    labels: Int64[Array, " images"],
+    draws: int,
+    rng: np.random.Generator,
+    groups: Int64[Array, " images"] | None = None,
 ) -> Int64[Array, "draws images"]:
-    """Return random orders of the labels, ``(draws, N)``."""
-    return rng.permuted(np.tile(labels, (draws, 1)), axis=1)
+    """Return random orders of the labels, ``(draws, N)``.
+
+    Args:
+        labels: ``(N,)``
+        draws: number of orders.
+        rng: random generator.
+        groups: group of each image, ``(N,)``. The labels of a group move together, to a group of
+            the same size, since groups of different sizes are not exchangeable.
+    """
+    if groups is None:
+        return rng.permuted(np.tile(labels, (draws, 1)), axis=1)
+    _, of_image, count = np.unique(groups, return_inverse=True, return_counts=True)
+    # The images of a group follow each other, and groups of the same size do, too.
+    order = np.lexsort((of_image, count[of_image]))
+    sizes = count[of_image[order]]
+    found = np.empty((draws, len(labels)), labels.dtype)
+    for size in np.unique(sizes):
+        rows = order[sizes == size].reshape(-1, size)
+        moved = rng.permuted(np.tile(np.arange(len(rows)), (draws, 1)), axis=1)
+        found[:, rows.ravel()] = labels[rows][moved].reshape(draws, -1)
+    return found
 
 
 def bootstrap_means(
-    values: Float64[Array, "images values"], resamples: int, rng: np.random.Generator
+    values: Float64[Array, "images values"],
+    resamples: int,
+    rng: np.random.Generator,
+    groups: Int64[Array, " images"] | None = None,
 ) -> Float64[Array, "resamples values"]:
     """Return bootstrapped means over images: ``(n, V)`` to ``(resamples, V)``.
 
     The number of times that each image is drawn is multinomial. The means are these counts times
     the values.
+
+    Args:
+        values: ``(n, V)``
+        resamples: number of resamples.
+        rng: random generator.
+        groups: group of each image, ``(n,)``. Whole groups are drawn, and a mean is the sum over
+            the drawn images divided by their number.
     """
+    if groups is not None:
+        _, of_image = np.unique(groups, return_inverse=True)
+        sums = np.zeros((int(of_image.max()) + 1, values.shape[1] + 1))
+        np.add.at(sums, of_image, np.hstack([values, np.ones((len(values), 1))]))
+        drawn = bootstrap_means(sums, resamples, rng)
+        return drawn[:, :-1] / drawn[:, -1:]
     images = len(values)
     block = max(1, _DRAWS // images)
     means = []
@@ -160,8 +243,8 @@ def bootstrap_means(
 
 
 def class_sums(
-    labels: Int64[Array, "draws images"], classes: int, values: Float32[Array, "images units"]
-) -> Float32[Array, "draws classes units"]:
+    labels: Int64[Array, "draws images"], classes: int, values: Float[Array, "images units"]
+) -> Float[Array, "draws classes units"]:
     """Sum values over the images of each class under each of B labelings.
 
     Args:
@@ -170,22 +253,41 @@ def class_sums(
         values: ``(n, U)``
 
     Returns:
-        ``(B, K, U)``, in single precision.
+        ``(B, K, U)``, in the precision of the values.
     """
+    parts = [
+        np.asarray(_indicator(part, classes, values.dtype) @ values)
+        for part in _indicated(labels, classes)
+    ]
+    found: NDArray[np.floating] = np.concatenate(parts).reshape(len(labels), classes, -1)
+    return found
+
+
+def _indicated(labels: NDArray[np.int64], classes: int) -> list[NDArray[np.int64]]:
+    """Return the labelings ``(B, n)`` in parts, for each of which an indicator fits into memory."""
+    cells = labels.shape[1] * (1 if classes > _DENSE_CLASSES else classes)
+    block = max(1, _INDICATOR // max(cells, 1))
+    return [labels[begin : begin + block] for begin in range(0, len(labels), block)]
+
+
+def _indicator(
+    labels: NDArray[np.int64], classes: int, dtype: np.dtype[Any]
+) -> NDArray[Any] | sparse.csr_array:
+    """Return which image is of which class under each labeling, ``(B * K, n)``."""
     draws, images = labels.shape
     rows = labels + classes * np.arange(draws)[:, None]
-    columns = np.arange(images)
     shape = (draws * classes, images)
-    if classes > _DENSE_CLASSES:
-        ones = np.ones(labels.size, np.float32)
-        where = (rows.ravel(), np.tile(columns, draws))
-        sums = sparse.csr_array((ones, where), shape=shape) @ values
-    else:
-        indicator = np.zeros(shape, np.float32)
-        indicator[rows, columns] = 1
-        sums = indicator @ values
-    found: NDArray[np.float32] = sums.reshape(draws, classes, values.shape[1])
-    return found
+    if classes <= _DENSE_CLASSES:
+        dense = np.zeros(shape, dtype)
+        dense[rows, np.arange(images)] = 1
+        return dense
+    # Sorting the images by their class is quicker than building the matrix from pairs.
+    small = labels.astype(np.int16 if classes < 2**15 else np.int64)
+    columns = np.argsort(small, axis=1, kind="stable").ravel()
+    ends = np.cumsum(np.bincount(rows.ravel(), minlength=draws * classes))
+    return sparse.csr_array(
+        (np.ones(labels.size, dtype), columns, np.concatenate([[0], ends])), shape=shape
+    )
 
 
 def permuted_class_sums(
@@ -194,8 +296,12 @@ def permuted_class_sums(
     groups: Int64[Array, " images"],
     permutations: int,
     seed: int,
+    squares: bool = False,
+    copies: Int64[Array, " images"] | None = None,
 ) -> Iterator[Float64[Array, "draws groups classes units"]]:
     """Yield class sums under the true labels, then under random orders of the labels.
+
+    The sums are in double precision, so that equal permuted values are recognized as ties.
 
     Args:
         gate: the values.
@@ -204,6 +310,9 @@ def permuted_class_sums(
             left out, whatever its label.
         permutations: number of random orders.
         seed: seed of the orders.
+        squares: whether to sum the squares of the values, too. They follow the values along the
+            last axis, which then has the size 2U.
+        copies: which images move together, as ``groups`` of `permuted_labels`.
 
     Yields:
         ``(b, G, K, U)`` for the next b of the ``1 + permutations`` labelings, the true one first.
@@ -211,29 +320,69 @@ def permuted_class_sums(
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(groups == g) for g in range(int(groups.max()) + 1)]
     classes = int(labels.max()) + 1
-    width = classes * len(members) * len(gate.mean)
+    units = len(gate.mean)
+    width = classes * len(members) * units * (2 if squares else 1)
     draws = permutations + 1
     block = max(1, min(_CELLS // width, _LABELS // len(labels)))
     for begin in range(0, draws, block):
         size = min(block, draws - begin)
-        orders = [permuted_labels(labels[rows], size, rng) for rows in members]
+        orders = [
+            permuted_labels(labels[rows], size, rng, None if copies is None else copies[rows])
+            for rows in members
+        ]
         if begin == 0:
             for order, rows in zip(orders, members, strict=True):
                 order[0] = labels[rows]
-        sums = np.zeros((size, len(members), classes, len(gate.mean)))
+        sums = np.zeros((size, len(members), classes, width // classes // len(members)))
         done = [0] * len(members)
         for piece, values in gate.read():
             for g, order in enumerate(orders):
                 inside = values[groups[piece] == g]
-                if len(inside):
-                    here = order[:, done[g] : done[g] + len(inside)]
-                    sums[:, g] += class_sums(here, classes, inside)
-                    done[g] += len(inside)
+                if not len(inside):
+                    continue
+                here = order[:, done[g] : done[g] + len(inside)]
+                done[g] += len(inside)
+                _add_sums(sums[:, g], here, classes, inside, squares)
         yield sums
 
 
+def _add_sums(
+    sums: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    classes: int,
+    values: NDArray[np.float32],
+    squares: bool,
+) -> None:
+    """Add class sums of ``(n, U)``, and of its squares, to ``(B, K, U or 2U)``."""
+    units, first = values.shape[1], 0
+    for part in _indicated(labels, classes):
+        indicator = _indicator(part, classes, np.dtype(np.float64))
+        rows = slice(first, first + len(part))
+        first += len(part)
+
+        def add(
+            start: int,
+            indicator: NDArray[Any] | sparse.csr_array = indicator,
+            rows: slice = rows,
+        ) -> None:
+            some = values[:, start : start + _UNITS].astype(np.float64)
+            width, count = some.shape[1], rows.stop - rows.start
+            both = np.hstack([some, some**2]) if squares else some
+            found = np.asarray(indicator @ both).reshape(count, classes, -1)
+            sums[rows, :, start : start + width] += found[..., :width]
+            if squares:
+                sums[rows, :, units + start : units + start + width] += found[..., width:]
+
+        if classes <= _DENSE_CLASSES:  # BLAS has threads of its own
+            for start in range(0, units, _UNITS):
+                add(start)
+        else:
+            with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+                list(pool.map(add, range(0, units, _UNITS)))
+
+
 def permutation_p(
-    permuted: NDArray[np.float64], observed: NDArray[np.float64]
+    permuted: NDArray[np.float64], observed: NDArray[np.float64], scale: float = 0.0
 ) -> NDArray[np.float64]:
     """Return the p value of a permutation test.
 
@@ -244,11 +393,13 @@ def permutation_p(
     Args:
         permuted: values under B permutations, ``(B, ...)``.
         observed: observed values ``(...)``, or any shape that broadcasts with ``permuted[0]``.
+        scale: size of the terms whose difference the values are, if they can cancel. Values that
+            differ by less than a billionth of it, or of the observed value, count as ties.
 
     Returns:
         One-sided p values, ``(...)``.
     """
-    floor = observed - _TIE * np.abs(observed)
+    floor = observed - _TIE * np.maximum(np.abs(observed), scale)
     found: NDArray[np.float64] = (1 + (permuted >= floor).sum(0)) / (1 + len(permuted))
     return found
 
@@ -284,7 +435,7 @@ def sequential_p(
             f"the number of exceedances is {exceedances}; it must be at least 1, usually 10",
         )
     tried = drawn[:most]
-    is_exceeding = tried >= observed - _TIE * abs(observed)
+    is_exceeding = tried >= observed - _TIE_OF_DRAWS * abs(observed)
     count = np.cumsum(is_exceeding)
     if exceedances is not None and len(count) and count[-1] >= exceedances:
         used = int(np.searchsorted(count, exceedances)) + 1
@@ -312,7 +463,10 @@ def null_band(permuted: Float64[Array, " draws"]) -> tuple[float, float]:
 
 
 def bootstrap_interval(
-    values: Float64[Array, "images values"], resamples: int = 1000, seed: int = 0
+    values: Float64[Array, "images values"],
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: Int64[Array, " images"] | None = None,
 ) -> tuple[Float64[Array, " values"], Float64[Array, " values"]]:
     """Return the 95% percentile bootstrap interval of means (Efron 1979, Annals of Statistics 7).
 
@@ -320,18 +474,20 @@ def bootstrap_interval(
         values: V values per image, resampled together, ``(N, V)``.
         resamples: number of bootstrap resamples.
         seed: seed of the resamples.
+        groups: group of each image, ``(N,)``, as in `bootstrap_means`.
 
     Returns:
-        low and high, ``(V,)``; NaN with fewer than two images.
+        low and high, ``(V,)``; NaN with fewer than two images or groups.
 
     Raises:
         InputError: resamples is below 1.
     """
     expect_positive("resamples", resamples, 1000)
-    if len(values) < 2:
+    if len(values) < 2 or (groups is not None and len(np.unique(groups)) < 2):
         nothing = np.full(values.shape[1], np.nan)
         return nothing, nothing.copy()
-    return percentile_interval(bootstrap_means(values, resamples, np.random.default_rng(seed)))
+    rng = np.random.default_rng(seed)
+    return percentile_interval(bootstrap_means(values, resamples, rng, groups))
 
 
 def bootstrap_sums(
@@ -416,7 +572,7 @@ def mantel(
     rng = np.random.default_rng(seed)
     orders = (rng.permutation(classes) for _ in range(permutations))
     drawn = np.array([ranks @ moved[order[rows], order[columns]] for order in orders])
-    return rho, float(permutation_p(np.abs(drawn), np.array(abs(rho))))
+    return rho, float(permutation_p(np.abs(drawn), np.array(abs(rho)), scale=1.0))
 
 
 def order_test(

@@ -67,33 +67,33 @@ class Rotated:
             x, y = x @ axes, y @ axes
         return cls(roots, x.astype(np.float32), y.astype(np.float32))
 
-    def recalls(
-        self,
-        fit_labels: NDArray[np.int64],
-        score_labels: NDArray[np.int64],
-        classes: int,
-        shrinkage: float,
-    ) -> NDArray[np.float64]:
-        """Return the recall of each class for B labelings, ``(B, K)``.
+    @property
+    def is_constant(self) -> bool:
+        """Whether no value varies over the images to fit on, so that nothing can be fitted."""
+        return not self._fit.shape[1]
 
-        The recall of a class without images is 0.
+    def scores(
+        self, labels: NDArray[np.int64], classes: int, shrinkage: float
+    ) -> NDArray[np.float64]:
+        """Return the discriminant scores of the images to score, ``(m, K)``.
+
+        The class of an image is that of the highest score, and its probabilities are the softmax of
+        the scores.
+
+        Args:
+            labels: classes of the images to fit on, ``(n,)``, each with at least one image.
+            classes: number of classes K.
+            shrinkage: weight of the identity in the covariance within classes.
         """
-        images, draws = len(self._score), len(fit_labels)
         scale = 1 / np.sqrt((1 - shrinkage) * np.maximum(self._roots, 0) + shrinkage)
         x, y = (values * scale.astype(np.float32) for values in (self._fit, self._score))
-        count = class_sums(fit_labels, classes, np.ones((len(x), 1), np.float32))
-        means = class_sums(fit_labels, classes, x) / np.maximum(count, 1)
-        gram = (means @ means.transpose(0, 2, 1)).astype(np.float64)
+        count = np.bincount(labels, minlength=classes)[:, None].astype(np.float32)
+        means = class_sums(labels[None], classes, x)[0] / np.maximum(count, 1)
+        gram = (means @ means.T).astype(np.float64)
         weights = np.linalg.inv(np.eye(classes) - (1 - shrinkage) * count / len(x) * gram)
-        offset = np.einsum("bij,bji->bi", gram, weights) / 2
-        projected = (y @ means.reshape(draws * classes, x.shape[1]).T).reshape(
-            images, draws, classes
-        )
-        right = (projected.transpose(1, 0, 2) @ weights - offset[:, None]).argmax(2) == score_labels
-        place = score_labels + classes * np.arange(draws)[:, None]
-        number = np.bincount(place.ravel(), minlength=draws * classes)
-        hits = np.bincount(place.ravel(), right.ravel(), draws * classes)
-        found: NDArray[np.float64] = (hits / np.maximum(number, 1)).reshape(draws, classes)
+        offset = np.einsum("ij,ji->i", gram, weights) / 2
+        # There are fewer axes than images: this order of the products needs no image × K × K.
+        found: NDArray[np.float64] = y @ (means.T @ weights) - offset
         return found
 
 

@@ -53,8 +53,9 @@ def state_sweep(recording: Recording, thresholds: Sequence[float] = THRESHOLDS) 
     A unit (a channel, or a position for other kinds of gates) is ``constant`` if its values over
     all images span at most t, and ``dead`` if it is saturated low for every image.
 
-    Shares of values are means over images, with Student's t interval (95%) over images.
-    ``constant`` and ``dead`` refer to the recorded images: if N images show no exception,
+    Shares of values are means over images. Their interval (95%) is Korn and Graubard's (1998,
+    Survey Methodology 24; `bounded_mean_interval`): it has a width also if no image has such a
+    value. ``constant`` and ``dead`` refer to the recorded images: if N images show no exception,
     exceptions are rarer than ``1 - 0.05^(1/N)``, about 3 / N, with 95% confidence. There is no
     test.
 
@@ -67,8 +68,8 @@ def state_sweep(recording: Recording, thresholds: Sequence[float] = THRESHOLDS) 
 
         - ``gate``, ``kind``, ``depth``, ``threshold``
         - ``saturated_low``, ``saturated_high``, ``identity``, ``stuck``: shares of values, 0 to 1,
-          each with the ends of its 95% CI in NAME_from and NAME_to, which are NaN for a single
-          image.
+          each with the ends of its 95% CI in NAME_from and NAME_to, which are NaN for fewer than
+          ten images.
         - ``constant``, ``dead``: shares of units, 0 to 1.
 
     Raises:
@@ -83,10 +84,9 @@ def state_sweep(recording: Recording, thresholds: Sequence[float] = THRESHOLDS) 
         frame = pd.DataFrame({"threshold": thresholds})
         for name, shares in zip(_STATES, tally.by_image, strict=True):
             moments = class_moments(shares.T, np.zeros(len(recording), np.int64), 1)
-            low, high = moments.interval()
+            low, high = moments.interval((0, 1))
             frame[name] = moments.mean[0]
-            frame[f"{name}_from"] = np.maximum(low[0], 0)
-            frame[f"{name}_to"] = np.minimum(high[0], 1)
+            frame[f"{name}_from"], frame[f"{name}_to"] = low[0], high[0]
         frame["constant"] = (tally.spread <= np.array(thresholds)[:, None]).mean(1)
         frame["dead"] = (tally.by_unit[0] == 1).mean(1)
         frames.append(frame.assign(gate=gate.name, kind=gate.kind, depth=depth))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import t_interval
 from attnscope.statistics.reading import StandardizedGate
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
+    checked_groups,
     expect_positive,
     null_band,
     permutation_p,
@@ -24,7 +25,10 @@ _NULL = ["null_low", "null_high", "p", "constant"]
 
 @statistic("Share of each gate's variance between classes.")
 def between_class_variance(
-    recording: Recording, permutations: int = 1000, seed: int = 0
+    recording: Recording,
+    permutations: int = 1000,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> pd.DataFrame:
     """Compute the share of each gate's variance that lies between classes, over all its units.
 
@@ -45,6 +49,9 @@ def between_class_variance(
         permutations: number of permutations of the labels. The smallest possible p is ``1 /
             (permutations + 1)``.
         seed: seed of the permutations, which are the same for all gates.
+        groups: which images are copies of one image: one number or name per image, the same for
+            copies (`image_copies`). Their labels are permuted together; the interval
+            does not know of copies. None: no image is a copy.
 
     Returns:
         One row per gate; no rows for a network without gates:
@@ -60,20 +67,26 @@ def between_class_variance(
         or if every class has one image. low and high are NaN if a class has one image.
 
     Raises:
-        InputError: permutations is below 1, or a value is not finite.
+        InputError: permutations is below 1, a value is not finite, or there is not one group per
+            image (AS717).
     """
     expect_positive("permutations", permutations, 1000)
+    copies = checked_groups(groups, len(recording))
     rows = []
     for depth, gate in enumerate(recording.gates, start=1):
         values = StandardizedGate(recording, gate.name)
         row: dict[str, object] = {"gate": gate.name, "kind": gate.kind, "depth": depth}
-        row |= _share(values, recording.labels, permutations, seed)
+        row |= _share(values, recording.labels, permutations, seed, copies)
         rows.append({**row, "constant": int(values.constant.sum())})
     return pd.DataFrame(rows, columns=[*_COLUMNS, *_NULL])
 
 
 def _share(
-    values: StandardizedGate, labels: NDArray[np.int64], permutations: int, seed: int
+    values: StandardizedGate,
+    labels: NDArray[np.int64],
+    permutations: int,
+    seed: int,
+    copies: NDArray[np.int64] | None,
 ) -> dict[str, float]:
     known, labels, count = present_classes(labels)
     images, between = len(labels), len(known) - 1
@@ -84,7 +97,7 @@ def _share(
     one = np.zeros(images, np.int64)
     drawn: list[NDArray[np.float64]] = []
     means = np.zeros(0)
-    for sums in permuted_class_sums(values, labels, one, permutations, seed):
+    for sums in permuted_class_sums(values, labels, one, permutations, seed, copies=copies):
         if not drawn:
             means = sums[0, 0] / count[:, None]
         drawn.append((sums[:, 0] ** 2 / count[:, None]).sum(1) @ weight)

@@ -8,7 +8,6 @@ from scipy import special
 
 from attnscope.statistics import (
     between_class_variance,
-    channel_effects,
     class_selectivity,
     permuted_channel_effects,
     state_sweep,
@@ -42,28 +41,6 @@ def test_selectivity_without_effect(no_effect):
     ]
     expect_false_positives([frame["p"][0] for frame in frames])
     expect_false_positives([frame["p_max"].min() for frame in frames], of="p_max")
-
-
-def test_the_f_test_without_effect_on_normal_values(write_recording):
-    labels = np.repeat([0, 1, 2], [12, 8, 5])
-    recording = write_recording(
-        labels=labels,
-        gates={"g": 0.5 + 0.05 * np.random.default_rng(1).normal(size=(25, 2000 * TIMES))},
-    )
-    effects = channel_effects(recording, "g")
-    expect_false_positives(effects["p"])
-    assert not (effects["p_by"] < 0.05).any()
-
-
-def test_false_discoveries_without_effect(write_recording):
-    """Without an effect every significant channel is a false positive; 12 channels of rank 4."""
-    labels = np.repeat([0, 1, 2], [12, 8, 5])
-    mix = np.random.default_rng(0).normal(size=(4, 12))
-    recording = many(
-        write_recording, lambda rng: 0.5 + 0.02 * rng.normal(size=(25, 4)) @ mix, labels
-    )
-    least = [channel_effects(recording, gate.name)["p_by"].min() for gate in recording.gates]
-    expect_false_positives(least, conservative=True, of="p_by")
 
 
 def test_shares_of_variance_without_effect(no_effect):

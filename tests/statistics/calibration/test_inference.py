@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 
 from attnscope.statistics.inference import (
+    crossed_interval,
     mcnemar,
     paired_accuracy_change,
     paired_interval,
     paired_t,
 )
 from attnscope.statistics.resampling import bootstrap_interval
-from tests.statistics.calibration.rates import TIMES, expect_coverage, expect_false_positives
+from tests.statistics.calibration.rates import (
+    TIMES,
+    expect_at_most,
+    expect_coverage,
+    expect_false_positives,
+)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +79,32 @@ def test_mcnemar_and_the_bootstrap_interval():
         high.append(ends[1][0])
     expect_false_positives(p, conservative=True)
     expect_coverage(low, high, 0.3 * 0.2)
+
+
+@pytest.mark.parametrize("donors", [15, 60])
+@pytest.mark.parametrize("moving", [0.05, 1.0])
+def test_margins_whose_donors_are_reused(donors, moving):
+    """200 images, each with two of few donors, some of whose gates are unusual."""
+    rng = np.random.default_rng(7)
+    p = []
+    for _ in range(300 * TIMES):
+        first, second = rng.integers(0, donors, (2, 200))
+        of_donor = rng.standard_t(4, donors)
+        moves = rng.random(200) < moving
+        values = (of_donor[first] - of_donor[second] + rng.normal(size=200)) * moves
+        p.append(crossed_interval(values, [np.arange(200), np.stack([first, second], 1)])["p"])
+    expect_at_most(p, 0.07)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_margins_over_seeds_that_share_images_and_donors(seeds):
+    rng = np.random.default_rng(8)
+    p = []
+    for _ in range(200 * TIMES):
+        donor = rng.integers(0, 40, 100)
+        shared = rng.normal(size=100) + rng.normal(size=40)[donor]
+        values = shared + rng.normal(size=(seeds, 1)) * 0.2 + rng.normal(size=(seeds, 100))
+        factors = [np.tile(np.arange(100), seeds), np.tile(donor, seeds)]
+        factors.append(np.repeat(np.arange(seeds), 100))
+        p.append(crossed_interval(values.ravel(), factors)["p"])
+    expect_at_most(p, 0.07)

@@ -26,6 +26,8 @@ from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import LEVEL, significant
 
 GATES_A_PAGE = 8
+PERMUTATIONS = 199
+"""Number of permutations of the labels, so that p is at least 0.005."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class ChannelGates:
     profiles: Mapping[str, pd.DataFrame]
     """Gate -> `attnscope.statistics.class_profiles`."""
     effects: Mapping[str, pd.DataFrame]
-    """Gate -> `attnscope.statistics.channel_effects`."""
+    """Gate -> `tested_effects`."""
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -63,8 +65,15 @@ def compute(recording: Recording) -> ChannelGates:
         recording.classes,
         gates,
         {gate.name: statistics.class_profiles(recording, gate.name) for gate in gates},
-        {gate.name: statistics.channel_effects(recording, gate.name) for gate in gates},
+        {gate.name: tested_effects(recording, gate.name) for gate in gates},
     )
+
+
+def tested_effects(recording: Recording, gate: str) -> pd.DataFrame:
+    """Return ``channel_effects`` with the p values of ``permuted_channel_effects``."""
+    effects = statistics.channel_effects(recording, gate)
+    tested = statistics.permuted_channel_effects(recording, gate, PERMUTATIONS)
+    return effects.assign(p=tested["p"], p_max=tested["p_max"])
 
 
 def draw(
@@ -144,21 +153,21 @@ def caption(shown: ChannelGates) -> str:
     low, high = shown.scale
     effects = shown.effects
     found = pd.concat(effects.values(), keys=effects.keys(), names=["gate", None]).reset_index()
-    different, constant = int(significant(found["p_by"]).sum()), int(found["constant"].sum())
+    different, constant = int(significant(found["p_max"]).sum()), int(found["constant"].sum())
     text = (
         f"Mean gate of each class for {len(found):,} channels in "
         f"{as_count(len(shown.gates), 'gate')}. Left: "
         f"the mean gate, on one color scale from {low:.3g} to {high:.3g} "
         f"({bounds_of(shown.gates)}). Right: the same minus the channel's mean over the classes, "
         f"at most ±{shown.limit:.3g}. The class means differ in {as_count(different, 'channel')} "
-        f"({as_percent(different / len(found))}; F test, Benjamini-Yekutieli within each gate, "
-        f"p < {LEVEL})"
+        f"({as_percent(different / len(found))}; permuted Welch test, corrected for the largest "
+        f"of the gate, p < {LEVEL})"
     )
     if found["omega_squared"].notna().any():
         best = highest(found, "omega_squared")
         text += (
             f". The largest effect is in channel {best['channel']} of {best['gate']}: "
-            f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_by'])}"
+            f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_max'])}"
         )
     verb = "is" if constant == 1 else "are"
     text += f". {as_count(constant, 'channel')} {verb} constant over all images."
