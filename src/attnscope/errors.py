@@ -1,4 +1,7 @@
-"""Input that cannot be used: one exception, and a stable code for each thing that can be wrong."""
+"""Input that cannot be used: one exception, and a stable code for each thing that can be wrong.
+
+This file has more than 400 lines because all codes are in one place.
+"""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def oracle_sentence(frame: pd.DataFrame) -> str:
     text = f" The mean gate of the true class (oracle) is better than the own gate at {len(gains)}"
     text += f" of {count}"
     if gains.empty:
-        return f"{text} (upper ends of the 95% CIs: {_highest_end(frame, ORACLE)})."
+        return f"{text}{_highest_end(frame, ORACLE)}."
     most = highest(gains, f"{ORACLE}_value")
     interval = as_interval(most[f"{ORACLE}_low"], most[f"{ORACLE}_high"], as_plain_points)
     points = as_plain_points(most[f"{ORACLE}_value"])
@@ -147,7 +147,9 @@ def _change(
 ) -> str:
     if np.isnan(lost):
         return f"{what} was not measured"
-    verb = "falls" if lost >= 0 else "rises"
+    if not lost:
+        return f"{what} does not change ({as_interval(*ends, form)})"
+    verb = "falls" if lost > 0 else "rises"
     if lost < 0:
         lost, ends = -lost, (-ends[1], -ends[0])
     return f"{what} {verb} by {form(lost)}{unit} ({as_interval(*ends, form)})"
@@ -179,14 +181,15 @@ def _nothing_seen(rest: pd.DataFrame, where: str) -> str:
             f"of {rest['detectable_margin'].max():.2g} standard deviations of the change in "
             "margin, would have been seen with a power of 80%."
         )
-    return f"{text} (upper ends of the 95% CIs: {_highest_end(rest, REMOVAL)})."
+    return f"{text}{_highest_end(rest, REMOVAL)}."
 
 
 def _highest_end(frame: pd.DataFrame, question: str) -> str:
+    """Say how far the intervals reach, in parentheses; empty if there are none."""
     ends = frame[f"{question}_high"]
     if ends.isna().all():
-        return "none"
-    return f"at most {as_plain_points(ends.max())} percentage points"
+        return ""
+    return f" (upper ends of the 95% CIs: at most {as_plain_points(ends.max())} percentage points)"
 
 
 def _question(frame: pd.DataFrame, question: str, what: str) -> str:
@@ -201,7 +204,7 @@ def _question(frame: pd.DataFrame, question: str, what: str) -> str:
     if len(costs):
         text += f", most at {_most(costs, question)}"
     else:
-        text += f" (upper ends of the 95% CIs: {_highest_end(frame, question)})"
+        text += _highest_end(frame, question)
     if len(helps):
         text += f"; it helps at {len(helps)}, most at {_least(helps, question)}"
     if mixed.any():

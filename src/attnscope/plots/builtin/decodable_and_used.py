@@ -132,7 +132,7 @@ def lay_out(shown: DecodableAndUsed) -> list[Figure]:
     axes[1].set_title("Share of the variance of the gate between classes")
     draw_usage(axes[2], drawn)
     draw_margins(axes[3], drawn)
-    title_usage(axes, shown.usage, ", McNemar, Holm", ", t test, Holm")
+    title_usage(axes, shown.usage, ", exact test, Holm", ", t test, Holm")
     one_legend(figure, (axes[0], axes[2]))  # the second panel has the marks of the first
     figure.suptitle(f"Decodable and used: {title_of(shown.of)}")
     return [figure]
