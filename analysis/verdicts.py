@@ -6,6 +6,7 @@ the data sets in which any gate or block that is not used gets a verdict that sa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +23,15 @@ from attnscope.statistics.verdicts import NOTHING, SENSITIVE, target_kind, verdi
 
 GATES, BLOCKS = 16, 4
 USED = (0, 1, 8)
-_EDITS = {"constant": 0, "swap_any": 1, "swap_same": 1, "swap_other": 1}
+EDITS = {
+    "constant": 0,
+    "swap_any": 1,
+    "swap_same": 1,
+    "swap_other": 1,
+    "matched_same": 2,
+    "matched_other": 2,
+}
 """Edit -> number of donors of each image."""
-_MATCHED = {"matched_same": 2, "matched_other": 2}
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,11 @@ class Rates:
 
 
 def simulate(
-    used: int, rng: np.random.Generator, images: int = 250, donors: int = 400
+    used: int,
+    rng: np.random.Generator,
+    images: int = 250,
+    donors: int = 400,
+    edits: Mapping[str, int] = EDITS,
 ) -> pd.DataFrame:
     """Return outcomes of a network with 16 gates, the first ``used`` of which are used.
 
@@ -69,6 +80,7 @@ def simulate(
         rng: random generator.
         images: number of scored images.
         donors: number of donors, which are drawn with replacement.
+        edits: some of `EDITS`.
     """
     gates = [f"block{g // (GATES // BLOCKS)}.g{g:02d}" for g in range(GATES)]
     blocks = {
@@ -93,12 +105,12 @@ def simulate(
     frames = [frame("", "own", total, none)]
     drawn = {
         (edit, k): rng.integers(0, donors, images)
-        for edit, count in (_EDITS | _MATCHED).items()
+        for edit, count in edits.items()
         for k in range(count)
     }
     for target, members in targets.items():
         kept = total - own[members].sum(0)
-        for edit, count in (_EDITS | _MATCHED).items():
+        for edit, count in edits.items():
             for k in range(max(count, 1)):
                 # A contribution has the same spread whatever it comes from.
                 new = rng.standard_t(3, (len(members), images))
@@ -112,7 +124,13 @@ def simulate(
     return pd.concat(frames, ignore_index=True)
 
 
-def count_false(used: int, data_sets: int, seed: int = 0, images: int = 250) -> Rates:
+def count_false(
+    used: int,
+    data_sets: int,
+    seed: int = 0,
+    images: int = 250,
+    edits: Mapping[str, int] = EDITS,
+) -> Rates:
     """Simulate data sets, and count those with a false verdict.
 
     Args:
@@ -120,12 +138,13 @@ def count_false(used: int, data_sets: int, seed: int = 0, images: int = 250) -> 
         data_sets: number of data sets.
         seed: random seed.
         images: number of scored images.
+        edits: some of `EDITS`.
     """
     false, found, untested = 0, [], []
     misled = {"resample": 0, "misinformation": 0, "matched": 0}
     for number in range(data_sets):
         rng = np.random.default_rng([seed, used, number])
-        asked = ask(simulate(used, rng, images), resamples=1)
+        asked = ask(simulate(used, rng, images, edits=edits), resamples=1)
         names = [str(target) for target in asked.index]
         said = verdicts(asked)
         truth = np.array([_is_used(name, used) for name in names])

@@ -102,18 +102,20 @@ def usage_over_seeds(
             frame[f"balanced_{end}"] = [each[end] for each in found]
         frame["chance"] = stack("chance").mean(0)
     for question in QUESTIONS:
-        value, low, high, p, margin, margin_low, margin_high, p_margin = columns_of(question.name)
+        columns = columns_of(question.name)
+        if all(usage[columns].isna().to_numpy().all() for usage in usages):
+            frame[columns] = np.nan  # it was not asked
+            continue
+        p, p_margin = columns[3], columns[7]
         crossed = None
         if outcomes is not None and len(outcomes) > 1:
             crossed = [_crossed(outcomes, str(gate), question) for gate in frame["gate"]]
-        for place, columns in enumerate(
-            ((value, low, high, p), (margin, margin_low, margin_high, p_margin))
-        ):
+        for place, part in enumerate((columns[:4], columns[4:])):
             rows = [
                 paired_interval(values) if crossed is None else crossed[k][place]
-                for k, values in enumerate(stack(columns[0]).T)
+                for k, values in enumerate(stack(part[0]).T)
             ]
-            for column, key in zip(columns, ("difference", "low", "high", "p"), strict=True):
+            for column, key in zip(part, ("difference", "low", "high", "p"), strict=True):
                 frame[column] = [row[key] for row in rows]
         both = frame[[p, p_margin]].to_numpy(np.float64)
         frame[[p, p_margin]] = holm(both.ravel()).reshape(both.shape)
