@@ -69,7 +69,8 @@ def main(
             if len(of_seeds) > 1:
                 name = f"{kind}-usage_over_seeds"
                 drawings[name] = PLOTS["seed_usage"].make(Seeds(kind, seeds, of_seeds))
-                table = statistics.usage_over_seeds(tables)
+                made = [each.replacement for each in of_seeds if each.replacement is not None]
+                table = statistics.usage_over_seeds(tables, outcomes=made)
                 write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
         for a, b in pairs:
             table = statistics.compare_seeds(kinds[a], kinds[b])

@@ -116,8 +116,8 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
 def add_interventions() -> Callable[..., Path]:
     """Writes interventions beside a recording, as if its network had been run.
 
-    Each edit leaves every image as it was, but for the swaps of the first gate: with the gate of
-    another class every image is wrong.
+    Each edit leaves every image as it was, but for those of the first gate: with a constant, or
+    with the gate of another class, every image is wrong.
     """
 
     def add(recording: Recording) -> Path:
@@ -127,9 +127,9 @@ def add_interventions() -> Callable[..., Path]:
         names = [gate.name for gate in recording.gates]
         frames = [pd.DataFrame({"target": "", "edit": "own", **own, "margin": margin})]
         for target in [*names, "all"]:
-            for edit in ("mean", "swap_same", "swap_other"):
+            for edit in ("mean", "constant", "swap_same", "swap_other"):
                 after = {"target": target, "edit": edit, **own, "margin": margin}
-                if edit == "swap_other" and target == names[0]:
+                if edit != "swap_same" and target == names[0]:
                     wrong = (labels + 1) % len(recording.classes)
                     after |= {"prediction": wrong, "margin": -np.ones(images)}
                 frames.append(pd.DataFrame(after))

@@ -289,6 +289,8 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS732": "The two recordings of a pair have different seeds.",
         "AS733": "Two recordings of one kind have the same seed.",
         "AS734": "Two kinds of network have the same name.",
+        "AS740": "Logits and outcomes have different numbers of rows.",
+        "AS741": "Usage tables and outcomes are of different numbers of seeds.",
         # AS8: interventions and folding.
         "AS801": "The number of images of an experiment is below 1.",
         "AS802": "The batch size of an experiment or a fold is below 1.",
@@ -317,6 +319,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS826": "The time for an experiment is not positive.",
         "AS827": "Another process is writing to a folder of interventions.",
         "AS828": "An option of an experiment is given, but the experiment is not run.",
+        "AS829": "A smallest effect of interest is out of range.",
         "AS850": "The network to fold was not built by attnscope.build_model.",
         "AS851": "The network to fold is folded already.",
         "AS852": "The network to fold has no gate of this name.",

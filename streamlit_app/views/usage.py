@@ -15,6 +15,7 @@ from attnscope.plots import Plot, Unavailable, plots_of, subjects
 from attnscope.report.advice import intervene_command
 
 _OTHER_TABLES = {
+    "constants": "Constants: the best one of each gate, chosen on images that are not scored",
     "ablation": "Ablation: channels replaced by their mean, compared with random channels",
     "erasing_areas": "Deletion and insertion: pixels erased or restored in the order of a map",
     "randomization": "Randomization: parameters reinitialized, compared with other seeds",
@@ -35,25 +36,35 @@ def _verdicts(intervened: Intervened) -> None:
     st.subheader("Verdict per gate")
     st.caption(
         "Probe accuracy: balanced accuracy of a linear probe that predicts the class from the "
-        "gate; chance: the same with permuted labels. Class effect: accuracy with the gate of "
-        "another image of the same class minus accuracy with the gate of an image of another "
-        "class, in percentage points, and the same for the margin (logits). Image effect: accuracy "
-        "with the image's own gate minus accuracy with the mean gate. The intervals in parentheses "
-        "are 95% CIs: if no use is detected, they show how large the effect could still be. "
-        f"The standard deviation of the margins is {usage['margin_std'].max():.3g}."
+        "gate; chance: the same with permuted labels. Removal: accuracy with the image's own gate "
+        "minus accuracy with the best constant, in percentage points, and the same for the margin "
+        "(logits). Resample: the same for the gate of any other image. Misinformation: accuracy "
+        "with the gate of another image of the same class minus accuracy with that of another "
+        "class; matched: with donors of equal brightness and contrast. A gate is called used only "
+        "if removal costs. The intervals in parentheses are 95% CIs. "
+        f"The standard deviation of the margins is {usage['margin_std'].max():.3g}. If no use is "
+        "detected, a loss of the points in the column Detectable would have been seen with a power "
+        "of 80%."
     )
     effects = {
-        title: [
-            f"{unit * row[value]:+.2f} ({unit * row[low]:+.2f} to {unit * row[high]:+.2f})".replace(
-                "-", "\N{MINUS SIGN}"
-            )
-            for _, row in usage.iterrows()
-        ]
-        for title, unit, value, low, high in (
-            ("Class effect (points)", 100, "class_value", "class_low", "class_high"),
-            ("Class effect (margin)", 1, "class_margin", "class_margin_low", "class_margin_high"),
-            ("Image effect (points)", 100, "dynamic_value", "dynamic_low", "dynamic_high"),
+        title: [_effect(row, columns, unit) for _, row in usage.iterrows()]
+        for title, unit, columns in (
+            ("Removal (points)", 100, ("removal_value", "removal_low", "removal_high")),
+            (
+                "Removal (margin)",
+                1,
+                ("removal_margin", "removal_margin_low", "removal_margin_high"),
+            ),
+            ("Resample (points)", 100, ("resample_value", "resample_low", "resample_high")),
+            (
+                "Misinformation (points)",
+                100,
+                ("misinformation_value", "misinformation_low", "misinformation_high"),
+            ),
+            ("Matched (points)", 100, ("matched_value", "matched_low", "matched_high")),
+            ("Oracle (points)", 100, ("oracle_value", "oracle_low", "oracle_high")),
         )
+        if usage[columns[0]].notna().any()
     }
     st.dataframe(
         pd.DataFrame(
@@ -63,15 +74,25 @@ def _verdicts(intervened: Intervened) -> None:
                 "Probe accuracy": 100 * usage["balanced_accuracy"],
                 "Chance": 100 * usage["chance"],
                 **effects,
+                "Detectable": 100 * usage["detectable"],
             }
         ),
         hide_index=True,
         column_config={
             name: st.column_config.NumberColumn(format="%.1f%%")
-            for name in ("Probe accuracy", "Chance")
+            for name in ("Probe accuracy", "Chance", "Detectable")
         },
         height=table_height(len(usage), 18),
     )
+
+
+def _effect(row: pd.Series, columns: tuple[str, str, str], unit: float) -> str:
+    """Write a value with its interval, or that it was not measured."""
+    value, low, high = (unit * float(row[column]) for column in columns)
+    if value != value:
+        return "not measured"
+    interval = f" ({low:+.2f} to {high:+.2f})" if low == low else " (no interval)"
+    return f"{value:+.2f}{interval}".replace("-", "\N{MINUS SIGN}")
 
 
 @section

@@ -16,12 +16,12 @@ from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.statistics import gate_usage
 from attnscope.statistics.effects import edit_contrast, margins, replacement_effects
 from attnscope.statistics.inference import paired_accuracy_change, significant
-from attnscope.statistics.usage import (
+from attnscope.statistics.verdicts import (
+    CLASS_USED,
     HARMS,
-    MEAN,
-    MEAN_KNOWN,
-    MOVES,
+    MIXED,
     NOTHING,
+    SENSITIVE,
     UNUSED,
     USED,
 )
@@ -39,38 +39,44 @@ def test_verdicts_hold_for_many_gates() -> None:
             "constant": False,
         }
     )  # fmt: skip
-    probe.loc[3, ["p_max", "balanced_accuracy"]] = 0.7, 0.1
-    probe.loc[5, ["p_max", "balanced_accuracy"]] = 0.7, 0.1
-    probe.loc[8, ["p_max", "balanced_accuracy"]] = 0.7, 0.1
+    probe.loc[[3, 8], ["p_max", "balanced_accuracy"]] = 0.7, 0.1
+    # The images that are wrong: 60 of the 100 that are right, or 40 that are never right.
     wrong = {
-        "swap_other": ("g00", "g03"), "swap_same": ("g06",), "mean": ("g01", "g05"),
-    }  # fmt: skip
+        "constant": ("g00", "g01", "g03", "g06"),
+        "matched_other": ("g00", "g04"),
+        "swap_other": ("g01", "g05"),
+    }
+    moved = {"constant": {"g02": -2, "g06": 2, "g07": -2, "g09": 2}, "swap_other": {"g08": 2}}
     rows = [("", "own", i, i % 10, i % 10, 1.0) for i in range(100)]
     for gate in gates:
-        for edit in ("mean", "swap_same", "swap_other"):
+        for edit in ("constant", "swap_same", "swap_other", "matched_same", "matched_other"):
+            shift = moved.get(edit, {}).get(gate, 0)
             for i in range(100):
-                said = (i + 1) % 10 if i < 60 and gate in wrong[edit] else i % 10
-                moved = 2 * (gate == "g07" and edit == "swap_other")
-                rows.append((gate, edit, i, i % 10, said, rng.normal() - moved))
+                said = (i + 1) % 10 if i < 60 and gate in wrong.get(edit, ()) else i % 10
+                rows.append((gate, edit, i, i % 10, said, 1 + rng.normal() + shift))
     outcomes = pd.DataFrame(
         rows, columns=["target", "edit", "row", "label", "prediction", "margin"]
     )
-    verdicts = gate_usage(probe, outcomes).set_index("gate")["verdict"]
-    wanted = {"g00": USED, "g01": MEAN_KNOWN, "g02": UNUSED, "g03": USED, "g05": MEAN}
-    wanted |= {"g06": HARMS, "g07": MOVES, "g08": NOTHING}
-    assert verdicts[list(wanted)].to_dict() == wanted
     usage = gate_usage(probe, outcomes).set_index("gate")
-    assert significant(usage["p_read"]).sum() == 13
-    acts = usage[significant(usage["p_used"])]
-    assert acts.index[acts["class_value"] > 0].tolist() == ["g00", "g03"]
-    assert acts.index[acts["class_value"] < 0].tolist() == ["g06"]
-    assert acts.loc["g06", "class_value"] == pytest.approx(-0.6)
-    moved = usage[significant(usage["p_margin"])]
-    assert moved.index.tolist() == ["g07"]
-    dynamic = usage[significant(usage["p_dynamic"]) & (usage["dynamic_value"] > 0)]
-    assert dynamic.index.tolist() == ["g01", "g05"]
-    sentence = usage_sentence(gate_usage(probe, outcomes))
-    for value in ("13 of 16", "g06", "60.0", "g07"):
+    wanted = {
+        "g00": CLASS_USED,  # a constant and a wrong class cost
+        "g01": USED,  # without matched donors, nothing is said about the class
+        "g02": USED,  # only the margin falls
+        "g03": USED,  # the probe finds nothing
+        "g04": SENSITIVE,
+        "g05": SENSITIVE,
+        "g06": MIXED,  # accuracy falls and the margin rises
+        "g07": USED,
+        "g08": NOTHING,  # the margin rises with the gate of another class
+        "g09": HARMS,
+        "g10": UNUSED,
+    }
+    assert usage.loc[list(wanted), "verdict"].to_dict() == wanted
+    assert significant(usage["p_read"]).sum() == 14
+    assert usage.loc["g00", "removal_value"] == pytest.approx(0.6)
+    assert usage.loc["g09", "removal_margin"] == pytest.approx(-2, abs=0.3)
+    sentence = usage_sentence(usage.reset_index())
+    for value in ("14 of 16", "5 of 16", "g00", "60.0", "g09", "g06"):
         assert value in sentence
     with refused("AS711", names=("g99",)):
         gate_usage(probe.assign(gate=[*gates[:-1], "g99"]), outcomes)
@@ -188,7 +194,7 @@ def test_the_caption_of_static_gates_names_the_largest_losses() -> None:
     mean = pd.DataFrame(
         {
             "target": targets, "change": [-0.01, 0.0, -0.02, -0.3, -0.4],
-            "low": -0.5, "high": 0.1, "accuracy": 0.5,
+            "low": -0.5, "high": 0.1, "accuracy": 0.5, "edit": "constant",
         }
     )  # fmt: skip
     said = static_sentence(mean, np.array([False, False, False, True, True]))

@@ -42,7 +42,7 @@ def test_each_row_has_the_logits_of_the_network_with_the_gate_of_its_donor(
         rows = table[table["edit"] == edit]
         logits = found.logits[rows.index]
         donor, of_class = rows["donor"].to_numpy(), rows["donor_class"].to_numpy()
-        if edit.startswith("swap"):
+        if edit.startswith(("swap", "matched")):
             assert setup.donors[donor].all()
             np.testing.assert_array_equal(of_class, labels[donor])
             new = gates[donor]
@@ -52,8 +52,15 @@ def test_each_row_has_the_logits_of_the_network_with_the_gate_of_its_donor(
                 new = means[of_class]
             else:
                 assert (of_class == -1).all()
-                new = {"own": gates[rows["row"]], "neutral": np.ones((len(rows), 3))}.get(
-                    edit, np.repeat(setup.mean_gate("gate")[None], len(rows), 0)
+                every = {
+                    "neutral": np.ones(3),
+                    "mean": setup.mean_gate("gate"),
+                    "median": np.median(gates[setup.donors], axis=0),
+                }
+                best = found.constants.set_index("candidate")["chosen"].idxmax()
+                every["constant"] = every[best]
+                new = (
+                    gates[rows["row"]] if edit == "own" else np.repeat([every[edit]], len(rows), 0)
                 )
         value = torch.from_numpy(np.asarray(new, np.float32))[:, :, None, None]
         x = toy_images().tensors[0][rows["row"].tolist()]

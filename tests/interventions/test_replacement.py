@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 from attnscope import Recording, capture, edit_gates
 from attnscope.interventions import (
+    REPLACEMENTS,
     InterventionSetup,
     replace_gates,
     run_experiments,
@@ -26,17 +27,13 @@ from attnscope.statistics.effects import (
     margins,
 )
 from attnscope.statistics.inference import significant
-from attnscope.statistics.usage import (
-    CONSTANT,
-    UNUSED,
-    USED,
-)
+from attnscope.statistics.verdicts import CONSTANT, UNUSED, USED
 from tests.interventions.toy import CLASSES, Toy, effects, toy_images, toy_setup
 
 
 def test_replacing_a_used_gate_costs_accuracy(tmp_path: Path) -> None:
     found = effects(toy_setup("used", tmp_path)).loc["gate"]
-    assert len(found) == 8
+    assert len(found) == len(REPLACEMENTS)
     # Without the image's own gate all logits are equal, and the first class is predicted.
     assert found.loc["mean", "accuracy"] == pytest.approx(1 / 3)
     assert found.loc["neutral", "accuracy"] == pytest.approx(1 / 3)
@@ -60,7 +57,8 @@ def test_replacing_an_ignored_gate_changes_nothing(tmp_path: Path) -> None:
 
 def test_only_neutral_changes_a_constant_gate(tmp_path: Path) -> None:
     found = effects(toy_setup("constant", tmp_path)).loc["gate"]
-    static = found.drop("neutral")
+    static = found.drop(["neutral", "constant"])
+    assert found.loc["constant", "change"] == 0
     assert static["change"].eq(0).all()
     assert static["margin_change"].abs().max() < 1e-5  # means of one value, in float32
     gate = torch.sigmoid(torch.tensor(0.7)).item()
@@ -88,7 +86,7 @@ def test_verdicts_distinguish_used_ignored_and_constant_gates(tmp_path: Path) ->
     for mode in ("used", "ignored", "constant"):
         setup = toy_setup(mode, tmp_path)
         outcomes = run_experiments(setup, experiments=["decode", "replace"], progress=False)
-        assert set(outcomes.tables) == {"decoding", "effects"}
+        assert set(outcomes.tables) == {"decoding", "effects", "constants"}
         folder = tmp_path / f"{mode}-interventions"
         write_outcomes(folder, outcomes)
         stored = read_outcomes(folder)
@@ -102,12 +100,17 @@ def test_verdicts_distinguish_used_ignored_and_constant_gates(tmp_path: Path) ->
         assert all(len(drawing.figures) == 1 for drawing in drawings.values())
         assert find_outcomes(setup.recording) is not None
     rows = pd.concat(usages).droplevel(1)
-    assert rows["verdict"].to_dict() == {"used": USED, "ignored": UNUSED, "constant": CONSTANT}
+    assert rows["verdict"].to_dict() == {
+        "used": USED,
+        "ignored": UNUSED,
+        "constant": CONSTANT,
+    }
     assert significant(rows["p_read"]).tolist() == [True, True, False]
-    assert significant(rows["p_used"]).tolist() == [True, False, False]
-    assert significant(rows["p_margin"]).tolist() == [True, False, False]
-    assert significant(rows["p_dynamic"]).tolist() == [True, False, False]
-    assert rows["class_value"].tolist() == [1, 0, 0]
+    for question in ("removal", "resample", "misinformation"):
+        assert significant(rows[f"p_{question}"])[:2].tolist() == [True, False]
+    assert significant(rows["p_misinformation_margin"]).tolist() == [True, False, False]
+    assert rows["misinformation_value"].tolist() == [1, 0, 0]
+    assert rows["removal_value"].iloc[0] == pytest.approx(2 / 3)
     assert "100.0" in captions["used"]  # percentage points
     assert "1 of 1" in captions["ignored"]
 

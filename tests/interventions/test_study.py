@@ -45,7 +45,7 @@ def test_an_interrupted_call_continues_with_equal_outcomes(
             run_experiments_in(folder, setup, experiments=wanted, progress=False)
     kept = read_outcomes(folder)
     assert kept.about["experiments"] == ["replace", "decode"]
-    assert set(kept.tables) == {"effects", "decoding"}
+    assert set(kept.tables) == {"effects", "constants", "decoding"}
     found = run_experiments_in(folder, setup, experiments=wanted, progress=False)
     assert made == ["replace"]
     assert found.about["experiments"] == wanted

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from attnscope.plots import PLOTS
-from attnscope.plots.usage import joint_sentence
+from attnscope.plots.usage_sentences import joint_sentence
 from attnscope.recording.recording import Recording
 from attnscope.statistics import compare_seeds, joint_usage, usage_over_seeds
 from tests.statistics.making import outcomes_with_errors, usage_table
@@ -96,10 +96,12 @@ def test_usage_over_seeds_names_the_gate_with_the_largest_effect():
     assert "late" in said
     assert 30.3 in numbers(said)  # points
     assert 60.0 in numbers(said)  # balanced accuracy of the best gate, in percent
-    moved = [table.assign(class_margin=[0, -0.1 - k / 999]) for k, table in enumerate(tables)]
+    moved = [
+        table.assign(removal_value=0.0, removal_margin=[0, 0.1 + k / 999])
+        for k, table in enumerate(tables)
+    ]
     shown = numbers(seed_usage_sentence(usage_over_seeds(moved), "se"))
-    assert -0.1 in shown  # logits
-    assert 5.1 in shown  # percent of the standard deviation of the margins
+    assert 0.1 in shown  # logits
 
 
 def test_usage_of_one_seed_has_no_interval():
@@ -111,12 +113,16 @@ def test_the_largest_end_of_an_interval_is_shown_if_no_use_is_found():
     tables = [usage_table([0.01 * k, -0.01 * k], [0.0, 0.0]) for k in (1, -1, 0.5)]
     frame = usage_over_seeds(tables)
     shown = numbers(seed_usage_sentence(frame, "cbam"))
-    assert round(100 * frame["class_high"].max(), 1) in shown
+    assert round(100 * frame["removal_high"].max(), 1) in shown
     worse = usage_over_seeds(
-        [table.assign(class_value=[0, -0.2 - k / 999]) for k, table in enumerate(tables)]
+        [
+            table.assign(removal_value=[0, -0.2 - k / 999], removal_margin=[0, -0.1])
+            for k, table in enumerate(tables)
+        ]
     )
     said = seed_usage_sentence(worse, "x")
-    assert -20.1 in numbers(said)
+    assert 20.1 in numbers(said)  # accuracy rises
+    assert "rises by 20.1" in said
     assert "late" in said
     nowhere = usage_over_seeds([table.assign(p_read=1.0) for table in tables])
     assert 60.0 not in numbers(seed_usage_sentence(nowhere, "cbam"))
@@ -144,7 +150,13 @@ def test_effects_of_gates_replaced_together_have_their_sign():
     said = joint_sentence(joint_usage(outcomes_with_errors({"a": 0, "block x": 0, "all": 1})))
     assert 1.0 in numbers(said)
     assert "block x" not in said
-    worse = outcomes_with_errors({"a": 0, "all": 30})
-    worse["edit"] = worse["edit"].replace({"swap_same": "swap_other", "swap_other": "swap_same"})
-    assert -30.0 in numbers(joint_sentence(joint_usage(worse)))
+    better = outcomes_with_errors({"a": 0, "all": 30})
+    # The unedited network is wrong where the edited one was, and right the other way around.
+    lost = better[(better["target"] == "all") & (better["edit"] == "constant")]
+    own = better["edit"] == "own"
+    for column in ("prediction", "margin"):
+        values = better[column].to_numpy().copy()
+        values[own], values[lost.index] = lost[column], better.loc[own, column]
+        better[column] = values
+    assert "rises by 30.0" in joint_sentence(joint_usage(better))
     assert joint_sentence(joint_usage(outcomes_with_errors({"a": 3}))) == ""

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import special, stats
+from statsmodels.stats.multitest import multipletests
 
 from attnscope.recording.recording import Recording
-from attnscope.statistics import compare_seeds, disagreements, usage_over_seeds
+from attnscope.statistics import compare_seeds, disagreements, joint_usage, usage_over_seeds
 from attnscope.statistics.inference import paired_interval
 from attnscope.statistics.seeds import group_by_kind
+from attnscope.statistics.verdicts import CLASS_USED
 from tests.making import refused
 from tests.statistics.making import usage_table
 
@@ -136,20 +138,23 @@ def test_usage_over_seeds_equals_scipy() -> None:
     frame = usage_over_seeds(tables)
     test = stats.ttest_1samp(values, 0)
     interval = test.confidence_interval(0.95)
-    np.testing.assert_allclose(frame["class_value"], values.mean(0))
-    np.testing.assert_allclose(frame["class_low"], interval.low)
-    np.testing.assert_allclose(frame["class_high"], interval.high)
+    np.testing.assert_allclose(frame["removal_value"], values.mean(0))
+    np.testing.assert_allclose(frame["removal_low"], interval.low)
+    np.testing.assert_allclose(frame["removal_high"], interval.high)
+    # The margins of the first gate and of the second are tests of the same family, if they vary.
     smaller, larger = test.pvalue[1], test.pvalue[0]
-    np.testing.assert_allclose(frame["p_used"], [max(larger, 2 * smaller), 2 * smaller])
+    margin = stats.ttest_1samp([0.1, -0.1, 0.1], 0).pvalue
+    wanted = multipletests([larger, smaller, margin], method="holm")[1]
+    np.testing.assert_allclose(frame["p_removal"], wanted[:2])
+    np.testing.assert_allclose(frame["p_removal_margin"], [wanted[2], np.nan])
     # The second gate has the same value for every seed, and no spread to test against.
-    assert frame["dynamic_value"].tolist() == pytest.approx([-0.02, 0])
-    assert frame["dynamic_low"].isna().tolist() == [False, True]
+    assert frame["misinformation_value"].tolist() == pytest.approx([-0.02, 0])
+    assert frame["misinformation_low"].isna().tolist() == [False, True]
     assert frame["seeds"].eq(3).all()
     assert frame["reads"].eq(3).all()
     assert frame["balanced_accuracy"].tolist() == pytest.approx([0.2, 0.6])
     assert frame["uses"].eq(0).all()
-    assert frame["moves"].tolist() == [0, 3]
-    assert frame["p_margin"].isna().all()
+    assert frame["p_matched"].isna().all()  # it was not measured
 
 
 def test_usage_over_seeds_counts_the_tests_of_single_seeds() -> None:
@@ -157,15 +162,20 @@ def test_usage_over_seeds_counts_the_tests_of_single_seeds() -> None:
     frame = usage_over_seeds(tables)
     assert frame["uses"].tolist() == [2, 0]
     assert frame["harms"].tolist() == [0, 2]
-    assert frame["needs_own"].tolist() == [0, 2]
+    assert frame["misled"].tolist() == [0, 2]
+    assert frame["class_specific"].tolist() == [0, 0]
+    specific = [table.assign(verdict=CLASS_USED) for table in tables[:2]]
+    assert usage_over_seeds(specific)["class_specific"].tolist() == [2, 2]
     assert usage_over_seeds(tables, level=0.02)["uses"].tolist() == [1, 0]
-    assert usage_over_seeds(tables, level=0.6)["moves"].tolist() == [3, 3]
+    # A margin that surely has the opposite sign is a contradiction, and no use.
+    mixed = [table.assign(removal_margin=-0.1, removal_margin_high=-0.05) for table in tables]
+    assert usage_over_seeds(mixed)["uses"].tolist() == [0, 0]
     assert usage_over_seeds(tables, level=0.002)["reads"].tolist() == [0, 3]
 
 
 def test_usage_over_seeds_of_one_seed_has_no_test() -> None:
     frame = usage_over_seeds([usage_table([0.1, 0.2], [0, 0], p=0.001)])
-    assert frame[["class_low", "p_used", "p_dynamic"]].isna().all(axis=None)
+    assert frame[["removal_low", "p_removal", "p_misinformation"]].isna().all(axis=None)
     with refused("AS712"):
         usage_over_seeds([])
     other = usage_table([0, 0], [0, 0]).assign(gate=["early", "other"])
@@ -173,7 +183,7 @@ def test_usage_over_seeds_of_one_seed_has_no_test() -> None:
         usage_over_seeds([usage_table([0, 0], [0, 0]), other])
 
 
-def test_usage_over_seeds_corrects_blocks_separately() -> None:
+def test_usage_over_seeds_corrects_gates_and_blocks_together() -> None:
     rng = np.random.default_rng(3)
     of_gates = ["depth", "balanced_accuracy", "chance", "p_read"]
     tables = []
@@ -181,11 +191,36 @@ def test_usage_over_seeds_corrects_blocks_separately() -> None:
         table = usage_table([0, 0], [0, 0])
         joint = table.assign(gate=["block x", "all"], kind=["block", "all"]).drop(columns=of_gates)
         table = pd.concat([table, joint], ignore_index=True)
-        tables.append(table.assign(class_value=[0.01, 0.02, 0.1, 0.3] + 0.02 * rng.random(4)))
+        tables.append(table.assign(removal_value=[0.01, 0.02, 0.1, 0.3] + 0.02 * rng.random(4)))
     frame = usage_over_seeds(tables)
-    plain = stats.ttest_1samp(np.stack([table["class_value"] for table in tables]), 0).pvalue
-    np.testing.assert_allclose(frame["p_used"][2:], plain[2:])
-    np.testing.assert_allclose(frame["p_used"][:2].min(), 2 * plain[:2].min())
+    plain = stats.ttest_1samp(np.stack([table["removal_value"] for table in tables]), 0).pvalue
+    np.testing.assert_allclose(frame["p_removal"], multipletests(plain, method="holm")[1])
     alone = usage_over_seeds([table[2:].drop(columns=of_gates) for table in tables])
-    np.testing.assert_allclose(alone["p_used"], plain[2:])
+    np.testing.assert_allclose(alone["p_removal"], multipletests(plain[2:], method="holm")[1])
     assert "reads" not in alone
+
+
+def test_usage_over_seeds_with_outcomes_is_that_of_crossed_seeds_and_images() -> None:
+    """Three seeds of one gate: mean and p by hand, from the table of images and seeds."""
+    rng = np.random.default_rng(4)
+    wrong = (rng.random((3, 80)) < 0.1) | (rng.random(80) < 0.1)
+    shift = rng.normal(0.3, 1, (3, 80)) + rng.normal(0, 1, 80)
+    outcomes = []
+    for seed in range(3):
+        own = pd.DataFrame({"row": range(80), "label": 0, "prediction": 0, "margin": 2.0})
+        edited = own.assign(prediction=wrong[seed].astype(int), margin=2.0 - shift[seed])
+        frames = [own.assign(target="", edit="own"), edited.assign(target="g", edit="constant")]
+        outcomes.append(pd.concat(frames, ignore_index=True))
+    usages = [joint_usage(table.replace({"g": "all"})).assign(gate="g") for table in outcomes]
+    found = usage_over_seeds(usages, outcomes=outcomes).iloc[0]
+    assert found["removal_value"] == pytest.approx(wrong.mean())
+    assert found["removal_margin"] == pytest.approx(shift.mean())
+    seeds, images, mean = shift.mean(1), shift.mean(0), shift.mean()
+    rest = shift - seeds[:, None] - images + mean
+    parts = [seeds.var(ddof=1) / 3, images.var(ddof=1) / 80]
+    variance = sum(parts) - (rest**2).sum() / (2 * 79) / 240
+    degrees = variance**2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 79)
+    half = stats.t.ppf(0.975, degrees) * np.sqrt(variance)
+    assert found["removal_margin_high"] == pytest.approx(mean + half)
+    with refused("AS741", names=(3, 2)):
+        usage_over_seeds(usages, outcomes=outcomes[:2])

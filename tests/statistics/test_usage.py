@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from attnscope.recording.recording import Recording
 from attnscope.statistics import (
@@ -19,24 +20,38 @@ from attnscope.statistics import (
     replacement_effects,
     usage_over_seeds,
 )
+from attnscope.statistics.verdicts import JOINTLY, NOTHING, UNTESTED, USED
 from tests.making import refused
 from tests.statistics.making import outcomes_with_errors, usage_table
 
+WRONG = {"x.a": 0, "x.b": 0, "y.a": 1, "block x": 20, "block y": 5, "all": 30}
+
 
 def test_joint_usage_finds_effects_that_single_gates_hide() -> None:
-    made = outcomes_with_errors(
-        {"x.a": 0, "x.b": 0, "y.a": 1, "block x": 20, "block y": 5, "all": 30}
-    )
+    made = outcomes_with_errors(WRONG)
     found = joint_usage(made).set_index("gate")
     assert list(found.index) == ["block x", "block y", "all"]
     assert list(found["kind"]) == ["block", "block", "all"]
-    assert found["class_value"].tolist() == pytest.approx([0.2, 0.05, 0.3])
+    assert found["removal_value"].tolist() == pytest.approx([0.2, 0.05, 0.3])
     p = [stats.binomtest(0, n).pvalue for n in (20, 5, 30)]
-    # The two blocks are two tests, and all gates together are a test of their own.
-    assert found["p_used"].tolist() == pytest.approx([2 * p[0], p[1], p[2]])
-    assert found.loc["all", "class_margin"] == pytest.approx(0.6, abs=0.001)
-    assert found["dynamic_value"].eq(0).all()
-    assert found["p_dynamic"].eq(1).all()
+    # Six targets with two tests each are one family: the margins of the six are tested as well.
+    margin = [
+        stats.ttest_1samp(_lost(made, target), 0).pvalue if errors >= 10 or not errors else np.nan
+        for target, errors in WRONG.items()
+    ]
+    plain = [stats.binomtest(0, n).pvalue if n else 1 for n in WRONG.values()]
+    wanted = multipletests([*plain, *(m for m in margin if m == m)], method="holm")[1]
+    assert found["p_removal"].tolist() == pytest.approx(wanted[3:6].tolist())
+    assert found.loc["all", "removal_margin"] == pytest.approx(0.6, abs=0.001)
+    assert found["misinformation_value"].eq(0).all()
+    assert found["p_misinformation"].eq(1).all()
+    assert found["verdict"].tolist() == [JOINTLY, NOTHING, USED]
+    assert p[0] < 1e-4
+
+
+def _lost(made: pd.DataFrame, target: str) -> pd.Series:
+    margin = made.set_index(["target", "edit", "row"])["margin"].sort_index()
+    return margin["", "own"] - margin[target, "constant"]
 
 
 def test_decode_gates_has_the_intervals_of_its_controls(
@@ -53,7 +68,7 @@ def test_decode_gates_has_the_intervals_of_its_controls(
 def test_joint_usage_is_empty_for_a_network_of_one_gate() -> None:
     alone = joint_usage(outcomes_with_errors({"a": 3}))
     assert alone.empty
-    assert {"gate", "kind", "class_value", "p_used", "margin_std"} <= set(alone.columns)
+    assert {"gate", "kind", "removal_value", "p_removal", "margin_std"} <= set(alone.columns)
 
 
 def test_incomplete_outcomes_are_refused() -> None:
@@ -79,3 +94,16 @@ def test_usage_tables_in_another_order_are_refused() -> None:
     table = usage_table([0, 0], [0, 0])
     with refused("AS713"):
         usage_over_seeds([table, table[::-1]])
+
+
+def test_use_is_not_tested_without_the_best_constant() -> None:
+    """As in outcomes of earlier versions, in which the mean was the only constant."""
+    outcomes = outcomes_with_errors({"a": 30})
+    old = outcomes[outcomes["edit"] != "constant"]
+    decoding = pd.DataFrame({"gate": ["a"], "kind": "channel", "depth": 1, "constant": False})
+    decoding = decoding.assign(balanced_accuracy=0.9, null=0.1, p_max=0.001)
+    found = gate_usage(decoding, old)
+    assert found["verdict"].tolist() == [UNTESTED]
+    assert found[["removal_value", "p_removal", "detectable"]].isna().all(axis=None)
+    assert found["misinformation_value"].tolist() == [0]
+    assert gate_usage(decoding, outcomes)["verdict"].tolist() == [USED]

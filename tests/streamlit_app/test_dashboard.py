@@ -28,7 +28,7 @@ from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from attnscope.serve import serve
-from attnscope.statistics.usage import NOTHING, USED
+from attnscope.statistics.verdicts import NOTHING, USED
 from tests.kinds_making import AXES, record_kind
 from tests.making import refused
 from tests.plots.reading import make_history
@@ -265,9 +265,10 @@ def test_interventions_are_shown_with_a_verdict_on_each_gate(
     assert shown["Verdict"].iloc[0] == USED
     assert shown["Verdict"].iloc[3] == NOTHING
     right = 100 * (recording.labels == recording.predictions).mean()
-    assert shown["Class effect (points)"].iloc[0].startswith(f"{right:+.2f} (")
-    assert not shown["Class effect (margin)"].iloc[0].startswith("+0.00")
-    assert shown["Image effect (points)"].iloc[0].startswith("+0.00 (")
+    assert shown["Removal (points)"].iloc[0].startswith(f"{right:+.2f} (")
+    assert not shown["Removal (margin)"].iloc[0].startswith("+0.00")
+    assert shown["Misinformation (points)"].iloc[0].startswith(f"{right:+.2f} (")
+    assert shown["Misinformation (points)"].iloc[1].startswith("+0.00 (")
     assert "layer1.attention.channel" in texts(app), "the caption names the gate that is used"
     # Outcomes that are added later are shown at the next click.
     (made / "ablation.csv").write_text("gate,share,p\nlayer1.attention.channel,0.1,0.5\n")

@@ -28,18 +28,25 @@ class Intervene:
     """Runs or recordings of the same configuration with other seeds. Their similarity is the
     reference for the experiment randomize."""
     experiments: Annotated[tuple[str, ...], Argument(metavar="EXPERIMENT")] = ()
-    """Experiments to run: decode, replace, ablate, erase, randomize. Default: decode and
-    replace."""
+    """Experiments to run: decode, replace, concept, sufficiency, pairs, ablate, erase, randomize.
+    Default: decode and replace."""
     edits: Annotated[tuple[str, ...], Argument(metavar="EDIT")] = ()
-    """Edits of the experiment replace: neutral, mean, predicted, true, random, swap_any, swap_same,
-    swap_other. Default: mean swap_any swap_same swap_other."""
+    """Edits of the experiment replace: neutral, mean, median, constant, predicted, true, random,
+    swap_any, swap_same, swap_other, matched_same, matched_other. Default: mean constant swap_any
+    swap_same swap_other matched_same matched_other."""
     images: int | None = None
     """Number of images on which accuracy is measured, at most half of each class. The other images
     supply the replacement gates. Some experiments use only a share of the measured images: ablate a
-    tenth (at least 50), erase a fifth (at least 100), randomize half (at least 250). Default: that
-    of the output folder, else 250, or as many as --minutes hold."""
+    tenth (at least 50), erase a fifth (at least 100), concept half (at least 100), randomize half
+    (at least 250). Default: that of the output folder, else 250, or as many as --minutes hold."""
     minutes: float = 3
     """Time in minutes for the experiment replace, which limits the default of --images."""
+    smallest_effect: float | None = None
+    """Smallest change in accuracy that matters, in percentage points, such as 0.5. With it, gates
+    whose removal is shown to change less are called not needed. State it before you look at the
+    results. Default: that of the output folder."""
+    smallest_margin: float | None = None
+    """The same for the margin, in logits."""
     seed: int = 0
     """Random seed."""
     out: Path | None = None
@@ -73,6 +80,8 @@ class Intervene:
             data_root=self.data_root,
             batch_size=self.batch_size,
             device=self.device,
+            smallest_effect=self.smallest_effect,
+            smallest_margin=self.smallest_margin,
         )
         if "effects" in outcomes.tables:
             table = outcomes.tables["effects"]

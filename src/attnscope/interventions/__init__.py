@@ -8,6 +8,8 @@ gates and the gates of other images come from the donors.
 """
 
 from attnscope.interventions.ablation import ablate_channels
+from attnscope.interventions.combinations import measure_pairs, measure_sufficiency
+from attnscope.interventions.concepts import erase_class
 from attnscope.interventions.donors import DEFAULT_EDITS, REPLACEMENTS
 from attnscope.interventions.erasing import Erasing, erase
 from attnscope.interventions.plan import Cost, Plan, plan_experiments
@@ -33,6 +35,9 @@ __all__ = [
     "Plan",
     "ablate_channels",
     "erase",
+    "erase_class",
+    "measure_pairs",
+    "measure_sufficiency",
     "plan_experiments",
     "randomize_gates",
     "replace_gates",

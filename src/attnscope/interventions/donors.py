@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from attnscope.errors import InputError
+from attnscope.interventions.matching import MATCHED_DONORS, match_donors
 from attnscope.interventions.setup import InterventionSetup
 from attnscope.kinds import HAS_NEUTRAL, Gate
 from attnscope.shapes import Array
@@ -18,29 +19,45 @@ from attnscope.shapes import Array
 REPLACEMENTS = (
     "neutral",
     "mean",
+    "median",
+    "constant",
     "predicted",
     "true",
     "random",
     "swap_any",
     "swap_same",
     "swap_other",
+    "matched_same",
+    "matched_other",
 )
 """Replacements for a gate, all from donors:
 
 - ``neutral``: the value that leaves the features unchanged;
-- ``mean``: the mean over all donors (mean ablation);
+- ``mean``, ``median``: the mean (mean ablation) or the median over all donors;
+- ``constant``: the best of these constants, chosen on donors;
 - ``predicted``, ``true``, ``random``: the mean over the donors of the predicted class, of the true
   class (an oracle), or of a random class;
 - ``swap_any``, ``swap_same``, ``swap_other``: the gate of a random donor of any class, of the same
-  class, or of another class (resample ablation).
+  class, or of another class (resample ablation);
+- ``matched_same``, ``matched_other``: the gates of several donors of the same class, each in turn,
+  or those of donors of another class with about the same brightness and contrast.
 """
-DEFAULT_EDITS = ("mean", "swap_any", "swap_same", "swap_other")
+DEFAULT_EDITS = (
+    "mean",
+    "constant",
+    "swap_any",
+    "swap_same",
+    "swap_other",
+    "matched_same",
+    "matched_other",
+)
 """The replacements that `attnscope.intervene` makes unless others are named."""
 CLASS_MEANS = ("predicted", "true", "random")
 """Replacements by the mean of a class."""
 DONOR_COLUMNS = ("donor", "donor_class")
 """Columns that say where a replacement comes from; -1 where it is not from one image or class."""
 _SWAPS = ("swap_any", "swap_same", "swap_other")
+_MATCHED = ("matched_same", "matched_other")
 _LARGEST_SWAPS = 2**28
 """Bytes of the gates of donors that are held for one gate; a larger gate is read for each batch."""
 
@@ -54,11 +71,18 @@ class Assignment:
     random: Int64[Array, " images"]
     """``(n,)``, a class, drawn uniformly from the classes that have donors."""
     swaps: Mapping[str, Int64[Array, " images"]]
-    """Edit -> ``(n,)``, the row of a donor; -1 if there is none."""
+    """Run of an edit (`runs_of`) -> ``(n,)``, the row of a donor; -1 if there is none."""
+    matching: Mapping[str, Any] | None = None
+    """How donors were matched (`attnscope.interventions.matching.Matching.about`)."""
 
     @classmethod
-    def draw(cls, setup: InterventionSetup) -> Self:
-        """Draw a class and donors for each scored image."""
+    def draw(cls, setup: InterventionSetup, edits: Sequence[str] = ()) -> Self:
+        """Draw a class and donors for each scored image.
+
+        Args:
+            setup: The network and its images.
+            edits: The edits that are made. Donors are matched only if an edit needs them.
+        """
         labels = setup.recording.labels
         donors = np.flatnonzero(setup.donors)
         rng = setup.rng("donors")
@@ -75,7 +99,12 @@ class Assignment:
         # A stream of its own, so that the other donors are those of earlier versions.
         anyone = setup.rng("any donor").choice(donors, len(own))
         swaps = dict(zip(_SWAPS, (anyone, same, other), strict=True))
-        return cls(own, random, swaps)
+        if not any(edit in _MATCHED for edit in edits):
+            return cls(own, random, swaps)
+        matched = match_donors(setup)
+        for edit, rows in zip(_MATCHED, (matched.same, matched.other), strict=True):
+            swaps |= dict(zip(runs_of(edit), rows, strict=True))
+        return cls(own, random, swaps, matched.about)
 
     def classes(self, places: slice, predicted: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """Return the class of each image of a batch whose mean each edit takes."""
@@ -84,7 +113,7 @@ class Assignment:
 
     def donors(
         self,
-        edit: str,
+        run: str,
         places: slice,
         predicted: NDArray[np.int64],
         labels: NDArray[np.int64],
@@ -92,16 +121,16 @@ class Assignment:
         """Return the donor and its class for each image of a batch, -1 where there is none.
 
         Args:
-            edit: `OWN` or one of `REPLACEMENTS`.
+            run: `OWN`, or a run of an edit (`runs_of`).
             places: Places of the batch among the scored images.
             predicted: ``(n,)``, the classes that the unedited network predicts.
             labels: ``(N,)``, the class of each recorded image.
         """
         none = np.full(places.stop - places.start, -1)
-        if edit in self.swaps:
-            donor = self.swaps[edit][places]
+        if run in self.swaps:
+            donor = self.swaps[run][places]
             return donor, np.where(donor < 0, -1, labels[donor])
-        return none, self.classes(places, predicted).get(edit, none)
+        return none, self.classes(places, predicted).get(run, none)
 
 
 @dataclass(frozen=True)
@@ -112,12 +141,14 @@ class Replacements:
     gate: Gate
     mean: NDArray[np.float32]
     """Mean over the donors, such as ``(C,)``."""
+    median: NDArray[np.float32] | None
+    """Median over the donors, such as ``(C,)``; None if no edit needs it."""
     class_means: NDArray[np.float32] | None
     """Mean over the donors of each class, such as ``(K, C)``; None if no edit needs them."""
     assignment: Assignment
     swapped: Mapping[str, NDArray[np.float32]]
-    """Edit -> the gates of the donors of all scored images, such as ``(n, C)``. It lacks the edits
-    of a gate that is too large to be held for all images."""
+    """Run of an edit -> the gates of the donors of all scored images, such as ``(n, C)``. It is
+    empty for a gate that is too large to be held for all images."""
 
     @classmethod
     def read(
@@ -127,19 +158,33 @@ class Replacements:
         needs_classes = any(edit in CLASS_MEANS for edit in edits)
         class_means = setup.class_mean_gates(gate.name) if needs_classes else None
         mean = setup.mean_gate(gate.name)
-        swaps = {edit: rows for edit, rows in assignment.swaps.items() if edit in edits}
-        if len(swaps) * len(setup.scored) * mean.nbytes > _LARGEST_SWAPS:
-            swaps = {}
-        swapped = {edit: _of_donors(setup, gate, rows) for edit, rows in swaps.items()}
-        return cls(setup, gate, mean, class_means, assignment, swapped)
+        needs_median = "median" in edits or "constant" in edits
+        median = setup.median_gate(gate.name) if needs_median else None
+        runs = [run for edit in edits for run in runs_of(edit) if run in assignment.swaps]
+        if len(runs) * len(setup.scored) * mean.nbytes > _LARGEST_SWAPS:
+            runs = []
+        swapped = {run: _of_donors(setup, gate, assignment.swaps[run]) for run in runs}
+        return cls(setup, gate, mean, median, class_means, assignment, swapped)
+
+    def constant(self, name: str) -> NDArray[np.float32]:
+        """Return a constant, such as ``(1, C)``.
+
+        Args:
+            name: ``neutral`` (of a gate that has such a value), ``mean`` or ``median``.
+        """
+        if name == "neutral":
+            return np.full((1, *self.mean.shape), self.gate.neutral, np.float32)
+        found = self.mean if name == "mean" else self.median
+        assert found is not None  # it was read, because an edit needs it
+        return found[None]
 
     def values(
-        self, edit: str, classes: Mapping[str, NDArray[np.int64]], places: slice
+        self, run: str, classes: Mapping[str, NDArray[np.int64]], places: slice
     ) -> NDArray[np.float32] | None:
         """Return the replacement for each image of a batch, or one for all images.
 
         Args:
-            edit: One of `REPLACEMENTS`.
+            run: A run of one of `REPLACEMENTS` but ``constant`` (`runs_of`).
             classes: Edit -> the class of each image of the batch.
             places: Places of the batch among the scored images.
 
@@ -147,19 +192,28 @@ class Replacements:
             ``(n, ...)`` or ``(1, ...)``; NaN for an image without a donor. None if the gate has no
             neutral value.
         """
-        if edit == "neutral":
+        if run == "neutral" and not self.gate.has(HAS_NEUTRAL):
             # A softmax over branches has no value that leaves the features unchanged.
-            if not self.gate.has(HAS_NEUTRAL):
-                return None
-            return np.full((1, *self.mean.shape), self.gate.neutral, np.float32)
-        if edit == "mean":
-            return self.mean[None]
-        if edit in classes:
+            return None
+        if run in ("neutral", "mean", "median"):
+            return self.constant(run)
+        if run in classes:
             assert self.class_means is not None
-            return self.class_means[classes[edit]]
-        if edit in self.swapped:
-            return self.swapped[edit][places]
-        return _of_donors(self.setup, self.gate, self.assignment.swaps[edit][places])
+            return self.class_means[classes[run]]
+        if run in self.swapped:
+            return self.swapped[run][places]
+        return _of_donors(self.setup, self.gate, self.assignment.swaps[run][places])
+
+
+def runs_of(edit: str) -> list[str]:
+    """Return the names of the runs of an edit: one, or one for each of several donors.
+
+    Args:
+        edit: One of `REPLACEMENTS`.
+    """
+    if edit in _MATCHED:
+        return [f"{edit}/{donor}" for donor in range(MATCHED_DONORS)]
+    return [edit]
 
 
 def _of_donors(

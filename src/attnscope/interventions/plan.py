@@ -16,15 +16,18 @@ from torch import nn
 from attnscope.gates.hooks import edit_gates
 from attnscope.interventions.ablation import DRAWS, ROUND, SHARES, ablatable_gates
 from attnscope.interventions.channel_losses import ORDERS
-from attnscope.interventions.donors import DEFAULT_EDITS
+from attnscope.interventions.combinations import pair_targets, sufficiency_targets
+from attnscope.interventions.concepts import CONCEPT_DRAWS, erasable_gates
+from attnscope.interventions.constants import choice_rows, reruns_of_choice
+from attnscope.interventions.donors import DEFAULT_EDITS, runs_of
 from attnscope.interventions.erasing import orders_of, reruns_of_order
 from attnscope.interventions.randomization import CALIBRATION_IMAGES
 from attnscope.interventions.replay import PrefixCache, observe_calls
-from attnscope.interventions.setup import InterventionSetup
+from attnscope.interventions.setup import InterventionSetup, Target
 from attnscope.kinds import HAS_NEUTRAL
 from attnscope.notebook import html_page, html_table, number_of
 
-SUBSAMPLES = {"ablate": (10, 50), "erase": (5, 100), "randomize": (2, 250)}
+SUBSAMPLES = {"ablate": (10, 50), "concept": (2, 100), "erase": (5, 100), "randomize": (2, 250)}
 """Experiment -> (divisor, minimum): experiments that run the network many times for each image use
 only a part of the scored images, but at least the minimum if there are that many."""
 _REINITIALIZATIONS, _STEPS = 3, 10  # the defaults of randomize and erase
@@ -209,7 +212,8 @@ def images_within(
     every = _replace(setup, timing, edits)
     if every.seconds <= seconds:
         return len(setup.scored)
-    first = _verification(setup, timing)[2]
+    first = sum(timing.seconds_after(target.gates) for target in setup.targets())
+    first *= min(setup.batch_size, len(setup.scored))
     per_image = (every.seconds - first) / len(setup.scored)
     return max(1, int((seconds - first) / per_image))
 
@@ -227,35 +231,64 @@ def _decode(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> C
 
 
 def _replace(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> Cost:
+    return _of_targets("replace", setup, timing, edits, setup.targets())
+
+
+def _sufficiency(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> Cost | None:
+    targets = sufficiency_targets(setup)
+    return _of_targets("sufficiency", setup, timing, ["constant"], targets) if targets else None
+
+
+def _pairs(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> Cost | None:
+    targets = pair_targets(setup)
+    return _of_targets("pairs", setup, timing, ["constant"], targets) if targets else None
+
+
+def _of_targets(
+    experiment: str,
+    setup: InterventionSetup,
+    timing: Timing,
+    edits: Sequence[str],
+    targets: Sequence[Target],
+) -> Cost:
+    """Return what edits of targets cost."""
     gates = {gate.name: gate for gate in setup.gates}
-    reruns, whole, seconds = 1, 1.0, timing.edited
-    for target in setup.targets():
+    runs = sum(len(runs_of(edit)) for edit in edits)
+    images, chosen = len(setup.scored), 0
+    if "constant" in edits:
+        chosen = len(choice_rows(setup))
+    # The first batch verifies that shared work changes nothing.
+    first = min(setup.batch_size, chosen or images)
+    # Constants of several gates need a second complete forward at most.
+    passes = 1 + any(len(target.gates) > 1 for target in targets)
+    forwards = images + chosen * passes
+    whole, seconds = float(forwards), forwards * timing.edited
+    for target in targets:
         has_neutral = all(gates[name].has(HAS_NEUTRAL) for name in target.gates)
-        count = len(edits) - ("neutral" in edits and not has_neutral)
-        reruns += count
+        count = images * (runs - ("neutral" in edits and not has_neutral)) + first
+        count += chosen * reruns_of_choice([target], gates)
+        forwards += count
         whole += count * timing.after(target.gates)
         seconds += count * timing.seconds_after(target.gates)
-    images = len(setup.scored)
-    first, first_whole, first_seconds = _verification(setup, timing)
+    # A constant that is an edit by itself, such as the mean, is not run again.
+    return Cost(experiment, images, forwards, whole, seconds, at_most=bool(chosen))
+
+
+def _concept(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> Cost | None:
+    gates = [gate.name for gate in erasable_gates(setup)[0]]
+    if not gates:
+        return None
+    images = min(subsample(setup, "concept"), len(setup.scored))
+    reruns, first = 1 + CONCEPT_DRAWS, min(setup.batch_size, images)
+    after = sum(timing.after([gate]) for gate in gates)
+    each = sum(timing.seconds_after([gate]) for gate in gates)
     return Cost(
-        "replace",
+        "concept",
         images,
-        images * reruns + first,
-        images * whole + first_whole,
-        images * seconds + first_seconds,
+        images * (1 + reruns) * len(gates) + first * len(gates),
+        images * (len(gates) + reruns * after) + first * after,
+        images * (len(gates) * timing.edited + reruns * each) + first * each,
     )
-
-
-def _verification(setup: InterventionSetup, timing: Timing) -> tuple[int, float, float]:
-    """Return what it takes to verify on the first batch that shared work changes nothing.
-
-    Returns:
-        Forwards, the same work in complete forwards, and seconds.
-    """
-    targets, count = setup.targets(), min(setup.batch_size, len(setup.scored))
-    whole = sum(timing.after(target.gates) for target in targets)
-    seconds = sum(timing.seconds_after(target.gates) for target in targets)
-    return count * len(targets), count * whole, count * seconds
 
 
 def _ablate(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> Cost | None:
@@ -297,6 +330,9 @@ def _randomize(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -
 _COSTS: dict[str, Callable[[InterventionSetup, Timing, Sequence[str]], Cost | None]] = {
     "decode": _decode,
     "replace": _replace,
+    "concept": _concept,
+    "sufficiency": _sufficiency,
+    "pairs": _pairs,
     "ablate": _ablate,
     "erase": _erase,
     "randomize": _randomize,

@@ -5,21 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from attnscope.capturing.batching import Batch
-from attnscope.gates.hooks import Edit, as_factor
+from attnscope.interventions.constants import (
+    Constants,
+    as_edits,
+    choice_rows,
+    choose_constants,
+    reruns_of_choice,
+)
 from attnscope.interventions.donors import (
     DONOR_COLUMNS,
     REPLACEMENTS,
     Assignment,
     Replacements,
     expect_edits,
+    runs_of,
 )
 from attnscope.interventions.replay import PrefixCache
 from attnscope.interventions.setup import InterventionSetup, Target
@@ -38,6 +46,10 @@ class Replaced:
     """One row for each target, edit and image, as from `replace_gates`."""
     logits: Float32[Array, "rows classes"]
     """The logits of each row of the table."""
+    constants: pd.DataFrame | None = None
+    """The comparison of constants (`attnscope.interventions.constants.Constants.table`)."""
+    matching: Mapping[str, Any] | None = None
+    """How donors were matched (`attnscope.interventions.matching.Matching.about`)."""
 
     def updated(self, other: Replaced) -> Replaced:
         """Return these outcomes and others, with the targets and edits in one order.
@@ -55,7 +67,12 @@ class Replaced:
         every = dict.fromkeys([*old["target"].astype(str), *new["target"].astype(str)])
         targets = {name: place for place, name in enumerate(every)}
         order = np.lexsort((table["row"], table["edit"].map(places), table["target"].map(targets)))
-        return Replaced(_categorical(table.iloc[order].reset_index(drop=True)), logits[order])
+        return Replaced(
+            _categorical(table.iloc[order].reset_index(drop=True)),
+            logits[order],
+            self.constants if other.constants is None else other.constants,
+            other.matching or self.matching,
+        )
 
 
 def replace_gates(
@@ -77,12 +94,13 @@ def replace_gates(
         progress: Whether to show a progress bar.
 
     Returns:
-        A data frame with one row for each target, edit and image. Columns: target, edit, row (of
-        the recording), label, prediction, margin (logit of the true class minus the largest other
-        logit), donor (the row whose gate was taken; -1 if it is not the gate of one image),
-        donor_class (its class, or the class whose mean was taken; -1 if there is none). Rows of the
-        unedited network have target ``""`` and edit ``own``. A row is left out if there is no
-        replacement: no donor of that class, or no neutral value, as for gates over branches.
+        A data frame with one row for each target, edit and image, and for each donor of an edit
+        with several donors. Columns: target, edit, row (of the recording), label, prediction,
+        margin (logit of the true class minus the largest other logit), donor (the row whose gate
+        was taken; -1 if it is not the gate of one image), donor_class (its class, or the class
+        whose mean was taken; -1 if there is none). Rows of the unedited network have target ``""``
+        and edit ``own``. A row is left out if there is no replacement: no donor of that class, or
+        no neutral value, as for gates over branches.
 
     Raises:
         InputError: A replacement is unknown (AS823), or the network is not deterministic (AS814).
@@ -111,7 +129,8 @@ def replace_and_keep(
     edits = [edit for edit in REPLACEMENTS if edit in edits]
     targets = setup.targets() if targets is None else list(targets)
     gates = {gate.name: gate for gate in setup.gates}
-    assignment = Assignment.draw(setup)
+    runs = [run for edit in edits for run in runs_of(edit)]
+    assignment = Assignment.draw(setup, edits)
     by_gate = {
         name: Replacements.read(setup, gate, edits, assignment)
         for name, gate in gates.items()
@@ -123,7 +142,13 @@ def replace_and_keep(
     found: dict[str, list[Piece]] = {target: [] for target in ("", *(t.name for t in targets))}
 
     with alone(work, progress, "replace") as todo, setup.eval_without_gradients():
-        todo.start(len(rows) * (1 + len(targets) * len(edits)))
+        units = len(rows) * (1 + len(targets) * len(runs))
+        constants = Constants()
+        if "constant" in edits:
+            units += reruns_of_choice(targets, gates) * len(choice_rows(setup))
+            todo.start(units)
+            constants = choose_constants(setup, targets, by_gate, cache, todo)
+        todo.start(units)
         needed = [
             not all(_piece(number, target) in todo.pieces for target in found)
             for number in range(len(starts))
@@ -133,7 +158,7 @@ def replace_and_keep(
             batch = next(batches)[1] if needed[number] else None
             places = slice(start, min(start + size, len(rows)))
             count = places.stop - start
-            run = _BatchRun(cache, batch, setup, by_gate, gates)
+            run = _BatchRun(cache, batch, setup, by_gate, gates, constants)
             own = todo.piece(_piece(number, ""), count, run.own)
             found[""].append(own)
             classes = assignment.classes(places, own[OWN].argmax(1))
@@ -141,21 +166,22 @@ def replace_and_keep(
                 found[target.name].append(
                     todo.piece(
                         _piece(number, target.name),
-                        count * len(edits),
-                        partial(run.edited, target, edits, classes, places),
+                        count * len(runs),
+                        partial(run.edited, target, runs, classes, places),
                     )
                 )
         todo.end()
-    return _collect(setup, edits, assignment, found)
+    table, logits = _collect(setup, edits, assignment, found)
+    return Replaced(table, logits, constants.table, assignment.matching)
 
 
 def _piece(batch: int, target: str) -> str:
     return f"{batch}/{target}"
 
 
-def _usable(edit: str) -> str:
+def _usable(run: str) -> str:
     """Return the name of the array that says which images have a replacement."""
-    return f"{edit} usable"
+    return f"{run} usable"
 
 
 @dataclass
@@ -168,6 +194,7 @@ class _BatchRun:
     setup: InterventionSetup
     by_gate: Mapping[str, Replacements]
     gates: Mapping[str, Gate]
+    constants: Constants
     is_cached: bool = False
 
     def own(self) -> Piece:
@@ -179,15 +206,15 @@ class _BatchRun:
     def edited(
         self,
         target: Target,
-        edits: Sequence[str],
+        runs: Sequence[str],
         classes: Mapping[str, NDArray[np.int64]],
         places: slice,
     ) -> Piece:
-        """Return the logits under each edit for which some image has a replacement.
+        """Return the logits in each run of an edit for which some image has a replacement.
 
         Args:
             target: The gates that are replaced.
-            edits: Some of `REPLACEMENTS`.
+            runs: The runs of some of `REPLACEMENTS` (`runs_of`).
             classes: Edit -> the class of each image of the batch.
             places: Places of the batch among the scored images.
         """
@@ -196,10 +223,12 @@ class _BatchRun:
         piece: dict[str, NDArray[np.float32] | NDArray[np.bool_]] = {}
         # Without any outcome the piece would be empty, and would not be known as finished.
         piece["finished"] = np.ones(1, bool)
-        for edit in edits:
-            values = {
-                name: self.by_gate[name].values(edit, classes, places) for name in target.gates
-            }
+        for run in runs:
+            same = self.constants.chosen.get(target.name) if run == "constant" else None
+            if same in piece:  # the constant is an edit that was made already
+                piece[run], piece[_usable(run)] = piece[same], piece[_usable(same)]
+                continue
+            values = self._values(target, run, classes, places)
             if any(value is None for value in values.values()):
                 continue
             available = {name: value for name, value in values.items() if value is not None}
@@ -208,10 +237,25 @@ class _BatchRun:
                 usable &= np.isfinite(value).reshape(len(value), -1).all(1)
             if not usable.any():
                 continue
-            new = self.cache.rerun(_edits(available, self.gates, self.setup.device))
-            piece[edit] = new.float().cpu().numpy()
-            piece[_usable(edit)] = usable
+            new = self.cache.rerun(as_edits(available, self.gates, self.setup.device))
+            piece[run] = new.float().cpu().numpy()
+            piece[_usable(run)] = usable
         return piece
+
+    def _values(
+        self,
+        target: Target,
+        run: str,
+        classes: Mapping[str, NDArray[np.int64]],
+        places: slice,
+    ) -> dict[str, NDArray[np.float32] | None]:
+        """Return the replacement of each gate of a target."""
+        if run == "constant":
+            return {
+                name: self.by_gate[name].constant(each)
+                for name, each in self.constants.of(target).items()
+            }
+        return {name: self.by_gate[name].values(run, classes, places) for name in target.gates}
 
 
 def _collect(
@@ -219,7 +263,7 @@ def _collect(
     edits: Sequence[str],
     assignment: Assignment,
     found: Mapping[str, Sequence[Piece]],
-) -> Replaced:
+) -> tuple[pd.DataFrame, NDArray[np.float32]]:
     """Return the outcomes of all batches: first the unedited network, then target by target.
 
     Args:
@@ -232,15 +276,16 @@ def _collect(
     labels = setup.recording.labels
     frames, every = [], []
     for target, pieces in found.items():
-        for edit in (OWN, *edits):
-            for number, piece in enumerate(pieces):
-                if edit not in piece:
+        for edit, number in product((OWN, *edits), range(len(pieces))):
+            piece, of_batch, logits_of_batch = pieces[number], [], []
+            for run in runs_of(edit):
+                if run not in piece:
                     continue
-                places = slice(number * size, number * size + len(piece[edit]))
-                usable = piece.get(_usable(edit), np.ones(len(piece[edit]), bool))
-                logits = np.asarray(piece[edit], np.float32)
+                places = slice(number * size, number * size + len(piece[run]))
+                usable = piece.get(_usable(run), np.ones(len(piece[run]), bool))
+                logits = np.asarray(piece[run], np.float32)
                 own = found[""][number][OWN]
-                donor, of_class = assignment.donors(edit, places, own.argmax(1), labels)
+                donor, of_class = assignment.donors(run, places, own.argmax(1), labels)
                 values = {
                     "target": target,
                     "edit": edit,
@@ -252,10 +297,17 @@ def _collect(
                     "donor_class": of_class,
                 }
                 frame = pd.DataFrame(values, columns=[*OUTCOME_COLUMNS, *DONOR_COLUMNS])
-                frames.append(frame[usable])
-                every.append(logits[usable])
+                of_batch.append(frame[usable])
+                logits_of_batch.append(logits[usable])
+            if not of_batch:
+                continue
+            # The donors of an image follow each other.
+            batch = pd.concat(of_batch, ignore_index=True)
+            order = np.argsort(batch["row"].to_numpy(), kind="stable")
+            frames.append(batch.iloc[order])
+            every.append(np.concatenate(logits_of_batch)[order])
     table = pd.concat(frames, ignore_index=True)
-    return Replaced(_categorical(table), np.concatenate(every))
+    return _categorical(table), np.concatenate(every)
 
 
 def _categorical(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -263,14 +315,3 @@ def _categorical(outcomes: pd.DataFrame) -> pd.DataFrame:
         order = list(dict.fromkeys(outcomes[column]))
         outcomes[column] = pd.Categorical(outcomes[column], categories=order)
     return outcomes
-
-
-def _edits(
-    values: Mapping[str, NDArray[np.float32]], gates: Mapping[str, Gate], device: torch.device
-) -> dict[str, Edit]:
-    def constant(name: str) -> Edit:
-        # NaN marks images without a replacement, which are left out of the outcomes.
-        factor = as_factor(torch.from_numpy(np.nan_to_num(values[name])), gates[name]).to(device)
-        return lambda gate, features: factor.to(gate.dtype)
-
-    return {name: constant(name) for name in values}

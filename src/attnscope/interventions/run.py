@@ -55,6 +55,8 @@ def intervene(
     data_root: str | os.PathLike[str] | None = None,
     batch_size: int = 64,
     device: str | torch.device = "auto",
+    smallest_effect: float | None = None,
+    smallest_margin: float | None = None,
     progress: bool = True,
 ) -> Outcomes:
     """Replace, swap, ablate and randomize the gates of a network, and measure the effects.
@@ -71,15 +73,17 @@ def intervene(
             or the path of either.
         split: The recorded split of a run: ``train``, ``validation`` or ``test``. Not used for the
             target if the target is a recording.
-        experiments: Some of ``decode``, ``replace``, ``ablate``, ``erase`` and ``randomize``.
-            Default: ``decode`` and ``replace``.
-        edits: The edits of ``replace``: some of ``neutral``, ``mean``, ``predicted``, ``true``,
-            ``random``, ``swap_any``, ``swap_same`` and ``swap_other``. Default: ``mean`` and the
-            three swaps.
+        experiments: Some of ``decode``, ``replace``, ``concept``, ``sufficiency``, ``pairs``,
+            ``ablate``, ``erase`` and ``randomize``. Default: ``decode`` and ``replace``.
+        edits: The edits of ``replace``: some of ``neutral``, ``mean``, ``median``, ``constant``,
+            ``predicted``, ``true``, ``random``, ``swap_any``, ``swap_same``, ``swap_other``,
+            ``matched_same`` and ``matched_other``. Default: ``mean``, ``constant``, the three
+            swaps and the two matched ones.
         images: Approximate number of images on which effects are measured, at most half of each
             class. Default: that of the output folder, else 250, or fewer if ``replace`` would take
             longer than ``minutes``, but at least 20. ``ablate`` uses a tenth of them, ``erase`` a
-            fifth and ``randomize`` half, but at least 50, 100 and 250 if there are that many.
+            fifth, ``concept`` and ``randomize`` half, but at least 50, 100, 100 and 250 if there
+            are that many.
         minutes: Time for ``replace`` from which the default of ``images`` follows.
         seed: Random seed.
         seed_runs: Runs or recordings of the same configuration with other seeds, which are the
@@ -89,6 +93,10 @@ def intervene(
         data_root: Folder of the data sets of torchvision. Default: where they were before.
         batch_size: Batch size.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
+        smallest_effect: The smallest change in accuracy that matters, in percentage points. With
+            it, a gate is called not needed if removal is shown to change less. State it before
+            looking at the results. It is stored with them. Default: that of the output folder.
+        smallest_margin: The same for the margin, in logits.
         progress: Whether to print what the experiments cost, and to show a progress bar.
 
     Returns:
@@ -100,6 +108,7 @@ def intervene(
             else (AS810, AS811), or an unfinished call had other settings (AS634).
         TypeError: The target is neither a run, a recording nor a path.
     """
+    stated = _stated(smallest_effect, smallest_margin)
     known = _prepare(
         target, split, experiments, edits, images, minutes, seed, seed_runs, out, data_root,
         batch_size, device, is_timed=progress,
@@ -114,6 +123,7 @@ def intervene(
         experiments=known.experiments,
         edits=known.edits,
         plan=known.plan,
+        stated=stated,
         progress=progress,
     )
 
@@ -260,6 +270,32 @@ def _prepare(
             notes += [f"{name}: continues what was interrupted" for name in unfinished(folder)]
             plan = plan_experiments(setup, list(todo), edits=of_replace, timing=timing, notes=notes)
     return _Prepared(folder, setup, seeds, untrained, experiments, edits, plan)
+
+
+def _stated(smallest_effect: float | None, smallest_margin: float | None) -> dict[str, float]:
+    """Return the smallest effects of interest as they are stored: a share, and logits.
+
+    Raises:
+        InputError: One is out of range (AS829).
+    """
+    stated = {}
+    if smallest_effect is not None:
+        if not 0 < smallest_effect < 100:
+            raise InputError(
+                "AS829",
+                f"the smallest effect of interest is {smallest_effect:g} percentage points; it "
+                "must be above 0 and below 100, such as 0.5",
+            )
+        stated["smallest_effect"] = smallest_effect / 100
+    if smallest_margin is not None:
+        if not 0 < smallest_margin < float("inf"):
+            raise InputError(
+                "AS829",
+                f"the smallest margin of interest is {smallest_margin:g} logits; it must be above "
+                "0, such as 0.1",
+            )
+        stated["smallest_margin"] = smallest_margin
+    return stated
 
 
 def _names(given: Sequence[str]) -> Sequence[str]:

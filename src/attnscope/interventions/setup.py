@@ -35,6 +35,9 @@ _LOGIT_TOLERANCE = 0.01
 Another batch size or device sums in another order, so equal weights do not give equal bits.
 """
 
+_MEDIAN_BYTES = 2**27
+"""Most values of a gate of which a median is taken, in bytes."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -238,6 +241,17 @@ class InterventionSetup:
             total = total + values.sum(0, dtype=np.float64)
             count += len(values)
         return np.asarray(total / count, np.float32)
+
+    def median_gate(self, name: str) -> Float32[Array, "*gate"]:
+        """Return the median of a gate over the donors, such as ``(C,)`` or ``(H, W)``.
+
+        Of a gate with more than 128 MiB of values, it is the median over a random sample of them.
+        """
+        donors = np.flatnonzero(self.donors)
+        most = max(_MEDIAN_BYTES // self.recording.gate(name, slice(0, 1)).nbytes, 1)
+        if len(donors) > most:
+            donors = np.sort(self.rng("median").permutation(donors)[:most])
+        return np.asarray(np.median(self.gates_of(name, donors), axis=0), np.float32)
 
     def class_mean_gates(self, name: str) -> Float32[Array, " classes *gate"]:
         """Return the mean of a gate over the donors of each class, such as ``(K, C)``.

@@ -4,38 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from attnscope import layout
 from attnscope.errors import InputError
 from attnscope.files import StrPath, locked, make_folder
 from attnscope.interventions.ablation import ablatable_gates, ablate_channels
-from attnscope.interventions.donors import DEFAULT_EDITS, REPLACEMENTS, expect_edits
+from attnscope.interventions.combinations import measure_pairs, measure_sufficiency
+from attnscope.interventions.concepts import erasable_gates, erase_class
+from attnscope.interventions.donors import DEFAULT_EDITS, expect_edits
 from attnscope.interventions.erasing import erase
+from attnscope.interventions.merging import add_to, in_order, joined, missing_edits
 from attnscope.interventions.plan import Plan, plan_experiments, subsample
 from attnscope.interventions.randomization import expect_seeds, randomize_gates
-from attnscope.interventions.replacement import Replaced, replace_and_keep
+from attnscope.interventions.replacement import replace_and_keep
 from attnscope.interventions.setup import InterventionSetup
 from attnscope.interventions.work import Work, shown
 from attnscope.lazy import renamed_names
-from attnscope.recording.outcomes import Outcomes, add_outcomes, read_outcomes, write_outcomes
+from attnscope.recording.outcomes import Outcomes, add_facts, read_outcomes
 from attnscope.recording.pieces import Pieces, partial_folder, remove_pieces
 from attnscope.recording.recording import Recording
-from attnscope.statistics.effects import OWN, replacement_effects
+from attnscope.statistics.effects import replacement_effects
 from attnscope.statistics.usage import decode_gates
 
-EXPERIMENTS = ("decode", "replace", "ablate", "erase", "randomize")
+EXPERIMENTS = (
+    "decode",
+    "replace",
+    "concept",
+    "sufficiency",
+    "pairs",
+    "ablate",
+    "erase",
+    "randomize",
+)
 """Names of all experiments, in the order in which they are run."""
 DEFAULT_EXPERIMENTS = ("decode", "replace")
 """The experiments that are run unless others are named."""
+
+_COMBINATIONS = {"sufficiency": measure_sufficiency, "pairs": measure_pairs}
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,15 @@ class _Experiment:
             work.end()
         elif self.name == "replace":
             replaced = replace_and_keep(setup, edits=self.edits, work=work)
-            tables["effects"] = replacement_effects(replaced.table, seed=setup.seed)
+            tables["effects"] = replacement_effects(
+                replaced.table, seed=setup.seed, logits=replaced.logits
+            )
+            if replaced.constants is not None:
+                tables["constants"] = replaced.constants
+        elif self.name == "concept":
+            tables["concept"] = erase_class(setup, images=images, work=work)
+        elif self.name in _COMBINATIONS:
+            tables[self.name] = _COMBINATIONS[self.name](setup, work=work)
         elif self.name == "ablate" and ablatable_gates(setup):
             tables["ablation"] = ablate_channels(setup, images=images, work=work)
         elif self.name == "erase":
@@ -91,6 +111,10 @@ class _Experiment:
         about = {**_about(setup), "experiments": [self.name]}
         if replaced is not None:
             about["edits"] = list(self.edits)
+            if replaced.matching is not None:
+                about["matching"] = dict(replaced.matching)
+        if self.name == "concept":
+            about["concept_left_out"] = erasable_gates(setup)[1]
         about["controls"] = {self.name: self.controls} if self.controls else {}
         if replaced is None:
             return Outcomes(about, None, tables)
@@ -108,8 +132,8 @@ def run_experiments(
 ) -> Outcomes:
     """Run experiments on one network, each with its default settings.
 
-    ``ablate`` uses a tenth of the scored images, ``erase`` a fifth and ``randomize`` half, but at
-    least 50, 100 and 250 if there are that many.
+    ``ablate`` uses a tenth of the scored images, ``erase`` a fifth, ``concept`` and ``randomize``
+    half, but at least 50, 100, 100 and 250 if there are that many.
 
     Args:
         setup: The network and its images.
@@ -128,14 +152,14 @@ def run_experiments(
             run.
     """
     _expect(setup, seeds, experiments, edits)
-    wanted = [_Experiment(name, setup, seeds, untrained, _in_order(edits)) for name in experiments]
+    wanted = [_Experiment(name, setup, seeds, untrained, in_order(edits)) for name in experiments]
     plan = plan_experiments(setup, experiments, edits=edits) if progress else None
     found = Outcomes({**_about(setup), "experiments": [], "controls": {}}, None, {})
     with shown(progress, _total(plan)) as bar:
         for experiment in wanted:
             bar.describe(experiment.name)
             new = experiment.run(Work(bar, share=_share(plan, experiment.name)))
-            found = _joined(found, new)
+            found = joined(found, new)
     return found
 
 
@@ -148,6 +172,7 @@ def run_experiments_in(
     experiments: Sequence[str] = DEFAULT_EXPERIMENTS,
     edits: Sequence[str] = DEFAULT_EDITS,
     plan: Plan | None = None,
+    stated: Mapping[str, float] | None = None,
     progress: bool = True,
 ) -> Outcomes:
     """Run experiments as `run_experiments` does, and write each as soon as it ends.
@@ -166,6 +191,8 @@ def run_experiments_in(
         experiments: As for `run_experiments`.
         edits: As for `run_experiments`.
         plan: What the remaining experiments cost, for the progress bar. Default: it is measured.
+        stated: ``smallest_effect`` (a share) and ``smallest_margin`` (in logits), the smallest
+            effects of interest, which verdicts and captions use. Default: those of the folder.
         progress: As for `run_experiments`.
 
     Returns:
@@ -192,8 +219,10 @@ def run_experiments_in(
             bar.describe(name)
             with Pieces(partial_folder(folder) / name, experiment.plan) as pieces:
                 outcomes = experiment.run(Work(bar, pieces, _share(plan, name)))
-            _add(folder, outcomes, setup.seed)
+            add_to(folder, outcomes, setup.seed)
             remove_pieces(folder, name)
+    if stated:
+        add_facts(folder, stated)
     return read_outcomes(folder)
 
 
@@ -211,7 +240,7 @@ def remaining(
     The arguments and errors are those of `run_experiments_in`.
     """
     _expect(setup, seeds, experiments, edits)
-    edits = _in_order(edits)
+    edits = in_order(edits)
     todo: dict[str, Sequence[str]] = dict.fromkeys(experiments, edits)
     if not os.path.lexists(folder):
         return todo
@@ -234,7 +263,7 @@ def remaining(
         now = _Experiment(name, setup, seeds, untrained, edits).controls
         if name not in made or (now and now != controls.get(name)):
             continue
-        missing = _missing_edits(outcomes, edits) if name == "replace" else []
+        missing = missing_edits(outcomes, edits) if name == "replace" else []
         if missing:
             todo[name] = missing
         else:
@@ -244,76 +273,6 @@ def remaining(
 
 _IDENTITY = ("recording", "images", "seed")
 """Keys that must be equal for outcomes to be written into one folder."""
-
-
-def _missing_edits(outcomes: Outcomes, edits: Sequence[str]) -> list[str]:
-    """Return the edits that are to be made so that a folder has some edits.
-
-    Outcomes of version 0.1 have no logits and donors. They are made again if an edit is missing.
-    """
-    made = _edits_of(outcomes)
-    missing = [edit for edit in edits if edit not in made]
-    if missing and _logits_of(outcomes) is None:
-        return _in_order([*made, *missing])
-    return missing
-
-
-def _logits_of(outcomes: Outcomes) -> NDArray[np.float32] | None:
-    """Return the logits; None if there are none, or those of another table.
-
-    A process that is killed between writing the logits and the table leaves the latter.
-    """
-    try:
-        return outcomes.logits
-    except InputError:
-        return None
-
-
-def _edits_of(outcomes: Outcomes) -> list[str]:
-    if outcomes.replacement is None:
-        return []
-    table = outcomes.replacement
-    known = outcomes.about.get("edits") or table["edit"].unique()
-    return [str(edit) for edit in known if edit != OWN]
-
-
-def _in_order(edits: Sequence[str]) -> list[str]:
-    return [edit for edit in REPLACEMENTS if edit in edits]
-
-
-def _add(folder: Path, outcomes: Outcomes, seed: int) -> None:
-    """Write the outcomes of an experiment, together with the edits that the folder has already."""
-    if not os.path.lexists(folder):
-        write_outcomes(folder, outcomes)
-        return
-    if outcomes.replacement is not None:
-        outcomes = _joined(read_outcomes(folder), outcomes)
-        assert outcomes.replacement is not None
-        tables = {"effects": replacement_effects(outcomes.replacement, seed=seed)}
-        about = {**outcomes.about, "experiments": ["replace"]}
-        outcomes = replace(outcomes, tables=tables, about=about)
-    add_outcomes(folder, outcomes)
-
-
-def _joined(old: Outcomes, new: Outcomes) -> Outcomes:
-    """Return the outcomes of both, where those of the same experiment and edit are the new ones."""
-    both = {**old.about.get("controls", {}), **new.about["controls"]}
-    made = [*old.about.get("experiments", []), *new.about["experiments"]]
-    about = {**new.about, "experiments": list(dict.fromkeys(made)), "controls": both}
-    edits = _edits_of(old)
-    replacement, read_logits = new.replacement, new.read_logits
-    if replacement is None:
-        replacement, read_logits = old.replacement, old.read_logits
-    elif old.replacement is not None:
-        logits, added = _logits_of(old), new.logits
-        if logits is None or added is None:
-            edits = []  # all of them were made again
-        else:
-            merged = Replaced(old.replacement, logits).updated(Replaced(replacement, added))
-            replacement, read_logits = merged.table, lambda: merged.logits
-    if replacement is not None:
-        about["edits"] = _in_order([*edits, *new.about.get("edits", [])])
-    return Outcomes(about, replacement, {**old.tables, **new.tables}, read_logits)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ def draw_intervals(
     low: str,
     high: str,
     side: int = 0,
+    form: str = "",
     label: str = "",
     p: str = "",
 ) -> Axes:
@@ -35,13 +36,14 @@ def draw_intervals(
         low: name of the column of the lower ends of the intervals.
         high: name of the column of the upper ends.
         side: 0 or 1, for the color and the marker of the first or the second series.
+        form: the marker; empty for that of ``side``.
         label: the entry in the legend.
         p: name of the column of the p values; empty for marks without a test.
     """
     middle = frame[value].to_numpy(float)
     spread = np.array([middle - frame[low].to_numpy(float), frame[high].to_numpy(float) - middle])
     full = significant(frame[p]) if p else np.ones(len(x), bool)
-    color, form = NETWORK_COLORS[side], "os"[side]
+    color, form = NETWORK_COLORS[side], form or "os"[side]
     ax.errorbar(
         x, middle, yerr=np.maximum(np.nan_to_num(spread), 0), fmt="none", color=color,
         elinewidth=1.2, capsize=2,

@@ -1,9 +1,8 @@
-"""Usage of gates: tables from interventions, their drawings over the gates, and sentences."""
+"""Usage of gates: tables from interventions, and their drawings over the gates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,43 +13,43 @@ from attnscope import statistics
 from attnscope.errors import InputError, first_line
 from attnscope.plots import needs
 from attnscope.plots.axes import over_gates, points_tick
-from attnscope.plots.frames import highest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Unavailable
-from attnscope.plots.text import (
-    as_count,
-    as_interval,
-    as_logits,
-    as_percent,
-    as_plain_logits,
-    as_plain_points,
-    as_points,
-    short_names,
-)
+from attnscope.plots.text import short_names
 from attnscope.plots.theme import INK
 from attnscope.recording.outcomes import REPLACED, Outcomes
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
-from attnscope.statistics.inference import significant
-from attnscope.statistics.usage import target_kind
+from attnscope.statistics.questions import MATCHED, MISINFORMATION, REMOVAL, RESAMPLE
+from attnscope.statistics.verdicts import target_kind
 
 _SERIES = (
-    ("class", "p_used", "p_margin", "gate of another class instead of the same class"),
-    ("dynamic", "p_dynamic", "p_dynamic_margin", "mean gate instead of the image's own gate"),
+    (REMOVAL, 0, "o", "best constant instead of the image's own gate"),
+    (RESAMPLE, 0, "^", "gate of any other image instead of the image's own gate"),
+    (MISINFORMATION, 1, "s", "gate of another class instead of the same class"),
+    (MATCHED, 1, "D", "the same, donors of equal brightness and contrast"),
 )
-"""Prefix of the columns; columns of p of the accuracy and of the margin; label."""
-SHIFT = 0.22
-"""Horizontal offset of the two series from the gate."""
+"""Question, number of the color, marker, and label."""
+_WIDTH = 0.6
+"""Distance of the first series of a gate from its last."""
 
 
 def usage_of(outcomes: Outcomes) -> pd.DataFrame:
     """Return `attnscope.statistics.gate_usage` of the outcomes.
 
+    Smallest effects of interest are those that were stated when the interventions were run.
+
     Raises:
         Unavailable: an experiment that it needs is missing.
     """
     return _summarize(
-        outcomes, lambda made: statistics.gate_usage(outcomes.table("decoding"), made)
+        outcomes,
+        lambda made: statistics.gate_usage(
+            outcomes.table("decoding"),
+            made,
+            smallest_effect=outcomes.about.get("smallest_effect"),
+            smallest_margin=outcomes.about.get("smallest_margin"),
+        ),
     )
 
 
@@ -60,7 +59,14 @@ def joint_of(outcomes: Outcomes) -> pd.DataFrame:
     Raises:
         Unavailable: an experiment that it needs is missing.
     """
-    return _summarize(outcomes, statistics.joint_usage)
+    return _summarize(
+        outcomes,
+        lambda made: statistics.joint_usage(
+            made,
+            smallest_effect=outcomes.about.get("smallest_effect"),
+            smallest_margin=outcomes.about.get("smallest_margin"),
+        ),
+    )
 
 
 def usages_of(recordings: Sequence[Recording], outcomes: Sequence[Outcomes]) -> list[pd.DataFrame]:
@@ -83,18 +89,13 @@ def usages_of(recordings: Sequence[Recording], outcomes: Sequence[Outcomes]) -> 
 
 
 def draw_usage(ax: Axes, usage: pd.DataFrame) -> Axes:
-    """Draw the accuracy lost when a gate is that of another class, and under mean ablation.
+    """Draw the accuracy that is lost by each replacement of a gate: removal and misinformation.
 
     Args:
         ax: the Axes to draw on.
         usage: `attnscope.statistics.gate_usage` or ``usage_over_seeds``.
     """
-    ax.axhline(0, color=INK, linewidth=0.8)
-    for side, (name, p, _, label) in enumerate(_SERIES):
-        draw_intervals(
-            ax, np.arange(len(usage)) + SHIFT * (2 * side - 1), usage, f"{name}_value",
-            low=f"{name}_low", high=f"{name}_high", side=side, label=label, p=p,
-        )  # fmt: skip
+    _draw_series(ax, usage, "{}_value", "{}_low", "{}_high", "p_{}", has_labels=True)
     ax.set_ylabel("accuracy lost\n(percentage points)")
     ax.yaxis.set_major_formatter(points_tick)
     return over_gates(ax, list(usage["gate"]))
@@ -107,14 +108,45 @@ def draw_margins(ax: Axes, usage: pd.DataFrame) -> Axes:
         ax: the Axes to draw on.
         usage: `attnscope.statistics.gate_usage` or ``usage_over_seeds``.
     """
-    ax.axhline(0, color=INK, linewidth=0.8)
-    for side, (name, _, p, _) in enumerate(_SERIES):
-        draw_intervals(
-            ax, np.arange(len(usage)) + SHIFT * (2 * side - 1), usage, f"{name}_margin",
-            low=f"{name}_margin_low", high=f"{name}_margin_high", side=side, p=p,
-        )  # fmt: skip
+    _draw_series(ax, usage, "{}_margin", "{}_margin_low", "{}_margin_high", "p_{}_margin")
     ax.set_ylabel("margin lost (logits)")
     return over_gates(ax, list(usage["gate"]))
+
+
+def series_of(usage: pd.DataFrame) -> list[tuple[str, float]]:
+    """Return the questions that are drawn, each with its horizontal offset from the gate."""
+    asked = [name for name, *_ in _SERIES if usage[f"{name}_value"].notna().any()]
+    shifts = np.linspace(-_WIDTH / 2, _WIDTH / 2, len(asked)) if len(asked) > 1 else [0.0]
+    return [(name, float(shift)) for name, shift in zip(asked, shifts, strict=False)]
+
+
+def _draw_series(
+    ax: Axes,
+    usage: pd.DataFrame,
+    value: str,
+    low: str,
+    high: str,
+    p: str,
+    *,
+    has_labels: bool = False,
+) -> None:
+    """Draw each question that was asked; the columns have a place for its name."""
+    ax.axhline(0, color=INK, linewidth=0.8)
+    styles = {name: (side, form, label) for name, side, form, label in _SERIES}
+    for name, shift in series_of(usage):
+        side, form, label = styles[name]
+        draw_intervals(
+            ax,
+            np.arange(len(usage)) + shift,
+            usage,
+            value.format(name),
+            low=low.format(name),
+            high=high.format(name),
+            side=side,
+            form=form,
+            label=label if has_labels else "",
+            p=p.format(name),
+        )
 
 
 def draw_border(ax: Axes, after: int) -> Axes:
@@ -150,67 +182,6 @@ def short_targets(targets: list[str]) -> list[str]:
     for block, short in zip(blocks, short_names(paths), strict=True):
         names[block] = f"block {short}"
     return [names[target] for target in targets]
-
-
-def joint_sentence(joint: pd.DataFrame) -> str:
-    """Summarize the replacement of several gates at once; starts with a space.
-
-    Args:
-        joint: `attnscope.statistics.joint_usage`, or ``usage_over_seeds`` of it. It has no rows if
-            the network has only one gate, and the text is empty.
-    """
-    text = ""
-    blocks, together = joint[joint["kind"] == "block"], joint[joint["kind"] == "all"]
-    if len(blocks):
-        used = blocks[significant(blocks["p_used"]) & (blocks["class_value"] > 0)]
-        text += (
-            f" When all gates of a block are replaced, use of the class is found at {len(used)} of "
-            f"{len(blocks)} block{'' if len(blocks) == 1 else 's'}"
-        )
-        if len(used):
-            most = highest(used, "class_value")
-            text += f", most at {most['gate']}: {_class_points(most)}"
-        text += "."
-    if len(together):
-        row = together.iloc[0]
-        found = "not tested"
-        if not np.isnan(row["p_used"]):
-            found = "significant" if significant(row["p_used"]) else "not significant"
-        text += (
-            " When all gates of the network are replaced, the loss of accuracy with gates of "
-            "another class minus that with gates of the same class is "
-            f"{_class_points(row)}, {found}"
-        )
-        if significant(row["p_margin"]):
-            text += f"; the margin falls by {as_logits(row['class_margin'])} logits"
-        text += "."
-    return text
-
-
-def margins_sentence(usage: pd.DataFrame) -> str:
-    """Say whether gates of another class change the margins; starts with a space."""
-    count = as_count(len(usage), "gate")
-    if usage["p_margin"].isna().all():
-        return " The effect of gates of another class on the margins could not be tested."
-    moved = usage[significant(usage["p_margin"])]
-    if moved.empty:
-        return f" A gate of another class changes the margins significantly at none of {count}."
-    most = moved.iloc[int(moved["class_margin"].abs().to_numpy().argmax())]
-    interval = as_interval(most["class_margin_low"], most["class_margin_high"], as_plain_logits)
-    text = (
-        f" A gate of another class changes the margins significantly at {len(moved)} of {count}. "
-        f"The margin changes most at {most['gate']}: it falls by "
-        f"{as_logits(most['class_margin'])} logits ({interval})"
-    )
-    if most["margin_std"] > 0:
-        share = abs(most["class_margin"]) / most["margin_std"]
-        text += f", {as_percent(share)} of the standard deviation of the margins"
-    return f"{text}."
-
-
-def _class_points(row: pd.Series[Any]) -> str:
-    interval = as_interval(row["class_low"], row["class_high"], as_plain_points)
-    return f"{as_points(row['class_value'])} percentage points ({interval})"
 
 
 def _summarize(outcomes: Outcomes, table: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:

@@ -37,6 +37,10 @@ REPLACED = "replacement"
 EXPERIMENT_OF = {
     "decoding": "decode",
     "effects": "replace",
+    "constants": "replace",
+    "concept": "concept",
+    "sufficiency": "sufficiency",
+    "pairs": "pairs",
     "ablation": "ablate",
     "erasing_areas": "erase",
     "erasing_curves": "erase",
@@ -51,7 +55,10 @@ _LOGITS = "logits"
 _OF_TABLE = "table_sha256"
 """Key in the header of the file of logits: the SHA-256 of the table to whose rows they belong."""
 _log = logging.getLogger(__name__)
-_TEXT_COLUMNS = ("gate", "target", "edit", "kind", "order", "randomized", "mode", "fill")
+_TEXT_COLUMNS = (
+    "gate", "target", "edit", "candidate", "first", "second", "kind", "order", "randomized", "mode",
+    "fill",
+)  # fmt: skip
 """Columns of text: without them, pandas would read a gate called 2 or null as a number or NaN."""
 _RENAMED_COLUMNS = {
     f"over_centre{suffix}": f"over_center{suffix}" for suffix in ("", "_low", "_high")
@@ -180,6 +187,13 @@ def add_outcomes(folder: Path, outcomes: Outcomes) -> None:
     about = {**with_current_keys(known), **outcomes.about}
     about |= {"experiments": [*finished, *new], "controls": controls}
     _write(folder, replace(outcomes, about=about))
+
+
+def add_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Add facts to the ``about`` of a folder of outcomes; known ones are replaced."""
+    known = read_json(folder / layout.ABOUT)
+    if any(known.get(name) != value for name, value in facts.items()):
+        write_json(folder / layout.ABOUT, {**known, **facts})
 
 
 def _write(folder: Path, outcomes: Outcomes) -> None:

@@ -45,10 +45,11 @@ from attnscope.statistics.probe import linear_probe
 from attnscope.statistics.probe_gain import probe_gain
 from attnscope.statistics.profiles import channel_effects, class_profiles, gate_profiles, gate_state
 from attnscope.statistics.registry import STATISTICS, statistic
+from attnscope.statistics.seed_usage import usage_over_seeds
 from attnscope.statistics.seeds import compare_seeds, disagreements, group_by_kind
 from attnscope.statistics.selectivity import class_selectivity, permuted_channel_effects
 from attnscope.statistics.states import channel_states, image_states, state_sweep
-from attnscope.statistics.usage import decode_gates, gate_usage, joint_usage, usage_over_seeds
+from attnscope.statistics.usage import decode_gates, gate_usage, joint_usage
 from attnscope.statistics.variance import between_class_variance
 
 __all__ = [

@@ -1,23 +1,26 @@
 """Effects of interventions: paired differences over images, with intervals.
 
 An outcome is the result of one edit for one image: the ``prediction``, and the ``margin``, which is
-the logit of the true class minus the largest other logit.
+the logit of the true class minus the largest other logit. An edit that takes the gates of several
+donors has an outcome for each of them, and the image counts with the mean over its donors.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from attnscope.errors import InputError
 from attnscope.shapes import Array
-from attnscope.statistics.inference import (
-    mcnemar,
-    mean_share_interval,
-    paired_accuracy_change,
-    paired_t,
+from attnscope.statistics.inference import mean_share_interval
+from attnscope.statistics.outcome_pairs import (
+    ImageOutcomes,
+    paired_changes,
+    paired_images,
+    paired_tests,
 )
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import bootstrap_interval
@@ -25,6 +28,18 @@ from attnscope.statistics.resampling import bootstrap_interval
 OUTCOME_COLUMNS = ["target", "edit", "row", "label", "prediction", "margin"]
 OWN = "own"
 """Name of the edit that keeps every gate as it is: the unedited network."""
+_CONTRAST_COLUMNS = [
+    "target",
+    "images",
+    "change",
+    "low",
+    "high",
+    "margin_change",
+    "margin_low",
+    "margin_high",
+    "p",
+    "p_margin",
+]
 
 
 def margins(
@@ -52,20 +67,25 @@ def margins(
 
 @statistic("Effect of each edit of each gate on accuracy and margin.", takes=("outcomes",))
 def replacement_effects(
-    outcomes: pd.DataFrame, resamples: int = 1000, seed: int = 0
+    outcomes: pd.DataFrame,
+    resamples: int = 1000,
+    seed: int = 0,
+    logits: Float32[Array, "rows classes"] | None = None,
 ) -> pd.DataFrame:
     """Measure the effect of each edit of each target, relative to the unedited network.
 
-    The interval of the change in accuracy is Bonett and Price's (`paired_accuracy_change`), that of
-    the change in margin is the 95% percentile bootstrap over images (Efron 1979, Annals of
-    Statistics 7), and that of the flips is Wilson's (1927, JASA 22). Null hypothesis: the change is
-    0.
+    The interval of the change in accuracy is Bonett and Price's (`paired_accuracy_change`), those
+    of the change in margin and of the divergence are the 95% percentile bootstrap over images
+    (Efron 1979, Annals of Statistics 7), and those of shares are Wilson's (1927, JASA 22). The
+    intervals of changes include the dependence of images that share a donor
+    (`attnscope.statistics.paired`). Null hypothesis: the change is 0.
 
     Args:
         outcomes: the table of `attnscope.interventions.replace_gates` with the columns target,
             edit, row, label, prediction and margin. The edit ``own`` occurs once per image.
         resamples: number of bootstrap resamples.
         seed: seed of the resamples.
+        logits: the logits of each row of the outcomes (`Outcomes.logits`), ``(R, K)``.
 
     Returns:
         One row per target and edit:
@@ -79,35 +99,54 @@ def replacement_effects(
         - ``flips``, ``flips_low``, ``flips_high``: share of images whose prediction changes, 0 to
           1, with its 95% CI.
         - ``gained``, ``lost``: images that become correct, and that become wrong.
+        - ``agreement``: share of images whose prediction stays, 0 to 1: 1 - ``flips``.
+        - ``kl``, ``kl_low``, ``kl_high``: mean Kullback-Leibler divergence of the probabilities
+          under the edit from those of the unedited network, in nats, with its 95% CI; NaN without
+          ``logits``.
+        - ``interchange``, ``interchange_low``, ``interchange_high``: share of images that are
+          predicted as the class of their donor, of those whose donor is of another class (or whose
+          gate is the mean of another class), 0 to 1, with its 95% CI: the interchange intervention
+          accuracy of Geiger et al. (2021, NeurIPS). NaN without such donors.
+        - ``interchange_own``: the share of the same images that the unedited network predicts as
+          that class.
 
     Raises:
         InputError: a column is missing, or an image has no outcome, or several, of the unedited
             network.
     """
-    own = _own(outcomes)
+    own = own_outcomes(outcomes)
+    outcomes = outcomes.reset_index(drop=True)
+    divergence = None if logits is None else _divergence(outcomes, logits)
     rows = []
     for (target, edit), group in outcomes.groupby(["target", "edit"], sort=False, observed=True):
         if edit == OWN:
             continue
-        before = own.loc[group["row"]]
-        was, now = _right(before), _right(group)
-        flips = np.mean(group["prediction"].to_numpy() != before["prediction"].to_numpy())
+        after = ImageOutcomes.of(group)
+        before = ImageOutcomes.of(own.loc[after.rows].reset_index())
+        was, now = before.right, after.right
+        said = own.loc[group["row"], "prediction"].to_numpy()
+        flips = _mean_of_images(group, group["prediction"].to_numpy() != said)
         # For a single share, the interval of a mean of shares is Wilson's.
-        flips_low, flips_high = mean_share_interval(np.array([flips]), np.array([len(group)]))
-        rows.append(
-            {
-                "target": target,
-                "edit": edit,
-                "images": len(group),
-                "accuracy": now.mean(),
-                **_changes(before, group, resamples, seed),
-                "flips": flips,
-                "flips_low": flips_low,
-                "flips_high": flips_high,
-                "gained": int((now & ~was).sum()),
-                "lost": int((was & ~now).sum()),
-            }
-        )
+        flips_low, flips_high = mean_share_interval(np.array([flips]), np.array([len(was)]))
+        found = {
+            "target": target,
+            "edit": edit,
+            "images": len(was),
+            "accuracy": now.mean(),
+            **paired_changes(before, after, resamples, seed),
+            "flips": flips,
+            "flips_low": flips_low,
+            "flips_high": flips_high,
+            "gained": int((now.astype(float) > was).sum()),
+            "lost": int((now.astype(float) < was).sum()),
+            "agreement": 1 - flips,
+            **dict.fromkeys(("kl", "kl_low", "kl_high"), np.nan),
+        }
+        if divergence is not None:
+            each = _per_image(group, divergence[group.index])
+            low, high = bootstrap_interval(each[:, None], resamples, seed)
+            found |= {"kl": float(each.mean()), "kl_low": low[0], "kl_high": high[0]}
+        rows.append({**found, **_interchange(group, said)})
     return pd.DataFrame(rows)
 
 
@@ -117,14 +156,18 @@ def edit_contrast(
 ) -> pd.DataFrame:
     """Compare two edits of each target, on the images that have both.
 
-    ``edit_contrast(outcomes, "mean", "own")`` measures what the gate of each image is worth
-    relative to its mean over the data set (mean ablation). ``edit_contrast(outcomes, "swap_other",
-    "swap_same")`` measures what the class information in the gate is worth: both edits are resample
-    ablations, with the gate of another image of a different or of the same class.
+    ``edit_contrast(outcomes, "constant", "own")`` measures what the gate of each image is worth
+    relative to the best constant (removal). ``edit_contrast(outcomes, "swap_other", "swap_same")``
+    measures how sensitive the network is to the gate of another class (misinformation): both edits
+    are resample ablations, with the gate of another image of a different or of the same class.
 
-    ``p`` is the two-sided exact McNemar test. Null hypothesis: an image that is correct under
+    ``p`` is the two-sided exact McNemar test, and with several donors per image the exact sign-flip
+    test of the differences, which generalizes it. Null hypothesis: an image that is correct under
     exactly one edit is equally likely to be correct under either. ``p_margin`` is the two-sided
-    paired t test of the margins. Null hypothesis: the mean margins are equal.
+    paired t test of the margins. Null hypothesis: the mean margins are equal. If donors serve
+    several images, the variance includes the dependence of these images
+    (`attnscope.statistics.paired`): ``p`` is the larger one of the exact test and of a t test with
+    this variance, and ``p_margin`` is that of the t test.
 
     Args:
         outcomes: the table of `attnscope.interventions.replace_gates`.
@@ -143,13 +186,15 @@ def edit_contrast(
         - ``margin_change``, ``margin_low``, ``margin_high``: mean difference in margin, in units of
           the logits, with its 95% CI (percentile bootstrap over images).
         - ``p``, ``p_margin``: not corrected for the number of targets. ``p_margin`` and the ends of
-          the margin interval are NaN with fewer than two images.
+          the margin interval are NaN with fewer than two images. ``p_margin`` is also NaN if the
+          margins of fewer than 10 images move (it is 1 if none does), and both are NaN if fewer
+          than 10 donors serve several images.
 
     Raises:
         InputError: an edit is unknown, a column is missing, or an image has no outcome, or several,
             of the unedited network.
     """
-    own = _own(outcomes)
+    own = own_outcomes(outcomes)
     known = [OWN, *(e for e in outcomes["edit"].unique() if e != OWN)]
     for edit in (first, second):
         if edit not in known:
@@ -159,49 +204,86 @@ def edit_contrast(
     rows = []
     edited = outcomes[outcomes["edit"] != OWN]
     for target, group in edited.groupby("target", sort=False, observed=True):
-        pair = []
-        for edit in (first, second):
-            part = own if edit == OWN else group[group["edit"] == edit].set_index("row")
-            pair.append(part)
-        shared = pair[0].index.intersection(pair[1].index)
-        if not len(shared):
+        parts = [
+            own.reset_index() if edit == OWN else group[group["edit"] == edit]
+            for edit in (first, second)
+        ]
+        pair = paired_images(*parts)
+        if not len(pair[0].rows):
             continue
-        a, b = (part.loc[shared] for part in pair)
         rows.append(
             {
                 "target": target,
-                "images": len(shared),
-                **_changes(a, b, resamples, seed),
-                "p": mcnemar(_right(a), _right(b)),
-                "p_margin": paired_t(a["margin"].to_numpy(), b["margin"].to_numpy()),
+                "images": len(pair[0].rows),
+                **paired_changes(*pair, resamples, seed),
+                **paired_tests(*pair),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_CONTRAST_COLUMNS)
 
 
-def _changes(
-    before: pd.DataFrame, after: pd.DataFrame, resamples: int, seed: int
-) -> dict[str, float]:
-    """Return the changes in accuracy and margin; both tables list the same images in one order."""
-    change, low, high = paired_accuracy_change(_right(before), _right(after))
-    shift = after["margin"].to_numpy(np.float64) - before["margin"].to_numpy(np.float64)
-    margin_low, margin_high = bootstrap_interval(shift[:, None], resamples, seed)
+def _divergence(
+    outcomes: pd.DataFrame, logits: Float32[Array, "rows classes"]
+) -> Float64[Array, " rows"]:
+    """Return the divergence of each row from the unedited network on the same image, in nats."""
+    if len(logits) != len(outcomes):
+        raise InputError(
+            "AS740",
+            f"there are logits of {len(logits)} rows, but the outcomes have {len(outcomes)} rows; "
+            "pass the logits and the table of the same outcomes",
+        )
+    every = log_softmax(np.asarray(logits, np.float64), axis=1)
+    is_own = (outcomes["edit"] == OWN).to_numpy()
+    place = pd.Series(np.flatnonzero(is_own), outcomes["row"].to_numpy()[is_own])
+    own = every[place.loc[outcomes["row"]].to_numpy()]
+    found: NDArray[np.float64] = np.asarray((np.exp(own) * (own - every)).sum(1)).clip(0)
+    return found
+
+
+def _interchange(group: pd.DataFrame, said: NDArray[np.int64]) -> dict[str, float]:
+    """Return the share of images that are predicted as their donor's class, if it is another."""
+    none = dict.fromkeys(
+        ("interchange", "interchange_low", "interchange_high", "interchange_own"), np.nan
+    )
+    if "donor_class" not in group:
+        return none
+    of_class = group["donor_class"].to_numpy()
+    other = (of_class >= 0) & (of_class != group["label"].to_numpy())
+    if not other.any():
+        return none
+    part = group[other]
+    share = _mean_of_images(part, part["prediction"].to_numpy() == of_class[other])
+    images = part["row"].nunique()
+    low, high = mean_share_interval(np.array([share]), np.array([images]))
+    own = _mean_of_images(part, said[other] == of_class[other])
     return {
-        "change": change,
-        "low": low,
-        "high": high,
-        "margin_change": float(shift.mean()),
-        "margin_low": margin_low[0],
-        "margin_high": margin_high[0],
+        "interchange": share,
+        "interchange_low": low,
+        "interchange_high": high,
+        "interchange_own": own,
     }
 
 
-def _right(outcomes: pd.DataFrame) -> NDArray[np.bool_]:
-    right: NDArray[np.bool_] = (outcomes["prediction"] == outcomes["label"]).to_numpy()
-    return right
+def _per_image(group: pd.DataFrame, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean over the donors of each image, in the order of the images."""
+    if not group["row"].duplicated().any():
+        return values
+    means = pd.Series(values).groupby(group["row"].to_numpy(), sort=False).mean()
+    return np.asarray(means, np.float64)
 
 
-def _own(outcomes: pd.DataFrame) -> pd.DataFrame:
+def _mean_of_images(group: pd.DataFrame, holds: NDArray[np.bool_]) -> float:
+    """Return the share of images for which something holds; an image has the mean of its donors."""
+    return float(np.mean(_per_image(group, holds.astype(np.float64))))
+
+
+def own_outcomes(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Return the outcomes of the unedited network, indexed by the rows of the images.
+
+    Raises:
+        InputError: a column is missing (AS707), or an image has no outcome (AS708), or several
+            (AS709), of the unedited network.
+    """
     missing = [column for column in OUTCOME_COLUMNS if column not in outcomes]
     if missing:
         raise InputError(

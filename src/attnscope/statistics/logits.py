@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Float64
 from numpy.typing import NDArray
 from scipy import special
 
 from attnscope.errors import InputError
+from attnscope.kinds import Gate
 from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
 from attnscope.statistics.reading import (
@@ -52,6 +53,8 @@ _INVERSES: Mapping[str, _Inverse] = {
     "hardtanh": _identity,
     "none": _identity,
 }
+INVERTIBLE = tuple(_INVERSES)
+"""Activations of which the inverse is known."""
 
 
 @statistic("Values before the activation of a gate.", takes=("recording", "gate"))
@@ -83,8 +86,7 @@ def gate_logits(recording: Recording, gate: str) -> tuple[Float32[Array, "images
 def _read_logits(recording: Recording, gate: str, units: slice) -> tuple[NDArray[np.float32], int]:
     """Return the `gate_logits` of some units, ``(N, n)``, and the number of clipped values."""
     about = recording.info(gate)
-    inverse = _INVERSES.get(about.activation)
-    if inverse is None:
+    if about.activation not in INVERTIBLE:
         raise InputError(
             "AS705",
             f"gate '{gate}' has the activation {about.activation}, whose inverse is unknown; the "
@@ -97,13 +99,29 @@ def _read_logits(recording: Recording, gate: str, units: slice) -> tuple[NDArray
         recorded = recording.gate(gate, rows)
         values = recorded.reshape(len(recorded), -1)[:, units].astype(np.float64)
         expect_finite(values, f"gate '{gate}'", recording)
-        if not about.bounded:  # there was no activation
-            logits[rows] = values
-            continue
-        share = (values - about.lo) / (about.hi - about.lo)
-        clipped += int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
-        logits[rows] = inverse(np.clip(share, _EDGE, 1 - _EDGE))
+        logits[rows], count = logits_of_values(values, about)
+        clipped += count
     return logits, clipped
+
+
+def logits_of_values(
+    values: Float[Array, "images *gate"], gate: Gate
+) -> tuple[Float64[Array, "images units"], int]:
+    """Invert the activation of a gate for given values, as `gate_logits` does.
+
+    Args:
+        values: ``(n, ...)``, finite values of the gate.
+        gate: the gate, whose activation is one of `INVERTIBLE`.
+
+    Returns:
+        The logits, ``(n, U)``, and the number of clipped values.
+    """
+    flat = np.asarray(values, np.float64).reshape(len(values), -1)
+    if not gate.bounded:  # there was no activation
+        return flat, 0
+    share = (flat - gate.lo) / (gate.hi - gate.lo)
+    clipped = int(((share < _EDGE) | (share > 1 - _EDGE)).sum())
+    return _INVERSES[gate.activation](np.clip(share, _EDGE, 1 - _EDGE)), clipped
 
 
 def _read_inputs(recording: Recording, gate: str, units: slice) -> tuple[NDArray[np.float32], int]:

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
-from attnscope.statistics.effects import OWN, edit_contrast
-from attnscope.statistics.inference import LEVEL, holm, paired_interval, significant
+from attnscope.statistics.inference import LEVEL, significant
 from attnscope.statistics.probe import linear_probe
+from attnscope.statistics.questions import ask, is_equivalent
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.variance import between_class_variance
-
-USED = "class is used"
-HARMS = "class is used and lowers accuracy"
-MEAN_KNOWN = "class information found; mean ablation lowers accuracy"
-MOVES = "class changes the margins; no effect on accuracy detected"
-UNUSED = "class is decodable; no use detected"
-MEAN = "no class information found; mean ablation lowers accuracy"
-NOTHING = "no class information found; no use detected"
-CONSTANT = "constant"
-VERDICTS = (USED, HARMS, MEAN_KNOWN, MOVES, UNUSED, MEAN, NOTHING, CONSTANT)
-"""The verdicts of `gate_usage`."""
+from attnscope.statistics.verdicts import CLASS_USED as CLASS_USED
+from attnscope.statistics.verdicts import CONSTANT as CONSTANT
+from attnscope.statistics.verdicts import target_kind as target_kind
+from attnscope.statistics.verdicts import verdicts
 
 
 @statistic("Class information in each gate: linear probe and share of variance.")
@@ -92,34 +82,43 @@ def _of_gates(control: pd.DataFrame | None, column: str, probe: pd.DataFrame) ->
 
 
 @statistic(
-    "Whether the class can be decoded from each gate, and whether the network uses it.",
+    "Whether the class can be decoded from each gate, and whether the network uses the gate.",
     takes=("decoding", "outcomes"),
 )
 def gate_usage(
-    decoding: pd.DataFrame, outcomes: pd.DataFrame, level: float = LEVEL
+    decoding: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    level: float = LEVEL,
+    *,
+    smallest_effect: float | None = None,
+    smallest_margin: float | None = None,
 ) -> pd.DataFrame:
-    """Compare, for each gate, whether the class can be decoded with whether the network uses it.
+    """Compare, for each gate, whether the class can be decoded with whether the gate is used.
 
     - Decodable: the linear probe is better than with permuted labels (``p_max`` of `linear_probe`,
       corrected over the gates).
-    - Used: resample ablation with a gate of another class lowers accuracy relative to a gate of the
-      same class (``class_value`` above 0; exact McNemar test, Holm-corrected over the gates). If it
-      raises accuracy, the class information in the gate lowers accuracy. A gate that is used holds
-      class information even if a linear probe does not find it.
-    - Changes the margins: the same contrast for the margins (``class_margin``; paired t test,
-      Holm-corrected over the gates). Margins are sensitive; ``margin_std`` puts their size in
-      perspective.
-    - Dynamic: accuracy with the image's own gate minus accuracy under mean ablation
-      (``dynamic_value``; tested like ``class_value``), and the same for the margins.
+    - Removal: what is lost if the network never sees the image's own gate. ``removal`` replaces it
+      by the best constant, which was chosen on images that are not scored; ``resample`` by the gate
+      of any other image. A gate is called used only if the best constant costs: its accuracy or its
+      margin is significantly lower, and the other one is not higher.
+    - Misinformation: accuracy with the gate of another image of the same class minus accuracy with
+      that of another class; ``misinformation`` for random donors, ``matched`` for donors of similar
+      brightness and contrast. It measures the sensitivity to a wrong gate, not use. A gate is
+      called class-specific if it is used and ``matched`` is significant.
+    - Oracle: accuracy with the mean gate of the true class minus accuracy with the own gate.
 
-    Null hypothesis of each p: the respective difference is 0. Sources and intervals (95%) are those
-    of `edit_contrast`. "No use detected" does not mean "not used": the intervals show how large an
-    effect may still be.
+    Null hypothesis of each p: the respective difference is 0. Tests and intervals (95%) are those
+    of `edit_contrast`. Within each question, p is Holm-corrected over all targets (gates, blocks
+    and all gates together), and over accuracy and margin. "No use detected" does not mean "not
+    used": ``detectable`` says which loss would have been found.
 
     Args:
         decoding: table of `decode_gates`.
         outcomes: table of `attnscope.interventions.replace_gates`.
         level: significance level of the verdicts, after correction.
+        smallest_effect: smallest change in accuracy that matters, a share. With it, a gate is
+            called not needed if the 90% CI of removal lies within it (two one-sided tests at 5%).
+        smallest_margin: smallest change in margin that matters, in logits.
 
     Returns:
         One row per gate:
@@ -128,32 +127,36 @@ def gate_usage(
         - ``balanced_accuracy``, ``chance``: of the probe, and its mean under permuted labels; 0 to
           1.
         - ``p_read``: ``p_max`` of the probe.
-        - ``class_value``, ``class_low``, ``class_high``, ``p_used``: effect on accuracy, -1 to 1.
-        - ``class_margin``, ``class_margin_low``, ``class_margin_high``, ``p_margin``: effect on the
-          margin, in units of the logits.
-        - ``dynamic_value``, ``dynamic_low``, ``dynamic_high``, ``p_dynamic``: effect on accuracy.
-        - ``dynamic_margin``, ``dynamic_margin_low``, ``dynamic_margin_high``, ``p_dynamic_margin``:
-          effect on the margin.
+        - for each question Q (``removal``, ``resample``, ``misinformation``, ``matched``,
+          ``oracle``): ``Q_value``, ``Q_low``, ``Q_high``, ``p_Q``: effect on accuracy, -1 to 1;
+          ``Q_margin``, ``Q_margin_low``, ``Q_margin_high``, ``p_Q_margin``: effect on the margin,
+          in units of the logits. NaN if the edits of the question were not made.
+        - ``removal_equal_low``, ``removal_equal_high``, ``removal_margin_equal_low``,
+          ``removal_margin_equal_high``: 90% CIs of removal.
+        - ``detectable``, ``detectable_margin``: the loss of accuracy (a share) and the change in
+          margin (in standard deviations of the change) that removal would have shown with a power
+          of 80%, from the numbers of images and of tests alone.
         - ``margin_std``: standard deviation over images of the margins of the unedited network, the
           same for all gates.
-        - ``verdict``: one of `VERDICTS`, the first that applies in the order constant, `USED`,
-          `HARMS`, `MEAN_KNOWN`, `MOVES`, `UNUSED`, `MEAN`, `NOTHING`.
+        - ``equivalent``: whether removal is shown to cost less than the smallest effects.
+        - ``verdict``: one of `attnscope.statistics.verdicts.VERDICTS`.
 
         p values and intervals are NaN as in `edit_contrast`; a NaN p is not significant.
 
     Raises:
-        InputError: the outcomes lack an edit, a column or a gate.
+        InputError: the outcomes lack a column or a gate.
     """
     known = list(decoding["gate"])
-    used = _used(outcomes)
+    asked = ask(outcomes)
     for gate in known:
-        if gate not in used.index:
+        if gate not in asked.index:
             raise InputError(
                 "AS711",
                 f"the outcomes have no gate '{gate}'; pass the decoding and the outcomes of the "
                 "same network",
             )
     read = decoding.set_index("gate").loc[known]
+    asked = asked.loc[known]
     frame = pd.DataFrame(
         {
             "gate": known,
@@ -163,17 +166,15 @@ def gate_usage(
             "chance": read["null"].to_numpy(),
             "p_read": read["p_max"].to_numpy(),
         }
-    ).join(_corrected(used.loc[known]).reset_index(drop=True))
-    constant = read["constant"].to_numpy(bool)
-    reads, acts, moves, own = (
-        significant(frame[p], level) for p in ("p_read", "p_used", "p_margin", "p_dynamic")
-    )
-    value = frame["class_value"].to_numpy()
-    own &= frame["dynamic_value"].to_numpy() > 0
-    frame["verdict"] = np.select(
-        [constant, acts & (value > 0), acts, (reads | moves) & own, moves, reads, own],
-        [CONSTANT, USED, HARMS, MEAN_KNOWN, MOVES, UNUSED, MEAN],
-        NOTHING,
+    ).join(asked.reset_index(drop=True))
+    frame["equivalent"] = is_equivalent(asked, smallest_effect, smallest_margin)
+    frame["verdict"] = verdicts(
+        asked,
+        constant=read["constant"].to_numpy(bool),
+        reads=significant(frame["p_read"], level),
+        smallest_effect=smallest_effect,
+        smallest_margin=smallest_margin,
+        level=level,
     )
     return frame
 
@@ -182,158 +183,43 @@ def gate_usage(
     "What the network uses of gates that are replaced together, block by block.",
     takes=("outcomes",),
 )
-def joint_usage(outcomes: pd.DataFrame) -> pd.DataFrame:
+def joint_usage(
+    outcomes: pd.DataFrame,
+    level: float = LEVEL,
+    *,
+    smallest_effect: float | None = None,
+    smallest_margin: float | None = None,
+) -> pd.DataFrame:
     """Measure what the network uses of gates that are replaced together.
 
     The targets are the blocks with several gates, and all gates of the network. Gates can
     substitute for each other: then the replacement of a single gate shows no effect. Every gate of
-    a target is taken from the same other image. Tests, null hypotheses and intervals are those of
-    `gate_usage`.
+    a target is taken from the same other image. Questions, tests, null hypotheses and intervals are
+    those of `gate_usage`, and the targets belong to the same family of tests.
 
     Args:
         outcomes: table of `attnscope.interventions.replace_gates`.
+        level: as for `gate_usage`.
+        smallest_effect: as for `gate_usage`.
+        smallest_margin: as for `gate_usage`.
 
     Returns:
         One row per target of several gates; no rows for a network with one gate:
 
         - ``gate``: ``block PATH`` or ``all``.
         - ``kind``: ``block`` or ``all``.
-        - the columns of `gate_usage` from ``class_value`` to ``margin_std``. p values are
-          Holm-corrected over the blocks; ``all`` is a test of its own.
+        - the columns of `gate_usage` from ``removal_value`` to ``verdict``, which is one of
+          `attnscope.statistics.verdicts.JOINT_VERDICTS`.
 
     Raises:
-        InputError: the outcomes lack an edit or a column.
+        InputError: the outcomes lack a column.
     """
-    used = _used(outcomes)
-    kinds = pd.Series([target_kind(str(target)) for target in used.index], used.index)
-    parts = [
-        _corrected(used[kinds == kind]).assign(kind=kind)
-        for kind in ("block", "all")
-        if (kinds == kind).any()
-    ]
-    if not parts:
-        return pd.DataFrame(columns=["gate", "kind", *used.columns])
-    frame = pd.concat(parts).rename_axis("gate").reset_index()
-    return frame[["gate", "kind", *used.columns]]
-
-
-def target_kind(target: str) -> str:
-    """Return what a target of `attnscope.interventions.replace_gates` is: gate, block or all."""
-    if target == "all":
-        return target
-    return "block" if target.startswith("block ") else "gate"
-
-
-def _used(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Return the contrasts of class and own gate for each target, with uncorrected p values."""
-    swap = edit_contrast(outcomes, "swap_other", "swap_same").set_index("target")
-    dynamic = edit_contrast(outcomes, "mean", OWN).set_index("target")
-    both = swap.index.intersection(dynamic.index, sort=False)
-    swap, dynamic = swap.loc[both], dynamic.loc[both]
-    frame = pd.DataFrame(index=both)
-    for name, p, contrast in (("class", "used", swap), ("dynamic", "dynamic", dynamic)):
-        frame[f"{name}_value"] = contrast["change"]
-        frame[f"{name}_low"], frame[f"{name}_high"] = contrast["low"], contrast["high"]
-        frame[f"p_{p}"] = contrast["p"]
-        for column, end in (("", "change"), ("_low", "low"), ("_high", "high")):
-            frame[f"{name}_margin{column}"] = contrast[f"margin_{end}"]
-        frame["p_margin" if name == "class" else "p_dynamic_margin"] = contrast["p_margin"]
-    frame["margin_std"] = outcomes.loc[outcomes["edit"] == OWN, "margin"].std()
-    return frame
-
-
-def _corrected(used: pd.DataFrame) -> pd.DataFrame:
-    """Correct each column of p values over the rows by Holm's method."""
-    ps = [column for column in map(str, used) if column.startswith("p_")]
-    return used.assign(**{p: holm(used[p].to_numpy(np.float64)) for p in ps})
-
-
-@statistic("What the network uses of its gates, averaged over seeds.", takes=("usages",))
-def usage_over_seeds(usages: Sequence[pd.DataFrame], level: float = LEVEL) -> pd.DataFrame:
-    """Summarize `gate_usage` over several seeds of one configuration, gate by gate.
-
-    The sampling unit is the seed: each number is the mean over the seeds, its interval is Student's
-    t interval (95%), and p is that of the t test. Null hypothesis: the mean is 0. An effect that is
-    present in every seed can be significant even if its size varies. An effect that is present in a
-    single seed only is not significant here, but is counted in the last five columns. The results
-    are conditional on the scored images and on the donor images, which are the same for all seeds
-    on the same data.
-
-    Args:
-        usages: tables of `gate_usage`, one per seed. Tables of `joint_usage` lack the columns about
-            decoding and depth; both can be concatenated into one table.
-        level: significance level of the counts, after correction.
-
-    Returns:
-        One row per gate:
-
-        - ``gate``, ``kind``, ``depth``
-        - ``seeds``: number of seeds.
-        - ``balanced_accuracy``, ``balanced_low``, ``balanced_high``, ``chance``
-        - ``class_value``, ``class_low``, ``class_high``, ``p_used``
-        - ``class_margin``, ``class_margin_low``, ``class_margin_high``, ``p_margin``
-        - ``dynamic_value``, ``dynamic_low``, ``dynamic_high``, ``p_dynamic``
-        - ``dynamic_margin``, ``dynamic_margin_low``, ``dynamic_margin_high``, ``p_dynamic_margin``
-        - ``margin_std``: mean over the seeds.
-        - ``reads``, ``uses``, ``harms``, ``moves``, ``needs_own``: number of seeds in which, by the
-          test of that seed alone, the class can be decoded, is used, lowers accuracy, changes the
-          margins, and the image's own gate is better than its mean.
-
-        Columns have the units of `gate_usage`. p values are Holm-corrected over the gates and over
-        the blocks; that of ``all`` is not corrected. Intervals and p values are NaN with one seed,
-        and if all seeds give the same number.
-
-    Raises:
-        InputError: there are no tables, or they are of different gates.
-    """
-    if not usages:
-        raise InputError(
-            "AS712", "the list of usage tables is empty; pass at least one table of gate_usage"
-        )
-    first = usages[0]
-    for other in usages[1:]:
-        if list(other["gate"]) != list(first["gate"]):
-            odd = sorted(set(first["gate"]) ^ set(other["gate"]))
-            what = f"only one of two has the gate '{odd[0]}'" if odd else "their order differs"
-            raise InputError(
-                "AS713",
-                f"the usage tables are of different gates: {what}; pass tables of one kind of "
-                "network",
-            )
-    frame = first[[c for c in ("gate", "kind", "depth") if c in first]].reset_index(drop=True)
-    frame["seeds"] = len(usages)
-    together = frame["kind"].where(frame["kind"].isin(("block", "all")), "gate").to_numpy()
-
-    def stack(column: str) -> NDArray[np.float64]:
-        return np.stack([usage[column].to_numpy(np.float64) for usage in usages])
-
-    for name, column, p in (
-        ("balanced", "balanced_accuracy", ""),
-        ("class", "class_value", "p_used"),
-        ("class_margin", "class_margin", "p_margin"),
-        ("dynamic", "dynamic_value", "p_dynamic"),
-        ("dynamic_margin", "dynamic_margin", "p_dynamic_margin"),
-    ):
-        if column not in first:
-            continue
-        found = [paired_interval(values) for values in stack(column).T]
-        frame[column] = [each["difference"] for each in found]
-        for end in ("low", "high"):
-            frame[f"{name}_{end}"] = [each[end] for each in found]
-        if p:
-            corrected = np.array([each["p"] for each in found])
-            for kind in set(together):
-                corrected[together == kind] = holm(corrected[together == kind])
-            frame[p] = corrected
-    for column in ("chance", "margin_std"):
-        if column in first:
-            frame[column] = stack(column).mean(0)
-    acts, value = significant(stack("p_used"), level), stack("class_value")
-    if "p_read" in first:
-        frame["reads"] = significant(stack("p_read"), level).sum(0)
-    frame["uses"] = (acts & (value > 0)).sum(0)
-    frame["harms"] = (acts & (value < 0)).sum(0)
-    frame["moves"] = significant(stack("p_margin"), level).sum(0)
-    own = significant(stack("p_dynamic"), level) & (stack("dynamic_value") > 0)
-    frame["needs_own"] = own.sum(0)
-    return frame
+    asked = ask(outcomes)
+    asked["equivalent"] = is_equivalent(asked, smallest_effect, smallest_margin)
+    asked["verdict"] = verdicts(
+        asked, smallest_effect=smallest_effect, smallest_margin=smallest_margin, level=level
+    )
+    columns = list(asked.columns)
+    asked["kind"] = [target_kind(str(target)) for target in asked.index]
+    frame = asked[asked["kind"] != "gate"].rename_axis("gate").reset_index()
+    return frame[["gate", "kind", *columns]]

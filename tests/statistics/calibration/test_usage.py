@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from attnscope.statistics import gate_usage, replacement_effects, usage_over_seeds
+from attnscope.statistics.questions import QUESTIONS, columns_of
 from tests.statistics.calibration.rates import RUNS, TIMES, expect_coverage, expect_false_positives
 
 
@@ -18,53 +19,50 @@ def test_usage_of_gates_without_effect():
     gates, images = [f"g{k}" for k in range(3)], 50
     decoding = pd.DataFrame({"gate": gates, "kind": "channel", "depth": [1, 2, 3]})
     decoding = decoding.assign(balanced_accuracy=0.5, null=0.5, p_max=1.0, constant=False)
-    edits = [("", "own"), *((g, e) for g in gates for e in ("mean", "swap_same", "swap_other"))]
+    edits = [("", "own"), *((g, e) for g in gates for e in ("constant", "swap_same", "swap_other"))]
     outcomes = pd.DataFrame(
         [(*edit, row, row % 3) for edit in edits for row in range(images)],
         columns=["target", "edit", "row", "label"],
     )
     rng = np.random.default_rng(10)
-    least = {"p_used": [], "p_margin": [], "p_dynamic": [], "p_dynamic_margin": []}
+    least = {"p_removal": [], "p_misinformation": []}  # with the p of the margins
     for _ in range(200 * TIMES):
         # Changes in margin have heavy tails.
         margin = (rng.normal(size=images) + rng.standard_t(3, (len(edits), images))).ravel()
         said = (outcomes["label"] + (margin <= 0)) % 3
         usage = gate_usage(decoding, outcomes.assign(prediction=said, margin=margin))
         for p, values in least.items():
-            values.append(usage[p].min())
+            values.append(usage[[p, f"{p}_margin"]].min(axis=None))
     for p, values in least.items():
         expect_false_positives(values, conservative=True, of=p)
 
 
 def test_usage_over_seeds_of_gates_without_effect():
-    """Three seeds of six gates; only the class in the first gate is used, in all seeds.
+    """Three seeds of six gates; only the removal of the first gate costs, in all seeds.
 
-    That gate is always significant, and the other five test Holm's second step. Gates are
-    independent, so the family-wise error is 1 - (1 - 0.05 / 6)^6 = 4.9%, and the lower end of the
-    rate can be tested, too.
+    That gate is always significant, and the other five test Holm's second step. There are six
+    gates, each with a test of the accuracy and one of the margin, which are independent: the
+    family-wise error is at most 1 - (1 - 0.05 / 12)^12 = 4.9%.
     """
     table = pd.DataFrame({"gate": [f"g{k}" for k in range(6)], "kind": "channel"})
     table = table.assign(depth=range(1, 7), balanced_accuracy=0.5, chance=0.1, margin_std=2.0)
-    table = table.assign(p_read=1.0, p_used=1.0, p_margin=1.0, p_dynamic=1.0)
-    tests = {
-        "class_value": "p_used",
-        "dynamic_value": "p_dynamic",
-        "class_margin": "p_margin",
-        "dynamic_margin": "p_dynamic_margin",
-    }
+    table = table.assign(p_read=1.0, verdict="")
+    for question in QUESTIONS:
+        table[columns_of(question.name)] = np.nan
     rng = np.random.default_rng(12)
-    least = {p: [] for p in tests.values()}
+    least = {"p_removal": [], "p_misinformation": []}
     for _ in range(RUNS):
-        draws = rng.normal(0, 0.02, (3, len(tests), 6))
+        draws = rng.normal(0, 0.02, (3, 4, 6))
         draws[:, 0, 0] += 0.5
         draws[:, :2] = draws[:, :2].round(3)  # accuracies over a thousand images
-        usages = [table.assign(**dict(zip(tests, draw, strict=True))) for draw in draws]
+        names = ("removal_value", "misinformation_value", "removal_margin", "misinformation_margin")
+        usages = [table.assign(**dict(zip(names, draw, strict=True))) for draw in draws]
         frame = usage_over_seeds(usages)
         # Significant or not tested: rounded accuracies of three seeds can be equal.
-        assert not frame["p_used"][0] >= 0.05
+        assert not frame["p_removal"][0] >= 0.05
         for p, values in least.items():
-            others = frame[p].iloc[1:] if p == "p_used" else frame[p]
-            values.append(others.min())  # NaN if all seeds give the same value
+            both = frame[[p, f"{p}_margin"]].to_numpy().ravel()
+            values.append(np.nanmin(both[1:] if p == "p_removal" else both))
     for p, values in least.items():
         expect_false_positives(values, of=p)
 

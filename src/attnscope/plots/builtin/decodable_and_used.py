@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from attnscope.plots import needs
 from attnscope.plots.axes import IN_ORDER, over_gates, percent_tick
-from attnscope.plots.frames import highest, lowest
+from attnscope.plots.frames import highest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, Intervened, identity
-from attnscope.plots.text import as_count, as_interval, as_percent, as_plain_points
+from attnscope.plots.text import as_count, as_percent
 from attnscope.plots.theme import NULL_COLOR
 from attnscope.plots.titles import title_of
 from attnscope.plots.usage import (
@@ -25,15 +25,20 @@ from attnscope.plots.usage import (
     draw_margins,
     draw_usage,
     joint_of,
-    joint_sentence,
-    margins_sentence,
     one_legend,
     usage_of,
     with_joint,
 )
+from attnscope.plots.usage_sentences import (
+    joint_sentence,
+    misinformation_sentence,
+    oracle_sentence,
+    removal_sentence,
+    resample_sentence,
+)
 from attnscope.recording.outcomes import REPLACED
 from attnscope.statistics.inference import LEVEL, significant
-from attnscope.statistics.usage import CONSTANT
+from attnscope.statistics.verdicts import CONSTANT
 
 _CONTROLS = (
     ("input", "v", 0.2, "pooled input of the gate"),
@@ -55,6 +60,8 @@ class DecodableAndUsed:
     """`attnscope.statistics.joint_usage`"""
     scored: int
     """Number of images that were scored."""
+    matching: Mapping[str, Any] | None = None
+    """How donors were matched; None if they were not."""
 
 
 def compute(made: Intervened) -> DecodableAndUsed:
@@ -66,6 +73,7 @@ def compute(made: Intervened) -> DecodableAndUsed:
         usage_of(outcomes),
         joint_of(outcomes),
         outcomes.about["images"],
+        outcomes.about.get("matching"),
     )
 
 
@@ -124,7 +132,7 @@ def lay_out(shown: DecodableAndUsed) -> list[Figure]:
     axes[1].set_title("Share of the variance of the gate between classes")
     draw_usage(axes[2], drawn)
     draw_margins(axes[3], drawn)
-    title_usage(axes, shown.usage, ", McNemar, Holm", ", t test, Holm")
+    title_usage(axes, shown.usage, ", exact test, Holm", ", t test, Holm")
     one_legend(figure, (axes[0], axes[2]))  # the second panel has the marks of the first
     figure.suptitle(f"Decodable and used: {title_of(shown.of)}")
     return [figure]
@@ -144,10 +152,10 @@ def title_usage(
     """
     accuracy, margin = axes[-2:]
     accuracy.set_title(
-        f"Used: accuracy lost when the gate is replaced (filled: p < {LEVEL}{test_of_accuracy})"
+        f"Removal and misinformation: accuracy lost (filled: p < {LEVEL}{test_of_accuracy})"
     )
     margin.set_title(
-        f"Used: margin lost (standard deviation {usage['margin_std'].max():.3g}; "
+        f"Removal and misinformation: margin lost (SD {usage['margin_std'].max():.3g}; "
         f"filled: p < {LEVEL}{test_of_margin})"
     )
     for ax in (accuracy, margin):
@@ -161,11 +169,12 @@ def caption(shown: DecodableAndUsed) -> str:
     """Say from which gates the class is decodable, and where it is used, alone and jointly."""
     return (
         "Top: how well the class can be decoded from each gate. Bottom: the loss of accuracy and "
-        "of margin when the gate of an image is replaced by that of an image of another class "
-        "instead of the same class, or by the mean gate. "
-        f"{usage_sentence(shown.usage)}{joint_sentence(shown.joint)} The loss is measured on "
-        f"{shown.scored:,} images; the mean gates and the gates of other images come from the "
-        "remaining images."
+        "of margin when the gate of an image is removed (replaced by the best constant, or by the "
+        "gate of any other image), and when it is that of another class instead of the same class. "
+        f"{usage_sentence(shown.usage)}{joint_sentence(shown.joint)}{_matching(shown.matching)} "
+        f"The losses are measured on {shown.scored:,} images; constants and the gates of other "
+        "images come from the remaining images, on which the best constant was chosen as well. p "
+        f"values are corrected over all gates and blocks (Holm, level {LEVEL})."
     )
 
 
@@ -175,10 +184,28 @@ def usage_sentence(usage: pd.DataFrame) -> str:
         return "The network has no gates."
     return (
         _decodable_sentence(usage)
-        + _class_sentence(usage)
-        + margins_sentence(usage)
-        + _own_sentence(usage)
+        + removal_sentence(usage)
+        + resample_sentence(usage)
+        + misinformation_sentence(usage)
+        + oracle_sentence(usage)
     )
+
+
+def _matching(matching: Mapping[str, Any] | None) -> str:
+    """Say how donors were matched; starts with a space."""
+    if not matching:
+        return ""
+    what, without = " and ".join(matching["on"]), matching["images_without"]
+    if matching["distance"] is None:
+        return f" No two donors of different classes have equal {what}."
+    text = (
+        f" Equal {what}: each image has {matching['donors']} donors of either kind, which differ "
+        f"by {matching['distance']:.2g} standard deviations on average, and by "
+        f"{matching['caliper']:g} at most (random donors: {matching['random_distance']:.2g})."
+    )
+    if without:
+        text += f" Left out: {as_count(without, 'image')} without such donors."
+    return text
 
 
 def _decodable_sentence(usage: pd.DataFrame) -> str:
@@ -198,53 +225,6 @@ def _decodable_sentence(usage: pd.DataFrame) -> str:
     if constant:
         text += f" {constant} of {count} {'is' if constant == 1 else 'are'} constant."
     return text
-
-
-def _class_sentence(usage: pd.DataFrame) -> str:
-    """Say at how many gates the class is used, and at how many it lowers accuracy."""
-    found, count = usage[significant(usage["p_used"])], as_count(len(usage), "gate")
-    used, harms = found[found["class_value"] > 0], found[found["class_value"] < 0]
-    text = ""
-    if found.empty:
-        text = (
-            f" Use of the class is not significant at any of {count} (upper ends of the 95% "
-            f"CIs: at most {as_plain_points(usage['class_high'].max())} percentage points)."
-        )
-    if len(used):
-        most = highest(used, "class_value")
-        text = (
-            f" The class is used at {len(used)} of {count}. The largest effect is at "
-            f"{most['gate']}: with the gate of an image of another class, accuracy is "
-            f"{_points_with_interval(most, 'class')} lower than with that of an image of the same "
-            "class."
-        )
-    if len(harms):
-        most = lowest(harms, "class_value")
-        text += (
-            f" At {len(harms)} of {count}, accuracy is higher with the gate of an image of "
-            f"another class than with that of the same class, most at {most['gate']}: by "
-            f"{as_plain_points(-most['class_value'])} percentage points "
-            f"({as_interval(-most['class_high'], -most['class_low'], as_plain_points)})."
-        )
-    return text
-
-
-def _own_sentence(usage: pd.DataFrame) -> str:
-    """Say at how many gates the image's own gate is better than the mean gate."""
-    own = usage[significant(usage["p_dynamic"]) & (usage["dynamic_value"] > 0)]
-    count = as_count(len(usage), "gate")
-    if own.empty:
-        return f" Mean ablation lowers accuracy significantly at none of {count}."
-    most = highest(own, "dynamic_value")
-    return (
-        f" Mean ablation lowers accuracy at {len(own)} of {count}, most at "
-        f"{most['gate']}: by {_points_with_interval(most, 'dynamic')}."
-    )
-
-
-def _points_with_interval(row: pd.Series[Any], name: str) -> str:
-    interval = as_interval(row[f"{name}_low"], row[f"{name}_high"], as_plain_points)
-    return f"{as_plain_points(row[f'{name}_value'])} percentage points ({interval})"
 
 
 register_plot(

@@ -13,31 +13,28 @@ from matplotlib.figure import Figure
 from attnscope import statistics
 from attnscope.plots.axes import over_gates, percent_tick
 from attnscope.plots.builtin.decodable_and_used import title_usage
-from attnscope.plots.frames import highest, lowest
+from attnscope.plots.frames import highest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Seeds
-from attnscope.plots.text import (
-    as_count,
-    as_interval,
-    as_percent,
-    as_plain_points,
-    as_points,
-    shorten,
-)
+from attnscope.plots.text import as_count, as_interval, as_percent, shorten
 from attnscope.plots.theme import NULL_COLOR
 from attnscope.plots.usage import (
-    SHIFT,
     draw_margins,
     draw_usage,
     joint_of,
-    joint_sentence,
-    margins_sentence,
     one_legend,
+    series_of,
     usages_of,
     with_joint,
 )
-from attnscope.statistics.inference import significant
+from attnscope.plots.usage_sentences import (
+    joint_sentence,
+    misinformation_sentence,
+    oracle_sentence,
+    removal_sentence,
+    resample_sentence,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,14 @@ def compute(seeds: Seeds) -> SeedUsage:
     """Summarize the outcomes of all seeds."""
     usages = usages_of(seeds.recordings, seeds.outcomes)
     joints = [joint_of(made) for made in seeds.outcomes]
-    usage, joint = statistics.usage_over_seeds(usages), statistics.usage_over_seeds(joints)
+    tables = [made.replacement for made in seeds.outcomes]
+    both = [pd.concat(each, ignore_index=True) for each in zip(usages, joints, strict=True)]
+    # One family of tests: gates, blocks and all gates together.
+    found = statistics.usage_over_seeds(
+        both, outcomes=[table for table in tables if table is not None]
+    )
+    is_joint = found["kind"].isin(("block", "all"))
+    usage, joint = (found[chosen].reset_index(drop=True) for chosen in (~is_joint, is_joint))
     return SeedUsage(seeds.kind, usage, joint, usages, joints)
 
 
@@ -82,18 +86,19 @@ def draw(ax: Axes, usage: pd.DataFrame) -> Axes:
     return over_gates(ax, list(usage["gate"]))
 
 
-def draw_each_seed(ax: Axes, usages: Sequence[pd.DataFrame], columns: Sequence[str]) -> Axes:
+def draw_each_seed(
+    ax: Axes, usages: Sequence[pd.DataFrame], columns: Sequence[tuple[str, float]]
+) -> Axes:
     """Draw the value of each seed next to the mean.
 
     Args:
         ax: the Axes on which `draw` or `draw_usage` has drawn.
         usages: of `SeedUsage`.
-        columns: one column, or the two that `draw_usage` draws.
+        columns: each column that is drawn, with its horizontal offset.
     """
-    for k, column in enumerate(columns):
-        shift = SHIFT * (2 * k - 1) if len(columns) == 2 else 0.0
+    for k, (column, shift) in enumerate(columns):
         for usage in usages:
-            x = np.arange(len(usage)) + shift + 0.09
+            x = np.arange(len(usage)) + shift + 0.06
             label = "each seed" if k == 0 and usage is usages[0] else None
             ax.plot(x, usage[column], ".", color="#777777", markersize=3.5, label=label)
     return ax
@@ -107,12 +112,13 @@ def lay_out(shown: SeedUsage) -> list[Figure]:
     figure = Figure(figsize=(width, 8.2), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True)
     draw(axes[0], shown.usage)
-    draw_each_seed(axes[0], shown.usages, ["balanced_accuracy"])
+    draw_each_seed(axes[0], shown.usages, [("balanced_accuracy", 0.03)])
     axes[0].set_title("Decodable: accuracy of a linear probe of the class")
     draw_usage(axes[1], drawn)
-    draw_each_seed(axes[1], each, ["class_value", "dynamic_value"])
+    series = series_of(drawn)
+    draw_each_seed(axes[1], each, [(f"{name}_value", shift) for name, shift in series])
     draw_margins(axes[2], drawn)
-    draw_each_seed(axes[2], each, ["class_margin", "dynamic_margin"])
+    draw_each_seed(axes[2], each, [(f"{name}_margin", shift) for name, shift in series])
     title_usage(axes, shown.usage, " over seeds, Holm", " over seeds, Holm")
     one_legend(figure, list(axes))
     title = f"Decodable and used over {len(shown.usages)} seeds: {shorten(shown.kind, 40)}"
@@ -123,7 +129,8 @@ def lay_out(shown: SeedUsage) -> list[Figure]:
 def caption(shown: SeedUsage) -> str:
     """Say from which gates the class is decodable and where it is used, over the seeds."""
     return (
-        "Decoding and replacement of each gate, mean over seeds with 95% CIs over seeds. "
+        "Decoding, removal and misinformation of each gate, mean over seeds; the 95% CIs hold for "
+        "other seeds, other images and other donors. "
         f"{seed_usage_sentence(shown.usage, shown.kind)}{joint_sentence(shown.joint)}"
     )
 
@@ -149,58 +156,13 @@ def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
         )
     if seeds < 2:
         return f"{text} With one seed there is no test over seeds."
-    text += _effect_sentence(
-        frame,
-        "class",
-        "p_used",
-        positive="Use of the class",
-        negative="Higher accuracy with gates of another class than with gates of the same class",
-    )
-    text += _by_single_seeds("use of the class", frame["uses"])
+    text += removal_sentence(frame)
+    text += _by_single_seeds("a cost of removal", frame["uses"])
     if bool((frame["harms"] > 0).any()):
-        text += _by_single_seeds("a loss of accuracy by the class", frame["harms"])
-    text += _effect_sentence(
-        frame,
-        "dynamic",
-        "p_dynamic",
-        positive="A loss of accuracy under mean ablation",
-        negative="A gain of accuracy under mean ablation",
-    )
-    text += _by_single_seeds("a loss under mean ablation", frame["needs_own"])
-    text += margins_sentence(frame)
-    return text + _by_single_seeds("a change of the margins", frame["moves"])
-
-
-def _effect_sentence(
-    frame: pd.DataFrame, name: str, p: str, *, positive: str, negative: str
-) -> str:
-    """Say at how many gates an effect over seeds is significant; starts with a space."""
-    value, low, high = f"{name}_value", f"{name}_low", f"{name}_high"
-    count, text = as_count(len(frame), "gate"), ""
-    for sign, words in ((1, positive), (-1, negative)):
-        found = frame[significant(frame[p]) & (sign * frame[value] > 0)]
-        if len(found):
-            most = highest(found, value) if sign > 0 else lowest(found, value)
-            text += (
-                f" {words} is significant at {len(found)} of {count}. The largest effect is "
-                f"at {most['gate']}: {as_points(most[value])} percentage points "
-                f"({as_interval(most[low], most[high], as_plain_points)})."
-            )
-        elif sign > 0:
-            largest = frame[high].max()
-            text += f" {words} is significant at none of {count}"
-            if not np.isnan(largest):
-                text += (
-                    f" (upper ends of the 95% CIs: at most {as_plain_points(largest)} percentage "
-                    "points)"
-                )
-            text += "."
-    same = int(frame[p].isna().sum())
-    if same:
-        text += (
-            f" {as_count(same, 'gate')} could not be tested, because all seeds give the same value."
-        )
-    return text
+        text += _by_single_seeds("a gain by removal", frame["harms"])
+    text += resample_sentence(frame) + misinformation_sentence(frame)
+    text += _by_single_seeds("a cost of misinformation", frame["misled"])
+    return text + oracle_sentence(frame)
 
 
 def _by_single_seeds(what: str, seeds: pd.Series[int]) -> str:

@@ -1,4 +1,4 @@
-"""Accuracy under mean ablation: gates are replaced by their means."""
+"""Accuracy if gates are replaced by the best constant, or by their means (mean ablation)."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ from attnscope.plots.usage import short_targets
 from attnscope.recording.outcomes import REPLACED
 from attnscope.statistics.effects import OWN
 from attnscope.statistics.inference import LEVEL, holm, significant
-from attnscope.statistics.usage import target_kind
+from attnscope.statistics.verdicts import target_kind
 
 
 @dataclass(frozen=True)
 class StaticGates:
-    """Accuracy under mean ablation of single gates, of blocks, and of all gates."""
+    """Accuracy under a constant for single gates, for blocks, and for all gates."""
 
     of: Identity
     effects: pd.DataFrame
-    """The rows of `attnscope.statistics.replacement_effects` with the edit ``mean``."""
+    """The rows of `attnscope.statistics.replacement_effects` with the edit ``constant``; with the
+    edit ``mean`` if the best constants are not known."""
     lost: NDArray[np.bool_]
     """For each row, whether the loss is significant."""
     own: float
@@ -49,30 +50,36 @@ def compute(made: Intervened) -> StaticGates:
     outcomes = made.outcomes
     assert outcomes.replacement is not None  # else the need for it is not met
     effects = outcomes.table("effects")
-    mean = effects[effects["edit"] == "mean"]
-    if mean.empty:
+    made_edits = set(effects["edit"])
+    edit = "constant" if "constant" in made_edits else "mean"
+    if edit not in made_edits:
         raise Unavailable(
             "AS910",
-            f"no gate of {made.recording.name} was replaced by its mean; run attnscope intervene "
-            "--edits mean",
+            f"no gate of {made.recording.name} was replaced by a constant; run attnscope intervene "
+            "--edits constant",
         )
-    contrast = statistics.edit_contrast(outcomes.replacement, "mean", OWN).set_index("target")
-    contrast = contrast.loc[list(mean["target"])]
-    # Gates, blocks and all gates together are three families of tests, as in `gate_usage`: the
-    # result for a gate does not depend on the number of blocks.
-    kinds = np.array([target_kind(target) for target in mean["target"]])
-    corrected = np.ones(len(mean))
-    for kind in set(kinds):
-        corrected[kinds == kind] = holm(contrast["p"].to_numpy(float)[kinds == kind])
+    rows = effects[effects["edit"] == edit]
+    contrast = statistics.edit_contrast(outcomes.replacement, edit, OWN).set_index("target")
+    contrast = contrast.loc[list(rows["target"])]
+    # Gates, blocks and all gates together are one family of tests, as in `gate_usage`.
+    corrected = holm(contrast["p"].to_numpy(float))
     lost = significant(corrected) & (contrast["change"].to_numpy(float) > 0)
-    own = float((mean["accuracy"] - mean["change"]).iloc[0])
-    return StaticGates(identity(made.recording), mean, lost, own, outcomes.about["images"])
+    own = float((rows["accuracy"] - rows["change"]).iloc[0])
+    return StaticGates(identity(made.recording), rows, lost, own, outcomes.about["images"])
+
+
+def _is_best(shown: StaticGates) -> bool:
+    return bool((shown.effects["edit"] == "constant").all())
+
+
+def _by(shown: StaticGates) -> str:
+    return "the best constant" if _is_best(shown) else "its mean (mean ablation)"
 
 
 def draw(
     ax: Axes, effects: pd.DataFrame, own: float, lost: Sequence[bool], labels: Sequence[str]
 ) -> Axes:
-    """Draw the accuracy under mean ablation with paired intervals.
+    """Draw the accuracy under a constant with paired intervals.
 
     Args:
         ax: the Axes to draw on.
@@ -99,7 +106,7 @@ def draw(
     label_axis(ax.yaxis, list(labels))
     # Enough digits to distinguish the ticks: losses may be tenths of a point.
     ax.xaxis.set_major_formatter(PercentFormatter(1, symbol="%"))
-    ax.set_xlabel("accuracy under mean ablation")
+    ax.set_xlabel("accuracy with a constant")
     ax.grid(axis="x")
     ax.set_axisbelow(True)
     return ax
@@ -124,50 +131,58 @@ def lay_out(shown: StaticGates) -> list[Figure]:
 
 
 def caption(shown: StaticGates) -> str:
-    """Say which gates can be replaced by their means."""
+    """Say which gates can be replaced by a constant."""
+    more = (
+        " The best of neutral value, mean and median was chosen on other images."
+        if _is_best(shown)
+        else " Another constant may cost less (attnscope intervene with --edits constant)."
+    )
     return (
-        f"Accuracy on {shown.scored:,} images under mean ablation of each gate, of all gates of a "
-        "block, and of all gates, with paired 95% CIs. The line is the unedited network: "
+        f"Accuracy on {shown.scored:,} images if each gate, all gates of a block, or all gates are "
+        f"replaced by {_by(shown)}, with paired 95% CIs. The line is the unedited network: "
         f"{as_percent(shown.own)}. Filled marks show a significant loss (McNemar, p < {LEVEL} "
-        "after Holm's correction over the gates, and over the blocks). "
+        f"after Holm's correction over all gates and blocks).{more} "
         f"{static_sentence(shown.effects, shown.lost)}"
     )
 
 
-def static_sentence(mean: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
-    """Say which gates can be replaced by their means.
+def static_sentence(effects: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
+    """Say which gates can be replaced by a constant.
 
     Args:
-        mean: the rows of `attnscope.statistics.replacement_effects` with the edit ``mean``.
+        effects: the rows of `attnscope.statistics.replacement_effects` with one edit.
         lost: for each row, whether the loss is significant.
     """
-    kinds = np.array([target_kind(target) for target in mean["target"]])
-    gates, costly = mean[kinds == "gate"], mean[(kinds == "gate") & lost]
+    kinds = np.array([target_kind(target) for target in effects["target"]])
+    gates, costly = effects[kinds == "gate"], effects[(kinds == "gate") & lost]
     if costly.empty:
+        worst = lowest(gates, "low")
         text = (
-            "Mean ablation of a single gate lowers accuracy significantly at none of "
-            f"{as_count(len(gates), 'gate')}."
+            f"A constant for a single gate lowers accuracy significantly at none of "
+            f"{as_count(len(gates), 'gate')}; the interval reaches furthest at "
+            f"{worst['target']}: a change of {_points_of(worst)}."
         )
     else:
         most = lowest(costly, "change")
         text = (
-            f"Mean ablation of a single gate lowers accuracy at {len(costly)} of {len(gates)} "
+            f"A constant for a single gate lowers accuracy at {len(costly)} of {len(gates)} "
             f"gates. The largest loss is at {most['target']}: a change of {_points_of(most)}."
         )
-    blocks = mean[kinds == "block"]
+    blocks = effects[kinds == "block"]
     if len(blocks):
         worst = lowest(blocks, "change")
         costly = int((lost & (kinds == "block")).sum())
         text += (
-            f" Mean ablation of all gates of a block lowers accuracy at {costly} of {len(blocks)} "
-            f"blocks. The accuracy is lowest at {worst['target']}: a change of {_points_of(worst)}."
+            f" Constants for all gates of a block lower accuracy at {costly} of "
+            f"{as_count(len(blocks), 'block')}. The accuracy is lowest at {worst['target']}: a "
+            f"change of {_points_of(worst)}."
         )
-    together = mean[kinds == "all"]
+    together = effects[kinds == "all"]
     if len(together):
         row = together.iloc[0]
         found = "a significant loss" if lost[kinds == "all"][0] else "no significant loss"
         text += (
-            f" Under mean ablation of all gates, accuracy is {as_percent(row['accuracy'])}: a "
+            f" With constants for all gates, accuracy is {as_percent(row['accuracy'])}: a "
             f"change of {_points_of(row)}, {found}."
         )
     return text
@@ -181,19 +196,20 @@ def _points_of(row: pd.Series[Any]) -> str:
 def _draw_result(ax: Axes, shown: StaticGates) -> Axes:
     labels = short_targets(list(shown.effects["target"]))
     draw(ax, shown.effects, shown.own, list(shown.lost), labels)
-    ax.set_xlabel(f"accuracy under mean ablation ({shown.scored:,} images)")
+    ax.set_xlabel(f"accuracy with {_by(shown)} ({shown.scored:,} images)")
     return ax
 
 
 def _title(shown: StaticGates) -> str:
-    return f"Mean ablation of gates: {title_of(shown.of)}"
+    what = "Best constants for gates" if _is_best(shown) else "Mean ablation of gates"
+    return f"{what}: {title_of(shown.of)}"
 
 
 register_plot(
     Plot(
         name="static_gates",
         title="Static gates",
-        about="Accuracy under mean ablation: gates are replaced by their means over other images.",
+        about="Accuracy if gates are replaced by the best constant for all images.",
         subject=Intervened,
         compute=compute,
         draw=draw,

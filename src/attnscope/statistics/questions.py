@@ -1,0 +1,212 @@
+"""Three questions about a gate: removal, misinformation and oracle, for each target of edits.
+
+- **Removal**: what does the network lose if it never sees the image's own gate? The gate is the
+  best constant, or the gate of any other image (whatever its class).
+- **Misinformation**: how much worse is the gate of another class than a gate of the same class? It
+  measures the sensitivity to a wrong gate, and not whether the gate is needed.
+- **Oracle**: does the network gain if it is given the mean gate of the true class?
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from attnscope.statistics.effects import OWN, edit_contrast, own_outcomes
+from attnscope.statistics.inference import LEVEL, holm, significant
+from attnscope.statistics.outcome_pairs import accuracy_difference, paired_images
+from attnscope.statistics.paired import (
+    accuracy_interval,
+    detectable_loss,
+    detectable_shift,
+    margin_interval,
+)
+
+EQUIVALENCE = 0.9
+"""Level of the interval that must lie within the smallest effects for an equivalence."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A comparison of two edits: the accuracy under the second minus that under the first."""
+
+    name: str
+    """Prefix of its columns."""
+    first: str
+    second: str
+    about: str
+    """What a positive value means."""
+
+
+QUESTIONS = (
+    Question("removal", "constant", OWN, "lost under the best constant"),
+    Question("resample", "swap_any", OWN, "lost with the gate of any other image"),
+    Question(
+        "misinformation", "swap_other", "swap_same", "lost with the gate of another class instead "
+        "of the same class",
+    ),
+    Question(
+        "matched", "matched_other", "matched_same", "lost with the gate of another class instead "
+        "of the same class, of images of equal brightness and contrast",
+    ),
+    Question("oracle", OWN, "true", "gained with the mean gate of the true class"),
+)  # fmt: skip
+"""All questions, in the order of their columns."""
+REMOVAL, RESAMPLE, MISINFORMATION, MATCHED, ORACLE = (question.name for question in QUESTIONS)
+
+
+def columns_of(question: str) -> list[str]:
+    """Return the columns of a question: accuracy and p, then margin and p."""
+    ends = ("value", "low", "high")
+    accuracy = [f"{question}_{end}" for end in ends]
+    margin = [f"{question}_margin{end}" for end in ("", "_low", "_high")]
+    return [*accuracy, f"p_{question}", *margin, f"p_{question}_margin"]
+
+
+def ask(outcomes: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
+    """Answer all questions about all targets of edits.
+
+    p values are Holm-corrected within each question: over all targets (gates, blocks and all gates
+    together), and over accuracy and margin.
+
+    Args:
+        outcomes: table of `attnscope.interventions.replace_gates`.
+        resamples: number of bootstrap resamples.
+
+    Returns:
+        One row per target, with the index ``target`` and the columns of each question
+        (`columns_of`); NaN where an edit was not made. Then
+
+        - ``removal_equal_low``, ``removal_equal_high``, ``removal_margin_equal_low``,
+          ``removal_margin_equal_high``: 90% CIs, for tests of equivalence.
+        - ``detectable``, ``detectable_margin``: the loss of accuracy (a share) and the change in
+          margin (in standard deviations of the change) that removal would have shown with a power
+          of 80%, from the numbers of images and of tests alone.
+        - ``margin_std``: standard deviation over images of the margins of the unedited network.
+
+    Raises:
+        InputError: a column is missing, or an image has no outcome, or several, of the unedited
+            network.
+    """
+    own = own_outcomes(outcomes)
+    edited = outcomes[outcomes["edit"] != OWN]
+    made = {OWN, *edited["edit"].unique()}
+    targets = [str(target) for target in edited["target"].drop_duplicates()]
+    frame = pd.DataFrame(index=pd.Index(targets, name="target"))
+    for question in QUESTIONS:
+        name, columns = question.name, columns_of(question.name)
+        if not {question.first, question.second} <= made:
+            frame[columns] = np.nan
+            continue
+        contrast = edit_contrast(outcomes, question.first, question.second, resamples)
+        contrast = contrast.astype({"target": str}).set_index("target").reindex(targets)
+        for end, given in (("value", "change"), ("low", "low"), ("high", "high")):
+            frame[f"{name}_{end}"] = contrast[given]
+        frame[f"p_{name}"] = contrast["p"]
+        for end in ("", "_low", "_high"):
+            frame[f"{name}_margin{end}"] = contrast[f"margin{end or '_change'}"]
+        frame[f"p_{name}_margin"] = contrast["p_margin"]
+        tests = [f"p_{name}", f"p_{name}_margin"]
+        both = frame[tests].to_numpy(np.float64)
+        frame[tests] = holm(both.ravel()).reshape(both.shape)
+    count = int(frame[["p_removal", "p_removal_margin"]].notna().to_numpy().sum())
+    found = [_removal_of(target, edited, own, LEVEL / max(count, 1)) for target in targets]
+    frame = frame.join(pd.DataFrame(found, frame.index))
+    frame["margin_std"] = own["margin"].std()
+    return frame
+
+
+def direction(frame: pd.DataFrame, question: str, level: float = LEVEL) -> NDArray[np.int64]:
+    """Return in which direction a question is answered.
+
+    Args:
+        frame: a table with the columns of the question.
+        question: name of the question.
+        level: significance level.
+
+    Returns:
+        ``(rows,)``: 1 if the value is positive (a cost): accuracy or margin is significant, and the
+        other one does not have the opposite sign, by its 95% CI; -1 if it is negative; 0 otherwise.
+    """
+    columns = columns_of(question)
+    value, of_value, by_value = _signs(frame, columns[:4], level)
+    margin, of_margin, by_margin = _signs(frame, columns[4:], level)
+    found = np.zeros(len(frame), np.int64)
+    for sign in (1, -1):
+        found[by_value & (value == sign) & (of_margin != -sign)] = sign
+        found[by_margin & (margin == sign) & (of_value != -sign)] = sign
+    return found
+
+
+def _signs(
+    frame: pd.DataFrame, columns: list[str], level: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the sign of a value, that of its interval (0 around 0), and whether p is significant.
+
+    Args:
+        frame: the table.
+        columns: those of the value, the ends of its interval, and p.
+        level: significance level.
+    """
+    value, low, high, p = (frame[column].to_numpy(np.float64) for column in columns)
+    sure = np.where(low > 0, 1.0, np.where(high < 0, -1.0, 0.0))
+    return np.sign(value), sure, significant(p, level)
+
+
+def is_mixed(frame: pd.DataFrame, question: str, level: float = LEVEL) -> NDArray[np.bool_]:
+    """Return whether something is significant, and the other's interval is on the other side."""
+    found = significant(frame[f"p_{question}"], level)
+    found |= significant(frame[f"p_{question}_margin"], level)
+    mixed: NDArray[np.bool_] = found & (direction(frame, question, level) == 0)
+    return mixed
+
+
+def is_equivalent(
+    frame: pd.DataFrame, smallest_effect: float | None, smallest_margin: float | None
+) -> NDArray[np.bool_]:
+    """Return whether removal is shown to have no effect that matters.
+
+    Two one-sided tests at 5% (Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics
+    15): the 90% interval lies within the smallest effect. If both are given, both must hold.
+
+    Args:
+        frame: the table of `ask`.
+        smallest_effect: smallest change in accuracy that matters, a share; None if not given.
+        smallest_margin: smallest change in margin that matters, in logits; None if not given.
+
+    Returns:
+        ``(rows,)``; False if neither is given.
+    """
+    given = [
+        (size, f"removal{name}_equal")
+        for size, name in ((smallest_effect, ""), (smallest_margin, "_margin"))
+        if size is not None
+    ]
+    found = np.full(len(frame), bool(given))
+    for size, name in given:
+        low, high = (frame[f"{name}_{end}"].to_numpy(np.float64) for end in ("low", "high"))
+        found &= (low > -size) & (high < size)
+    return found
+
+
+def _removal_of(
+    target: str, edited: pd.DataFrame, own: pd.DataFrame, level: float
+) -> dict[str, float]:
+    """Return what removal says beyond its contrast: intervals at 90%, and what could be seen."""
+    part = edited[(edited["target"] == target) & (edited["edit"] == "constant")]
+    before, after = paired_images(part, own.reset_index())
+    difference = accuracy_difference(before, after)
+    low, high = accuracy_interval(difference, level=EQUIVALENCE)
+    margin_low, margin_high = margin_interval(after.margin - before.margin, level=EQUIVALENCE)
+    images = len(difference)
+    return {
+        "removal_equal_low": low,
+        "removal_equal_high": high,
+        "removal_margin_equal_low": margin_low,
+        "removal_margin_equal_high": margin_high,
+        "detectable": detectable_loss(images, level),
+        "detectable_margin": detectable_shift(images, level),
+    }
