@@ -124,10 +124,13 @@ class Source:
         Raises:
             InputError: one of them cannot be opened or the weights do not fit; AS537, the data has
                 other classes than the run was trained with; AS538, ``train`` or ``validation``
-                have other images than the run was trained with.
+                have other images than the run was trained with; AS235, the normalization is not
+                for pixel values from 0 to 1.
         """
         network = self.network
         network.expect_weights()
+        if network.normalization is not None and not self.data.is_data_set:
+            network.normalization.expect_unit_scale()
         has_scheme = scheme_of(network.target) is not None
         # The network comes first, because a wrong name then fails quickly. The number of classes,
         # and so which weights fit, is known only from the images.
@@ -143,6 +146,8 @@ class Source:
         source = replace(self, network=pinned, data=_pinned(self.data))
         about = source.describe(loaded.skipped)
         notes = list(loaded.notes)
+        if isinstance(loaded, Data):
+            notes = list(loaded.split_notes[self.split])
         if not network.is_run and self.data.classes is None and self.data.class_order == "text":
             notes += filter(None, [advise_order(images.classes)])
         if notes:  # else the plan is equal to that of a version without notes

@@ -207,7 +207,7 @@ def test_weights_that_do_not_fit_are_refused(saved: Path, tmp_path: Path) -> Non
     problems = (
         "missing: conv1.weight and 1 more",
         "not in the network: extra.weight",
-        "other shape: fc.weight)",
+        "other shape: fc.weight (3×64 in the file, 10×128 in the network))",
     )
     with refused("AS347", names=(tmp_path / "w.safetensors", *problems)):
         load_weights(model, tmp_path / "w.safetensors")

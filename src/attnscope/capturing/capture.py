@@ -171,6 +171,8 @@ def capture(
         shard_images,
         kinds,
     )
+    if normalization is not None and isinstance(dataset, LabeledImages):
+        normalization.expect_unit_scale()
     count = item_count(dataset)
     if not count:
         raise InputError(
@@ -263,7 +265,8 @@ class _Pass:
         self.label_kind = label_kind_of(dataset, labels)
         _check_label_kind(self.label_kind, moments)
         picture = describe_picture(tuple(self.sample.shape[1:]), normalization)
-        self.notes = [] if picture is None else [picture]
+        clipped = describe_clipping(self.sample, normalization)
+        self.notes = [note for note in (picture, clipped) if note is not None]
         """What a user should know about the pass, one line each."""
         self.gates: list[Gate] = []
         self.adapter = OutputAdapter()

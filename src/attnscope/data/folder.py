@@ -236,7 +236,7 @@ def _load(
         else:
             images = part.images if len(kept) == len(part.images) else part.images[kept]
             loaded.append(LabeledImages(images, known, paths, names))
-    return LoadedSplits(loaded, unreadable, reader.notes(read))
+    return LoadedSplits(loaded, unreadable, changes=[reader.changes(part) for part in read])
 
 
 def _streams(count: int, bytes_each: int) -> bool:

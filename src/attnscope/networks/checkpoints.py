@@ -181,7 +181,11 @@ def check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], file: Path
     problems = {
         "missing": [name for name in own if name not in state],
         "not in the network": [name for name in state if name not in own],
-        "other shape": [n for n in own if n in state and own[n].shape != state[n].shape],
+        "other shape": [
+            f"{name} ({_shape(state[name])} in the file, {_shape(own[name])} in the network)"
+            for name in own
+            if name in state and own[name].shape != state[name].shape
+        ],
     }
     described = [
         f"{problem}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
@@ -203,6 +207,11 @@ def check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], file: Path
             f"the network's has {types[1]}); quantized weights lack their scales: save the weights "
             "before they are quantized",
         )
+
+
+def _shape(tensor: Tensor) -> str:
+    """Return a shape in words: ``64×3×7×7``, or ``a single number``."""
+    return "×".join(map(str, tensor.shape)) or "a single number"
 
 
 def _loses(given: Tensor, own: Tensor) -> bool:

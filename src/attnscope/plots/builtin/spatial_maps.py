@@ -20,8 +20,8 @@ from attnscope.plots.images import (
     top_of,
 )
 from attnscope.plots.maps import some_gates
-from attnscope.plots.registry import Note, Plot, register_plot
-from attnscope.plots.subjects import Identity, has_grad_cam, identity, no_gate
+from attnscope.plots.registry import Plot, Unavailable, register_plot
+from attnscope.plots.subjects import Identity, has_grad_cam, identity, no_gate, no_grad_cam
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GRAD_CAM_MAP, drawable, drawable_names
 from attnscope.plots.titles import title_of
@@ -49,15 +49,19 @@ class SpatialMaps:
     """A sentence if the network has no spatial gate, else empty."""
 
 
-def compute(recording: Recording) -> SpatialMaps | Note:
-    """Compute the class means of all recorded maps."""
+def compute(recording: Recording) -> SpatialMaps:
+    """Compute the class means of all recorded maps.
+
+    Raises:
+        Unavailable: there are no maps.
+    """
     gates, left_out = some_gates(recording.gates_with(MAP))
     without = "" if gates else no_gate(recording, MAP)
     cams = None
     if has_grad_cam(recording):
         cams = statistics.class_mean_grad_cam(recording, "predicted")
     elif not gates:
-        return Note(f"{without} Grad-CAM was not recorded.", identity(recording))
+        raise Unavailable("AS904", f"{without} {no_grad_cam(recording)}".removesuffix("."))
     maps = {gate.name: statistics.class_mean_maps(recording, gate.name) for gate in gates}
     return SpatialMaps(identity(recording), recording.classes, gates, maps, cams, left_out, without)
 
