@@ -63,6 +63,7 @@ def test_report_is_one_file_that_loads_nothing_else(make_recording: Make, tmp_pa
     assert "@import" not in text
     assert not {"script", "iframe", "object", "embed", "link"} & set(page.tags)
     pictures = 2 * len(plots_for(a)) - len(IN_A_RUN_ONLY) + len(plots_of(Comparison))
+    pictures -= 1  # map_agreement of a network without spatial gates
     assert page.tags.count("img") == pictures == len([alt for alt in page.alts if alt])
     for plot in plots_of(Comparison):
         assert str(escape(draw_plot(plot.name, a, b).caption)) in text

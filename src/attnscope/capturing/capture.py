@@ -35,7 +35,7 @@ from attnscope.capturing.batching import (
 )
 from attnscope.capturing.explaining import Explanations, stored_map
 from attnscope.capturing.number_types import as_inputs, number_type, of_type
-from attnscope.capturing.pictures import IN_UNIT_RANGE, describe_picture
+from attnscope.capturing.pictures import IN_UNIT_RANGE, describe_clipping, describe_picture
 from attnscope.capturing.pooling import pooling_edits
 from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
 from attnscope.capturing.trial import (
