@@ -1,4 +1,7 @@
-"""`attnscope analyze`: everything in one command that continues where it was."""
+"""`attnscope analyze`: everything in one command that continues where it was.
+
+This file has more than 400 lines, because all tests share one folder of a user.
+"""
 
 from __future__ import annotations
 

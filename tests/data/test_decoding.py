@@ -16,7 +16,6 @@ from torch import Tensor
 
 from attnscope.data.images import LabeledImages
 from attnscope.data.load import DataSettings
-from attnscope.data.memory import MEMORY_VARIABLE
 from attnscope.data.sources import LoadedSplits
 from tests.data.making import RNG, Array, load, save, write_folder
 from tests.making import refused
@@ -326,33 +325,6 @@ def test_changed_images_are_counted(tmp_path: Path) -> None:
     assert "transparent" in notes[0]
     assert "EXIF" in notes[1]
     assert "square" in notes[2]
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-def test_changed_images_are_counted_by_split(
-    tmp_path: Path, streamed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also of a validation split that is taken from the training split."""
-    if streamed:
-        monkeypatch.setenv(MEMORY_VARIABLE, "0")
-    write_folder(tmp_path, count=20)
-    for i in range(20):
-        save(tmp_path / f"train/ant/wide{i}.png", PICTURE[:9])
-    save(tmp_path / "test/ant/wide.png", PICTURE[:9])
-    data = load(tmp_path)
-
-    def wide(paths: list[str]) -> int:
-        return sum("wide" in path for path in paths)
-
-    counts = {"train": wide(data.train.paths), "validation": wide(data.validation.paths), "test": 1}
-    assert counts["train"] + counts["validation"] == 20
-    assert counts["validation"] > 0
-    for split, count in counts.items():
-        (note,) = data.split_notes[split]
-        assert note.split()[1] == str(count)
-    (note,) = data.notes
-    assert note.split()[1] == "21"
-    assert DataSettings(f"folder:{tmp_path}").load_test().notes == data.split_notes["test"]
 
 
 @pytest.mark.parametrize(
