@@ -194,17 +194,6 @@ def test_the_time_for_interventions_is_an_option(
     assert given == [0.5, 2.0, None], "a finished stage is not repeated"
 
 
-def test_what_lacks_for_figures_is_said_once(
-    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    only(monkeypatch, "map_agreement", "gate_state")
-    for skip in ([], ["figures"]):
-        caplog.clear()
-        (folder / "there" / "report.html").unlink(missing_ok=True)
-        analyze(*GATED, "--skip", "statistics", "interventions", *skip)
-        assert sum("map_agreement" in line for line in caplog.messages) == 1
-
-
 @pytest.mark.parametrize("stage", ["write_tables", "intervene", "write_figures", "write_report"])
 def test_an_interrupted_analysis_continues(
     stage: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

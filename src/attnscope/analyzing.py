@@ -304,10 +304,8 @@ def _write_figures(recording: Recording, _: AnalysisSettings, __: bool) -> list[
     return []  # the figures that are left out are named in the log and in the report
 
 
-def _write_report(recording: Recording, settings: AnalysisSettings, _: bool) -> list[str]:
-    out = file_beside(recording.folder, layout.REPORT)
-    # The stage of the figures has named those that are left out.
-    write_report([recording.folder], out, log_left_out="figures" in settings.skip)
+def _write_report(recording: Recording, _: AnalysisSettings, __: bool) -> list[str]:
+    write_report([recording.folder], file_beside(recording.folder, layout.REPORT))
     return []
 
 

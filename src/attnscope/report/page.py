@@ -50,14 +50,13 @@ _KEYS = {
 _log = logging.getLogger(__name__)
 
 
-def write_report(folders: Sequence[StrPath], out: StrPath, *, log_left_out: bool = True) -> Path:
+def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
     """Write one HTML page about one or more runs, with all figures embedded.
 
     Args:
         folders: runs or recordings. The first is compared with each of the others, and
             configurations with several seeds are compared with each other.
         out: the file of the page.
-        log_left_out: whether the log names the figures that are left out, as the page does.
 
     Returns:
         ``out``.
@@ -85,7 +84,7 @@ def write_report(folders: Sequence[StrPath], out: StrPath, *, log_left_out: bool
         "kinds": _compare_kinds(kinds),
         "comparisons": [_compare(Comparison(recordings[0], other)) for other in recordings[1:]],
         "runs": [
-            {"name": name, **_describe(recording, log_left_out)}
+            {"name": name, **_describe(recording)}
             for name, recording in zip(names, recordings, strict=True)
         ],
     }
@@ -107,7 +106,7 @@ def write_report(folders: Sequence[StrPath], out: StrPath, *, log_left_out: bool
     return out
 
 
-def _describe(recording: Recording, log_left_out: bool) -> dict[str, Any]:
+def _describe(recording: Recording) -> dict[str, Any]:
     wanted = plots_of_recording(recording)
     intervened = [subject for _, subject in wanted if isinstance(subject, Intervened)]
     figures = []
@@ -125,7 +124,7 @@ def _describe(recording: Recording, log_left_out: bool) -> dict[str, Any]:
                 left_out[plot.name] = first_line(problem)
                 coded[plot.name] = str(problem)
             bar.update()
-    for line in lines_of(coded) if log_left_out else ():
+    for line in lines_of(coded):
         _log.warning("left out: %s", line)
     numbers: dict[str, Any] = {}
     if recording.has_accuracy:
