@@ -21,20 +21,20 @@ def test_the_fewest_changes_are_those_of_the_exact_test(tests: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "named"),
+    ("images", "most", "named"),
     [
-        (5, ("5 images", "no change", "10 changed", "--images 200")),
-        (40, ("at least 25 points", "--images 200 could show 5 points")),
-        (1, ("1 image,",)),
+        (5, 500, ("5 images", "no change", "10 changed", "--images 200")),
+        (40, 200, ("at least 25 points", "--images 200 could show 5 points")),
+        (1, 199, ("1 image,", "a recording of 400 images")),
     ],
 )
-def test_few_images_are_said(images: int, named: tuple[str, ...]) -> None:
-    line = advise_images(images, 16)
+def test_few_images_are_said(images: int, most: int, named: tuple[str, ...]) -> None:
+    line = advise_images(images, 16, most)
     assert line is not None
     for words in named:
         assert words in line
 
 
 def test_many_images_are_not_mentioned() -> None:
-    assert advise_images(101, 16) is None
-    assert advise_images(100, 16) is not None
+    assert advise_images(101, 16, 500) is None
+    assert advise_images(100, 16, 500) is not None

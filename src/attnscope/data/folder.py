@@ -67,7 +67,8 @@ def load(request: DataRequest) -> LoadedSplits:
             0,
             f"the folder {root} has no folders train/ and test/, so it was split: "
             f"{len(splits[-1])} of its {count} images are the test split, chosen by a hash "
-            "of their names",
+            "of their names; if the network was trained on some of these, make the folders "
+            "yourself",
         )
     loaded.notes.extend(passed.lines())
     return loaded

@@ -25,12 +25,13 @@ def fewest_changes(tests: int) -> int:
     return 1 + math.ceil(math.log2(tests / LEVEL))
 
 
-def advise_images(images: int, tests: int) -> str | None:
+def advise_images(images: int, tests: int, most: int) -> str | None:
     """Return a line if a number of images can only show large changes of accuracy, else None.
 
     Args:
         images: Number of images that are scored.
         tests: Number of p values that are corrected together.
+        most: Number of images of the recording that can be scored.
     """
     needed = fewest_changes(tests)
     smallest = needed / images
@@ -43,7 +44,9 @@ def advise_images(images: int, tests: int) -> str | None:
         "significant"
     )
     some = f"{images} image{'' if images == 1 else 's'}"
+    enough = math.ceil(needed / _WISHED)
+    remedy = f"--images {enough}" if enough <= most else f"a recording of {2 * enough} images"
     return (
-        f"on {some}, {shown} (that takes {needed} changed predictions); "
-        f"--images {math.ceil(needed / _WISHED)} could show {100 * _WISHED:g} points"
+        f"on {some}, {shown} (that takes {needed} changed predictions); {remedy} could show "
+        f"{100 * _WISHED:g} points"
     )

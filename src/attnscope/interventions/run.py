@@ -265,7 +265,9 @@ def _prepare(
         if todo:
             of_replace = todo.get("replace", edits)
             if "replace" in todo:
-                notes += filter(None, [advise_images(len(setup.scored), len(setup.targets()))])
+                most = len(recording) // 2  # the others supply the replacement gates
+                advice = advise_images(len(setup.scored), len(setup.targets()), most)
+                notes += [] if advice is None else [advice]
             notes += [f"{name}: continues what was interrupted" for name in unfinished(folder)]
             plan = plan_experiments(setup, list(todo), edits=of_replace, timing=timing, notes=notes)
     return _Prepared(folder, setup, seeds, untrained, experiments, edits, plan)

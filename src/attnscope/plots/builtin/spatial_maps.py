@@ -29,6 +29,7 @@ from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
 
 CLASSES_A_PAGE = 20
+_MAPS_A_ROW = 10  # where only Grad-CAM is drawn
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,11 @@ def _page(shown: SpatialMaps, page: range) -> Figure:
 def _grad_cam_alone(shown: SpatialMaps) -> Figure:
     cams, names = shown.grad_cam, drawable_names(shown.classes)
     assert cams is not None  # else there is nothing to draw
-    columns = min(10, max(5, -(-len(names) // 10)), len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(
-        figsize=(max(6.0, 1 + 1.1 * columns), max(2.6, 0.8 + 1.2 * rows)), layout="compressed"
-    )
+    rows = -(-len(names) // _MAPS_A_ROW)
+    columns = -(-len(names) // rows)
+    width = max(6.0, 1 + 1.1 * columns)
+    side = min(2.2, (width - 1) / columns)  # of a map; its height follows, so that nothing is empty
+    figure = Figure(figsize=(width, 0.7 + rows * (side + 0.25)), layout="compressed")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(names) :]:
         ax.set_axis_off()
