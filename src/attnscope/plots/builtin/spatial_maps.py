@@ -133,7 +133,9 @@ def _grad_cam_alone(shown: SpatialMaps) -> Figure:
     rows = -(-len(names) // _MAPS_A_ROW)
     columns = -(-len(names) // rows)
     width = max(6.0, 1 + 1.1 * columns)
-    side = min(2.2, (width - 1) / columns)  # of a map; its height follows, so that nothing is empty
+    side = min(
+        2.2, (width - 1.6) / columns
+    )  # of a map; its height follows, so that nothing is empty
     figure = Figure(figsize=(width, 0.7 + rows * (side + 0.25)), layout="compressed")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(names) :]:
