@@ -425,11 +425,12 @@ def test_recordings_of_different_images_are_refused_in_one_line(
     make_recording("a")
     make_recording("b", count=30)
     make_recording("c", seed=1)
-    app = choose_view(open_page(tmp_path, "comparison"), view)
+    app = open_page(tmp_path, "comparison")
     assert_no_error(app)
     other = app.sidebar.selectbox(key="other")
     assert (other.value, other.options) == ("c/test", ["c/test", "b/test"]), "comparable ones first"
-    app = other.set_value("b/test").run()
+    other.set_value("b/test").run()
+    app = choose_view(app, view)
     assert [error.message for error in app.exception] == []
     assert len(app.error) == 1
     assert not app.image
