@@ -230,8 +230,9 @@ def _remedy(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
             )
         if len(pairs) <= 2 and all(a[1:] == b[1:] for a, b in pairs):
             return (
-                f"the file is of a network with {first[0]} classes, and not {second[0]}: give "
-                "images of its classes, or name all of them with --classes FILE"
+                f"the file is of a network with {first[0]} classes, and not {second[0]}: build the "
+                "network for them; one of timm or torchvision has the classes of the images, or "
+                "those that --classes FILE names"
             )
     return "use the network from which they were saved"
 
