@@ -44,6 +44,30 @@ class Normalization:
                 "each value must be greater than 0",
             )
 
+    def expect_unit_scale(self) -> None:
+        """Refuse values that cannot be for pixel values from 0 to 1, such as a mean of 127.5.
+
+        Old recordings may have such a normalization, so this is asked before images are captured,
+        and not when a normalization is made.
+
+        Raises:
+            InputError: A mean is outside 0 to 1, or a standard deviation is greater than 1.
+        """
+        wrong = [f"mean {value:g}" for value in self.mean if not 0 <= value <= 1]
+        wrong += [f"standard deviation {value:g}" for value in self.std if value > 1]
+        if not wrong:
+            return
+        divided = (
+            f"--{name} {' '.join(f'{value / 255:.4g}' for value in values)}"
+            for name, values in (("mean", self.mean), ("std", self.std))
+        )
+        raise InputError(
+            "AS235",
+            f"the normalization has the {wrong[0]}, and pixel values are from 0 to 1, so that "
+            "means are between 0 and 1 and standard deviations are at most 1; if the values are "
+            f"for pixels from 0 to 255, divide them by 255: {' '.join(divided)}",
+        )
+
     def of_channels(self, channels: int) -> Normalization:
         """Return the normalization of images with a number of channels.
 
@@ -108,6 +132,20 @@ class Normalization:
         """
         return self.on(images.device, images.shape[1]).undo(images)
 
+    def restore(self, images: Tensor) -> Tensor:
+        """Return the pixel values of normalized images, which are from 0 to 1 if it was applied.
+
+        Args:
+            images: As for `undo`.
+
+        Returns:
+            float32 of the same shape.
+
+        Raises:
+            InputError: The images have another number of channels.
+        """
+        return self.on(images.device, images.shape[1]).restore(images)
+
 
 class Normalizer:
     """A `Normalization` whose constants are on a device, so that no call copies anything to it."""
@@ -134,8 +172,12 @@ class Normalizer:
         """Convert normalized images on the device back to bytes; see `Normalization.undo`."""
         import torch
 
+        return (self.restore(images) * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def restore(self, images: Tensor) -> Tensor:
+        """Return the pixel values of images on the device; see `Normalization.restore`."""
         mean, std = _by_channel(self.mean, images), _by_channel(self.std, images)
-        return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        return images.float() * std + mean
 
 
 def _by_channel(values: Tensor, images: Tensor) -> Tensor:
