@@ -51,7 +51,7 @@ def write_bytes(file: Path, content: bytes | Sequence[bytes | memoryview]) -> No
     Raises:
         OSError: the disk is full, for example. It names the file.
     """
-    file = Path(os.path.realpath(file))
+    named, file = file, Path(os.path.realpath(file))
     remove_leftovers(file.parent, file.name)
     temporary = _temporary_path(file)
     parts = [content] if isinstance(content, bytes) else content
@@ -67,7 +67,7 @@ def write_bytes(file: Path, content: bytes | Sequence[bytes | memoryview]) -> No
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):  # a full disk names no file, or the temporary one
-            raise OSError(error.errno, error.strerror, str(file)) from error
+            raise OSError(error.errno, error.strerror, str(named)) from error
         raise
 
 
