@@ -203,8 +203,8 @@ def jpeg_copy() -> Iterator[tuple[str, str]]:
             yield f"outcomes/{name}/{file.name}", of_file(file)
     yield from frames(*(runs[name] for name in ("cbam-0", "cbam-1", "se-0", "se-1")))
     for name, options in (
-        ("cbam-map", ["--tolerance", "4"]),
-        ("cbam-number", ["--spatial", "number", "--tolerance", "4"]),
+        ("cbam-map", ["--tolerance", "40"]),
+        ("cbam-number", ["--spatial", "number", "--tolerance", "40"]),
     ):
         out = Path("folded") / name
         attnscope("fold", run, "--out", out, "--batch-size", "50", *options)

@@ -298,13 +298,13 @@ def row_of(name: str, found: Sequence[Repetition], tolerance: float) -> str:
 
 
 def main(
-    times: int = 400,
-    networks: int = 3,
+    times: int = 100,
+    networks: int = 2,
     images: int = 5000,
-    population: int = 200_000,
-    training: int = 50_000,
+    population: int = 50_000,
+    training: int = 20_000,
     tolerance: float = 1.0,
-    stability: int = 20,
+    stability: int = 10,
     scenarios: tuple[str, ...] = tuple(SCENARIOS),
     out: Path = Path("fold-honesty.json"),
 ) -> None:

@@ -118,6 +118,8 @@ CHOSEN = Chosen(
 
 def test_the_repr_of_a_report_has_the_counts_and_the_loss_with_its_end() -> None:
     report = make_report(CHOSEN)
+    assert (report.trials, report.tolerance) == (TRIALS, 1.5)
+    assert (make_report(None).trials, make_report(None).tolerance) == ([], None)
     assert "\n" not in repr(report)
     for value in ("runs/<b>", "2 of 3", "90.0%", "88.0%", "2.00", f"{report.test.at_most:.2f}"):
         assert value in repr(report)

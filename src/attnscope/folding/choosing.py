@@ -81,7 +81,7 @@ def choose(
             raise InputError(
                 "AS859",
                 f"no gate of {source} is shown to lose less than {in_points(tolerance)} of "
-                f"accuracy (the best one, {best.gate}, loses {best.joint:.2f} on "
+                f"accuracy (the first one, {best.gate}, loses {best.joint:.2f} on "
                 f"{choice.testing} images, p = {best.p:.3f}; {wanted}); increase --tolerance, or "
                 "name gates with --gates",
             )

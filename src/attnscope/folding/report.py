@@ -106,7 +106,7 @@ class PairedLosses(PairedAccuracy):
         return (
             f"{self.before:.2%} -> {self.after:.2%}, loss {self.loss:.2f} percentage points (at "
             f"most {self.at_most:.2f}); {self.agreement:.2%} of the predictions stay (at least "
-            f"{self.agreement_at_least:.2%}); log loss {self.log_loss:+.4f} "
+            f"{self.agreement_at_least:.2%}); log loss {_with_sign(self.log_loss)} "
             f"(at most {self._log_loss_end}); {self.images} images, one image is "
             f"{100 / self.images:.2f} points"
         )
@@ -119,13 +119,13 @@ class PairedLosses(PairedAccuracy):
             f"{self.after:.2%}",
             f"{_signed(self.loss)} (at most {_signed(self.at_most)})",
             f"{self.agreement:.2%} (at least {self.agreement_at_least:.2%})",
-            f"{_signed(self.log_loss, 4)} (at most {self._log_loss_end})",
+            f"{_with_sign(self.log_loss)} (at most {self._log_loss_end})",
         ]
 
     @property
     def _log_loss_end(self) -> str:
         end = self.log_loss_at_most
-        return "any" if end is None else f"{end:+.4f}".replace("-", "\N{MINUS SIGN}")
+        return "any" if end is None else _with_sign(end)
 
 
 LOSS_HEADERS = ["Images", "Accuracy before", "Accuracy after", "Loss", "Agreement", "Log loss"]
@@ -273,6 +273,16 @@ class FoldReport:
         )
 
     @property
+    def trials(self) -> list[Trial]:
+        """The gates in the order of the choice; empty if they were named."""
+        return self.chosen.choice.trials if self.chosen else []
+
+    @property
+    def tolerance(self) -> float | None:
+        """Largest accepted loss in percentage points; None if the gates were named."""
+        return self.chosen.tolerance if self.chosen else None
+
+    @property
     def _validation(self) -> str:
         return self.chosen.title if self.chosen else "validation"
 
@@ -322,5 +332,10 @@ def html_lines(lines: Sequence[str]) -> str:
     return f"<p>{'<br/>'.join(map(escape, lines))}</p>"
 
 
-def _signed(value: float, digits: int = 2) -> str:
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _with_sign(value: float) -> str:
+    rounded = round(value, 4) + 0.0  # -0.0 would be printed as such
+    return f"{rounded:+.4f}".replace("-", "\N{MINUS SIGN}")

@@ -14,6 +14,7 @@ any number of changes, where the score test itself may be too small.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64
@@ -33,6 +34,7 @@ _ROUNDING = 1e-9
 _POWER = 0.8
 
 
+@lru_cache(maxsize=4096)  # a choice asks for the same counts again and again
 def paired_loss_p(lost: int, gained: int, images: int, tolerance: float) -> float:
     """Return the one-sided p value of a loss of accuracy.
 
