@@ -34,7 +34,7 @@ def test_the_table_of_a_notebook_has_short_titles_and_says_what_its_columns_are(
     outcomes = read_outcomes(add_interventions(make_recording("cbam")))
     html = outcomes._repr_html_()
     titles = re.findall(r"<th>([^<]*)</th>", html)
-    assert titles == ["Gate", "decoding", "mean", "swap_same", "swap_other"]
+    assert titles == ["Gate", "decoding", "mean", "constant", "swap_same", "swap_other"]
     effects = outcomes.table("effects").set_index(["target", "edit"])
     worst = effects["change"].idxmin()
     change, low, high = (100 * effects.loc[worst, key] for key in ("change", "low", "high"))
