@@ -188,19 +188,21 @@ def test_work_in_a_thread_is_done_in_order_and_waits_for_its_limits() -> None:
 @pytest.mark.parametrize("threads", [0, 1, 2])
 def test_after_a_failed_piece_no_other_is_begun_and_the_error_is_raised(threads: int) -> None:
     done: list[int] = []
-    failed = threading.Event()
+    may_end = threading.Event()
+
+    def first() -> None:
+        may_end.wait(5 if threads else 0)
+        done.append(0)
 
     def fail() -> None:
-        failed.set()
         raise ValueError("of the test")
 
     def submit() -> None:
         with Background(threads, 9, 9) as background:
-            background.submit(lambda: done.append(0))
+            background.submit(first)
             background.submit(fail)
-            failed.wait(5)
-            time.sleep(0.02)
             background.submit(lambda: done.append(1))
+            may_end.set()
 
     with pytest.raises(ValueError, match="of the test"):
         submit()
