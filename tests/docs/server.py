@@ -53,15 +53,12 @@ def running(folder: Path, environment: dict[str, str]) -> Iterator[None]:
         (folder / name).write_text(CLIENT.format(python=sys.executable, place=f"{place}-{name}"))
         (folder / name).chmod(0o755)
     command = [sys.executable, __file__, str(place)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-    try:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         yield
-    finally:
         process.terminate()
-        process.wait()
-        process.stdout.close()
 
 
 def serve(place: str) -> None:
@@ -83,7 +80,9 @@ def serve(place: str) -> None:
         listeners[listener] = kind
     print("ready", flush=True)
     while True:
-        for listener in select.select(list(listeners), [], [])[0]:
+        for listener in select.select([*listeners, sys.stdin], [], [])[0]:
+            if listener is sys.stdin:  # it was closed: the tests have ended in whatever way
+                return
             connection, _ = listener.accept()
             if os.fork() == 0:
                 _answer(connection, listeners[listener])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attnscope.errors import InputError
+from attnscope.gates.axes import parse_layout
 from attnscope.gates.hooks import as_factor
 from attnscope.interventions.channel_losses import ORDERS, ChannelLosses
 from attnscope.interventions.replay import PrefixCache
@@ -332,9 +333,10 @@ def _norms(cache: PrefixCache, gate: Gate) -> Tensor:
         if features is own:  # the gate multiplies another gate, so that it has no features
             found.append(torch.ones(1))
             return own
-        axes = [axis for axis, letter in enumerate(gate.layout) if letter not in "NC"]
+        layout = parse_layout(gate.layout)  # flattened positions are one axis
+        axes = [axis for axis, token in enumerate(layout) if token not in ("N", "C")]
         norms = features.float().square().sum(axes).sqrt()
-        order = [letter for letter in gate.layout if letter in "NC"]
+        order = [token for token in layout if token in ("N", "C")]
         found.append((norms if order == ["N", "C"] else norms.T).cpu())
         return own
 
