@@ -12,6 +12,7 @@ from scipy import special, stats
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import normal_interval, t_interval
+from attnscope.statistics.reading import row_chunks
 from attnscope.statistics.registry import statistic
 
 
@@ -198,11 +199,15 @@ def calibration_summary(recording: Recording, bins: int = 15) -> pd.DataFrame:
     if images < 2:
         low = high = np.nan
     rows = [("calibration_error", value, max(low, 0.0), high)]
-    probabilities = recording.probabilities
-    own = probabilities[np.arange(images), recording.labels]
-    brier = (probabilities**2).sum(1) - 2 * own + 1
-    logits = recording.logits.astype(np.float64)
-    loss = special.logsumexp(logits, axis=1) - logits[np.arange(images), recording.labels]
+    brier, loss = np.zeros(images), np.zeros(images)
+    every, labels = recording.logits, recording.labels
+    for piece in row_chunks(images, every.shape[1]):
+        logits = every[piece].astype(np.float64)
+        own = np.arange(len(logits)), labels[piece]
+        logits -= special.logsumexp(logits, axis=1, keepdims=True)
+        loss[piece] = -logits[own]
+        chance = np.exp(logits)
+        brier[piece] = (chance**2).sum(1) - 2 * chance[own] + 1
     for name, scores in (("brier", brier), ("log_loss", loss)):
         std = scores.std(ddof=1) if images > 1 else np.nan
         ends = t_interval(scores.mean(), std / np.sqrt(images), max(images - 1, 1))

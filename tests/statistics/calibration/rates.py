@@ -23,7 +23,7 @@ TEN = list("abcdefghij")
 
 def log_rate(what, rate, runs, refused=0.0):
     if FOUND:
-        test = os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split(" ")[0]
+        test = os.environ["PYTEST_CURRENT_TEST"].split("::")[1].rsplit(" ", 1)[0]
         line = {"test": test, "what": what, "rate": float(rate), "data_sets": runs}
         line["refused"] = float(refused)
         with Path(FOUND).open("a", encoding="utf-8") as stream:

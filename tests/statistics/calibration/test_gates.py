@@ -25,10 +25,17 @@ def no_effect(write_recording):
     )
 
 
-def test_permuted_effects_without_effect(no_effect):
+def test_permuted_effects_without_effect(write_recording):
+    """As ``no_effect``, in classes of at least ten images."""
+    mix = np.random.default_rng(0).normal(size=(3, 6))
+    recording = many(
+        write_recording,
+        lambda rng: special.expit(rng.exponential(1, (39, 3)) @ mix),
+        np.repeat([0, 1, 2], [17, 12, 10]),
+    )
     frames = [
-        permuted_channel_effects(no_effect, gate.name, permutations=99, seed=i)
-        for i, gate in enumerate(no_effect.gates)
+        permuted_channel_effects(recording, gate.name, permutations=99, seed=i)
+        for i, gate in enumerate(recording.gates)
     ]
     expect_false_positives([frame["p"][0] for frame in frames])
     expect_false_positives([frame["p_max"].min() for frame in frames], of="p_max")
