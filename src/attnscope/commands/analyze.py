@@ -49,6 +49,9 @@ class Analyze:
     """Stages to skip: statistics, interventions, figures, report."""
     images: int | None = None
     """Number of images for interventions. Default: that of attnscope intervene."""
+    minutes: float | None = None
+    """Time for interventions in minutes, from which the default of --images follows. Default: that
+    of attnscope intervene."""
     batch_size: int | None = None
     """Batch size. Default: those of attnscope capture and attnscope intervene."""
     device: str = "auto"
@@ -58,7 +61,12 @@ class Analyze:
         from attnscope.analyzing import AnalysisSettings, analyze_source
 
         settings = AnalysisSettings(
-            self.skip, self.images, self.batch_size, self.network.output, self.device
+            self.skip,
+            self.images,
+            self.minutes,
+            self.batch_size,
+            self.network.output,
+            self.device,
         )
         source, folder = self._choose()
         try:

@@ -13,6 +13,7 @@ import torch
 from attnscope import layout
 from attnscope.errors import InputError
 from attnscope.interventions.donors import DEFAULT_EDITS, expect_edits
+from attnscope.interventions.few_images import advise_images
 from attnscope.interventions.plan import Plan, images_within, plan_experiments, time_network
 from attnscope.interventions.setup import InterventionSetup, scored_rows
 from attnscope.interventions.study import (
@@ -244,6 +245,12 @@ def _prepare(
                 f"many as {minutes:g} minutes hold; change it with --images or --minutes"
             )
             setup = make_setup(count)
+    elif images is None and minutes != DEFAULT_MINUTES:
+        notes.append(
+            f"{folder} has outcomes on {len(setup.scored)} images, which are used again: "
+            f"{minutes:g} minutes have no effect; choose the number of images with --images and "
+            "another folder"
+        )
     untrained = open_untrained(recording)
     if untrained is not None:
         _expect_intact(untrained)
@@ -257,6 +264,10 @@ def _prepare(
         plan = Plan((), len(setup.scored), str(setup.device))
         if todo:
             of_replace = todo.get("replace", edits)
+            if "replace" in todo:
+                most = len(recording) // 2  # the others supply the replacement gates
+                advice = advise_images(len(setup.scored), len(setup.targets()), most)
+                notes += [] if advice is None else [advice]
             notes += [f"{name}: continues what was interrupted" for name in unfinished(folder)]
             plan = plan_experiments(setup, list(todo), edits=of_replace, timing=timing, notes=notes)
     return _Prepared(folder, setup, seeds, untrained, experiments, edits, plan)
