@@ -20,7 +20,7 @@ from attnscope.networks.summary import describe_gates
 from attnscope.networks.targets import load_target
 from attnscope.networks.weights import save_model, save_weights
 from attnscope.recording.recording import Recording
-from tests.making import refused, refused_command
+from tests.making import refused, refused_command, write_images
 
 OWN = """
 import torch
@@ -238,6 +238,28 @@ def test_capture_builds_timm_networks_with_the_classes_of_the_data(tmp_path: Pat
     options += ["--data", "digits", "--moments", "--out", str(tmp_path / "moments")]
     assert main(["capture", *options]) == 0
     assert (tmp_path / "moments" / "manifest.json").is_file()
+
+
+def test_capture_builds_timm_networks_for_gray_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", train=2, test=2)
+    torch.manual_seed(0)
+    model = load_target("timm:mobilenetv3_small_050", 2, channels=1).model
+    torch.save(model.state_dict(), "weights.pth")
+    command = ["--model", "timm:mobilenetv3_small_050", "--weights", "weights.pth"]
+    command += ["--data", "folder:images", "--image-size", "32", "--out", "out"]
+    refused_command(capsys, "AS347", "capture", *command, names=("1 channel:", "--channels 1"))
+    assert main(["capture", *command, "--channels", "1", "--no-grad-cam"]) == 0
+    recording = Recording("out")
+    found = recording.network()
+    assert found.conv_stem.in_channels == 1
+    with torch.no_grad():
+        normalization = recording.source().network.normalization
+        expected = model.eval()(normalization.apply(recording.images().images))
+    torch.testing.assert_close(torch.from_numpy(recording.logits), expected, atol=1e-4, rtol=1e-4)
+    assert len(normalization.mean) == 1, "that of the training split, because timm's has three"
 
 
 @pytest.mark.usefixtures("own_modules")

@@ -207,11 +207,16 @@ def test_weights_that_do_not_fit_are_refused(saved: Path, tmp_path: Path) -> Non
     problems = (
         "missing: conv1.weight and 1 more",
         "not in the network: extra.weight",
-        "other shape: fc.weight)",
+        "other shape: fc.weight (3×64 in the file, 10×128 in the network))",
     )
     with refused("AS347", names=(tmp_path / "w.safetensors", *problems)):
         load_weights(model, tmp_path / "w.safetensors")
     assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+    state = state_of(saved)
+    state |= {"fc.weight": torch.zeros(3, 128), "fc.bias": torch.zeros(3)}
+    save_file(state, tmp_path / "head.safetensors")
+    with refused("AS347", names=("3 classes", "not 10", "--classes")):
+        load_weights(model, tmp_path / "head.safetensors")
     without_attention = build_model(width=16)
     with refused("AS347", names=("not in the network: layer1.0",)):
         load_weights(without_attention, saved / "model.safetensors")

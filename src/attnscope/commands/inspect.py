@@ -34,7 +34,8 @@ class Inspect:
         from attnscope.networks.known import NetworkSource
         from attnscope.networks.summary import describe_gates
 
-        target = NetworkSource(self.target, image_size=self.image_size).load()
+        source = NetworkSource(self.target, image_size=self.image_size, channels=self.channels)
+        target = source.load()
         size = target.image_size
         expect_image_size(size)
         channels = channels_of(target.model) if self.channels is None else self.channels

@@ -181,7 +181,11 @@ def check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], file: Path
     problems = {
         "missing": [name for name in own if name not in state],
         "not in the network": [name for name in state if name not in own],
-        "other shape": [n for n in own if n in state and own[n].shape != state[n].shape],
+        "other shape": [
+            f"{name} ({_shape(state[name])} in the file, {_shape(own[name])} in the network)"
+            for name in own
+            if name in state and own[name].shape != state[name].shape
+        ],
     }
     described = [
         f"{problem}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
@@ -192,7 +196,7 @@ def check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], file: Path
         raise InputError(
             "AS347",
             f"the weights {file} do not fit the network ({'; '.join(described)}); "
-            "use the network from which they were saved",
+            f"{_remedy(state, own)}",
         )
     other = [n for n in own if state[n].is_floating_point() != own[n].is_floating_point()]
     if other:
@@ -203,6 +207,43 @@ def check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], file: Path
             f"the network's has {types[1]}); quantized weights lack their scales: save the weights "
             "before they are quantized",
         )
+
+
+def _remedy(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Return what to do about weights of other names or shapes, as far as the shapes show it."""
+    pairs = [
+        (state[name].shape, own[name].shape)
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if state.keys() == own.keys() and pairs:
+        first, second = pairs[0]
+        if (
+            len(pairs) == 1
+            and len(first) >= 3
+            and first[0] == second[0]
+            and first[2:] == second[2:]
+        ):
+            return (
+                f"the file is of a network for images with {_channels(first[1])}: with timm:NAME, "
+                f"choose --channels {first[1]}; else build the network for them"
+            )
+        if len(pairs) <= 2 and all(a[1:] == b[1:] for a, b in pairs):
+            return (
+                f"the file is of a network with {first[0]} classes, and not {second[0]}: build the "
+                "network for them; one of timm or torchvision has the classes of the images, or "
+                "those that --classes FILE names"
+            )
+    return "use the network from which they were saved"
+
+
+def _channels(count: int) -> str:
+    return "1 channel" if count == 1 else f"{count} channels"
+
+
+def _shape(tensor: Tensor) -> str:
+    """Return a shape in words: ``64×3×7×7``, or ``a single number``."""
+    return "×".join(map(str, tensor.shape)) or "a single number"
 
 
 def _loses(given: Tensor, own: Tensor) -> bool:

@@ -38,6 +38,8 @@ class NetworkSource:
     """The normalization of the images; None means the network's own, if it has one."""
     num_classes: int | None = None
     """Number of classes of a timm, torchvision or registered target; None means its own."""
+    channels: int | None = None
+    """Number of channels of the images of a timm target; None means its own."""
     untrained: bool = False
     """Whether to replace the weights of a run by random weights, the same ones in each call."""
 
@@ -64,7 +66,7 @@ class NetworkSource:
                 longer have the hash ``weights_sha256``.
         """
         self.check_weights()
-        target = load_target(self.target, self.num_classes)
+        target = load_target(self.target, self.num_classes, self.channels)
         if self.untrained:
             target = replace(target, model=_with_fresh_weights(target.model, Path(self.target)))
         elif self.weights is not None and not self.is_run:

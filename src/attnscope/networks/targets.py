@@ -43,7 +43,7 @@ class Target:
 class TargetScheme:
     """A scheme of targets that are written ``SCHEME:NAME``."""
 
-    load: Callable[[str, int | None], Target]
+    load: Callable[..., Target]
     """A function ``(name, num_classes) -> Target``; ``num_classes`` is None for the default.
 
     It raises an InputError if there is no network of this name."""
@@ -53,6 +53,8 @@ class TargetScheme:
     """Whether the networks have trained weights; otherwise a weights file is needed."""
     is_path: bool = False
     """Whether the name is a path."""
+    takes_channels: bool = False
+    """Whether ``load`` has a third parameter, the number of channels of the images."""
 
 
 def _check(scheme: TargetScheme) -> None:
@@ -91,7 +93,7 @@ def scheme_of(name: str) -> TargetScheme | None:
     return None if is_run(name) else TARGET_SCHEMES.get(name.partition(":")[0])
 
 
-def load_target(name: str, num_classes: int | None = None) -> Target:
+def load_target(name: str, num_classes: int | None = None, channels: int | None = None) -> Target:
     """Load a network. Nothing is downloaded.
 
     Args:
@@ -99,6 +101,8 @@ def load_target(name: str, num_classes: int | None = None) -> Target:
             `TARGET_SCHEMES`; or ``package.module:callable``, which is imported from the Python path
             or the current folder and called without arguments.
         num_classes: Number of classes of a network of a scheme. Default: the network's own.
+        channels: Number of channels of the images, for a scheme whose networks can have any, such
+            as timm. Default: the network's own; others ignore it.
 
     Returns:
         The network in eval mode on the CPU, its image size and its normalization.
@@ -113,6 +117,8 @@ def load_target(name: str, num_classes: int | None = None) -> Target:
         raise InputError("AS306", f"the number of classes is {num_classes}; it must be at least 1")
     prefix, _, rest = name.partition(":")
     scheme = scheme_of(name)
+    if scheme is not None and scheme.takes_channels:
+        return scheme.load(rest, num_classes, channels)
     if scheme is not None:
         return scheme.load(rest, num_classes)
     if num_classes is not None:
@@ -143,7 +149,7 @@ def _load_run(folder: Path) -> Target:
         ) from None
 
 
-def _load_timm(name: str, num_classes: int | None) -> Target:
+def _load_timm(name: str, num_classes: int | None, channels: int | None = None) -> Target:
     try:
         import timm
     except ImportError:
@@ -152,10 +158,13 @@ def _load_timm(name: str, num_classes: int | None) -> Target:
         ) from None
     if not timm.is_model(name):
         raise InputError("AS323", f"timm has no network '{name}'; choose one of timm.list_models()")
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    given = {"num_classes": num_classes, "in_chans": channels}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     model = _build(f"timm:{name}", lambda: timm.create_model(name, pretrained=False, **options))
     config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    normalization = Normalization(tuple(config["mean"]), tuple(config["std"]))
+    normalization = None
+    if channels in (None, len(config["mean"])):
+        normalization = Normalization(tuple(config["mean"]), tuple(config["std"]))
     return Target(model, config["input_size"][-1], normalization)
 
 
@@ -170,7 +179,7 @@ def _load_torchvision(name: str, num_classes: int | None) -> Target:
     return Target(model, 224, _IMAGENET)
 
 
-register_target_scheme("timm", TargetScheme(_load_timm, form="timm:NAME"))
+register_target_scheme("timm", TargetScheme(_load_timm, form="timm:NAME", takes_channels=True))
 register_target_scheme("torchvision", TargetScheme(_load_torchvision, form="torchvision:NAME"))
 
 
