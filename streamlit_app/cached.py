@@ -35,6 +35,7 @@ from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
 from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
 from attnscope.recording.recording import Recording, find_recordings
+from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.maps import comparable_gates
 
 
@@ -181,6 +182,16 @@ def class_mean_grad_cam(run: Run) -> NDArray[np.float64]:
 def agreement_summary(run: Run) -> pd.DataFrame:
     """``statistics.agreement_summary`` with Grad-CAM for the predicted class"""
     return statistics.agreement_summary(run.recording)
+
+
+@_cached
+def same_images(a: Run, b: Run) -> bool:
+    """Return whether two recordings are of the same images in the same order."""
+    try:
+        expect_same_images(a.recording, b.recording)
+    except InputError:
+        return False
+    return True
 
 
 @_cached

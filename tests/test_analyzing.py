@@ -1,4 +1,7 @@
-"""`attnscope analyze`: everything in one command that continues where it was."""
+"""`attnscope analyze`: everything in one command that continues where it was.
+
+This file has more than 400 lines, because all tests share one folder of a user.
+"""
 
 from __future__ import annotations
 
@@ -172,6 +175,23 @@ def test_finished_stages_are_not_repeated(
     before = written(there)
     analyze("there", "--skip", "interventions", "figures")
     assert changed(before, there) == {"statistics", "report.html"}
+
+
+def test_the_time_for_interventions_is_an_option(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+
+    def noted(recording: Recording, **options: object) -> object:
+        given.append(options.get("minutes"))
+        return briefly(recording, **options)
+
+    monkeypatch.setattr(analyzing, "intervene", noted)
+    skip = ["--skip", "statistics", "figures", "report"]
+    for minutes in ("0.5", "0.5", "2"):
+        analyze(*GATED, "--minutes", minutes, *skip)
+    analyze(*GATED, *skip)
+    assert given == [0.5, 2.0, None], "a finished stage is not repeated"
 
 
 @pytest.mark.parametrize("stage", ["write_tables", "intervene", "write_figures", "write_report"])

@@ -19,6 +19,7 @@ from attnscope.comparison import (
     open_recorded,
 )
 from attnscope.errors import InputError
+from attnscope.plots import PLOTS
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from attnscope.statistics.inference import paired_accuracy_change
@@ -173,3 +174,15 @@ def test_old_names_work_and_warn(make_recording: Make, tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.warns(DeprecationWarning, match=old):
             assert getattr(subjects, old) is new
+
+
+def test_two_seeds_of_one_network_have_two_names(make_recording: Make) -> None:
+    a, b = make_recording("seed0"), make_recording("seed1", seed=1)
+    for recording in (a, b):
+        recording.about["name"] = "build"  # both are package.module:build
+    pair = Comparison(a, b)
+    assert pair.names == ("build (seed0)", "build (seed1)")
+    assert "build (seed0)" in repr(pair)
+    assert "build (seed1)" in pair._repr_html_()
+    for name in ("per_class_accuracy", "per_class_gates", "per_class_grad_cam", "disagreements"):
+        assert PLOTS[name].result(pair).names == pair.names

@@ -36,7 +36,7 @@ from attnscope.recording.places import (
     outcomes_folder,
 )
 from attnscope.recording.recording import Recording
-from attnscope.report import write_figures, write_report, write_tables
+from attnscope.report import lines_of, write_figures, write_report, write_tables
 from attnscope.runs import Run
 from attnscope.sources import Source
 from attnscope.statistics import STATISTICS
@@ -85,6 +85,9 @@ class AnalysisSettings:
     """Stages to leave out: some of `OPTIONAL_STAGES`."""
     images: int | None = None
     """Number of images for interventions; None: the default of `attnscope.intervene`."""
+    minutes: float | None = None
+    """Time for interventions, from which the default of ``images`` follows; None: that of
+    `attnscope.intervene`."""
     batch_size: int | None = None
     """Batch size; None: the defaults of `attnscope.capture` and `attnscope.intervene`."""
     output: str | int | None = None
@@ -111,6 +114,7 @@ def analyze(
     split: str = "test",
     skip: Sequence[str] = (),
     images: int | None = None,
+    minutes: float | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -134,6 +138,8 @@ def analyze(
         skip: Stages to leave out: some of ``statistics``, ``interventions``, ``figures`` and
             ``report``.
         images: Number of images for interventions. Default: that of `attnscope.intervene`.
+        minutes: Time for interventions in minutes, from which the default of ``images`` follows.
+            Default: that of `attnscope.intervene`.
         batch_size: Batch size. Default: 128 for the capture, and that of `attnscope.intervene`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         progress: Whether to show a progress bar.
@@ -146,7 +152,7 @@ def analyze(
             a recording that was made with other settings (AS644), or the network or its images
             cannot be opened or have changed since they were recorded.
     """
-    settings = AnalysisSettings(skip, images, batch_size, output, device)
+    settings = AnalysisSettings(skip, images, minutes, batch_size, output, device)
     if isinstance(target, Recording | Run):
         target = target.folder
     of_network = {"out": out, "data": data, "weights": weights, "normalization": normalization}
@@ -277,14 +283,12 @@ class _Stage:
 
 def _write_statistics(recording: Recording, _: AnalysisSettings, __: bool) -> list[str]:
     left_out = write_tables(recording, folder_beside(recording.folder, layout.STATISTICS))
-    reasons: dict[str, list[str]] = {}
-    for name, reason in left_out.items():
-        reasons.setdefault(reason, []).append(name)
-    return [f"statistics {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return [f"statistics {line}" for line in lines_of(left_out)]
 
 
 def _intervene(recording: Recording, settings: AnalysisSettings, progress: bool) -> list[str]:
-    given = {"images": settings.images, "batch_size": settings.batch_size}
+    names = ("images", "minutes", "batch_size")
+    given = {name: getattr(settings, name) for name in names}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
         intervene(recording, device=settings.device, progress=progress, **options)
@@ -319,7 +323,10 @@ _STAGES = {
     "interventions": _Stage(
         _intervene,
         lambda folder: outcomes_folder(folder) / layout.ABOUT,
-        lambda recording, settings: [settings.images],
+        lambda recording, settings: [
+            settings.images,
+            *([] if settings.minutes is None else [settings.minutes]),
+        ],
     ),
     "figures": _Stage(
         _write_figures, lambda folder: folder_beside(folder, layout.FIGURES), _plotted

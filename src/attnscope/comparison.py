@@ -22,6 +22,7 @@ import pandas as pd
 from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.notebook import html_page, html_paragraph, html_table
+from attnscope.recording.places import distinct_names
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run, open_recording
 from attnscope.statistics import group_by_kind
@@ -45,9 +46,9 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, str]:
-        """The names of the two recordings; if they are equal, (first) and (second) are added."""
-        a, b = self.a.name, self.b.name
-        return (a, b) if a != b else (f"{a} (first)", f"{b} (second)")
+        """The names of the two recordings, which differ: `distinct_names`."""
+        a, b = distinct_names([self.a.name, self.b.name], [self.a.folder, self.b.folder])
+        return a, b
 
     @property
     def recordings(self) -> list[Recording]:

@@ -64,6 +64,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS232": "A data set has no split of this name.",
         "AS233": "An option does not apply to a data set of tensors.",
         "AS234": "Images in files are needed, and the source is a data set of tensors.",
+        "AS235": "A normalization is not for pixel values from 0 to 1.",
         "AS240": "The environment variable for the memory of images is no number of GiB.",
         "AS241": "The environment variable for the processes that decode images is no number.",
         "AS242": "A process that decodes images has ended.",

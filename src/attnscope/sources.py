@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as Dataset
 from attnscope import layout
 from attnscope.data.classes import advise_order
 from attnscope.data.images import LabeledImages, Normalization
-from attnscope.data.items import class_names_of
+from attnscope.data.items import class_names_of, parse_item
 from attnscope.data.load import Data, DataSettings
 from attnscope.data.sources import LoadedSplits, find_source
 from attnscope.errors import InputError
@@ -124,13 +124,18 @@ class Source:
         Raises:
             InputError: one of them cannot be opened or the weights do not fit; AS537, the data has
                 other classes than the run was trained with; AS538, ``train`` or ``validation``
-                have other images than the run was trained with.
+                have other images than the run was trained with; AS235, the normalization is not
+                for pixel values from 0 to 1.
         """
         network = self.network
         network.expect_weights()
+        if network.normalization is not None and not self.data.is_data_set:
+            network.normalization.expect_unit_scale()
         has_scheme = scheme_of(network.target) is not None
         # The network comes first, because a wrong name then fails quickly. The number of classes,
         # and so which weights fit, is known only from the images.
+        if has_scheme:
+            network = replace(network, channels=self.data.channels)
         target = (replace(network, weights=None) if has_scheme else network).load()
         if self.data.is_data_set:
             return self._open_with_data_set(target.model)
@@ -143,6 +148,8 @@ class Source:
         source = replace(self, network=pinned, data=_pinned(self.data))
         about = source.describe(loaded.skipped)
         notes = list(loaded.notes)
+        if isinstance(loaded, Data):
+            notes = list(loaded.split_notes[self.split])
         if not network.is_run and self.data.classes is None and self.data.class_order == "text":
             notes += filter(None, [advise_order(images.classes)])
         if notes:  # else the plan is equal to that of a version without notes
@@ -154,8 +161,12 @@ class Source:
         network = self.network
         dataset = self.data.open_data_set(self.split)
         classes = class_names_of(dataset)
-        if scheme_of(network.target) is not None:
+        scheme = scheme_of(network.target)
+        if scheme is not None:
             network = replace(network, num_classes=len(classes) or None)
+            if scheme.takes_channels and len(dataset):  # type: ignore[arg-type]
+                channels = parse_item(dataset[0]).image.shape[0]
+                network = replace(network, channels=None if channels == 3 else channels)
             model = network.load().model
         source = replace(self, network=network.pinned())
         about = source.describe([])
@@ -270,6 +281,8 @@ class Source:
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
         network, data = asdict(self.network), asdict(self.data)
+        if self.network.channels is None:  # as versions without it wrote
+            del network["channels"]
         weights = self.network.weights
         network["weights"] = None if weights is None else str(weights)
         return {

@@ -214,6 +214,12 @@ if not others:
         "recording."
     )
     st.stop()
+# A recording of the same images comes first, because the first one is preselected.
+same = [label for label in others if cached.same_images(run, found[label])]
+others = [*same, *(label for label in others if label not in same)]
+if not same:
+    st.info("No other recording in this folder is of the same images.")
+    st.stop()
 with st.sidebar:
     st.selectbox("Compare with", others, key="other", bind="query-params")
 other = found[st.session_state["other"]]

@@ -162,7 +162,7 @@ with left:
     )
 with right:
     st.subheader("How the recording was made")
-    about = _flat(recording.about)
+    about = _flat(recording.about | recording.preparation)
     st.dataframe(
         pd.DataFrame({"Setting": list(about), "Value": list(about.values())}),
         hide_index=True,

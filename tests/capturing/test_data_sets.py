@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset as Tensors
 from attnscope.capturing.capture import capture
 from attnscope.capturing.pictures import IN_UNIT_RANGE, as_rgb, describe_picture, to_bytes
 from attnscope.data.hashing import hash_data
+from attnscope.data.images import LabeledImages
 from attnscope.data.labels import class_indices, label_kind_of, targets_of
 from attnscope.data.normalization import Normalization
 from attnscope.errors import InputError
@@ -308,6 +309,23 @@ def test_sequences_may_have_any_values(tmp_path: Path) -> None:
     assert torch.equal(to_bytes(signals, stated), stated.undo(signals))
     with refused("AS667"):
         record(tmp_path / "volumes", Tensors(images[:, :, None] * 20, labels), Color(dimensions=3))
+
+
+def test_a_normalization_of_other_pixel_values_is_said_or_refused(tmp_path: Path) -> None:
+    """The user's own values cannot be wrong for the network, but pictures are clipped."""
+    x = IMAGES / IMAGES.max() * 2 - 1
+    wrong, right = (Normalization((m,) * 3, (m,) * 3) for m in (127.5, 0.5))
+    notes = record(tmp_path / "a", Tensors(x), Color(), normalization=wrong).about["notes"]
+    (note,) = (note for note in notes if "clipped" in note)
+    assert f"{127.5 * float(x.max() + 1):.3g}" in note
+    assert "0.5 and not 127.5" in note
+    about = record(tmp_path / "b", Tensors(x), Color(), normalization=right).about
+    assert not any("clipped" in note for note in about.get("notes", []))
+    pixels = LabeledImages(
+        torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.arange(2), ["a", "b"], ["x", "y", "z"]
+    )
+    with refused("AS235", names=("127.5",)):
+        capture(Color(), pixels, tmp_path / "c", normalization=wrong, progress=False)
 
 
 def test_images_of_other_channels_than_those_of_the_network_are_refused(tmp_path: Path) -> None:

@@ -132,6 +132,38 @@ def test_what_is_passed_over_is_said_and_recorded(
     assert "notes" not in run("color", *UNCHANGED).about
 
 
+def test_only_changes_of_the_recorded_images_are_said(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --mean and --std all splits are read, for the normalization."""
+    write(place / "data", FRUIT)
+    wide = Image.new("RGB", (9, 8), "red")
+    for split, count in (("train", 3), ("test", 2)):
+        for i in range(count):
+            wide.save(place / f"data/{split}/apple/wide{i}.png")
+    for split in ("test", "train"):
+        found = run("color", "--image-size", 8, "--split", split)
+        count = sum("wide" in path for path in found.rows["path"])
+        (note,) = found.about["notes"]
+        assert 0 < count < 5
+        assert note.split()[1] == str(count)
+        (place / "out").rename(place / split)
+        assert sum("not square" in line for line in capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_normalization_of_other_pixel_values_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(place / "data", FRUIT)
+    given = ["--model", f"{KNOWN}:color", "--data", "folder:data", "--out", "out"]
+    wrong = ["--mean", *["127.5"] * 3, "--std", *["127.5"] * 3]
+    for command in ("capture", "analyze"):
+        refused_command(
+            capsys, "AS235", command, *given, *wrong, names=("127.5", "--mean 0.5 0.5 0.5")
+        )
+    assert not (place / "out").exists()
+
+
 def test_classes_of_different_sizes_have_a_balanced_accuracy(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,26 @@ def test_values_out_of_range_are_clipped() -> None:
     assert Normalization((0.5,) * 3, (0.5,) * 3).undo(x)[0, 0, 0].tolist() == [0, 255]
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "named"),
+    [
+        ((127.5,) * 3, (127.5,) * 3, ("mean 127.5", "--mean 0.5 0.5 0.5 --std 0.5 0.5 0.5")),
+        ((0.4, 0.5, 0.6), (0.2, 64.0, 0.2), ("deviation 64", "--std 0.0007843 0.251 ")),
+        ((-0.1,), (1.0,), ("mean -0.1",)),
+    ],
+)
+def test_values_for_other_pixels_than_0_to_1_are_refused(
+    mean: tuple[float, ...], std: tuple[float, ...], named: tuple[str, ...]
+) -> None:
+    with refused("AS235", names=named):
+        Normalization(mean, std).expect_unit_scale()
+
+
+@pytest.mark.parametrize("values", [(0.0, 1.0), (1.0, 1 / 255), (0.5, 0.5)])
+def test_values_for_pixels_of_0_to_1_are_accepted(values: tuple[float, float]) -> None:
+    Normalization(values[:1], values[1:]).expect_unit_scale()
+
+
 @pytest.mark.parametrize("std", [0.0, -1.0])
 def test_a_standard_deviation_that_is_not_positive_is_refused(std: float) -> None:
     with refused("AS223", names=("--std", f"{std:g}")):

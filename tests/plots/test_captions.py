@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from attnscope.comparison import Comparison, SeedComparison
-from attnscope.plots import PLOTS
+from attnscope.plots import PLOTS, Unavailable
 from attnscope.plots.subjects import Intervened, Seeds
 from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
@@ -66,14 +66,12 @@ def captions(
     parts = []
     for title, subject in subjects.items():
         for plot in PLOTS.values():
-            needs_missing = any(
-                need.left_out and need.missing(subject)
-                for need in plot.needs
-                if plot.subject is type(subject)
-            )
-            if plot.subject is not type(subject) or needs_missing:
+            if plot.subject is not type(subject):
                 continue
-            caption = plot.words(plot.result(subject))
+            try:
+                caption = plot.words(plot.result(subject))
+            except Unavailable:
+                continue
             if without_numbers(caption) not in seen:
                 seen.add(without_numbers(caption))
                 parts.append(f"{plot.name}: {title}\n{caption}\n")

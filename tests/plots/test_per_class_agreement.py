@@ -144,17 +144,16 @@ def test_agreement_per_class_of_two_networks_with_spatial_gates(write_recording:
     assert drawing.caption.index("first, two.spatial") < drawing.caption.index("second, two.spat")
 
 
-def test_without_scored_images_the_figure_says_why(write_recording: Make) -> None:
+def test_without_scored_images_there_is_no_figure(write_recording: Make) -> None:
     labels = np.arange(6) % 3
     flat = write_recording(
         "flat", labels=labels, gates={"x.spatial": np.full((6, 2, 2), 0.5)},
         grad_cam=np.random.default_rng(0).random((6, 2, 2)),
     )  # fmt: skip
     bare = write_recording("bare", labels=labels)
-    drawing = draw_plot("per_class_agreement", flat, bare)
-    assert drawing.caption in " ".join(words(drawing.figures[0]).split())
-    for said in ("x.spatial", no_gate(bare, MAP), no_grad_cam(bare)):
-        assert said in drawing.caption
+    reasons = ("x.spatial", no_gate(bare, MAP), no_grad_cam(bare).removesuffix("."))
+    with refused("AS904", names=reasons):
+        draw_plot("per_class_agreement", flat, bare)
     other = write_recording("other", labels=labels[::-1])
     for name in ("per_class_agreement", "disagreements"):
         with refused("AS723"):

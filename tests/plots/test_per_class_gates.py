@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope.kinds import PER_CHANNEL
-from attnscope.plots import PLOTS, Note, needs
+from attnscope.plots import PLOTS, needs
 from attnscope.plots.builtin import per_class_gates
 from attnscope.plots.subjects import Comparison, no_grad_cam
 from attnscope.recording.recording import Recording
+from tests.making import refused
 from tests.plots.reading import draw_plot, maps, numbers, shown
 
 Make = Callable[..., Recording]
@@ -56,7 +57,8 @@ def test_what_two_networks_do_not_share_is_named(write_recording: Make) -> None:
         write_recording(n, labels=[0, 1, 2] * 2, gates={f"{n}.gate": values}) for n in ("a", "b")
     )
     pair = Comparison(a, b)
-    assert PLOTS["per_class_gates"].result(pair) == Note(
-        needs.shared_gate(PER_CHANNEL, "channel").missing(pair)
-    )
-    assert PLOTS["per_class_grad_cam"].result(pair) == Note(no_grad_cam(a, b))
+    missing = needs.shared_gate(PER_CHANNEL, "channel").missing(pair).removesuffix(".")
+    with refused("AS904", names=("a and b", missing)):
+        PLOTS["per_class_gates"].result(pair)
+    with refused("AS904", names=(no_grad_cam(a, b).removesuffix("."),)):
+        PLOTS["per_class_grad_cam"].result(pair)

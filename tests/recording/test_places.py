@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from attnscope.recording.places import distinct_names
 from attnscope.recording.recording import Recording, find_recordings
 from tests.making import refused
 from tests.recording.making import write
@@ -34,3 +37,22 @@ def test_recording_behind_a_link_to_outside_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs" / "link").symlink_to(tmp_path / "elsewhere")
     with refused("AS607", names=(tmp_path / "runs" / "link",)):
         find_recordings(tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["a/recordings/test", "b/recordings/test"], ["net (a)", "net (b)"]),
+        (["a/recordings/test", "a/recordings/train"], ["net (test)", "net (train)"]),
+        (["a/x", "b/x", "b/y"], ["net (a/x)", "net (b/x)", "net (b/y)"]),
+        (["a", "a"], ["net (1)", "net (2)"]),
+        (["seed-0"], ["net"]),
+    ],
+)
+def test_equal_names_are_told_apart_by_folder(folders: list[str], expected: list[str]) -> None:
+    paths = [Path(folder) for folder in folders]
+    assert distinct_names(["net"] * len(paths), paths) == expected
+    assert distinct_names(["net"] * len(paths) + ["other"], [*paths, Path("a")]) == [
+        *expected,
+        "other",
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,13 +96,39 @@ def test_plots_that_need_a_run_are_named_in_the_log(
     config.write_text("{}")
     names = {file.stem for file in write_figures(recording.folder, tmp_path / "out")}
     assert names == {"confusion_matrix"}
-    assert {message.split()[0] for message in caplog.messages} == IN_A_RUN_ONLY
+    assert named(caplog.messages) == IN_A_RUN_ONLY
     assert all("[AS909]" in message for message in caplog.messages)
     assert "metrics.csv" in caplog.text
     caplog.clear()
     config.unlink()  # a network that attnscope did not train
     assert len(write_figures(recording.folder, tmp_path / "out")) == 2
     assert not caplog.messages
+
+
+def named(messages: list[str]) -> set[str]:
+    """The plots that lines of the log name as left out."""
+    found = (re.match(r"left out: ([\w, ]+): ", message) for message in messages)
+    return {name for line in found if line for name in line[1].split(", ")}
+
+
+def test_a_reason_for_several_figures_is_said_once(
+    make_recording: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The plots that need labels; those of maps have a reason of their own."""
+    wanted = ("confusion_matrix", "gate_profiles", "misclassified", "map_agreement")
+    only(monkeypatch, *wanted, "gate_state")
+    recording = make_recording(count=12, spatial=False)
+    manifest = recording.folder / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "label_kind": "none"}))
+    written = write_figures(recording.folder, tmp_path / "out")
+    assert {file.stem for file in written} == {"gate_state"}
+    of_labels, of_maps = sorted(caplog.messages, key=lambda line: "[AS904]" in line)
+    assert named([of_labels]) == set(wanted[:3])
+    assert "[AS648]" in of_labels
+    assert named([of_maps]) == {"map_agreement"}
 
 
 def test_comparison_writes_every_figure(make_recording: Make, tmp_path: Path) -> None:

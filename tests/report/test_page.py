@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -62,6 +63,7 @@ def test_report_is_one_file_that_loads_nothing_else(make_recording: Make, tmp_pa
     assert "@import" not in text
     assert not {"script", "iframe", "object", "embed", "link"} & set(page.tags)
     pictures = 2 * len(plots_for(a)) - len(IN_A_RUN_ONLY) + len(plots_of(Comparison))
+    pictures -= 1  # map_agreement of a network without spatial gates
     assert page.tags.count("img") == pictures == len([alt for alt in page.alts if alt])
     for plot in plots_of(Comparison):
         assert str(escape(draw_plot(plot.name, a, b).caption)) in text
@@ -144,3 +146,51 @@ def test_report_needs_neither_torch_nor_pyplot() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_two_networks_of_one_name_are_told_apart(
+    make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    for seed in (0, 1):
+        edit_manifest(make_recording(f"seed{seed}", count=12, seed=seed), name="build")
+    folders = [tmp_path / f"seed{seed}" for seed in (0, 1)]
+    text = write_report(folders, tmp_path / "r.html").read_text(encoding="utf-8")
+    for seed in (0, 1):
+        assert f"<h2>build (seed{seed})</h2>" in text
+        assert f"build (seed{seed})</th>" in text  # the columns of the comparison
+    assert "Attention gates: build (seed0), build (seed1)</title>" in text
+
+
+def test_the_page_has_the_preparation_of_the_images_and_a_list_of_notes(
+    make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    recording = make_recording(count=12)
+    notes = ["one, with a comma", "two <b>"]
+    edit_manifest(recording, notes=notes)
+    config = {"image_size": 48, "normalization": {"mean": [0.5, 0.25], "std": [0.125, 1.0]}}
+    (recording.folder.parents[1] / "config.json").write_text(json.dumps(config))
+    text = write_report([recording.folder], tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<ul><li>one, with a comma</li><li>two &lt;b&gt;</li></ul>" in text
+    assert "48×48 pixels" in text
+    assert "mean 0.5, 0.25; standard deviation 0.125, 1" in text
+
+
+def test_what_a_comparison_lacks_is_left_out_with_its_reason(
+    make_recording: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(monkeypatch, "confusion_matrix")
+    folders = [make_recording(n, count=12, spatial=False).folder for n in ("a", "b")]
+    text = write_report(folders, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Not shown: per_class_agreement: " in text
+    drawn = 2 + len(plots_of(Comparison)) - 1
+    assert Page(text).tags.count("img") == drawn
+
+
+def edit_manifest(recording: Recording, **about: object) -> None:
+    """Change what a recording says of itself."""
+    file = recording.folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["about"] |= about
+    file.write_text(json.dumps(manifest))

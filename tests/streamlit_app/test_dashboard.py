@@ -190,6 +190,16 @@ def test_overview_shows_the_statistics(folder: Path, open_page: Callable[..., Ap
     pd.testing.assert_frame_equal(app.dataframe[0].value, metrics)
 
 
+def test_overview_shows_how_the_images_were_prepared(
+    folder: Path, open_page: Callable[..., AppTest]
+) -> None:
+    config = {"image_size": 48, "normalization": {"mean": [0.5], "std": [0.125]}}
+    (folder / "cbam/config.json").write_text(json.dumps(config))
+    settings = open_page(folder).dataframe[-1].value.set_index("Setting")["Value"]
+    assert settings["image size"] == "48×48 pixels"
+    assert settings["normalization"] == "mean 0.5; standard deviation 0.125"
+
+
 def test_channels_show_the_statistics(folder: Path, open_page: Callable[..., AppTest]) -> None:
     app, recording = open_page(folder, "channels"), Recording(folder / "cbam")
     gate = "layer1.attention.channel"
@@ -414,10 +424,27 @@ def test_recordings_of_different_images_are_refused_in_one_line(
 ) -> None:
     make_recording("a")
     make_recording("b", count=30)
-    app = choose_view(open_page(tmp_path, "comparison"), view)
+    make_recording("c", seed=1)
+    app = open_page(tmp_path, "comparison")
+    assert_no_error(app)
+    other = app.sidebar.selectbox(key="other")
+    assert (other.value, other.options) == ("c/test", ["c/test", "b/test"]), "comparable ones first"
+    other.set_value("b/test").run()
+    app = choose_view(app, view)
     assert [error.message for error in app.exception] == []
     assert len(app.error) == 1
     assert not app.image
+
+
+def test_without_a_recording_of_the_same_images_nothing_is_compared(
+    make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    make_recording("a")
+    make_recording("b", count=30)
+    app = open_page(tmp_path, "comparison")
+    assert_no_error(app)
+    assert len(app.info) == 1
+    assert not app.get("button_group")
 
 
 def test_one_recording_alone_cannot_be_compared(

@@ -35,7 +35,7 @@ from attnscope.capturing.batching import (
 )
 from attnscope.capturing.explaining import Explanations, stored_map
 from attnscope.capturing.number_types import as_inputs, number_type, of_type
-from attnscope.capturing.pictures import IN_UNIT_RANGE, describe_picture
+from attnscope.capturing.pictures import IN_UNIT_RANGE, describe_clipping, describe_picture
 from attnscope.capturing.pooling import pooling_edits
 from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
 from attnscope.capturing.trial import (
@@ -171,6 +171,8 @@ def capture(
         shard_images,
         kinds,
     )
+    if normalization is not None and isinstance(dataset, LabeledImages):
+        normalization.expect_unit_scale()
     count = item_count(dataset)
     if not count:
         raise InputError(
@@ -263,7 +265,8 @@ class _Pass:
         self.label_kind = label_kind_of(dataset, labels)
         _check_label_kind(self.label_kind, moments)
         picture = describe_picture(tuple(self.sample.shape[1:]), normalization)
-        self.notes = [] if picture is None else [picture]
+        clipped = describe_clipping(self.sample, normalization)
+        self.notes = [note for note in (picture, clipped) if note is not None]
         """What a user should know about the pass, one line each."""
         self.gates: list[Gate] = []
         self.adapter = OutputAdapter()

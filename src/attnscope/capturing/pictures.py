@@ -10,6 +10,8 @@ from attnscope.data.normalization import Normalization
 
 IN_UNIT_RANGE = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """The normalization of a data set of a user that states none."""
+_OVERSHOOT = 0.1  # beyond 0 to 1, as interpolation of images leaves it
+_CLIPPED_SHARE = 0.1  # of the pixels of a sample
 _CURVE_HEIGHT = 64  # pixels
 _CURVE_WIDTH = 128  # pixels at most; longer sequences are drawn as the range of each column
 
@@ -78,6 +80,26 @@ def describe_picture(shape: tuple[int, ...], normalization: Normalization) -> st
     if len(sizes) == 3:
         return f"pictures show slice {sizes[0] // 2 + 1} of {sizes[0]} of each volume{bands}"
     return f"pictures show a part of each image{bands}" if bands else None
+
+
+def describe_clipping(images: Tensor, normalization: Normalization) -> str | None:
+    """Return a note if pictures are clipped because the stated normalization is of other values.
+
+    Args:
+        images: Inputs of a network, float, ``(n, C, ...)``.
+        normalization: What was stated that was applied to them.
+    """
+    if normalization is IN_UNIT_RANGE:
+        return None  # values outside 0 to 1 are refused, or scaled
+    pixels = normalization.restore(images)
+    outside = ((pixels < -_OVERSHOOT) | (pixels > 1 + _OVERSHOOT)).float().mean().item()
+    if outside < _CLIPPED_SHARE:
+        return None
+    return (
+        f"without the stated normalization, pixels have values from {pixels.min():.3g} to "
+        f"{pixels.max():.3g}, and {outside:.0%} of them are clipped to 0 to 1 in the pictures; "
+        "means and standard deviations are for pixel values from 0 to 1, such as 0.5 and not 127.5"
+    )
 
 
 def _three(values: Tensor) -> Tensor:

@@ -67,7 +67,8 @@ def load(request: DataRequest) -> LoadedSplits:
             0,
             f"the folder {root} has no folders train/ and test/, so it was split: "
             f"{len(splits[-1])} of its {count} images are the test split, chosen by a hash "
-            "of their names",
+            "of their names; if the network was trained on some of these, make the folders "
+            "yourself",
         )
     loaded.notes.extend(passed.lines())
     return loaded
@@ -236,7 +237,7 @@ def _load(
         else:
             images = part.images if len(kept) == len(part.images) else part.images[kept]
             loaded.append(LabeledImages(images, known, paths, names))
-    return LoadedSplits(loaded, unreadable, reader.notes(read))
+    return LoadedSplits(loaded, unreadable, changes=[reader.changes(part) for part in read])
 
 
 def _streams(count: int, bytes_each: int) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from attnscope.data.changes import Changes
 from attnscope.data.decoding import MAX_12_BIT, MAX_16_BIT, highest_value, read_files
 from attnscope.data.streamed import ImageFiles
 from attnscope.data.tasks import FileDecoder, as_tensor, fact_type
@@ -117,28 +118,20 @@ class FolderImages:
         assert self._pool is not None
         return ImageFiles(self._decoder, self._pool, part.facts[part.rows], part.sha256)
 
-    def notes(self, parts: list[FilesRead]) -> list[str]:
-        """Return one line for each kind of change, with the number of images."""
-        facts = [part.facts[part.rows] for part in parts]
-        deep = sum(int((found["highest"] >= 0).sum()) for found in facts)
-        transparent = sum(int(found["transparent"].sum()) for found in facts)
-        turned = sum(int(found["turned"].sum()) for found in facts)
-        cropped = sum(int(found["cropped"].sum()) for found in facts)
+    def changes(self, part: FilesRead) -> Changes:
+        """Return what was changed in the readable files of a part."""
+        facts = part.facts[part.rows]
         white = self._decoder.white
-        notes = []
-        if deep:
-            bits = 12 if white == MAX_12_BIT else 16
-            notes.append(
-                f"{_images(deep)} have 16 bits per channel; values are scaled as {bits} bits "
-                f"({white} is white, and {self._highest} is the highest value)"
-            )
-        if transparent:
-            notes.append(f"{_images(transparent)} have transparent pixels, composed on white")
-        if turned:
-            notes.append(f"{_images(turned)} were turned upright by their EXIF orientation")
-        if cropped:
-            notes.append(f"of {_images(cropped)} that are not square, the central square is used")
-        return notes
+        bits = 12 if white == MAX_12_BIT else 16
+        return Changes(
+            {
+                f"{{images}} have 16 bits per channel; values are scaled as {bits} bits ({white} "
+                f"is white, and {self._highest} is the highest value)": facts["highest"] >= 0,
+                "{images} have transparent pixels, composed on white": facts["transparent"],
+                "{images} were turned upright by their EXIF orientation": facts["turned"],
+                "of {images} that are not square, the central square is used": facts["cropped"],
+            }
+        )
 
     def _fill(self, read: FilesRead, rows: NDArray[np.int64], digest: Any = None) -> None:
         """Read the files of some rows, and fill in what is found."""
@@ -165,7 +158,3 @@ class FolderImages:
                     digest.update(found.pixels.data)
                 start += len(own)
                 bar.update(len(own))
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"

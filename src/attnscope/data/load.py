@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from attnscope.data.changes import change_notes
 from attnscope.data.classes import ClassOrder, Order
 from attnscope.data.datasets import names_data_set, open_data_set
 from attnscope.data.images import LabeledImages, Normalization
@@ -40,6 +41,8 @@ class Data:
     """One line for each file that was skipped, with the reason."""
     notes: list[str] = field(default_factory=list)
     """What else a user should know: what was passed over, split or changed; one line each."""
+    split_notes: dict[str, list[str]] = field(default_factory=dict)
+    """The same for a user of one split: ``train``, ``validation`` or ``test``."""
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in self._splits().items())
@@ -174,6 +177,7 @@ class DataSettings:
         """
         found = self._read(download, test_alone=False)
         train, test = found.splits[0], found.splits[-1]
+        changes = list(found.changes)
         if len(found.splits) == 3:
             validation = found.splits[1]
         else:
@@ -181,6 +185,8 @@ class DataSettings:
                 train.labels.numpy(), train.classes, self.validation_share, self.seed
             )
             train, validation = train[kept], train[held_out]
+            if changes:
+                changes[:1] = [changes[0].of(kept), changes[0].of(held_out)]
         validation, test = self._crop(validation), self._crop(test)
         _, source, _ = find_source(self.source)
         normalization = source.normalization or train.sum_values().normalization()
@@ -192,7 +198,11 @@ class DataSettings:
             normalization,
             source.may_flip,
             found.skipped,
-            found.notes,
+            found.notes + change_notes(changes),
+            {
+                name: found.notes + change_notes(changes[i : i + 1])
+                for i, name in enumerate(("train", "validation", "test"))
+            },
         )
 
     def load_test(self, download: bool = True) -> LoadedSplits:
@@ -207,7 +217,10 @@ class DataSettings:
             InputError: The images are missing or cannot be used.
         """
         found = self._read(download, test_alone=True)
-        return replace(found, splits=[self._crop(found.splits[-1])])
+        notes = found.notes + change_notes(found.changes[-1:])
+        return replace(
+            found, splits=[self._crop(found.splits[-1])], notes=notes, changes=found.changes[-1:]
+        )
 
     def _read(self, download: bool, test_alone: bool) -> LoadedSplits:
         if self.is_data_set:

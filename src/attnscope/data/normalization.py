@@ -43,6 +43,30 @@ class Normalization:
                 "each value must be greater than 0",
             )
 
+    def expect_unit_scale(self) -> None:
+        """Refuse values that cannot be for pixel values from 0 to 1, such as a mean of 127.5.
+
+        Old recordings may have such a normalization, so this is asked before images are captured,
+        and not when a normalization is made.
+
+        Raises:
+            InputError: A mean is outside 0 to 1, or a standard deviation is greater than 1.
+        """
+        wrong = [f"mean {value:g}" for value in self.mean if not 0 <= value <= 1]
+        wrong += [f"standard deviation {value:g}" for value in self.std if value > 1]
+        if not wrong:
+            return
+        divided = (
+            f"--{name} {' '.join(f'{value / 255:.4g}' for value in values)}"
+            for name, values in (("mean", self.mean), ("std", self.std))
+        )
+        raise InputError(
+            "AS235",
+            f"the normalization has the {wrong[0]}, and pixel values are from 0 to 1, so that "
+            "means are between 0 and 1 and standard deviations are at most 1; if the values are "
+            f"for pixels from 0 to 255, divide them by 255: {' '.join(divided)}",
+        )
+
     def of_channels(self, channels: int) -> Normalization:
         """Return the normalization of images with a number of channels.
 
@@ -92,8 +116,22 @@ class Normalization:
         """
         import torch
 
+        return (self.restore(images) * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def restore(self, images: Tensor) -> Tensor:
+        """Return the pixel values of normalized images, which are from 0 to 1 if it was applied.
+
+        Args:
+            images: As for `undo`.
+
+        Returns:
+            float32 of the same shape.
+
+        Raises:
+            InputError: The images have another number of channels.
+        """
         mean, std = self._tensors(images)
-        return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        return images.float() * std + mean
 
     def _tensors(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation, with axes of length 1 for the positions."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnscope.data.changes import Changes
 from attnscope.data.classes import ClassOrder
 from attnscope.data.normalization import Normalization
 from attnscope.errors import InputError
@@ -61,6 +62,8 @@ class LoadedSplits:
     """One line for each file that was skipped, with the reason."""
     notes: list[str] = field(default_factory=list)
     """What else a user should know: what was passed over, split or changed; one line each."""
+    changes: list[Changes] = field(default_factory=list)
+    """What was changed in the images of each split, for notes on a split alone; may be empty."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from attnscope.plots.subjects import Comparison, has_grad_cam, no_gate
+from attnscope.plots.subjects import Comparison, no_gate
 from attnscope.plots.subjects import no_grad_cam as without_grad_cam
 from attnscope.recording.outcomes import EXPERIMENT_OF, REPLACED, Outcomes
 from attnscope.recording.places import run_of
@@ -36,20 +36,18 @@ class Need:
     """Code of the error (`attnscope.errors.ERRORS`) if the plot is left out."""
 
 
-def gates(trait: str = "", consequence: str = "") -> Need:
+def gates(trait: str = "") -> Need:
     """Return the need of a gate whose kind has a trait, or of any gate.
 
     Args:
         trait: of `attnscope.kinds`; empty for any gate.
-        consequence: a sentence that follows the one that names the gates there are.
     """
 
     def missing(recording: Recording) -> str:
-        if recording.gates_with(trait) if trait else recording.gates:
-            return ""
-        return f"{no_gate(recording, trait)} {consequence}".strip()
+        there = recording.gates_with(trait) if trait else recording.gates
+        return "" if there else no_gate(recording, trait)
 
-    return Need(trait or GATES, missing)
+    return Need(trait or GATES, missing, left_out=True)
 
 
 def bounded_gates() -> Need:
@@ -63,16 +61,12 @@ def bounded_gates() -> Need:
             "other kinds of gates with: attnscope capture --kinds"
         )
 
-    return Need("gates with bounds", missing)
+    return Need("gates with bounds", missing, left_out=True)
 
 
-def grad_cam(text: str) -> Need:
-    """Return the need of Grad-CAM.
-
-    Args:
-        text: the sentence if it is missing.
-    """
-    return Need(GRAD_CAM, lambda recording: "" if has_grad_cam(recording) else text)
+def grad_cam() -> Need:
+    """Return the need of Grad-CAM."""
+    return Need(GRAD_CAM, without_grad_cam, left_out=True)
 
 
 def attributions() -> Need:
@@ -95,7 +89,7 @@ def both_grad_cam() -> Need:
     def missing(pair: Comparison) -> str:
         return without_grad_cam(pair.a, pair.b)
 
-    return Need(GRAD_CAM, missing)
+    return Need(GRAD_CAM, missing, left_out=True)
 
 
 def shared_gate(trait: str, word: str) -> Need:
@@ -110,9 +104,10 @@ def shared_gate(trait: str, word: str) -> Need:
         names = [{gate.name for gate in each.gates_with(trait)} for each in (pair.a, pair.b)]
         if names[0] & names[1]:
             return ""
-        return f"{pair.a.name} and {pair.b.name} have no {word} gate of the same name to compare."
+        a, b = pair.names
+        return f"{a} and {b} have no {word} gate of the same name to compare."
 
-    return Need(trait, missing)
+    return Need(trait, missing, left_out=True)
 
 
 def run_file(name: str) -> Need:

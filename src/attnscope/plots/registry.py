@@ -155,7 +155,7 @@ class Plot(Generic[S, R]):
         for need in self.needs:
             missing = need.missing(subject)
             if missing and need.left_out:
-                raise Unavailable(need.code, missing)
+                raise Unavailable(need.code, missing.removesuffix("."))
             if missing:
                 return Note(missing, identity(subject) if isinstance(subject, Recording) else None)
         try:

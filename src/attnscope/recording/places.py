@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from attnscope import layout
@@ -85,6 +86,37 @@ def file_beside(recording: Path, name: str) -> Path:
     if run == recording or split == "test":
         return run / name
     return run / f"{Path(name).stem}-{split}{Path(name).suffix}"
+
+
+def distinct_names(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Return names of recordings that differ: equal names are followed by what tells them apart.
+
+    That is the end of the folder's path that differs, without the parts that all of them share:
+    ``tiny (a)`` and ``tiny (b)`` of ``a/recordings/test`` and ``b/recordings/test``.
+
+    Args:
+        names: The name of each recording.
+        folders: The folder of each recording. One that is given twice is numbered.
+    """
+    found = list(names)
+    for name in dict.fromkeys(names):
+        rows = [i for i, each in enumerate(names) if each == name]
+        if len(rows) > 1:
+            for row, end in zip(rows, _ends([folders[i] for i in rows]), strict=True):
+                found[row] = f"{name} ({end})"
+    return found
+
+
+def _ends(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of paths that differ, without the end that all have in common."""
+    parts = [folder.resolve().parts for folder in folders]
+    while len({path[-1:] for path in parts}) == 1 and parts[0]:
+        parts = [path[:-1] for path in parts]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        ends = ["/".join(path[-length:]) for path in parts]
+        if len(set(ends)) == len(ends):
+            return ends
+    return [str(number) for number in range(1, len(folders) + 1)]
 
 
 def captured_in(folder: Path, place: str) -> Path:

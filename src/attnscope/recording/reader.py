@@ -39,6 +39,7 @@ from attnscope.recording.format import (
 )
 from attnscope.recording.labeled import expect_class_labels
 from attnscope.recording.places import captured_in, enclosing_run, is_captured
+from attnscope.recording.preparation import describe_preparation
 from attnscope.recording.reopening import find_source, open_images, open_network
 from attnscope.recording.rows import ALL_ROWS, Rows, consecutive, row_numbers
 from attnscope.recording.verification import verify_files, verify_rows
@@ -311,6 +312,11 @@ class ShardReader(ABC):
     def has_source(self) -> bool:
         """Whether it is known where the network and the images are; they may have changed."""
         return enclosing_run(self.folder) is not None or isinstance(self._source, dict)
+
+    @property
+    def preparation(self) -> dict[str, str]:
+        """Image size and normalization in words, as far as they are known."""
+        return describe_preparation(self.folder, self._source)
 
     def source(self, data_root: Path | None = None) -> Source:
         """Return where the network and the images are: in the run, or where they were captured.

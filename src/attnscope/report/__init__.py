@@ -2,6 +2,7 @@
 
 from attnscope.report.files import (
     expect_own_names,
+    lines_of,
     plots_of_one,
     render,
     write_comparison,
@@ -14,6 +15,7 @@ from attnscope.report.tables import write_tables
 
 __all__ = [
     "expect_own_names",
+    "lines_of",
     "plots_of_one",
     "render",
     "write_comparison",

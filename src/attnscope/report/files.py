@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,9 @@ def write_figures(folder: StrPath, out: StrPath | None = None) -> list[Path]:
     if out is None:
         out = folder_beside(recording.folder, FIGURES)
     warn_missing_characters([recording])
-    written = []
     wanted = plots_of_recording(recording)
     with progress_bar(len(wanted), "figure", alone=False) as bar:
-        for plot, subject in wanted:
-            written += _write_plot(plot, subject, Path(out))
-            bar.update()
-    return written
+        return _write(wanted, Path(out), bar.update)
 
 
 def write_comparison(folder_a: StrPath, folder_b: StrPath, out: StrPath) -> list[Path]:
@@ -85,8 +81,7 @@ def write_plots(subject: Comparison | SeedComparison, out: StrPath) -> list[Path
             same seeds.
     """
     warn_missing_characters(subject.recordings)
-    folder = Path(out)
-    return [file for plot in plots_of(type(subject)) for file in _write_plot(plot, subject, folder)]
+    return _write([(plot, subject) for plot in plots_of(type(subject))], Path(out))
 
 
 def write_drawings(drawings: Mapping[str, Drawing], out: StrPath) -> list[Path]:
@@ -188,10 +183,34 @@ def warn_missing_characters(recordings: Sequence[Recording]) -> None:
         )
 
 
-def _write_plot(plot: Plot[Any, Any], subject: object, out: Path) -> list[Path]:
-    try:
-        drawing = plot.make(subject)
-    except Unavailable as reason:
-        _log.warning("%s is left out: %s", plot.name, reason)
-        return []
-    return write_drawings({plot.name: drawing}, out)
+def lines_of(left_out: Mapping[str, str]) -> list[str]:
+    """Return one line for each reason why something is left out, which names all of it.
+
+    Args:
+        left_out: Name of a plot or statistic -> the reason.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        names.setdefault(reason, []).append(name)
+    return [f"{', '.join(names)}: {reason}" for reason, names in names.items()]
+
+
+def _write(
+    wanted: Sequence[tuple[Plot[Any, Any], object]],
+    out: Path,
+    ended: Callable[[], object] = lambda: None,
+) -> list[Path]:
+    """Write plots of subjects. What cannot be drawn is named in the log, once for each reason."""
+    written: list[Path] = []
+    left_out: dict[str, str] = {}
+    for plot, subject in wanted:
+        try:
+            drawing = plot.make(subject)
+        except Unavailable as reason:
+            left_out[plot.name] = str(reason)
+        else:
+            written += write_drawings({plot.name: drawing}, out)
+        ended()
+    for line in lines_of(left_out):
+        _log.warning("left out: %s", line)
+    return written

@@ -31,9 +31,10 @@ from attnscope.plots.titles import two_names
 from attnscope.plots.usage import usage_of
 from attnscope.progress import progress_bar
 from attnscope.recording.outcomes import find_outcomes
+from attnscope.recording.places import distinct_names
 from attnscope.recording.recording import Recording
 from attnscope.report.advice import intervene_command
-from attnscope.report.files import plots_of_recording, render, warn_missing_characters
+from attnscope.report.files import lines_of, plots_of_recording, render, warn_missing_characters
 from attnscope.statistics.inference import LEVEL, significant
 
 DPI = 120
@@ -75,13 +76,17 @@ def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
     recordings = [Recording(folder) for folder in folders]
     warn_missing_characters(recordings)
     kinds = _kinds(recordings)
+    names = distinct_names([r.name for r in recordings], [r.folder for r in recordings])
     context = {
-        "title": "Attention gates: " + ", ".join(r.name for r in recordings),
+        "title": "Attention gates: " + ", ".join(names),
         "level": LEVEL,
         "seeds": _use_in_kinds(kinds),
         "kinds": _compare_kinds(kinds),
         "comparisons": [_compare(Comparison(recordings[0], other)) for other in recordings[1:]],
-        "runs": [_describe(recording) for recording in recordings],
+        "runs": [
+            {"name": name, **_describe(recording)}
+            for name, recording in zip(names, recordings, strict=True)
+        ],
     }
     template = package_files("attnscope.report").joinpath("page.html.jinja")
     environment = Environment(
@@ -104,21 +109,23 @@ def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
 def _describe(recording: Recording) -> dict[str, Any]:
     wanted = plots_of_recording(recording)
     intervened = [subject for _, subject in wanted if isinstance(subject, Intervened)]
-    figures, left_out = [], []
+    figures = []
+    left_out: dict[str, str] = {}
+    coded: dict[str, str] = {}  # the same with the codes of the errors, for the log
     command = intervene_command(recording)
     if not intervened and command:
-        names = " and ".join(plot.name for plot in plots_of(Intervened))
-        left_out.append(
-            f"{names}: there are no interventions on this recording; run them with: {command}"
-        )
+        reason = f"there are no interventions on this recording; run them with: {command}"
+        left_out |= {plot.name: reason for plot in plots_of(Intervened)}
     with progress_bar(len(wanted), "figure", alone=False) as bar:
         for plot, subject in wanted:
             try:
                 figures.append(_embed(plot, plot.make(subject)))
-            except Unavailable as reason:
-                _log.warning("%s is left out: %s", plot.name, reason)
-                left_out.append(f"{plot.name}: {first_line(reason)}")
+            except Unavailable as problem:
+                left_out[plot.name] = first_line(problem)
+                coded[plot.name] = str(problem)
             bar.update()
+    for line in lines_of(coded):
+        _log.warning("left out: %s", line)
     numbers: dict[str, Any] = {}
     if recording.has_accuracy:
         right = int((recording.labels == recording.predictions).sum())
@@ -129,18 +136,18 @@ def _describe(recording: Recording) -> dict[str, Any]:
             "metrics": statistics.class_metrics(recording).to_dict("records"),
         }
     else:
-        left_out.append(f"accuracy, because there are {recording.no_accuracy}")
+        left_out["accuracy"] = f"there are {recording.no_accuracy}"
     about = {key: value for key, value in recording.about.items() if value is not None}
+    about |= recording.preparation
     return {
-        "name": recording.name,
         "folder": str(recording.folder),
         "numbers": numbers,
         "count": len(recording),
         "classes": len(recording.classes),
         "gates": gate_counts(recording),
-        "about": {_KEYS.get(k, k.replace("_", " ")): _plain(v) for k, v in about.items()},
+        "about": {_KEYS.get(k, k.replace("_", " ")): _lines(v) for k, v in about.items()},
         "figures": figures,
-        "left_out": left_out,
+        "left_out": lines_of(left_out),
         "verdicts": _verdicts(intervened[0]) if intervened else [],
     }
 
@@ -196,14 +203,22 @@ def _use_in_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, An
 
 def _compare(pair: Comparison) -> dict[str, Any]:
     a, b = pair.a, pair.b
-    names = two_names(a.name, b.name)
+    names = two_names(*pair.names)
     found: dict[str, Any] = {"a": names[0], "b": names[1], "problem": "", "figures": []}
     try:
         accuracy = pair.accuracy
     except InputError as problem:  # the rest of the page does not depend on it
-        _log.warning("the report does not compare %s and %s: %s", a.name, b.name, problem)
+        _log.warning("the report does not compare %s and %s: %s", *pair.names, problem)
         return {**found, "problem": first_line(problem)}
-    found["figures"] = [_embed(plot, plot.make(pair)) for plot in plots_of(Comparison)]
+    left_out: dict[str, str] = {}
+    for plot in plots_of(Comparison):
+        try:
+            found["figures"].append(_embed(plot, plot.make(pair)))
+        except Unavailable as missing:
+            left_out[plot.name] = first_line(missing)
+    found["left_out"] = lines_of(left_out)
+    for line in found["left_out"]:
+        _log.warning("left out of the comparison: %s", line)
     found["has_grad_cam"] = has_grad_cam(a) and has_grad_cam(b)
     if found[
         "has_grad_cam"
@@ -223,6 +238,13 @@ def _embed(plot: Plot[Any, Any], drawing: Drawing) -> dict[str, Any]:
             base64.b64encode(render(figure, "png", DPI)).decode() for figure in drawing.figures
         ],
     }
+
+
+def _lines(value: object) -> list[str]:
+    """Return a value of `Recording.about` as one or more lines: a list has one for each item."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value] or ["none"]
+    return [_plain(value)]
 
 
 def _plain(value: object) -> str:

@@ -16,7 +16,7 @@ from attnscope.plots import needs
 from attnscope.plots.axes import IN_ORDER, measure_axis, over_gates
 from attnscope.plots.frames import highest
 from attnscope.plots.maps import SEED
-from attnscope.plots.registry import Note, Plot, register_plot
+from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, identity
 from attnscope.plots.text import as_interval, as_number, method_name
 from attnscope.plots.theme import NULL_COLOR, class_colors
@@ -39,12 +39,17 @@ class AttributionAgreement:
     """The gates that are scored."""
 
 
-def compute(recording: Recording) -> AttributionAgreement | Note:
-    """Score every spatial gate against every method."""
+def compute(recording: Recording) -> AttributionAgreement:
+    """Score every spatial gate against every method.
+
+    Raises:
+        Unavailable: no gate has rows and columns.
+    """
     summaries, images = {}, {}
     if not comparable_gates(recording):
-        return Note(
-            "No gate varies along the rows and columns of the attributions.", identity(recording)
+        raise Unavailable(
+            "AS904",
+            f"no gate of {recording.name} varies along the rows and columns of the attributions",
         )
     for method in recording.attribution_methods:
         summary = statistics.agreement_summary(recording, "predicted", SEED, attribution=method)

@@ -72,7 +72,7 @@ class Disagreements:
 
 def compute(pair: Comparison) -> Disagreements:
     """Find the images, and read those on which both networks are most confident."""
-    return between(pair, (pair.a.name, pair.b.name))
+    return between(pair, pair.names)
 
 
 def between(pair: Comparison, names: tuple[str, str]) -> Disagreements:

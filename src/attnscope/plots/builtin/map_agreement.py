@@ -16,7 +16,7 @@ from attnscope.plots import needs
 from attnscope.plots.axes import IN_ORDER, measure_axis, over_gates
 from attnscope.plots.frames import highest, unique
 from attnscope.plots.maps import SEED
-from attnscope.plots.registry import Note, Plot, register_plot
+from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, identity
 from attnscope.plots.text import as_interval, as_score
 from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
@@ -46,12 +46,16 @@ class MapAgreement:
     """Names of the gates that have other positions than Grad-CAM."""
 
 
-def compute(recording: Recording) -> MapAgreement | Note:
-    """Score every spatial gate against Grad-CAM of the predicted class."""
+def compute(recording: Recording) -> MapAgreement:
+    """Score every spatial gate against Grad-CAM of the predicted class.
+
+    Raises:
+        Unavailable: no gate has rows and columns.
+    """
     gates = comparable_gates(recording)
     left_out = [gate.name for gate in recording.gates_with(MAP) if gate not in gates]
     if not gates:
-        return Note(_other_positions(left_out).strip(), identity(recording))
+        raise Unavailable("AS904", _other_positions(left_out).removesuffix("."))
     summary = statistics.agreement_summary(recording, "predicted", SEED)
     return MapAgreement(identity(recording), summary, gates, left_out)
 
@@ -162,10 +166,9 @@ register_plot(
         lay_out=lay_out,
         caption=caption,
         needs=(
-            needs.gates(MAP, "There is no map to compare with Grad-CAM."),
-            needs.grad_cam("Grad-CAM was not recorded, so there is nothing to compare with."),
+            needs.gates(MAP),
+            needs.grad_cam(),
         ),
-        heading="Spatial gates and Grad-CAM",
         place=90,
     )
 )

@@ -14,9 +14,8 @@ from attnscope import statistics
 from attnscope.kinds import MAP, Gate
 from attnscope.plots.axes import class_rows, measure_axis, row_height
 from attnscope.plots.frames import highest, lowest
-from attnscope.plots.images import draw_note
 from attnscope.plots.maps import SEED
-from attnscope.plots.registry import Plot, register_plot
+from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Comparison, has_grad_cam, no_gate, no_grad_cam
 from attnscope.plots.text import as_interval, as_number
 from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
@@ -54,10 +53,17 @@ class PerClassAgreement:
 
 
 def compute(pair: Comparison) -> PerClassAgreement:
-    """Score the last spatial gates of both networks."""
+    """Score the last spatial gates of both networks.
+
+    Raises:
+        Unavailable: no image of either network can be scored.
+    """
     expect_same_images(pair.a, pair.b)
     gates = _last_gate(pair.a), _last_gate(pair.b)
-    return PerClassAgreement((pair.a.name, pair.b.name), pair.a.classes, gates)
+    found = PerClassAgreement(pair.names, pair.a.classes, gates)
+    if not any(gate.scored for gate in gates):
+        raise Unavailable("AS904", " ".join(_sentences(found)).removesuffix("."))
+    return found
 
 
 def draw(ax: Axes, summaries: Sequence[pd.DataFrame | None], names: tuple[str, str]) -> Axes:
@@ -98,8 +104,6 @@ def draw(ax: Axes, summaries: Sequence[pd.DataFrame | None], names: tuple[str, s
 def draw_on(ax: Axes, shown: PerClassAgreement) -> Axes:
     """Draw the panel with its legend and title."""
     summaries, lines = _summaries(shown)
-    if not any(gate.scored for gate in shown.gates):
-        return draw_note(ax, title_lines(_sentences(shown), 60))
     draw(ax, summaries, short_pair(two_names(*shown.names)))
     ax.legend(fontsize=7)
     ax.set_title(title_lines(lines, 70))
@@ -109,10 +113,6 @@ def draw_on(ax: Axes, shown: PerClassAgreement) -> Axes:
 def lay_out(shown: PerClassAgreement) -> list[Figure]:
     """Draw a line for each class and network; the title says what is missing."""
     there = sum(gate.scored for gate in shown.gates)
-    if not there:
-        figure = Figure(figsize=(7, 2), layout="constrained")
-        draw_note(figure.subplots(), title_lines(_sentences(shown), 75))
-        return [figure]
     summaries, lines = _summaries(shown)
     # Each class has a line for each network.
     rows = row_height(next(summary for summary in summaries if summary is not None))
@@ -146,10 +146,7 @@ def _summaries(shown: PerClassAgreement) -> tuple[list[pd.DataFrame | None], lis
 def caption(shown: PerClassAgreement) -> str:
     """Say how far each network's gate agrees with Grad-CAM, and what is missing."""
     text = " ".join(_sentences(shown))
-    there = sum(gate.scored for gate in shown.gates)
-    if not there:
-        return text
-    if there == 2:
+    if all(gate.scored for gate in shown.gates):
         text += " No test compares the two networks."
     return (
         f"Agreement of the last {noun_of(_gates(shown), MAP)} with Grad-CAM of the predicted class "

@@ -51,7 +51,7 @@ class PerClassGates:
 def compute(pair: Comparison) -> PerClassGates:
     """Compute the distances, and how similarly the two networks order the classes by them."""
     return PerClassGates(
-        (pair.a.name, pair.b.name),
+        pair.names,
         pair.a.classes,
         statistics.compare_profiles(pair.a, pair.b),
         statistics.compare_class_order(pair.a, pair.b),

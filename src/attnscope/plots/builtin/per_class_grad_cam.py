@@ -35,7 +35,7 @@ class PerClassGradCam:
 def compute(pair: Comparison) -> PerClassGradCam:
     """Score the two Grad-CAM maps of each image, each of the class that its network predicts."""
     comparison = statistics.compare_grad_cam(pair.a, pair.b, "predicted", SEED)
-    return PerClassGradCam((pair.a.name, pair.b.name), pair.a.classes, comparison)
+    return PerClassGradCam(pair.names, pair.a.classes, comparison)
 
 
 def draw(ax: Axes, comparison: pd.DataFrame, measure: str) -> Axes:

@@ -20,8 +20,8 @@ from attnscope.plots.images import (
     top_of,
 )
 from attnscope.plots.maps import some_gates
-from attnscope.plots.registry import Note, Plot, register_plot
-from attnscope.plots.subjects import Identity, has_grad_cam, identity, no_gate
+from attnscope.plots.registry import Plot, Unavailable, register_plot
+from attnscope.plots.subjects import Identity, has_grad_cam, identity, no_gate, no_grad_cam
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GRAD_CAM_MAP, drawable, drawable_names
 from attnscope.plots.titles import title_of
@@ -29,6 +29,7 @@ from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
 
 CLASSES_A_PAGE = 20
+_MAPS_A_ROW = 10  # where only Grad-CAM is drawn
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,19 @@ class SpatialMaps:
     """A sentence if the network has no spatial gate, else empty."""
 
 
-def compute(recording: Recording) -> SpatialMaps | Note:
-    """Compute the class means of all recorded maps."""
+def compute(recording: Recording) -> SpatialMaps:
+    """Compute the class means of all recorded maps.
+
+    Raises:
+        Unavailable: there are no maps.
+    """
     gates, left_out = some_gates(recording.gates_with(MAP))
     without = "" if gates else no_gate(recording, MAP)
     cams = None
     if has_grad_cam(recording):
         cams = statistics.class_mean_grad_cam(recording, "predicted")
     elif not gates:
-        return Note(f"{without} Grad-CAM was not recorded.", identity(recording))
+        raise Unavailable("AS904", f"{without} {no_grad_cam(recording)}".removesuffix("."))
     maps = {gate.name: statistics.class_mean_maps(recording, gate.name) for gate in gates}
     return SpatialMaps(identity(recording), recording.classes, gates, maps, cams, left_out, without)
 
@@ -125,11 +130,13 @@ def _page(shown: SpatialMaps, page: range) -> Figure:
 def _grad_cam_alone(shown: SpatialMaps) -> Figure:
     cams, names = shown.grad_cam, drawable_names(shown.classes)
     assert cams is not None  # else there is nothing to draw
-    columns = min(10, max(5, -(-len(names) // 10)), len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(
-        figsize=(max(6.0, 1 + 1.1 * columns), max(2.6, 0.8 + 1.2 * rows)), layout="compressed"
-    )
+    rows = -(-len(names) // _MAPS_A_ROW)
+    columns = -(-len(names) // rows)
+    width = max(6.0, 1 + 1.1 * columns)
+    side = min(
+        2.2, (width - 1.6) / columns
+    )  # of a map; its height follows, so that nothing is empty
+    figure = Figure(figsize=(width, 0.7 + rows * (side + 0.25)), layout="compressed")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(names) :]:
         ax.set_axis_off()
