@@ -23,7 +23,7 @@ from streamlit.testing.v1 import AppTest
 from attnscope import statistics
 from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.plots import PLOTS, register_plot
-from attnscope.plots.builtin.channel_gates import tested_effects
+from attnscope.plots.builtin import channel_gates
 from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
@@ -204,7 +204,7 @@ def test_overview_shows_how_the_images_were_prepared(
 def test_channels_show_the_statistics(folder: Path, open_page: Callable[..., AppTest]) -> None:
     app, recording = open_page(folder, "channels"), Recording(folder / "cbam")
     gate = "layer1.attention.channel"
-    effects = tested_effects(recording, gate)
+    effects = channel_gates.tested_effects(recording, gate)
     shown = app.dataframe[0].value
     assert shown["channel"].iloc[0] == 0, "the planted effect is first"
     pd.testing.assert_frame_equal(shown.sort_values("channel"), effects, check_like=True)
@@ -238,7 +238,7 @@ def test_every_kind_of_gate_is_shown(
         assert len(app.info) == (not gates)
         if gates and page == "channels":
             found = app.dataframe[0].value.sort_values("channel")
-            effects = tested_effects(recording, gates[0].name)
+            effects = channel_gates.tested_effects(recording, gates[0].name)
             pd.testing.assert_frame_equal(found, effects, check_like=True)
         if any(gate.view(trait).about for gate in gates):
             notes = "".join(caption.value for caption in app.caption)

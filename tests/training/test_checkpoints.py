@@ -336,7 +336,12 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     command = ["train", "--data", "digits", "--model", "cnn", "--device", "cpu", "--out", "run"]
     assert main([*command, "--precision", "fp32", "--epochs", "2"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    for value in ("attnscope: run: ", os.strerror(errno.ENOSPC), "step 10;", "--resume"):
+    for value in (
+        "attnscope: run/checkpoint.safetensors: ",
+        os.strerror(errno.ENOSPC),
+        "step 10;",
+        "--resume",
+    ):
         assert value in error
     assert "run/checkpoint.safetensors" in error
     assert read_state(tmp_path / "run" / "checkpoint.safetensors")["position"]["step"] == 10
