@@ -75,6 +75,8 @@ nitpick_ignore_regex = [
     (r"py:class", r"attnscope\.(sources\.Subject|capturing\.batching\.Batch)"),
     (r"py:class", r"attnscope\.gates\.graph_(network\.GateServer|nodes\.Meeting)"),
     (r"py:class", r"attnscope\.(data\.streamed\.ImageFiles|interventions\.work\.Work)"),
+    (r"py:class", r"attnscope\.(progress\.Bar|gates\.values\.Constancy)"),
+    (r"py:class", r"contextlib\.AbstractContextManager|Normalizer|Changes"),
     (r"py:class", r"tuple\[.*"),
     (
         r"py:class",

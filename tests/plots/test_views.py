@@ -102,7 +102,7 @@ def test_what_cannot_be_compared_with_grad_cam_is_named(tmp_path: Path) -> None:
 
 
 def test_one_gate_shows_the_interval_of_each_class_side_by_side(tmp_path: Path, ax: Axes) -> None:
-    profiles = gate_profiles.compute(record_kind(tmp_path / "r", "scalar")).profiles
+    profiles = gate_profiles.compute(record_kind(tmp_path / "r", "scalar", count=60)).profiles
     gate_profiles.draw(ax, profiles)
     whiskers = sorted(tuple(c.get_segments()[0][:, 1]) for c in ax.collections)
     np.testing.assert_allclose(
