@@ -242,7 +242,7 @@ class PartialFolder:
             return OSError(
                 error.errno,
                 f"{error.strerror}; {what} run the same command again",
-                str(error.filename or self.folder),
+                str(self.folder),
             )
         if isinstance(error, KeyboardInterrupt) and count and not error.args:
             return KeyboardInterrupt(f"interrupted; {kept}: run the same command to resume")
