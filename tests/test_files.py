@@ -226,6 +226,8 @@ def test_an_old_leftover_of_a_living_process_is_removed_and_a_young_one_stays(
     """Numbers of processes are reused; between creation and lock a file is young."""
     leftover = tmp_path / f".a.{os.getpid()}-01234567.partial"
     other = tmp_path / ".recording.partial"  # of a capture, which will resume
+    foreign = tmp_path / f".a.{'9' * 30}-01234567.partial"  # no process can have this number
+    foreign.touch()
     leftover.touch()
     other.mkdir()
     remove_leftovers(tmp_path)
@@ -235,7 +237,7 @@ def test_an_old_leftover_of_a_living_process_is_removed_and_a_young_one_stays(
     remove_leftovers(tmp_path, "b")
     assert leftover.exists()
     remove_leftovers(tmp_path, "a")
-    assert names(tmp_path) == [".recording.partial"]
+    assert names(tmp_path) == [foreign.name, ".recording.partial"]
 
 
 def test_a_lock_says_who_holds_it(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ PATH_ERRORS = frozenset(
 _LONGEST_NAME = 220  # bytes; most file systems allow 255, of which temporary files need some
 _SHOWN = 200  # characters of a path in a message
 _LOCK_TIMEOUT = 0.1  # seconds
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)-[0-9a-f]{8}\.partial", re.DOTALL)
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>[0-9]{1,9})-[0-9a-f]{8}\.partial", re.DOTALL)
 _UNCLAIMED = 10.0  # seconds from the creation of a temporary file to its lock, at most
 
 

@@ -97,7 +97,7 @@ def fit(
         The losses and accuracies, which are also in the run folder.
 
     Raises:
-        InputError: an argument cannot be used, with codes AS101 to AS134, AS503 to AS524 and
+        InputError: an argument cannot be used, with codes AS101 to AS134, AS503 to AS525 and
             AS552. Nothing was written, and the network is unchanged. Or AS509: an operation has no
             deterministic kernel.
         FloatingPointError: the loss is not finite. The message names the first step. The run folder
