@@ -218,7 +218,7 @@ def test_images_are_never_decoded_all_at_once(
     network = ("--model", "tests.commands.test_streaming:two", "--data", f"folder:{photos}")
     run("capture", *network, "--image-size", 24, "--batch-size", 8, "--out", tmp_path / "made")
     run(*TRAIN, "--data", f"folder:{photos}", "--out", tmp_path / "run")
-    assert max(read) <= 64, "the images that a monitor or a figure keeps"
+    assert max(read) <= 44, "the test split, which is one batch; the training split is larger"
     assert sum(read) > 200
 
 

@@ -266,7 +266,7 @@ def _check_colors(recipe: Recipe, data: Data) -> None:
     Raises:
         InputError: AS508.
     """
-    channels, a = data.train.images.shape[1], recipe.augmentation
+    channels, a = data.train.shape[1], recipe.augmentation
     if channels not in (1, 3) and (a.brightness or a.contrast or a.saturation or a.hue):
         raise InputError(
             "AS508",

@@ -102,7 +102,7 @@ def _train(
         num_classes=len(data.classes),
         **network,
         gate_start=gate_start or "half",
-        channels=data.train.images.shape[1],
+        channels=data.train.shape[1],
     )
     report = None if weights is None else start_from(model, weights)
     if process_group.is_main:
