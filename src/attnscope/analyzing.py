@@ -93,6 +93,8 @@ class AnalysisSettings:
     output: str | int | None = None
     """As for `attnscope.capture`."""
     device: str = "auto"
+    compile: bool = False
+    """As for `attnscope.capture`."""
 
     def __post_init__(self) -> None:
         for name in self.skip:
@@ -117,6 +119,7 @@ def analyze(
     minutes: float | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    compile: bool = False,
     progress: bool = True,
 ) -> Analysis:
     """Capture a network, and write statistics, interventions, figures and a report.
@@ -142,6 +145,8 @@ def analyze(
             Default: that of `attnscope.intervene`.
         batch_size: Batch size. Default: 128 for the capture, and that of `attnscope.intervene`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        compile: Compile the network for the capture, as for `attnscope.capture`. It changes nothing
+            if there is a recording already.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -152,7 +157,7 @@ def analyze(
             a recording that was made with other settings (AS644), or the network or its images
             cannot be opened or have changed since they were recorded.
     """
-    settings = AnalysisSettings(skip, images, minutes, batch_size, output, device)
+    settings = AnalysisSettings(skip, images, minutes, batch_size, output, device, compile)
     if isinstance(target, Recording | Run):
         target = target.folder
     of_network = {"out": out, "data": data, "weights": weights, "normalization": normalization}
@@ -234,6 +239,8 @@ def analyze_source(
     chosen = [name for name in OPTIONAL_STAGES if name not in settings.skip]
     reused = ["capture"] if is_captured(folder) else []
     left_out: list[str] = []
+    if settings.compile and (source is None or reused):
+        _log.warning("the network is not compiled, because it was captured before")
     with stages(1 + len(chosen), progress) as shown:
         with shown.stage("capture"):
             if source is None:
@@ -242,7 +249,11 @@ def analyze_source(
                 recording = capture_once(
                     source,
                     folder,
-                    CaptureSettings(batch_size=settings.batch_size or 128, output=settings.output),
+                    CaptureSettings(
+                        batch_size=settings.batch_size or 128,
+                        output=settings.output,
+                        compile=settings.compile,
+                    ),
                     device=choose_device(settings.device),
                     progress=progress,
                 )

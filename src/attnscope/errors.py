@@ -337,6 +337,8 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS863": "The recording has a gate that the network does not have now.",
         "AS864": "There are too few images to choose the gates to fold.",
         "AS865": "There are only training images to choose the gates to fold.",
+        "AS866": "Channels are pruned by a choice of named gates, or by a threshold without names.",
+        "AS867": "The size up to which constants become 0 is negative or not finite.",
         # AS9: plots, reports and the dashboard.
         "AS900": "A plot is called with the wrong number or kind of arguments.",
         "AS901": "A plot has several panels and cannot be drawn on one Axes.",

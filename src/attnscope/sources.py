@@ -23,7 +23,7 @@ from attnscope.data.sources import LoadedSplits, find_source
 from attnscope.errors import InputError
 from attnscope.files import read_json
 from attnscope.networks.known import NetworkSource
-from attnscope.networks.targets import scheme_of
+from attnscope.networks.targets import scheme_of, title_of
 from attnscope.run_config import (
     bad_config,
     expect_classes,
@@ -254,7 +254,7 @@ class Source:
         network = self.network
         if not network.is_run:
             return {
-                "name": network.target.rpartition(":")[2],
+                "name": title_of(network.target),
                 "source": self.data.source,
                 "split": self.split,
                 "model": {"name": network.target},

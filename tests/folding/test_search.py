@@ -257,3 +257,42 @@ def test_outcomes_of_a_network_are_its_predictions() -> None:
     assert outcome_of(logits, labels).log_loss == pytest.approx(
         [-logits.log_softmax(1)[i, k].item() for i, k in enumerate(labels)], abs=1e-5
     )
+
+
+def test_zeros_follow_the_first_gates_and_stay_for_those_behind_them() -> None:
+    masks = {"a": lost(0, 0), "b": lost(0, 1), "c": lost(7, 1, 100)}
+    extra = {0.1: lost(0, 2, 200), 0.2: lost(0, 3, 200), 0.4: lost(30, 0, 300)}
+
+    def zeros(below: float) -> Told:
+        return Told(IMAGES, lambda names: any_of(masks)(names) | extra[below])
+
+    choice = choose_gates(
+        Told(IMAGES, any_of(masks)), list(masks), 1, FIRST, {k: zeros(k) for k in extra}
+    )
+    assert [trial.gate for trial in choice.trials] == ["b", "a", "c"]
+    # c loses 0.7 points in the first half, more than half of the tolerance, and comes last.
+    assert [step.after for step in choice.pruning] == [2, 2, 2]
+    assert [step.below for step in choice.pruning] == [0.1, 0.2, 0.4]
+    assert [trial.joint for trial in choice.trials] == pytest.approx([0.1, 0.1, 0.5])
+    for step, count in zip(choice.pruning, (3, 4), strict=False):
+        assert step.joint == pytest.approx(count / 10)
+        assert step.p == paired_loss_p(count, 0, 1000, 0.01)
+        assert step.kept == (step.p <= 0.05)
+    assert (choice.pruning[2].joint, choice.pruning[2].kept) == (None, False)
+    assert choice.trials[2].p == paired_loss_p(5, 0, 1000, 0.01)
+    assert (choice.below, choice.kept) == (0.2, ["b", "a"])
+
+
+def test_zeros_that_fail_end_the_choice() -> None:
+    masks = {"a": lost(0, 0), "c": lost(7, 0, 100)}
+    levels = {
+        0.1: Told(IMAGES, lambda names: any_of(masks)(names) | lost(0, 9, 200)),
+        0.2: Told(IMAGES, lambda names: any_of(masks)(names)),
+    }
+    choice = choose_gates(Told(IMAGES, any_of(masks)), list(masks), 1, FIRST, levels)
+    assert (choice.kept, choice.below) == (["a"], 0)
+    assert choice.pruning[0].p == paired_loss_p(9, 0, 1000, 0.01)
+    assert (choice.pruning[1].p, choice.trials[1].p) == (None, None)
+    assert choice.sufficient is not None
+    without = choose_gates(Told(IMAGES, any_of(masks)), list(masks), 1, FIRST)
+    assert (without.kept, without.pruning) == (["a", "c"], [])

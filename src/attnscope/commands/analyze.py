@@ -56,6 +56,9 @@ class Analyze:
     """Batch size. Default: those of attnscope capture and attnscope intervene."""
     device: str = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
+    compile: bool = False
+    """Compile the network for the capture, which takes half a minute and is faster for many images.
+    Default: as for attnscope capture."""
 
     def __call__(self) -> None:
         from attnscope.analyzing import AnalysisSettings, analyze_source
@@ -67,6 +70,7 @@ class Analyze:
             self.batch_size,
             self.network.output,
             self.device,
+            self.compile,
         )
         source, folder = self._choose()
         try:

@@ -25,6 +25,11 @@ class Fold:
     tolerance: float | None = None
     """Largest allowed loss of accuracy when all chosen gates are folded, in percentage points. One
     half of the validation split chooses gates, and the other half tests them. Default: 1."""
+    prune: bool = False
+    """Also remove channels whose constants are so small that 0 passes the same test, with the
+    filters that compute them, where that changes nothing else."""
+    prune_below: float | None = None
+    """With --gates: remove channels whose constants are at most this, without a test."""
     spatial: Literal["map", "number"] = "map"
     """Constant that replaces a spatial gate: a map, which fixes the image size, or a number."""
     data_root: Path | None = None
@@ -46,6 +51,8 @@ class Fold:
             data_root=self.data_root,
             batch_size=self.batch_size,
             device=self.device,
+            prune=self.prune,
+            prune_below=self.prune_below,
         )
         print(report)
         print(self.out)

@@ -21,12 +21,14 @@ from attnscope.gates.hooks import watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import KINDS, MAP, PER_CHANNEL, Gate
 from attnscope.networks.build import AttentionPlace, ModelConfig, attention_places, make_static
+from attnscope.networks.narrow import narrow, narrowable_gates
+from attnscope.networks.pruning import ONE_STAYS, PrunedGate
 
 SPATIAL_FORMS = ("map", "number")
 _SAMPLE = 4  # images on which the gates are found
 
 
-def fold_gates(model: nn.Module, means: Mapping[str, Tensor]) -> nn.Module:
+def fold_gates(model: nn.Module, means: Mapping[str, Tensor], *, prune: bool = False) -> nn.Module:
     """Return a copy of a network in which some gates are constant.
 
     In eval mode, its logits equal those of ``model`` under an `attnscope.edit_gates` that replaces
@@ -40,6 +42,8 @@ def fold_gates(model: nn.Module, means: Mapping[str, Tensor]) -> nn.Module:
         model: A network of `attnscope.build_model` that is not folded. It is left unchanged.
         means: Name of a gate -> its constant values: ``(C,)`` for a channel gate; ``(H, W)``, a
             map, or ``()``, a number, for a spatial gate. Gates are sigmoids: values are at least 0.
+        prune: Whether to remove channels that a channel gate multiplies by 0, with the filters that
+            compute them, where that is exact (`attnscope.networks.narrow`).
 
     Returns:
         A new network on the device of ``model``. Its ``attnscope_config.folded`` states what each
@@ -79,10 +83,60 @@ def fold_gates(model: nn.Module, means: Mapping[str, Tensor]) -> nn.Module:
             with torch.no_grad():
                 for parameter in (place.norm.weight, place.norm.bias):
                     parameter.mul_(factor.to(parameter))
+    if prune:
+        reasons = narrowable_gates(folded, forms)
+        kept = {name: _nonzero(means[name]) for name, reason in reasons.items() if not reason}
+        narrow(folded, {n: rows for n, rows in kept.items() if len(rows) < len(means[n])})
     device = device_of(folded)
     values = {name: v.to(device, torch.float32, copy=True) for name, v in stored.items()}
     make_static(folded, forms, values)
     return folded
+
+
+def removable_channels(model: nn.Module, means: Mapping[str, Tensor]) -> dict[str, PrunedGate]:
+    """Return which channels could be removed if channel gates were 0 there.
+
+    Args:
+        model: A network of `attnscope.build_model` that is not folded.
+        means: As for `fold_gates`; these gates are folded together.
+
+    Returns:
+        Name of each channel gate in ``means`` -> what would become of its channels.
+    """
+    forms = fold_gates(model, means).attnscope_config.folded  # type: ignore[union-attr]
+    found = {}
+    for name, reason in narrowable_gates(model, forms).items():  # type: ignore[arg-type]
+        channels = tuple(range(len(means[name])))
+        goes, stays = ((), channels) if reason else (channels, ())
+        found[name] = PrunedGate(goes, len(goes), stays, reason)
+    return found
+
+
+def pruned_channels(
+    found: Mapping[str, PrunedGate], means: Mapping[str, Tensor]
+) -> dict[str, PrunedGate]:
+    """Return what `fold_gates` makes of the channels that gates multiply by 0.
+
+    Args:
+        found: What could be removed, of `removable_channels`.
+        means: The gates that are folded.
+    """
+    pruned = {}
+    for name in found.keys() & means.keys():
+        zeros = [channel for channel, value in enumerate(means[name].tolist()) if value == 0]
+        reason = found[name].reason
+        stays = zeros if reason else zeros[:1] if len(zeros) == len(means[name]) else []
+        goes = tuple(channel for channel in zeros if channel not in stays)
+        if zeros:
+            reason = reason or (ONE_STAYS if stays else "")
+            pruned[name] = PrunedGate(goes, len(goes), tuple(stays), reason)
+    return pruned
+
+
+def _nonzero(mean: Tensor) -> Tensor:
+    """Return the channels that stay; one must stay."""
+    rows = mean.detach().cpu().nonzero().flatten()
+    return rows if len(rows) else torch.zeros(1, dtype=torch.int64)
 
 
 def mean_gates(

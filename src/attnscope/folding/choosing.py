@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attnscope.capturing.batching import Batch
 from attnscope.errors import InputError
+from attnscope.folding.channels import thresholds, zeroed
 from attnscope.folding.outcomes import EditedOutcomes
 from attnscope.folding.report import Chosen
 from attnscope.folding.search import choose_gates, first_half, in_points, repeat_choice
@@ -43,6 +44,7 @@ def choose(
     split: str,
     source: str,
     scores: Callable[[], AbstractContextManager[None]] | None = None,
+    removable: Mapping[str, Tensor] | None = None,
     progress: bool = True,
 ) -> Chosen:
     """Choose gates that can be constant together, and repeat the choice on other halves.
@@ -57,6 +59,8 @@ def choose(
         split: Name of the split of the images.
         source: The run or recording that is folded, for messages.
         scores: As for `EditedOutcomes`.
+        removable: Name of a gate -> mask of the channels that can be removed. Their constants may
+            become 0 in the choice. Default: none.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -67,10 +71,18 @@ def choose(
     names = [gate.name for gate in gates if gate.name in constants]
     first = halves_of(labels)
     # One pass for the network, one for each gate alone, one for each set; as many for repetitions.
-    total = 2 * (1 + 2 * len(names))
+    levels = thresholds(constants, removable or {})
+    total = 2 * (1 + 2 * len(names) + len(levels))
     with progress_bar(total, "pass", description="choose", enabled=progress) as bar:
-        outcomes = EditedOutcomes(network, gates, constants, labels, read, scores, bar)
-        choice = choose_gates(outcomes, names, tolerance, first)
+
+        def outcomes_with(values: Mapping[str, Tensor]) -> EditedOutcomes:
+            return EditedOutcomes(network, gates, values, labels, read, scores, bar)
+
+        outcomes = outcomes_with(constants)
+        pruned = {
+            below: outcomes_with(zeroed(constants, removable or {}, below)) for below in levels
+        }
+        choice = choose_gates(outcomes, names, tolerance, first, pruned)
         if not choice.kept:
             best = choice.trials[0]
             wanted = (

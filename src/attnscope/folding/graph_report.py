@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attnscope.folding.channels import PrunedChannels
 from attnscope.folding.report import (
     ENDS,
     NAMED,
@@ -72,6 +73,8 @@ class GraphFoldReport:
     device: str
     threads: int
     """Number of CPU threads."""
+    pruning: PrunedChannels | None = None
+    """What became of channels whose constants are 0; None if they were not to be removed."""
 
     @property
     def _total(self) -> int:
@@ -129,6 +132,7 @@ class GraphFoldReport:
             ("gates folded", f"{len(self.folded)} of {self._total}: {listed}"),
             ("constants", f"means over {self.constant_images} images of {self.constants}"),
             *losses,
+            *([] if self.pruning is None else self.pruning.facts()),
             ("parameters", f"{before:,} -> {after:,}, plus {self.stored_values:,} stored values"),
             ("multiply-adds per image", f"{adds[0]:,} -> {adds[1]:,}"),
             (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnscope.capturing.batching import batches
-from attnscope.capturing.number_types import as_inputs
-from attnscope.capturing.pictures import IN_UNIT_RANGE
-from attnscope.data.images import LabeledImages
-from attnscope.data.load import DataSettings
 from attnscope.errors import InputError, first_line
 from attnscope.folding.algebra import expect_known
+from attnscope.folding.channels import PrunedChannels, masks_of, zeroed
 from attnscope.folding.choosing import choose, expect_images, halves_of
 from attnscope.folding.graph_report import GraphFoldReport
 from attnscope.folding.outcomes import constant_edit, outcomes_of
+from attnscope.folding.recorded_images import RecordedImages
 from attnscope.folding.report import PairedLosses
 from attnscope.folding.speed import images_per_second
 from attnscope.gates.graph import read_gates, with_gates
@@ -32,7 +29,7 @@ from attnscope.gates.hooks import edit_gates
 from attnscope.gates.inputs import Inputs
 from attnscope.kinds import Gate, searched_kinds
 from attnscope.networks.folded import FoldedSource, save_folded, shapes_of
-from attnscope.networks.graph_fold import CONSTANTS, fold_graph
+from attnscope.networks.graph_fold import CONSTANTS, fold_graph, removable_channels
 from attnscope.networks.outputs import OutputAdapter, adapted
 from attnscope.networks.weights import hash_weights
 from attnscope.recording.recording import Recording
@@ -42,114 +39,6 @@ ALL = "all"
 _TOLERANCE = {"cpu": 1e-4}
 """Largest accepted difference, as a share of the largest output. Rounding is about 1e-6."""
 _TOLERANCE_ELSEWHERE = 1e-2  # TF32 rounds to about 1e-3
-
-
-class _Images:
-    """The images of a recording, and those of other splits that a fold reads.
-
-    Attributes:
-        source: The source of the recording.
-        recorded: Its images.
-        training: The images over which constants are means; ``constants`` names their split.
-        choosing: The images on which gates are chosen; ``choosing_split`` names their split.
-        other: Images that choose nothing, if there are any, else those that choose;
-            ``other_split`` names their split.
-    """
-
-    def __init__(
-        self, recording: Recording, data_root: Path | None, batch_size: int, device: torch.device
-    ) -> None:
-        self.source = recording.source(data_root)
-        self.recorded: Any = recording.images(data_root)
-        self.training, self.constants = self._split_or_recorded("train")
-        self.choosing, self.choosing_split = self._split_or_recorded("validation")
-        self.other, self.other_split = self.recorded, self.source.split
-        if self.choosing is self.recorded:
-            self.other, self.other_split = self._split_or_recorded("test")
-        self._label_kind = recording.label_kind
-        self._normalization = self.source.network.normalization or IN_UNIT_RANGE
-        self._batch_size = batch_size
-        self._device = device
-
-    def _split_or_recorded(self, split: str) -> tuple[Any, str]:
-        """Return the images of a split, and its name.
-
-        Data sets of a user may have no such split, or a single one that stands for every split.
-        Then they are the recorded images.
-        """
-        data = self.source.data
-        if split == self.source.split or (data.is_data_set and _has_one_split(data)):
-            return self.recorded, self.source.split
-        try:
-            return replace(self.source, split=split).open_images(), split
-        except InputError:
-            if not data.is_data_set:
-                raise
-            return self.recorded, self.source.split
-
-    def expect_choosing(self, folder: Path) -> None:
-        """Refuse to choose on images with which the network was trained.
-
-        Raises:
-            InputError: AS865.
-        """
-        if self.choosing_split == "train":
-            raise InputError(
-                "AS865",
-                f"{self.source.data.source} has no validation split, and {folder} is of training "
-                "images, which a network knows; add a split 'validation' to the data set, or name "
-                "gates with --gates",
-            )
-
-    def mean_rows(self, labels: NDArray[np.int64] | None) -> Sequence[int]:
-        """Return the rows of the training images over which means are taken.
-
-        Constants must not come from images that test them. If a choice has the same images only,
-        they come from the half that orders the gates.
-
-        Args:
-            labels: the classes of the images of the choice; None without a choice.
-        """
-        if labels is None or self.training is not self.choosing:
-            return range(len(self.training))
-        return [int(row) for row in np.flatnonzero(halves_of(labels))]
-
-    def batches(self, model: nn.Module, images: Any, rows: Sequence[int] | None = None) -> Any:
-        """Yield some rows of images, or all of them, in batches as the network sees them."""
-        rows = range(len(images)) if rows is None else rows
-        found = batches(
-            images, rows, self._batch_size, self._normalization, self._device, self._label_kind
-        )
-        return as_inputs(found, model)
-
-    def labels(self, model: nn.Module, images: Any, name: str) -> NDArray[np.int64]:
-        """Return the class of each image of the split of this name.
-
-        Raises:
-            InputError: AS862, an image has none.
-        """
-        if isinstance(images, LabeledImages):
-            return images.labels.numpy()
-        found = [batch.labels for batch in self.batches(model, images)]
-        labels: NDArray[np.int64] = torch.cat(found).numpy()
-        missing = int((labels < 0).sum())
-        if missing:
-            raise InputError(
-                "AS862",
-                f"{missing} of {len(labels)} images of the split {name} of "
-                f"{self.source.data.source} have no class, by which gates could be chosen; name "
-                "them with --gates, or fold all with --gates all",
-            )
-        return labels
-
-
-def _has_one_split(data: DataSettings) -> bool:
-    """Return whether a data set of a user is no mapping of splits."""
-    try:
-        data.open_data_set("")
-    except InputError:
-        return False
-    return True
 
 
 def fold_recording(
@@ -162,6 +51,8 @@ def fold_recording(
     data_root: Path | None,
     batch_size: int,
     device: torch.device,
+    prune: bool = False,
+    prune_below: float = 0.0,
     progress: bool = True,
 ) -> GraphFoldReport:
     """Fold gates of the network of a recording, and write it to a folder.
@@ -175,6 +66,8 @@ def fold_recording(
         data_root: As for `attnscope.fold`.
         batch_size: Batch size.
         device: The device.
+        prune: Whether to remove channels whose constants are 0.
+        prune_below: If gates are named: the size up to which constants become 0.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -185,7 +78,7 @@ def fold_recording(
     """
     known = [gate.name for gate in recording.gates]
     names = _named(recording, known, gates)
-    images = _Images(recording, data_root, batch_size, device)
+    images = RecordedImages(recording, data_root, batch_size, device)
     weights = hash_weights(model)
     model = model.to(device)
     labels = None
@@ -209,7 +102,7 @@ def fold_recording(
     constants = _means(network, images, [name for name in names if name in by_name], rows)
     adapter = OutputAdapter.from_dict(recording.output)
     left_out = dict.fromkeys(missing, "not found on noise of the same size")
-    chosen = None
+    chosen, below, found, removable = None, prune_below, {}, {}
     if labels is not None:
         left_out |= _not_constant(network, constants)
         constants = {name: value for name, value in constants.items() if name not in left_out}
@@ -220,6 +113,10 @@ def fold_recording(
                 f"the network of {recording.folder} has no gates that can be constant ({name}: "
                 f"{reason}); fold a network with other gates",
             )
+    if prune:
+        found = removable_channels(network, constants)
+        removable = masks_of(found, constants)
+    if labels is not None:
         chosen = choose(
             model,
             recording.gates,
@@ -230,10 +127,18 @@ def fold_recording(
             split=images.choosing_split,
             source=str(recording.folder),
             scores=partial(adapted, model, adapter),
+            removable=removable,
             progress=progress,
         )
-        constants = {name: constants[name] for name in chosen.choice.kept}
-    fold = fold_graph(network, constants)
+        constants, below = (
+            {name: constants[name] for name in chosen.choice.kept},
+            chosen.choice.below,
+        )
+    constants = zeroed(constants, removable, below)
+    fold = fold_graph(network, constants, prune=prune)
+    pruning = None
+    if prune:
+        pruning = PrunedChannels.of(below, chosen is not None, fold.pruned, found, constants)
     first = range(min(2 * batch_size, len(images.recorded)))
     inputs = [batch.x for batch in images.batches(model, images.recorded, first)]
     edited = [by_name[name] for name in constants]
@@ -285,8 +190,9 @@ def fold_recording(
         batch_size,
         str(device),
         torch.get_num_threads(),
+        pruning,
     )
-    save_folded(folder, source, fold, constants, {"report": asdict(report)})
+    save_folded(folder, source, fold, constants, {"report": asdict(report)}, prune=prune)
     return report
 
 
@@ -336,7 +242,7 @@ def _not_constant(network: GraphNetwork, constants: Mapping[str, Tensor]) -> dic
 
 
 def _means(
-    network: GraphNetwork, images: _Images, names: Sequence[str], rows: Sequence[int]
+    network: GraphNetwork, images: RecordedImages, names: Sequence[str], rows: Sequence[int]
 ) -> dict[str, Tensor]:
     """Return the mean of each gate over training images, in float64, then in float32."""
     reading = with_gates(network, names)

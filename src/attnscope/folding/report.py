@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from attnscope.folding.channels import PrunedChannels
 from attnscope.folding.outcomes import Outcome
 from attnscope.folding.search import Choice, Stability, Trial, in_points
 from attnscope.notebook import html_table
@@ -173,11 +174,26 @@ class Chosen:
             f"stability: the sets chosen on {self.stability.halves + 1} pairs of halves have a "
             f"mean Jaccard similarity of {self.stability.jaccard:.2f}",
         ]
-        if choice.sufficient is not None:
-            failed = next(trial for trial in choice.trials if not trial.kept)
+        tested = [step for step in choice.pruning if step.p is not None]
+        if tested:
+            steps = ", ".join(
+                f"{step.below:.3g}: {_signed(step.joint or 0)} (p {step.p:.4f})" for step in tested
+            )
+            gates = f"{tested[0].after} gate{'' if tested[0].after == 1 else 's'}"
             lines.append(
-                f"too few images for {failed.gate}: about {choice.sufficient} {self.split} images "
-                "would show that it can be folded, too, if the changes stay as they are"
+                f"zeros: joint loss on the second half if constants of the first {gates} up to a "
+                f"size become 0: {steps}; gates below them are tested with these zeros"
+            )
+        if choice.sufficient is not None:
+            stopped = next((step for step in tested if not step.kept), None)
+            if stopped is None:
+                failed = next(trial for trial in choice.trials if not trial.kept)
+                what, can = failed.gate, "it can be folded, too"
+            else:
+                what, can = f"constants up to {stopped.below:.3g}", "they can be 0, too"
+            lines.append(
+                f"too few images for {what}: about {choice.sufficient} {self.split} images would "
+                f"show that {can}, if the changes stay as they are"
             )
         return lines
 
@@ -224,6 +240,8 @@ class FoldReport:
     device: str
     threads: int
     """Number of CPU threads."""
+    pruning: PrunedChannels | None = None
+    """What became of channels whose constants are 0; None if they were not to be removed."""
 
     def __repr__(self) -> str:
         return (
@@ -244,6 +262,7 @@ class FoldReport:
                 f"{self._validation} accuracy: {self.validation}",
                 f"test accuracy: {self.test}",
                 ENDS,
+                *(f"{name}: {value}" for name, value in self._pruned),
                 f"parameters: {before:,} -> {after:,}, plus {self.stored_values:,} stored values",
                 f"images per second: {speed_before:.1f} -> {speed_after:.1f}, ratio "
                 f"{np.median(ratios):.3f} ({ratios.min():.3f} to {ratios.max():.3f}); medians of "
@@ -266,7 +285,7 @@ class FoldReport:
             + html_table(["Gate", *(header.capitalize() for header in headers)], self._rows())
             + html_lines(self.chosen.explain() if self.chosen else [NAMED])
             + html_table(["Split", *LOSS_HEADERS], [[name, *found.row()] for name, found in splits])
-            + html_lines([ENDS])
+            + html_lines([ENDS, *(f"{name}: {value}" for name, value in self._pruned)])
             + f"<p>{before:,} parameters before, {after:,} after, plus {self.stored_values:,} "
             f"stored values. {speed_before:.1f} images per second before, {speed_after:.1f} after "
             f"({escape(self.device)}).</p>"
@@ -281,6 +300,10 @@ class FoldReport:
     def tolerance(self) -> float | None:
         """Largest accepted loss in percentage points; None if the gates were named."""
         return self.chosen.tolerance if self.chosen else None
+
+    @property
+    def _pruned(self) -> list[tuple[str, str]]:
+        return [] if self.pruning is None else self.pruning.facts()
 
     @property
     def _validation(self) -> str:

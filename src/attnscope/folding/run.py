@@ -26,7 +26,10 @@ from attnscope.folding.algebra import (
     find_on_sample,
     fold_gates,
     mean_gates,
+    pruned_channels,
+    removable_channels,
 )
+from attnscope.folding.channels import PrunedChannels, expect_pruning, masks_of, zeroed
 from attnscope.folding.choosing import TOLERANCE, choose, expect_images, halves_of
 from attnscope.folding.graph_report import GraphFoldReport
 from attnscope.folding.graph_run import ALL, expect_no_form, fold_recording
@@ -63,6 +66,8 @@ def fold(
     data_root: str | os.PathLike[str] | None = None,
     batch_size: int = 128,
     device: str | torch.device = "auto",
+    prune: bool = False,
+    prune_below: float | None = None,
     progress: bool = True,
 ) -> FoldReport: ...
 
@@ -78,6 +83,8 @@ def fold(
     data_root: str | os.PathLike[str] | None = None,
     batch_size: int = 128,
     device: str | torch.device = "auto",
+    prune: bool = False,
+    prune_below: float | None = None,
     progress: bool = True,
 ) -> FoldReport | GraphFoldReport: ...
 
@@ -92,6 +99,8 @@ def fold(
     data_root: str | os.PathLike[str] | None = None,
     batch_size: int = 128,
     device: str | torch.device = "auto",
+    prune: bool = False,
+    prune_below: float | None = None,
     progress: bool = True,
 ) -> FoldReport | GraphFoldReport:
     """Replace gates by constants where accuracy allows, and write the smaller network.
@@ -119,13 +128,18 @@ def fold(
         data_root: Folder of the data sets of torchvision. Default: where they were before.
         batch_size: Batch size.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
+        prune: Whether constants of channels that are small enough become 0, within the test of the
+            loss, and these channels are removed with the filters that compute them, where that is
+            exact. Cannot be combined with ``gates``.
+        prune_below: The same for named gates: constants up to this size become 0, without a test.
         progress: Whether to show a progress bar.
 
     Returns:
         The report, which is also written to ``fold.json`` in the new run folder.
 
     Raises:
-        InputError: The target or an argument cannot be used (AS802, AS850 to AS858, AS862, AS863),
+        InputError: The target or an argument cannot be used (AS802, AS850 to AS858, AS862, AS863,
+            AS866, AS867),
             the network has no graph (AS416, AS417), there are too few images for a choice (AS864)
             or none that did not train the network (AS865), no gate can be folded within the
             tolerance (AS859), or the folded network fails a check (AS860, AS861). Nothing is
@@ -155,6 +169,7 @@ def fold(
         )
     if batch_size < 1:
         raise InputError("AS802", f"the batch size is {batch_size}; it must be at least 1")
+    expect_pruning(prune, prune_below, gates)
     place = choose_device(str(device))
     with new_folder(Path(out)) as folder:
         opened, run = open_target(target)
@@ -170,6 +185,8 @@ def fold(
                 data_root=None if data_root is None else Path(data_root),
                 batch_size=batch_size,
                 device=place,
+                prune=prune or prune_below is not None,
+                prune_below=prune_below or 0.0,
                 progress=progress,
             )
         expect_foldable(model, f"the network of {run}")
@@ -196,6 +213,9 @@ def fold(
         if not gates:
             expect_images(labels, tolerance, "validation", run)
         means = mean_gates(model, train, normalization, spatial=spatial, batch_size=batch_size)
+        prune = prune or prune_below is not None
+        found = removable_channels(model, means) if prune else {}
+        removable = masks_of(found, means)
         chosen = None
         if not gates:
             chosen = choose(
@@ -207,11 +227,18 @@ def fold(
                 tolerance=tolerance,
                 split="validation",
                 source=run,
+                removable=removable,
                 progress=progress,
             )
         kept = chosen.choice.kept if chosen else gates
         constants = {name: mean for name, mean in means.items() if name in kept}
-        folded = fold_gates(model, constants)
+        pruning = None
+        if prune:
+            below = chosen.choice.below if chosen else prune_below or 0.0
+            constants = zeroed(constants, removable, below)
+            pruned = pruned_channels(found, constants)
+            pruning = PrunedChannels.of(below, chosen is not None, pruned, found, constants)
+        folded = fold_gates(model, constants, prune=prune)
         dynamic = [name for name in known if name not in constants]
         _expect_found(folded, validation, normalization, dynamic)
         inputs = [
@@ -258,6 +285,7 @@ def fold(
             batch_size,
             str(device_of(model)),
             torch.get_num_threads(),
+            pruning,
         )
         _write(folder, folded, report, settings)
     return report

@@ -7,12 +7,16 @@ accuracy is at least the tolerance. The first set that fails ends the choice, an
 passed is chosen. Whatever the order, a set that loses more than the tolerance is then chosen with a
 probability of at most 5%: the first such set in the sequence would have to pass its own test (fixed
 sequence testing, as in Learn then Test, Angelopoulos et al. 2021, arXiv:2110.01052).
+
+Channels of these gates can be removed in the same sequence: after some of the gates, constants up
+to a threshold become 0, then those up to a larger one. The first half decides where these steps
+are, too, so that the same holds for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -49,6 +53,23 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Pruning:
+    """A step of a choice in which small constants of the folded gates become 0."""
+
+    below: float
+    """Constants up to this size become 0."""
+    after: int
+    """Number of gates before this step in the sequence."""
+    joint: float | None
+    """Loss on the second half in percentage points, with these gates constant; None if the choice
+    ended before, or if the first half speaks against this step."""
+    p: float | None
+    """As for `Trial`."""
+    kept: bool
+    """Whether the step was taken. It then applies to the gates behind it, too."""
+
+
+@dataclass(frozen=True)
 class Choice:
     """Gates that were chosen on one half of the images and tested on the other half."""
 
@@ -62,6 +83,13 @@ class Choice:
     """About how many images of both halves would show that the set that failed is within the
     tolerance, if the changes are those that were seen; None if its loss was not within it, or if no
     set failed."""
+    pruning: list[Pruning] = field(default_factory=list)
+    """The steps in which constants become 0, from the smallest threshold to the largest."""
+
+    @property
+    def below(self) -> float:
+        """The size up to which constants become 0; 0 if no such step was taken."""
+        return max((step.below for step in self.pruning if step.kept), default=0.0)
 
     @property
     def kept(self) -> list[str]:
@@ -92,6 +120,7 @@ def choose_gates(
     names: Sequence[str],
     tolerance: float,
     first: Bool[Array, " images"],
+    pruned: Mapping[float, Outcomes] | None = None,
 ) -> Choice:
     """Choose gates that can be constant together.
 
@@ -100,33 +129,75 @@ def choose_gates(
     interval for all of them exceeds the tolerance is moved behind all that do not. The second half
     tests the sets in this order.
 
+    Steps in which small constants become 0 follow on the gates that together lose at most half of
+    the tolerance on the first half, and at least on the first one. They go up to the threshold with
+    which the end of the interval on the first half exceeds the tolerance. All other gates come
+    after them.
+
     Args:
         outcomes: Outcomes of the network on the images.
         names: The gates, in the order in which they are applied. Gates with about equal losses are
             tried from the last to the first, because most of the network is then shared.
         tolerance: Largest accepted loss of accuracy, in percentage points above 0.
         first: ``(N,)``, the images of the first half. All others are the second half.
+        pruned: Size up to which constants become 0, above 0 -> outcomes of the network with such
+            constants. Default: none become 0.
 
     Returns:
         The choice; it may contain no gate.
     """
-    order, alone = _order(outcomes, names, tolerance, first)
-    own = outcomes.of([NO_GATES])[0].rows(~first)
-    images = int((~first).sum())
-    trials: list[Trial] = []
-    sufficient, passes = None, True
+    order, alone, accepted = _order(outcomes, names, tolerance, first)
+    levels = sorted(pruned or {})
+    own = outcomes.of([NO_GATES])[0]
+    early, steps = len(order), 0
+    if levels:
+        early = _first_gates(outcomes, order[:accepted], tolerance, first)
+    for below in levels if early else ():  # without a gate there is no constant
+        assert pruned is not None
+        [found] = pruned[below].of([frozenset(order[:early])])
+        if _loss(own.rows(first), found, first)[1] > tolerance:
+            break
+        steps += 1
+    # Gate by gate, and after `early` gates level by level. Each entry is a set of gates, and the
+    # outcomes in which it is looked up.
+    sequence: list[tuple[int, int]] = [(place + 1, 0) for place in range(early)]
+    sequence += [(early, level + 1) for level in range(steps)]
+    sequence += [(place + 1, steps) for place in range(early, len(order))]
+    tests: dict[tuple[int, int], tuple[float, float, bool]] = {}
+    sufficient, images = None, int((~first).sum())
+    for gates, level in sequence:
+        source = pruned[levels[level - 1]] if pruned and level else outcomes
+        lost, gained = _changes(own.rows(~first), source.of([frozenset(order[:gates])])[0], ~first)
+        p = paired_loss_p(lost, gained, images, tolerance / 100)
+        tests[gates, level] = 100 * (lost - gained) / images, p, p <= LEVEL
+        if p > LEVEL:
+            half = sufficient_images(lost, gained, images, tolerance / 100)
+            sufficient = None if half is None else max(2 * half, len(first) + 1)
+            break
+    untested = None, None, False
+    trials = []
     for place, name in enumerate(order):
-        joint = p = None
-        if passes:
-            lost, gained = _changes(own, outcomes.of([frozenset(order[: place + 1])])[0], ~first)
-            joint = 100 * (lost - gained) / images
-            p = paired_loss_p(lost, gained, images, tolerance / 100)
-            passes = p <= LEVEL
-            if not passes:
-                half = sufficient_images(lost, gained, images, tolerance / 100)
-                sufficient = None if half is None else max(2 * half, len(first) + 1)
-        trials.append(Trial(name, alone[name], joint, p, passes))
-    return Choice(trials, int(first.sum()), images, sufficient)
+        state = place + 1, 0 if place < early else steps
+        trials.append(Trial(name, alone[name], *tests.get(state, untested)))
+    pruning = [
+        Pruning(below, early, *tests.get((early, level + 1), untested))
+        for level, below in enumerate(levels)
+    ]
+    return Choice(trials, int(first.sum()), images, sufficient, pruning)
+
+
+def _first_gates(
+    outcomes: Outcomes, accepted: Sequence[str], tolerance: float, first: Bool[Array, " images"]
+) -> int:
+    """Return how many of the gates come before the steps in which constants become 0."""
+    own = outcomes.of([NO_GATES])[0].rows(first)
+    count = min(len(accepted), 1)
+    for place in range(len(accepted)):
+        [found] = outcomes.of([frozenset(accepted[: place + 1])])  # it was computed before
+        if _loss(own, found, first)[0] > tolerance / 2:
+            break
+        count = place + 1
+    return count
 
 
 def first_half(labels: Int64[Array, " images"], seed: int) -> Bool[Array, " images"]:
@@ -175,8 +246,12 @@ def repeat_choice(
 
 def _order(
     outcomes: Outcomes, names: Sequence[str], tolerance: float, first: Bool[Array, " images"]
-) -> tuple[list[str], dict[str, float]]:
-    """Return the order of the gates, and the loss of each alone, from the first half only."""
+) -> tuple[list[str], dict[str, float], int]:
+    """Return the order of the gates, the loss of each alone, and how many are within the tolerance.
+
+    All of it is from the first half only. Gates with which the others exceed the tolerance are
+    last.
+    """
     own, *singles = outcomes.of([NO_GATES, *(frozenset([name]) for name in names)])
     own = own.rows(first)
     found = {name: _loss(own, each, first) for name, each in zip(names, singles, strict=True)}
@@ -197,9 +272,8 @@ def _order(
                 later[name] = end
                 break  # the other sets contain this gate
             accepted.append(name)
-    return [*accepted, *sorted(later, key=later.__getitem__)], {
-        name: loss for name, (loss, _) in found.items()
-    }
+    alone = {name: loss for name, (loss, _) in found.items()}
+    return [*accepted, *sorted(later, key=later.__getitem__)], alone, len(accepted)
 
 
 def _loss(own: Outcome, found: Outcome, rows: Bool[Array, " images"]) -> tuple[float, float]:

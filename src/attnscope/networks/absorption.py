@@ -17,21 +17,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
-from torch.fx.node import map_arg
 
 from attnscope.gates.graph_network import GraphNetwork
 from attnscope.gates.graph_nodes import Meeting, meetings_of
+from attnscope.networks.graph_tensors import is_own, put, value_of
 from attnscope.networks.scales import Scale, passes, rank_of, shape_of
 
 aten = torch.ops.aten
 Change = Callable[[], None]
 """Writes the weights of one layer."""
 
-_CONVOLUTIONS = {
+CONVOLUTIONS = {
     *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
     *(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding),
 }
-_BATCH_NORMS = {
+BATCH_NORMS = {
     aten.batch_norm.default,
     aten._native_batch_norm_legit_no_training.default,
     aten.native_batch_norm.default,
@@ -131,11 +131,11 @@ class Absorber:
             layer = node.args[0]  # type: ignore[assignment]
             if list(layer.users) != [node]:
                 return None
-        if layer.target in _CONVOLUTIONS:
+        if layer.target in CONVOLUTIONS:
             axis, places = 1, (1, 2)
         elif layer.target is aten.linear.default:
             axis, places = rank_of(node) - 1, (1, 2)
-        elif layer.target in _BATCH_NORMS:
+        elif layer.target in BATCH_NORMS:
             axis, places = 1, (1, 2)
         elif layer.target is aten.group_norm.default:
             axis, places = 1, (2, 3)
@@ -143,7 +143,7 @@ class Absorber:
             axis, places = rank_of(node) - 1, (2, 3)
         else:
             return None
-        is_norm = layer.target not in _CONVOLUTIONS and layer.target is not aten.linear.default
+        is_norm = layer.target not in CONVOLUTIONS and layer.target is not aten.linear.default
         factors = scale.along(axis, shape_of(node)[axis])
         changes: list[Change] = []
         for place in places:
@@ -152,7 +152,7 @@ class Absorber:
                 return None  # a norm without a weight cannot take a scale
             if given is None:
                 continue
-            if factors is None or not self._is_own(given):
+            if factors is None or not is_own(self.network, given):
                 return None
             changes.append(self._writes(layer, place, factors, 0))
         return changes
@@ -171,7 +171,7 @@ class Absorber:
         if user.op != "call_function" or _is_gate_of(node, user):
             return None
         if user.args[0] is node and list(user.args).count(node) == 1:
-            if user.target in _CONVOLUTIONS:
+            if user.target in CONVOLUTIONS:
                 return self._scaled_input(user, scale, 1)
             if user.target is aten.linear.default:
                 return self._scaled_input(user, scale, rank_of(node) - 1)
@@ -191,36 +191,16 @@ class Absorber:
         weight, given = layer.args[1], layer.args[0]
         assert isinstance(given, Node)
         factors = scale.along(axis, shape_of(given)[axis])
-        if factors is None or not self._is_own(weight):
+        if factors is None or not is_own(self.network, weight):
             return None
         groups = 1
-        if layer.target in _CONVOLUTIONS:
+        if layer.target in CONVOLUTIONS:
             groups = int(layer.args[6]) if len(layer.args) > 6 else 1  # type: ignore[arg-type]
         # A weight is (out, in / groups, ...): the group of a row says which inputs it reads.
         assert isinstance(weight, Node)
-        rows = self._value_of(weight).shape[0] // groups
+        rows = value_of(self.network, weight).shape[0] // groups
         table = factors.reshape(groups, -1).repeat_interleave(rows, 0)
         return [self._writes(layer, 1, table if groups > 1 else factors, 0 if groups > 1 else 1)]
-
-    def _is_own(self, value: Any) -> bool:
-        """Return whether a tensor does not depend on the input, and only one operation reads it."""
-        if not isinstance(value, Node) or len(value.users) != 1:
-            return False
-        if value.op == "get_attr":
-            tensor = self.network.tensor(str(value.target))
-            same = [
-                each
-                for each in self.network.exported_graph.nodes
-                if each.op == "get_attr" and self.network.tensor(str(each.target)) is tensor
-            ]
-            return isinstance(tensor, Tensor) and same == [value]
-        return self._is_constant(value)
-
-    def _is_constant(self, node: Node) -> bool:
-        if node.op == "get_attr":
-            return isinstance(self.network.tensor(str(node.target)), Tensor)
-        inputs = node.all_input_nodes  # without inputs it may be a random number
-        return node.op == "call_function" and bool(inputs) and all(map(self._is_constant, inputs))
 
     def _writes(self, layer: Node, place: int, factors: Tensor, axis: int) -> Change:
         """Return the change that multiplies an argument of a layer by factors.
@@ -235,36 +215,14 @@ class Absorber:
         def write() -> None:
             node = layer.args[place]
             assert isinstance(node, Node)
-            value = self._value_of(node)
+            value = value_of(self.network, node)
             shape = [1] * axis + list(factors.shape)
             shape += [1] * (value.ndim - len(shape))
             scaled = (value.detach().double() * factors.to(value.device).reshape(shape)).to(value)
-            if node.op == "get_attr":
-                name = str(node.target)
-            else:  # weights that are computed, as by weight standardization
-                calls = layer.meta.get("calls") or ()
-                name = ".".join([*(path for _, path in calls[-1:]), f"folded_{layer.name}_{place}"])
-                with self.network.exported_graph.inserting_before(layer):
-                    stored = self.network.exported_graph.get_attr(name)
-                stored.meta = {"val": scaled, "calls": layer.meta.get("calls")}
-                layer.update_arg(place, stored)
-            self.network.set_tensor(name, nn.Parameter(scaled, requires_grad=False))
-            self.written.append(name)
+            parameter = nn.Parameter(scaled, requires_grad=False)
+            self.written.append(put(self.network, layer, place, parameter, "folded"))
 
         return write
-
-    def _value_of(self, node: Node) -> Tensor:
-        """Compute a node that does not depend on the input."""
-        if node.op == "get_attr":
-            value = self.network.tensor(str(node.target))
-            assert isinstance(value, Tensor)
-            return value
-
-        args = map_arg(node.args, self._value_of)
-        kwargs = map_arg(node.kwargs, self._value_of)
-        with torch.no_grad():
-            result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
-        return result
 
 
 def _is_gate_of(node: Node, user: Node) -> bool:

@@ -12,7 +12,7 @@ from attnscope.errors import InputError
 from attnscope.networks.attention import attention_names, start_as_identity
 from attnscope.networks.cnn import ConvBlock, SmallCNN
 from attnscope.networks.resnet import RESNETS, build_resnet
-from attnscope.networks.static import SequentialGates, StoredConstant, StoredMap
+from attnscope.networks.static import FillingNorm, SequentialGates, StoredConstant, StoredMap
 
 MODEL_NAMES = (*RESNETS, "cnn")
 PLACEMENTS = ("block", "stage")
@@ -44,6 +44,9 @@ class ModelConfig:
     """The form of each static gate by name, one of `STATIC_FORMS`; see `attnscope.folding`."""
     channels: int = 3
     """Number of channels of the images."""
+    pruned: dict[str, int] = field(default_factory=dict)
+    """Name of a folded channel gate -> how many channels stay of the features that it multiplies,
+    if some were removed; see `attnscope.networks.narrow`."""
 
 
 @dataclass(frozen=True)
@@ -166,10 +169,9 @@ def attention_places(model: nn.Module) -> list[AttentionPlace]:
         name = "bn" if isinstance(block, ConvBlock) else "bn2"
         norm = block.get_submodule("bn3" if isinstance(block, Bottleneck) else name)
         assert isinstance(norm, nn.BatchNorm2d)
+        channels = norm.channels if isinstance(norm, FillingNorm) else norm.num_features
         found.append(
-            AttentionPlace(
-                f"{path}.attention", module, norm.num_features, None if after_stage else norm
-            )
+            AttentionPlace(f"{path}.attention", module, channels, None if after_stage else norm)
         )
     return found
 

@@ -4,7 +4,8 @@ The folder holds which network was folded and with which options, its constants,
 that took them. To load it, the network is loaded and exported again, and folded with the same
 constants. Nothing is unpickled, so there is no file of torch.export to trust::
 
-    fold.json             the network, the shapes of its inputs, the gates, and a report
+    fold.json             the network, the shapes of its inputs, the gates, and a report; "pruned":
+                          the shapes of tensors from which channels were removed, if they were
     folded.safetensors    "constant/GATE": the values of a gate; "weight/NAME": a changed weight
 
 The target ``folded:FOLDER`` names such a network.
@@ -34,10 +35,17 @@ from attnscope.gates.graph_network import GraphNetwork
 from attnscope.gates.graph_nodes import Shapes
 from attnscope.networks.graph_fold import GraphFold, fold_graph
 from attnscope.networks.source import NetworkSource
-from attnscope.networks.targets import Target, TargetScheme, register_target_scheme
+from attnscope.networks.targets import (
+    Target,
+    TargetScheme,
+    register_target_scheme,
+    title_of,
+)
 from attnscope.networks.weights import hash_weights
 
 _SAMPLE = 4  # images on which gates are found
+PrunedShapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Name and shape of each tensor from which channels were removed."""
 _TOLERANCE = 1e-4  # of the largest value of a weight, for another version of torch
 
 
@@ -107,6 +115,8 @@ def save_folded(
     fold: GraphFold,
     constants: Mapping[str, Tensor],
     report: Mapping[str, Any],
+    *,
+    prune: bool = False,
 ) -> None:
     """Write a folded network.
 
@@ -116,12 +126,15 @@ def save_folded(
         fold: The folded network.
         constants: The values of its folded gates.
         report: What `fold.json` holds beside it.
+        prune: Whether channels whose constants are 0 were to be removed.
     """
     tensors = {f"constant/{name}": value for name, value in constants.items()}
     tensors |= {f"weight/{name}": value for name, value in fold.written.items()}
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_bytes(folder / layout.FOLDED, save(plain))
     settings = {"source": source.to_dict(), "sha256": sha256_of(folder / layout.FOLDED)}
+    if prune:
+        settings["pruned"] = {name: list(shape) for name, shape in fold.narrowed.items()}
     write_json(folder / layout.FOLD, {**report, **settings})
 
 
@@ -145,6 +158,7 @@ def load_folded(folder: Path) -> Target:
     try:
         source = FoldedSource.from_dict(settings["source"])
         sha256 = str(settings["sha256"])
+        pruned = _read_shapes(settings.get("pruned"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             "AS341",
@@ -157,13 +171,15 @@ def load_folded(folder: Path) -> Target:
             f"{folder / layout.FOLDED} is damaged (its SHA-256 is not that in {layout.FOLD}); fold "
             "again",
         )
-    model = copy.deepcopy(_made(folder.resolve(), sha256, source))
+    model = copy.deepcopy(_made(folder.resolve(), sha256, source, pruned))
     size = source.shapes[0][0][-1]
     return Target(model, size or 224, source.network.normalization)
 
 
 @lru_cache(maxsize=1)  # exporting takes longer than all the rest, and commands open a network twice
-def _made(folder: Path, sha256: str, source: FoldedSource) -> GraphNetwork:
+def _made(
+    folder: Path, sha256: str, source: FoldedSource, pruned: PrunedShapes | None
+) -> GraphNetwork:
     try:
         tensors = load((folder / layout.FOLDED).read_bytes())
     except SafetensorError as error:
@@ -178,9 +194,10 @@ def _made(folder: Path, sha256: str, source: FoldedSource) -> GraphNetwork:
     missing = [name for name in constants if name not in {gate.name for gate in exported.gates}]
     if missing:
         raise _changed(folder, source, f"it has no gate {missing[0]}")
-    fold = fold_graph(exported, constants)
+    fold = fold_graph(exported, constants, prune=pruned is not None)
     weights = _named(tensors, "weight/")
-    if set(weights) != set(fold.written):
+    other_shapes = pruned is not None and dict(pruned) != fold.narrowed
+    if set(weights) != set(fold.written) or other_shapes:
         raise _changed(folder, source, "torch exports it in another way now")
     for name, value in weights.items():
         found = fold.written[name].detach()
@@ -191,6 +208,13 @@ def _made(folder: Path, sha256: str, source: FoldedSource) -> GraphNetwork:
             raise _changed(folder, source, "its graph is another one now")
         fold.network.set_tensor(name, nn.Parameter(value, requires_grad=False))
     return fold.network
+
+
+def _read_shapes(value: Any) -> PrunedShapes | None:
+    """Return the shapes of narrowed tensors; None if no channels were to be removed."""
+    if value is None:
+        return None
+    return tuple((str(name), tuple(int(size) for size in shape)) for name, shape in value.items())
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -236,6 +260,17 @@ def _load(name: str, num_classes: int | None) -> Target:
     return load_folded(Path(name).expanduser())
 
 
+def _title(name: str) -> str:
+    """Return the name of the network that was folded, and that it is folded."""
+    settings = read_json(Path(name).expanduser() / layout.FOLD)
+    try:
+        original = title_of(str(settings["source"]["network"]["target"]))
+    except (KeyError, TypeError):  # loading it tells what is wrong
+        original = Path(name).name
+    return f"{original} (folded)"
+
+
 register_target_scheme(
-    "folded", TargetScheme(_load, form="folded:FOLDER", has_weights=True, is_path=True)
+    "folded",
+    TargetScheme(_load, form="folded:FOLDER", has_weights=True, is_path=True, title=_title),
 )

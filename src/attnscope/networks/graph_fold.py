@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from attnscope.gates.graph_nodes import Meeting, meetings_of
 from attnscope.gates.values import as_factor
 from attnscope.kinds import MAP, Gate
 from attnscope.networks.absorption import Absorber, replace_gate
+from attnscope.networks.pruning import PrunedGate, prunable_channels, prune_channels
 from attnscope.networks.scales import Scale, rank_of
 
 aten = torch.ops.aten
@@ -40,9 +41,15 @@ class GraphFold:
     """Names of other gates that acted on folded gates only."""
     written: dict[str, Tensor]
     """The weights that took constants, by name."""
+    pruned: dict[str, PrunedGate] = field(default_factory=dict)
+    """Name of a folded gate with zeros -> which of these channels were removed."""
+    narrowed: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Name of a tensor from which channels were removed -> its shape."""
 
 
-def fold_graph(network: GraphNetwork, constants: Mapping[str, Tensor]) -> GraphFold:
+def fold_graph(
+    network: GraphNetwork, constants: Mapping[str, Tensor], *, prune: bool = False
+) -> GraphFold:
     """Return a copy of a network in which some gates are constant.
 
     Its output is that of the network under an `attnscope.edit_gates` that replaces these gates by
@@ -54,6 +61,8 @@ def fold_graph(network: GraphNetwork, constants: Mapping[str, Tensor]) -> GraphF
         network: A network of `attnscope.gates.graph.export_gates`. It is left unchanged.
         constants: Name of a gate -> its values without the axis of images, such as ``(C,)`` for a
             channel gate and ``(H, W)`` for a spatial gate.
+        prune: Whether to remove channels whose constant is 0, with the filters that compute them,
+            where that is exact (`attnscope.networks.pruning`).
 
     Raises:
         InputError: The network has no gate of a name (AS401), a constant has another shape than the
@@ -61,6 +70,58 @@ def fold_graph(network: GraphNetwork, constants: Mapping[str, Tensor]) -> GraphF
             images (AS372).
     """
     folded = network.with_graph()
+    graph = folded.exported_graph
+    gates = {gate.name: gate for gate in folded.gates}
+    order = [name for name in gates if name in constants]
+    inserted = _insert_constants(folded, constants)
+    pruned, narrowed = prune_channels(folded, inserted) if prune else ({}, {})
+    absorber = Absorber(folded)
+    forms: dict[str, str] = {}
+    for name in order:
+        found = set()
+        for node, constant in inserted[name]:
+            found.add(_absorb(absorber, node, constant))
+        forms[name] = "unused" if not found else found.pop() if len(found) == 1 else "stored"
+    graph.eliminate_dead_code()
+    folded.drop_unread()
+    folded.recompile()
+    remaining = {gate.name for gate in folded.gates}
+    unused = [name for name in gates if name not in constants and name not in remaining]
+    written = {name: folded.tensor(name) for name in dict.fromkeys(absorber.written)}
+    # A tensor that took a constant after it was narrowed has the same shape.
+    read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+    narrowed = {name: shape for name, shape in narrowed.items() if name in read}
+    return GraphFold(folded, forms, unused, written, pruned, narrowed)
+
+
+def removable_channels(
+    network: GraphNetwork, constants: Mapping[str, Tensor]
+) -> dict[str, PrunedGate]:
+    """Return which channels of gates could be removed if their constants were 0 there.
+
+    Args:
+        network: As for `fold_graph`.
+        constants: As for `fold_graph`; these gates are folded together.
+
+    Returns:
+        Name of a gate -> what would become of its channels. Gates without one value for each
+        channel are left out.
+
+    Raises:
+        InputError: As for `fold_graph`.
+    """
+    folded = network.with_graph()
+    return prunable_channels(folded, _insert_constants(folded, constants))
+
+
+def _insert_constants(
+    folded: GraphNetwork, constants: Mapping[str, Tensor]
+) -> dict[str, list[tuple[Node, Node]]]:
+    """Let nodes multiply by constants in place of gates, and remove what computed the gates.
+
+    Returns:
+        Name of a gate -> its multiplications that are left, each with the constant.
+    """
     graph = folded.exported_graph
     gates = {gate.name: gate for gate in folded.gates}
     sites = folded.sites
@@ -80,21 +141,7 @@ def fold_graph(network: GraphNetwork, constants: Mapping[str, Tensor]) -> GraphF
             inserted.setdefault(name, []).append((node, constant))
     graph.eliminate_dead_code()
     alive = set(graph.nodes)
-    absorber = Absorber(folded)
-    forms: dict[str, str] = {}
-    for name in order:
-        found = set()
-        for node, constant in inserted[name]:
-            if node in alive and constant in alive:
-                found.add(_absorb(absorber, node, constant))
-        forms[name] = "unused" if not found else found.pop() if len(found) == 1 else "stored"
-    graph.eliminate_dead_code()
-    folded.drop_unread()
-    folded.recompile()
-    remaining = {gate.name for gate in folded.gates}
-    unused = [name for name in gates if name not in constants and name not in remaining]
-    written = {name: folded.tensor(name) for name in dict.fromkeys(absorber.written)}
-    return GraphFold(folded, forms, unused, written)
+    return {name: [pair for pair in inserted[name] if alive.issuperset(pair)] for name in order}
 
 
 def _operand(gate: Gate, values: Tensor, node: Node, meeting: Meeting) -> Tensor:

@@ -175,6 +175,16 @@ def passes(node: Node, scale: Scale, *, backward: bool = False) -> Scale | None:
     return None if axis is None else Scale(scale.values, axis)
 
 
+def kept_axes(node: Node) -> Axes | None:
+    """Return the axes that an operation of one tensor keeps, if it maps 0 to 0 along them.
+
+    Returns:
+        Axis of the argument -> axis of the result; None for other operations.
+    """
+    axes = _LINEAR.get(node.target) or _HOMOGENEOUS.get(node.target)
+    return None if axes is None else axes(node)
+
+
 def shape_of(node: Node) -> tuple[int | str, ...]:
     """Return the sizes of a node's value; the number of images is a symbol, which is a text.
 

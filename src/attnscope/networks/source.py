@@ -143,7 +143,7 @@ def _with_fresh_weights(model: nn.Module, run: Path) -> nn.Module:
     """
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
     arguments = asdict(config)
-    del arguments["folded"]
+    del arguments["folded"], arguments["pruned"]
     seed = read_json(run / layout.CONFIG).get("seed")
     if not isinstance(seed, int):
         raise InputError(

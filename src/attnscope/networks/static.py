@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from attnscope.errors import InputError
@@ -79,3 +80,31 @@ class SequentialGates(nn.Module):
         for gate in self.children():
             x = x * gate(x)
         return x
+
+
+class FillingNorm(nn.BatchNorm2d):
+    """A BatchNorm of some of the channels of features, with zeros for the others.
+
+    Args:
+        norm: The BatchNorm of the channels that are there. Its tensors are used.
+        places: Which channels these are, ``(n,)``, int64 and ascending.
+        channels: The number of channels of the result.
+    """
+
+    sources: Tensor
+    """``(channels,)``, int64: the place of each channel among those that are there; n for zeros."""
+
+    def __init__(self, norm: nn.BatchNorm2d, places: Tensor, channels: int) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum, device="meta")
+        self._parameters, self._buffers = norm._parameters, norm._buffers
+        count = torch.arange(len(places), device=places.device)
+        none = torch.full((channels,), len(places), device=places.device)
+        self.register_buffer("sources", none.index_copy(0, places, count))
+        self.channels = channels
+        self.train(norm.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(N, n, H, W)`` to ``(N, channels, H, W)``."""
+        found = super().forward(input)
+        padded = nn.functional.pad(found, (0, 0, 0, 0, 0, 1))  # one more channel, of zeros
+        return padded.index_select(1, self.sources)

@@ -55,6 +55,8 @@ class TargetScheme:
     """Whether the name is a path."""
     takes_channels: bool = False
     """Whether ``load`` has a third parameter, the number of channels of the images."""
+    title: Callable[[str], str] = str
+    """A function that gives the name of a network in figures."""
 
 
 def _check(scheme: TargetScheme) -> None:
@@ -91,6 +93,15 @@ def is_run(name: str) -> bool:
 def scheme_of(name: str) -> TargetScheme | None:
     """Return the scheme of a target; None for a run folder and for a callable."""
     return None if is_run(name) else TARGET_SCHEMES.get(name.partition(":")[0])
+
+
+def title_of(name: str) -> str:
+    """Return the name of the network of a target in figures."""
+    scheme = scheme_of(name)
+    last = name.rpartition(":")[2]
+    return (
+        last if scheme is None else scheme.title(name.partition(":")[2] if scheme.is_path else last)
+    )
 
 
 def load_target(name: str, num_classes: int | None = None, channels: int | None = None) -> Target:

@@ -30,6 +30,8 @@ from attnscope.networks.checkpoints import (
     read_state,
     without_prefixes,
 )
+from attnscope.networks.narrow import narrow, narrowable_gates
+from attnscope.networks.static import FillingNorm
 
 FOLDED = "attnscope_folded"
 """A key in the metadata of a weights file; it marks the weights of a folded network."""
@@ -42,8 +44,9 @@ def save_model(model: nn.Module, folder: Path) -> None:
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
     save_weights(model, folder / layout.WEIGHTS)
     description = asdict(config)
-    if not config.folded:
-        del description["folded"]
+    for key in ("folded", "pruned"):
+        if not description[key]:
+            del description[key]
     if config.channels == 3:  # as in versions that knew RGB only
         del description["channels"]
     write_json(folder / layout.MODEL, description)
@@ -77,12 +80,13 @@ def load_model(folder: StrPath) -> nn.Module:
     try:
         config = _read_config(read_json(folder / layout.MODEL))
         arguments = asdict(config)
-        folded = arguments.pop("folded")
+        folded, pruned = arguments.pop("folded"), arguments.pop("pruned")
         # Built without memory, because model.json could ask for any size. The shapes of the weights
         # are compared before memory is allocated.
         with torch.device("meta"):
             model = build_model(**arguments)
         _check_forms(model, folded)
+        _narrow(model, folded, pruned)
     except (TypeError, RuntimeError) as error:
         raise InputError(
             "AS341",
@@ -95,6 +99,7 @@ def load_model(folder: StrPath) -> nn.Module:
     check_fit(state, model.state_dict(), weights)
     model.to_empty(device="cpu")
     model.load_state_dict(state)
+    _check_places(model, weights)
     return model.eval()
 
 
@@ -130,13 +135,14 @@ def _read_config(value: Any) -> ModelConfig:
     """Convert a JSON value; raise a TypeError if its keys or types are not those of ModelConfig."""
     config = ModelConfig(**value)
     types = get_type_hints(ModelConfig)
-    del types["folded"]
+    del types["folded"], types["pruned"]
     for name, expected in types.items():
         given = getattr(config, name)
         if not isinstance(given, expected) or isinstance(given, bool):
             raise TypeError(f"{name} is {given!r:.40}, which has the wrong type")
-    if not isinstance(config.folded, dict):
-        raise TypeError(f"folded is {config.folded!r:.40}, which has the wrong type")
+    for name in ("folded", "pruned"):
+        if not isinstance(getattr(config, name), dict):
+            raise TypeError(f"{name} is {getattr(config, name)!r:.40}, which has the wrong type")
     return config
 
 
@@ -151,6 +157,36 @@ def _check_forms(model: nn.Module, forms: Mapping[str, str]) -> None:
             possible.remove("norm")
         if name not in places or form not in possible:
             raise TypeError(f"folded: {name:.60} is {form!r:.40}, which is impossible")
+
+
+def _narrow(model: nn.Module, folded: Mapping[str, str], pruned: Mapping[str, Any]) -> None:
+    """Remove channels from a network without memory; raise a TypeError if that is impossible."""
+    reasons = narrowable_gates(model, folded)
+    channels = {name: place.channels for place in attention_places(model) for name in place.gates}
+    for name, count in pruned.items():
+        is_count = isinstance(count, int) and not isinstance(count, bool)
+        if reasons.get(name, "unknown") or not is_count or not 0 < count < channels[name]:
+            raise TypeError(f"pruned: {name:.60} is {count!r:.40}, which is impossible")
+    with torch.device("meta"):
+        narrow(model, {name: torch.arange(count) for name, count in pruned.items()})
+
+
+def _check_places(model: nn.Module, file: Path) -> None:
+    """Refuse places of channels that are not those of all channels that are there, in order.
+
+    Raises:
+        InputError: AS341.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, FillingNorm):
+            count = module.num_features
+            places = [place for place in module.sources.tolist() if place != count]
+            if places != list(range(count)):
+                raise InputError(
+                    "AS341",
+                    f"{file} has impossible channels at {name}.sources; copy it again from the "
+                    "original run",
+                )
 
 
 def _empty_values(
