@@ -76,7 +76,8 @@ def add_masks(recording: Recording, count: int) -> Masks:
     """Give the first images of a recording of `make_recording` random masks."""
     rng = np.random.default_rng(0)
     shares = {
-        grid: rng.integers(0, 2, (count, *grid)).astype(np.float32) for grid in ((8, 8), (4, 4))
+        grid: rng.integers(0, 2, (count, *grid)).astype(np.float32)
+        for grid in ((8, 8), (4, 4), (16, 16))
     }
     shares[1, 1] = rng.uniform(0.2, 0.8, (count, 1, 1)).astype(np.float32)
     pictures = np.zeros((count, 16, 16), np.uint8)

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attnscope import report
+from attnscope.commands.main import main
 from attnscope.data.load import DataSettings
 from attnscope.errors import InputError
 from attnscope.recording.masking import add_masks
 from attnscope.recording.masks import find_masks, has_masks, masks_of, write_masks
 from attnscope.recording.places import masks_file
 from attnscope.recording.recording import Recording
-from tests.making import refused
+from tests.making import refused, refused_command
 
 Make = Callable[..., Recording]
 
@@ -204,3 +206,33 @@ def test_masks_of_an_earlier_recording_are_left_out(
     assert str(masks_file(recording.folder)) in caplog.text
     write_masks(recording, made)  # replaces them
     assert has_masks(recording)
+
+
+@pytest.mark.parametrize("command", ["figures", "report"])
+def test_commands_take_masks_and_count_them(
+    make_recording: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    recording = make_recording(count=3)
+    seen = []
+    for name in ("write_figures", "write_report"):  # what they draw is tested elsewhere
+        monkeypatch.setattr(
+            report, name, lambda *a: seen.append(has_masks(recording)) or [tmp_path / "a.png"]
+        )
+    for path in recording.rows["path"][:2]:
+        write_mask(tmp_path / "masks", Path(path).stem, left_half())
+    write_mask(tmp_path / "masks", "stranger", left_half())
+    folder = str(recording.folder)
+    refused_command(
+        capsys, "AS250", command, folder, "--masks", tmp_path / "none", names=(tmp_path / "none",)
+    )
+    assert not seen
+    assert main([command, folder, "--masks", str(tmp_path / "masks")]) == 0
+    printed = capsys.readouterr()
+    assert "2 of 3 images" in printed.out
+    assert "stranger.png" in printed.err
+    assert main([command, folder]) == 0
+    assert seen == [True, True]  # they stay

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from attnscope.plots.frames import highest
 from attnscope.plots.text import (
@@ -23,7 +24,7 @@ from attnscope.plots.text import (
     method_name,
 )
 from attnscope.recording.masks import MaskFacts
-from attnscope.statistics.inference import significant
+from attnscope.statistics.inference import LEVEL, significant
 from attnscope.statistics.localization import ATTRIBUTION, BLOCK
 from attnscope.statistics.localizing import CENTER, ENERGY, NULLS, OTHER, POINTING
 
@@ -61,7 +62,7 @@ def count(rows: pd.DataFrame) -> Counts:
     found = {null: significant(rows[f"p_{null}_holm"]) for null in NULLS}
     up = {null: found[null] & (rows[f"over_{null}"].to_numpy(float) > 0) for null in NULLS}
     down = {null: found[null] & (rows[f"over_{null}"].to_numpy(float) < 0) for null in NULLS}
-    tested = np.logical_or.reduce([rows[f"p_{null}"].notna() for null in NULLS])
+    tested = _has_test(rows)
     return Counts(
         int(tested.sum()),
         int((up[OTHER] & up[CENTER]).sum()),
@@ -101,12 +102,20 @@ def describe_localization(summary: pd.DataFrame, measure: str) -> str:
             f"{head}: too few images differ for a test ({as_count(most, 'image')} at most are "
             "scored)."
         )
+    tested = rows[_has_test(rows)]
     text = f"{head}: {_counted(counts)}{_below(counts)}"
-    best = highest(rows, "value")
-    text += f" The highest score is that of {_effect(best)}"
+    if untested := len(rows) - counts.tested:
+        text += f" {as_count(untested, 'map')} cannot be tested, because too few images differ."
+    text += f" The highest score is that of {_effect(highest(tested, 'value'))}"
     if counts.both < counts.tested:
-        text += f" {_detectable(rows)}"
+        text += f" {_detectable(tested)}"
     return text
+
+
+def _has_test(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which rows have a test against at least one null."""
+    tested: NDArray[np.bool_] = np.logical_or.reduce([rows[f"p_{null}"].notna() for null in NULLS])
+    return tested
 
 
 def _counted(counts: Counts) -> str:
@@ -116,14 +125,22 @@ def _counted(counts: Counts) -> str:
         (counts.only_center, "above the Gaussian only"),
         (counts.neither, "not shown to be above either null"),
     ]
-    listed = [f"{number} {what}" for number, what in parts if number]
-    maps = as_count(counts.tested, "map")
-    return f"of {maps}, {_enumerated(listed)} (p < 0.05 by Holm's correction over the maps)."
+    listed = [
+        f"{number} {'is' if number == 1 else 'are'} {what}" for number, what in parts if number
+    ]
+    return (
+        f"of {as_count(counts.tested, 'map')}, {_enumerated(listed)} (p below {LEVEL:g} by Holm's "
+        "correction over the maps)."
+    )
 
 
 def _below(counts: Counts) -> str:
-    parts = [f"{number} below {_NULLS[null]}" for null, number in counts.below.items() if number]
-    return f" {_enumerated(parts).capitalize()}." if parts else ""
+    parts = [
+        f"{number} {'is' if number == 1 else 'are'} below {_NULLS[null]}"
+        for null, number in counts.below.items()
+        if number
+    ]
+    return f" {_enumerated(parts)}." if parts else ""
 
 
 def _effect(row: pd.Series) -> str:
@@ -134,17 +151,18 @@ def _effect(row: pd.Series) -> str:
         "average"
     )
     for null in (OTHER, CENTER):
-        if np.isfinite(row[f"over_{null}"]):
+        difference = row[f"over_{null}"]
+        if np.isfinite(difference):
             ends = (row[f"over_{null}_low"], row[f"over_{null}_high"])
             text += (
-                f"; {as_points(row[f'over_{null}'])} points from {_NULLS[null]} "
+                f"; the difference from {_NULLS[null]} is {as_points(difference)} points "
                 f"({as_interval(*ends, as_plain_points)}; {as_p(row[f'p_{null}_holm'])})"
             )
     return f"{text}."
 
 
 def _detectable(rows: pd.DataFrame) -> str:
-    """Return which difference would have been seen for every tested map, for each null."""
+    """Return which difference would have been seen for each of the tested maps."""
     parts = []
     for null in (OTHER, CENTER):
         seen = rows.loc[rows[f"p_{null}"].notna(), f"detectable_{null}"].max()

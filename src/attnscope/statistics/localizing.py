@@ -85,7 +85,8 @@ class Localization:
     """The mean score of the maps of all other scored images; NaN for a single image."""
     over_center: Float64[Array, " scored"]
     over_other: Float64[Array, " scored"]
-    """Terms whose mean is that of ``value - other``, see `localize`."""
+    """Pseudovalues whose mean is that of ``value - other``, see `localize`. NaN for fewer than
+    three images."""
 
 
 def localize(
@@ -98,9 +99,10 @@ def localize(
 
     With the shares ``c`` of the cells inside and the weights ``w`` of the map, the score of image i
     is ``cᵢ · wᵢ``. Its null with the maps of all other images is ``cᵢ · Σ wⱼ / (n - 1)``, j ≠ i.
-    The mean difference is the sample covariance of both, summed over cells: ``Σ (cᵢ - c̄) · (wᵢ - w̄)
-    / (n - 1)``. Its terms ``n / (n - 1) (cᵢ - c̄) · (wᵢ - w̄)`` are those whose spread gives the
-    standard error of this mean; the spread of ``value - other`` itself is too large, because the
+    The mean difference is the sample covariance of both, summed over cells:
+    ``θ = Σ (cᵢ - c̄) · (wᵢ - w̄) / (n - 1)``. Its standard error is that of its jackknife
+    pseudovalues ``n θ - (n - 1) θ₋ᵢ`` (Tukey 1958, Annals of Mathematical Statistics 29), where
+    ``θ₋ᵢ`` is θ without image i. The spread of ``value - other`` itself is too large, because the
     mean map does not vary with the image.
 
     Args:
@@ -124,8 +126,13 @@ def localize(
         alone = np.full(n, np.nan)
         return Localization(scored, value, middle, alone, value - middle, alone)
     other = (cells @ weights.sum(0) - value) / (n - 1)
-    spread = np.einsum("ij,ij->i", cells - cells.mean(0), weights - weights.mean(0))
-    return Localization(scored, value, middle, other, value - middle, spread * n / (n - 1))
+    if n < 3:
+        return Localization(scored, value, middle, other, value - middle, np.full(n, np.nan))
+    products = np.einsum("ij,ij->i", cells - cells.mean(0), weights - weights.mean(0))
+    covariance = products.sum() / (n - 1)
+    without = (products.sum() - products * n / (n - 1)) / (n - 2)
+    pseudo = n * covariance - (n - 1) * without
+    return Localization(scored, value, middle, other, value - middle, pseudo)
 
 
 def mean_test(terms: Float64[Array, " images"]) -> dict[str, float]:
