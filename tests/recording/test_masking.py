@@ -128,6 +128,9 @@ def test_ink_is_what_differs_from_the_paper(
     made = add_masks(recording, "ink")
     assert (made.facts.kind, made.facts.used, made.facts.empty) == ("ink", 11, 1)
     np.testing.assert_array_equal(made.pictures > 0, ink[made.rows])
+    stored = masks_of(recording)
+    for grid, values in made.shares.items():
+        np.testing.assert_array_equal(stored.inside(grid), values)
     np.testing.assert_array_equal(made.inside((8, 8))[0, 2:6], [[0, 0, 0, 1, 0.5, 0, 0, 0]] * 4)
 
 

@@ -163,6 +163,8 @@ def write_masks(recording: ShardReader, masks: Masks) -> Path:
     """
     arrays: dict[str, NDArray[Any]] = {_ROWS: masks.rows, _PICTURES: masks.pictures}
     arrays |= {_name(grid): values for grid, values in masks.shares.items()}
+    # safetensors would write an array of another order as it lies in memory.
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     facts = json.dumps(asdict(masks.facts))
     of = sha256_of(recording.folder / layout.MANIFEST)
     header = {_FACTS: facts, _RECORDING: of, _DIGEST: _digest(arrays, facts, of)}
