@@ -88,6 +88,21 @@ def test_the_null_is_the_mean_over_all_other_images(measure: str) -> None:
     assert found.over_other.mean() == pytest.approx((found.value - other).mean())
 
 
+@pytest.mark.parametrize("measure", ["energy", "pointing"])
+def test_terms_are_jackknife_pseudovalues(measure: str) -> None:
+    inside, maps = planted(9, 4, 3, 0.3)
+
+    def difference(rows: list[int]) -> float:
+        found = localize(inside[rows], maps[rows], measure)
+        return float((found.value - found.other).mean())
+
+    every = list(range(9))
+    without = [difference([j for j in every if j != i]) for i in every]
+    expected = 9 * difference(every) - 8 * np.array(without)
+    np.testing.assert_allclose(localize(inside, maps, measure).over_other, expected)
+    assert np.isnan(localize(inside[:2], maps[:2], measure).over_other).all()
+
+
 def test_the_mean_test_is_a_t_test_and_refuses_few_images() -> None:
     values = np.random.default_rng(0).normal(0.2, 1, 30)
     tested = mean_test(values)
@@ -140,13 +155,19 @@ def test_a_map_on_the_object_is_told_from_one_at_the_center(write_recording) -> 
     inside, on = planted(n, side, 4)
     noise = np.random.default_rng(5).random((2, n, side, side))
     center = 2 * center_map((side, side)) + 0.1 * noise[0]
-    gates = {"on": on, "center": center, "noise": noise[1]}
+    corner = 0.2 * noise[0] + 0.5 * inside
+    corner[:, 0, 0] += 20  # most of its energy, but the rest is on the object
+    gates = {"on": on, "center": center, "noise": noise[1], "corner": corner}
     gates = {name: 0.3 * np.asarray(values) for name, values in gates.items()}
     recording = write_recording(labels=np.arange(n) % 3, gates=gates)
     masks = masks_from({(side, side): inside}, np.arange(n))
-    for _, part in localization_summary(recording, masks=masks).groupby("measure"):
+    summary = localization_summary(recording, masks=masks)
+    energy = summary[summary["measure"] == "energy"].set_index("map").loc["corner"]
+    assert energy["over_other"] > 0 > energy["over_center"]
+    assert max(energy["p_other_holm"], energy["p_center_holm"]) < 0.001
+    for _, part in summary.groupby("measure"):
         found = part.set_index("map")
-        assert found["on_object"].to_dict() == {"on": True, "center": False, "noise": False}
+        assert found.index[found["on_object"]].tolist() == ["on"]
         assert abs(found.loc["center", "over_other"]) < found.loc["on", "over_other"] / 5
         assert found.loc["on", "over_other_low"] > 0
 
