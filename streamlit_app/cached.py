@@ -30,11 +30,13 @@ from attnscope.layout import ABOUT, MANIFEST, RECORDINGS
 from attnscope.plots import PLOTS, Drawing, subjects
 from attnscope.plots.builtin.channel_gates import tested_effects
 from attnscope.plots.images import scale_of
+from attnscope.plots.needs import MASKS
 from attnscope.plots.subjects import Comparison
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
 from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
+from attnscope.recording.places import masks_file
 from attnscope.recording.recording import Recording, find_recordings
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.maps import comparable_gates
@@ -325,13 +327,19 @@ def image(run: Run, row: int, source: str, low: float, high: float) -> bytes:
     return layouts.overlay(pixels, heat(run, row, source), low, high, cmap)
 
 
-@_draw
 def plot(run: Run, name: str) -> Shown:
     """Draw a plot of one recording.
 
     Raises:
         Unavailable: the recording lacks what the plot needs.
     """
+    masks = masks_file(run.recording.folder)  # they may be added or replaced at any time
+    needs_masks = PLOTS.find(name).asks(MASKS) and masks.is_file()
+    return _plot(run, name, masks.stat().st_mtime_ns if needs_masks else None)
+
+
+@_draw
+def _plot(run: Run, name: str, masks: int | None) -> Shown:
     return _rendered(PLOTS.find(name).make(run.recording))
 
 

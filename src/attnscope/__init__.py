@@ -13,7 +13,8 @@ A gate is the output of a bounded activation that multiplies a feature map, as i
 while the network runs. `capture` records them over a data set. `statistics`, `plots`, `compare` and
 `report` describe a recording, and need no torch. `intervene` measures what a network uses
 (`plan_interventions` says how long it takes), and `fold` replaces gates by constants. `analyze`
-does all of it but folding in one call. `train_run` trains a network, and `Run` opens its folder.
+does all of it but folding in one call. `add_masks` gives the images of a recording masks, and plots
+then show whether maps lie on the objects. `train_run` trains a network, and `Run` opens its folder.
 `GateMonitor` observes gates while a network trains, in any training loop.
 
 All names are imported when they are first used.
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from attnscope.monitoring import GateMonitor as GateMonitor
     from attnscope.networks.build import build_model as build_model
     from attnscope.networks.weights import load_model as load_model
+    from attnscope.recording.masking import add_masks as add_masks
     from attnscope.recording.moments import Moments as Moments
     from attnscope.recording.outcomes import Outcomes as Outcomes
     from attnscope.recording.recording import Recording as Recording
@@ -76,6 +78,7 @@ _HOMES = {
     "Run": "runs",
     "SeedComparison": "comparison",
     "TrainConfig": "training.config",
+    "add_masks": "recording.masking",
     "analyze": "analyzing",
     "build_model": "networks.build",
     "capture": "capturing.capture",

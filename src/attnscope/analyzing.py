@@ -33,6 +33,7 @@ from attnscope.recording.places import (
     folder_around,
     folder_beside,
     is_captured,
+    masks_file,
     outcomes_folder,
 )
 from attnscope.recording.recording import Recording
@@ -322,14 +323,21 @@ def _write_report(recording: Recording, _: AnalysisSettings, __: bool) -> list[s
 
 def _plotted(recording: Recording, _: AnalysisSettings) -> list[Any]:
     about = outcomes_folder(recording.folder) / layout.ABOUT
-    return [list(PLOTS), sha256_of(about) if about.is_file() else None]
+    made = sha256_of(about) if about.is_file() else None
+    return [list(PLOTS), made, *_masks(recording)]
+
+
+def _masks(recording: Recording) -> list[str]:
+    """Return the hash of the masks; nothing if there are none."""
+    file = masks_file(recording.folder)
+    return [sha256_of(file)] if file.is_file() else []
 
 
 _STAGES = {
     "statistics": _Stage(
         _write_statistics,
         lambda folder: folder_beside(folder, layout.STATISTICS),
-        lambda recording, settings: [list(STATISTICS)],
+        lambda recording, settings: [list(STATISTICS), *_masks(recording)],
     ),
     "interventions": _Stage(
         _intervene,

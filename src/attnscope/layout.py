@@ -20,6 +20,7 @@ A run folder::
     untrained/SPLIT/          recordings of the same architecture with fresh weights, as a control
     untrained/moments/SPLIT/
     interventions/SPLIT/      outcomes of interventions
+    masks/SPLIT/              masks of the images, in an arrays.safetensors
     figures/                  figures of the test split; figures/SPLIT of another split
     statistics/               tables of ``attnscope analyze``; statistics/SPLIT of another split
     report.html               report of ``attnscope analyze``; report-SPLIT.html of another split
@@ -42,6 +43,8 @@ While a recording is being written, ``NAME`` is called ``.NAME.partial`` and loc
     replacement.parquet       one row per image and edit
     replacement.safetensors   the logits of each of its rows
     effects.csv, decoding.csv and so on   one table for each other experiment
+
+Masks of the images of such a recording are stored beside it in ``NAME-masks``.
 
 While an experiment runs, its finished pieces are kept in ``.NAME.partial/EXPERIMENT/`` beside the
 outcomes, with a ``plan.json``. ``.NAME.lock`` locks the outcomes.
@@ -69,6 +72,7 @@ RECORDINGS = "recordings"
 MOMENTS = "moments"
 UNTRAINED = "untrained"
 INTERVENTIONS = "interventions"
+MASKS = "masks"
 FIGURES = "figures"
 STATISTICS = "statistics"
 REPORT = "report.html"
@@ -85,6 +89,7 @@ ABOUT = "about.json"
 REPLACEMENT = "replacement.parquet"
 REPLACEMENT_LOGITS = "replacement.safetensors"
 OUTCOMES_SUFFIX = "-interventions"
+MASKS_SUFFIX = "-masks"
 
 PARTIAL_SUFFIX = ".partial"
 LOCK_SUFFIX = ".lock"

@@ -17,10 +17,11 @@ from safetensors.numpy import save_file
 from attnscope.gate_history import GateHistory, MonitoredGate, Observation
 from attnscope.plots import PLOTS, Drawing
 from attnscope.plots.subjects import Comparison
+from attnscope.recording.masks import MaskFacts, Masks, write_masks
 from attnscope.recording.recording import Recording
 
 IN_A_RUN_ONLY = {"training_curves", "training_images"}
-ASKED_FOR = {"attributions", "attribution_agreement"}
+ASKED_FOR = {"attributions", "attribution_agreement", "localization", "masked_images"}
 
 
 def shown(ax: Axes) -> np.ndarray:
@@ -69,6 +70,22 @@ def add_run_files(recording: Recording) -> Path:
         run / "training_images.safetensors",
     )
     return run
+
+
+def add_masks(recording: Recording, count: int) -> Masks:
+    """Give the first images of a recording of `make_recording` random masks."""
+    rng = np.random.default_rng(0)
+    shares = {
+        grid: rng.integers(0, 2, (count, *grid)).astype(np.float32)
+        for grid in ((8, 8), (4, 4), (16, 16))
+    }
+    shares[1, 1] = rng.uniform(0.2, 0.8, (count, 1, 1)).astype(np.float32)
+    pictures = np.zeros((count, 16, 16), np.uint8)
+    pictures[:, :8, 4:] = 255
+    facts = MaskFacts("masks", "", len(recording), count, len(recording) - count, 0, 0, 0)
+    masks = Masks(np.arange(count), shares, pictures, facts)
+    write_masks(recording, masks)
+    return masks
 
 
 def make_history(

@@ -23,7 +23,7 @@ from attnscope.plots import PLOTS, Unavailable
 from attnscope.plots.subjects import Intervened, Seeds
 from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
-from tests.plots.reading import add_run_files, make_history
+from tests.plots.reading import add_masks, add_run_files, make_history
 
 Make = Callable[..., Recording]
 SNAPSHOT = Path(__file__).parent / "snapshots" / "captions.txt"
@@ -45,6 +45,7 @@ def captions(
     bare = write_recording("bare", labels=[0, 1, 2] * 30)
     right = [make_recording(f"right-{seed}", count=90, seed=seed, accuracy=2) for seed in (0, 1)]
     add_run_files(cbam)
+    add_masks(cbam, 80)
     made = {recording: read_outcomes(add_interventions(recording)) for recording in (cbam, twin)}
     subjects = {
         "history": make_history(),

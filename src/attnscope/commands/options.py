@@ -23,6 +23,7 @@ RunsArgument = Annotated[tuple[Path, ...], Argument(positional=True, metavar="RU
 RecordingArgument = Annotated[Path, Argument(positional=True, metavar="RECORDING")]
 FolderArgument = Annotated[Path, Argument(positional=True, metavar="FOLDER")]
 TargetArgument = Annotated[str, Argument(positional=True, metavar="TARGET")]
+MasksOption = Annotated[Path | None, Argument(metavar="PATH")]
 Split = Literal["train", "validation", "test"]
 
 
@@ -183,6 +184,28 @@ def announce_recording(recording: Recording | Moments, pooled_inputs: bool = Fal
         f"{accuracy}: "
         f"{recording.folder}"
     )
+
+
+def add_masks(runs: Sequence[Path], masks: Path | None) -> None:
+    """Give the images of recordings masks, and print how many images have one.
+
+    Args:
+        runs: Runs or recordings.
+        masks: As for `attnscope.recording.masking.add_masks`; None for nothing.
+
+    Raises:
+        InputError: The masks cannot be used.
+    """
+    if masks is None:
+        return
+    from attnscope.plots.localization_sentences import describe_masks
+    from attnscope.recording.masking import add_masks as add
+
+    for run in runs:
+        facts = add(run, masks).facts
+        print(f"Masks of {run}: {describe_masks(facts)}")
+        for note in facts.notes:
+            print(note[:1].upper() + note[1:], file=sys.stderr)
 
 
 def announce_files(files: Sequence[Path]) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 
 from attnscope.plots.subjects import Comparison, no_gate
 from attnscope.plots.subjects import no_grad_cam as without_grad_cam
+from attnscope.recording.masks import has_masks, without_masks
 from attnscope.recording.outcomes import EXPERIMENT_OF, REPLACED, Outcomes
 from attnscope.recording.places import run_of
 from attnscope.recording.recording import Recording
 
 GATES = "gates"
 GRAD_CAM = "Grad-CAM"
+MASKS = "masks"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,15 @@ def attributions() -> Need:
         )
 
     return Need("attributions", missing, left_out=True, asked_for=True, code="AS908")
+
+
+def masks() -> Need:
+    """Return the need of masks of the recording's images."""
+
+    def missing(recording: Recording) -> str:
+        return "" if has_masks(recording) else without_masks(recording)
+
+    return Need(MASKS, missing, left_out=True, asked_for=True, code="AS915")
 
 
 def both_grad_cam() -> Need:

@@ -47,6 +47,18 @@ def outcomes_folder(recording: Path) -> Path:
     return folder.parent / f"{folder.name}{layout.OUTCOMES_SUFFIX}"
 
 
+def masks_file(recording: Path) -> Path:
+    """Return the file of the masks of a recording's images.
+
+    It is ``RUN/masks/SPLIT/arrays.safetensors``, or for a recording outside a run in the folder
+    ``NAME-masks`` beside it.
+    """
+    folder, run = recording.resolve(), run_of(recording)
+    if run is not None:
+        return run / layout.MASKS / folder.name / layout.ARRAYS
+    return folder.parent / f"{folder.name}{layout.MASKS_SUFFIX}" / layout.ARRAYS
+
+
 def folder_around(recording: Path) -> Path:
     """Return the run folder of a recording, or else the recording itself; relative if it is."""
     if recording.parent.name == layout.RECORDINGS:

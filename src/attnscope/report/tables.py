@@ -35,7 +35,7 @@ def write_tables(recording: Recording, out: StrPath) -> dict[str, str]:
 
     Returns:
         Name of each statistic that is left out -> the reason. `decode_gates` is not among them,
-        because it is a part of the interventions.
+        because it is a part of the interventions, nor are statistics of masks, if there are none.
     """
     folder = Path(out)
     expect_folder(folder)
@@ -44,7 +44,10 @@ def write_tables(recording: Recording, out: StrPath) -> dict[str, str]:
     wanted = {
         name: found
         for name, found in STATISTICS.items()
-        if found.takes in _TAKES and name not in _BY_INTERVENTIONS and _gives_table(found)
+        if found.takes in _TAKES
+        and name not in _BY_INTERVENTIONS
+        and _gives_table(found)
+        and found.concerns(recording)
     }
     left_out: dict[str, str] = {}
     with progress_bar(len(wanted), "table", alone=False) as bar:

@@ -25,6 +25,11 @@ from attnscope.statistics.comparison import (
 from attnscope.statistics.copies import image_copies
 from attnscope.statistics.effects import edit_contrast, replacement_effects
 from attnscope.statistics.geometry import class_distances, compare_gates, compare_geometry
+from attnscope.statistics.localization import (
+    attribution_localization,
+    localization,
+    localization_summary,
+)
 from attnscope.statistics.logits import gate_logits
 from attnscope.statistics.maps import (
     agreement_summary,
@@ -55,6 +60,7 @@ from attnscope.statistics.variance import between_class_variance
 __all__ = [
     "STATISTICS",
     "agreement_summary",
+    "attribution_localization",
     "between_class_variance",
     "calibration",
     "calibration_error",
@@ -89,6 +95,8 @@ __all__ = [
     "image_states",
     "joint_usage",
     "linear_probe",
+    "localization",
+    "localization_summary",
     "map_agreement",
     "misclassified",
     "permuted_channel_effects",

@@ -45,6 +45,9 @@ class Statistic:
     """
     trait: str | None = None
     """Trait of `attnscope.kinds` that the gate must have, if the statistic takes a gate."""
+    concerns: Callable[[ShardReader], bool] = lambda recording: True
+    """Recording -> whether it has what the user adds for this statistic, such as masks. Without it,
+    tables of all statistics do not mention the statistic."""
 
     def gates_of(self, recording: ShardReader) -> list[Gate]:
         """Return the gates of a recording that the statistic accepts, in network order."""
@@ -78,7 +81,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def statistic(
-    about: str, *, takes: tuple[str, ...] = ("recording",), trait: str | None = None
+    about: str,
+    *,
+    takes: tuple[str, ...] = ("recording",),
+    trait: str | None = None,
+    concerns: Callable[[ShardReader], bool] = lambda recording: True,
 ) -> Callable[[Function], Function]:
     """Register a function as a statistic under its own name.
 
@@ -86,6 +93,7 @@ def statistic(
         about: what the statistic computes, in one line.
         takes: names in `INPUTS` of its required positional arguments.
         trait: trait of `attnscope.kinds` that its gate must have.
+        concerns: as `Statistic.concerns`.
 
     Returns:
         A decorator that returns the function unchanged.
@@ -95,7 +103,7 @@ def statistic(
     """
 
     def register(function: Function) -> Function:
-        STATISTICS.register(function.__name__, Statistic(function, about, takes, trait))
+        STATISTICS.register(function.__name__, Statistic(function, about, takes, trait, concerns))
         return function
 
     return register
