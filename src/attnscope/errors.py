@@ -262,7 +262,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS691": "A count of moments is impossible.",
         "AS692": "A file of a recording cannot be read.",
         # AS7: statistics and comparisons.
-        "AS701": "A number of permutations or resamples is below 1.",
+        "AS701": "A number of permutations, resamples or draws is below 1.",
         "AS702": "The number of calibration bins is below 1.",
         "AS703": "A threshold of the gate states is missing or outside 0 to 0.5.",
         "AS704": "Recorded values are NaN or infinite.",

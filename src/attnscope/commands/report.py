@@ -17,10 +17,13 @@ class Report:
     """One or more run folders with recordings, or recordings."""
     out: Path = Path(REPORT)
     """HTML file, which is replaced if it exists."""
+    methods: bool = False
+    """Also write the methods paragraph (NAME-methods.md) and its references (NAME.bib) beside the
+    page."""
 
     def __call__(self) -> None:
         from attnscope.report import write_report
 
         for run in self.runs:
             verify_folder(run)
-        print(write_report(self.runs, self.out))
+        print(write_report(self.runs, self.out, methods=self.methods))

@@ -71,9 +71,15 @@ def as_p_number(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def as_count(count: int, noun: str) -> str:
-    """Write a number of things: ``1 gate``, ``2,048 gates``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def as_count(count: int, noun: str, plural: str = "") -> str:
+    """Write a number of things: ``1 gate``, ``2,048 gates``.
+
+    Args:
+        count: how many.
+        noun: what one is called.
+        plural: what several are called; default: the noun with an s.
+    """
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def with_minus(number: str) -> str:

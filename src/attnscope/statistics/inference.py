@@ -300,10 +300,10 @@ def paired_accuracy_change(
 ) -> tuple[float, float, float]:
     """Return the change in accuracy on the same images, with its 95% interval.
 
-    The interval is Bonett and Price's (2012, British Journal of Mathematical and Statistical
-    Psychology 65). With n images, ``u = (gained + 1) / (n + 2)`` and ``d = (lost + 1) / (n + 2)``
-    it is ``u - d ± 1.96 √((u + d - (u - d)²) / (n + 2))``: the Wald interval after one image is
-    added to each kind of change. A bootstrap interval would have zero width where no image changes.
+    The interval is Bonett and Price's (2012, Journal of Educational and Behavioral Statistics 37).
+    With n images, ``u = (gained + 1) / (n + 2)`` and ``d = (lost + 1) / (n + 2)`` it is ``u - d ±
+    1.96 √((u + d - (u - d)²) / (n + 2))``: the Wald interval after one image is added to each kind
+    of change. A bootstrap interval would have zero width where no image changes.
 
     Args:
         before: whether each image is correct before, ``(N,)``.
