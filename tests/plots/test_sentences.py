@@ -187,11 +187,19 @@ def test_classes_that_are_alike_are_found() -> None:
         {
             "gate": ["a", "b", "c"], "spearman": [0.9, 0.2, 0.99], "low": [0.8, -0.1, np.nan],
             "high": [0.95, 0.4, np.nan], "ceiling": [0.97, 0.9, 0.3],
-            "p_holm": [0.001, 0.4, np.nan],
+            "p_holm": [0.001, 0.4, np.nan], "classes": 10,
         }
     )  # fmt: skip
     said = geometry_sentence(geometry)
     assert numbers(said) == ["0.05", "1", "2", "0.90", "95%", "0.80", "0.95", "0.97", "1"]
+
+
+def test_too_few_classes_for_any_test_are_said_to_be_so(make_recording: Make) -> None:
+    a = make_recording("one")
+    geometry = PLOTS["per_class_gates"].result(Comparison(a, a)).geometry
+    tested = geometry.assign(p_holm=1.0, spearman=0.5, low=0.0, high=1.0, ceiling=0.9)
+    assert numbers(geometry_sentence(tested))[-1] == "3"  # classes, of which p is at least 1/6
+    assert numbers(geometry_sentence(tested.assign(classes=6)))[-1] != "6"
 
 
 def test_errors_that_are_equally_frequent_are_counted() -> None:

@@ -122,7 +122,7 @@ def pairs_sentence(table: pd.DataFrame) -> str:
     if untested:
         text += f"; {untested} could not be tested"
     named = table.assign(gate=table["first"] + " + " + table["second"])
-    both = losses_sentence(as_losses(named), "Constants for both gates", "pair")
+    both = losses_sentence(as_losses(named), "Replacing both gates by constants", "pair")
     return f"{text}. {both}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,6 +148,11 @@ def caption(shown: PerClassGates) -> str:
     ).rstrip()
 
 
+def smallest_p(classes: int) -> float:
+    """Return the smallest p of the Mantel test of so many classes, without correction."""
+    return max(1 / math.factorial(min(classes, 7)), 1 / (PERMUTATIONS + 1) if classes > 7 else 0)
+
+
 def geometry_sentence(geometry: pd.DataFrame) -> str:
     """Say whether the same classes are similar in both networks, by a test that allows it.
 
@@ -169,6 +175,12 @@ def geometry_sentence(geometry: pd.DataFrame) -> str:
         f"{as_score(best['spearman'])} ({as_interval(best['low'], best['high'], as_score)}; noise "
         f"ceiling {as_score(best['ceiling'])}), at {best['gate']}."
     )
+    smallest = smallest_p(int(tested["classes"].max())) * len(tested)
+    if smallest >= LEVEL:
+        text += (
+            f" With {as_count(int(tested['classes'].max()), 'class', 'classes')} no test can be "
+            "significant."
+        )
     if len(tested) < len(geometry):
         text += (
             f" In {as_count(len(geometry) - len(tested), 'other gate')} the distances are not "

@@ -107,7 +107,7 @@ def sufficiency_sentence(table: pd.DataFrame) -> str:
         table: the table, with at least one gate.
     """
     losses = as_losses(table)
-    text = losses_sentence(losses, "Constants for all gates but one")
+    text = losses_sentence(losses, "Replacing all gates but one by constants")
     rest = losses[
         (direction(losses, REMOVAL) == 0)
         & ~is_mixed(losses, REMOVAL)
