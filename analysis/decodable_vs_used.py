@@ -17,7 +17,7 @@ import tyro
 from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.files import new_folder, write_bytes
-from attnscope.plots import PLOTS, plots_of
+from attnscope.plots import PLOTS, plots_for
 from attnscope.plots.subjects import Intervened, SeedComparison, Seeds
 from attnscope.plots.usage import joint_of, usage_of
 from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
@@ -64,8 +64,9 @@ def main(
                 usage = pd.concat([usage_of(outcomes), joint_of(outcomes)], ignore_index=True)
                 tables.append(usage)
                 write_bytes(folder / f"{run.name}-usage.csv", usage.to_csv(index=False).encode())
-                for plot in plots_of(Intervened):
-                    drawings[f"{run.name}-{plot.name}"] = plot.make(Intervened(recording, outcomes))
+                subject = Intervened(recording, outcomes)
+                for plot in plots_for(subject):
+                    drawings[f"{run.name}-{plot.name}"] = plot.make(subject)
             if len(of_seeds) > 1:
                 name = f"{kind}-usage_over_seeds"
                 drawings[name] = PLOTS["seed_usage"].make(Seeds(kind, seeds, of_seeds))

@@ -127,9 +127,9 @@ def calibration(run: Run) -> pd.DataFrame:
 
 
 @_cached
-def calibration_error(run: Run) -> float:
-    """``statistics.calibration_error``"""
-    return statistics.calibration_error(run.recording)
+def calibration_summary(run: Run) -> pd.DataFrame:
+    """``statistics.calibration_summary``"""
+    return statistics.calibration_summary(run.recording)
 
 
 @_cached

@@ -273,7 +273,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS697": "A recording has no map with rows and columns that masks could be compared with.",
         "AS698": "The size of an image is not known, so that its mask has no scale.",
         # AS7: statistics and comparisons.
-        "AS701": "A number of permutations or resamples is below 1.",
+        "AS701": "A number of permutations, resamples or draws is below 1.",
         "AS702": "The number of calibration bins is below 1.",
         "AS703": "A threshold of the gate states is missing or outside 0 to 0.5.",
         "AS704": "Recorded values are NaN or infinite.",

@@ -24,6 +24,7 @@ A run folder::
     figures/                  figures of the test split; figures/SPLIT of another split
     statistics/               tables of ``attnscope analyze``; statistics/SPLIT of another split
     report.html               report of ``attnscope analyze``; report-SPLIT.html of another split
+    NAME-methods.md, NAME.bib with ``report --methods``: the methods paragraph of NAME.html, BibTeX
     analysis.json             which stages of ``attnscope analyze`` are finished, and for what
 
 ``attnscope analyze`` writes a folder of the same form for a network that attnscope did not train,
@@ -76,6 +77,7 @@ MASKS = "masks"
 FIGURES = "figures"
 STATISTICS = "statistics"
 REPORT = "report.html"
+METHODS_SUFFIX = "-methods.md"
 ANALYSIS = "analysis.json"
 
 MANIFEST = "manifest.json"

@@ -23,6 +23,7 @@ from widgets import (
 
 from attnscope.kinds import PER_CHANNEL
 from attnscope.plots import PLOTS, needs, plots_of
+from attnscope.plots.builtin.per_class_accuracy import no_difference_sentence
 from attnscope.plots.subjects import Comparison
 from attnscope.statistics.inference import LEVEL, significant
 
@@ -53,10 +54,7 @@ def _accuracy(a: Run, b: Run) -> None:
     differs = comparison.iloc[1:]
     differs = differs[significant(differs["p_holm"])]
     if not len(differs):
-        st.info(
-            "No class has a significant difference in accuracy "
-            f"(p < {LEVEL:g} after Holm's correction)."
-        )
+        st.info(no_difference_sentence(comparison.iloc[1:]))
     else:
         names = ", ".join(literal(name) for name in differs["class"])
         st.warning(
@@ -92,8 +90,7 @@ def _gates(a: Run, b: Run) -> None:
     st.caption(
         "Distance of the mean channel gates of each class from the mean over all classes (root "
         "mean square over channels). The channels of two networks do not correspond to each other, "
-        "so single channels are not compared. Filled bars in the lower panel show p < "
-        f"{LEVEL}."
+        "so single channels are not compared."
     )
     _plots_that_need(PER_CHANNEL, a, b)
     left, right = st.columns([3, 2], gap="large")
@@ -112,10 +109,14 @@ def _gates(a: Run, b: Run) -> None:
         hide_index=True,
         column_config={
             "gate": "Gate",
-            "spearman": st.column_config.NumberColumn("Spearman", format="%.3f"),
-            "p": st.column_config.NumberColumn("p", format="%.2e"),
+            "spearman": st.column_config.NumberColumn(
+                "Spearman (distances)", format="%.3f",
+                help="How similarly the two networks order the classes by distance. Images that "
+                "both share, and classes of few images, make the orders agree by themselves.",
+            ),
         },
-    )
+        column_order=["gate", "spearman"],
+    )  # fmt: skip
 
 
 def _grad_cam(a: Run, b: Run) -> None:

@@ -103,7 +103,28 @@ def _show_accuracy() -> None:
             height=360,
             alt="Accuracy in each of 15 bins of confidence",
         )
-        st.caption("Where points lie below the dashed line, the network is overconfident.")
+        st.caption(
+            "Where points lie below the dashed line, the network is overconfident. Points of few "
+            "images lie off the line by chance as well; the table has intervals."
+        )
+        st.dataframe(
+            cached.calibration_summary(run).assign(
+                measure=["Calibration error", "Brier score", "Log loss"]
+            ),
+            hide_index=True,
+            column_order=["measure", "value", "low", "high"],
+            column_config={
+                "measure": "Measure",
+                **{
+                    name: st.column_config.NumberColumn(label, format="%.3f")
+                    for name, label in (
+                        ("value", "Value"),
+                        ("low", "95% CI, low"),
+                        ("high", "95% CI, high"),
+                    )
+                },
+            },
+        )
 
 
 st.title("Overview")
@@ -119,10 +140,11 @@ columns[3].metric(
 )  # fmt: skip
 columns[4].metric(
     "Calibration error",
-    percent(cached.calibration_error(run)) if recording.has_accuracy else "–", border=True,
-    help="Expected calibration error: mean absolute difference between confidence and accuracy "
-    "over 15 bins, weighted by the number of images.",
-)  # fmt: skip
+    percent(cached.calibration_summary(run)["value"].iloc[0]) if recording.has_accuracy else "–",
+    border=True,
+    help="Expected calibration error without its bias: mean difference between confidence and "
+    "accuracy over 15 bins, less what chance adds. It can be slightly negative.",
+)
 
 if recording.has_accuracy:
     _show_accuracy()

@@ -11,7 +11,7 @@ import streamlit as st
 from cached import Intervened
 from widgets import chosen_run, literal, section, show_plot, table_height
 
-from attnscope.plots import Plot, Unavailable, plots_of, subjects
+from attnscope.plots import Plot, Unavailable, plots_for, subjects
 from attnscope.report.advice import intervene_command
 
 _OTHER_TABLES = {
@@ -127,7 +127,7 @@ if intervened is None:
     if command:
         st.code(command, language="sh")
     st.stop()
-for plot in plots_of(subjects.Intervened):
+for plot in plots_for(subjects.Intervened(run.recording, intervened.outcomes)):
     _plot(intervened, plot)
 _verdicts(intervened)
 _other_tables(intervened)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from attnscope.gate_history import GateHistory, MonitoredGate, Observation
 from attnscope.plots import PLOTS, Drawing
 from attnscope.plots.subjects import Comparison
 from attnscope.recording.masks import MaskFacts, Masks, write_masks
+from attnscope.recording.outcomes import Outcomes
 from attnscope.recording.recording import Recording
 
 IN_A_RUN_ONLY = {"training_curves", "training_images"}
@@ -149,3 +151,40 @@ def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Keep only these plots of a recording, because drawing takes most of the time of a test."""
     kept = {n: p for n, p in PLOTS.items() if n in names or p.subject is not Recording}
     monkeypatch.setattr(PLOTS, "_known", kept)
+
+
+def with_named_experiments(outcomes: Outcomes, gates: list[str]) -> Outcomes:
+    """Add the tables of the experiments concept, sufficiency and pairs, made up.
+
+    The first gate loses, the second gains, and nothing is seen at the others.
+    """
+    count = len(gates)
+    sign = np.array([-1.0, 1.0, *[0.0] * (count - 2)])
+    effect = {
+        "images": 40,
+        "change": 0.2 * sign,
+        "low": 0.2 * sign - 0.05,
+        "high": 0.2 * sign + 0.05,
+        "p": np.where(sign, 0.001, 0.9),
+        "margin_change": 0.5 * sign,
+        "margin_low": 0.5 * sign - 0.1,
+        "margin_high": 0.5 * sign + 0.1,
+        "p_margin": np.where(sign, 0.001, 0.9),
+    }
+    concept = pd.DataFrame({"gate": gates, "rank": 2, "units": 8, "is_removal": False, **effect})
+    concept = concept.assign(
+        moved=0.1, random_moved=0.1, random_change=-0.01, null=-0.02, null_low=-0.1, null_high=0.05,
+        p_random=0.025, draws=39,
+    )  # fmt: skip
+    recovered = {f"recovered_{key}": each for key, each in effect.items() if key != "images"}
+    sufficiency = pd.DataFrame({"gate": gates, **effect, **recovered})
+    pairs = pd.DataFrame({"first": gates, "second": gates[::-1], **effect}).assign(
+        excess=0.1 * sign,
+        excess_margin=0.4 * sign,
+        excess_margin_low=0.4 * sign - 0.1,
+        excess_margin_high=0.4 * sign + 0.1,
+        p_excess_margin=effect["p"],
+    )
+    tables = {"concept": concept, "sufficiency": sufficiency, "pairs": pairs}
+    about = {**outcomes.about, "concept_left_out": {"paths": "it is a softmax"}}
+    return replace(outcomes, about=about, tables={**outcomes.tables, **tables})

@@ -23,7 +23,7 @@ from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from tests.making import refused
-from tests.plots.reading import shown
+from tests.plots.reading import shown, with_named_experiments
 
 Make = Callable[..., Recording]
 
@@ -166,10 +166,10 @@ def test_every_plot_of_one_panel_can_be_drawn_on_axes(
     make_recording: Make, add_interventions: Callable[..., Path]
 ) -> None:
     a, b = (make_recording(n, count=30, seed=i, attributed=6) for i, n in enumerate("ab"))
-    intervened = Intervened(a, read_outcomes(add_interventions(a)))
+    outcomes = read_outcomes(add_interventions(a))
     subjects = {
         Recording: a,
-        Intervened: intervened,
+        Intervened: Intervened(a, with_named_experiments(outcomes, [g.name for g in a.gates])),
         Comparison: Comparison(a, b),
         SeedComparison: SeedComparison(("x", "y"), [a], [b]),
     }
@@ -182,11 +182,11 @@ def test_every_plot_of_one_panel_can_be_drawn_on_axes(
         assert plot(subjects[plot.subject], ax=ax) is ax
         figure.draw_without_rendering()
         assert ax.get_title("left"), plot.name
-        assert plot.name == "confusion_matrix" or ax.get_legend() is not None, plot.name
+        assert plot.name in ("confusion_matrix", "pairs") or ax.get_legend() is not None, plot.name
         drawn.append(plot.name)
     assert set(drawn) == {
-        "attribution_agreement", "confusion_matrix", "per_class_agreement", "seed_differences",
-        "static_gates",
+        "attribution_agreement", "confusion_matrix", "pairs", "per_class_agreement",
+        "seed_differences", "static_gates",
     }  # fmt: skip
 
 

@@ -23,7 +23,12 @@ from attnscope.plots import PLOTS, Unavailable
 from attnscope.plots.subjects import Intervened, Seeds
 from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
-from tests.plots.reading import add_masks, add_run_files, make_history
+from tests.plots.reading import (
+    add_masks,
+    add_run_files,
+    make_history,
+    with_named_experiments,
+)
 
 Make = Callable[..., Recording]
 SNAPSHOT = Path(__file__).parent / "snapshots" / "captions.txt"
@@ -53,6 +58,9 @@ def captions(
         "history of one observation": make_history(steps=1),
         "cbam": cbam,
         "cbam, interventions": Intervened(cbam, made[cbam]),
+        "cbam, experiments by name": Intervened(
+            cbam, with_named_experiments(made[cbam], [gate.name for gate in cbam.gates])
+        ),
         "se and cbam": Comparison(se, cbam),
         "cbam over two seeds": Seeds("cbam", [cbam, twin], list(made.values())),
         "se and cbam over two seeds": SeedComparison(("se", "cbam"), [se, right[0]], [cbam, twin]),

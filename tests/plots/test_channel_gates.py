@@ -66,8 +66,10 @@ def test_channel_gates_share_scales_and_start_with_the_planted_channel(
     effects = statistics.channel_effects(recording, "layer1.attention.channel")
     omega = effects["omega_squared"].max()
     assert effects["omega_squared"].idxmax() == 0
-    # Channels, gates, the scale, its bounds, the largest difference, channels that differ ...
+    # Channels, gates, images, the scale, its bounds, the largest difference, channels that differ ...
+    assert said.pop(2) == "60"
     assert said[:7] == ["24", "2", f"{low:.3g}", f"{high:.3g}", "0", "1", f"±{top:.3g}"]
-    # ... with the level; the best channel, its effect and p; channels that are constant.
-    assert said[7:] == ["1", "4.2%", "0.05", "0", f"{omega:.2f}", "0.005", "1"]
+    # ... with the level; the best channel, its effect and p, and the smallest p that is possible;
+    # channels that are constant.
+    assert said[7:] == ["1", "4.2%", "0.05", "0", f"{omega:.2f}", "0.005", "0.005", "199", "1"]
     assert "layer1.attention.channel" in drawing.caption

@@ -19,7 +19,7 @@ from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.report import write_comparison, write_figures, write_report
 from tests.making import refused
-from tests.plots.reading import add_run_files, make_history, only
+from tests.plots.reading import add_run_files, make_history, only, with_named_experiments
 
 Make = Callable[..., Recording]
 
@@ -58,7 +58,7 @@ def subjects(make_recording: Make, add_interventions: Callable[..., Path]) -> di
     return {
         Recording: a,
         GateHistory: make_history(),
-        Intervened: Intervened(a, made[0]),
+        Intervened: Intervened(a, with_named_experiments(made[0], [gate.name for gate in a.gates])),
         Comparison: Comparison(a, b),
         Seeds: Seeds("kind", [a, b], made),
         SeedComparison: SeedComparison(("one", "other"), [a], [b]),

@@ -5,18 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
-from attnscope.statistics import inference
 from attnscope.statistics.inference import (
     ENDS,
     LEVEL,
     bounded_mean_interval,
-    crossed_interval,
     holm,
     mcnemar,
     mean_interval,
@@ -173,44 +170,3 @@ def test_paired_accuracy_change_has_bonett_and_prices_interval():
     found = paired_accuracy_change(before, after)
     assert found == pytest.approx((-10 / 80, flips.mean() - half, flips.mean() + half))
     assert np.isnan(paired_accuracy_change(before[:0], after[:0])).all()
-
-
-def test_a_single_factor_gives_the_cluster_robust_error_of_statsmodels():
-    rng = np.random.default_rng(0)
-    donor = rng.integers(0, 12, 80)
-    values = rng.normal(0.2, 1, 80) + rng.normal(size=12)[donor]
-    theirs = OLS(values, np.ones(80)).fit(cov_type="cluster", cov_kwds={"groups": donor})
-    # Their correction also has (n - 1) / (n - 1) for one coefficient.
-    found = crossed_interval(values, [donor])
-    error = (found["high"] - found["difference"]) / stats.t.ppf(0.975, 11)
-    assert error == pytest.approx(theirs.bse[0])
-    assert found["p"] == pytest.approx(2 * stats.t.sf(abs(values.mean()) / error, 11))
-
-
-def test_pairs_that_share_a_level_of_any_factor_count_once(monkeypatch):
-    rng = np.random.default_rng(1)
-    image, seed = np.repeat(np.arange(20), 3), np.tile(np.arange(3), 20)
-    donors = rng.integers(0, 7, (60, 2))
-    values = rng.normal(size=60) + 2 * rng.normal(size=3)[seed] + rng.normal(size=20)[image]
-    offset = values - values.mean()
-    total = 0
-    for i in range(60):
-        for j in range(60):
-            shared = image[i] == image[j] or seed[i] == seed[j] or set(donors[i]) & set(donors[j])
-            total += bool(shared) * offset[i] * offset[j]
-    variance = max(total, (offset**2).sum()) / 60**2 * 3 / 2
-    for size in (512, 7):
-        monkeypatch.setattr(inference, "_PAIRED", size)
-        found = crossed_interval(values, [image, seed, donors])
-        error = (found["high"] - found["difference"]) / stats.t.ppf(0.975, 2)
-        assert error**2 == pytest.approx(variance)
-
-
-def test_a_mean_that_rests_on_few_values_is_not_tested():
-    values = np.zeros(200)
-    values[:9] = 1
-    factors = [np.arange(200)]
-    assert np.isnan(crossed_interval(values, factors)["p"])
-    values[9] = 0.5
-    assert crossed_interval(values, factors)["p"] < 0.05
-    assert np.isnan(crossed_interval(values, [np.zeros(200, int)])["p"])

@@ -203,3 +203,38 @@ def test_error_position_summary_is_deterministic_and_covers_every_gate(make_reco
     assert first.equals(error_position_summary(recording, resamples=30))
     assert first["gate"].tolist() == [gate.name for gate in recording.gates for _ in range(5)]
     assert first["depth"].tolist() == [d for d in (1, 2, 3, 4) for _ in range(5)]
+
+
+def test_images_that_are_no_copies_have_the_same_positions_with_groups(write_recording):
+    recording = plant(write_recording, count=200, noise=0.1)
+    plain = error_position_summary(recording, resamples=50)
+    grouped = error_position_summary(recording, resamples=50, groups=np.arange(200))
+    for column in ("position", "images", "unplaced"):
+        np.testing.assert_allclose(plain[column], grouped[column])
+    same = plain["toward"].isin(("predicted", "third", "predicted - third"))
+    np.testing.assert_allclose(plain[same][["low", "high"]], grouped[same][["low", "high"]])
+
+
+def test_copies_make_no_interval_narrower(write_recording):
+    """Every image four times: only with groups is the interval that of the images."""
+    once = plant(write_recording, count=200, noise=0.3)
+    rows = np.repeat(np.arange(200), 4)
+    four = write_recording(
+        "four",
+        labels=once.labels[rows],
+        gates={"g": once.gate("g")[rows]},
+        logits=once.logits[rows],
+        names=list("abcd"),
+    )
+    widths = [
+        (frame["high"] - frame["low"]).to_numpy()
+        for frame in (
+            error_position_summary(once, 300),
+            error_position_summary(four, 300),
+            error_position_summary(four, 300, groups=rows),
+        )
+    ]
+    assert (widths[1] < 0.75 * widths[0]).all()  # half as wide, but for noise
+    np.testing.assert_allclose(widths[2], widths[0], rtol=0.35)
+    with refused("AS717", names=(800,)):
+        error_position_summary(four, groups=[1])

@@ -183,3 +183,46 @@ def test_the_interval_over_crossed_seeds_and_images_covers_other_images() -> Non
     assert rates["seeds"] > 0.09
     none = crossed_interval(values[:1])
     assert np.isnan([none["low"], none["p"]]).all()
+
+
+def test_the_variance_over_crossed_seeds_and_images_is_that_of_a_loop() -> None:
+    """Sums over all pairs that share a seed or an image, minus those that share both."""
+    rng = np.random.default_rng(7)
+    values = rng.normal(size=(4, 30)) + 0.1 * rng.normal(size=(4, 1)) + rng.normal(size=(1, 30))
+    seeds, images = values.shape
+    mean = values.mean()
+    of_seeds = [row.mean() - mean for row in values]
+    of_images = [column.mean() - mean for column in values.T]
+    parts = [
+        sum(x**2 for x in each) / (len(each) - 1) / len(each) for each in (of_seeds, of_images)
+    ]
+    rest = sum(
+        (values[s, i] - mean - of_seeds[s] - of_images[i]) ** 2
+        for s in range(seeds)
+        for i in range(images)
+    )
+    variance = sum(parts) - rest / (seeds - 1) / (images - 1) / seeds / images
+    degrees = variance**2 / (parts[0] ** 2 / (seeds - 1) + parts[1] ** 2 / (images - 1))
+    low, high = stats.t.interval(0.95, degrees, mean, np.sqrt(variance))
+    found = crossed_interval(values)
+    assert (found["low"], found["high"]) == pytest.approx((low, high))
+    assert found["p"] == pytest.approx(2 * stats.t.sf(abs(mean) / np.sqrt(variance), degrees))
+
+
+def test_seeds_that_differ_more_than_images_have_the_degrees_of_freedom_of_seeds() -> None:
+    values = np.random.default_rng(9).normal(size=(3, 200)) + np.array([[-1.0], [0.5], [2.0]])
+    found = crossed_interval(values)
+    error = (found["high"] - found["difference"]) / stats.t.ppf(0.975, 2)
+    assert found["p"] == pytest.approx(2 * stats.t.sf(abs(found["difference"]) / error, 2))
+    assert error == pytest.approx(stats.sem(values.mean(1)), rel=0.05)
+
+
+def test_two_seeds_have_one_degree_of_freedom() -> None:
+    """However small the difference of two seeds is by chance."""
+    values = np.random.default_rng(8).normal(0.2, 1, (2, 100))
+    values[1] += values[0].mean() - values[1].mean() + 1e-6
+    found = crossed_interval(values)
+    half = found["high"] - found["difference"]
+    error = half / stats.t.ppf(0.975, 1)
+    assert 0 < error < 0.2
+    assert found["p"] == pytest.approx(2 * stats.t.sf(found["difference"] / error, 1))

@@ -184,8 +184,10 @@ def test_overview_shows_the_statistics(folder: Path, open_page: Callable[..., Ap
     assert number(shown["Accuracy"]) == round(100 * right, 2)
     assert shown["Images"] == "60"
     assert shown["Gates"] == "4"
-    error = statistics.calibration_error(recording)
-    assert number(shown["Calibration error"]) == round(100 * error, 2)
+    fit = statistics.calibration_summary(recording)
+    assert number(shown["Calibration error"]) == round(100 * fit["value"][0], 2)
+    table = next(frame.value for frame in app.dataframe if "measure" in frame.value)
+    np.testing.assert_allclose(table[["value", "low", "high"]], fit[["value", "low", "high"]])
     metrics = statistics.class_metrics(recording)
     metrics[["precision", "recall", "f1"]] *= 100
     pd.testing.assert_frame_equal(app.dataframe[0].value, metrics)

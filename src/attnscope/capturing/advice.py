@@ -6,7 +6,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import confusion_matrix
 
+from attnscope.errors import InputError
 from attnscope.recording.reader import ShardReader
+from attnscope.runs import Run
 
 _MUST_MATCH = 0.8  # share of the images that another order must explain
 _MUST_GAIN = 0.3  # by how much this share must exceed the accuracy
@@ -79,3 +81,43 @@ def describe_accuracy(recording: ShardReader) -> str:
         return accuracy
     balanced = np.mean([right[labels == label].mean() for label in present])
     return f"{accuracy}, balanced accuracy {balanced:.2%}"
+
+
+def describe_difference(recording: ShardReader) -> str | None:
+    """Return in one line why the accuracy is not that which ``attnscope train`` reported.
+
+    Args:
+        recording: A recording or moments with class labels.
+
+    Returns:
+        The line, or None if the two are equal, or if there is nothing to compare with: the
+        recording is not of the test split of a run, or is of the untrained network.
+    """
+    about = recording.about
+    run = Run.holding(recording)
+    if run is None or recording.split != "test" or about.get("untrained"):
+        return None
+    try:
+        result = run.result
+    except InputError:  # the run is not finished, and no accuracy was reported
+        return None
+    trained = (result.get("test") or {}).get("accuracy")
+    if trained is None:
+        return None
+    recorded = float(recording.right.mean())
+    images = len(recording)
+    apart = abs(round(trained * images) - round(recorded * images))
+    if not apart:
+        return None
+    precisions = result.get("precision", "unknown"), about.get("precision", "unknown")
+    if precisions[0] != precisions[1]:
+        why = f"the training evaluated in {precisions[0]} and this recording is in {precisions[1]}"
+    else:
+        why = (
+            f"both are in {precisions[0]}; another device, another version of torch or other test "
+            "images can be the reason"
+        )
+    return (
+        f"The training reported a test accuracy of {trained:.2%}, and this recording has "
+        f"{recorded:.2%} ({apart} of {images} images): {why}"
+    )

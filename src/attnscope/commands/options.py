@@ -142,8 +142,10 @@ def announce_run(run: Path, captured: bool = False) -> None:
     from attnscope.runs import Run
 
     result = Run(run).result
+    precision = result.get("precision", "fp32")
     print(
-        f"Test accuracy: {result['test']['accuracy']:.2%} ({result['weights']} weights), "
+        f"Test accuracy: {result['test']['accuracy']:.2%} ({result['weights']} weights"
+        f"{'' if precision == 'fp32' else f', in {precision}'}), "
         f"{result['seconds_per_step']:.2f} s per step"
     )
     print(f"Run folder: {run}")
@@ -158,7 +160,12 @@ def announce_recording(recording: Recording | Moments, pooled_inputs: bool = Fal
         recording: What was captured.
         pooled_inputs: Whether to name the gates without a pooled input.
     """
-    from attnscope.capturing.advice import advise_classes, describe_accuracy, describe_input
+    from attnscope.capturing.advice import (
+        advise_classes,
+        describe_accuracy,
+        describe_difference,
+        describe_input,
+    )
     from attnscope.recording.recording import Recording
     from attnscope.statistics.copies import describe_copies
 
@@ -170,6 +177,8 @@ def announce_recording(recording: Recording | Moments, pooled_inputs: bool = Fal
         print(how, file=sys.stderr)
     if recording.has_accuracy and (advice := advise_classes(recording)):
         print(advice, file=sys.stderr)
+    if recording.has_accuracy and (difference := describe_difference(recording)):
+        print(difference, file=sys.stderr)
     if isinstance(recording, Recording) and (copies := describe_copies(recording)):
         print(copies, file=sys.stderr)
     for gate in recording.gates if pooled_inputs else ():

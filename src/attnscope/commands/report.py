@@ -20,6 +20,9 @@ class Report:
     masks: MasksOption = None
     """Masks of the objects in the images of all runs, as for attnscope figures: a folder of image
     files, a JSON or CSV file of boxes, or ink for drawings."""
+    methods: bool = False
+    """Also write the methods paragraph (NAME-methods.md) and its references (NAME.bib) beside the
+    page."""
 
     def __call__(self) -> None:
         from attnscope.report import write_report
@@ -27,4 +30,4 @@ class Report:
         for run in self.runs:
             verify_folder(run)
         add_masks(self.runs, self.masks)
-        print(write_report(self.runs, self.out))
+        print(write_report(self.runs, self.out, methods=self.methods))

@@ -140,17 +140,18 @@ def run_file(name: str) -> Need:
     return Need(name, missing, left_out=True, code="AS909")
 
 
-def outcome(name: str) -> Need:
+def outcome(name: str, *, asked_for: bool = False) -> Need:
     """Return the need of a table of interventions.
 
     Args:
         name: `REPLACED`, or of `attnscope.recording.outcomes.TABLES`.
+        asked_for: whether its experiment is run only if the user names it.
     """
 
     def missing(subject: Any) -> str:
         return without_outcome(subject.outcomes, name)
 
-    return Need(name, missing, left_out=True, code="AS906")
+    return Need(name, missing, left_out=True, asked_for=asked_for, code="AS906")
 
 
 def without_outcome(outcomes: Outcomes, name: str) -> str:

@@ -15,17 +15,17 @@ def as_percent(share: float, digits: int = 1) -> str:
 
 def as_points(difference: float) -> str:
     """Write a difference of two shares in percentage points with its sign; a dash for NaN."""
-    return with_minus(f"{100 * difference:+.1f}") if np.isfinite(difference) else "–"
+    return with_minus(f"{_rounded(100 * difference, 1):+.1f}") if np.isfinite(difference) else "–"
 
 
 def as_plain_points(difference: float) -> str:
     """Write a difference of two shares in percentage points without a plus; a dash for NaN."""
-    return with_minus(f"{100 * difference:.1f}") if np.isfinite(difference) else "–"
+    return with_minus(f"{_rounded(100 * difference, 1):.1f}") if np.isfinite(difference) else "–"
 
 
 def as_number(value: float) -> str:
     """Write a number with three decimals; a dash for NaN."""
-    return with_minus(f"{value:.3f}") if np.isfinite(value) else "–"
+    return with_minus(f"{_rounded(value, 3):.3f}") if np.isfinite(value) else "–"
 
 
 def as_interval(low: float, high: float, form: Callable[[float], str] = as_number) -> str:
@@ -43,7 +43,7 @@ def as_interval(low: float, high: float, form: Callable[[float], str] = as_numbe
 
 def as_score(value: float) -> str:
     """Write a number with two decimals; a dash for NaN."""
-    return with_minus(f"{value:.2f}") if np.isfinite(value) else "–"
+    return with_minus(f"{_rounded(value, 2):.2f}") if np.isfinite(value) else "–"
 
 
 def as_logits(value: float) -> str:
@@ -71,9 +71,20 @@ def as_p_number(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def as_count(count: int, noun: str) -> str:
-    """Write a number of things: ``1 gate``, ``2,048 gates``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def as_count(count: int, noun: str, plural: str = "") -> str:
+    """Write a number of things: ``1 gate``, ``2,048 gates``.
+
+    Args:
+        count: how many.
+        noun: what one is called.
+        plural: what several are called; default: the noun with an s.
+    """
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def _rounded(value: float, digits: int) -> float:
+    """Round a number; one that is 0 then has no sign."""
+    return round(float(value), digits) + 0.0
 
 
 def with_minus(number: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from attnscope.plots.frames import highest, lowest
 from attnscope.plots.text import (
@@ -24,7 +25,7 @@ from attnscope.statistics.questions import (
     direction,
     is_mixed,
 )
-from attnscope.statistics.verdicts import JOINTLY, NOT_NEEDED
+from attnscope.statistics.verdicts import JOINTLY
 
 
 def removal_sentence(frame: pd.DataFrame, noun: str = "gate") -> str:
@@ -42,6 +43,7 @@ def removal_sentence(frame: pd.DataFrame, noun: str = "gate") -> str:
             "(attnscope intervene with --edits constant)."
         )
     signs, mixed = direction(frame, REMOVAL), is_mixed(frame, REMOVAL)
+    tested = _is_tested(frame, REMOVAL)
     costs, helps = frame[signs > 0], frame[signs < 0]
     text = ""
     if len(costs):
@@ -49,6 +51,12 @@ def removal_sentence(frame: pd.DataFrame, noun: str = "gate") -> str:
             f" Removal, the best constant instead of the image's own gate, costs at {len(costs)} "
             f"of {count}, most at {_most(costs, REMOVAL)}."
         )
+        small = int(costs["equivalent"].sum()) if "equivalent" in costs else 0
+        if small:
+            text += (
+                f" At {small} of these the 90% CI lies within the smallest effect of interest, so "
+                "that the gate is not needed in spite of the cost."
+            )
     if len(helps):
         text += f" Removal helps at {len(helps)} of {count}, most at {_least(helps, REMOVAL)}."
     if mixed.any():
@@ -56,9 +64,14 @@ def removal_sentence(frame: pd.DataFrame, noun: str = "gate") -> str:
             f" At {int(mixed.sum())} of {count}, removal moves accuracy and margin in opposite "
             f"directions: {_most(frame[mixed], REMOVAL)}."
         )
-    rest = frame[(signs == 0) & ~mixed]
+    rest = frame[(signs == 0) & ~mixed & tested]
     if len(rest):
         text += _nothing_seen(rest, f"{len(rest)} of {count}")
+    if not tested.all():
+        text += (
+            f" At {int((~tested).sum())} of {count} removal was not tested: nothing varies there, "
+            "or too few images or donors do."
+        )
     return text
 
 
@@ -91,16 +104,21 @@ def oracle_sentence(frame: pd.DataFrame) -> str:
     """Say where the mean gate of the true class is better; starts with a space, may be empty."""
     if frame[f"p_{ORACLE}"].isna().all():
         return ""
+    frame = frame[_is_tested(frame, ORACLE)]
     gains = frame[direction(frame, ORACLE) > 0]
     count = as_count(len(frame), "gate")
     text = f" The mean gate of the true class (oracle) is better than the own gate at {len(gains)}"
     text += f" of {count}"
     if gains.empty:
         return f"{text}{_highest_end(frame, ORACLE)}."
-    most = highest(gains, f"{ORACLE}_value")
+    most = _leading(gains, ORACLE)
+    value, margin = f"{ORACLE}_value", f"{ORACLE}_margin"
     interval = as_interval(most[f"{ORACLE}_low"], most[f"{ORACLE}_high"], as_plain_points)
-    points = as_plain_points(most[f"{ORACLE}_value"])
-    return f"{text}, most at {most['gate']}: by {points} percentage points ({interval})."
+    of_margin = as_interval(most[f"{margin}_low"], most[f"{margin}_high"], as_plain_logits)
+    return (
+        f"{text}, most at {most['gate']}: by {as_plain_points(most[value])} percentage points "
+        f"({interval}) and {as_plain_logits(most[margin])} logits of the margin ({of_margin})."
+    )
 
 
 def joint_sentence(joint: pd.DataFrame) -> str:
@@ -131,6 +149,34 @@ def joint_sentence(joint: pd.DataFrame) -> str:
     return text
 
 
+def as_losses(table: pd.DataFrame, prefix: str = "") -> pd.DataFrame:
+    """Return changes of accuracy and margin as losses, with the columns of the question removal.
+
+    Args:
+        table: a table of `attnscope.interventions` with the columns ``change``, ``low``, ``high``,
+            ``p``, ``margin_change``, ``margin_low``, ``margin_high`` and ``p_margin``.
+        prefix: what the names of these columns begin with, such as ``recovered_``.
+    """
+    columns = {
+        "_value": "change", "_low": "high", "_high": "low",
+        "_margin": "margin_change", "_margin_low": "margin_high", "_margin_high": "margin_low",
+    }  # fmt: skip
+    losses = {f"{REMOVAL}{end}": -table[f"{prefix}{name}"] for end, name in columns.items()}
+    tests = {f"p_{REMOVAL}{end}": table[f"{prefix}p{end}"] for end in ("", "_margin")}
+    return table.assign(**losses, **tests)
+
+
+def losses_sentence(losses: pd.DataFrame, what: str, noun: str = "gate") -> str:
+    """Say where an edit costs, where it helps, and how far the intervals reach otherwise.
+
+    Args:
+        losses: table of `as_losses`, with a column ``gate``.
+        what: the subject of the sentence: what is edited.
+        noun: what a row is.
+    """
+    return _question(losses, REMOVAL, what, noun).strip() or f"{what} was not tested."
+
+
 def effect_of(row: pd.Series[Any], question: str) -> str:
     """Say what happens to accuracy and margin, with intervals; loss and gain are named."""
     value, margin = float(row[f"{question}_value"]), float(row[f"{question}_margin"])
@@ -155,50 +201,89 @@ def _change(
     return f"{what} {verb} by {form(lost)}{unit} ({as_interval(*ends, form)})"
 
 
+def _is_tested(frame: pd.DataFrame, question: str) -> NDArray[np.bool_]:
+    """Return where a question has a p value of the accuracy or of the margin."""
+    tested: NDArray[np.bool_] = (
+        frame[[f"p_{question}", f"p_{question}_margin"]].notna().any(axis=1).to_numpy()
+    )
+    return tested
+
+
+def _leading(frame: pd.DataFrame, question: str, sign: int = 1) -> pd.Series[Any]:
+    """Return the row with the largest effect: of accuracy, or of the margin if no accuracy moves.
+
+    Args:
+        frame: rows with an effect in one direction.
+        question: name of the question.
+        sign: 1 for the largest cost, -1 for the largest gain.
+    """
+    value = f"{question}_value"
+    if not (sign * frame[value] > 0).any() and frame[f"{question}_margin"].notna().any():
+        value = f"{question}_margin"
+    return (highest if sign > 0 else lowest)(frame, value)
+
+
 def _most(frame: pd.DataFrame, question: str) -> str:
-    row = highest(frame, f"{question}_value")
+    row = _leading(frame, question)
     return f"{row['gate']}: {effect_of(row, question)}"
 
 
 def _least(frame: pd.DataFrame, question: str) -> str:
-    row = lowest(frame, f"{question}_value")
+    row = _leading(frame, question, -1)
     return f"{row['gate']}: {effect_of(row, question)}"
 
 
 def _nothing_seen(rest: pd.DataFrame, where: str) -> str:
     """Say that removal shows no effect somewhere, and what would have been seen."""
     text = f" At {where}, no effect of removal is seen"
-    if "verdict" in rest:
-        shown = int((rest["verdict"] == NOT_NEEDED).sum())
-        if rest["equivalent"].any():
-            return (
-                f"{text}; at {shown} of them the 90% CI lies within the smallest effect of "
-                "interest, so that they are not needed."
-            )
-    if "detectable" in rest and np.isfinite(rest["detectable"]).any():
-        return (
-            f"{text}; a loss of {as_plain_points(rest['detectable'].max())} percentage points, or "
-            f"of {rest['detectable_margin'].max():.2g} standard deviations of the change in "
-            "margin, would have been seen with a power of 80%."
+    if "equivalent" in rest and rest["equivalent"].any():
+        shown = int(rest["equivalent"].sum())
+        text += (
+            f"; at {shown} of them the 90% CI lies within the smallest effect of interest, so that "
+            f"{'it is' if shown == 1 else 'they are'} not needed"
         )
+        rest = rest[~rest["equivalent"].astype(bool)]
+        if rest.empty:
+            return f"{text}."
+        text += ". At the others"
+        if not ("detectable" in rest and np.isfinite(rest["detectable"]).any()):
+            return f"{text} a smaller effect may have been missed{_highest_end(rest, REMOVAL)}."
+        return text + _detectable(rest)
+    if "detectable" in rest and np.isfinite(rest["detectable"]).any():
+        return f"{text};{_detectable(rest)}"
     return f"{text}{_highest_end(rest, REMOVAL)}."
+
+
+def _detectable(rest: pd.DataFrame) -> str:
+    """Say which effect of removal would have been seen; starts with a space."""
+    return (
+        f" a loss of {as_plain_points(rest['detectable'].max())} percentage points, or "
+        f"of {rest['detectable_margin'].max():.2g} standard deviations of the change in "
+        "margin, would have been seen with a power of 80%."
+    )
 
 
 def _highest_end(frame: pd.DataFrame, question: str) -> str:
     """Say how far the intervals reach, in parentheses; empty if there are none."""
-    ends = frame[f"{question}_high"]
-    if ends.isna().all():
-        return ""
-    return f" (upper ends of the 95% CIs: at most {as_plain_points(ends.max())} percentage points)"
+    found = []
+    for column, form, unit in (
+        (f"{question}_high", as_plain_points, "percentage points"),
+        (f"{question}_margin_high", as_plain_logits, "logits of the margin"),
+    ):
+        if frame[column].notna().any():
+            found.append(f"{form(frame[column].max())} {unit}")
+    return f" (upper ends of the 95% CIs: at most {' and '.join(found)})" if found else ""
 
 
-def _question(frame: pd.DataFrame, question: str, what: str) -> str:
+def _question(frame: pd.DataFrame, question: str, what: str, noun: str = "gate") -> str:
     """Say where a question is answered by a loss; empty if it was not tested."""
     tests = frame[[f"p_{question}", f"p_{question}_margin"]]
     if tests.isna().to_numpy().all():
         return ""
+    every = len(frame)
+    frame = frame[_is_tested(frame, question)]
     signs, mixed = direction(frame, question), is_mixed(frame, question)
-    count = as_count(len(frame), "gate")
+    count = as_count(len(frame), noun)
     costs, helps = frame[signs > 0], frame[signs < 0]
     text = f" {what} costs at {len(costs)} of {count}"
     if len(costs):
@@ -209,4 +294,6 @@ def _question(frame: pd.DataFrame, question: str, what: str) -> str:
         text += f"; it helps at {len(helps)}, most at {_least(helps, question)}"
     if mixed.any():
         text += f"; at {int(mixed.sum())}, accuracy and margin move in opposite directions"
+    if len(frame) < every:
+        text += f"; it was not tested at {every - len(frame)}"
     return f"{text}."

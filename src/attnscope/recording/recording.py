@@ -287,6 +287,11 @@ class Recording(ShardReader):
 
         return find_outcomes(self)
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the pictures of the images were recorded, as `capture` always does."""
+        return self._has("images")
+
     def pictures(self, rows: Rows = ALL_ROWS) -> UInt8[Array, "images height width 3"]:
         """Return the pictures of images.
 

@@ -16,7 +16,8 @@ from jinja2 import Environment, StrictUndefined
 from attnscope import statistics
 from attnscope.errors import InputError, first_line
 from attnscope.files import StrPath, expect_file, make_folder, write_bytes
-from attnscope.plots import Drawing, Plot, Unavailable, plots_of
+from attnscope.layout import METHODS_SUFFIX
+from attnscope.plots import Plot, Unavailable, plots_of
 from attnscope.plots.maps import SEED
 from attnscope.plots.subjects import (
     Comparison,
@@ -26,16 +27,28 @@ from attnscope.plots.subjects import (
     gate_counts,
     has_grad_cam,
 )
-from attnscope.plots.text import as_number, as_p_number, as_percent, as_plain_points, as_points
+from attnscope.plots.text import (
+    as_interval,
+    as_number,
+    as_p_number,
+    as_percent,
+    as_plain_points,
+    as_points,
+)
 from attnscope.plots.titles import two_names
 from attnscope.plots.usage import usage_of
+from attnscope.plots.usage_sentences import effect_of
 from attnscope.progress import progress_bar
-from attnscope.recording.outcomes import find_outcomes
+from attnscope.recording.outcomes import Outcomes, find_outcomes
 from attnscope.recording.places import distinct_names
 from attnscope.recording.recording import Recording
 from attnscope.report.advice import intervene_command
 from attnscope.report.files import lines_of, plots_of_recording, render, warn_missing_characters
+from attnscope.report.methods import Run as Described
+from attnscope.report.methods import Shown, methods_of
 from attnscope.statistics.inference import LEVEL, significant
+from attnscope.statistics.questions import REMOVAL
+from attnscope.statistics.verdicts import UNTESTED
 
 DPI = 120
 """Resolution of the figures, all of which are embedded in the page."""
@@ -50,13 +63,17 @@ _KEYS = {
 _log = logging.getLogger(__name__)
 
 
-def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
+def write_report(folders: Sequence[StrPath], out: StrPath, *, methods: bool = False) -> Path:
     """Write one HTML page about one or more runs, with all figures embedded.
+
+    It ends with a methods paragraph for a paper and its BibTeX, made from what was run.
 
     Args:
         folders: runs or recordings. The first is compared with each of the others, and
             configurations with several seeds are compared with each other.
         out: the file of the page.
+        methods: also write the methods paragraph as Markdown and its references as BibTeX, beside
+            the page: ``NAME-methods.md`` (with citations that pandoc reads) and ``NAME.bib``.
 
     Returns:
         ``out``.
@@ -71,22 +88,38 @@ def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
             "a report got no run; give at least one run folder: attnscope report RUN",
         )
     out = Path(out)
-    expect_file(out)
+    beside = {
+        "markdown": out.with_name(f"{out.stem}{METHODS_SUFFIX}"),
+        "bibtex": out.with_suffix(".bib"),
+    }
+    for file in (out, *(beside.values() if methods else ())):
+        expect_file(file)
     recordings = [Recording(folder) for folder in folders]
     warn_missing_characters(recordings)
     kinds = _kinds(recordings)
     names = distinct_names([r.name for r in recordings], [r.folder for r in recordings])
+    drawn = _Drawn()
     context = {
         "title": "Attention gates: " + ", ".join(names),
         "level": LEVEL,
-        "seeds": _use_in_kinds(kinds),
-        "kinds": _compare_kinds(kinds),
-        "comparisons": [_compare(Comparison(recordings[0], other)) for other in recordings[1:]],
+        "seeds": _use_in_kinds(kinds, drawn),
+        "kinds": _compare_kinds(kinds, drawn),
+        "comparisons": [
+            _compare(Comparison(recordings[0], other), drawn) for other in recordings[1:]
+        ],
         "runs": [
-            {"name": name, **_describe(recording)}
+            {"name": name, **_describe(recording, drawn)}
             for name, recording in zip(names, recordings, strict=True)
         ],
     }
+    said = methods_of(
+        [
+            Described(name, recording, _outcomes_of(recording))
+            for name, recording in zip(names, recordings, strict=True)
+        ],
+        drawn.shown,
+    )
+    context |= {"methods": said.plain(), "bibtex": said.bibtex()}
     template = package_files("attnscope.report").joinpath("page.html.jinja")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -102,10 +135,42 @@ def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
     if not out.parent.is_dir():
         make_folder(out.parent)
     write_bytes(out, page.encode())
+    if methods:
+        write_bytes(beside["markdown"], said.markdown().encode())
+        write_bytes(beside["bibtex"], said.bibtex().encode())
     return out
 
 
-def _describe(recording: Recording) -> dict[str, Any]:
+class _Drawn:
+    """The figures that are embedded in the page."""
+
+    def __init__(self) -> None:
+        self.shown: list[Shown] = []
+
+    def embed(self, plot: Plot[Any, Any], subject: object) -> dict[str, Any]:
+        """Draw a plot, and return its title, caption and figures for the template.
+
+        Raises:
+            Unavailable: the subject cannot have the plot.
+            InputError: something that the plot needs cannot be read.
+        """
+        result = plot.result(subject)
+        figures = [
+            base64.b64encode(render(figure, "png", DPI)).decode() for figure in plot.figures(result)
+        ]
+        self.shown.append(Shown(plot.name, result))
+        return {"title": plot.title, "caption": plot.words(result), "images": figures}
+
+
+def _outcomes_of(recording: Recording) -> Outcomes | None:
+    """Return the interventions; None if there are none, or if they cannot be read."""
+    try:
+        return find_outcomes(recording)
+    except InputError:  # the log has said so
+        return None
+
+
+def _describe(recording: Recording, drawn: _Drawn) -> dict[str, Any]:
     wanted = plots_of_recording(recording)
     intervened = [subject for _, subject in wanted if isinstance(subject, Intervened)]
     figures = []
@@ -114,11 +179,15 @@ def _describe(recording: Recording) -> dict[str, Any]:
     command = intervene_command(recording)
     if not intervened and command:
         reason = f"there are no interventions on this recording; run them with: {command}"
-        left_out |= {plot.name: reason for plot in plots_of(Intervened)}
+        left_out |= {
+            plot.name: reason
+            for plot in plots_of(Intervened)
+            if not any(need.asked_for for need in plot.needs)  # other experiments make these
+        }
     with progress_bar(len(wanted), "figure", alone=False) as bar:
         for plot, subject in wanted:
             try:
-                figures.append(_embed(plot, plot.make(subject)))
+                figures.append(drawn.embed(plot, subject))
             except Unavailable as problem:
                 left_out[plot.name] = first_line(problem)
                 coded[plot.name] = str(problem)
@@ -131,7 +200,7 @@ def _describe(recording: Recording) -> dict[str, Any]:
         numbers = {
             "accuracy": right / len(recording),
             "right": right,
-            "calibration_error": statistics.calibration_error(recording),
+            "calibration": _calibration(recording),
             "metrics": statistics.class_metrics(recording).to_dict("records"),
         }
     else:
@@ -151,12 +220,29 @@ def _describe(recording: Recording) -> dict[str, Any]:
     }
 
 
+def _calibration(recording: Recording) -> list[dict[str, str]]:
+    """Return each measure of the calibration with its interval, as text."""
+    return [
+        {
+            "measure": row["measure"].replace("_", " "),
+            "value": as_number(row["value"]),
+            "interval": as_interval(row["low"], row["high"]),
+        }
+        for _, row in statistics.calibration_summary(recording).iterrows()
+    ]
+
+
 def _verdicts(made: Intervened) -> list[dict[Hashable, Any]]:
-    """Return the verdict on each gate; nothing if an experiment is missing."""
+    """Return the verdict on each gate with the effect of removal; nothing if that is missing."""
     try:
-        return usage_of(made.outcomes)[["gate", "kind", "verdict"]].to_dict("records")
+        usage = usage_of(made.outcomes)
     except Unavailable:  # the list of missing figures says so
         return []
+    effects = [
+        "not measured" if row["verdict"] == UNTESTED else effect_of(row, REMOVAL)
+        for _, row in usage.iterrows()
+    ]
+    return usage[["gate", "kind", "verdict"]].assign(effect=effects).to_dict("records")
 
 
 def _kinds(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
@@ -169,14 +255,14 @@ def _kinds(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
     return kinds if max(map(len, kinds.values())) > 1 else {}
 
 
-def _compare_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, Any]]:
+def _compare_kinds(kinds: Mapping[str, Sequence[Recording]], drawn: _Drawn) -> list[dict[str, Any]]:
     """Compare each pair of configurations over their seeds."""
     found = []
     for a, b in combinations(kinds, 2):
         about: dict[str, Any] = {"a": a, "b": b, "problem": "", "figures": []}
         subject = SeedComparison((a, b), kinds[a], kinds[b])
         try:
-            about["figures"] += [_embed(p, p.make(subject)) for p in plots_of(SeedComparison)]
+            about["figures"] += [drawn.embed(plot, subject) for plot in plots_of(SeedComparison)]
         except InputError as problem:  # the rest of the page does not depend on it
             _log.warning("the report does not compare %s and %s over seeds: %s", a, b, problem)
             about["problem"] = first_line(problem)
@@ -184,7 +270,7 @@ def _compare_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, A
     return found
 
 
-def _use_in_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, Any]]:
+def _use_in_kinds(kinds: Mapping[str, Sequence[Recording]], drawn: _Drawn) -> list[dict[str, Any]]:
     """Draw the usage over seeds of each configuration for which all seeds have interventions."""
     found = []
     for kind, seeds in kinds.items():
@@ -193,14 +279,14 @@ def _use_in_kinds(kinds: Mapping[str, Sequence[Recording]]) -> list[dict[str, An
             if len(seeds) < 2 or len(outcomes) < len(seeds):
                 continue
             subject = Seeds(kind, seeds, outcomes)
-            figures = [_embed(plot, plot.make(subject)) for plot in plots_of(Seeds)]
+            figures = [drawn.embed(plot, subject) for plot in plots_of(Seeds)]
             found.append({"kind": kind, "figures": figures})
         except InputError as problem:  # the section of each run says what is missing
             _log.warning("the usage of %s over its seeds is left out: %s", kind, problem)
     return found
 
 
-def _compare(pair: Comparison) -> dict[str, Any]:
+def _compare(pair: Comparison, drawn: _Drawn) -> dict[str, Any]:
     a, b = pair.a, pair.b
     names = two_names(*pair.names)
     found: dict[str, Any] = {"a": names[0], "b": names[1], "problem": "", "figures": []}
@@ -212,7 +298,7 @@ def _compare(pair: Comparison) -> dict[str, Any]:
     left_out: dict[str, str] = {}
     for plot in plots_of(Comparison):
         try:
-            found["figures"].append(_embed(plot, plot.make(pair)))
+            found["figures"].append(drawn.embed(plot, pair))
         except Unavailable as missing:
             left_out[plot.name] = first_line(missing)
     found["left_out"] = lines_of(left_out)
@@ -227,16 +313,6 @@ def _compare(pair: Comparison) -> dict[str, Any]:
     differs = pd.Series(significant(accuracy["p_holm"]), accuracy.index)
     found["accuracy"] = accuracy.assign(differs=differs).to_dict("records")
     return found
-
-
-def _embed(plot: Plot[Any, Any], drawing: Drawing) -> dict[str, Any]:
-    return {
-        "title": plot.title,
-        "caption": drawing.caption,
-        "images": [
-            base64.b64encode(render(figure, "png", DPI)).decode() for figure in drawing.figures
-        ],
-    }
 
 
 def _lines(value: object) -> list[str]:

@@ -22,6 +22,7 @@ from attnscope.statistics.comparison import (
     compare_grad_cam,
     compare_profiles,
 )
+from attnscope.statistics.control_task import probe_selectivity
 from attnscope.statistics.copies import image_copies
 from attnscope.statistics.effects import edit_contrast, replacement_effects
 from attnscope.statistics.geometry import class_distances, compare_gates, compare_geometry
@@ -101,6 +102,7 @@ __all__ = [
     "misclassified",
     "permuted_channel_effects",
     "probe_gain",
+    "probe_selectivity",
     "replacement_effects",
     "state_sweep",
     "statistic",

@@ -10,11 +10,11 @@ from attnscope.errors import InputError
 from attnscope.kinds import PER_CHANNEL
 from attnscope.recording.attributed import GRAD_CAM
 from attnscope.recording.recording import Recording
-from attnscope.statistics.agreement import SCORES, mean_scores, score_maps
+from attnscope.statistics.agreement import SCORES, mean_scores, score_intervals, score_maps
 from attnscope.statistics.inference import holm, mcnemar
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import order_test
+from attnscope.statistics.resampling import expect_positive, order_test
 
 
 @statistic(
@@ -176,6 +176,7 @@ def compare_grad_cam(
     target: str = "predicted",
     seed: int = 0,
     attribution: str = GRAD_CAM,
+    resamples: int = 1000,
 ) -> pd.DataFrame:
     """Compare the Grad-CAM of two networks, image by image.
 
@@ -192,6 +193,7 @@ def compare_grad_cam(
         seed: seed of the pairing of images in the null.
         attribution: attribution method to compare instead of Grad-CAM. It must be recorded for the
             same images in both recordings.
+        resamples: number of bootstrap resamples.
 
     Returns:
         One row for ``all`` images, then one row per class:
@@ -199,14 +201,21 @@ def compare_grad_cam(
         - ``class``: ``all`` or the class name.
         - ``spearman``, ``iou``, ``null_spearman``, ``null_iou``: means over the scored images, NaN
           if there are none.
+        - ``spearman_low``, ``spearman_high``, ``iou_low``, ``iou_high``: ends of their 95%
+          percentile bootstrap intervals over images (Efron 1979, Annals of Statistics 7); NaN with
+          fewer than two scored images.
+        - ``above_null``, ``above_null_low``, ``above_null_high``: mean of ``spearman -
+          null_spearman`` with its 95% CI.
         - ``scored``: number of scored images.
         - ``constant``: number of images that are not scored because a map is constant (usually all
           zero after the ReLU).
 
     Raises:
         InputError: the recordings do not hold the same images, a recording lacks the attribution,
-            the attributions are of different images, or the target is unknown.
+            the attributions are of different images, the target is unknown, or resamples is below
+            1.
     """
+    expect_positive("resamples", resamples, 1000)
     expect_same_images(a, b)
     map_a, map_b = (
         np.maximum(recording.attribution(attribution, target=target), 0) for recording in (a, b)
@@ -220,7 +229,9 @@ def compare_grad_cam(
         )
     labels = a.labels[rows]
     scores = score_maps(map_a, map_b, labels, seed)
-    return mean_scores(scores, labels, a.classes)[["class", *SCORES, "scored", "constant"]]
+    means = mean_scores(scores, labels, a.classes)[["class", *SCORES, "scored", "constant"]]
+    intervals = score_intervals(scores, labels, len(a.classes), resamples, seed)
+    return pd.concat([means, intervals], axis=1)
 
 
 def _profile_distances(recording: Recording, gate: str) -> NDArray[np.float64]:

@@ -18,6 +18,8 @@ _FINE = (16, 16)
 """Rows and columns of the mean gray values by which two pictures are compared."""
 _COARSE = (8, 9)
 """Rows and columns of those whose horizontal differences are the bits of the hash."""
+_SMALL = (8, 8)
+"""Rows and columns of the mean gray values of `small_pictures`."""
 _BANDS = 4
 """Number of parts of the hash. Two pictures are compared if one part is equal."""
 _NEXT = 20
@@ -83,6 +85,15 @@ def describe_copies(recording: Recording) -> str | None:
         f"the others nearly) in {groups} groups, such as {paths[0]} and {paths[1]}; p values and "
         "intervals count them as independent: remove copies, or pass groups= to the statistics"
     )
+
+
+def small_pictures(recording: Recording) -> NDArray[np.float32]:
+    """Return 8 × 8 mean gray values of each picture, ``(N, P)``; fewer of smaller pictures."""
+    found = []
+    for rows in row_chunks(len(recording), 4 * recording.image(0).size):
+        gray = recording.pictures(rows).astype(np.float32) @ _GRAY
+        found.append(_reduced(gray, _SMALL).reshape(len(gray), -1))
+    return np.concatenate(found)
 
 
 def _describe(

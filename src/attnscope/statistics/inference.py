@@ -10,9 +10,6 @@ tests and bootstraps are in `attnscope.statistics.resampling`.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 from numpy.typing import ArrayLike, NDArray
@@ -26,11 +23,7 @@ ENDS = (0.025, 0.975)
 """Quantiles at the ends of every 95% confidence interval and of every 95% band under the null."""
 FEWEST = 10
 """Smallest number of images for which the mean of values near a bound has an interval."""
-FEWEST_MOVING = 10
-"""Smallest number of values that differ from the usual one, for a test of their mean."""
 _ROUNDING = 1e-12
-_PAIRED = 512
-"""Number of values that are compared with all others at a time."""
 
 
 def significant(p: ArrayLike, level: float = LEVEL) -> NDArray[np.bool_]:
@@ -128,58 +121,6 @@ def paired_interval(difference: Float64[Array, " pairs"]) -> dict[str, float]:
     low, high = t_interval(mean, error, count - 1)
     p = 2 * stats.t.sf(abs(mean) / error, count - 1)
     return {"difference": mean, "low": float(low), "high": float(high), "p": float(p)}
-
-
-def crossed_interval(
-    values: Float64[Array, " values"], factors: Sequence[Int64[Array, "values ..."]]
-) -> dict[str, float]:
-    """Return the mean of values that share images, donors and seeds, with interval and t test.
-
-    The values of one image, of one donor or of one seed vary together, and a mean over thousands of
-    values can rest on few donors. The variance of the mean sums the products of the deviations over
-    all pairs of values that share a level of any factor (Cameron, Gelbach and Miller 2011, Journal
-    of Business and Economic Statistics 29; for factors with two levels in each value, such as two
-    donors, Aronow, Samii and Assenova 2015, Political Analysis 23). It is multiplied by G / (G - 1)
-    for the smallest number of levels G of a factor, and is at least that of independent values. The
-    degrees of freedom are G - 1. Null hypothesis of p: the mean is 0.
-
-    Args:
-        values: one number per observation, ``(n,)``.
-        factors: for each factor its level in each observation, ``(n,)``, such as image and seed; or
-            several levels of one factor, ``(n, m)``, such as two donors. Observations that share no
-            level of any factor are independent.
-
-    Returns:
-        ``difference`` (the mean), ``low``, ``high`` and ``p``. All but the mean are NaN if fewer
-        than `FEWEST_MOVING` values differ from the most frequent one, since the mean then rests on
-        too few observations, if a factor has one level, or without spread.
-    """
-    mean, n = float(values.mean()), len(values)
-    found = {"difference": mean, "low": np.nan, "high": np.nan, "p": np.nan}
-    levels = [
-        np.unique(factor, return_inverse=True)[1].reshape(n, -1).astype(np.int32)
-        for factor in factors
-    ]
-    fewest = min(int(level.max()) + 1 for level in levels)
-    usual = int(np.unique(values, return_counts=True)[1].max())
-    if fewest < 2 or n - usual < min(FEWEST_MOVING, n - 1):
-        return found
-    offset = values - mean
-    total = 0.0
-    for begin in range(0, n, _PAIRED):
-        rows = slice(begin, begin + _PAIRED)
-        share = np.zeros((len(offset[rows]), n), bool)
-        for level in levels:
-            for first, second in itertools.product(level.T, level.T):
-                share |= first[rows, None] == second[None]
-        total += float(offset[rows] @ (share @ offset))
-    variance = max(total, float((offset**2).sum())) / n**2 * fewest / (fewest - 1)
-    error = float(np.sqrt(variance))
-    if not error > _ROUNDING:
-        return found
-    low, high = t_interval(mean, error, fewest - 1)
-    p = 2 * stats.t.sf(abs(mean) / error, fewest - 1)
-    return {**found, "low": float(low), "high": float(high), "p": float(p)}
 
 
 def t_interval(
@@ -300,10 +241,10 @@ def paired_accuracy_change(
 ) -> tuple[float, float, float]:
     """Return the change in accuracy on the same images, with its 95% interval.
 
-    The interval is Bonett and Price's (2012, British Journal of Mathematical and Statistical
-    Psychology 65). With n images, ``u = (gained + 1) / (n + 2)`` and ``d = (lost + 1) / (n + 2)``
-    it is ``u - d ± 1.96 √((u + d - (u - d)²) / (n + 2))``: the Wald interval after one image is
-    added to each kind of change. A bootstrap interval would have zero width where no image changes.
+    The interval is Bonett and Price's (2012, Journal of Educational and Behavioral Statistics 37).
+    With n images, ``u = (gained + 1) / (n + 2)`` and ``d = (lost + 1) / (n + 2)`` it is ``u - d ±
+    1.96 √((u + d - (u - d)²) / (n + 2))``: the Wald interval after one image is added to each kind
+    of change. A bootstrap interval would have zero width where no image changes.
 
     Args:
         before: whether each image is correct before, ``(N,)``.

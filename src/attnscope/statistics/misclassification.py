@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import ENDS
@@ -13,6 +13,7 @@ from attnscope.statistics.reading import units_of
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import (
     bootstrap_sums,
+    checked_groups,
     expect_positive,
     percentile_interval,
 )
@@ -84,7 +85,7 @@ def error_positions(recording: Recording, gate: str, seed: int = 0) -> pd.DataFr
 
 @statistic("Mean positions of misclassified images between two class means, with intervals.")
 def error_position_summary(
-    recording: Recording, resamples: int = 1000, seed: int = 0
+    recording: Recording, resamples: int = 1000, seed: int = 0, groups: ArrayLike | None = None
 ) -> pd.DataFrame:
     """Average the positions of misclassified images for each gate, with controls and intervals.
 
@@ -114,6 +115,10 @@ def error_position_summary(
         recording: recording of one network. At most one gate is in memory at a time.
         resamples: number of bootstrap resamples.
         seed: seed of folds and resamples.
+        groups: which images are copies of one image: one number or name per image, the same for
+            copies (`image_copies`). Folds keep them together, and they are resampled together,
+            among the misclassified images and within each pair of the others. None: no image is a
+            copy.
 
     Returns:
         Five rows per gate:
@@ -131,14 +136,16 @@ def error_position_summary(
         no position.
 
     Raises:
-        InputError: resamples is below 1, or a value is not finite.
+        InputError: resamples is below 1, a value is not finite, or there is not one group per
+            image (AS717).
     """
     expect_positive("resamples", resamples, 1000)
+    copies = checked_groups(groups, len(recording))
     rows = []
     for depth, gate in enumerate(recording.gates, start=1):
-        lines = project(recording, gate.name, seed)
+        lines = project(recording, gate.name, seed, copies)
         for name, summary in zip(
-            _PLACES, _summaries(recording, lines, resamples, seed), strict=True
+            _PLACES, _summaries(recording, lines, resamples, seed, copies), strict=True
         ):
             head = {"gate": gate.name, "kind": gate.kind, "depth": depth, "toward": name}
             rows.append({**head, **summary})
@@ -170,7 +177,11 @@ def _misclassified(
 
 
 def _summaries(
-    recording: Recording, lines: Lines, resamples: int, seed: int
+    recording: Recording,
+    lines: Lines,
+    resamples: int,
+    seed: int,
+    copies: NDArray[np.int64] | None,
 ) -> list[dict[str, float]]:
     """Return position, interval and counts, in the order of ``_PLACES``."""
     wrong = np.flatnonzero(~recording.right)
@@ -183,11 +194,25 @@ def _summaries(
     matched = placed & np.isin(pairs, list(controls))
     rng = np.random.default_rng(seed + 1)  # a random stream separate from that of the folds
     # Sums of along and length per resample, (1 + resamples, 2 to 5), the observed ones first.
+
+    def drawn(values: NDArray[np.float64], kept: ArrayLike) -> NDArray[np.float64]:
+        rows = np.flatnonzero(kept)
+        if copies is None:
+            return bootstrap_sums(values[rows], resamples, rng)
+        return bootstrap_sums(_sums_of(copies[wrong[rows]], values[rows]), resamples, rng)
+
     sums = {
-        "predicted": bootstrap_sums(toward[placed], resamples, rng),
-        "third": bootstrap_sums(np.hstack([toward, third])[both], resamples, rng),
+        "predicted": drawn(toward, placed),
+        "third": drawn(np.hstack([toward, third]), both),
         "runner_up": _bootstrap_pairs(
-            lines, toward[matched], pairs[matched], controls, resamples, rng
+            lines,
+            toward[matched],
+            pairs[matched],
+            controls,
+            resamples,
+            rng,
+            copies,
+            None if copies is None else copies[wrong[matched]],
         ),
     }
     with_third, with_runner = sums["third"], sums["runner_up"]
@@ -202,13 +227,13 @@ def _summaries(
     counts = [int(placed.sum()), int(both.sum()), several, int(both.sum()), int(matched.sum())]
     left = [len(wrong) - n for n in (counts[0], counts[1], counts[4], counts[3], counts[4])]
     found = []
-    for drawn, count, without in zip(positions, counts, left, strict=True):
-        usual = drawn[1:][~np.isnan(drawn[1:])]
+    for values, count, without in zip(positions, counts, left, strict=True):
+        usual = values[1:][~np.isnan(values[1:])]
         # Resamples without a position are left out; with many of them there is no interval.
-        whole = count > 1 and len(usual) >= ENDS[1] * len(drawn[1:])
+        whole = count > 1 and len(usual) >= ENDS[1] * len(values[1:])
         low, high = percentile_interval(usual) if whole else (np.nan, np.nan)
         found.append(
-            {"position": drawn[0], "low": low, "high": high, "images": count, "unplaced": without}
+            {"position": values[0], "low": low, "high": high, "images": count, "unplaced": without}
         )
     return found
 
@@ -245,10 +270,14 @@ def _bootstrap_pairs(
     controls: dict[int, NDArray[np.int64]],
     resamples: int,
     rng: np.random.Generator,
+    copies: NDArray[np.int64] | None,
+    own_copies: NDArray[np.int64] | None,
 ) -> NDArray[np.float64]:
     """Bootstrap the sums of the matched misclassified images and of their controls.
 
     The controls of a pair have the weight of the misclassified images of that pair in the draw.
+    ``copies`` are the groups of all images of the recording, ``own_copies`` those of the matched
+    images; None if each image is a group.
 
     Returns:
         ``(1 + resamples, 5)``: projection and squared length of the misclassified images, then
@@ -257,7 +286,7 @@ def _bootstrap_pairs(
     """
     classes = len(lines.gram[0])
     known, which = np.unique(pairs, return_inverse=True)
-    drawn, weights = _draw_pairs(toward, which, len(known), resamples, rng)
+    drawn, weights = _draw_pairs(toward, which, len(known), resamples, rng, own_copies)
     of_class: dict[int, dict[int, NDArray[np.int64]]] = {}
     for pair in sorted(controls):
         of_class.setdefault(pair // classes, {})[pair % classes] = controls[pair]
@@ -265,7 +294,12 @@ def _bootstrap_pairs(
     for own in np.unique(known // classes):
         mine = of_class[int(own)]
         # How often each control is drawn: once in what was observed.
-        often = np.hstack([_multiplicities(len(part), resamples, rng) for part in mine.values()])
+        often = np.hstack(
+            [
+                _multiplicities(len(part), resamples, rng, None if copies is None else copies[part])
+                for part in mine.values()
+            ]
+        )
         rows = np.concatenate(list(mine.values()))
         wanted = known[known // classes == own]
         runners = wanted % classes
@@ -274,7 +308,8 @@ def _bootstrap_pairs(
         length = np.nan_to_num(lines.length(rows)[:, runners])
         # Positions are measured from the mean of these very images, which moves with the resample.
         # In differences to misclassified images the movement cancels.
-        whole = often @ along / len(rows)
+        total = often.sum(1, keepdims=True)  # it varies if groups have several sizes
+        whole = often @ along / (len(rows) if copies is None else total)
         moved = whole - whole[0]
         ends = np.cumsum([0, *map(len, mine.values())])
         places = {runner: at for at, runner in enumerate(mine)}
@@ -282,7 +317,7 @@ def _bootstrap_pairs(
             at = places[int(runners[column])]
             part = slice(ends[at], ends[at + 1])
             mean = often[:, part] @ np.stack([along[part, column], length[part, column]], 1)
-            mean /= ends[at + 1] - ends[at]
+            mean /= often[:, part].sum(1, keepdims=True)
             columns = [mean[:, 0], mean[:, 1], mean[:, 0] - moved[:, column]]
             weight = weights[:, np.searchsorted(known, pair)]
             sums += weight[:, None] * np.stack(columns, 1)
@@ -295,14 +330,19 @@ def _draw_pairs(
     pairs: int,
     resamples: int,
     rng: np.random.Generator,
+    copies: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bootstrap the misclassified images.
+    """Bootstrap the misclassified images, or whole groups of copies.
 
     Returns:
         Their sums, those observed first, ``(1 + resamples, 2)``; and how many of them are of each
         pair, ``(1 + resamples, P)``.
     """
     images = len(which)
+    if copies is not None and images:
+        both = _sums_of(copies, np.hstack([toward, np.eye(pairs)[which]]))
+        found = _multiplicities(len(both), resamples, rng) @ both
+        return found[:, :2], found[:, 2:]
     sums, counts = [toward.sum(0)[None]], [np.bincount(which, minlength=pairs)[None]]
     block = max(1, _DRAWN // max(images, pairs, 1))
     for begin in range(0, resamples, block):
@@ -314,8 +354,27 @@ def _draw_pairs(
     return np.concatenate(sums), np.concatenate(counts).astype(np.float64)
 
 
-def _multiplicities(images: int, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return how often each image is drawn, ``(1 + resamples, n)``; first once each."""
+def _sums_of(copies: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum the rows ``(n, V)`` of each group of copies: ``(groups, V)``."""
+    known, of_image = np.unique(copies, return_inverse=True)
+    sums = np.zeros((len(known), values.shape[1]))
+    np.add.at(sums, of_image, values)
+    return sums
+
+
+def _multiplicities(
+    images: int,
+    resamples: int,
+    rng: np.random.Generator,
+    copies: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64]:
+    """Return how often each image is drawn, ``(1 + resamples, n)``; first once each.
+
+    Whole groups of ``copies`` are drawn.
+    """
+    if copies is not None:
+        known, of_image = np.unique(copies, return_inverse=True)
+        return _multiplicities(len(known), resamples, rng)[:, of_image]
     rows = rng.integers(0, images, (resamples, images))
     place = rows + images * np.arange(resamples)[:, None]
     count = np.bincount(place.ravel(), minlength=resamples * images)

@@ -34,8 +34,8 @@ def probe_gain(
     balanced accuracies. Its interval is Student's t of the differences of single images within
     classes, with Welch and Satterthwaite's degrees of freedom; two images that one probe alone
     classifies correctly, one for each, are added to their spread, so that it has a width where no
-    image differs (after Bonett and Price 2012, British Journal of Mathematical and Statistical
-    Psychology 65). It is conditional on the fitted probes. There is no test.
+    image differs (after Bonett and Price 2012, Journal of Educational and Behavioral Statistics
+    37). It is conditional on the fitted probes. There is no test.
 
     Args:
         recording: recording of one network.

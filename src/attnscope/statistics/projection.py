@@ -63,20 +63,24 @@ class Lines:
         return found
 
 
-def project(recording: Recording, gate: str, seed: int) -> Lines:
+def project(
+    recording: Recording, gate: str, seed: int, copies: NDArray[np.int64] | None = None
+) -> Lines:
     """Compute the means of the correct images of each class, in five folds, and all products.
 
     Args:
         recording: recording of one network.
         gate: name of a gate of any kind.
         seed: seed of the folds.
+        copies: group of each image, ``(N,)``, the same for copies, which are in one fold; None if
+            there are none.
 
     Raises:
         InputError: the gate does not exist, or a value is not finite.
     """
     images, classes = len(recording), len(recording.classes)
     labels, right = recording.labels, recording.right
-    folds = stratified_folds(labels, _FOLDS, np.random.default_rng(seed))
+    folds = stratified_folds(labels, _FOLDS, np.random.default_rng(seed), copies)
     # All three are sums over the units, of which only some are in memory at a time.
     gram = np.zeros((_FOLDS, classes, classes))
     noise = np.zeros((_FOLDS, classes))  # squared standard errors

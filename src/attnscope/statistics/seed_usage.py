@@ -55,9 +55,10 @@ def usage_over_seeds(
     donors: the variance of the mean is that between seeds, plus that between images (of which some
     share a donor), minus that of their interaction, which both contain (Cameron, Gelbach and Miller
     2011, Journal of Business & Economic Statistics 29); degrees of freedom by Satterthwaite (1946,
-    Biometrics Bulletin 2). Without them, the sampling unit is the seed (Student's t), and the
-    results are conditional on the scored images and on the donors, which all seeds on the same data
-    share. Null hypothesis: the mean is 0.
+    Biometrics Bulletin 2), but one less than the number of seeds with two seeds, and where the
+    variance between seeds is the larger one. Without them, the sampling unit is the seed (Student's
+    t), and the results are conditional on the scored images and on the donors, which all seeds on
+    the same data share. Null hypothesis: the mean is 0.
 
     Args:
         usages: tables of `gate_usage`, one per seed. Tables of `joint_usage` lack the columns about
@@ -143,7 +144,10 @@ def crossed_interval(
 ) -> dict[str, float]:
     """Return the mean over crossed seeds and images, with its interval (95%) and t test.
 
-    Null hypothesis of p: the mean is 0.
+    Null hypothesis of p: the mean is 0. Satterthwaite's degrees of freedom are too many where a
+    variance between few seeds decides: with two seeds it may be estimated as nearly 0 by chance.
+    With two seeds, and where the variance between seeds is larger than that between images, there
+    are S - 1 degrees of freedom.
 
     Args:
         values: the difference of each image in each seed, ``(S, N)``.
@@ -171,6 +175,8 @@ def crossed_interval(
     units = images if sharing is None else min(images, sharing.donors)
     parts = between_seeds**2 / (seeds - 1) + between_images**2 / (units - 1)
     degrees = max(variance**2 / parts, 1.0)
+    if seeds == 2 or between_seeds > between_images:
+        degrees = min(degrees, seeds - 1.0)
     error = float(np.sqrt(variance))
     low, high = t_interval(mean, error, degrees)
     p = float(2 * stats.t.sf(abs(mean) / error, degrees))

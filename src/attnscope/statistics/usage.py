@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
+from attnscope.statistics.control_task import probe_selectivity
 from attnscope.statistics.inference import LEVEL, significant
 from attnscope.statistics.probe import linear_probe
 from attnscope.statistics.questions import ask, is_equivalent
@@ -17,6 +19,9 @@ from attnscope.statistics.verdicts import CONSTANT as CONSTANT
 from attnscope.statistics.verdicts import target_kind as target_kind
 from attnscope.statistics.verdicts import verdicts
 
+_CONTROL_COLUMNS = ["control_accuracy", "control_low", "control_high"]
+_CONTROL_COLUMNS += ["selectivity", "selectivity_low", "selectivity_high"]
+
 
 @statistic("Class information in each gate: linear probe and share of variance.")
 def decode_gates(
@@ -25,6 +30,8 @@ def decode_gates(
     probe_permutations: int = 200,
     permutations: int = 1000,
     seed: int = 0,
+    groups: ArrayLike | None = None,
+    control_draws: int = 3,
 ) -> pd.DataFrame:
     """Measure the class information in each gate: linear probe and share of variance.
 
@@ -38,6 +45,9 @@ def decode_gates(
             each.
         permutations: number of permutations of the labels for the share of variance.
         seed: seed of halves and permutations.
+        groups: which images are copies of one image: one number or name per image, the same for
+            copies (`image_copies`). None: no image is a copy.
+        control_draws: number of control tasks of `probe_selectivity`.
 
     Returns:
         One row per gate, with the columns of `linear_probe` and:
@@ -48,28 +58,40 @@ def decode_gates(
           same probe on the gate of the untrained network, with its 95% CI; NaN without
           ``untrained``.
         - ``untrained_clipped``: number of clipped values in that probe.
+        - ``control_accuracy``, ``control_low``, ``control_high``: mean balanced accuracy of the
+          same probe of control tasks (`probe_selectivity`), with its 95% CI; NaN for a recording
+          without pictures.
+        - ``selectivity``, ``selectivity_low``, ``selectivity_high``: balanced accuracy of the probe
+          minus that of the control tasks, with its 95% CI.
         - ``omega_squared``, ``omega_low``, ``omega_high``, ``omega_null_low``, ``omega_null_high``,
           ``omega_p``: omega², its 95% CI, its null band and its p from `between_class_variance`.
         - ``constant``: whether every unit of the gate has the same value for all images.
 
     Raises:
-        InputError: as raised by `linear_probe` and `between_class_variance`.
+        InputError: as raised by `linear_probe`, `between_class_variance` and `probe_selectivity`.
     """
-    probe = linear_probe(recording, probe_permutations, seed)
-    variance = between_class_variance(recording, permutations, seed)
+    probe = linear_probe(recording, probe_permutations, seed, groups=groups)
+    variance = between_class_variance(recording, permutations, seed, groups)
     units = [recording.gate(gate.name, slice(0, 1)).size for gate in recording.gates]
     for column in ("low", "high", "null_low", "null_high", "p"):
         probe[f"omega_{column}"] = variance[column]
     controls = {
-        "input": linear_probe(recording, 1, seed, of="pooled_input")
+        "input": linear_probe(recording, 1, seed, of="pooled_input", groups=groups)
         if recording.pooled_inputs
         else None,
-        "untrained": None if untrained is None else linear_probe(untrained, 1, seed),
+        "untrained": None if untrained is None else linear_probe(untrained, 1, seed, groups=groups),
     }
     for name, control in controls.items():
         for end, column in (("accuracy", "balanced_accuracy"), ("low", "low"), ("high", "high")):
             probe[f"{name}_{end}"] = _of_gates(control, column, probe)
     probe["untrained_clipped"] = _of_gates(controls["untrained"], "clipped", probe)
+    task = (
+        probe_selectivity(recording, control_draws, seed, groups)
+        if recording.has_pictures
+        else None
+    )
+    for column in _CONTROL_COLUMNS:
+        probe[column] = _of_gates(task, column, probe)
     probe["omega_squared"] = variance["omega_squared"]
     probe["constant"] = variance["constant"].to_numpy() == np.array(units)
     return probe

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from attnscope.statistics.inference import (
-    crossed_interval,
     mcnemar,
     paired_accuracy_change,
     paired_interval,
     paired_t,
 )
+from attnscope.statistics.paired import find_sharing, shared_t
 from attnscope.statistics.resampling import bootstrap_interval
+from attnscope.statistics.seed_usage import crossed_interval
 from tests.statistics.calibration.rates import (
     TIMES,
     expect_at_most,
@@ -92,19 +93,25 @@ def test_margins_whose_donors_are_reused(donors, moving):
         of_donor = rng.standard_t(4, donors)
         moves = rng.random(200) < moving
         values = (of_donor[first] - of_donor[second] + rng.normal(size=200)) * moves
-        p.append(crossed_interval(values, [np.arange(200), np.stack([first, second], 1)])["p"])
+        sharing = find_sharing(
+            np.tile(np.arange(200), 2), np.concatenate([first, second]), len(values)
+        )
+        p.append(shared_t(values, sharing))
     expect_at_most(p, 0.07)
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_margins_over_seeds_that_share_images_and_donors(seeds):
+@pytest.mark.parametrize("between", [0.2, 1.0])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_margins_over_seeds_that_share_images_and_donors(seeds, between):
+    """Each image has two donors, the same in all seeds; seeds differ by ``between``."""
     rng = np.random.default_rng(8)
     p = []
     for _ in range(200 * TIMES):
-        donor = rng.integers(0, 40, 100)
-        shared = rng.normal(size=100) + rng.normal(size=40)[donor]
-        values = shared + rng.normal(size=(seeds, 1)) * 0.2 + rng.normal(size=(seeds, 100))
-        factors = [np.tile(np.arange(100), seeds), np.tile(donor, seeds)]
-        factors.append(np.repeat(np.arange(seeds), 100))
-        p.append(crossed_interval(values.ravel(), factors)["p"])
+        first, second = rng.integers(0, 60, (2, 120))
+        donor = rng.standard_t(4, 60)
+        shared = rng.normal(size=120) + donor[first] - donor[second]
+        values = shared + between * rng.normal(size=(seeds, 1)) + rng.normal(size=(seeds, 120))
+        both = np.concatenate([first, second])
+        sharing = find_sharing(np.tile(np.arange(120), 2), both, 120)
+        p.append(crossed_interval(values, sharing)["p"])
     expect_at_most(p, 0.07)

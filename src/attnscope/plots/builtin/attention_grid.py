@@ -25,7 +25,7 @@ from attnscope.plots.images import (
 from attnscope.plots.maps import SEED, gate_of, grad_cam_of, some_gates
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity, no_gate
-from attnscope.plots.text import short_names, shorten
+from attnscope.plots.text import as_count, short_names, shorten
 from attnscope.plots.theme import GRAD_CAM_MAP, drawable_names
 from attnscope.plots.titles import title_lines, title_of
 from attnscope.plots.views import noun_of, view_note
@@ -170,6 +170,9 @@ def _sample(recording: Recording) -> tuple[list[int], str]:
         else "one correctly classified image of the only class that has some"
     )
     how += f", chosen at random with seed {SEED}"
+    without = len(recording.classes) - len(np.unique(recording.labels[right]))
+    if without:
+        how += f" ({as_count(without, 'other class', 'other classes')} without one)"
     return rows, how
 
 

@@ -112,8 +112,8 @@ def caption(shown: AttributionAgreement) -> str:
         f"Spearman correlation between each {noun_of(shown.gates, MAP)} and the attribution of the "
         "predicted class after the ReLU, per image at the coarser of the two resolutions; mean "
         "and 95% CI over images. Number of gates that agree more with the map of the same image "
-        "than with that of another image (95% CI of the difference above 0), and highest "
-        f"correlation: {found}. {view_note(shown.gates, MAP)}"
+        "than with that of another image (95% CI of the difference above 0, not corrected), and "
+        f"highest correlation: {found}. {view_note(shown.gates, MAP)}"
     ).rstrip()
 
 

@@ -18,7 +18,7 @@ from attnscope.plots.frames import highest, wide
 from attnscope.plots.images import bounds_of, draw_colorbar, shared_scale, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
-from attnscope.plots.text import as_count, as_number, as_p, as_percent, shorten
+from attnscope.plots.text import as_count, as_number, as_p, as_p_number, as_percent, shorten
 from attnscope.plots.theme import GATE_MAP, SIGNED_MAP
 from attnscope.plots.titles import title_of, with_drawn_names
 from attnscope.plots.views import noun_of, size_of, view_note
@@ -156,18 +156,19 @@ def caption(shown: ChannelGates) -> str:
     different, constant = int(significant(found["p_max"]).sum()), int(found["constant"].sum())
     text = (
         f"Mean gate of each class for {len(found):,} channels in "
-        f"{as_count(len(shown.gates), 'gate')}. Left: "
+        f"{as_count(len(shown.gates), 'gate')}, over {as_count(shown.of.images, 'image')}. Left: "
         f"the mean gate, on one color scale from {low:.3g} to {high:.3g} "
         f"({bounds_of(shown.gates)}). Right: the same minus the channel's mean over the classes, "
-        f"at most ±{shown.limit:.3g}. The class means differ in {as_count(different, 'channel')} "
-        f"({as_percent(different / len(found))}; permuted Welch test, corrected for the largest "
-        f"of the gate, p < {LEVEL})"
+        f"at most ±{shown.limit:.3g}. The class means are found to differ in "
+        f"{as_count(different, 'channel')} ({as_percent(different / len(found))}; permuted Welch "
+        f"test, corrected for the largest of the gate, p < {LEVEL})"
     )
     if found["omega_squared"].notna().any():
         best = highest(found, "omega_squared")
         text += (
             f". The largest effect is in channel {best['channel']} of {best['gate']}: "
-            f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_max'])}"
+            f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_max'])} (corrected; at least "
+            f"{as_p_number(1 / (PERMUTATIONS + 1))} with {PERMUTATIONS} permutations)"
         )
     verb = "is" if constant == 1 else "are"
     text += f". {as_count(constant, 'channel')} {verb} constant over all images."

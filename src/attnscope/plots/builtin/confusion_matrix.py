@@ -108,8 +108,10 @@ def caption(matrix: ConfusionMatrix) -> str:
         text += (
             f" The most frequent error is class {matrix.classes[i]} predicted as "
             f"{matrix.classes[j]}: {as_count(int(wrong[i, j]), 'image')}, "
-            f"{as_percent(wrong[i, j] / numbers[i].sum())} of the true class."
+            f"{as_percent(wrong[i, j] / numbers[i].sum())} of the true class"
         )
+        ties = int((wrong == wrong[i, j]).sum()) - 1
+        text += f" ({as_count(ties, 'other error')} as often)." if ties else "."
     empty = [c for c, row in zip(matrix.classes, numbers, strict=True) if not row.any()]
     if empty:
         text += f" Classes without images (gray rows): {', '.join(empty)}."

@@ -17,7 +17,7 @@ from attnscope.plots.frames import highest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, Intervened, identity
-from attnscope.plots.text import as_count, as_percent
+from attnscope.plots.text import as_count, as_interval, as_percent
 from attnscope.plots.theme import NULL_COLOR
 from attnscope.plots.titles import title_of
 from attnscope.plots.usage import (
@@ -43,6 +43,7 @@ from attnscope.statistics.verdicts import CONSTANT
 _CONTROLS = (
     ("input", "v", 0.2, "pooled input of the gate"),
     ("untrained", "^", -0.2, "gate of the untrained network"),
+    ("control", "x", 0.3, "control task (random classes of similar pictures)"),
 )
 """Columns of the table of decoding, markers, horizontal offsets from the gate, labels."""
 
@@ -102,7 +103,8 @@ def draw(ax: Axes, decoding: pd.DataFrame, measure: str) -> Axes:
     if measure == "balanced_accuracy":
         # Next to the gate's own mark, so that no interval hides another.
         for name, form, shift, label in _CONTROLS:
-            value = decoding[f"{name}_accuracy"]
+            # Outcomes of earlier versions have no control task.
+            value = decoding.get(f"{name}_accuracy", pd.Series(dtype=float))
             if value.notna().any():
                 spread = [value - decoding[f"{name}_low"], decoding[f"{name}_high"] - value]
                 ax.errorbar(
@@ -171,19 +173,26 @@ def caption(shown: DecodableAndUsed) -> str:
         "Top: how well the class can be decoded from each gate. Bottom: the loss of accuracy and "
         "of margin when the gate of an image is removed (replaced by the best constant, or by the "
         "gate of any other image), and when it is that of another class instead of the same class. "
-        f"{usage_sentence(shown.usage)}{joint_sentence(shown.joint)}{_matching(shown.matching)} "
+        f"{usage_sentence(shown.usage, shown.decoding)}{joint_sentence(shown.joint)}"
+        f"{_matching(shown.matching)} "
         f"The losses are measured on {shown.scored:,} images; constants and the gates of other "
         "images come from the remaining images, on which the best constant was chosen as well. p "
         f"values are corrected over all gates and blocks (Holm, level {LEVEL})."
     )
 
 
-def usage_sentence(usage: pd.DataFrame) -> str:
-    """Summarize the table of `attnscope.statistics.gate_usage`, also if nothing was found."""
+def usage_sentence(usage: pd.DataFrame, decoding: pd.DataFrame | None = None) -> str:
+    """Summarize the table of `attnscope.statistics.gate_usage`, also if nothing was found.
+
+    Args:
+        usage: the table.
+        decoding: `attnscope.statistics.decode_gates`, for the intervals and the numbers of images.
+    """
     if usage.empty:
         return "The network has no gates."
     return (
         _decodable_sentence(usage)
+        + _decoding_details(usage, decoding)
         + removal_sentence(usage)
         + resample_sentence(usage)
         + misinformation_sentence(usage)
@@ -209,8 +218,9 @@ def _matching(matching: Mapping[str, Any] | None) -> str:
 
 
 def _decodable_sentence(usage: pd.DataFrame) -> str:
-    decodable, count = usage[significant(usage["p_read"])], as_count(len(usage), "gate")
-    if usage["p_read"].isna().all():
+    probed = int(usage["p_read"].notna().sum())
+    decodable, count = usage[significant(usage["p_read"])], as_count(probed, "gate")
+    if not probed:
         text = "No linear probe could be fitted: there are too few images or classes."
     elif decodable.empty:
         text = f"The class is not found to be decodable from any of {count}."
@@ -221,10 +231,38 @@ def _decodable_sentence(usage: pd.DataFrame) -> str:
             f"{best['gate']}: balanced accuracy {as_percent(best['balanced_accuracy'])} (chance: "
             f"{as_percent(best['chance'])})."
         )
+    if 0 < probed < len(usage):
+        text += f" {as_count(len(usage) - probed, 'gate')} could not be probed."
     constant = int((usage["verdict"] == CONSTANT).sum())
     if constant:
-        text += f" {constant} of {count} {'is' if constant == 1 else 'are'} constant."
+        every = as_count(len(usage), "gate")
+        text += f" {constant} of {every} {'is' if constant == 1 else 'are'} constant."
     return text
+
+
+def _decoding_details(usage: pd.DataFrame, decoding: pd.DataFrame | None) -> str:
+    """Say how certain the best accuracy is, and compare with the control; starts with a space."""
+    if decoding is None or not usage["p_read"].notna().any():
+        return ""
+    best = highest(decoding, "balanced_accuracy")
+    interval = as_interval(best["low"], best["high"], as_percent)
+    text = f" On {as_count(int(best['scored']), 'image')} that the probe did not see, "
+    if significant(usage["p_read"]).any():
+        text += f"this accuracy has the {interval}."
+    else:
+        text += (
+            f"the highest balanced accuracy is {as_percent(best['balanced_accuracy'])} ({interval};"
+            f" chance: {as_percent(best['null'])}), at {best['gate']}."
+        )
+    low = decoding.get("selectivity_low", pd.Series(dtype=float))
+    if not low.notna().any():
+        return text
+    above = int((low > 0).sum())
+    return text + (
+        f" The probe reads the class better than random classes of similar pictures (control task) "
+        f"at {above} of {as_count(int(low.notna().sum()), 'gate')} (95% CI of the difference above "
+        f"0, not corrected)."
+    )
 
 
 register_plot(

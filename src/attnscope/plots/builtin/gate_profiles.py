@@ -18,7 +18,7 @@ from attnscope.plots.axes import IN_ORDER, label_axis
 from attnscope.plots.frames import highest, lowest, unique, wide
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity, no_gate
-from attnscope.plots.text import as_interval, short_names, shorten
+from attnscope.plots.text import as_count, as_interval, short_names, shorten
 from attnscope.plots.theme import INK, class_colors
 from attnscope.plots.titles import drawn_names, title_of, with_drawn_names
 from attnscope.recording.recording import Recording
@@ -132,10 +132,13 @@ def caption(shown: GateProfiles) -> str:
     widest = (ends["max"] - ends["min"]).idxmax()
     here = shown.profiles[shown.profiles["gate"] == widest]
     least, most = lowest(here, "mean"), highest(here, "mean")
+    count = as_count(shown.of.images, "image")
     text = (
-        "Top: mean gate of the images of each class with its 95% CI. Bottom: the same minus the "
-        f"mean over the classes. The classes differ most at {widest}: {_mean_of(least)} and "
-        f"{_mean_of(most)}."
+        f"Top: mean gate of the images of each class with its 95% CI, over {count}. Bottom: the "
+        f"same minus the mean over the classes. The class means lie furthest apart at {widest}: "
+        f"{_mean_of(least)} and {_mean_of(most)}. These are the extremes of "
+        f"{as_count(len(ends), 'gate')} and {as_count(len(shown.classes), 'class', 'classes')}, "
+        "which lie apart by chance as well; there is no test."
     )
     if shown.highlight is not None:
         text += " Colors mark the four classes of each kind of gate that differ most from the mean."

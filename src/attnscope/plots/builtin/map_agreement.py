@@ -18,7 +18,7 @@ from attnscope.plots.frames import highest, unique
 from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, identity
-from attnscope.plots.text import as_interval, as_score
+from attnscope.plots.text import as_count, as_interval, as_score
 from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
 from attnscope.plots.titles import title_of
 from attnscope.plots.views import noun_of, view_note
@@ -118,18 +118,18 @@ def caption(shown: MapAgreement) -> str:
     whole = shown.summary.groupby("gate", sort=False).first()
     above = int((whole["above_null_low"] > 0).sum())
     central = int((whole["center_spearman"] > whole["spearman"]).sum())
+    scored = int(whole["scored"].max())
     unscored = int(whole["constant"].sum())
     what = noun_of(shown.gates, MAP, plural=True)
     text = (
         f"Agreement of each {noun_of(shown.gates, MAP)} with Grad-CAM of the predicted class, per "
         "image at the coarser of the two resolutions. Large marks are means over all images with "
         "95% CIs, small marks are means over the images of one class; IoU compares the top 20% of "
-        "cells. "
+        f"cells. Up to {as_count(scored, 'image')} are scored. "
         f"{above} of {len(whole)} {what} agree more with the Grad-CAM of the same image "
         "than with that of another image (95% CI of the difference in Spearman correlation above "
-        "0); "
-        f"{central} agree{'s' if central == 1 else ''} more with a Gaussian at the image center "
-        "than with Grad-CAM."
+        "0, not corrected). The mean correlation with a Gaussian at the image center is higher "
+        f"than that with Grad-CAM at {central} (not tested)."
     )
     if whole["spearman"].notna().any():
         best = highest(whole.reset_index(), "spearman")

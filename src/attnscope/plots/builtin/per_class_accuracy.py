@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from attnscope.plots.axes import class_rows, percent_tick, row_height, thinning
+from attnscope.plots.power import seen_in_classes
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Comparison
 from attnscope.plots.text import (
+    as_count,
     as_interval,
     as_p,
     as_p_number,
@@ -143,16 +145,13 @@ def caption(shown: PerClassAccuracy) -> str:
         f"{as_points(whole['difference'])} percentage points "
         f"({as_interval(whole['low'], whole['high'], as_plain_points)}; exact McNemar test, "
         f"{as_p(whole['p'])}, {found}). Only {name_a} is correct on {whole['only_a']:,.0f} images, "
-        f"only {name_b} on {whole['only_b']:,.0f}. "
+        f"only {name_b} on {whole['only_b']:,.0f}. This compares two trained networks, and says "
+        "nothing about other seeds. "
     )
     different = classes[significant(classes["p_holm"])]
     tests = int(classes["p_holm"].notna().sum())
     if different.empty:
-        least = f" (smallest p: {as_p_number(classes['p_holm'].min())})" if tests else ""
-        return text + (
-            f"The difference is significant in none of {tests} classes after Holm's "
-            f"correction{least}."
-        )
+        return text + no_difference_sentence(classes)
     each = [
         f"class {row['class']} ({as_percent(row['accuracy_a'])} and "
         f"{as_percent(row['accuracy_b'])}, {as_p(row['p_holm'])})"
@@ -161,6 +160,22 @@ def caption(shown: PerClassAccuracy) -> str:
     return text + (
         f"The difference is significant in {len(each)} of {tests} classes after Holm's "
         f"correction: {', '.join(each)}."
+    )
+
+
+def no_difference_sentence(classes: pd.DataFrame) -> str:
+    """Say that no class differs significantly, and which difference would have been seen.
+
+    Args:
+        classes: rows of `attnscope.comparison.Comparison.accuracy`, without that of all classes.
+    """
+    tested = classes[classes["p_holm"].notna()]
+    if tested.empty:
+        return "No class has images to compare."
+    return (
+        f"The difference is significant in none of {as_count(len(tested), 'class', 'classes')} "
+        f"after Holm's correction (smallest p: {as_p_number(tested['p_holm'].min())})."
+        f"{seen_in_classes(list(tested['count']), len(tested))}"
     )
 
 

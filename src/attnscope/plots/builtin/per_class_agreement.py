@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -197,11 +198,16 @@ def _sentence(summary: pd.DataFrame, name: str) -> str:
         f"({as_interval(whole['spearman_low'], whole['spearman_high'])}); with Grad-CAM of another "
         f"image (null) it is {as_number(whole['null_spearman'])}. The agreement is above the null "
         f"in {above} of {len(scored)} classes and below it in {below} (95% CI of the difference, "
-        f"not corrected). It is lowest for class {least['class']} "
-        f"({as_number(least['spearman'])}) and highest for class {most['class']} "
-        f"({as_number(most['spearman'])}). "
+        f"not corrected). It is lowest for class {least['class']} ({_spearman_of(least)}) and "
+        f"highest for class {most['class']} ({_spearman_of(most)}); whether classes differ is not "
+        "tested. "
         f"{int(whole['constant']):,} images are excluded because the gate or Grad-CAM is constant."
     )
+
+
+def _spearman_of(row: pd.Series[Any]) -> str:
+    interval = as_interval(row["spearman_low"], row["spearman_high"])
+    return f"{as_number(row['spearman'])}, {interval}"
 
 
 register_plot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,15 +19,17 @@ from attnscope.plots.frames import highest, unique, wide
 from attnscope.plots.images import draw_colorbar, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Comparison
-from attnscope.plots.text import as_count, as_score, short_names
+from attnscope.plots.text import as_count, as_interval, as_score, short_names
 from attnscope.plots.theme import GATE_MAP, INK
 from attnscope.plots.titles import two_names, with_drawn_names
 from attnscope.plots.views import noun_of, view_note
 from attnscope.statistics.comparison import shared_channel_gates
-from attnscope.statistics.inference import LEVEL, significant
+from attnscope.statistics.inference import LEVEL, holm, significant
 
 _BARS = "#44546A"
 _DISTANCES = ("distance_a", "distance_b")
+PERMUTATIONS = 999
+"""Number of orders of the classes in the test of their similarity, if there are more than seven."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class PerClassGates:
     """`attnscope.statistics.compare_profiles`"""
     order: pd.DataFrame
     """`attnscope.statistics.compare_class_order`"""
+    geometry: pd.DataFrame
+    """`attnscope.statistics.compare_geometry`, with ``p_holm``, corrected over the gates."""
     gates: Sequence[Gate] = ()
     """The gates that both networks have."""
 
@@ -55,8 +60,14 @@ def compute(pair: Comparison) -> PerClassGates:
         pair.a.classes,
         statistics.compare_profiles(pair.a, pair.b),
         statistics.compare_class_order(pair.a, pair.b),
+        _geometry(pair),
         [pair.a.info(name) for name in shared_channel_gates(pair.a, pair.b)],
     )
+
+
+def _geometry(pair: Comparison) -> pd.DataFrame:
+    found = statistics.compare_geometry(pair.a, pair.b, PERMUTATIONS)
+    return found.assign(p_holm=holm(found["p"].to_numpy(np.float64)))
 
 
 def draw(ax: Axes, distances: pd.DataFrame, column: str, *, high: float, title: str = "") -> Axes:
@@ -81,15 +92,16 @@ def draw(ax: Axes, distances: pd.DataFrame, column: str, *, high: float, title: 
 def draw_order(ax: Axes, order: pd.DataFrame) -> Axes:
     """Draw how similarly two networks order the classes by distance: Spearman's rho per gate.
 
+    No bar is marked as significant: images that both networks share, and classes of few images,
+    make the orders agree without any class information.
+
     Args:
         ax: the Axes to draw on.
-        order: of `PerClassGates`: gate, spearman, p. Filled bars are significant.
+        order: of `PerClassGates`: gate, spearman.
     """
     x = np.arange(len(order))
     values = order["spearman"].to_numpy(dtype=np.float64)
-    bars = ax.bar(x, np.nan_to_num(values), 0.65, edgecolor=_BARS, linewidth=0.9)
-    for bar, full in zip(bars, significant(order["p"]), strict=True):
-        bar.set_facecolor(_BARS if full else "white")
+    ax.bar(x, np.nan_to_num(values), 0.65, color=_BARS)
     ax.axhline(0, color=INK, linewidth=0.6)
     ax.set_ylim(-1, 1)
     ax.set_ylabel("Spearman correlation")
@@ -109,9 +121,7 @@ def lay_out(shown: PerClassGates) -> list[Figure]:
     top[1].set_yticklabels([])
     draw_colorbar(top[0], "distance from the mean profile", top)
     below = draw_order(figure.add_subplot(grid[1, :]), shown.order)
-    below.set_title(
-        f"Agreement of the two orders of the classes (filled: p < {LEVEL}, not corrected)"
-    )
+    below.set_title("Agreement of the two orders of the classes (not tested)")
     what = noun_of(shown.gates, PER_CHANNEL, plural=True)
     figure.suptitle(f"Class profiles of the {what}: {names[0]} and {names[1]}")
     return [figure]
@@ -125,17 +135,58 @@ def caption(shown: PerClassGates) -> str:
             top = highest(shown.distances, column)
             parts.append(f"in {name}, class {top['class']} at {top['gate']} ({top[column]:.3g})")
     order = shown.order
-    found = int(significant(order["p"]).sum())
     what = noun_of(shown.gates, PER_CHANNEL, plural=True)
     furthest = f"The largest distances are: {'; '.join(parts)}. " if parts else ""
     return (
         f"Distance of each class's profile of {what} from the mean profile (root mean square "
         f"over channels), both networks on one color scale from 0 to {shown.high:.3g}. {furthest}"
         "Bottom: Spearman correlation between the distances of the classes in the two networks, "
-        f"median {as_score(order['spearman'].median())} over {as_count(len(order), 'gate')}; "
-        f"{found} of {as_count(len(order), 'gate')} have p < {LEVEL} (not corrected). "
-        f"{view_note(shown.gates, PER_CHANNEL)}"
+        f"median {as_score(order['spearman'].median())} over {as_count(len(order), 'gate')}. It "
+        "is no evidence of class information: images that both networks share, and classes of few "
+        "images, make the orders agree by themselves. "
+        f"{geometry_sentence(shown.geometry)} {view_note(shown.gates, PER_CHANNEL)}"
     ).rstrip()
+
+
+def smallest_p(classes: int) -> float:
+    """Return the smallest p of the Mantel test of so many classes, without correction."""
+    return max(1 / math.factorial(min(classes, 7)), 1 / (PERMUTATIONS + 1) if classes > 7 else 0)
+
+
+def geometry_sentence(geometry: pd.DataFrame) -> str:
+    """Say whether the same classes are similar in both networks, by a test that allows it.
+
+    Args:
+        geometry: of `PerClassGates`.
+    """
+    tested = geometry[geometry["p_holm"].notna()]
+    test = "distances of classes, from a half of the images of its own for each network"
+    if tested.empty:
+        return (
+            f"Whether the same classes are similar in both networks is not known ({test}): in none "
+            f"of {as_count(len(geometry), 'gate')} are these distances reliable in both."
+        )
+    found = tested[significant(tested["p_holm"])]
+    best = highest(tested, "spearman")
+    text = (
+        f"A test of whether the same classes are similar in both networks ({test}; Mantel test, "
+        f"Holm's correction, p < {LEVEL}) is significant in {len(found)} of "
+        f"{as_count(len(tested), 'gate')}; the highest correlation is "
+        f"{as_score(best['spearman'])} ({as_interval(best['low'], best['high'], as_score)}; noise "
+        f"ceiling {as_score(best['ceiling'])}), at {best['gate']}."
+    )
+    smallest = smallest_p(int(tested["classes"].max())) * len(tested)
+    if smallest >= LEVEL:
+        text += (
+            f" With {as_count(int(tested['classes'].max()), 'class', 'classes')} no test can be "
+            "significant."
+        )
+    if len(tested) < len(geometry):
+        text += (
+            f" In {as_count(len(geometry) - len(tested), 'other gate')} the distances are not "
+            "reliable enough for a test."
+        )
+    return text
 
 
 register_plot(

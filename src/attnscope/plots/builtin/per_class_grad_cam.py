@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from attnscope.plots.frames import highest, lowest
 from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Comparison
-from attnscope.plots.text import as_score
+from attnscope.plots.text import as_interval, as_score
 from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
 from attnscope.plots.titles import two_names, with_drawn_names
 
@@ -84,18 +85,30 @@ def caption(shown: PerClassGradCam) -> str:
     whole, classes = comparison.iloc[0], comparison.iloc[1:].dropna(subset=["spearman"])
     text = (
         "Agreement of the Grad-CAM maps of two networks for the same image, and for different "
-        f"images (null). Over {whole['scored']:,.0f} images, the mean Spearman correlation is "
-        f"{as_score(whole['spearman'])} (null {as_score(whole['null_spearman'])}), and the IoU of "
-        f"the top 20% of cells is {whole['iou']:.2f} (null {whole['null_iou']:.2f})."
+        "images (null). "
     )
-    if classes.empty:
+    if not whole["scored"]:
+        return f"{text}No image could be scored, because a map is constant in each."
+    above = as_interval(whole["above_null_low"], whole["above_null_high"], as_score)
+    text += (
+        f"Over {whole['scored']:,.0f} images, the mean Spearman correlation is "
+        f"{_score_of(whole, 'spearman')} (null {as_score(whole['null_spearman'])}; difference "
+        f"{as_score(whole['above_null'])}, {above}), and the IoU of the top 20% of cells is "
+        f"{_score_of(whole, 'iou')} (null {as_score(whole['null_iou'])})."
+    )
+    if len(classes) < 2:
         return text
     least, most = lowest(classes, "spearman"), highest(classes, "spearman")
     return text + (
-        f" The correlation is lowest for class {least['class']} "
-        f"({as_score(least['spearman'])}) and highest for class {most['class']} "
-        f"({as_score(most['spearman'])})."
+        f" The correlation is lowest for class {least['class']} ({_score_of(least, 'spearman')}) "
+        f"and highest for class {most['class']} ({_score_of(most, 'spearman')}); whether classes "
+        "differ is not tested."
     )
+
+
+def _score_of(row: pd.Series[Any], measure: str) -> str:
+    interval = as_interval(row[f"{measure}_low"], row[f"{measure}_high"], as_score)
+    return f"{as_score(row[measure])}, {interval}"
 
 
 register_plot(

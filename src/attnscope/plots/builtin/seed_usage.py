@@ -50,6 +50,8 @@ class SeedUsage:
     """`attnscope.statistics.gate_usage` of each seed."""
     joints: Sequence[pd.DataFrame]
     """`attnscope.statistics.joint_usage` of each seed."""
+    scored: int
+    """Number of images that were scored in each seed."""
 
 
 def compute(seeds: Seeds) -> SeedUsage:
@@ -64,7 +66,8 @@ def compute(seeds: Seeds) -> SeedUsage:
     )
     is_joint = found["kind"].isin(("block", "all"))
     usage, joint = (found[chosen].reset_index(drop=True) for chosen in (~is_joint, is_joint))
-    return SeedUsage(seeds.kind, usage, joint, usages, joints)
+    scored = int(seeds.outcomes[0].about["images"])  # the same in all seeds (`usages_of`)
+    return SeedUsage(seeds.kind, usage, joint, usages, joints, scored)
 
 
 def draw(ax: Axes, usage: pd.DataFrame) -> Axes:
@@ -129,8 +132,9 @@ def lay_out(shown: SeedUsage) -> list[Figure]:
 def caption(shown: SeedUsage) -> str:
     """Say from which gates the class is decodable and where it is used, over the seeds."""
     return (
-        "Decoding, removal and misinformation of each gate, mean over seeds; the 95% CIs hold for "
-        "other seeds, other images and other donors. "
+        "Decoding, removal and misinformation of each gate, mean over seeds, the latter two on "
+        f"{shown.scored:,} images; their 95% CIs hold for other seeds, other images and other "
+        "donors, those of decoding for other seeds. "
         f"{seed_usage_sentence(shown.usage, shown.kind)}{joint_sentence(shown.joint)}"
     )
 
@@ -146,7 +150,7 @@ def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
     always = frame[frame["reads"] == seeds]
     text = f"{name}, {seeds} seed{'' if seeds == 1 else 's'}: "
     if always.empty:
-        text += f"none of {count} has a decodable class in every seed."
+        text += f"the class is found to be decodable from none of {count} in every seed."
     else:
         best = highest(always, "balanced_accuracy")
         text += (

@@ -117,13 +117,21 @@ def caption(curves: TrainingCurves) -> str:
     """Say how long training took, and the accuracy that it reached."""
     metrics = curves.metrics
     last, best = metrics.iloc[-1], highest(metrics, "validation_accuracy")
+    seconds = float(last["seconds"])
+    duration = f"{seconds / 60:,.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+    top = ""
+    if best["epoch"] != last["epoch"]:
+        top = (
+            f" and highest after epoch {best['epoch']:.0f} "
+            f"({as_percent(best['validation_accuracy'])})"
+        )
     return (
         f"Loss, accuracy and learning rate over {as_count(len(metrics), 'epoch')} "
-        f"({last['step']:,.0f} steps) in {last['seconds'] / 60:,.1f} minutes, at a median of "
+        f"({last['step']:,.0f} steps) in {duration}, at a median of "
         f"{metrics['images_per_second'].median():,.0f} images per second. Validation accuracy is "
-        f"{as_percent(last['validation_accuracy'])} after the last epoch and highest after epoch "
-        f"{best['epoch']:.0f} ({as_percent(best['validation_accuracy'])}); training accuracy is "
-        f"{as_percent(last['train_accuracy'])} on augmented images."
+        f"{as_percent(last['validation_accuracy'])} after the last epoch{top}; training accuracy "
+        f"is {as_percent(last['train_accuracy'])} on augmented images, on average over the last "
+        "epoch while the weights changed."
     )
 
 

@@ -1,0 +1,158 @@
+"""Accuracy and margin if the class is erased from each gate, beside random subspaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnscope.plots import needs
+from attnscope.plots.axes import IN_ORDER, over_gates, points_tick
+from attnscope.plots.intervals import draw_intervals
+from attnscope.plots.registry import Plot, Unavailable, register_plot
+from attnscope.plots.subjects import Identity, Intervened, identity
+from attnscope.plots.text import as_count
+from attnscope.plots.theme import INK, NULL_COLOR
+from attnscope.plots.titles import title_of
+from attnscope.plots.usage import one_legend
+from attnscope.plots.usage_sentences import as_losses, losses_sentence
+from attnscope.statistics.inference import LEVEL, significant
+from attnscope.statistics.questions import REMOVAL, direction
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What the network loses if the class is erased from single gates."""
+
+    of: Identity
+    concept: pd.DataFrame
+    """`attnscope.interventions.concepts.erase_class`"""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Gate from which the class cannot be erased -> the reason."""
+
+
+def compute(made: Intervened) -> Concept:
+    """Read the outcomes.
+
+    Raises:
+        Unavailable: the class can be erased from no gate.
+    """
+    table = made.outcomes.table("concept")
+    left_out = made.outcomes.about.get("concept_left_out", {})
+    if table.empty:
+        raise Unavailable(
+            "AS904", f"the class cannot be erased from any gate of {made.recording.name}"
+        )
+    return Concept(identity(made.recording), table, left_out)
+
+
+def draw(ax: Axes, concept: pd.DataFrame, measure: str) -> Axes:
+    """Draw the change in accuracy or in margin, with that under random subspaces.
+
+    Args:
+        ax: the Axes to draw on.
+        concept: of `Concept`.
+        measure: ``accuracy`` or ``margin``.
+    """
+    x = np.arange(len(concept))
+    ax.axhline(0, color=INK, linewidth=0.8)
+    if measure == "margin":
+        low, high = (concept[f"null_{end}"].to_numpy(float) for end in ("low", "high"))
+        ax.bar(
+            x, high - low, 0.8, low, color="#D5D5D5", edgecolor=NULL_COLOR, linewidth=0.8,
+            label="random subspaces, central 95%",
+        )  # fmt: skip
+        draw_intervals(
+            ax, x, concept, "margin_change",
+            low="margin_low", high="margin_high", label="class erased", p="p_margin",
+        )  # fmt: skip
+        ax.set_ylabel("change in margin (logits)")
+    else:
+        ax.plot(
+            x + 0.2, concept["random_change"], "s", color=NULL_COLOR, markerfacecolor="white",
+            markersize=4.5, label="random subspaces, mean",
+        )  # fmt: skip
+        draw_intervals(
+            ax, x, concept, "change", low="low", high="high", label="class erased", p="p"
+        )
+        ax.set_ylabel("change in accuracy\n(percentage points)")
+        ax.yaxis.set_major_formatter(points_tick)
+    return over_gates(ax, list(concept["gate"]))
+
+
+def lay_out(shown: Concept) -> list[Figure]:
+    """Draw a panel for accuracy and one for margin, over the same gates."""
+    width = float(np.clip(2.5 + 0.42 * len(shown.concept), 6.5, 14))
+    figure = Figure(figsize=(width, 5.6), layout="constrained")
+    axes = figure.subplots(2, 1, sharex=True)
+    for ax, measure in zip(axes, ("accuracy", "margin"), strict=True):
+        draw(ax, shown.concept, measure)
+    axes[0].set_title(f"Accuracy (filled: p < {LEVEL}, exact test, Holm)")
+    axes[1].set_title(f"Margin (filled: p < {LEVEL}, t test, Holm)")
+    axes[0].tick_params(labelbottom=False)
+    axes[1].set_xlabel(IN_ORDER)
+    one_legend(figure, list(axes))
+    figure.suptitle(f"Class erased from single gates: {title_of(shown.of)}")
+    return [figure]
+
+
+def caption(shown: Concept) -> str:
+    """Say where erasing the class costs, and whether it costs more than other changes."""
+    table = shown.concept
+    count, draws = int(table["images"].max()), int(table["draws"].max())
+    text = (
+        f"Accuracy and margin on {as_count(count, 'image')} if the linear information on the class "
+        "is erased from one gate (LEACE, fitted on other images), with paired 95% CIs, beside "
+        f"{draws} random subspaces of the same rank and the same mean squared change. "
+        f"{concept_sentence(table)}"
+    )
+    if shown.left_out:
+        reasons = "; ".join(f"{gate}: {why}" for gate, why in shown.left_out.items())
+        text += f" Left out: {reasons}."
+    return text
+
+
+def concept_sentence(table: pd.DataFrame) -> str:
+    """Summarize the table of `attnscope.interventions.concepts.erase_class`.
+
+    Args:
+        table: the table, with at least one gate.
+    """
+    losses = as_losses(table)
+    text = losses_sentence(losses, "Erasing the class")
+    costs = losses[direction(losses, REMOVAL) > 0]
+    own = costs[~costs["is_removal"].astype(bool)]
+    if len(own):
+        more = int(significant(own["p_random"]).sum())
+        text += (
+            f" At {more} of {as_count(len(own), 'such gate')}, the margin falls more than under "
+            f"random subspaces (p < {LEVEL}, one-sided, not corrected)."
+        )
+    whole = int(table["is_removal"].astype(bool).sum())
+    if whole:
+        text += (
+            f" At {as_count(whole, 'gate')} everything is erased, because the class needs as many "
+            "directions as the gate has values: there it is removal by a constant, and says "
+            "nothing about the class."
+        )
+    return text
+
+
+register_plot(
+    Plot(
+        name="concept",
+        title="Class erased from single gates",
+        about="Accuracy if the class is erased from each gate, beside random subspaces.",
+        subject=Intervened,
+        compute=compute,
+        draw=draw,
+        lay_out=lay_out,
+        caption=caption,
+        needs=(needs.outcome("concept", asked_for=True),),
+        place=30,
+    )
+)

@@ -1,0 +1,155 @@
+"""Whether two gates of a block stand in for each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attnscope.plots import needs
+from attnscope.plots.axes import label_axis
+from attnscope.plots.frames import highest, lowest
+from attnscope.plots.registry import Plot, Unavailable, register_plot
+from attnscope.plots.subjects import Identity, Intervened, identity
+from attnscope.plots.text import as_count, as_interval, as_plain_logits, short_names
+from attnscope.plots.theme import INK, NETWORK_COLORS
+from attnscope.plots.titles import title_of
+from attnscope.plots.usage_sentences import as_losses, losses_sentence
+from attnscope.statistics.inference import LEVEL, significant
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Two gates of a block replaced together."""
+
+    of: Identity
+    pairs: pd.DataFrame
+    """`attnscope.interventions.combinations.measure_pairs`"""
+
+
+def compute(made: Intervened) -> Pairs:
+    """Read the outcomes.
+
+    Raises:
+        Unavailable: no two gates are applied in one module.
+    """
+    table = made.outcomes.table("pairs")
+    if table.empty:
+        raise Unavailable("AS904", f"{made.recording.name} has no block with two gates")
+    return Pairs(identity(made.recording), table)
+
+
+def draw(ax: Axes, shown: Pairs) -> Axes:
+    """Draw the excess of the loss of margin by both gates over the sum of the single losses."""
+    table = shown.pairs
+    y = np.arange(len(table))
+    value = table["excess_margin"].to_numpy(float)
+    ends = (table[f"excess_margin_{end}"].to_numpy(float) for end in ("low", "high"))
+    spread = np.nan_to_num(np.abs(np.array([end - value for end in ends])))
+    full = significant(table["p_excess_margin"])
+    color = NETWORK_COLORS[0]
+    ax.axvline(0, color=INK, linewidth=0.8)
+    ax.errorbar(value, y, xerr=spread, fmt="none", ecolor=color, elinewidth=1.2, capsize=2)
+    ax.plot(value[full], y[full], "o", color=color, markersize=5)
+    ax.plot(value[~full], y[~full], "o", color=color, markerfacecolor="white", markersize=5)
+    names = short_names([*table["first"], *table["second"]])
+    first, second = names[: len(table)], names[len(table) :]
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    label_axis(ax.yaxis, [f"{a} + {b}" for a, b in zip(first, second, strict=True)])
+    ax.set_xlabel("margin: both gates minus the sum of single gates (logits)")
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    return ax
+
+
+def draw_on(ax: Axes, shown: Pairs) -> Axes:
+    """Draw the panel with its title."""
+    draw(ax, shown)
+    ax.set_title(_title(shown))
+    return ax
+
+
+def lay_out(shown: Pairs) -> list[Figure]:
+    """Draw a line for each pair."""
+    height = min(1.6 + 0.25 * len(shown.pairs), 14)
+    figure = Figure(figsize=(7.5, height), layout="constrained")
+    draw(figure.subplots(), shown)
+    figure.suptitle(_title(shown))
+    return [figure]
+
+
+def caption(shown: Pairs) -> str:
+    """Say which gates stand in for each other."""
+    count = as_count(int(shown.pairs["images"].max()), "image")
+    return (
+        f"Change in margin on {count} with constants for two gates of a block, minus the sum of "
+        "the changes with a constant for either alone, with 95% CIs. Below 0, the gates stand in "
+        f"for each other; above 0, they do the same damage. Filled: p < {LEVEL} (t test, Holm). "
+        f"{pairs_sentence(shown.pairs)}"
+    )
+
+
+def pairs_sentence(table: pd.DataFrame) -> str:
+    """Summarize the table of `attnscope.interventions.combinations.measure_pairs`.
+
+    Args:
+        table: the table, with at least one pair.
+    """
+    found = significant(table["p_excess_margin"])
+    backup, same = (
+        table[found & (sign * table["excess_margin"].to_numpy(float) > 0)] for sign in (-1, 1)
+    )
+    count = as_count(len(table), "pair")
+    text = f"The gates stand in for each other in {len(backup)} of {count}"
+    if len(backup):
+        text += f", most in {_excess_of(lowest(backup, 'excess_margin'))}"
+    if len(same):
+        text += (
+            f"; they do the same damage in {len(same)}, most in "
+            f"{_excess_of(highest(same, 'excess_margin'))}"
+        )
+    rest = table[~found & table["p_excess_margin"].notna().to_numpy()]
+    if len(rest):
+        ends = rest[["excess_margin_low", "excess_margin_high"]].abs().max().max()
+        text += f"; in {len(rest)} neither is seen"
+        if np.isfinite(ends):
+            text += f" (the 95% CIs reach at most {as_plain_logits(ends)} logits from 0)"
+    untested = int(table["p_excess_margin"].isna().sum())
+    if untested:
+        text += f"; {untested} could not be tested"
+    named = table.assign(gate=table["first"] + " + " + table["second"])
+    both = losses_sentence(as_losses(named), "Replacing both gates by constants", "pair")
+    return f"{text}. {both}"
+
+
+def _excess_of(row: pd.Series[Any]) -> str:
+    interval = as_interval(row["excess_margin_low"], row["excess_margin_high"], as_plain_logits)
+    return (
+        f"{row['first']} and {row['second']}: {as_plain_logits(row['excess_margin'])} logits "
+        f"({interval})"
+    )
+
+
+def _title(shown: Pairs) -> str:
+    return f"Pairs of gates in a block: {title_of(shown.of)}"
+
+
+register_plot(
+    Plot(
+        name="pairs",
+        title="Pairs of gates",
+        about="Whether two gates of a block stand in for each other, or do the same damage.",
+        subject=Intervened,
+        compute=compute,
+        draw=draw,
+        lay_out=lay_out,
+        draw_on=draw_on,
+        caption=caption,
+        needs=(needs.outcome("pairs", asked_for=True),),
+        place=50,
+    )
+)
