@@ -47,7 +47,6 @@ class Net(nn.Module):
         self.grouped = nn.Conv2d(CHANNELS, 12, 3, padding=1, groups=4)
         self.conv, self.point = nn.Conv2d(CHANNELS, 6, 3, padding=2), nn.Conv2d(CHANNELS, 6, 1)
         self.both = nn.Conv2d(2 * CHANNELS, 6, 3)
-        self.bare = nn.Conv2d(CHANNELS, 6, 1, bias=False)
         self.head, self.flat = nn.Linear(CHANNELS, 5), nn.Linear(CHANNELS * 64, 5)
         self.shared = nn.Conv2d(CHANNELS, CHANNELS, 1)
         self.group_norm = nn.GroupNorm(2, CHANNELS)
@@ -127,11 +126,8 @@ def inverted(net: Net, x: Tensor) -> Tensor:
 GOES: dict[str, tuple[Callable[[Net, Tensor], Tensor], Callable[[Net, Tensor], Tensor]]] = {
     "inverted residual": (inverted, lambda net, x: net.point(x)),
     "padded convolution": (lambda net, x: net.norm(x).relu(), lambda net, x: net.conv(x)),
-    "activation of 0": (lambda net, x: net.norm(x), lambda net, x: net.conv(F.silu(x))),
     "flattened": (lambda net, x: net.norm(x), lambda net, x: net.flat(x.flatten(1))),
-    "viewed": (lambda net, x: net.norm(x), lambda net, x: net.flat(x.reshape(x.shape[0], -1))),
     "norm, then no padding": (lambda net, x: x, lambda net, x: net.point(net.norm(x).relu())),
-    "norm, then no bias": (lambda net, x: x, lambda net, x: net.bare(F.gelu(net.norm(x)))),
     "depthwise after": (lambda net, x: x, lambda net, x: net.point(net.depthwise(x))),
     "concatenation": (
         lambda net, x: x,
@@ -160,7 +156,6 @@ STAYS: dict[str, tuple[Callable[[Net, Tensor], Tensor], Callable[[Net, Tensor], 
     "grouped": (lambda net, x: x, lambda net, x: net.grouped(x), "conv2d"),
     "group norm": (lambda net, x: x, lambda net, x: net.conv(net.group_norm(x)), "group_norm"),
     "another gate": (lambda net, x: x, lambda net, x: net.conv(net.gate2(x)), "gate2"),
-    "shuffled": (lambda net, x: x, lambda net, x: net.conv(x.flip(1)), "flip"),
 }
 
 
