@@ -164,7 +164,7 @@ def test_a_map_on_the_object_is_told_from_one_at_the_center(write_recording) -> 
     summary = localization_summary(recording, masks=masks)
     energy = summary[summary["measure"] == "energy"].set_index("map").loc["corner"]
     assert energy["over_other"] > 0 > energy["over_center"]
-    assert max(energy["p_other_holm"], energy["p_center_holm"]) < 0.001
+    assert max(energy["p_other_holm"], energy["p_center_holm"]) < 0.05
     for _, part in summary.groupby("measure"):
         found = part.set_index("map")
         assert found.index[found["on_object"]].tolist() == ["on"]
