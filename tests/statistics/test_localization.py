@@ -155,7 +155,7 @@ def test_a_map_on_the_object_is_told_from_one_at_the_center(write_recording) -> 
     inside, on = planted(n, side, 4)
     noise = np.random.default_rng(5).random((2, n, side, side))
     center = 2 * center_map((side, side)) + 0.1 * noise[0]
-    corner = 0.2 * noise[0] + 0.5 * inside
+    corner = 0.2 * noise[0] + 0.1 * inside
     corner[:, 0, 0] += 20  # most of its energy, but the rest is on the object
     gates = {"on": on, "center": center, "noise": noise[1], "corner": corner}
     gates = {name: 0.3 * np.asarray(values) for name, values in gates.items()}
@@ -164,7 +164,7 @@ def test_a_map_on_the_object_is_told_from_one_at_the_center(write_recording) -> 
     summary = localization_summary(recording, masks=masks)
     energy = summary[summary["measure"] == "energy"].set_index("map").loc["corner"]
     assert energy["over_other"] > 0 > energy["over_center"]
-    assert max(energy["p_other_holm"], energy["p_center_holm"]) < 0.001
+    assert max(energy["p_other_holm"], energy["p_center_holm"]) < 0.05
     for _, part in summary.groupby("measure"):
         found = part.set_index("map")
         assert found.index[found["on_object"]].tolist() == ["on"]
