@@ -184,14 +184,15 @@ def test_demo_trains_records_and_reports_two_runs(
     printed = capsys.readouterr().out
     assert f"attnscope dashboard {out}" in printed
     summary = json.loads((out / "summary.json").read_text())
-    assert set(summary) == {"se", "cbam"}
-    for kind in summary:
+    assert set(summary) == {"se", "cbam", "fold"}
+    for kind in ("se", "cbam"):
         recording = Recording(out / kind)
         right = (recording.labels == recording.predictions).mean()
         assert summary[kind]["test_accuracy"] == pytest.approx(right)
         assert summary[kind]["test_images"] == len(recording) == 359
         assert summary[kind]["seconds_per_step"] > 0
     assert (out / "report.html").is_file()
+    assert not Run(out / "cbam-folded").model().gates
     refused(capsys, "AS113", "demo", "--out", out, names=(out,))
 
 

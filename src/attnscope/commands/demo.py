@@ -18,13 +18,18 @@ from attnscope.signals import PARENT
 from attnscope.training.config import TrainConfig
 
 _DEMO_BATCH_SIZE = 64  # half of the recipe's: so few images need more steps in an epoch
+_MONITOR_EVERY = 6  # steps; the demo has 126
+_SCORED_IMAGES = 180  # of 359: the other images supply the gates
+_EDITS = ("mean", "constant", "swap_any")  # a gate is used if the best constant costs accuracy
+_FOLDED = "cbam-folded"
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Train an SE and a CBAM network on scikit-learn's digits, and record and compare them.
+    """Train an SE and a CBAM network on scikit-learn's digits, look into them, and fold one.
 
-    Nothing is downloaded. The folder then holds two runs, figures, a comparison and a report.
+    Nothing is downloaded. The folder then holds two runs with their interventions and figures, a
+    comparison, a report, and the CBAM network with constants in place of its gates.
     """
 
     out: Path = Path("runs/demo")
@@ -39,6 +44,8 @@ class Demo:
     def __call__(self) -> None:
         from attnscope.capturing.run import capture_run
         from attnscope.files import new_folder
+        from attnscope.folding.run import fold
+        from attnscope.interventions.run import intervene
         from attnscope.runs import Run
         from attnscope.training.run import train_run
 
@@ -57,9 +64,16 @@ class Demo:
                         batch_size=_DEMO_BATCH_SIZE,
                         seed=self.seed,
                         out=run,
+                        monitor=True,
+                        monitor_every=_MONITOR_EVERY,
                     )
                 )
                 recording = capture_run(run)
+                print(
+                    f"Replacing the gates of {attention.upper()}, to see which of them are used",
+                    file=sys.stderr,
+                )
+                intervene(run, edits=_EDITS, images=_SCORED_IMAGES, seed=self.seed)
                 result = Run(run).result
                 summary[attention] = {
                     "test_accuracy": float(recording.right.mean()),
@@ -71,20 +85,35 @@ class Demo:
                     "seconds_per_step": result["seconds_per_step"],
                 }
             se, cbam = map(str, runs)
+            print("Folding the gates of CBAM into constants", file=sys.stderr)
+            folded = fold(Run(cbam), folder / _FOLDED, gates=("all",))
+            print("Drawing the figures, the comparison and the report", file=sys.stderr)
             _run_in_parallel(
                 ["figures", se],
                 ["figures", cbam],
                 ["compare", se, cbam, "--out", str(folder / "comparison")],
                 ["report", se, cbam, "--out", str(folder / REPORT)],
             )
+            summary["fold"] = {
+                "gates": len(folded.folded),
+                "test_accuracy": folded.test.after,
+                "parameters": folded.parameters[1],
+            }
             write_json(folder / "summary.json", summary)
-        for attention, values in summary.items():
+        for attention in ("se", "cbam"):
+            values = summary[attention]
             print(
                 f"{attention.upper()}: {values['test_accuracy']:.1%} of {values['test_images']} "
                 f"test images, {values['seconds_per_step']:.2f} s per step"
             )
+        print(
+            f"CBAM with constants in place of all {len(folded.folded)} gates: "
+            f"{folded.test.after:.1%}; {folded.parameters[0]:,} parameters become "
+            f"{folded.parameters[1]:,} (all gates were folded without a test of the loss)"
+        )
         print(f"Report:    {self.out / REPORT}")
         print(f"Figures:   {Run(self.out / 'cbam').figures}")
+        print(f"Folded:    {self.out / _FOLDED}")
         print(f"Dashboard: attnscope dashboard {self.out}")
 
 
