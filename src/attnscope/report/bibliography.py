@@ -41,7 +41,7 @@ def references() -> dict[str, Reference]:
         "  title = {{attnscope: The microscope for attention gates in neural networks}},\n"
         f"  note = {{Version {__version__}}}\n}}\n"
     )
-    return {**found, SOFTWARE: Reference(software, f"attnscope {__version__}")}
+    return {**found, SOFTWARE: Reference(software, f"version {__version__}")}
 
 
 def bibliography(keys: Iterable[str]) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from attnscope import __version__
 from attnscope.plots.registry import Note
 from attnscope.plots.subjects import gate_counts
 from attnscope.plots.text import as_count, as_plain_points
@@ -103,10 +102,7 @@ def _software(runs: Sequence[Run]) -> str:
         f"NumPy {version('numpy')} {cite('harris2020')}",
         f"SciPy {version('scipy')} {cite('virtanen2020')}",
     ]
-    return (
-        f"Attention gates were analyzed with attnscope {__version__} {cite(SOFTWARE)}, with "
-        f"{listed(used)}."
-    )
+    return f"Attention gates were analyzed with attnscope {cite(SOFTWARE)}, with {listed(used)}."
 
 
 def _recorded(run: Run) -> list[str]:

@@ -11,11 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope.plots import needs
-from attnscope.plots.axes import label_axis
 from attnscope.plots.frames import highest, lowest
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, Intervened, identity
-from attnscope.plots.text import as_count, as_interval, as_plain_logits, short_names
+from attnscope.plots.text import as_count, as_interval, as_plain_logits, short_names, shorten
 from attnscope.plots.theme import INK, NETWORK_COLORS
 from attnscope.plots.titles import title_of
 from attnscope.plots.usage_sentences import as_losses, losses_sentence
@@ -59,7 +58,9 @@ def draw(ax: Axes, shown: Pairs) -> Axes:
     names = short_names([*table["first"], *table["second"]])
     first, second = names[: len(table)], names[len(table) :]
     ax.set_ylim(len(table) - 0.4, -0.6)
-    label_axis(ax.yaxis, [f"{a} + {b}" for a, b in zip(first, second, strict=True)])
+    # Longer than the labels of single gates, which would be cut.
+    labels = [shorten(f"{a} + {b}", 48) for a, b in zip(first, second, strict=True)]
+    ax.set_yticks(y, labels, fontsize=7)
     ax.set_xlabel("margin: both gates minus the sum of single gates (logits)")
     ax.grid(axis="x")
     ax.set_axisbelow(True)

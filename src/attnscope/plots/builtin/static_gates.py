@@ -173,7 +173,7 @@ def static_sentence(effects: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
         worst = lowest(blocks, "change")
         costly = int((lost & (kinds == "block")).sum())
         text += (
-            f" Constants for all gates of a block lower accuracy at {costly} of "
+            f" Constants for all gates of a block lower accuracy significantly at {costly} of "
             f"{as_count(len(blocks), 'block')}. The accuracy is lowest at {worst['target']}: a "
             f"change of {_points_of(worst)}."
         )
