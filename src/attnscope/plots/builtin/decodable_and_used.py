@@ -26,6 +26,7 @@ from attnscope.plots.usage import (
     draw_usage,
     joint_of,
     one_legend,
+    series_of,
     usage_of,
     with_joint,
 )
@@ -38,6 +39,7 @@ from attnscope.plots.usage_sentences import (
 )
 from attnscope.recording.outcomes import REPLACED
 from attnscope.statistics.inference import LEVEL, significant
+from attnscope.statistics.questions import MATCHED, MISINFORMATION
 from attnscope.statistics.verdicts import CONSTANT
 
 _CONTROLS = (
@@ -140,6 +142,11 @@ def lay_out(shown: DecodableAndUsed) -> list[Figure]:
     return [figure]
 
 
+def _asks_about_classes(usage: pd.DataFrame) -> bool:
+    """Return whether gates of other classes were put in."""
+    return any(name in (MISINFORMATION, MATCHED) for name, _ in series_of(usage))
+
+
 def title_usage(
     axes: Sequence[Axes], usage: pd.DataFrame, test_of_accuracy: str, test_of_margin: str
 ) -> None:
@@ -153,11 +160,10 @@ def title_usage(
         test_of_margin: the same for the margin.
     """
     accuracy, margin = axes[-2:]
-    accuracy.set_title(
-        f"Removal and misinformation: accuracy lost (filled: p < {LEVEL}{test_of_accuracy})"
-    )
+    asked = "Removal and misinformation" if _asks_about_classes(usage) else "Removal"
+    accuracy.set_title(f"{asked}: accuracy lost (filled: p < {LEVEL}{test_of_accuracy})")
     margin.set_title(
-        f"Removal and misinformation: margin lost (SD {usage['margin_std'].max():.3g}; "
+        f"{asked}: margin lost (SD {usage['margin_std'].max():.3g}; "
         f"filled: p < {LEVEL}{test_of_margin})"
     )
     for ax in (accuracy, margin):

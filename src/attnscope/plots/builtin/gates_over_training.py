@@ -176,7 +176,8 @@ def _scale(measure: str, values: NDArray[np.float64]) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = float(finite.min()), float(finite.max())
     if measure not in ("mean", "between_class"):
-        return 0.0, max(0.01, 1.05 * high)
+        top = max(0.01, 1.05 * high)
+        return -0.02 * top, top  # a line at 0 lies above the axis
     margin = max(0.01, 0.05 * (high - low))
     return low - margin, high + margin
 
