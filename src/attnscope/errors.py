@@ -5,8 +5,13 @@ It has more than 400 lines because all codes are in one table.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from types import MappingProxyType
+
+_LONGEST = 300  # characters of a message of a library that are repeated
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, surrogates, and separators of lines."""
 
 ERRORS: Mapping[str, str] = MappingProxyType(
     {
@@ -23,6 +28,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS115": "A file cannot be locked.",
         "AS116": "An output cannot be written where it is wanted.",
         "AS117": "A file or folder cannot be used as it is: permissions, a kind of file, a name.",
+        "AS119": "A file has changed since it was written.",
         "AS120": "No plot, recipe or other entry is registered under a name.",
         "AS121": "A name is already registered.",
         "AS122": "A name contains characters that registered names cannot have.",
@@ -261,6 +267,8 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS690": "The counts of moments do not match their rows.",
         "AS691": "A count of moments is impossible.",
         "AS692": "A file of a recording cannot be read.",
+        "AS693": "Predictions in a recording are not the classes with the largest logits.",
+        "AS694": "An array of a recording has another type or shape than it should.",
         # AS7: statistics and comparisons.
         "AS701": "A number of permutations or resamples is below 1.",
         "AS702": "The number of calibration bins is below 1.",
@@ -398,6 +406,7 @@ class InputError(ValueError):
     def __init__(self, code: str, message: str) -> None:
         if code not in ERRORS:
             raise LookupError(f"{code} is not in attnscope.errors.ERRORS")
+        message = printable(message)
         super().__init__(code, message)
         self.code = code
         self.message = message
@@ -406,10 +415,30 @@ class InputError(ValueError):
         return f"{self.message} [{self.code}]"
 
 
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped: one line that a terminal only shows.
+
+    Names of files and classes can contain newlines and escape codes. Bytes of file names that are
+    not UTF-8 are escaped, too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        f"\\x{ord(c) - 0xDC00:02x}"
+        if unicodedata.category(c) == "Cs" and 0xDC80 <= ord(c) <= 0xDCFF
+        else c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in _UNPRINTABLE
+        else c
+        for c in text
+    )
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or the name of its type if it has none.
 
     An `InputError` gives its message without the code.
     """
     text = error.message if isinstance(error, InputError) else str(error)
-    return (text.splitlines() or [type(error).__name__])[0]
+    line = (text.splitlines() or [type(error).__name__])[0]
+    # Messages of libraries can repeat a damaged file.
+    return line if len(line) <= _LONGEST or isinstance(error, InputError) else f"{line[:_LONGEST]}…"
