@@ -230,7 +230,7 @@ def structure(run: Path, trials: int, rng: Generator) -> Iterator[Trial]:
         file.symlink_to(outside)
 
     def other_json(file: Path) -> None:
-        values = (None, [], {}, 7, {"format": 1}, {"files": {"../x": "0"}})
+        values: tuple[object, ...] = (None, [], {}, 7, {"format": 1}, {"files": {"../x": "0"}})
         file.write_text(json.dumps(values[int(rng.integers(len(values)))]))
 
     ways = (remove, empty, cut, extend, folder, pipe, device, link, other_json)
@@ -274,18 +274,29 @@ def time_limit(seconds: int) -> Iterator[None]:
 # --- disturbed commands --------------------------------------------------------------------------
 
 
-def start(place: Path, arguments: Sequence[str], prepare: Callable[[], object] = int) -> int:
-    """Run a command in a fork, whose standard error is in ``place/.err-PID``; return its number."""
+@dataclass(frozen=True)
+class Child:
+    """A process that runs a command."""
+
+    number: int
+    error: int
+    """Descriptor of a pipe with its standard error, which no full disk stops."""
+
+
+def start(place: Path, arguments: Sequence[str], prepare: Callable[[], object] = int) -> Child:
+    """Run a command in a fork."""
     sys.stdout.flush()
     sys.stderr.flush()
+    reader, writer = os.pipe()
     child = os.fork()
     if child:
-        return child
+        os.close(writer)
+        return Child(child, reader)
     code = 99
     try:
         os.chdir(place)
-        stream = os.open(f".err-{os.getpid()}", os.O_WRONLY | os.O_CREAT)
-        os.dup2(stream, 2)
+        os.dup2(writer, 2)
+        os.close(writer)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
         prepare()
@@ -301,18 +312,17 @@ def start(place: Path, arguments: Sequence[str], prepare: Callable[[], object] =
         os._exit(code)
 
 
-def finish(place: Path, child: int) -> Ended:
+def finish(child: Child) -> Ended:
     """Wait for a command, and return how it ended."""
-    _, status = os.waitpid(child, 0)
-    file = place / f".err-{child}"
-    error = file.read_text(errors="replace") if file.exists() else ""
-    file.unlink(missing_ok=True)
+    with os.fdopen(child.error, errors="replace") as stream:
+        error = stream.read()
+    _, status = os.waitpid(child.number, 0)
     return Ended(os.waitstatus_to_exitcode(status), error)
 
 
 def in_fork(place: Path, arguments: Sequence[str], prepare: Callable[[], object] = int) -> Ended:
     """Run a command in a fork until it ends."""
-    return finish(place, start(place, arguments, prepare))
+    return finish(start(place, arguments, prepare))
 
 
 def at_operations(act: Callable[[int], object]) -> Callable[[], object]:
@@ -340,11 +350,15 @@ def content_of(place: Path, command: Attacked) -> dict[str, bytes]:
 
 
 def disturb(
-    base: Path, name: str, reference: dict[str, bytes], act: Callable[[Path], str], kind: str
+    base: Path,
+    place: Path,
+    name: str,
+    reference: dict[str, bytes],
+    act: Callable[[Path], str],
+    kind: str,
 ) -> Trial:
     """Disturb a command in a copy of the base, repeat it, and compare the result."""
     command = COMMANDS[name]
-    place = base.parent / "place"
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(base, place)
     what = act(place)
@@ -357,7 +371,8 @@ def disturb(
         left = [
             str(path.relative_to(place))
             for path in place.rglob("*")
-            if path.name.startswith(".") or path.suffix in (".partial", ".lock")
+            # The lock of a finished result that nobody holds is no leftover.
+            if (path.name.startswith(".") or path.suffix == ".partial") and path.suffix != ".lock"
         ]
         # What was finished before the disturbance is refused or taken as it is.
         if done.code not in (0, 2) or "Traceback" in done.error:
@@ -379,11 +394,16 @@ def fault_of(ended: Ended, codes: Sequence[int]) -> str:
 
 
 def disturbances(
-    base: Path, kinds: Sequence[str], commands: Sequence[str], trials: int, rng: Generator
+    base: Path,
+    kinds: Sequence[str],
+    commands: Sequence[str],
+    trials: int,
+    rng: Generator,
+    place: Path,
 ) -> Iterator[Trial]:
-    """Disturb each command so often in each way."""
+    """Disturb each command so often in each way, in copies of the base at ``place``."""
     for name in commands:
-        command, place = COMMANDS[name], base.parent / "place"
+        command = COMMANDS[name]
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(base, place)
         reader, writer = os.pipe()
@@ -399,7 +419,7 @@ def disturbances(
         for kind in kinds:
             for _ in range(trials):
                 act = _ACTS[kind](command, operations, seconds, rng)
-                yield disturb(base, name, reference, act, kind)
+                yield disturb(base, place, name, reference, act, kind)
 
 
 def kill(
@@ -411,8 +431,11 @@ def kill(
         return lambda place: _signaled(place, command, signal.SIGKILL, delay)
 
     def act(place: Path) -> str:
-        die = at_operations(lambda n: n == number and os.kill(os.getpid(), signal.SIGKILL))
-        ended = in_fork(place, command.arguments, die)
+        def die(count: int) -> None:
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        ended = in_fork(place, command.arguments, at_operations(die))
         return f"killed at operation {number}{fault_of(ended, (0, -9))}"
 
     return act
@@ -442,7 +465,7 @@ def race(
         first = start(place, command.arguments)
         time.sleep(delay)
         second = start(place, command.arguments)
-        both = [finish(place, child) for child in (first, second)]
+        both = [finish(child) for child in (first, second)]
         faults = "".join(fault_of(ended, (0, 2)) for ended in both)
         if not faults and all(ended.code for ended in both):
             faults = "|neither finished"
@@ -464,8 +487,8 @@ def _signaled(place: Path, command: Attacked, number: signal.Signals, delay: flo
     child = start(place, command.arguments)
     time.sleep(delay)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(child, number)
-    ended = finish(place, child)
+        os.kill(child.number, number)
+    ended = finish(child)
     # Before the command has set its handlers, the signal ends the process itself.
     return f"{number.name} after {delay:.2f} s{fault_of(ended, (0, -number, 128 + number))}"
 
@@ -499,7 +522,7 @@ def attack(
         if kind in _DAMAGE:
             yield from _DAMAGE[kind](run, trials, rng)
     disturbed = [kind for kind in kinds if kind in _ACTS]
-    yield from disturbances(base, disturbed, commands, max(1, trials // 10), rng)
+    yield from disturbances(base, disturbed, commands, max(1, trials // 10), rng, folder / "place")
 
 
 def table_of(trials: Sequence[Trial]) -> str:

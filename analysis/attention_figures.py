@@ -32,8 +32,8 @@ def main(folder: Annotated[Path, tyro.conf.Positional], out: Path | None = None)
             place = out / path.relative_to(folder) if out else None
             files = write_figures(path, place)
             print(f"{recording.name}: {len(files)} files in {files[0].parent}")
-        except InputError as problem:
-            problems.append(problem)
+        except InputError as error:
+            problems.append(error)
     for problem in problems:
         print(problem, file=sys.stderr)
     return 2 if problems else 0

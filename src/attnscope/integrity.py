@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 CHECKSUM = "checksum"
 """The last member of a sealed JSON file."""
@@ -31,7 +32,7 @@ _DIGEST = slice(8 + len(_ARRAYS_START), 8 + len(_ARRAYS_START) + 64)
 _BLOCK = 2**20  # bytes that are read at once
 
 
-def open_regular(file: Path) -> BinaryIO:
+def open_regular(file: Path) -> io.BufferedReader:
     """Open a file for reading, unless it is a pipe or a device.
 
     Raises:
@@ -45,7 +46,7 @@ def open_regular(file: Path) -> BinaryIO:
         number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
         text = "it is a folder" if stat.S_ISDIR(mode) else "it is a pipe or a device"
         raise OSError(number, text, str(file))
-    return os.fdopen(descriptor, "rb")
+    return open(descriptor, "rb")
 
 
 def json_bytes(value: Any) -> bytes:

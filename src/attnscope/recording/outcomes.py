@@ -333,6 +333,7 @@ def verify_outcomes(folder: Path) -> tuple[list[str], str]:
 def _read_logits(folder: Path) -> Float32[Array, "rows classes"]:
     file, table = folder / layout.REPLACEMENT_LOGITS, folder / layout.REPLACEMENT
     remedy = f"remove {folder} and run attnscope intervene again"
+    expect_own_file(folder, file)
     try:
         if is_array_file_whole(file) is False:
             raise OSError("it has changed since it was written (SHA-256)")
@@ -357,7 +358,7 @@ def _read_table(content: bytes) -> pd.DataFrame:
         keep_default_na=False,
         na_values={name: [""] for name in columns if name not in _TEXT_COLUMNS},
     ).rename(columns=_RENAMED_COLUMNS)
-    for name in table.columns.difference(_TEXT_COLUMNS):
+    for name in (name for name in table.columns if name not in _TEXT_COLUMNS):
         if not (pd.api.types.is_numeric_dtype(table[name]) or table[name].isna().all()):
             wrong = pd.to_numeric(table[name], errors="coerce").isna() & table[name].notna()
             if wrong.any() and not set(table[name].dropna()) <= {True, False, "True", "False"}:
