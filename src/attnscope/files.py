@@ -1,4 +1,8 @@
-"""Atomic writing of files and folders: a reader never sees one that is half written."""
+"""Atomic writing of files and folders: a reader never sees one that is half written.
+
+It has more than 400 lines, because writing, its locks and what killed processes leave belong
+together.
+"""
 
 from __future__ import annotations
 
@@ -329,7 +333,10 @@ def expect_file(file: Path) -> None:
         reason = "it is a folder"
     elif not reason and file.exists() and not file.is_file():
         reason = "it is a pipe or a device"
-    if reason := reason or _place_problem(Path(os.path.realpath(file))):
+    target = Path(os.path.realpath(file))
+    if not reason and file.is_symlink() and not target.parent.is_dir():
+        reason = f"it is a link into the folder {target.parent}, which does not exist"
+    if reason := reason or _place_problem(target):
         raise InputError(
             "AS116",
             f"{_shortened(file)} cannot be written: {reason}; choose another file with --out",

@@ -188,6 +188,9 @@ def announce_recording(recording: Recording | Moments, pooled_inputs: bool = Fal
 
 def announce_files(files: Sequence[Path]) -> None:
     """Print how many files were written, and where."""
+    if not files:
+        print("Wrote no file, because no figure could be drawn")
+        return
     print(printable(f"Wrote {len(files)} files to {files[0].parent}"))
 
 

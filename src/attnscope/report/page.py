@@ -101,7 +101,7 @@ def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
     page = environment.from_string(template.read_text(encoding="utf-8")).render(context)
     if not out.parent.is_dir():
         make_folder(out.parent)
-    write_bytes(out, page.encode())
+    write_bytes(out, page.encode(errors="backslashreplace"))
     return out
 
 
