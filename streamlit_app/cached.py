@@ -24,6 +24,7 @@ from attnscope import report, statistics
 from attnscope import runs as run_folders
 from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
+from attnscope.files import sha256_of
 from attnscope.gate_history import GateHistory
 from attnscope.kinds import MAP
 from attnscope.layout import ABOUT, MANIFEST, RECORDINGS
@@ -36,8 +37,8 @@ from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
 from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
-from attnscope.recording.places import masks_file
-from attnscope.recording.recording import Recording, find_recordings
+from attnscope.recording.places import list_recordings, masks_file
+from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.statistics.maps import comparable_gates
 
@@ -73,9 +74,15 @@ def runs() -> tuple[dict[str, Run], list[str]]:
         InputError: the folder contains no recording.
     """
     root = folder()
-    manifests = [path / MANIFEST for path in find_recordings(root)]
-    hashes = (hashlib.sha256(file.read_bytes()).hexdigest() for file in manifests)
-    return _open(root, tuple(zip(map(str, manifests), hashes, strict=True)))
+    places, problems = list_recordings(root)
+    manifests, broken = [], [str(problem) for problem in problems]
+    for path in places:
+        try:
+            manifests.append((str(path / MANIFEST), sha256_of(path / MANIFEST)))
+        except OSError as error:
+            broken.append(f"{path / MANIFEST} cannot be read ({error.strerror})")
+    found, damaged = _open(root, tuple(manifests))
+    return found, [*broken, *damaged]
 
 
 @st.cache_resource(show_spinner="Opening recordings", max_entries=8)

@@ -5,8 +5,13 @@ It has more than 400 lines because all codes are in one table.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from types import MappingProxyType
+
+_LONGEST = 300  # characters of a message of a library that are repeated
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, surrogates, and separators of lines."""
 
 ERRORS: Mapping[str, str] = MappingProxyType(
     {
@@ -23,6 +28,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS115": "A file cannot be locked.",
         "AS116": "An output cannot be written where it is wanted.",
         "AS117": "A file or folder cannot be used as it is: permissions, a kind of file, a name.",
+        "AS119": "A file has changed since it was written.",
         "AS120": "No plot, recipe or other entry is registered under a name.",
         "AS121": "A name is already registered.",
         "AS122": "A name contains characters that registered names cannot have.",
@@ -223,6 +229,8 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS642": "The network of a recording now has other weights.",
         "AS643": "The data set of a recording now has other images.",
         "AS644": "A folder has a recording that was made with other settings.",
+        "AS645": "Predictions in a recording are not the classes with the largest logits.",
+        "AS646": "An array of a recording has another type or shape than it should.",
         "AS648": "A recording has no class labels.",
         "AS649": "A recording has no targets.",
         "AS650": "The folder of a recording cannot be created.",
@@ -413,6 +421,7 @@ class InputError(ValueError):
     def __init__(self, code: str, message: str) -> None:
         if code not in ERRORS:
             raise LookupError(f"{code} is not in attnscope.errors.ERRORS")
+        message = printable(message)
         super().__init__(code, message)
         self.code = code
         self.message = message
@@ -421,10 +430,30 @@ class InputError(ValueError):
         return f"{self.message} [{self.code}]"
 
 
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped: one line that a terminal only shows.
+
+    Names of files and classes can contain newlines and escape codes. Bytes of file names that are
+    not UTF-8 are escaped, too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        f"\\x{ord(c) - 0xDC00:02x}"
+        if unicodedata.category(c) == "Cs" and 0xDC80 <= ord(c) <= 0xDCFF
+        else c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in _UNPRINTABLE
+        else c
+        for c in text
+    )
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or the name of its type if it has none.
 
     An `InputError` gives its message without the code.
     """
     text = error.message if isinstance(error, InputError) else str(error)
-    return (text.splitlines() or [type(error).__name__])[0]
+    line = (text.splitlines() or [type(error).__name__])[0]
+    # Messages of libraries can repeat a damaged file.
+    return line if len(line) <= _LONGEST or isinstance(error, InputError) else f"{line[:_LONGEST]}…"

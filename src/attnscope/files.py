@@ -1,4 +1,8 @@
-"""Atomic writing of files and folders: a reader never sees one that is half written."""
+"""Atomic writing of files and folders: a reader never sees one that is half written.
+
+It has more than 400 lines, because writing, its locks and what killed processes leave belong
+together.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,13 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from attnscope.errors import InputError, first_line
+from attnscope.integrity import CHECKSUM, is_json_whole, json_bytes, open_regular, sealed_json
 
 StrPath = str | os.PathLike[str]
 """What public functions take as a path."""
@@ -81,17 +86,25 @@ def write_json(file: Path, value: Any) -> None:
     Raises:
         ValueError: the value contains NaN or infinity, which are not JSON.
     """
-    write_bytes(file, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(file, json_bytes(value))
+
+
+def write_sealed(file: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its own SHA-256, which `read_json` checks; see `write_json`."""
+    write_bytes(file, sealed_json(value))
 
 
 def read_json(file: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file. A seal (`attnscope.integrity`) is checked and left out.
 
     Raises:
-        InputError: AS110, the file does not exist; AS111, it cannot be read; AS112, it is not JSON.
+        InputError: AS110, the file does not exist; AS111, it cannot be read; AS112, it is not JSON;
+            AS119, it has changed since it was written.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"), parse_constant=_reject_constant)
+        with open_regular(file) as stream:
+            content = stream.read()
+        value = json.loads(content.decode(), parse_constant=_reject_constant)
     except FileNotFoundError:
         raise InputError("AS110", f"file {file} does not exist; check the path") from None
     except OSError as error:
@@ -104,11 +117,19 @@ def read_json(file: Path) -> Any:
             "AS112",
             f"file {file} is not valid JSON ({first_line(error)}); restore it or create it again",
         ) from None
+    if is_whole := is_json_whole(content):
+        del value[CHECKSUM]
+    elif is_whole is False:
+        raise InputError(
+            "AS119",
+            f"file {file} has changed since it was written (SHA-256); restore it or make it again",
+        )
+    return value
 
 
 def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with file.open("rb") as stream:
+    """Return the SHA-256 of a regular file in hexadecimal."""
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -312,7 +333,10 @@ def expect_file(file: Path) -> None:
         reason = "it is a folder"
     elif not reason and file.exists() and not file.is_file():
         reason = "it is a pipe or a device"
-    if reason := reason or _place_problem(Path(os.path.realpath(file))):
+    target = Path(os.path.realpath(file))
+    if not reason and file.is_symlink() and not target.parent.is_dir():
+        reason = f"it is a link into the folder {target.parent}, which does not exist"
+    if reason := reason or _place_problem(target):
         raise InputError(
             "AS116",
             f"{_shortened(file)} cannot be written: {reason}; choose another file with --out",

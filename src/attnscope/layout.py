@@ -13,6 +13,7 @@ A run folder::
     fold.json                 of a folded run: how each gate was replaced
     folded.safetensors        only beside the ``fold.json`` of another folded network
     checkpoint.safetensors    only during training: the state from which ``--resume`` continues
+    hashes.json               of a finished run: the SHA-256 of each of these files
     training_images.safetensors   some augmented training images, not normalized
     tensorboard/
     recordings/SPLIT/         recordings of this network
@@ -68,6 +69,7 @@ FOLDED = "folded.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 TRAINING_IMAGES = "training_images.safetensors"
 TENSORBOARD = "tensorboard"
+HASHES = "hashes.json"
 
 RECORDINGS = "recordings"
 MOMENTS = "moments"

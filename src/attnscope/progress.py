@@ -22,6 +22,8 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from attnscope.errors import printable
+
 AS_SHARE = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 """Format of a bar whose units mean nothing to a reader: without counts."""
 
@@ -101,7 +103,7 @@ class Stages:
 
     def say(self, line: str) -> None:
         """Print a line on stderr, above the bar."""
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(printable(line), file=sys.stderr)
 
     @contextmanager
     def part(

@@ -29,6 +29,15 @@ _IMAGE_SETTINGS: Mapping[str, object] = {
 
 With ``listed_classes``, the order of ``classes`` was given and not derived from the images."""
 
+_TYPES: Mapping[str, tuple[type, str]] = {
+    "data": (str, "a data source"),
+    "seed": (int, "a whole number"),
+    "image_size": (int, "a whole number"),
+    "classes": (list, "a list of names"),
+    "normalization": (dict, "an object"),
+}
+"""Types of settings that commands use, with the words for a message."""
+
 
 def read_config(run: Path) -> dict[str, Any]:
     """Read the ``config.json`` of a run.
@@ -47,6 +56,10 @@ def read_config(run: Path) -> dict[str, Any]:
     config = read_json(run / layout.CONFIG)
     if not isinstance(config, dict):
         raise bad_config(run, "it is not a JSON object")
+    for name, (kind, words) in _TYPES.items():
+        value = config.get(name)
+        if name in config and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise bad_config(run, f"'{name}' is {value!r:.40} and must be {words}")
     return config
 
 

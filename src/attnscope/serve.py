@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from attnscope.errors import InputError
-from attnscope.recording.recording import find_recordings
+from attnscope.recording.places import list_recordings
 
 _THEME = {
     "base": "light",
@@ -38,7 +38,10 @@ def serve(folder: Path, port: int = 8501, address: str = "127.0.0.1") -> int:
             be opened; AS142, the pages of the dashboard are not installed.
     """
     folder = Path(folder).resolve()
-    count = len(find_recordings(folder))
+    found, problems = list_recordings(folder)
+    if not found:
+        raise problems[0]
+    count = len(found)
     _check_port(port, address)
     app = _find_app(Path(__file__).resolve().parent)
     # Streamlit's command line is its stable interface. Imported here because it is slow.

@@ -23,6 +23,7 @@ from attnscope import (
     statistics,
 )
 from attnscope.commands.main import main
+from attnscope.files import read_json
 from attnscope.interventions import (
     InterventionSetup,
     ablate_channels,
@@ -223,7 +224,7 @@ def test_recordings_of_0_1_and_of_this_version_are_of_one_kind(
     """Seeds are grouped by network, data, split and settings, under the keys of either version."""
     shutil.copytree(unpacked / "run", tmp_path / "other" / "run")
     file = tmp_path / "other" / "run" / "recordings" / "test" / "manifest.json"
-    manifest = json.loads(file.read_text())
+    manifest = read_json(file)
     about = manifest["about"]
     about |= {"split": about.pop("part"), "seed": about["seed"] + 1}
     file.write_text(json.dumps(manifest))

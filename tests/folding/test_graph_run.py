@@ -19,6 +19,7 @@ from attnscope.capturing.settings import CaptureSettings
 from attnscope.commands.main import main
 from attnscope.comparison import Comparison
 from attnscope.data.load import DataSettings
+from attnscope.files import read_json
 from attnscope.folding import FoldReport, GraphFoldReport
 from attnscope.folding.search import first_half
 from attnscope.gates import GraphNetwork, as_factor
@@ -337,7 +338,7 @@ def test_damaged_files_are_refused(folded: tuple[Path, GraphFoldReport], tmp_pat
     save_file({name: value + 1 for name, value in values.items()}, tmp_path / "folded.safetensors")
     with refused("AS343", names=(tmp_path,)):
         load_target(target)
-    settings = json.loads((tmp_path / "fold.json").read_text())
+    settings = read_json(tmp_path / "fold.json")
     del settings["source"]["network"]
     (tmp_path / "fold.json").write_text(json.dumps(settings))
     with refused("AS341", names=(tmp_path,)):

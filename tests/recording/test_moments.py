@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from attnscope.files import read_json
 from attnscope.kinds import Gate
 from attnscope.recording.moments import ClassSums, Moments, MomentsWriter
 from attnscope.recording.recording import Recording
@@ -280,10 +281,13 @@ def damage(folder: Path, key: str, change: Callable[[NDArray[Any]], Any]) -> Mom
     arrays = load_file(file)
     arrays[key] = np.ascontiguousarray(change(arrays[key]))
     save_file(arrays, file)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_json(folder / "manifest.json")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     manifest["shards"][0]["sha256"]["arrays.safetensors"] = digest
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    copy = read_json(file.with_name("shard.json"))
+    copy["sha256"]["arrays.safetensors"] = digest
+    file.with_name("shard.json").write_text(json.dumps(copy))
     return Moments(folder)
 
 

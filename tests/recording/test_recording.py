@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attnscope.files import read_json
 from attnscope.kinds import HAS_NEUTRAL, MAP
 from attnscope.recording.recording import Recording, RecordingWriter
 from tests.making import refused
@@ -222,7 +223,7 @@ def test_exchanged_shards_are_refused(folder: Path) -> None:
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_json(folder / "manifest.json")
     change(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
 

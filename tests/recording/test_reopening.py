@@ -20,6 +20,7 @@ from attnscope.capturing.settings import CaptureSettings
 from attnscope.commands.main import main
 from attnscope.data.load import DataSettings
 from attnscope.data.normalization import Normalization
+from attnscope.files import read_json
 from attnscope.networks.build import build_model
 from attnscope.networks.source import NetworkSource
 from attnscope.networks.targets import load_target
@@ -134,7 +135,7 @@ def test_missing_and_changed_weights_are_refused(folder: Path) -> None:
     recording.network()
     # Even if the hash of the file is removed, the plan has the hash of the tensors.
     save_weights(load_target("theirs:small").model, weights)
-    manifest = json.loads((recording.folder / "manifest.json").read_text())
+    manifest = read_json(recording.folder / "manifest.json")
     manifest["source"]["network"]["weights_sha256"] = None
     (recording.folder / "manifest.json").write_text(json.dumps(manifest))
     with refused("AS642", names=("theirs:small", recording.folder)):
@@ -185,7 +186,7 @@ def test_recording_with_an_invalid_source_opens_but_its_network_is_refused(
 ) -> None:
     recording = capture_target(folder, "theirs:small", "small.safetensors")
     file = recording.folder / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "source": value}))
+    file.write_text(json.dumps({**read_json(file), "source": value}))
     again = Recording(recording.folder)
     assert again.id == recording.id
     with refused("AS641" if isinstance(value, dict) else "AS640", names=(recording.folder,)):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from attnscope.files import locked
+from attnscope.files import locked, read_json
 from attnscope.recording import partial
 from attnscope.recording import writer as shards
 from attnscope.recording.recording import Recording, RecordingWriter
@@ -375,7 +375,7 @@ def test_verify_finds_where_manifest_and_plan_differ(tmp_path: Path) -> None:
     (folder / "shards" / ".DS_Store").write_bytes(b"left by an operating system")
     assert Recording(folder).verify() == []
     file = folder / "manifest.json"
-    manifest = json.loads(file.read_text())
+    manifest = read_json(file)
     for key, value in (("classes", manifest["classes"][::-1]), ("about", {"name": "other"})):
         file.write_text(json.dumps({**manifest, key: value}))
         found_problems(Recording(folder).verify(), ("AS685", file, f"'{key}'"))
@@ -400,7 +400,7 @@ def test_shards_are_sorted_by_number(tmp_path: Path) -> None:
 def test_recording_without_kind_id_and_plan_opens_and_verifies(tmp_path: Path) -> None:
     """Early versions wrote none of them."""
     folder = write(tmp_path / "r")
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_json(folder / "manifest.json")
     del manifest["id"], manifest["kind"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "plan.json").unlink()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from attnscope.files import read_json
 from attnscope.recording.recording import Recording
 from tests.recording.making import flip, found_problems, make_arrays, make_rows, write
 
@@ -84,11 +85,13 @@ def rehash(folder: Path) -> None:
     """Update the hashes in the manifest, so that only the values are wrong."""
     import hashlib
 
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_json(folder / "manifest.json")
     for shard in manifest["shards"]:
         for name in shard["sha256"]:
             content = (folder / "shards" / shard["name"] / name).read_bytes()
             shard["sha256"][name] = hashlib.sha256(content).hexdigest()
+        file = folder / "shards" / shard["name"] / "shard.json"
+        file.write_text(json.dumps({**read_json(file), "sha256": shard["sha256"]}))
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 

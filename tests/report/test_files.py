@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from attnscope.files import read_json
 from attnscope.plots import plots_for, plots_of
 from attnscope.plots.subjects import Comparison, SeedComparison
 from attnscope.recording.recording import Recording
@@ -122,7 +123,7 @@ def test_a_reason_for_several_figures_is_said_once(
     only(monkeypatch, *wanted, "gate_state")
     recording = make_recording(count=12, spatial=False)
     manifest = recording.folder / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "label_kind": "none"}))
+    manifest.write_text(json.dumps({**read_json(manifest), "label_kind": "none"}))
     written = write_figures(recording.folder, tmp_path / "out")
     assert {file.stem for file in written} == {"gate_state"}
     of_labels, of_maps = sorted(caplog.messages, key=lambda line: "[AS904]" in line)

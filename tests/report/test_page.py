@@ -15,6 +15,7 @@ from markupsafe import escape
 
 from attnscope import statistics
 from attnscope.errors import InputError, first_line
+from attnscope.files import read_json
 from attnscope.plots import plots_for, plots_of
 from attnscope.plots.subjects import Comparison
 from attnscope.recording.recording import Recording
@@ -191,6 +192,6 @@ def test_what_a_comparison_lacks_is_left_out_with_its_reason(
 def edit_manifest(recording: Recording, **about: object) -> None:
     """Change what a recording says of itself."""
     file = recording.folder / "manifest.json"
-    manifest = json.loads(file.read_text())
+    manifest = read_json(file)
     manifest["about"] |= about
     file.write_text(json.dumps(manifest))

@@ -21,6 +21,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from attnscope import statistics
+from attnscope.files import read_json
 from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.plots import PLOTS, register_plot
 from attnscope.plots.builtin import channel_gates
@@ -284,7 +285,7 @@ def test_interventions_are_shown_with_a_verdict_on_each_gate(
     assert "layer1.attention.channel" in texts(app), "the caption names the gate that is used"
     # Outcomes that are added later are shown at the next click.
     (made / "ablation.csv").write_text("gate,share,p\nlayer1.attention.channel,0.1,0.5\n")
-    about = json.loads((made / "about.json").read_text())
+    about = read_json(made / "about.json")
     (made / "about.json").write_text(json.dumps({**about, "experiments": ["ablate"]}))
     app.run()
     assert len(app.dataframe) == 2

@@ -18,7 +18,8 @@ from typing import Any
 from attnscope import __version__, commands
 from attnscope.commands.help_text import command_help, program_help
 from attnscope.commands.parsing import near_miss, options_of, parse
-from attnscope.errors import InputError
+from attnscope.commands.printing import plain_output
+from attnscope.errors import InputError, printable
 from attnscope.files import DISK_ERRORS, PATH_ERRORS, refuse_path
 from attnscope.registry import load_plugin
 from attnscope.signals import end_with_parent, exit_code, interrupting_signals
@@ -52,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     end_with_parent()
+    with plain_output():
+        return _run_and_report(given)
+
+
+def _run_and_report(given: Sequence[str]) -> int:
+    """Run a command; print an error as one line and return its exit code."""
     try:
         with interrupting_signals():
             code: int = _run(given) or 0
@@ -72,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         if error.errno not in DISK_ERRORS:
             raise
-        print(f"attnscope: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        named = printable(str(error.filename or "a file"))
+        print(f"attnscope: {named}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"attnscope: {error if error.args else 'interrupted'}", file=sys.stderr)

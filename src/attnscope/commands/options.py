@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from attnscope.commands.parsing import Argument
-from attnscope.errors import InputError
+from attnscope.errors import InputError, printable
 from attnscope.registry import loaded_by_hand
 
 if TYPE_CHECKING:
@@ -148,9 +148,9 @@ def announce_run(run: Path, captured: bool = False) -> None:
         f"{'' if precision == 'fp32' else f', in {precision}'}), "
         f"{result['seconds_per_step']:.2f} s per step"
     )
-    print(f"Run folder: {run}")
+    print(printable(f"Run folder: {run}"))
     if not captured:
-        print(f"Next: attnscope capture {run}")
+        print(printable(f"Next: attnscope capture {run}"))
 
 
 def announce_recording(recording: Recording | Moments, pooled_inputs: bool = False) -> None:
@@ -170,9 +170,9 @@ def announce_recording(recording: Recording | Moments, pooled_inputs: bool = Fal
     from attnscope.statistics.copies import describe_copies
 
     for line in recording.about["skipped"]:
-        print(f"Skipped {line}", file=sys.stderr)
+        print(printable(f"Skipped {line}"), file=sys.stderr)
     for line in recording.about.get("notes", []):
-        print(f"{line[:1].upper()}{line[1:]}", file=sys.stderr)
+        print(printable(f"{line[:1].upper()}{line[1:]}"), file=sys.stderr)
     if how := describe_input(recording):
         print(how, file=sys.stderr)
     if recording.has_accuracy and (advice := advise_classes(recording)):
@@ -188,10 +188,11 @@ def announce_recording(recording: Recording | Moments, pooled_inputs: bool = Fal
                 file=sys.stderr,
             )
     accuracy = describe_accuracy(recording) if recording.has_accuracy else recording.no_accuracy
+    where = printable(str(recording.folder))
     print(
         f"Recorded {counted(len(recording), 'image')} and {counted(len(recording.gates), 'gate')}, "
         f"{accuracy}: "
-        f"{recording.folder}"
+        f"{where}"
     )
 
 
@@ -219,7 +220,10 @@ def add_masks(runs: Sequence[Path], masks: Path | None) -> None:
 
 def announce_files(files: Sequence[Path]) -> None:
     """Print how many files were written, and where."""
-    print(f"Wrote {len(files)} files to {files[0].parent}")
+    if not files:
+        print("Wrote no file, because no figure could be drawn")
+        return
+    print(printable(f"Wrote {len(files)} files to {files[0].parent}"))
 
 
 def verify_folder(folder: Path) -> str:
@@ -245,7 +249,7 @@ def expect_whole(recording: ShardReader) -> None:
     Raises:
         InputError: a file is missing or has changed.
     """
-    from attnscope.recording.verification import without_code
+    from attnscope.hashes import without_code
 
     problems = recording.verify()
     if problems:

@@ -17,7 +17,7 @@ from attnscope import layout
 from attnscope.capturing.batching import Batch, batches
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.errors import InputError, first_line
-from attnscope.files import new_folder, write_json
+from attnscope.files import new_folder, write_json, write_sealed
 from attnscope.folding.algebra import (
     SPATIAL_FORMS,
     device_of,
@@ -39,6 +39,7 @@ from attnscope.folding.report import FoldReport, PairedLosses
 from attnscope.folding.speed import images_per_second
 from attnscope.gates.hooks import edit_gates
 from attnscope.gates.modes import eval_mode
+from attnscope.hashes import write_hashes
 from attnscope.networks.build import ModelConfig, attention_places
 from attnscope.networks.memory import channels_last
 from attnscope.networks.weights import save_model
@@ -340,7 +341,8 @@ def _write(folder: Path, folded: nn.Module, report: FoldReport, config: dict[str
             "device": report.device,
         },
     )
-    write_json(folder / layout.FOLD, asdict(report))
+    write_sealed(folder / layout.FOLD, asdict(report))
+    write_hashes(folder)
 
 
 def _expect_found(

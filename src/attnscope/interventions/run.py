@@ -12,6 +12,7 @@ import torch
 
 from attnscope import layout
 from attnscope.errors import InputError
+from attnscope.hashes import without_code
 from attnscope.interventions.donors import DEFAULT_EDITS, expect_edits
 from attnscope.interventions.few_images import advise_images
 from attnscope.interventions.plan import Plan, images_within, plan_experiments, time_network
@@ -27,7 +28,6 @@ from attnscope.recording.outcomes import Outcomes, read_outcomes
 from attnscope.recording.pieces import unfinished
 from attnscope.recording.places import outcomes_folder
 from attnscope.recording.recording import Recording
-from attnscope.recording.verification import without_code
 from attnscope.runs import Run, open_recording, open_untrained
 from attnscope.statistics.comparison import expect_same_images
 from attnscope.training.devices import choose_device

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from attnscope.errors import InputError, first_line
+from attnscope.integrity import is_array_file_whole
 
 CONTAINERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights"),
@@ -37,6 +38,8 @@ PROFILER_KEYS = ("total_ops", "total_params")
 """Counters that the profiler thop leaves in every module."""
 _COMPILED = "_orig_mod."
 _COUNTER = "num_batches_tracked"
+_SMALL = 64 * 2**20  # bytes that an archive may take unpacked, whatever its own size
+_RATIO = 20  # of the sizes of an archive unpacked and packed; torch.save does not compress
 _LARGEST_OUTLINE = 16 * 2**20  # bytes of a pickle that are looked at for a message
 
 
@@ -63,6 +66,7 @@ def read_state(file: Path) -> StateDict:
     """
     if not file.is_file():
         raise InputError("AS342", f"there is no weights file {file}; check the path")
+    _expect_whole(file)
     try:
         content: Any
         if file.suffix == ".safetensors":
@@ -76,10 +80,7 @@ def read_state(file: Path) -> StateDict:
             "copy it again",
         ) from None
     except OSError as error:
-        raise InputError(
-            "AS344",
-            f"the weights file {file} cannot be read ({error.strerror}); check its permissions",
-        ) from None
+        raise _unreadable(file, error) from None
     except Exception as error:  # torch.load raises exceptions of many types
         if type(error).__name__ == "UnpicklingError":  # torch's message advises to run the code
             raise _needs_unpickling(file, str(error)) from None
@@ -90,6 +91,43 @@ def read_state(file: Path) -> StateDict:
             "safetensors",
         ) from None
     return _unpack(content, file)
+
+
+def _expect_whole(file: Path) -> None:
+    """Refuse a file that has changed since attnscope wrote it, or is far larger than it looks."""
+    try:
+        is_whole = is_array_file_whole(file)
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    if is_whole is False:
+        raise InputError(
+            "AS343",
+            f"the weights file {file} has changed since it was written (SHA-256); copy it again",
+        )
+    try:
+        if not zipfile.is_zipfile(file):
+            return
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except OSError as error:
+        raise _unreadable(file, error) from None
+    except (ValueError, zipfile.BadZipFile):
+        return  # torch says what is wrong with it
+    packed = file.stat().st_size
+    if unpacked > max(_SMALL, _RATIO * packed):
+        raise InputError(
+            "AS348",
+            f"the weights file {file} is an archive of {packed / 1e6:.1f} MB that takes "
+            f"{unpacked / 1e6:,.0f} MB unpacked; save the weights again with "
+            "torch.save(model.state_dict(), FILE), which does not compress",
+        )
+
+
+def _unreadable(file: Path, error: OSError) -> InputError:
+    return InputError(
+        "AS344",
+        f"the weights file {file} cannot be read ({error.strerror}); check its permissions",
+    )
 
 
 def _is_state(value: object) -> bool:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from attnscope import layout
 from attnscope.data.normalization import Normalization
 from attnscope.errors import InputError, first_line
-from attnscope.files import read_json, sha256_of, write_bytes, write_json
+from attnscope.files import read_json, sha256_of, write_bytes, write_sealed
 from attnscope.gates.detect import find_gates
 from attnscope.gates.graph import export_gates
 from attnscope.gates.graph_network import GraphNetwork
@@ -135,7 +135,7 @@ def save_folded(
     settings = {"source": source.to_dict(), "sha256": sha256_of(folder / layout.FOLDED)}
     if prune:
         settings["pruned"] = {name: list(shape) for name, shape in fold.narrowed.items()}
-    write_json(folder / layout.FOLD, {**report, **settings})
+    write_sealed(folder / layout.FOLD, {**report, **settings})
 
 
 def load_folded(folder: Path) -> Target:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from attnscope import layout
 from attnscope.errors import InputError, first_line
 from attnscope.files import StrPath, read_json, write_bytes, write_json
+from attnscope.hashes import expect_unchanged_file
+from attnscope.integrity import sealed_arrays
 from attnscope.networks.build import (
     STATIC_FORMS,
     ModelConfig,
@@ -53,11 +55,14 @@ def save_model(model: nn.Module, folder: Path) -> None:
 
 
 def save_weights(model: nn.Module, file: Path) -> None:
-    """Write the state dict as a safetensors file, and mark the file of a folded network as such."""
+    """Write the state dict as a safetensors file with a seal.
+
+    The file of a folded network is marked as such.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     config = getattr(model, "attnscope_config", None)
     folded = isinstance(config, ModelConfig) and bool(config.folded)
-    write_bytes(file, save(state, {FOLDED: "yes"} if folded else None))
+    write_bytes(file, sealed_arrays(save(state, {FOLDED: "yes"} if folded else None)))
 
 
 def load_model(folder: StrPath) -> nn.Module:
@@ -78,6 +83,7 @@ def load_model(folder: StrPath) -> nn.Module:
             f"{folder} has no {layout.WEIGHTS}; choose the folder of a run whose training finished",
         )
     try:
+        expect_unchanged_file(folder, layout.MODEL)
         config = _read_config(read_json(folder / layout.MODEL))
         arguments = asdict(config)
         folded, pruned = arguments.pop("folded"), arguments.pop("pruned")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,13 @@ def with_current_keys(about: Mapping[str, Any]) -> dict[str, Any]:
     if "part" in current and "split" not in current:
         current = {"split" if key == "part" else key: value for key, value in current.items()}
     return current
+
+
+def distinct_classes(names: Sequence[str]) -> list[str]:
+    """Return names of classes that differ: ``crane (0)`` and ``crane (2)`` for equal ones."""
+    found = [name if names.count(name) == 1 else f"{name} ({k})" for k, name in enumerate(names)]
+    # Such a name may be taken already.
+    return found if len(set(found)) == len(found) else [f"{n} ({k})" for k, n in enumerate(names)]
 
 
 def shard_name(index: int) -> str:
@@ -114,11 +121,26 @@ def shard_file(folder: Path, shard: Shard, name: str) -> Path:
     """Return the path of a file of a shard.
 
     Raises:
-        InputError: The file lies behind a link that leads outside the recording.
+        InputError: See `expect_own_file`.
     """
-    file = folder / layout.SHARDS / shard.name / name
+    return expect_own_file(folder, folder / layout.SHARDS / shard.name / name)
+
+
+def expect_own_file(folder: Path, file: Path) -> Path:
+    """Return a file of a recording after checking that reading it stays in the recording and ends.
+
+    Raises:
+        InputError: AS607, the file lies behind a link that leads outside the recording; AS606, it
+            is a folder, a pipe or a device.
+    """
     if not file.resolve().is_relative_to(folder.resolve()):
         raise InputError(
             "AS607", f"{file} links to a file outside the recording; replace the link by the file"
+        )
+    if file.exists() and not file.is_file():
+        raise InputError(
+            "AS606",
+            f"{file} cannot be read (it is a folder, a pipe or a device); restore it, or capture "
+            "again",
         )
     return file

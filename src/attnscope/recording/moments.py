@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from attnscope import layout
 from attnscope.errors import InputError
+from attnscope.hashes import problem
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.format import TARGETS, Shard
 from attnscope.recording.reader import ShardReader
-from attnscope.recording.verification import problem
+from attnscope.recording.verification import verify_predictions
 from attnscope.recording.writer import ShardWriter
 from attnscope.shapes import Array
 
@@ -304,12 +305,14 @@ class Moments(ShardReader):
                 ]
             except InputError as error:
                 found.append(str(error))
-        return found
+        return found or verify_predictions(self.rows, self._shards, self._piece)
 
     def _verify_shard(self, shard: Shard, labels: NDArray[np.int64]) -> list[tuple[str, str]]:
         """Check the sums of one shard; return the problems, each with its code."""
         found = []
         classes, count = self._piece(shard, "classes"), self._piece(shard, "count")
+        if {str(classes.dtype), str(count.dtype)} != {"int64"}:
+            return [("AS646", f"the counts have the types {classes.dtype} and {count.dtype}")]
         known, expected = np.unique(labels, return_counts=True)
         if not (np.array_equal(classes, known) and np.array_equal(count, expected)):
             return [("AS690", "the counts of images differ from those of the rows")]
@@ -338,6 +341,9 @@ class Moments(ShardReader):
         for key in [*sums, "logits"]:
             values = self._piece(shard, key)
             rows = shard.count if key == "logits" else len(classes)
+            dtype = "float32" if key == "logits" else "float64"
+            if values.dtype != dtype:
+                found.append(("AS646", f"{key} has the type {values.dtype}, not {dtype}"))
             if len(values) != rows:
                 found.append(("AS689", f"{key} has {len(values)} rows, not {rows}"))
             elif not np.isfinite(values).all():

@@ -4,6 +4,10 @@ A folder of small tables, each of which is complete on its own: ``replacement.pa
 image and edit) and one CSV file for each experiment. ``about.json`` names the recording. The logits
 of each row of ``replacement.parquet`` are in ``replacement.safetensors``, whose header has the
 SHA-256 of that table. Outcomes of version 0.1 have no such file.
+
+``about.json`` has the SHA-256 of every other file under ``files``, and a seal. Before files are
+replaced, it lists the old and the new hashes, so that a kill between two files leaves none that is
+unknown. What is read is checked; outcomes of earlier versions have no hashes.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,9 +29,11 @@ from safetensors.numpy import save as save_arrays
 
 from attnscope import layout
 from attnscope.errors import InputError, first_line
-from attnscope.files import new_folder, read_json, sha256_of, write_bytes, write_json
+from attnscope.files import new_folder, read_json, sha256_of, write_bytes, write_sealed
+from attnscope.hashes import problem
+from attnscope.integrity import is_array_file_whole, open_regular, sealed_arrays
 from attnscope.notebook import html_page, html_paragraph, html_properties, html_table
-from attnscope.recording.format import with_current_keys
+from attnscope.recording.format import expect_own_file, with_current_keys
 from attnscope.recording.places import outcomes_folder as outcomes_folder
 from attnscope.recording.reader import ShardReader
 from attnscope.shapes import Array
@@ -52,6 +58,8 @@ TABLES = tuple(name for name in EXPERIMENT_OF if name != REPLACED)
 """Names of the tables that are written as CSV. Some may be missing."""
 
 _LOGITS = "logits"
+_FILES = "files"
+"""Key in ``about.json``: name of a file -> its possible SHA-256, of which the first is new."""
 _OF_TABLE = "table_sha256"
 """Key in the header of the file of logits: the SHA-256 of the table to whose rows they belong."""
 _log = logging.getLogger(__name__)
@@ -180,23 +188,66 @@ def add_outcomes(folder: Path, outcomes: Outcomes) -> None:
 
     An experiment counts as finished once all of its tables are there.
     """
-    known = read_json(folder / layout.ABOUT)
+    known = _read_about(folder)
     finished = known.get("experiments", [])
     new = [name for name in outcomes.about["experiments"] if name not in finished]
     controls = {**known.get("controls", {}), **outcomes.about.get("controls", {})}
     about = {**with_current_keys(known), **outcomes.about}
     about |= {"experiments": [*finished, *new], "controls": controls}
-    _write(folder, replace(outcomes, about=about))
+    _write(folder, replace(outcomes, about=about), known)
 
 
 def add_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """Add facts to the ``about`` of a folder of outcomes; known ones are replaced."""
-    known = read_json(folder / layout.ABOUT)
+    known = _read_about(folder)
     if any(known.get(name) != value for name, value in facts.items()):
-        write_json(folder / layout.ABOUT, {**known, **facts})
+        write_sealed(folder / layout.ABOUT, {**known, **facts})
 
 
-def _write(folder: Path, outcomes: Outcomes) -> None:
+def _read_about(folder: Path) -> dict[str, Any]:
+    about = read_json(expect_own_file(folder, folder / layout.ABOUT))
+    if not isinstance(about, dict):
+        raise InputError(
+            "AS632",
+            f"{folder / layout.ABOUT} does not describe interventions; remove {folder} and run "
+            "attnscope intervene again",
+        )
+    files = about.get(_FILES, {})
+    if not isinstance(files, dict) or not all(isinstance(each, list) for each in files.values()):
+        raise InputError(
+            "AS632",
+            f"{folder / layout.ABOUT} has no valid hashes; remove {folder} and run attnscope "
+            "intervene again",
+        )
+    return about
+
+
+def _write(folder: Path, outcomes: Outcomes, known: Mapping[str, Any] = {}) -> None:
+    """Write the files of outcomes; ``known`` is what the folder is about if it exists."""
+    contents = _contents(outcomes)
+    new = {
+        name: [_sha256(content if isinstance(content, list) else [content])]
+        for name, content in contents.items()
+    }
+    old = known.get(_FILES, {})
+    if old:
+        both = {name: [*new.get(name, []), *old.get(name, [])] for name in {**old, **new}}
+        write_sealed(folder / layout.ABOUT, {**known, _FILES: both})
+    for name, content in contents.items():
+        write_bytes(folder / name, content)
+    write_sealed(folder / layout.ABOUT, {**outcomes.about, _FILES: {**old, **new}})
+
+
+def _sha256(parts: Sequence[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _contents(outcomes: Outcomes) -> dict[str, bytes | list[bytes | memoryview]]:
+    """Return the files of outcomes but ``about.json``, in the order in which they are written."""
+    contents: dict[str, bytes | list[bytes | memoryview]] = {}
     if outcomes.replacement is not None:
         buffer = io.BytesIO()
         outcomes.replacement.to_parquet(buffer, index=False)
@@ -204,11 +255,11 @@ def _write(folder: Path, outcomes: Outcomes) -> None:
         if outcomes.logits is not None:
             of_table = {_OF_TABLE: hashlib.sha256(content).hexdigest()}
             logits = save_arrays({_LOGITS: np.ascontiguousarray(outcomes.logits)}, of_table)
-            write_bytes(folder / layout.REPLACEMENT_LOGITS, logits)
-        write_bytes(folder / layout.REPLACEMENT, content)
+            contents[layout.REPLACEMENT_LOGITS] = sealed_arrays(logits)
+        contents[layout.REPLACEMENT] = content
     for name, table in outcomes.tables.items():
-        write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
-    write_json(folder / layout.ABOUT, dict(outcomes.about))
+        contents[f"{name}.csv"] = table.to_csv(index=False).encode()
+    return contents
 
 
 def read_outcomes(folder: Path) -> Outcomes:
@@ -221,30 +272,71 @@ def read_outcomes(folder: Path) -> Outcomes:
         raise InputError(
             "AS631", f"{folder} holds no interventions; create them with: attnscope intervene RUN"
         )
-    about = read_json(folder / layout.ABOUT)
+    about = _read_about(folder)
+    hashes = about.pop(_FILES, {})
     replacement, logits = None, None
     tables = {}
-    try:
-        if (folder / layout.REPLACEMENT).is_file():
-            replacement = pd.read_parquet(folder / layout.REPLACEMENT)
-            if (folder / layout.REPLACEMENT_LOGITS).is_file():
-                logits = partial(_read_logits, folder)
-        for name in TABLES:
-            if (folder / f"{name}.csv").is_file():
-                tables[name] = _read_table(folder / f"{name}.csv")
-    except (ValueError, OSError) as error:
-        raise InputError(
-            "AS632",
-            f"{folder} cannot be read ({first_line(error)}); remove it and run attnscope intervene "
-            "again",
-        ) from None
+    present = [
+        name
+        for name in (layout.REPLACEMENT, *(f"{name}.csv" for name in TABLES))
+        if (folder / name).is_file()
+    ]
+    for name in present:
+        try:
+            with open_regular(expect_own_file(folder, folder / name)) as stream:
+                content = stream.read()
+            if name in hashes and _sha256([content]) not in hashes[name]:
+                raise ValueError("it has changed since it was written (SHA-256)")
+            if name == layout.REPLACEMENT:
+                replacement = pd.read_parquet(io.BytesIO(content))
+            else:
+                tables[name.removesuffix(".csv")] = _read_table(content)
+        except InputError:
+            raise
+        except Exception as error:  # pandas and pyarrow raise exceptions of many types
+            raise InputError(
+                "AS632",
+                f"{folder / name} cannot be read ({first_line(error)}); remove {folder} and run "
+                "attnscope intervene again",
+            ) from None
+    if replacement is not None and (folder / layout.REPLACEMENT_LOGITS).is_file():
+        logits = partial(_read_logits, folder)
     return Outcomes(with_current_keys(about), replacement, tables, logits)
+
+
+def verify_outcomes(folder: Path) -> tuple[list[str], str]:
+    """Check the files of interventions.
+
+    Returns:
+        The problems, one line each, and what could not be checked, in words; empty if nothing.
+    """
+    try:
+        outcomes = read_outcomes(folder)
+        known = _read_about(folder).get(_FILES, {})
+        if outcomes.read_logits is not None:
+            outcomes.read_logits()
+    except InputError as error:
+        return [str(error)], ""
+    found = [
+        problem("AS682", f"{folder / name} is missing")
+        for name in known
+        if not (folder / name).is_file()
+    ]
+    # Those of earlier versions have no hashes, and a kill can leave tables of no experiment.
+    tables = [layout.REPLACEMENT] if outcomes.replacement is not None else []
+    unlisted = [
+        name for name in (*tables, *(f"{n}.csv" for n in outcomes.tables)) if name not in known
+    ]
+    return found, f"no hash is known of {', '.join(unlisted)}" if unlisted else ""
 
 
 def _read_logits(folder: Path) -> Float32[Array, "rows classes"]:
     file, table = folder / layout.REPLACEMENT_LOGITS, folder / layout.REPLACEMENT
     remedy = f"remove {folder} and run attnscope intervene again"
+    expect_own_file(folder, file)
     try:
+        if is_array_file_whole(file) is False:
+            raise OSError("it has changed since it was written (SHA-256)")
         with safe_open(file, "numpy") as opened:
             of_table = (opened.metadata() or {}).get(_OF_TABLE)
             logits: Float32[Array, "rows classes"] = opened.get_tensor(_LOGITS)
@@ -258,14 +350,19 @@ def _read_logits(folder: Path) -> Float32[Array, "rows classes"]:
     return logits
 
 
-def _read_table(file: Path) -> pd.DataFrame:
-    columns = pd.read_csv(file, nrows=0).columns
+def _read_table(content: bytes) -> pd.DataFrame:
+    columns = pd.read_csv(io.BytesIO(content), nrows=0).columns
     table = pd.read_csv(
-        file,
+        io.BytesIO(content),
         dtype={name: "str" for name in columns if name in _TEXT_COLUMNS},
         keep_default_na=False,
         na_values={name: [""] for name in columns if name not in _TEXT_COLUMNS},
     ).rename(columns=_RENAMED_COLUMNS)
+    for name in (name for name in table.columns if name not in _TEXT_COLUMNS):
+        if not (pd.api.types.is_numeric_dtype(table[name]) or table[name].isna().all()):
+            wrong = pd.to_numeric(table[name], errors="coerce").isna() & table[name].notna()
+            if wrong.any() and not set(table[name].dropna()) <= {True, False, "True", "False"}:
+                raise ValueError(f"the column {name} has the value {table[name][wrong].iloc[0]!r}")
     if "order" in table:
         table["order"] = table["order"].replace(_RENAMED_ORDERS)
     return table

@@ -23,7 +23,8 @@ from safetensors.numpy import save as save_arrays
 
 from attnscope import layout
 from attnscope.errors import InputError, first_line
-from attnscope.files import read_json, write_bytes, write_json
+from attnscope.files import read_json, write_bytes, write_sealed
+from attnscope.integrity import is_array_file_whole, sealed_arrays
 from attnscope.recording.partial import differences
 
 Piece = Mapping[str, NDArray[Any]]
@@ -109,19 +110,22 @@ class Pieces:
             return
         if not (self._folder / layout.PLAN).is_file():
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_json(self._folder / layout.PLAN, self._plan)
+            write_sealed(self._folder / layout.PLAN, self._plan)
         arrays = {
             f"{name}{_SEPARATOR}{key}": np.asarray(array, order="C")
             for name in self._unwritten
             for key, array in self._known[name].items()
         }
-        write_bytes(self._folder / f"{self._files:06d}{_SUFFIX}", save_arrays(arrays))
+        content = sealed_arrays(save_arrays(arrays))
+        write_bytes(self._folder / f"{self._files:06d}{_SUFFIX}", content)
         self._files += 1
         self._unwritten.clear()
         self._bytes = 0
 
     def _read(self, file: Path) -> None:
         try:
+            if is_array_file_whole(file) is False:
+                raise ValueError("it has changed since it was written (SHA-256)")
             for key, array in load_file(file).items():
                 name, _, of_array = key.rpartition(_SEPARATOR)
                 self._known.setdefault(name, {})[of_array] = array

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -154,25 +156,84 @@ def find_recordings(folder: Path) -> list[Path]:
         The folders, sorted.
 
     Raises:
-        InputError: There is none, or one lies behind a link that leads outside ``folder``.
+        InputError: There is none; or one cannot be read, or lies behind a link that leads outside
+            ``folder``.
+    """
+    found, problems = list_recordings(folder)
+    if problems:
+        raise problems[0]
+    return found
+
+
+def list_recordings(folder: Path) -> tuple[list[Path], list[InputError]]:
+    """Return the folders of all recordings, and what is wrong with those that cannot be opened.
+
+    A recording that is damaged, or that one may not read, does not hide the others.
+
+    Args:
+        folder: A folder of runs, a run, or a recording.
+
+    Returns:
+        The folders that have a manifest, sorted, and one error for each other recording.
+
+    Raises:
+        InputError: There is neither; or the folder does not exist.
     """
     if not folder.is_dir():
         raise InputError("AS620", f"the folder {folder} does not exist; check the path")
-    in_a_run = f"{layout.RECORDINGS}/*/{layout.MANIFEST}"
-    patterns = (layout.MANIFEST, f"*/{layout.MANIFEST}", in_a_run, f"*/{in_a_run}")
-    found = sorted(
-        file.parent
-        for pattern in patterns
-        for file in folder.glob(pattern)
-        if not file.parent.name.startswith(".")  # an unfinished recording
-    )
-    if not found:
+    problems: list[InputError] = []
+    inner = _folders_in(folder, problems)
+    in_runs = [
+        each
+        for run in (folder, *inner)
+        if run.name != layout.RECORDINGS
+        for each in _folders_in(run / layout.RECORDINGS, problems)
+    ]
+    root, found = folder.resolve(), []
+    for place in sorted({folder, *inner, *in_runs}):
+        try:
+            mode = os.lstat(place / layout.MANIFEST).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            problems.append(_not_readable(place, error))
+            continue
+        if not place.resolve().is_relative_to(root):
+            problems.append(
+                InputError(
+                    "AS607", f"{place} links to a folder outside {folder}; open that folder itself"
+                )
+            )
+        elif stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+            found.append(place)
+        else:
+            problems.append(
+                InputError(
+                    "AS604",
+                    f"{place / layout.MANIFEST} is a folder, a pipe or a device, and no manifest; "
+                    "capture again",
+                )
+            )
+    if not found and not problems:
         raise InputError(
             "AS601", f"{folder} holds no recording; create one with: attnscope capture RUN"
         )
-    for path in found:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise InputError(
-                "AS607", f"{path} links to a folder outside {folder}; open that folder itself"
-            )
-    return found
+    return found, problems
+
+
+def _folders_in(folder: Path, problems: list[InputError]) -> list[Path]:
+    try:
+        return [
+            path
+            for path in folder.iterdir()
+            if not path.name.startswith(".") and path.is_dir()  # hidden: unfinished recordings
+        ]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        problems.append(_not_readable(folder, error))
+        return []
+
+
+def _not_readable(folder: Path, error: OSError) -> InputError:
+    return InputError("AS692", f"{folder} cannot be read ({error.strerror}); check its permissions")

@@ -22,6 +22,7 @@ from attnscope import layout
 from attnscope.data.label_kinds import CLASS, without_classes
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
+from attnscope.integrity import open_regular
 from attnscope.kinds import KINDS, PER_CHANNEL, Gate, gate_table
 from attnscope.notebook import html_details, html_page, html_properties, number_of
 from attnscope.recording.attributed import Attributions
@@ -30,6 +31,8 @@ from attnscope.recording.format import (
     ROW_COLUMNS,
     TARGETS,
     Shard,
+    distinct_classes,
+    expect_own_file,
     parse_gate,
     parse_items,
     parse_shard,
@@ -87,7 +90,7 @@ class ShardReader(ABC):
                 f"{folder} holds no {self.kind} (no {layout.MANIFEST}); check the path, or create "
                 f"it with: attnscope capture RUN{_OPTIONS[self.kind]}",
             )
-        manifest = read_json(folder / layout.MANIFEST)
+        manifest = read_json(expect_own_file(folder, folder / layout.MANIFEST))
         if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
             raise InputError(
                 "AS602",
@@ -101,8 +104,8 @@ class ShardReader(ABC):
         try:
             self.gates = [parse_gate(gate) for gate in parse_items(manifest["gates"], dict)]
             """The gates, in the order in which they act."""
-            self.classes: list[str] = parse_items(manifest["classes"], str)
-            """Names of the classes, by label."""
+            self.classes: list[str] = distinct_classes(parse_items(manifest["classes"], str))
+            """Names of the classes, by label. Equal names are followed by their labels."""
             self.grad_cam_layers: list[str] = parse_items(manifest["grad_cam_layers"], str)
             """Paths of the modules whose Grad-CAM was recorded."""
             self.pooled_inputs: list[str] = parse_items(manifest.get("pooled_inputs", []), str)
@@ -118,6 +121,7 @@ class ShardReader(ABC):
             """How the class scores were taken from what the network returns (its path, function
             and form); empty if it returns logits and nothing else."""
             self._source: object = manifest.get("source")
+            self._keys = list(manifest)
             self._shards = [parse_shard(shard) for shard in parse_items(manifest["shards"], dict)]
             self._count = sum(shard.count for shard in self._shards)
             self.id: str | None = manifest.get("id")
@@ -303,7 +307,7 @@ class ShardReader(ABC):
             The problems, one line each with its code. Empty if there are none.
         """
         # Values of damaged files give no further information.
-        return verify_files(self.folder, self.id, self._shards) or [
+        return verify_files(self.folder, self.id, self._shards, self._keys) or [
             *self._verify_values(),
             *verify_rows(self.rows, len(self.classes), self.label_kind, self.has_scores),
         ]
@@ -416,7 +420,8 @@ class ShardReader(ABC):
     def _read_rows(self, shard: Shard) -> pd.DataFrame:
         file = shard_file(self.folder, shard, layout.ROWS)
         try:
-            rows = pd.read_parquet(file)[list(ROW_COLUMNS)].astype(ROW_COLUMNS)
+            with open_regular(file) as stream:  # pyarrow cannot open a name that is not UTF-8
+                rows = pd.read_parquet(stream)[list(ROW_COLUMNS)].astype(ROW_COLUMNS)
             if len(rows) != shard.count:
                 raise ValueError(f"{len(rows)} rows instead of {shard.count}")
         except Exception as error:  # pyarrow raises OSError, ArrowInvalid and others

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from attnscope import layout
 from attnscope.data.label_kinds import MULTI_LABEL, VALUE, describe_labels
 from attnscope.errors import InputError, first_line
+from attnscope.hashes import problem
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.attributed import GRAD_CAM, Attributed
 from attnscope.recording.format import TARGETS, targets_of_labels
@@ -33,7 +34,7 @@ from attnscope.recording.labeled import (
 from attnscope.recording.places import find_recordings as find_recordings
 from attnscope.recording.reader import ShardReader
 from attnscope.recording.rows import ALL_ROWS, Rows, row_numbers
-from attnscope.recording.verification import problem, verify_array
+from attnscope.recording.verification import gate_shape, verify_array, verify_predictions
 from attnscope.recording.viewing import read_view
 from attnscope.recording.writer import ShardWriter
 from attnscope.shapes import Array
@@ -423,18 +424,28 @@ class Recording(ShardReader):
                 f"gate/{gate.name}",
                 self._shards,
                 self._piece,
+                "float32",
+                gate_shape(gate),
                 (gate.lo, gate.hi),
                 self._rounding(gate),
             )
         targets = targets_of_labels(self.label_kind)
-        keys = [f"pooled/{name}" for name in self.pooled_inputs]
-        keys += [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in targets]
-        for key in [*keys, *(["logits"] if self.has_scores else []), "images"]:
-            found += verify_array(key, self._shards, self._piece)
+        maps = [f"grad_cam/{n}/{target}" for n in self.grad_cam_layers for target in targets]
+        wanted: list[tuple[str, str, tuple[int | None, ...] | None]] = [
+            *((f"pooled/{n}", "float32", gate_shape(self.info(n))) for n in self.pooled_inputs),
+            *((key, "float16", (None, None)) for key in maps),
+            *([("logits", "float32", (len(self.classes),))] if self.has_scores else []),
+            ("images", "uint8", (None, None, 3)),
+        ]
+        for key, dtype, shape in wanted:
+            found += verify_array(key, self._shards, self._piece, dtype, shape)
+        check = partial(verify_array, _TARGETS, self._shards, self._piece, "float32", (None,))
         if self.label_kind == MULTI_LABEL:
-            found += verify_array(_TARGETS, self._shards, self._piece, (0.0, 1.0))
+            found += check((0.0, 1.0))
         elif self.label_kind == VALUE:  # a data set may hold NaN for a missing value
-            found += verify_array(_TARGETS, self._shards, self._piece, is_finite=False)
+            found += check(is_finite=False)
+        if self.has_scores:
+            found += verify_predictions(self.rows, self._shards, self._piece)
         return found + self._verify_attributions()
 
     def _verify_attributions(self) -> list[str]:

@@ -5,6 +5,7 @@ Each problem is one line that ends with its code of `attnscope.errors.ERRORS`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,19 @@ from numpy.typing import NDArray
 from attnscope import layout
 from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError, first_line
-from attnscope.files import read_json, sha256_of
-from attnscope.recording.format import Shard, shard_file
+from attnscope.files import read_json
+from attnscope.hashes import problem, verify_hash
+from attnscope.kinds import MAP, PER_CHANNEL, Gate
+from attnscope.recording.format import Shard, expect_own_file, shard_file
 
+_MEMBERS = frozenset(
+    {
+        *("format", "kind", "id", "count", "classes", "gates", "grad_cam_layers", "about"),
+        *("pooled_inputs", "attributions", "label_kind", "output", "source", "images"),
+        *("images_sha256", "shards"),
+    }
+)
+"""The members of a manifest."""
 _PLANNED = (
     "format",
     "kind",
@@ -33,28 +44,23 @@ _PLANNED = (
 )
 
 
-def problem(code: str, text: str) -> str:
-    """Return one problem as a line with its code."""
-    return str(InputError(code, text))
-
-
-def without_code(problem: str) -> str:
-    """Return a problem without its code, for a message that ends with a code of its own."""
-    return problem.rpartition(" [")[0]
-
-
-def verify_files(folder: Path, plan_id: str | None, shards: Sequence[Shard]) -> list[str]:
+def verify_files(
+    folder: Path, plan_id: str | None, shards: Sequence[Shard], keys: Iterable[str] = ()
+) -> list[str]:
     """Check the files of a recording or moments against their hashes.
 
     Args:
         folder: The recording or moments.
         plan_id: SHA-256 of the plan; None for recordings of versions that wrote no plan.
         shards: The shards of the manifest.
+        keys: The names of the members of the manifest.
 
     Returns:
         The problems, one line each.
     """
-    found = [] if plan_id is None else _verify_plan(folder, plan_id)
+    found = list(_verify_identity(folder, plan_id, keys))
+    if plan_id is not None:
+        found += _verify_plan(folder, plan_id)
     known = {shard.name for shard in shards}
     for path in sorted((folder / layout.SHARDS).iterdir()):
         # Operating systems leave hidden files behind.
@@ -65,8 +71,19 @@ def verify_files(folder: Path, plan_id: str | None, shards: Sequence[Shard]) -> 
             found.append(other)
             continue
         for name, expected in shard.sha256.items():
-            found += _verify_hash(shard_file(folder, shard, name), expected)
+            found += verify_hash(shard_file(folder, shard, name), expected)
     return found
+
+
+def _verify_identity(folder: Path, plan_id: str | None, keys: Iterable[str]) -> Iterable[str]:
+    """Yield what is wrong with the members of a manifest that has no seal, or lost its id."""
+    file = folder / layout.MANIFEST
+    for key in keys:
+        if key not in _MEMBERS:
+            yield problem("AS685", f"{file} has the member '{key:.40}', which no version writes")
+    written_with_id = [folder / layout.PLAN, *folder.glob(f"{layout.SHARDS}/*/{layout.SHARD}")]
+    if plan_id is None and any(map(os.path.lexists, written_with_id)):
+        yield problem("AS685", f"{file} has no id, and the recording was written with one")
 
 
 def verify_rows(
@@ -92,10 +109,61 @@ def verify_rows(
     return found
 
 
+def verify_predictions(
+    rows: pd.DataFrame, shards: Sequence[Shard], read: Callable[[Shard, str], NDArray[Any]]
+) -> list[str]:
+    """Check that each prediction is the class with the largest logit.
+
+    Args:
+        rows: One row per image.
+        shards: All shards.
+        read: Reads the array of one shard; raises an InputError if it cannot.
+
+    Returns:
+        The problems, one line each.
+    """
+    predictions = rows["prediction"].to_numpy()
+    others, start = 0, 0
+    for shard in shards:
+        try:
+            logits = read(shard, "logits")
+        except InputError:
+            return []  # said by the check of the array
+        chosen = predictions[start : start + shard.count]
+        start += shard.count
+        if logits.ndim != 2 or len(logits) != len(chosen):
+            return []
+        if ((chosen < 0) | (chosen >= logits.shape[1])).any():
+            return []  # said by `verify_rows`
+        # Equal logits have several largest classes.
+        others += int((logits[np.arange(len(chosen)), chosen] != logits.max(1)).sum())
+    if not others:
+        return []
+    return [problem("AS645", f"{others} predictions are not the class with the largest logit")]
+
+
+def gate_shape(gate: Gate) -> tuple[int | None, ...] | None:
+    """Return the shape that the values of a gate must have, without the images.
+
+    Returns:
+        One size per axis, None where the description of the gate does not tell it. None if it
+        tells nothing.
+    """
+    if gate.has(PER_CHANNEL) and gate.axes in ("", "NC"):
+        return (gate.channels,)
+    if gate.has(MAP) and gate.axes in ("", "NHW"):
+        return gate.grid
+    if gate.axes.startswith("N"):
+        return (None,) * (len(gate.axes) - 1)
+    return None
+
+
 def verify_array(
     key: str,
     shards: Sequence[Shard],
     read: Callable[[Shard, str], NDArray[Any]],
+    dtype: str,
+    shape: tuple[int | None, ...] | None = None,
     bounds: tuple[float, float] = (-np.inf, np.inf),
     margin: float = 0.0,
     is_finite: bool = True,
@@ -106,6 +174,8 @@ def verify_array(
         key: Name of the array.
         shards: All shards.
         read: Reads the array of one shard; raises an InputError if it cannot.
+        dtype: The type that the writer gives it.
+        shape: The shape of its rows, with None for any size; None for any shape.
         bounds: The lowest and the highest value that is allowed.
         margin: How far beyond the bounds a value may lie.
         is_finite: Whether all values must be finite and within the bounds.
@@ -122,6 +192,8 @@ def verify_array(
             if len(values) != shard.count:
                 text = f"{key} has {len(values)} rows in shard {shard.name}, not {shard.count}"
                 return [problem("AS689", text)]
+            if text := _other_form(values, dtype, shape):
+                return [problem("AS646", f"{key} in shard {shard.name} {text}")]
             if not is_finite:
                 continue
             inside = (values >= low - margin) & (values <= high + margin)
@@ -138,19 +210,28 @@ def verify_array(
     return found
 
 
-def _verify_hash(file: Path, expected: str) -> list[str]:
-    try:
-        if sha256_of(file) != expected:
-            return [problem("AS681", f"{file} has changed since it was written (SHA-256)")]
-    except FileNotFoundError:
-        return [problem("AS682", f"{file} is missing")]
-    except OSError as error:
-        return [problem("AS692", f"{file} cannot be read ({error.strerror})")]
-    return []
+def _other_form(values: NDArray[Any], dtype: str, shape: tuple[int | None, ...] | None) -> str:
+    """Return how an array differs from the type and shape that it must have, or nothing."""
+    if values.dtype != dtype:
+        return f"has the type {values.dtype}, not {dtype}"
+    found = values.shape[1:]
+    if 0 in found or (
+        shape is not None
+        and (
+            len(found) != len(shape)
+            or any(a not in (None, b) for a, b in zip(shape, found, strict=True))
+        )
+    ):
+        wanted = ["N", *("?" if size is None else str(size) for size in shape or ("?",))]
+        return f"has the shape {values.shape}, not ({', '.join(wanted)})"
+    return ""
 
 
 def _verify_plan(folder: Path, plan_id: str) -> list[str]:
-    changed = _verify_hash(folder / layout.PLAN, plan_id)
+    try:
+        changed = verify_hash(expect_own_file(folder, folder / layout.PLAN), plan_id)
+    except InputError as error:
+        return [str(error)]
     return changed or list(_differences_from_plan(folder))
 
 
@@ -165,13 +246,19 @@ def _differences_from_plan(folder: Path) -> Iterable[str]:
 
 def _verify_shard(folder: Path, plan_id: str, index: int, shard: Shard) -> str:
     """Return the problem of a shard that is not this one of the recording with this plan."""
-    file = shard_file(folder, shard, layout.SHARD)
+    try:
+        file = shard_file(folder, shard, layout.SHARD)
+    except InputError as error:
+        return str(error)
     try:
         value = read_json(file)
     except InputError as error:
         if isinstance(error.__context__, OSError):
             return problem("AS692", f"{file} cannot be read ({error.__context__.strerror})")
         value = None
-    if isinstance(value, dict) and (value.get("of"), value.get("index")) == (plan_id, index):
+    expected = {"of": plan_id, "index": index, "count": shard.count, "sha256": shard.sha256}
+    if value == expected:
         return ""
+    if isinstance(value, dict) and (value.get("of"), value.get("index")) == (plan_id, index):
+        return problem("AS685", f"{file} differs from {layout.MANIFEST}")
     return problem("AS684", f"{file.parent} is a shard of another recording")

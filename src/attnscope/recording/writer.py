@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from attnscope import layout
 from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
-from attnscope.files import write_bytes, write_json
+from attnscope.files import write_bytes, write_json, write_sealed
 from attnscope.kinds import Gate
 from attnscope.recording.array_file import array_file
 from attnscope.recording.attributed import Attributions
@@ -242,7 +242,7 @@ class ShardWriter(ABC):
             raise InputError(
                 "AS657", f"{self._partial.shards / gaps[0]} is missing; run the same command again"
             )
-        write_json(
+        write_sealed(
             self._partial.place / layout.MANIFEST,
             {
                 "format": FORMAT,

@@ -134,7 +134,7 @@ def write_report(folders: Sequence[StrPath], out: StrPath, *, methods: bool = Fa
     page = environment.from_string(template.read_text(encoding="utf-8")).render(context)
     if not out.parent.is_dir():
         make_folder(out.parent)
-    write_bytes(out, page.encode())
+    write_bytes(out, page.encode(errors="backslashreplace"))
     if methods:
         write_bytes(beside["markdown"], said.markdown().encode())
         write_bytes(beside["bibtex"], said.bibtex().encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from attnscope.errors import InputError
 from attnscope.files import write_bytes
+from attnscope.integrity import is_array_file_whole, sealed_arrays
 
 _FORMAT = 1
 
@@ -45,7 +47,7 @@ class Position:
 def save_checkpoint(
     file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]
 ) -> None:
-    """Save weights, buffers and the state of the optimizer atomically.
+    """Save weights, buffers and the state of the optimizer atomically, in a file with a seal.
 
     An older checkpoint is replaced only when the new one is complete.
 
@@ -69,13 +71,11 @@ def save_checkpoint(
         "state": state,
         "optimizer": {"groups": found["param_groups"], "plain": plain},
     }
-    write_bytes(
-        file,
-        save(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-            {"attnscope": json.dumps(header)},
-        ),
+    content = save(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        {"attnscope": json.dumps(header)},
     )
+    write_bytes(file, sealed_arrays(content))
 
 
 def read_state(file: Path) -> dict[str, Any]:
@@ -87,6 +87,18 @@ def read_state(file: Path) -> dict[str, Any]:
     header, _ = _read(file)
     state: dict[str, Any] = header["state"]
     return state
+
+
+def position_in(state: Mapping[str, Any], file: Path) -> Position:
+    """Return the position in the ``state`` of a checkpoint.
+
+    Raises:
+        InputError: AS523, there is none. Checkpoints of version 0.1 have no seal.
+    """
+    try:
+        return Position(**state["position"])
+    except (KeyError, TypeError):
+        raise _damaged(file) from None
 
 
 def load_checkpoint(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -141,11 +153,17 @@ def load_checkpoint(file: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
+        if is_array_file_whole(file) is False:
+            raise ValueError("its SHA-256 is another one")
         with safe_open(file, "pt") as stream:
             header = json.loads((stream.metadata() or {})["attnscope"])
             names = stream.keys()  # the stream itself is not iterable
             return header, {name: stream.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError, KeyError):
-        raise InputError(
-            "AS523", f"checkpoint {file} is damaged; remove the run folder and train again"
-        ) from None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        raise _damaged(file) from None
+
+
+def _damaged(file: Path) -> InputError:
+    return InputError(
+        "AS523", f"checkpoint {file} is damaged; remove the run folder and train again"
+    )

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import lr_scheduler
@@ -28,15 +27,23 @@ from tqdm import tqdm
 from attnscope import layout
 from attnscope.data.images import LabeledImages
 from attnscope.data.load import Data
-from attnscope.files import write_json
+from attnscope.files import write_bytes, write_json
+from attnscope.hashes import write_hashes
+from attnscope.integrity import json_bytes
 from attnscope.kinds import Gate
 from attnscope.monitoring import GateMonitor
 from attnscope.networks.cnn import SmallCNN
 from attnscope.networks.memory import channels_last
-from attnscope.networks.weights import save_model, save_weights
+from attnscope.networks.weights import load_weights, save_model, save_weights
 from attnscope.signals import stop_signal
 from attnscope.training.batches import Step, TrainingImages
-from attnscope.training.checkpoint import Position, load_checkpoint, read_state, save_checkpoint
+from attnscope.training.checkpoint import (
+    Position,
+    load_checkpoint,
+    position_in,
+    read_state,
+    save_checkpoint,
+)
 from attnscope.training.compiling import NOT_COMPILED, CompiledNetwork, compile_network
 from attnscope.training.devices import autocast_block
 from attnscope.training.evaluation import Evaluation, evaluate
@@ -121,7 +128,7 @@ class TrainingLoop:
         if resumed:
             # The optimizer depends on the phase, which is part of the state.
             state = read_state(self.checkpoint)
-            self.position = Position(**state["position"])
+            self.position = position_in(state, self.checkpoint)
             self.start_phase()
             load_checkpoint(self.checkpoint, self.model, self.optimizer)
             if self.schedule is not None:
@@ -442,7 +449,7 @@ class TrainingLoop:
             if self.process_group.is_main:
                 save_weights(self.model, self.out / layout.LAST_WEIGHTS)
             self.process_group.barrier()
-            self.model.load_state_dict(load_file(best, device=str(self.device)))
+            load_weights(self.model, best)
         row = at.metrics[at.best_epoch - 1 if kept == "best" else -1]
         self.train_only(("all",))
         result = TrainResult(
@@ -463,10 +470,13 @@ class TrainingLoop:
         )
         if self.process_group.is_main:
             save_model(self.model, self.out)
-            write_json(self.out / layout.RESULT, asdict(result))
+            content = json_bytes(asdict(result))
+            going = [layout.BEST_WEIGHTS] if kept == "best" else []  # the same as model.safetensors
+            write_hashes(self.out, {layout.RESULT: content}, going)
+            write_bytes(self.out / layout.RESULT, content)
             self.checkpoint.unlink()
             if kept == "best":
-                best.unlink()  # the same as model.safetensors
+                best.unlink()
         self.process_group.barrier()
         return result
 

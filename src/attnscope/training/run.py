@@ -13,6 +13,7 @@ import torch
 
 from attnscope.data.classes import read_class_names
 from attnscope.data.load import Data, load_data
+from attnscope.errors import printable
 from attnscope.files import refuse_existing
 from attnscope.networks.build import build_model
 from attnscope.networks.pretrained import Pretrained, read_pretrained, start_from
@@ -176,4 +177,4 @@ def _read_weights(settings: ResolvedConfig, process_group: ProcessGroup) -> Pret
 
 
 def _print_note(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -1,0 +1,1 @@
+"""What damage, disks and second processes do to a command."""

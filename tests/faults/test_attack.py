@@ -1,0 +1,41 @@
+"""The attack of `analysis/attack.py`, with few trials; by hand it has many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from analysis.attack import Trial, disturbances, files_of, flips, loads, structure, table_of
+
+
+def faults(trials: list[Trial]) -> list[str]:
+    return [f"{trial.kind}: {trial.what}: {trial.problem}" for trial in trials if trial.problem]
+
+
+def test_every_flipped_bit_is_found(place: Path) -> None:
+    """Twice in each file of a run, its recording and its interventions."""
+    run = place / "run"
+    trials = list(flips(run, 2 * len(files_of(run)), np.random.default_rng(0)))
+    assert len({trial.what.partition(" ")[0] for trial in trials}) >= 15
+    assert faults(trials) == []
+
+
+def test_what_is_read_is_checked(place: Path) -> None:
+    assert faults(list(loads(place / "run", 24, np.random.default_rng(1)))) == []
+
+
+def test_files_that_are_replaced_are_found_or_named(place: Path) -> None:
+    assert faults(list(structure(place / "run", 60, np.random.default_rng(2)))) == []
+
+
+def test_disturbed_capture_can_be_repeated(base: Path, tmp_path: Path) -> None:
+    """The base is copied; what a disturbed command leaves is compared with an undisturbed one."""
+    kinds = ("kills", "disks", "writers", "signals")
+    trials = disturbances(base, kinds, ["capture"], 1, np.random.default_rng(3), tmp_path / "p")
+    assert faults(list(trials)) == []
+
+
+def test_table_counts_what_went_wrong() -> None:
+    table = table_of([Trial("flips", "a", ""), Trial("flips", "b", "missed")])
+    assert "| flips | 2 | 1 | 1 |" in table

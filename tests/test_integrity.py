@@ -1,0 +1,46 @@
+"""Seals: every flipped bit is found, and what was sealed is read as before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load, save
+
+from attnscope.integrity import is_array_file_whole, is_json_whole, sealed_arrays, sealed_json
+
+
+@pytest.mark.parametrize("metadata", [None, {"k": 'v"x'}])
+def test_every_flipped_bit_of_an_array_file_is_found(
+    tmp_path: Path, metadata: dict[str, str] | None
+) -> None:
+    arrays = {"a": np.arange(3), "b c": np.zeros(2, np.float16)}
+    plain = save(arrays, metadata)
+    whole = b"".join(sealed_arrays(plain))
+    file = tmp_path / "file.safetensors"
+    file.write_bytes(whole)
+    assert is_array_file_whole(file) is True
+    assert all(np.array_equal(value, arrays[name]) for name, value in load(whole).items())
+    with safe_open(file, "np") as opened:
+        assert (metadata or {}).items() <= opened.metadata().items()
+    for place in range(len(whole)):
+        bit = 1 << place % 8
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+        assert is_array_file_whole(file) is False, place
+    file.write_bytes(plain)
+    assert is_array_file_whole(file) is None
+
+
+def test_every_flipped_bit_of_a_json_file_is_found() -> None:
+    whole = sealed_json({"a": [1, 2.5], "b": {"c": "é"}, "s": "x"})
+    assert is_json_whole(whole) is True
+    for place in range(len(whole)):
+        for bit in range(8):
+            content = whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :]
+            if is_json_whole(content) is not False:
+                with pytest.raises((json.JSONDecodeError, UnicodeDecodeError)):
+                    json.loads(content)
+    assert is_json_whole(b'{\n  "a": 1\n}\n') is None
