@@ -81,3 +81,55 @@ def _lives(process: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_the_commands_are_imported_ends_the_program_with_one_line(
+    number: int,
+) -> None:
+    script = (
+        "import os, sys, time\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "class Slow(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'attnscope.commands.main':\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
+        "            time.sleep(20)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "from attnscope.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        # A shell may let this process ignore the signal.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
+    assert ended.returncode == 128 + number
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_error_of_a_library_that_was_interrupted_is_the_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(arguments: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise ImportError("half a library") from None
+
+    monkeypatch.setattr(main_module, "_run", work)
+    assert main(["inspect"]) == 128 + signal.SIGTERM
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_same_error_without_a_signal_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(arguments: object) -> None:
+        raise ImportError("a library is missing")
+
+    monkeypatch.setattr(main_module, "_run", work)
+    with pytest.raises(ImportError):
+        main(["inspect"])

@@ -13,6 +13,7 @@ A run folder::
     fold.json                 of a folded run: how each gate was replaced
     folded.safetensors        only beside the ``fold.json`` of another folded network
     checkpoint.safetensors    only during training: the state from which ``--resume`` continues
+    images.parquet            a fingerprint of each image of each split
     training_images.safetensors   some augmented training images, not normalized
     tensorboard/
     recordings/SPLIT/         recordings of this network
@@ -31,6 +32,7 @@ without the files of the training.
 A recording, or moments::
 
     manifest.json             contents, origin, and a SHA-256 of each file
+    images.parquet            a fingerprint of each image, if they are those of a data source
     plan.json                 what is to be recorded; its SHA-256 is the id of the recording
     shards/00000/             arrays.safetensors, rows.parquet, shard.json
 
@@ -44,7 +46,9 @@ While a recording is being written, ``NAME`` is called ``.NAME.partial`` and loc
     effects.csv, decoding.csv and so on   one table for each other experiment
 
 While an experiment runs, its finished pieces are kept in ``.NAME.partial/EXPERIMENT/`` beside the
-outcomes, with a ``plan.json``. ``.NAME.lock`` locks the outcomes.
+outcomes, with a ``plan.json``. ``.NAME.lock`` locks the outcomes, and likewise every other output
+while it is written. The folder of ``attnscope demo`` has a file ``.unfinished`` until it is
+complete.
 """
 
 SPLITS = ("train", "validation", "test")
@@ -64,6 +68,7 @@ FOLDED = "folded.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 TRAINING_IMAGES = "training_images.safetensors"
 TENSORBOARD = "tensorboard"
+IMAGES = "images.parquet"
 
 RECORDINGS = "recordings"
 MOMENTS = "moments"
@@ -88,3 +93,4 @@ OUTCOMES_SUFFIX = "-interventions"
 
 PARTIAL_SUFFIX = ".partial"
 LOCK_SUFFIX = ".lock"
+UNFINISHED = ".unfinished"

@@ -57,10 +57,15 @@ class _Images:
     """
 
     def __init__(
-        self, recording: Recording, data_root: Path | None, batch_size: int, device: torch.device
+        self,
+        recording: Recording,
+        data: str | None,
+        data_root: Path | None,
+        batch_size: int,
+        device: torch.device,
     ) -> None:
-        self.source = recording.source(data_root)
-        self.recorded: Any = recording.images(data_root)
+        self.source = recording.source(data_root, data)
+        self.recorded: Any = recording.images(data_root, data)
         self.training, self.constants = self._split_or_recorded("train")
         self.choosing, self.choosing_split = self._split_or_recorded("validation")
         self.other, self.other_split = self.recorded, self.source.split
@@ -159,6 +164,7 @@ def fold_recording(
     *,
     gates: Sequence[str],
     tolerance: float,
+    data: str | None,
     data_root: Path | None,
     batch_size: int,
     device: torch.device,
@@ -172,6 +178,7 @@ def fold_recording(
         folder: The new folder.
         gates: Names of the gates, or ``all``; empty if they are to be chosen.
         tolerance: Largest accepted loss of accuracy of a choice, in percentage points.
+        data: As for `attnscope.fold`.
         data_root: As for `attnscope.fold`.
         batch_size: Batch size.
         device: The device.
@@ -185,7 +192,7 @@ def fold_recording(
     """
     known = [gate.name for gate in recording.gates]
     names = _named(recording, known, gates)
-    images = _Images(recording, data_root, batch_size, device)
+    images = _Images(recording, data, data_root, batch_size, device)
     weights = hash_weights(model)
     model = model.to(device)
     labels = None

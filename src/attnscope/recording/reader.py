@@ -42,7 +42,7 @@ from attnscope.recording.places import captured_in, enclosing_run, is_captured
 from attnscope.recording.preparation import describe_preparation
 from attnscope.recording.reopening import find_source, open_images, open_network
 from attnscope.recording.rows import ALL_ROWS, Rows, consecutive, row_numbers
-from attnscope.recording.verification import verify_files, verify_rows
+from attnscope.recording.verification import verify_files, verify_hash, verify_rows
 from attnscope.shapes import Array
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class ShardReader(ABC):
             """How the class scores were taken from what the network returns (its path, function
             and form); empty if it returns logits and nothing else."""
             self._source: object = manifest.get("source")
+            self._images_sha256: object = manifest.get("images_sha256")
             self._shards = [parse_shard(shard) for shard in parse_items(manifest["shards"], dict)]
             self._count = sum(shard.count for shard in self._shards)
             self.id: str | None = manifest.get("id")
@@ -303,7 +304,10 @@ class ShardReader(ABC):
             The problems, one line each with its code. Empty if there are none.
         """
         # Values of damaged files give no further information.
-        return verify_files(self.folder, self.id, self._shards) or [
+        files = verify_files(self.folder, self.id, self._shards)
+        if self._images_sha256 is not None:
+            files += verify_hash(self.folder / layout.IMAGES, str(self._images_sha256))
+        return files or [
             *self._verify_values(),
             *verify_rows(self.rows, len(self.classes), self.label_kind, self.has_scores),
         ]
@@ -318,16 +322,18 @@ class ShardReader(ABC):
         """Image size and normalization in words, as far as they are known."""
         return describe_preparation(self.folder, self._source)
 
-    def source(self, data_root: Path | None = None) -> Source:
+    def source(self, data_root: Path | None = None, data: str | None = None) -> Source:
         """Return where the network and the images are: in the run, or where they were captured.
 
         Args:
             data_root: Folder of torchvision's data sets, if they have moved since the capture.
+            data: The data source with the place where the images are now, such as
+                ``folder:PATH``, if they have moved.
 
         Raises:
             InputError: It is unknown, as for a capture that was made from Python.
         """
-        return find_source(self.folder, self.about, self._source, data_root)
+        return find_source(self.folder, self.about, self._source, data_root, data)
 
     def network(self) -> Module:
         """Load the network that was captured, in eval mode on the CPU. Needs torch.
@@ -339,7 +345,9 @@ class ShardReader(ABC):
         """
         return open_network(self.folder, self.source())
 
-    def images(self, data_root: Path | None = None) -> LabeledImages | Dataset[Any]:
+    def images(
+        self, data_root: Path | None = None, data: str | None = None
+    ) -> LabeledImages | Dataset[Any]:
         """Load the images that were captured, in the order of the rows, not normalized.
 
         A data set that was given as ``package.module:callable`` is opened by the user's code. Needs
@@ -347,11 +355,12 @@ class ShardReader(ABC):
 
         Args:
             data_root: As for `source`.
+            data: As for `source`.
 
         Raises:
             InputError: They no longer exist, or they are other images now.
         """
-        return open_images(self.folder, self.source(data_root))
+        return open_images(self.folder, self.source(data_root, data))
 
     def _rounding(self, gate: Gate) -> float:
         """Return how far rounding may take a gate beyond its bounds."""

@@ -65,8 +65,20 @@ def verify_files(folder: Path, plan_id: str | None, shards: Sequence[Shard]) -> 
             found.append(other)
             continue
         for name, expected in shard.sha256.items():
-            found += _verify_hash(shard_file(folder, shard, name), expected)
+            found += verify_hash(shard_file(folder, shard, name), expected)
     return found
+
+
+def verify_hash(file: Path, expected: str) -> list[str]:
+    """Check a file against its SHA-256; return its problem, or nothing."""
+    try:
+        if sha256_of(file) != expected:
+            return [problem("AS681", f"{file} has changed since it was written (SHA-256)")]
+    except FileNotFoundError:
+        return [problem("AS682", f"{file} is missing")]
+    except OSError as error:
+        return [problem("AS692", f"{file} cannot be read ({error.strerror})")]
+    return []
 
 
 def verify_rows(
@@ -138,19 +150,8 @@ def verify_array(
     return found
 
 
-def _verify_hash(file: Path, expected: str) -> list[str]:
-    try:
-        if sha256_of(file) != expected:
-            return [problem("AS681", f"{file} has changed since it was written (SHA-256)")]
-    except FileNotFoundError:
-        return [problem("AS682", f"{file} is missing")]
-    except OSError as error:
-        return [problem("AS692", f"{file} cannot be read ({error.strerror})")]
-    return []
-
-
 def _verify_plan(folder: Path, plan_id: str) -> list[str]:
-    changed = _verify_hash(folder / layout.PLAN, plan_id)
+    changed = verify_hash(folder / layout.PLAN, plan_id)
     return changed or list(_differences_from_plan(folder))
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from attnscope import statistics
 from attnscope.errors import InputError, first_line
-from attnscope.files import StrPath, expect_file, make_folder, write_bytes
+from attnscope.files import StrPath, expect_file, write_bytes
 from attnscope.plots import Drawing, Plot, Unavailable, plots_of
 from attnscope.plots.maps import SEED
 from attnscope.plots.subjects import (
@@ -36,6 +36,7 @@ from attnscope.recording.recording import Recording
 from attnscope.report.advice import intervene_command
 from attnscope.report.files import lines_of, plots_of_recording, render, warn_missing_characters
 from attnscope.statistics.inference import LEVEL, significant
+from attnscope.writing import writing
 
 DPI = 120
 """Resolution of the figures, all of which are embedded in the page."""
@@ -62,8 +63,8 @@ def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
         ``out``.
 
     Raises:
-        InputError: no run is given, ``out`` is a folder or cannot be created, or a recording cannot
-            be read.
+        InputError: no run is given, ``out`` is a folder or cannot be created, another process is
+            writing it (AS118), or a recording cannot be read.
     """
     if not folders:
         raise InputError(
@@ -72,7 +73,13 @@ def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
         )
     out = Path(out)
     expect_file(out)
-    recordings = [Recording(folder) for folder in folders]
+    with writing(out):
+        write_bytes(out, _page_of([Recording(folder) for folder in folders]).encode())
+    return out
+
+
+def _page_of(recordings: Sequence[Recording]) -> str:
+    """Return the page about some recordings."""
     warn_missing_characters(recordings)
     kinds = _kinds(recordings)
     names = distinct_names([r.name for r in recordings], [r.folder for r in recordings])
@@ -98,11 +105,7 @@ def write_report(folders: Sequence[StrPath], out: StrPath) -> Path:
         "p_value": as_p_number,
         "number": as_number,
     }
-    page = environment.from_string(template.read_text(encoding="utf-8")).render(context)
-    if not out.parent.is_dir():
-        make_folder(out.parent)
-    write_bytes(out, page.encode())
-    return out
+    return environment.from_string(template.read_text(encoding="utf-8")).render(context)
 
 
 def _describe(recording: Recording) -> dict[str, Any]:
