@@ -83,32 +83,37 @@ def _lives(process: int) -> bool:
     return state != "Z"
 
 
+SLOW = """
+import os, signal, sys, time
+from importlib.abc import MetaPathFinder
+
+class Slow(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "attnscope.lazy":
+            os.kill(os.getpid(), NUMBER)
+            time.sleep(0.2)
+            print("went on", flush=True)
+
+sys.meta_path.insert(0, Slow())
+signal.signal(NUMBER, signal.SIG_DFL)  # a shell may let this process ignore it
+import attnscope
+"""
+
+
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_while_the_commands_are_imported_ends_the_program_with_one_line(
-    number: int,
+def test_a_signal_while_the_program_is_starting_ends_it_with_one_line(
+    number: int, tmp_path: Path
 ) -> None:
-    script = (
-        "import os, sys, time\n"
-        "from importlib.abc import MetaPathFinder\n"
-        "class Slow(MetaPathFinder):\n"
-        "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'attnscope.commands.main':\n"
-        f"            os.kill(os.getpid(), {int(number)})\n"
-        "            time.sleep(20)\n"
-        "sys.meta_path.insert(0, Slow())\n"
-        "from attnscope.__main__ import main\n"
-        "sys.exit(main())\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        check=False,
-        # A shell may let this process ignore the signal.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
-    )
+    for name in ("attnscope", "other"):  # the program, and one that imports the library
+        (tmp_path / name).write_text(SLOW.replace("NUMBER", str(int(number))))
+    arguments = [sys.executable, str(tmp_path / "attnscope")]
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert ended.returncode == 128 + number
-    assert len(ended.stderr.splitlines()) == 1
+    assert (ended.stdout, ended.stderr) == ("", "attnscope: interrupted\n")
+    other = [sys.executable, str(tmp_path / "other")]
+    ended = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert ended.returncode == -number
+    assert "attnscope:" not in ended.stderr
 
 
 def test_an_error_of_a_library_that_was_interrupted_is_the_interruption(
