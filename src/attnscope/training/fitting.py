@@ -254,19 +254,30 @@ def _can_resume(out: Path, settings: dict[str, Any], data: Data) -> bool:
     stored = read_json(out / layout.CONFIG)
     current = json.loads(json.dumps(settings))
     free = set(_MACHINE_SETTINGS)
-    if (out / layout.IMAGES).exists():
-        expect_unchanged(out, data.source, data.splits(), allowed=None)
+    has_fingerprints = (out / layout.IMAGES).exists()
+    if has_fingerprints:
         free.add("parts")  # they are compared image by image
         if _are_both_of(stored.get("data"), current.get("data")):
             free.add("data")  # the same images may lie elsewhere
-    for name in sorted((stored.keys() | current.keys()) - free):
+    compared = (stored.keys() | current.keys()) - free
+    of_images = {"normalization"} & compared  # it follows from the pixels of the training images
+    _expect_equal(out, stored, current, compared - of_images)
+    if has_fingerprints:
+        expect_unchanged(out, data.source, data.splits(), allowed=None)
+    _expect_equal(out, stored, current, of_images)
+    return True
+
+
+def _expect_equal(
+    out: Path, stored: dict[str, Any], current: dict[str, Any], names: set[str]
+) -> None:
+    for name in sorted(names):
         if stored.get(name) != current.get(name):
             raise InputError(
                 "AS522",
                 f"run {out} was started with {name} = {stored.get(name)!r:.60}, not "
                 f"{current.get(name)!r:.60}; resume with the settings that it was started with",
             )
-    return True
 
 
 def _are_both_of(a: object, b: object) -> bool:
