@@ -348,7 +348,7 @@ def test_what_is_missing_or_cannot_be_used_is_refused(
     refused_command(capsys, "AS958", "analyze", *GATED[:3], *DATA, names=("--out",))
     refused_command(capsys, "AS957", "analyze", "x", "--model", *GATED, names=("--model",))
     refused_command(capsys, "AS530", "analyze", "none", names=("none", "timm:NAME"))
-    refused_command(capsys, "AS957", "analyze", "none", *DATA, names=("--data",))
+    refused_command(capsys, "AS530", "analyze", "none", *DATA, names=("none",))
     refused_command(capsys, "AS957", "analyze", "none", *OUT, names=("--out",))
     refused_command(capsys, "AS953", "analyze", *GATED, "--skip", "capture", names=("--skip",))
     assert not (folder / "there").exists()

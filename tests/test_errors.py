@@ -44,6 +44,7 @@ SUBJECTS = {
     "training": "15",  # its devices are a subject of AS1
     "streamlit_app": "9",
     "analysis": "189",  # studies refuse what the commands refuse
+    "writing.py": "1",
 }
 """Folder or module -> first digits of the codes that it raises."""
 NOT_OURS = {"--nproc-per-node", "--standalone"}

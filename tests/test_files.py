@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from attnscope.errors import InputError
 from attnscope.files import (
     expect_file,
     expect_folder,
@@ -24,6 +25,7 @@ from attnscope.files import (
     write_bytes,
     write_json,
 )
+from attnscope.writing import growing_folder, writing
 from tests.making import refused
 
 
@@ -307,3 +309,85 @@ def test_outputs_without_permission_are_refused(
     for path in (tmp_path / "library", tmp_path / "library" / "x" / "y"):
         with refused("AS116", names=(path,)):
             expect_folder(path)
+
+
+# --- outputs that one process writes at a time ----------------------------------------------------
+
+
+def test_an_output_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "figures"
+    with writing(place):
+        assert names(tmp_path / "new") == [".figures.lock"]
+        with refused("AS118", names=(place, f"process {os.getpid()}")), writing(place):
+            pass
+        with writing(tmp_path / "new" / "other"):  # another output
+            place.mkdir()
+    assert names(tmp_path / "new") == ["figures"]
+
+
+def test_a_refused_output_leaves_no_folder(tmp_path: Path) -> None:
+    def fail() -> None:
+        with writing(tmp_path / "a" / "b" / "page.html"):
+            raise InputError("AS601", "there is no recording; make one")
+
+    with refused("AS601"):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_a_writer_removes_what_killed_ones_left_in_the_output(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / ".out.lock").write_text("process 1 on nowhere")
+    for left in (
+        tmp_path / "out" / ".a.png.1-01234567.partial",
+        tmp_path / ".out.1-0a234567.partial",
+    ):
+        left.touch()
+        os.utime(left, (0, 0))
+    with writing(tmp_path / "out"):
+        pass
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == []
+
+
+def test_an_output_in_a_folder_that_may_not_be_written_is_locked_in_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared" / "figures").mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "shared")
+    with writing(tmp_path / "shared" / "figures"):
+        assert names(tmp_path / "shared" / "figures") == [".figures.lock"]
+
+
+def test_a_growing_folder_is_at_its_place_and_removed_if_it_fails(tmp_path: Path) -> None:
+    def fill(error: type[BaseException] | None = None) -> None:
+        with growing_folder(tmp_path / "deep" / "demo"):
+            (tmp_path / "deep" / "demo" / "a").write_text("1")
+            if error is not None:
+                raise error
+
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error):
+            fill(error)
+        assert names(tmp_path) == []
+    fill()
+    assert names(tmp_path / "deep") == ["demo"]
+    assert names(tmp_path / "deep" / "demo") == ["a"]
+    with refused("AS113", names=("demo",)):
+        fill()
+
+
+def test_what_a_killed_process_left_of_a_growing_folder_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    _killed(
+        "from attnscope.writing import growing_folder\n"
+        f"with growing_folder(Path({str(folder)!r})):\n"
+        f"    (Path({str(folder)!r}) / 'half').touch(); {KILL}"
+    )
+    assert "half" in names(folder)
+    with growing_folder(folder):
+        with refused("AS118", names=(folder,)), growing_folder(folder):
+            pass
+        (folder / "a").touch()
+    assert names(folder) == ["a"]
+    assert names(tmp_path) == ["demo"]

@@ -81,3 +81,60 @@ def _lives(process: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+SLOW = """
+import os, signal, sys, time
+from importlib.abc import MetaPathFinder
+
+class Slow(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "attnscope.lazy":
+            os.kill(os.getpid(), NUMBER)
+            time.sleep(0.2)
+            print("went on", flush=True)
+
+sys.meta_path.insert(0, Slow())
+signal.signal(NUMBER, signal.SIG_DFL)  # a shell may let this process ignore it
+import attnscope
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_the_program_is_starting_ends_it_with_one_line(
+    number: int, tmp_path: Path
+) -> None:
+    for name in ("attnscope", "other"):  # the program, and one that imports the library
+        (tmp_path / name).write_text(SLOW.replace("NUMBER", str(int(number))))
+    arguments = [sys.executable, str(tmp_path / "attnscope")]
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert ended.returncode == 128 + number
+    assert (ended.stdout, ended.stderr) == ("", "attnscope: interrupted\n")
+    other = [sys.executable, str(tmp_path / "other")]
+    ended = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert ended.returncode == -number
+    assert "attnscope:" not in ended.stderr
+
+
+def test_an_error_of_a_library_that_was_interrupted_is_the_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(arguments: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise ImportError("half a library") from None
+
+    monkeypatch.setattr(main_module, "_run", work)
+    assert main(["inspect"]) == 128 + signal.SIGTERM
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_same_error_without_a_signal_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(arguments: object) -> None:
+        raise ImportError("a library is missing")
+
+    monkeypatch.setattr(main_module, "_run", work)
+    with pytest.raises(ImportError):
+        main(["inspect"])

@@ -22,6 +22,7 @@ All names are imported when they are first used.
 
 from __future__ import annotations
 
+from attnscope import first_signals as _first_signals  # isort: skip  # noqa: F401  # before all else
 from typing import TYPE_CHECKING
 
 from attnscope.lazy import lazy_names

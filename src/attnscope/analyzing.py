@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from attnscope.runs import Run
 from attnscope.sources import Source
 from attnscope.statistics import STATISTICS
 from attnscope.training.devices import choose_device
+from attnscope.writing import writing
 
 _UNANSWERED = ("AS640", "AS648", "AS806", "AS807", "AS808", "AS825")
 """What interventions lack: a network that can be opened again, class labels, gates, full precision,
@@ -96,6 +97,8 @@ class AnalysisSettings:
     device: str = "auto"
     compile: bool = False
     """As for `attnscope.capture`."""
+    data: str | None = None
+    """The data source with the new place of the images of a run or a recording."""
 
     def __post_init__(self) -> None:
         for name in self.skip:
@@ -133,7 +136,8 @@ def analyze(
             run, or a recording.
         out: For a network: the folder for everything. It has the form of a run folder. What is made
             of a run or a recording is written there.
-        data: For a network: the source of the images, such as ``folder:PATH``, or settings.
+        data: For a network: the source of the images, such as ``folder:PATH``, or settings. For a
+            run or a recording: the source with the new place of its images, if they have moved.
         weights: For a network: its weights. Default: those that it is built with.
         normalization: For a network: the normalization of its images, if it is known. Default: that
             of the network, else that of the training split.
@@ -175,9 +179,12 @@ def analyze(
         settings_of_data = DataSettings(data) if isinstance(data, str) else data
         source = Source(network, settings_of_data, split)
         return analyze_source(source, recording_place(Path(out), split), settings, progress)
-    if given:
-        raise InputError("AS957", f"{given[0]} cannot be used with a run or a recording; omit it")
-    return analyze_source(*find_recorded(Path(target), split), settings, progress)
+    place = data if isinstance(data, str) else None
+    for name in given:
+        if name != "data" or place is None:
+            raise InputError("AS957", f"{name} cannot be used with a run or a recording; omit it")
+    found = find_recorded(Path(target), split, data=place)
+    return analyze_source(*found, replace(settings, data=place), progress)
 
 
 def names_network(target: str) -> bool:
@@ -191,15 +198,23 @@ def recording_place(out: Path, split: str) -> Path:
 
 
 def find_recorded(
-    folder: Path, split: str, *, data_root: Path | None = None, skip_unreadable: bool = False
+    folder: Path,
+    split: str,
+    *,
+    data: str | None = None,
+    data_root: Path | None = None,
+    skip_unreadable: bool = False,
+    allow_changed_data: bool = False,
 ) -> tuple[Source | None, Path]:
     """Return the source of a run or recording, and the folder of the recording.
 
     Args:
         folder: A run, whose recording may not exist yet; a recording; or the folder of an analysis.
         split: The split of a run or an analysis.
-        data_root: As for `Run.source`.
-        skip_unreadable: As for `Run.source`.
+        data: As for `Run.source`, and so are the other arguments.
+        data_root: See ``data``.
+        skip_unreadable: See ``data``.
+        allow_changed_data: See ``data``.
 
     Returns:
         The source, and the folder. The source of what is no run is None, because a recording names
@@ -220,7 +235,14 @@ def find_recorded(
             "torchvision:NAME or package.module:callable",
         )
     run = Run(folder)
-    return run.source(split, data_root=data_root, skip_unreadable=skip_unreadable), place
+    source = run.source(
+        split,
+        data=data,
+        data_root=data_root,
+        skip_unreadable=skip_unreadable,
+        allow_changed_data=allow_changed_data,
+    )
+    return source, place
 
 
 def analyze_source(
@@ -235,14 +257,15 @@ def analyze_source(
         progress: Whether to show a progress bar.
 
     Raises:
-        InputError: As `analyze`.
+        InputError: As `analyze`; AS118, another process analyzes the same network.
     """
     chosen = [name for name in OPTIONAL_STAGES if name not in settings.skip]
     reused = ["capture"] if is_captured(folder) else []
     left_out: list[str] = []
     if settings.compile and (source is None or reused):
         _log.warning("the network is not compiled, because it was captured before")
-    with stages(1 + len(chosen), progress) as shown:
+    alone = writing(file_beside(folder, layout.ANALYSIS))
+    with alone, stages(1 + len(chosen), progress) as shown:
         with shown.stage("capture"):
             if source is None:
                 recording = Recording(folder)
@@ -299,7 +322,7 @@ def _write_statistics(recording: Recording, _: AnalysisSettings, __: bool) -> li
 
 
 def _intervene(recording: Recording, settings: AnalysisSettings, progress: bool) -> list[str]:
-    names = ("images", "minutes", "batch_size")
+    names = ("images", "minutes", "batch_size", "data")
     given = {name: getattr(settings, name) for name in names}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:

@@ -28,6 +28,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS115": "A file cannot be locked.",
         "AS116": "An output cannot be written where it is wanted.",
         "AS117": "A file or folder cannot be used as it is: permissions, a kind of file, a name.",
+        "AS118": "Another process is writing to an output.",
         "AS119": "A file has changed since it was written.",
         "AS120": "No plot, recipe or other entry is registered under a name.",
         "AS121": "A name is already registered.",
@@ -82,6 +83,8 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS241": "The environment variable for the processes that decode images is no number.",
         "AS242": "A process that decodes images has ended.",
         "AS243": "An image file has changed since the images were loaded, or cannot be read again.",
+        "AS244": "The images of a run or a recording are no longer where they were.",
+        "AS245": "A file of fingerprints cannot be read.",
         "AS250": "There are no masks or boxes in a place.",
         "AS251": "A mask cannot be read.",
         "AS252": "A table of boxes is not valid.",
@@ -191,8 +194,9 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS535": "A folder is neither a run nor a recording.",
         "AS536": "The name of a split is unknown.",
         "AS537": "The data has other classes than the run was trained with.",
-        "AS538": "The training or validation images are not those that the run was trained with.",
+        "AS538": "The images are not those that the run was trained with.",
         "AS539": "A run has no result because its training has not finished.",
+        "AS540": "The images of a run are named as a data set of tensors.",
         "AS550": "A history of gates does not exist.",
         "AS551": "A file is not a history of gates.",
         "AS552": "The network to monitor has no gates.",
@@ -446,6 +450,13 @@ def printable(text: str) -> str:
         else c
         for c in text
     )
+
+
+class LostProcess(RuntimeError):
+    """Another process of a distributed training has ended, and the training with it.
+
+    The message is one line, which commands print; they exit with code 1.
+    """
 
 
 def first_line(error: BaseException) -> str:

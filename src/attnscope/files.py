@@ -58,7 +58,7 @@ def write_bytes(file: Path, content: bytes | Sequence[bytes | memoryview]) -> No
     """
     named, file = file, Path(os.path.realpath(file))
     remove_leftovers(file.parent, file.name)
-    temporary = _temporary_path(file)
+    temporary = temporary_path(file)
     parts = [content] if isinstance(content, bytes) else content
     try:
         # tempfile would create files that only the user can read, whatever the umask says.
@@ -151,7 +151,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     refuse_existing(folder)
     missing = [parent for parent in folder.parents if not parent.exists()]
     remove_leftovers(folder.parent, folder.name)
-    temporary = _temporary_path(folder)
+    temporary = temporary_path(folder)
     try:
         make_folder(temporary, folder)
         with _claimed(temporary):
@@ -397,7 +397,8 @@ def refuse_existing(folder: Path) -> None:
         )
 
 
-def _temporary_path(file: Path) -> Path:
+def temporary_path(file: Path) -> Path:
+    """Return a new name beside a file or folder, which `remove_leftovers` recognizes."""
     name = os.fsdecode(os.fsencode(file.name)[:_LONGEST_NAME])
     return file.with_name(f".{name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
 

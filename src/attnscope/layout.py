@@ -14,6 +14,7 @@ A run folder::
     folded.safetensors        only beside the ``fold.json`` of another folded network
     checkpoint.safetensors    only during training: the state from which ``--resume`` continues
     hashes.json               of a finished run: the SHA-256 of each of these files
+    images.parquet            a fingerprint of each image of each split
     training_images.safetensors   some augmented training images, not normalized
     tensorboard/
     recordings/SPLIT/         recordings of this network
@@ -34,6 +35,7 @@ without the files of the training.
 A recording, or moments::
 
     manifest.json             contents, origin, and a SHA-256 of each file
+    images.parquet            a fingerprint of each image, if they are those of a data source
     plan.json                 what is to be recorded; its SHA-256 is the id of the recording
     shards/00000/             arrays.safetensors, rows.parquet, shard.json
 
@@ -49,7 +51,9 @@ While a recording is being written, ``NAME`` is called ``.NAME.partial`` and loc
 Masks of the images of such a recording are stored beside it in ``NAME-masks``.
 
 While an experiment runs, its finished pieces are kept in ``.NAME.partial/EXPERIMENT/`` beside the
-outcomes, with a ``plan.json``. ``.NAME.lock`` locks the outcomes.
+outcomes, with a ``plan.json``. ``.NAME.lock`` locks the outcomes, and likewise every other output
+while it is written. The folder of ``attnscope demo`` has a file ``.unfinished`` until it is
+complete.
 """
 
 SPLITS = ("train", "validation", "test")
@@ -70,6 +74,7 @@ CHECKPOINT = "checkpoint.safetensors"
 TRAINING_IMAGES = "training_images.safetensors"
 TENSORBOARD = "tensorboard"
 HASHES = "hashes.json"
+IMAGES = "images.parquet"
 
 RECORDINGS = "recordings"
 MOMENTS = "moments"
@@ -97,3 +102,4 @@ MASKS_SUFFIX = "-masks"
 
 PARTIAL_SUFFIX = ".partial"
 LOCK_SUFFIX = ".lock"
+UNFINISHED = ".unfinished"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnscope import layout
+from attnscope.data.fingerprints import Fingerprints, differences_between, read_fingerprints
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 
 if TYPE_CHECKING:
-    from attnscope.data.load import Data
+    from attnscope.data.images import LabeledImages
 
 _SETTINGS = (
     *("data", "image_size", "resize", "validation_share", "skip_unreadable"),
@@ -111,24 +113,79 @@ def expect_classes(run: Path, source: str, classes: list[str]) -> None:
         )
 
 
-def expect_splits(run: Path, data: Data) -> None:
-    """Check that the training and validation splits are those that a run was trained with.
+def expect_unchanged(
+    run: Path, source: str, splits: Mapping[str, LabeledImages], *, allowed: bool | None = False
+) -> list[str]:
+    """Check that images are those that a run was trained with.
 
-    Otherwise training images may have moved into the validation split, on which settings are
-    chosen. The test split may have changed, because nothing was chosen on it. Runs of versions that
-    stored no fingerprints pass.
+    Runs of versions that stored no fingerprints of images have hashes of paths and labels, and the
+    first ones have nothing: then as much is compared as is known.
+
+    Args:
+        run: the run folder.
+        source: the data source, for the message.
+        splits: some splits of it, as `attnscope.data.load.Data` has them.
+        allowed: whether to go on with other images; None where nothing can allow it.
+
+    Returns:
+        What has changed, one phrase for each split; empty unless ``allowed``.
 
     Raises:
-        InputError: AS538, paths or labels differ.
+        InputError: AS538, they have changed. Or changes are allowed, and images that trained the
+            network would be in another split now.
     """
-    stored = read_config(run).get("parts", {})
-    fingerprints = data.fingerprints()
-    for name, expected in stored.items():
-        found = fingerprints[name]
-        if name != "test" and found != expected:
-            raise InputError(
-                "AS538",
-                f"the {name} split of {data.source} has changed since run {run} was trained "
-                f"({expected['images']} images then, {found['images']} now); "
-                "restore the images or train again",
+    file = run / layout.IMAGES
+    if os.path.lexists(file):
+        before = read_fingerprints(file)
+        now = {name: Fingerprints.of(images) for name, images in splits.items()}
+        changes = differences_between(before, now)
+        unusable = _moved_from_training(before, now) if changes else ""
+    else:
+        changes, unusable = _changed_summaries(run, splits)
+    if not changes:
+        return []
+    if not allowed or unusable:
+        remedy = {True: f"because {unusable}", None: "or train again in another folder"}.get(
+            allowed, "or go on with --allow-changed-data"
+        )
+        raise InputError(
+            "AS538",
+            f"the data {source} has changed since run {run} was trained: {'; '.join(changes)}; "
+            f"restore the images, {remedy}",
+        )
+    return changes
+
+
+def _moved_from_training(
+    before: Mapping[str, Fingerprints], now: Mapping[str, Fingerprints]
+) -> str:
+    """Return in words which images that trained the network are in another split now."""
+    trained = set(before["train"].paths) if "train" in before else set()
+    for name in now:
+        moved = [path for path in now[name].paths if path in trained] if name != "train" else []
+        if moved:
+            return (
+                f"{len(moved)} of the {name} images have trained the network (such as {moved[0]})"
             )
+    return ""
+
+
+def _changed_summaries(run: Path, splits: Mapping[str, LabeledImages]) -> tuple[list[str], str]:
+    """Return which splits have other paths or labels, and why this cannot be allowed, if so."""
+    from attnscope.data.load import summary_of
+
+    stored = read_config(run).get("parts")
+    changes, unusable = [], ""
+    for name, split in splits.items():
+        expected = stored.get(name) if isinstance(stored, dict) else None
+        found = summary_of(split)
+        if isinstance(expected, dict) and found != expected:
+            then, here = expected.get("images"), found["images"]
+            changes.append(
+                f"the {name} split has {here} images instead of {then}"
+                if then != here
+                else f"the {name} split has other images or labels"
+            )
+            if name != "test":
+                unusable = f"this run does not say which of the {name} images have trained it"
+    return changes, unusable

@@ -28,6 +28,7 @@ from attnscope.recording.places import is_captured, run_of
 from attnscope.recording.reader import ShardReader, captured_kind
 from attnscope.recording.recording import Recording
 from attnscope.run_config import bad_config, read_config
+from attnscope.shell import shell_command
 
 if TYPE_CHECKING:
     from attnscope.data.images import LabeledImages
@@ -151,45 +152,76 @@ class Run:
         return self.source(untrained=True).open_network()
 
     def split(
-        self, name: str = "test", *, data_root: Path | None = None, skip_unreadable: bool = False
+        self,
+        name: str = "test",
+        *,
+        data: str | None = None,
+        data_root: Path | None = None,
+        skip_unreadable: bool = False,
+        allow_changed_data: bool = False,
     ) -> LabeledImages:
         """Load the images of a split in the size of the network's input, not normalized.
 
         Args:
             name: ``train`` (without augmentation), ``validation`` or ``test``.
+            data: the data source with the place where the images are now, such as ``folder:PATH``.
+                Default: where they were, or at the same place relative to the run.
             data_root: the folder that holds torchvision's data sets. Default: the folder that the
                 run was trained with.
             skip_unreadable: skip files that cannot be read.
+            allow_changed_data: go on with images that are not those of the training.
 
         Raises:
-            InputError: AS536, the split is unknown; AS537, the data has other classes than the run
-                was trained with; AS538, training or validation images have changed since; or the
-                images cannot be read.
+            InputError: AS536, the split is unknown; AS244, the images are gone; AS537, the data has
+                other classes than the run was trained with; AS538, images have changed since; or
+                they cannot be read.
         """
-        source = self.source(name, data_root=data_root, skip_unreadable=skip_unreadable)
+        source = self.source(
+            name,
+            data=data,
+            data_root=data_root,
+            skip_unreadable=skip_unreadable,
+            allow_changed_data=allow_changed_data,
+        )
         return cast("LabeledImages", source.open_images())  # a run has no other data sets
 
-    def data(self, *, data_root: Path | None = None, skip_unreadable: bool = False) -> Data:
+    def data(
+        self,
+        *,
+        data: str | None = None,
+        data_root: Path | None = None,
+        skip_unreadable: bool = False,
+        allow_changed_data: bool = False,
+    ) -> Data:
         """Load all splits, with the normalization of the run.
 
         Training images may be larger than the network's input; crop them at the center.
 
         Args:
+            data: see `split`.
             data_root: see `split`.
             skip_unreadable: see `split`.
+            allow_changed_data: see `split`.
 
         Raises:
             InputError: see `split`.
         """
-        return self.source(data_root=data_root, skip_unreadable=skip_unreadable).open_data()
+        return self.source(
+            data=data,
+            data_root=data_root,
+            skip_unreadable=skip_unreadable,
+            allow_changed_data=allow_changed_data,
+        ).open_data()
 
     def source(
         self,
         split: str = "test",
         *,
+        data: str | None = None,
         data_root: Path | None = None,
         untrained: bool = False,
         skip_unreadable: bool = False,
+        allow_changed_data: bool = False,
     ) -> Source:
         """Return the network and split to capture; see `attnscope.sources.Source.of_run`.
 
@@ -201,9 +233,11 @@ class Run:
         return Source.of_run(
             self.folder,
             split,
+            data=data,
             data_root=data_root,
             untrained=untrained,
             skip_unreadable=skip_unreadable,
+            allow_changed_data=allow_changed_data,
         )
 
     def recording(self, split: str = "test") -> Recording:
@@ -223,7 +257,7 @@ class Run:
         """
         folder = self.moments_folder(split)
         what = f"moments of the {split} split"
-        return Moments(self._expect("AS533", folder, what, split, " --moments"))
+        return Moments(self._expect("AS533", folder, what, split, "--moments"))
 
     def untrained_recording(self, split: str = "test") -> Recording:
         """Open the recording of the same architecture with random weights.
@@ -233,7 +267,7 @@ class Run:
         """
         folder = self.untrained_folder(split)
         what = f"recording of its untrained network on the {split} split"
-        return Recording(self._expect("AS534", folder, what, split, " --untrained"))
+        return Recording(self._expect("AS534", folder, what, split, "--untrained"))
 
     def interventions(self, split: str = "test") -> Outcomes | None:
         """Return the outcomes of interventions on the current recording of a split, or None.
@@ -316,15 +350,12 @@ class Run:
             raise bad_config(self.folder, f"'{name}' is missing")
         return self.config[name]
 
-    def _expect(self, code: str, folder: Path, what: str, split: str, options: str = "") -> Path:
+    def _expect(self, code: str, folder: Path, what: str, split: str, *options: str) -> Path:
         """Check that something was captured, or name the command that captures it."""
         if not folder.is_dir():
-            of_split = "" if split == "test" else f" --split {split}"
-            raise InputError(
-                code,
-                f"run {self.folder} has no {what}; "
-                f"record it with: attnscope capture {self.folder}{of_split}{options}",
-            )
+            of_split = [] if split == "test" else ["--split", split]
+            command = shell_command("capture", self.folder, *of_split, *options)
+            raise InputError(code, f"run {self.folder} has no {what}; record it with: {command}")
         return folder
 
     def _describe(self) -> dict[str, str]:

@@ -40,6 +40,11 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def was_interrupted() -> bool:
+    """Return whether a signal that stops a program has come since the command began."""
+    return bool(_received)
+
+
 def exit_code() -> int:
     """Return the exit code of an interrupted command: 128 and the number of the signal."""
     return 128 + (_received[-1] if _received else signal.SIGINT)

@@ -16,9 +16,11 @@ from torch.utils.data import Dataset as Dataset
 
 from attnscope import layout
 from attnscope.data.classes import advise_order
+from attnscope.data.datasets import names_data_set
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.items import class_names_of, parse_item
 from attnscope.data.load import Data, DataSettings
+from attnscope.data.places import expect_place, find_data, find_data_root, places_of
 from attnscope.data.sources import LoadedSplits, find_source
 from attnscope.errors import InputError
 from attnscope.files import read_json
@@ -27,7 +29,7 @@ from attnscope.networks.targets import scheme_of, title_of
 from attnscope.run_config import (
     bad_config,
     expect_classes,
-    expect_splits,
+    expect_unchanged,
     explain_key,
     hash_training,
     read_config,
@@ -62,6 +64,9 @@ class Source:
     data: DataSettings
     split: str = "test"
     """``train`` (without augmentation), ``validation`` or ``test``."""
+    allow_changed_data: bool = False
+    """Whether to go on with images that are not those that the run was trained with. It is not part
+    of what a recording stores about its source."""
 
     def __post_init__(self) -> None:
         _check_split(self.split)
@@ -72,21 +77,26 @@ class Source:
         run: Path,
         split: str = "test",
         *,
+        data: str | None = None,
         data_root: Path | None = None,
         untrained: bool = False,
         skip_unreadable: bool = False,
+        allow_changed_data: bool = False,
     ) -> Source:
         """Return the source of a run: its network and a split of the data it was trained with.
 
         Args:
             run: a run folder.
             split: ``train`` (without augmentation), ``validation`` or ``test``.
+            data: the data source with the place where the images are now, such as ``folder:PATH``.
+                Default: where they were, or at the same place relative to the run.
             data_root: the folder that holds torchvision's data sets. Default: the folder that the
                 run was trained with.
             untrained: use the architecture of the run with fresh random weights, neither trained
                 nor pretrained. In eval mode its BatchNorm layers are the identity, so features grow
                 with depth.
             skip_unreadable: skip files that cannot be read, even if training did not.
+            allow_changed_data: go on with images that are not those of the training.
 
         Raises:
             InputError: AS530, the folder does not exist; AS531, it is not a run folder; AS536, the
@@ -94,10 +104,17 @@ class Source:
         """
         _check_split(split)  # before anything is read
         config = read_config(run)
+        if data is not None and names_data_set(data):
+            raise InputError(
+                "AS540",
+                f"{data} is a data set of tensors, and run {run} was trained on images of files; "
+                "name their place with --data folder:PATH",
+            )
         try:
-            data = DataSettings(
-                config["data"],
-                data_root or Path(config["data_root"]),
+            places = config.get("places")
+            settings = DataSettings(
+                find_data(config["data"], places, run) if data is None else data,
+                data_root or find_data_root(config["data_root"], places, run),
                 config["image_size"],
                 config.get("resize"),
                 config["validation_share"],
@@ -112,20 +129,20 @@ class Source:
             raise bad_config(run, explain_key(error)) from None
         network = NetworkSource(
             str(run),
-            image_size=data.image_size,
+            image_size=settings.image_size,
             normalization=normalization,
             untrained=untrained,
         )
-        return cls(network, data, split)
+        return cls(network, settings, split, allow_changed_data)
 
     def open(self) -> Subject:
         """Open the network and its images.
 
         Raises:
             InputError: one of them cannot be opened or the weights do not fit; AS537, the data has
-                other classes than the run was trained with; AS538, ``train`` or ``validation``
-                have other images than the run was trained with; AS235, the normalization is not
-                for pixel values from 0 to 1.
+                other classes than the run was trained with; AS538, its images have changed since
+                the run was trained; AS244, they are gone; AS235, the normalization is not for pixel
+                values from 0 to 1.
         """
         network = self.network
         network.expect_weights()
@@ -139,7 +156,7 @@ class Source:
         target = (replace(network, weights=None) if has_scheme else network).load()
         if self.data.is_data_set:
             return self._open_with_data_set(target.model)
-        images, loaded, normalization = self._open_images(target.normalization)
+        images, loaded, normalization, changes = self._open_images(target.normalization)
         if has_scheme:
             network = replace(network, num_classes=len(images.classes))
             target = network.load()
@@ -152,6 +169,11 @@ class Source:
             notes = list(loaded.split_notes[self.split])
         if not network.is_run and self.data.classes is None and self.data.class_order == "text":
             notes += filter(None, [advise_order(images.classes)])
+        if changes:
+            about["changed_data"] = changes
+            notes.append(
+                f"the data has changed since the network was trained: {'; '.join(changes)}"
+            )
         if notes:  # else the plan is equal to that of a version without notes
             about["notes"] = notes
         return Subject(target.model, images, normalization, about, source)
@@ -203,11 +225,18 @@ class Source:
         Raises:
             InputError: see `open`.
         """
-        data = self.data.load()
+        run = Path(self.network.target)
         if self.network.is_run:
-            expect_classes(Path(self.network.target), data.source, data.classes)
-            expect_splits(Path(self.network.target), data)
-        return replace(data, normalization=self.network.normalization or data.normalization)
+            expect_place(self.data.source, run)
+        data = self.data.load()
+        changed: list[str] = []
+        if self.network.is_run:
+            expect_classes(run, data.source, data.classes)
+            changed = expect_unchanged(
+                run, data.source, data.splits(), allowed=self.allow_changed_data
+            )
+        normalization = self.network.normalization or data.normalization
+        return replace(data, normalization=normalization, changed=changed)
 
     def difference(self, recorded: Source) -> str | None:
         """Return in which setting a recording was made otherwise, or None if in none.
@@ -238,9 +267,11 @@ class Source:
         if mine.normalization not in (None, theirs.normalization):
             return f"normalization {theirs.normalization}, not {mine.normalization}"
         here, there = asdict(_pinned(self.data)), asdict(_pinned(recorded.data))
+        # Data sets may have moved, and images of a run are skipped as its training did. Those of a
+        # run may have moved, too, because they are compared with its fingerprints.
+        free = {"data_root", "skip_unreadable", *(["source"] if mine.is_run else [])}
         for name in here:
-            # Data sets may have moved, and images of a run are skipped as its training did.
-            if name not in ("data_root", "skip_unreadable") and here[name] != there[name]:
+            if name not in free and here[name] != there[name]:
                 old, new = ("the default" if v is None else v for v in (there[name], here[name]))
                 return f"{name.replace('_', ' ')} {old}, not {new}"
         return None
@@ -278,17 +309,26 @@ class Source:
             about |= {"name": name, "untrained": True, "training_sha256": None}
         return about
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
+    def to_dict(self, folder: Path | None = None) -> dict[str, Any]:
+        """Return the settings as JSON values.
+
+        Args:
+            folder: the recording that stores them. With it, they say where the images are from
+                there, too.
+        """
         network, data = asdict(self.network), asdict(self.data)
         if self.network.channels is None:  # as versions without it wrote
             del network["channels"]
         weights = self.network.weights
         network["weights"] = None if weights is None else str(weights)
+        places = None
+        if folder is not None and not self.data.is_data_set:
+            places = places_of(self.data.source, self.data.data_root, folder)
         return {
             "network": network,
             "data": {**data, "data_root": str(self.data.data_root)},
             "split": self.split,
+            **({} if places is None else {"places": places}),
         }
 
     @classmethod
@@ -308,16 +348,24 @@ class Source:
 
     def _open_images(
         self, normalization: Normalization | None
-    ) -> tuple[LabeledImages, LoadedSplits | Data, Normalization]:
+    ) -> tuple[LabeledImages, LoadedSplits | Data, Normalization, list[str]]:
+        """Open the images of the split; also return what has changed, if that is allowed."""
+        run = Path(self.network.target)
         if self.split == "test" and normalization is not None:
+            if self.network.is_run:
+                expect_place(self.data.source, run)
             found = self.data.load_test()
             images = found.splits[-1]
+            changes: list[str] = []
             if self.network.is_run:
-                expect_classes(Path(self.network.target), self.data.source, images.classes)
-            return images, found, normalization
+                expect_classes(run, self.data.source, images.classes)
+                changes = expect_unchanged(
+                    run, self.data.source, {"test": images}, allowed=self.allow_changed_data
+                )
+            return images, found, normalization, changes
         data = self.open_data()
         images = getattr(data, self.split).center_crop(data.image_size)
-        return images, data, normalization or data.normalization
+        return images, data, normalization or data.normalization, data.changed
 
 
 def _check_split(split: str) -> None:

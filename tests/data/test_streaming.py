@@ -78,6 +78,7 @@ def assert_same(a: LabeledImages, b: LabeledImages) -> None:
     assert b.images.is_contiguous()
     assert torch.equal(a.images, b.images)
     assert a.sha256() == b.sha256()
+    assert a.pixel_hashes().tolist() == b.pixel_hashes().tolist()
 
 
 def assert_same_data(a: Data, b: Data) -> None:

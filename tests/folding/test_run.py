@@ -114,6 +114,7 @@ def test_fold_keeps_the_only_gate_that_matters(
     assert report["stored_values"] == 0
     config = json.loads((out / "config.json").read_text())
     assert config.pop("folded_from")["run"] == str(se_run)
+    assert config.pop("places")["data"]["absolute"] == str(digits)
     assert config == json.loads((se_run / "config.json").read_text())
     assert json.loads((out / "result.json").read_text())["weights"] == "folded"
     assert main(["capture", str(out)]) == 0

@@ -163,10 +163,11 @@ def test_missing_module_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch
 def test_changed_and_missing_images_are_refused(folder: Path) -> None:
     recording = capture_target(folder, "theirs:small", "small.safetensors")
     Image.new("RGB", (16, 16)).save(folder / "images" / "test" / "dark" / "0.png")
-    with refused("AS643", names=(folder / "images", recording.folder)):
+    named = (folder / "images", recording.folder, "1 image has other pixels (test/dark/0.png)")
+    with refused("AS643", names=named):
         recording.images()
     shutil.rmtree(folder / "images")
-    with refused("AS204", names=(folder / "images",)):
+    with refused("AS244", names=(folder / "images", recording.folder, "--data")):
         recording.images()
 
 

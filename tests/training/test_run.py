@@ -234,7 +234,7 @@ def test_an_interrupted_run_of_version_0_1_can_be_resumed(
         with pytest.raises(KeyboardInterrupt):
             train_run(config, progress=False)
     written = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert set(written) == OF_0_1
+    assert set(written) == OF_0_1 | {"places"}
     assert set(written["recipe"]) == RECIPE_OF_0_1
     with refused("AS522", names=("class_weights",)):
         train_run(replace(config, resume=True, class_weights="balanced"), progress=False)

@@ -39,6 +39,7 @@ from attnscope.capturing.trial import (
     refuse_network,
 )
 from attnscope.capturing.ways import Subject, Way, choose_way
+from attnscope.data.fingerprints import Fingerprints, fingerprint_file
 from attnscope.data.hashing import hash_data
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.items import class_names_of, item_count
@@ -225,7 +226,8 @@ def capture(
                 "device": network_pass.device.type,
                 **way.identity,
             },
-            source=None if source is None else source.to_dict(),
+            source=None if source is None else source.to_dict(folder),
+            fingerprints=None if source is None else _fingerprints(dataset, source.split),
             output=network_pass.adapter.to_dict() if not network_pass.adapter.is_plain else None,
             streamed=isinstance(dataset, StreamedImages),
             rank=process_group.rank,
@@ -475,6 +477,13 @@ def with_notes(about: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]
     """Return facts about a capture with more notes; without any notes they have no such key."""
     found = [*about.get("notes", []), *notes]
     return {**about, "notes": found} if found else dict(about)
+
+
+def _fingerprints(dataset: LabeledImages | Dataset[tuple[Tensor, int]], split: str) -> bytes | None:
+    """Return the file of fingerprints; None for a data set of a user, whose items have no names."""
+    if not isinstance(dataset, LabeledImages):
+        return None
+    return fingerprint_file({split: Fingerprints.of(dataset)})
 
 
 def _check_label_kind(kind: str, moments: bool) -> None:

@@ -7,9 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from attnscope.commands.options import NetworkOptions, Split, announce_recording
+from attnscope.commands.options import (
+    NetworkOptions,
+    Split,
+    announce_recording,
+    expect_own_images,
+)
 from attnscope.commands.parsing import Argument
 from attnscope.errors import InputError
+from attnscope.shell import shell_command
 
 if TYPE_CHECKING:
     from attnscope.sources import Source
@@ -25,7 +31,7 @@ class Analyze:
 
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "Network that attnscope did not train": ("network",),
-        "Images": ("split", "data_root", "skip_unreadable"),
+        "Images": ("split", "data_root", "skip_unreadable", "allow_changed_data"),
     }
 
     target: Annotated[str | None, Argument(positional=True, metavar="TARGET")] = None
@@ -39,6 +45,9 @@ class Analyze:
     used for training."""
     skip_unreadable: bool = False
     """Skip images that cannot be read, and list them. Default: stop at such an image."""
+    allow_changed_data: bool = False
+    """Go on with images that have changed since the network was trained. The recording says what
+    has changed. Default: stop, and name the images."""
     out: Path | None = None
     """Folder for everything about a network. Results of a run or a recording are written to its own
     folder."""
@@ -71,6 +80,7 @@ class Analyze:
             self.network.output,
             self.device,
             self.compile,
+            self.network.data,
         )
         source, folder = self._choose()
         try:
@@ -82,7 +92,7 @@ class Analyze:
         announce_recording(made.recording)
         if made.report is not None:
             print(f"Report: {made.report}")
-        print(f"Next: attnscope dashboard {made.folder}")
+        print(f"Next: {shell_command('dashboard', made.folder)}")
 
     def _choose(self) -> tuple[Source | None, Path]:
         """Return the network and images, and the folder of the recording."""
@@ -99,13 +109,14 @@ class Analyze:
                 "no network is given; give TARGET with --data and --out, a run or a recording",
             )
         if names_network(target):
+            expect_own_images(replace(self.network, model=target), self.allow_changed_data)
             if self.network.data is None or self.out is None:
                 missing = "--data" if self.network.data is None else "--out"
                 raise InputError("AS958", f"the network {target} needs {missing}; add {missing}")
             network = replace(self.network, model=target)
             source = network.source(self.split, self.data_root, self.skip_unreadable)
             return source, recording_place(self.out, self.split)
-        self.network.expect_none("a run or a recording")
+        self.network.expect_none("a run or a recording", but=("data",))
         if self.out is not None:
             raise InputError(
                 "AS957", "--out cannot be used with a run or a recording; leave it out"
@@ -113,6 +124,8 @@ class Analyze:
         return find_recorded(
             Path(target),
             self.split,
+            data=self.network.data,
             data_root=self.data_root,
             skip_unreadable=self.skip_unreadable,
+            allow_changed_data=self.allow_changed_data,
         )

@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from attnscope.commands.options import NetworkOptions, Split, announce_recording
+from attnscope.commands.options import (
+    NetworkOptions,
+    Split,
+    announce_recording,
+    expect_own_images,
+)
 from attnscope.commands.parsing import Argument
 from attnscope.errors import InputError
 
@@ -23,7 +28,7 @@ class Capture:
 
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "Network that attnscope did not train": ("network",),
-        "Images": ("split", "data_root", "skip_unreadable"),
+        "Images": ("split", "data_root", "skip_unreadable", "allow_changed_data"),
         "What is recorded": (
             "untrained",
             "moments",
@@ -42,6 +47,9 @@ class Capture:
     network: NetworkOptions = field(default_factory=NetworkOptions)
     skip_unreadable: bool = False
     """Skip images that cannot be read, and list them. Default: stop at such an image."""
+    allow_changed_data: bool = False
+    """Go on with images that have changed since the network was trained. The recording says what
+    has changed. Default: stop, and name the images."""
     split: Split = "test"
     """Split to record."""
     untrained: bool = False
@@ -133,6 +141,7 @@ class Capture:
             raise InputError(
                 "AS955", "no network is given; give a run folder, or --model with --data and --out"
             )
+        expect_own_images(self.network, self.allow_changed_data)
         if self.run is None:
             if self.untrained:
                 raise InputError("AS957", "--untrained cannot be used with --model; leave it out")
@@ -140,7 +149,7 @@ class Capture:
             if self.out is None:
                 raise InputError("AS958", "--model needs --out; name the folder of the recording")
             return source, self.out
-        self.network.expect_none()
+        self.network.expect_none(but=("data",))
 
         from attnscope.runs import Run
 
@@ -148,8 +157,10 @@ class Capture:
         default = run.captured_folder(self.split, untrained=self.untrained, moments=self.moments)
         source = run.source(
             self.split,
+            data=self.network.data,
             data_root=self.data_root,
             untrained=self.untrained,
             skip_unreadable=self.skip_unreadable,
+            allow_changed_data=self.allow_changed_data,
         )
         return source, self.out or default

@@ -14,6 +14,7 @@ from typing import Any
 from attnscope.commands.options import plugin_options
 from attnscope.files import write_json
 from attnscope.layout import REPORT
+from attnscope.shell import shell_command
 from attnscope.signals import PARENT
 from attnscope.training.config import TrainConfig
 
@@ -43,17 +44,17 @@ class Demo:
 
     def __call__(self) -> None:
         from attnscope.capturing.run import capture_run
-        from attnscope.files import new_folder
         from attnscope.folding.run import fold
         from attnscope.interventions.run import intervene
         from attnscope.runs import Run
         from attnscope.training.run import train_run
+        from attnscope.writing import growing_folder
 
         summary: dict[str, Any] = {}
-        with _nothing_kept(self.out), new_folder(self.out) as folder:
+        with _nothing_kept(self.out), growing_folder(self.out):
             runs = []
             for attention in ("se", "cbam"):
-                run = folder / attention
+                run = self.out / attention
                 runs.append(run)
                 print(f"Training ResNet18 with {attention.upper()} on digits", file=sys.stderr)
                 train_run(
@@ -86,20 +87,20 @@ class Demo:
                 }
             se, cbam = map(str, runs)
             print("Folding the gates of CBAM into constants", file=sys.stderr)
-            folded = fold(Run(cbam), folder / _FOLDED, gates=("all",))
+            folded = fold(Run(cbam), self.out / _FOLDED, gates=("all",))
             print("Drawing the figures, the comparison and the report", file=sys.stderr)
             _run_in_parallel(
                 ["figures", se],
                 ["figures", cbam],
-                ["compare", se, cbam, "--out", str(folder / "comparison")],
-                ["report", se, cbam, "--out", str(folder / REPORT)],
+                ["compare", se, cbam, "--out", str(self.out / "comparison")],
+                ["report", se, cbam, "--out", str(self.out / REPORT)],
             )
             summary["fold"] = {
                 "gates": len(folded.folded),
                 "test_accuracy": folded.test.after,
                 "parameters": folded.parameters[1],
             }
-            write_json(folder / "summary.json", summary)
+            write_json(self.out / "summary.json", summary)
         for attention in ("se", "cbam"):
             values = summary[attention]
             print(
@@ -114,7 +115,7 @@ class Demo:
         print(f"Report:    {self.out / REPORT}")
         print(f"Figures:   {Run(self.out / 'cbam').figures}")
         print(f"Folded:    {self.out / _FOLDED}")
-        print(f"Dashboard: attnscope dashboard {self.out}")
+        print(f"Dashboard: {shell_command('dashboard', self.out)}")
 
 
 @contextmanager
@@ -146,4 +147,4 @@ def _run_in_parallel(*commands: list[str]) -> None:
         raise
     for command, code in zip(commands, codes, strict=True):
         if code:
-            raise RuntimeError(f"attnscope {' '.join(command)} failed with exit code {code}")
+            raise RuntimeError(f"{shell_command(*command)} failed with exit code {code}")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from attnscope.commands.options import RunArgument
+from attnscope.commands.options import MovedDataArgument, RunArgument
 from attnscope.commands.parsing import Argument
+from attnscope.shell import shell_command
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,14 @@ class Fold:
     """With --gates: remove channels whose constants are at most this, without a test."""
     spatial: Literal["map", "number"] = "map"
     """Constant that replaces a spatial gate: a map, which fixes the image size, or a number."""
+    data: MovedDataArgument = None
+    """Where the images are now, if they have moved, such as folder:PATH. Default: where they
+    were."""
     data_root: Path | None = None
     """Folder that contains CIFAR-10 or CIFAR-100. Default: the folder used for training."""
+    allow_changed_data: bool = False
+    """Go on with images that have changed since the network was trained, unless images that trained
+    it would choose its gates. Default: stop, and name the images."""
     batch_size: int = 128
     """Batch size."""
     device: str = "auto"
@@ -48,7 +55,9 @@ class Fold:
             gates=self.gates,
             tolerance=self.tolerance,
             spatial=self.spatial,
+            data=self.data,
             data_root=self.data_root,
+            allow_changed_data=self.allow_changed_data,
             batch_size=self.batch_size,
             device=self.device,
             prune=self.prune,
@@ -64,10 +73,11 @@ class Fold:
         from attnscope.recording.recording import Recording
 
         if not is_folded(self.out):
-            return f"attnscope capture {self.out}"
-        source = Recording(self.run).source(self.data_root)
+            return shell_command("capture", self.out)
+        source = Recording(self.run).source(self.data_root, self.data)
         size = source.network.image_size
-        return (
-            f"attnscope capture --model folded:{self.out} --data {source.data.source}"
-            f"{'' if size is None else f' --image-size {size}'} --out {self.out}-recording"
+        return shell_command(
+            *("capture", "--model", f"folded:{self.out}", "--data", source.data.source),
+            *(() if size is None else ("--image-size", size)),
+            *("--out", f"{self.out}-recording"),
         )

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from attnscope.commands.options import RunArgument, Split, counted
+from attnscope.commands.options import MovedDataArgument, RunArgument, Split, counted
 from attnscope.commands.parsing import Argument
+from attnscope.shell import shell_command
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Intervene:
     out: Path | None = None
     """Output folder. Finished experiments are reused. Default: RUN/interventions/SPLIT, or
     RECORDING-interventions."""
+    data: MovedDataArgument = None
+    """Where the images are now, if they have moved, such as folder:PATH. Default: where they
+    were."""
     data_root: Path | None = None
     """Folder that contains CIFAR-10 or CIFAR-100. Default: the folder used for training."""
     batch_size: int = 64
@@ -77,6 +81,7 @@ class Intervene:
             seed=self.seed,
             seed_runs=self.seed_runs,
             out=self.out,
+            data=self.data,
             data_root=self.data_root,
             batch_size=self.batch_size,
             device=self.device,
@@ -90,4 +95,4 @@ class Intervene:
         out = outcomes_folder(recording.folder) if self.out is None else self.out
         images = counted(outcomes.about["images"], "image")
         print(f"Scored {images}, {counted(len(recording.gates), 'gate')}: {out}")
-        print(f"Next: attnscope report {self.run}")
+        print(f"Next: {shell_command('report', self.run)}")

@@ -19,10 +19,10 @@ from attnscope import __version__, commands
 from attnscope.commands.help_text import command_help, program_help
 from attnscope.commands.parsing import near_miss, options_of, parse
 from attnscope.commands.printing import plain_output
-from attnscope.errors import InputError, printable
+from attnscope.errors import InputError, LostProcess, printable
 from attnscope.files import DISK_ERRORS, PATH_ERRORS, refuse_path
 from attnscope.registry import load_plugin
-from attnscope.signals import end_with_parent, exit_code, interrupting_signals
+from attnscope.signals import end_with_parent, exit_code, interrupting_signals, was_interrupted
 
 _PROGRAM = "attnscope"
 _ABOUT = "The microscope for attention gates in neural networks."
@@ -44,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``attnscope``. Default: those of this process.
 
     Returns:
-        The exit code: 0 for success, 1 for a failure such as a full disk, a loss that is not finite
-        or a closed pipe, 2 for input that cannot be used, and 128 and the number of the signal for
-        an interruption: 130 for Ctrl-C.
+        The exit code: 0 for success; 1 for a failure such as a full disk, a loss that is not
+        finite, a process of a training that has ended or a closed pipe; 2 for input that cannot be
+        used; and 128 and the number of the signal for an interruption: 130 for Ctrl-C.
 
     Raises:
         SystemExit: with code 0, after ``--help`` and ``--version``.
@@ -67,7 +67,7 @@ def _run_and_report(given: Sequence[str]) -> int:
     except InputError as error:
         print(f"attnscope: {error}", file=sys.stderr)
         return 2
-    except FloatingPointError as error:
+    except (FloatingPointError, LostProcess) as error:
         print(f"attnscope: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # as under `| head`
@@ -84,6 +84,12 @@ def _run_and_report(given: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt as error:
         print(f"attnscope: {error if error.args else 'interrupted'}", file=sys.stderr)
+        return exit_code()
+    except Exception:
+        # A library that is interrupted while it is being imported raises an error of its own.
+        if not was_interrupted():
+            raise
+        print("attnscope: interrupted", file=sys.stderr)
         return exit_code()
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from attnscope.commands.parsing import Argument
 from attnscope.errors import InputError, printable
 from attnscope.registry import loaded_by_hand
+from attnscope.shell import shell_command
 
 if TYPE_CHECKING:
     from attnscope.recording.moments import Moments
@@ -24,6 +25,7 @@ RecordingArgument = Annotated[Path, Argument(positional=True, metavar="RECORDING
 FolderArgument = Annotated[Path, Argument(positional=True, metavar="FOLDER")]
 TargetArgument = Annotated[str, Argument(positional=True, metavar="TARGET")]
 MasksOption = Annotated[Path | None, Argument(metavar="PATH")]
+MovedDataArgument = Annotated[str | None, Argument(metavar="SOURCE")]
 Split = Literal["train", "validation", "test"]
 
 
@@ -57,8 +59,8 @@ class NetworkOptions:
     """Weights of --model: a safetensors file or a PyTorch state dict. Default: the weights that the
     network is built with."""
     data: Annotated[str | None, DataArgument] = None
-    """Data source for --model, or package.module:callable, which returns a data set of tensors.
-    Choices:"""
+    """Data source for --model, or package.module:callable, which returns a data set of tensors. For
+    a run: where its images are now, if they have moved. Choices:"""
     image_size: int | None = None
     """Height and width of the images in pixels. Default: 32. For folder:PATH, the default is the
     size of the images if all are square and have the same size of at most 96, else 224."""
@@ -81,17 +83,18 @@ class NetworkOptions:
     form of scores, such as probabilities, one_logit, or none to record gates only. Default: as the
     output for four images shows."""
 
-    def expect_none(self, given: str = "a run folder") -> None:
+    def expect_none(self, given: str = "a run folder", but: Sequence[str] = ()) -> None:
         """Refuse these options where no network is given.
 
         Args:
             given: What is given in its place.
+            but: Names of options that can be used with it.
 
         Raises:
             InputError: one of them is given.
         """
         for name, value in vars(self).items():
-            if value is not None:
+            if value is not None and name not in but:
                 option = name.replace("_", "-")
                 raise InputError("AS957", f"--{option} cannot be used with {given}; leave it out")
 
@@ -127,6 +130,20 @@ class NetworkOptions:
         return Source(network, data, split)
 
 
+def expect_own_images(options: NetworkOptions, allow_changed_data: bool) -> None:
+    """Refuse --allow-changed-data for a network whose training images are not known.
+
+    Raises:
+        InputError: AS957.
+    """
+    if allow_changed_data and options.model is not None:
+        raise InputError(
+            "AS957",
+            "--allow-changed-data cannot be used with --model, because nothing is known of the "
+            "images that trained the network; leave it out",
+        )
+
+
 def expect_image_size(size: int) -> None:
     """Refuse an image size that is too small for a network.
 
@@ -150,7 +167,7 @@ def announce_run(run: Path, captured: bool = False) -> None:
     )
     print(printable(f"Run folder: {run}"))
     if not captured:
-        print(printable(f"Next: attnscope capture {run}"))
+        print(printable(f"Next: {shell_command('capture', run)}"))
 
 
 def announce_recording(recording: Recording | Moments, pooled_inputs: bool = False) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 from attnscope.commands.options import DataArgument, announce_recording, announce_run
 from attnscope.commands.parsing import Argument
+from attnscope.shell import shell_command
 from attnscope.training.config import NetworkSettings, TrainConfig
 
 
@@ -89,8 +90,9 @@ class Train(TrainConfig):
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                f"interrupted; the training is finished; continue with: attnscope capture {run}"
+                f"interrupted; the training is finished; continue with: "
+                f"{shell_command('capture', run)}"
             ) from None
         if process_group.is_main:
             announce_recording(recording)
-            print(f"Next: attnscope analyze {run}")
+            print(f"Next: {shell_command('analyze', run)}")

@@ -40,7 +40,8 @@ def load(request: DataRequest) -> LoadedSplits:
     root = Path(request.path).expanduser()
     if not root.is_dir():
         raise InputError(
-            "AS204", f"the image folder {root} does not exist; check the path after 'folder:'"
+            "AS204",
+            f"the image folder {root} does not exist; name another one with --data folder:PATH",
         )
     if request.channels is not None and request.channels not in _CHANNELS:
         raise InputError(
@@ -71,6 +72,7 @@ def load(request: DataRequest) -> LoadedSplits:
             "yourself",
         )
     loaded.notes.extend(passed.lines())
+    loaded.skipped[:0] = passed.unreadable
     return loaded
 
 
@@ -236,7 +238,7 @@ def _load(
             loaded.append(StreamedImages(reader.files(part), known, paths, names))
         else:
             images = part.images if len(kept) == len(part.images) else part.images[kept]
-            loaded.append(LabeledImages(images, known, paths, names))
+            loaded.append(LabeledImages(images, known, paths, names, part.facts["hash"][kept]))
     return LoadedSplits(loaded, unreadable, changes=[reader.changes(part) for part in read])
 
 

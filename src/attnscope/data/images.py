@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from attnscope.data.fingerprints import pixel_hash
 from attnscope.data.memory import as_gib, share_of_memory
 from attnscope.data.normalization import Normalization as Normalization
 from attnscope.errors import InputError
@@ -64,6 +65,9 @@ class LabeledImages:
     """The origin of each image, relative to its source; unique."""
     classes: list[str]
     """The names of the classes."""
+    read_hashes: NDArray[np.uint64] | None = None
+    """``(N,)``: the hash of the pixels of each image as they were read, before they were cropped or
+    converted to gray; None if a source does not give it."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -139,6 +143,20 @@ class LabeledImages:
         table = torch.tensor([names.index(name) for name in self.classes])
         return self._labeled(table[self.labels], names)
 
+    def pixel_hashes(self) -> NDArray[np.uint64]:
+        """Return a hash of the pixels of each image, ``(N,)``.
+
+        It covers the pixels as they were read, if the source gives their hashes, and else the
+        present ones.
+        """
+        if self.read_hashes is not None:
+            return self.read_hashes
+        hashes = np.empty(len(self), np.uint64)
+        for start in range(0, len(self), _CHUNK):
+            chunk = self.images[start : start + _CHUNK].contiguous().numpy()
+            hashes[start : start + _CHUNK] = [pixel_hash(pixels) for pixels in chunk]
+        return hashes
+
     def sha256(self) -> str:
         """Return the SHA-256 hash of paths, labels and pixels."""
         digest = hashlib.sha256("\n".join(self.paths).encode())
@@ -150,7 +168,11 @@ class LabeledImages:
     def __getitem__(self, rows: NDArray[np.int64] | slice) -> LabeledImages:
         index = np.arange(len(self))[rows]
         return LabeledImages(
-            self.images[index], self.labels[index], [self.paths[i] for i in index], self.classes
+            self.images[index],
+            self.labels[index],
+            [self.paths[i] for i in index],
+            self.classes,
+            None if self.read_hashes is None else self.read_hashes[index],
         )
 
     def _in_gray(self) -> LabeledImages:

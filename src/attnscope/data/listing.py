@@ -28,7 +28,6 @@ _NO_CLASS = "image outside the class folders", "images outside the class folders
 _HIDDEN = "hidden file or folder with images", "hidden files or folders with images"
 _JUNK = "folder that a system made", "folders that a system made"
 _CIRCLE = "link to a folder that contains it", "links to folders that contain them"
-_UNREADABLE = "folder that cannot be read", "folders that cannot be read"
 _NO_SPLIT = "folder that is not a split", "folders that are not splits"
 
 
@@ -39,14 +38,23 @@ class PassedOver:
     root: Path
     skips_unreadable: bool = False
     """Whether folders that cannot be read are passed over; otherwise they are refused."""
+    unreadable: list[str] = field(default_factory=list)
+    """One line for each folder that cannot be read, with the reason."""
     _names: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def add(self, path: Path, reason: tuple[str, str]) -> None:
         """Add a path with the reason why it is not read, in the singular and the plural."""
+        self._names.setdefault(reason, []).append(self._shown(path))
+
+    def add_unreadable(self, folder: Path, reason: str) -> None:
+        """Add a folder that cannot be read."""
+        self.unreadable.append(f"{self._shown(folder)} and what is in it ({reason})")
+
+    def _shown(self, path: Path) -> str:
         name = path.relative_to(self.root).as_posix()
         # Names can contain control codes, and bytes that are not UTF-8 and cannot be printed.
         shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-        self._names.setdefault(reason, []).append("".join(shown))
+        return "".join(shown)
 
     def lines(self) -> list[str]:
         """Return one line for each reason, with the number of paths and the first of them."""
@@ -109,7 +117,7 @@ def entries(folder: Path, passed: PassedOver, *, needed: bool = False) -> list[P
     except OSError as error:
         reason = str(error.strerror)
     if passed.skips_unreadable and not needed:
-        passed.add(folder, _UNREADABLE)
+        passed.add_unreadable(folder, reason)
         return []
     raise InputError(
         "AS215",

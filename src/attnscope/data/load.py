@@ -43,9 +43,12 @@ class Data:
     """What else a user should know: what was passed over, split or changed; one line each."""
     split_notes: dict[str, list[str]] = field(default_factory=dict)
     """The same for a user of one split: ``train``, ``validation`` or ``test``."""
+    changed: list[str] = field(default_factory=list)
+    """What has changed since the network of a run was trained, if it was opened although something
+    has; one phrase for each split."""
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name} {len(split):,}" for name, split in self._splits().items())
+        sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits().items())
         skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return (
             f"<Data {self.source!r}: {sizes} images of {self.image_size}×{self.image_size} pixels, "
@@ -54,14 +57,10 @@ class Data:
 
     def fingerprints(self) -> dict[str, dict[str, int | str]]:
         """Return the number of images of each split, and the SHA-256 of their paths and labels."""
-        found: dict[str, dict[str, int | str]] = {}
-        for name, split in self._splits().items():
-            digest = hashlib.sha256("\n".join(split.paths).encode())
-            digest.update(split.labels.numpy().tobytes())
-            found[name] = {"images": len(split), "sha256": digest.hexdigest()}
-        return found
+        return {name: summary_of(split) for name, split in self.splits().items()}
 
-    def _splits(self) -> dict[str, LabeledImages]:
+    def splits(self) -> dict[str, LabeledImages]:
+        """Return the three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @property
@@ -253,6 +252,13 @@ class DataSettings:
 
     def _crop(self, images: LabeledImages) -> LabeledImages:
         return images if self.image_size is None else images.center_crop(self.image_size)
+
+
+def summary_of(split: LabeledImages) -> dict[str, int | str]:
+    """Return the number of images of a split, and the SHA-256 of their paths and labels."""
+    digest = hashlib.sha256("\n".join(split.paths).encode())
+    digest.update(split.labels.numpy().tobytes())
+    return {"images": len(split), "sha256": digest.hexdigest()}
 
 
 def load_data(

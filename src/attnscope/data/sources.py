@@ -59,7 +59,7 @@ class LoadedSplits:
     splits: list[LabeledImages]
     """Training and test, or training, validation and test; all with the same classes."""
     skipped: list[str]
-    """One line for each file that was skipped, with the reason."""
+    """One line for each file or folder that was skipped, with the reason."""
     notes: list[str] = field(default_factory=list)
     """What else a user should know: what was passed over, split or changed; one line each."""
     changes: list[Changes] = field(default_factory=list)

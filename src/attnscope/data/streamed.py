@@ -114,6 +114,11 @@ class StreamedImages(LabeledImages):
         sums, squares = (facts[name].sum(0).tolist() for name in ("sums", "squares"))
         return ValueSums(len(self) * height * width, tuple(sums), tuple(squares))
 
+    def pixel_hashes(self) -> NDArray[np.uint64]:
+        """Return a hash of the pixels of each image as it was read; see `LabeledImages`."""
+        hashes: NDArray[np.uint64] = self.files.facts["hash"].copy()
+        return hashes
+
     def sha256(self) -> str:
         """Return the SHA-256 hash of paths, labels and pixels."""
         if self.files.sha256 is not None:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from attnscope.data.decoding import Decoded, decode, refused_bombs, try_read
+from attnscope.data.fingerprints import pixel_hash
 from attnscope.data.images import crop_center, luminance
 
 _TASK_BYTES = 4 * 2**20  # of decoded images
@@ -49,9 +50,9 @@ class FileDecoder:
         return max(1, min(_TASK_IMAGES, _TASK_BYTES // (channels * side * side)))
 
     def tasks(self, names: Sequence[str], *, summed: bool = False) -> Iterator[Task]:
-        """Yield tasks for many files, in their order."""
+        """Yield tasks for many files, in their order, whose pixels are hashed."""
         for start in range(0, len(names), self.task_images):
-            yield Task(self, tuple(names[start : start + self.task_images]), summed)
+            yield Task(self, tuple(names[start : start + self.task_images]), summed, hashed=True)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Task:
     """Their paths in the folder of the decoder."""
     summed: bool = False
     """Whether the pixel values of each image are summed, too."""
+    hashed: bool = False
+    """Whether the pixels of each image are hashed, too (`attnscope.data.fingerprints`)."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class DecodedTask:
 
 
 def fact_type(channels: int) -> np.dtype[Any]:
-    """Return the type of what is kept of each file: 24 bytes, and 16 for each channel.
+    """Return the type of what is kept of each file: 32 bytes, and 16 for each channel.
 
     Args:
         channels: Number of channels whose values are summed; 0 if they are not.
@@ -92,6 +95,7 @@ def fact_type(channels: int) -> np.dtype[Any]:
             ("highest", "i4"),  # -1 if the image does not have 16 bits per channel
             ("bytes", "i8"),  # of the file
             ("changed", "i8"),  # when the file was changed, in ns
+            ("hash", "u8"),  # of the pixels; 0 if they are not hashed
             ("sums", "i8", (channels,)),  # of the pixel values
             ("squares", "i8", (channels,)),
         ]
@@ -127,6 +131,8 @@ def decode_files(task: Task) -> DecodedTask:
         if decoder.crop is not None:
             image = crop_center(image, decoder.crop)
         pixels[row] = image[0].numpy()
+        if task.hashed:
+            facts[row]["hash"] = pixel_hash(pixels[row])
         if task.summed:
             values = pixels[row].reshape(len(pixels[row]), -1)
             facts[row]["sums"] = values.sum(1, dtype=np.int64)

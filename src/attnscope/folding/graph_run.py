@@ -48,6 +48,7 @@ def fold_recording(
     *,
     gates: Sequence[str],
     tolerance: float,
+    data: str | None,
     data_root: Path | None,
     batch_size: int,
     device: torch.device,
@@ -63,6 +64,7 @@ def fold_recording(
         folder: The new folder.
         gates: Names of the gates, or ``all``; empty if they are to be chosen.
         tolerance: Largest accepted loss of accuracy of a choice, in percentage points.
+        data: As for `attnscope.fold`.
         data_root: As for `attnscope.fold`.
         batch_size: Batch size.
         device: The device.
@@ -78,7 +80,7 @@ def fold_recording(
     """
     known = [gate.name for gate in recording.gates]
     names = _named(recording, known, gates)
-    images = RecordedImages(recording, data_root, batch_size, device)
+    images = RecordedImages(recording, data, data_root, batch_size, device)
     weights = hash_weights(model)
     model = model.to(device)
     labels = None

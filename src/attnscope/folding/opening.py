@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from attnscope import __version__
 from attnscope.data.load import Data
+from attnscope.data.places import places_of
 from attnscope.files import sha256_of
 from attnscope.networks.weights import hash_weights
 from attnscope.recording.moments import Moments
@@ -47,15 +48,40 @@ def open_network(opened: Run | Recording | Moments) -> tuple[nn.Module, str]:
 
 
 def open_data(
-    opened: Run | Recording | Moments, data_root: Path | None
+    opened: Run | Recording | Moments,
+    place: str | None,
+    data_root: Path | None,
+    out: Path,
+    *,
+    allow_changed_data: bool,
 ) -> tuple[Data, dict[str, Any]]:
-    """Return all splits with the network's normalization, and the settings of the new run."""
+    """Return all splits with the network's normalization, and the settings of the new run.
+
+    Args:
+        opened: The run or the recording.
+        place: The data source with the place where the images are now; None if they are found.
+        data_root: As for `attnscope.fold`.
+        out: The new run, which need not exist.
+        allow_changed_data: As for `attnscope.fold`.
+    """
     if isinstance(opened, Run):
-        return opened.data(data_root=data_root), opened.config
-    source = opened.source(data_root)
+        source = opened.source(
+            data=place, data_root=data_root, allow_changed_data=allow_changed_data
+        )
+    else:
+        source = opened.source(data_root, place)
+        allowed = allow_changed_data or source.allow_changed_data
+        source = replace(source, allow_changed_data=allowed)
     data, network = source.open_data(), source.network
+    found: dict[str, Any] = {
+        "places": places_of(source.data.source, source.data.data_root, out),
+        **({"changed_data": data.changed} if data.changed else {}),
+    }
     if network.is_run:
-        return data, Run(network.target).config
+        config = Run(network.target).config
+        if "parts" in config:
+            found["parts"] = data.fingerprints()
+        return data, {**config, **found}
     settings = asdict(source.data)
     return data, {
         "data": settings.pop("source"),
@@ -70,4 +96,5 @@ def open_data(
         "classes": data.classes,
         "normalization": asdict(data.normalization),
         "parts": data.fingerprints(),
+        **found,
     }

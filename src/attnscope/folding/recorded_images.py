@@ -35,10 +35,15 @@ class RecordedImages:
     """
 
     def __init__(
-        self, recording: Recording, data_root: Path | None, batch_size: int, device: torch.device
+        self,
+        recording: Recording,
+        data: str | None,
+        data_root: Path | None,
+        batch_size: int,
+        device: torch.device,
     ) -> None:
-        self.source = recording.source(data_root)
-        self.recorded: Any = recording.images(data_root)
+        self.source = recording.source(data_root, data)
+        self.recorded: Any = recording.images(data_root, data)
         self.training, self.constants = self._split_or_recorded("train")
         self.choosing, self.choosing_split = self._split_or_recorded("validation")
         self.other, self.other_split = self.recorded, self.source.split

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from attnscope import layout
 from attnscope.capturing.batching import Batch, batches
+from attnscope.data.fingerprints import Fingerprints, write_fingerprints
 from attnscope.data.images import LabeledImages, Normalization
+from attnscope.data.load import Data
 from attnscope.errors import InputError, first_line
-from attnscope.files import new_folder, write_json, write_sealed
+from attnscope.files import new_folder, refuse_existing, write_json, write_sealed
 from attnscope.folding.algebra import (
     SPATIAL_FORMS,
     device_of,
@@ -47,6 +49,7 @@ from attnscope.recording.moments import Moments
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from attnscope.training.devices import choose_device
+from attnscope.writing import writing
 
 _SPEED_IMAGES = 256
 """Largest number of test images on which speed is measured."""
@@ -64,7 +67,9 @@ def fold(
     gates: Sequence[str] = (),
     tolerance: float | None = None,
     spatial: str = "map",
+    data: str | None = None,
     data_root: str | os.PathLike[str] | None = None,
+    allow_changed_data: bool = False,
     batch_size: int = 128,
     device: str | torch.device = "auto",
     prune: bool = False,
@@ -81,7 +86,9 @@ def fold(
     gates: Sequence[str] = (),
     tolerance: float | None = None,
     spatial: str = "map",
+    data: str | None = None,
     data_root: str | os.PathLike[str] | None = None,
+    allow_changed_data: bool = False,
     batch_size: int = 128,
     device: str | torch.device = "auto",
     prune: bool = False,
@@ -97,7 +104,9 @@ def fold(
     gates: Sequence[str] = (),
     tolerance: float | None = None,
     spatial: str = "map",
+    data: str | None = None,
     data_root: str | os.PathLike[str] | None = None,
+    allow_changed_data: bool = False,
     batch_size: int = 128,
     device: str | torch.device = "auto",
     prune: bool = False,
@@ -126,7 +135,11 @@ def fold(
             points above 0. Default: 1. Cannot be combined with ``gates``.
         spatial: The form of a folded spatial gate: ``map``, one value for each pixel, for a fixed
             image size; or ``number``, one value for all pixels.
+        data: The data source with the place where the images are now, such as ``folder:PATH``, if
+            they have moved.
         data_root: Folder of the data sets of torchvision. Default: where they were before.
+        allow_changed_data: Go on with images that have changed since the network was trained,
+            unless images that trained it would be in another split.
         batch_size: Batch size.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
         prune: Whether constants of channels that are small enough become 0, within the test of the
@@ -172,7 +185,8 @@ def fold(
         raise InputError("AS802", f"the batch size is {batch_size}; it must be at least 1")
     expect_pruning(prune, prune_below, gates)
     place = choose_device(str(device))
-    with new_folder(Path(out)) as folder:
+    refuse_existing(Path(out))
+    with writing(Path(out)), new_folder(Path(out)) as folder:
         opened, run = open_target(target)
         model, weights_sha256 = open_network(opened)
         if isinstance(opened, Recording) and not hasattr(model, "attnscope_config"):
@@ -183,6 +197,7 @@ def fold(
                 folder,
                 gates=gates,
                 tolerance=tolerance,
+                data=data,
                 data_root=None if data_root is None else Path(data_root),
                 batch_size=batch_size,
                 device=place,
@@ -199,11 +214,17 @@ def fold(
         gates = known if list(gates) == [ALL] else gates
         for name in gates:
             expect_known(name, known)
-        data, settings = open_data(opened, None if data_root is None else Path(data_root))
-        normalization = data.normalization
+        loaded, settings = open_data(
+            opened,
+            data,
+            None if data_root is None else Path(data_root),
+            Path(out),
+            allow_changed_data=allow_changed_data,
+        )
+        normalization = loaded.normalization
         train, validation, test = (
-            images.center_crop(data.image_size)
-            for images in (data.train, data.validation, data.test)
+            images.center_crop(loaded.image_size)
+            for images in (loaded.train, loaded.validation, loaded.test)
         )
         model = channels_last(model.to(place))
 
@@ -288,7 +309,7 @@ def fold(
             torch.get_num_threads(),
             pruning,
         )
-        _write(folder, folded, report, settings)
+        _write(folder, folded, report, settings, loaded)
     return report
 
 
@@ -326,8 +347,12 @@ def fold_run(
     return report
 
 
-def _write(folder: Path, folded: nn.Module, report: FoldReport, config: dict[str, Any]) -> None:
+def _write(
+    folder: Path, folded: nn.Module, report: FoldReport, config: dict[str, Any], data: Data
+) -> None:
     """Write a run folder as the other commands expect it, with the report."""
+    prints = {name: Fingerprints.of(split) for name, split in data.splits().items()}
+    write_fingerprints(folder / layout.IMAGES, prints)
     save_model(folded, folder)
     origin = {"run": report.run, "weights_sha256": report.weights_sha256}
     write_json(folder / layout.CONFIG, {**config, "folded_from": origin})

@@ -53,6 +53,7 @@ def intervene(
     seed: int = 0,
     seed_runs: Sequence[Run | Recording | str | os.PathLike[str]] = (),
     out: str | os.PathLike[str] | None = None,
+    data: str | None = None,
     data_root: str | os.PathLike[str] | None = None,
     batch_size: int = 64,
     device: str | torch.device = "auto",
@@ -91,6 +92,8 @@ def intervene(
             reference for ``randomize``.
         out: Output folder. Default: ``RUN/interventions/SPLIT``, or ``RECORDING-interventions``
             for a recording outside a run.
+        data: The data source with the place where the images are now, such as ``folder:PATH``, if
+            they have moved.
         data_root: Folder of the data sets of torchvision. Default: where they were before.
         batch_size: Batch size.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
@@ -111,7 +114,7 @@ def intervene(
     """
     stated = _stated(smallest_effect, smallest_margin)
     known = _prepare(
-        target, split, experiments, edits, images, minutes, seed, seed_runs, out, data_root,
+        target, split, experiments, edits, images, minutes, seed, seed_runs, out, data, data_root,
         batch_size, device, is_timed=progress,
     )  # fmt: skip
     if progress and known.plan is not None:
@@ -140,6 +143,7 @@ def plan_interventions(
     seed: int = 0,
     seed_runs: Sequence[Run | Recording | str | os.PathLike[str]] = (),
     out: str | os.PathLike[str] | None = None,
+    data: str | None = None,
     data_root: str | os.PathLike[str] | None = None,
     batch_size: int = 64,
     device: str | torch.device = "auto",
@@ -158,6 +162,7 @@ def plan_interventions(
         seed: As for `intervene`.
         seed_runs: As for `intervene`.
         out: As for `intervene`.
+        data: As for `intervene`.
         data_root: As for `intervene`.
         batch_size: As for `intervene`.
         device: As for `intervene`.
@@ -170,7 +175,7 @@ def plan_interventions(
         TypeError: As `intervene`.
     """
     known = _prepare(
-        target, split, experiments, edits, images, minutes, seed, seed_runs, out, data_root,
+        target, split, experiments, edits, images, minutes, seed, seed_runs, out, data, data_root,
         batch_size, device, is_timed=True,
     )  # fmt: skip
     assert known.plan is not None
@@ -201,6 +206,7 @@ def _prepare(
     seed: int,
     seed_runs: Sequence[Run | Recording | str | os.PathLike[str]],
     out: str | os.PathLike[str] | None,
+    data: str | None,
     data_root: str | os.PathLike[str] | None,
     batch_size: int,
     device: str | torch.device,
@@ -228,7 +234,7 @@ def _prepare(
     _expect_intact(recording)
     folder = outcomes_folder(recording.folder) if out is None else Path(out)
     network = channels_last(recording.network().to(choose_device(str(device))))
-    dataset = recording.images(None if data_root is None else Path(data_root))
+    dataset = recording.images(None if data_root is None else Path(data_root), data)
     normalization = recording.source().network.normalization
 
     def make_setup(count: int) -> InterventionSetup:

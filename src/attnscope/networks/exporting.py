@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from attnscope.errors import InputError, first_line
-from attnscope.files import make_folder, refuse_existing, write_bytes
+from attnscope.files import refuse_existing, write_bytes
 from attnscope.gates.graph import with_gates
 from attnscope.gates.graph_network import GraphNetwork
 from attnscope.gates.inputs import Inputs
+from attnscope.writing import writing
 
 SUFFIXES = (".pt2", ".onnx")
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -54,16 +55,19 @@ def export_file(network: GraphNetwork, file: Path, *, gates: bool = False) -> Ex
 
     Raises:
         InputError: The suffix is another one (AS374), the file exists (AS113), a package for ONNX
-            is missing (AS375), the network cannot be written (AS376), or onnxruntime gives other
-            values (AS377).
+            is missing (AS375), another process writes it (AS118), the network cannot be written
+            (AS376), or onnxruntime gives other values (AS377).
     """
     if file.suffix not in SUFFIXES:
         raise InputError("AS374", f"{file} has no suffix of a format; use {' or '.join(SUFFIXES)}")
     refuse_existing(file)
     if file.suffix == ".onnx":
         _expect_packages()
-    if not file.parent.is_dir():
-        make_folder(file.parent)
+    with writing(file):
+        return _export(network, file, gates)
+
+
+def _export(network: GraphNetwork, file: Path, gates: bool) -> ExportedFile:
     names = [gate.name for gate in network.gates] if gates else []
     whole = with_gates(network, names) if gates else network
     inputs = _noise(whole, 2)

@@ -24,6 +24,7 @@ from attnscope.recording.outcomes import Outcomes, find_outcomes
 from attnscope.recording.places import run_of
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
+from attnscope.shell import shell_command
 from attnscope.statistics import group_by_kind
 
 __all__ = [
@@ -206,7 +207,8 @@ def _outcomes_of(recording: Recording) -> Outcomes:
         target = run_of(recording.folder) or recording.folder
         raise InputError(
             "AS905",
-            f"{recording.folder} has no interventions; run them with: attnscope intervene {target}",
+            f"{recording.folder} has no interventions; run them with: "
+            f"{shell_command('intervene', target)}",
         )
     return outcomes
 

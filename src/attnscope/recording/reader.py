@@ -22,6 +22,7 @@ from attnscope import layout
 from attnscope.data.label_kinds import CLASS, without_classes
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
+from attnscope.hashes import verify_hash
 from attnscope.integrity import open_regular
 from attnscope.kinds import KINDS, PER_CHANNEL, Gate, gate_table
 from attnscope.notebook import html_details, html_page, html_properties, number_of
@@ -122,6 +123,7 @@ class ShardReader(ABC):
             and form); empty if it returns logits and nothing else."""
             self._source: object = manifest.get("source")
             self._keys = list(manifest)
+            self._images_sha256: object = manifest.get("images_sha256")
             self._shards = [parse_shard(shard) for shard in parse_items(manifest["shards"], dict)]
             self._count = sum(shard.count for shard in self._shards)
             self.id: str | None = manifest.get("id")
@@ -307,7 +309,10 @@ class ShardReader(ABC):
             The problems, one line each with its code. Empty if there are none.
         """
         # Values of damaged files give no further information.
-        return verify_files(self.folder, self.id, self._shards, self._keys) or [
+        files = verify_files(self.folder, self.id, self._shards, self._keys)
+        if self._images_sha256 is not None:
+            files += verify_hash(self.folder / layout.IMAGES, str(self._images_sha256))
+        return files or [
             *self._verify_values(),
             *verify_rows(self.rows, len(self.classes), self.label_kind, self.has_scores),
         ]
@@ -322,16 +327,18 @@ class ShardReader(ABC):
         """Image size and normalization in words, as far as they are known."""
         return describe_preparation(self.folder, self._source)
 
-    def source(self, data_root: Path | None = None) -> Source:
+    def source(self, data_root: Path | None = None, data: str | None = None) -> Source:
         """Return where the network and the images are: in the run, or where they were captured.
 
         Args:
             data_root: Folder of torchvision's data sets, if they have moved since the capture.
+            data: The data source with the place where the images are now, such as
+                ``folder:PATH``, if they have moved.
 
         Raises:
             InputError: It is unknown, as for a capture that was made from Python.
         """
-        return find_source(self.folder, self.about, self._source, data_root)
+        return find_source(self.folder, self.about, self._source, data_root, data)
 
     def network(self) -> Module:
         """Load the network that was captured, in eval mode on the CPU. Needs torch.
@@ -343,7 +350,9 @@ class ShardReader(ABC):
         """
         return open_network(self.folder, self.source())
 
-    def images(self, data_root: Path | None = None) -> LabeledImages | Dataset[Any]:
+    def images(
+        self, data_root: Path | None = None, data: str | None = None
+    ) -> LabeledImages | Dataset[Any]:
         """Load the images that were captured, in the order of the rows, not normalized.
 
         A data set that was given as ``package.module:callable`` is opened by the user's code. Needs
@@ -351,11 +360,12 @@ class ShardReader(ABC):
 
         Args:
             data_root: As for `source`.
+            data: As for `source`.
 
         Raises:
             InputError: They no longer exist, or they are other images now.
         """
-        return open_images(self.folder, self.source(data_root))
+        return open_images(self.folder, self.source(data_root, data))
 
     def _rounding(self, gate: Gate) -> float:
         """Return how far rounding may take a gate beyond its bounds."""

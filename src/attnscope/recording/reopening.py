@@ -8,6 +8,7 @@ changed. Torch is imported when it is used.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 
 def find_source(
-    folder: Path, about: Mapping[str, Any], stored: object, data_root: Path | None
+    folder: Path,
+    about: Mapping[str, Any],
+    stored: object,
+    data_root: Path | None,
+    data: str | None = None,
 ) -> Source:
     """Return where the network and the images of a recording are now.
 
@@ -32,10 +37,12 @@ def find_source(
         about: Its facts about the capture.
         stored: The source in its manifest; None if there is none.
         data_root: Folder of torchvision's data sets, if they have moved since the capture.
+        data: The data source with the place where the images are now, if they have moved.
 
     Raises:
         InputError: It is unknown.
     """
+    from attnscope.data.places import find_data, is_gone
     from attnscope.sources import Source
 
     skip = bool(about.get("skipped"))  # files that could not be read were left out of the capture
@@ -45,10 +52,18 @@ def find_source(
         source = Source.of_run(
             run,
             split,
+            data=data,
             data_root=data_root,
             untrained=bool(about.get("untrained")),
             skip_unreadable=skip,
+            allow_changed_data=bool(about.get("changed_data")),
         )
+        if data is None and is_gone(source.data.source) and isinstance(stored, dict):
+            # They may have moved between the training and the capture.
+            with suppress(InputError, KeyError, TypeError, ValueError):
+                known = find_data(stored["data"]["source"], stored.get("places"), folder)
+                if not is_gone(known):
+                    source = replace(source, data=replace(source.data, source=known))
         network = replace(source.network, weights_sha256=about.get("weights_sha256"))
         return replace(source, network=network)
     if not isinstance(stored, dict):
@@ -72,10 +87,13 @@ def find_source(
             f"{folder / layout.MANIFEST} does not name a network and images "
             f"({first_line(error)}); capture again",
         ) from None
-    data = replace(source.data, skip_unreadable=skip or source.data.skip_unreadable)
+    settings = replace(source.data, skip_unreadable=skip or source.data.skip_unreadable)
+    if data is not None or not settings.is_data_set:
+        place = data or find_data(settings.source, stored.get("places"), folder)
+        settings = replace(settings, source=place)
     if data_root is not None:
-        data = replace(data, data_root=data_root)
-    return replace(source, data=data)
+        settings = replace(settings, data_root=data_root)
+    return replace(source, data=settings)
 
 
 def open_network(folder: Path, source: Source) -> Module:
@@ -104,16 +122,41 @@ def open_images(folder: Path, source: Source) -> LabeledImages | Dataset[Any]:
         InputError: They no longer exist, or they are other images.
     """
     from attnscope.data.hashing import hash_data
+    from attnscope.data.places import expect_place
 
-    images = source.open_images()
     expected = _planned_hash(folder, "data")
+    if expected is not None:
+        # The recording tells whether they are its images, whatever those of the training were.
+        source = replace(source, allow_changed_data=True)
+    if not source.data.is_data_set:
+        expect_place(source.data.source, folder)
+    images = source.open_images()
     if expected is not None and hash_data(images) != expected:
+        changes = _changes(folder, images)
         raise InputError(
             "AS643",
-            f"the images of {source.data.source} are not those from which {folder} was captured; "
-            "restore them, or capture again",
+            f"the images of {source.data.source} are not those from which {folder} was captured"
+            f"{changes and f' ({changes})'}; restore them, or capture again",
         )
     return images
+
+
+def _changes(folder: Path, images: LabeledImages | Dataset[Any]) -> str:
+    """Return in words which images have changed, as far as the recording or its run can tell."""
+    from attnscope.data.fingerprints import Fingerprints, differences_between, read_fingerprints
+    from attnscope.data.images import LabeledImages
+
+    run, split = enclosing_run(folder), folder.resolve().name
+    files = [folder / layout.IMAGES, *([] if run is None else [run / layout.IMAGES])]
+    for file in files:
+        if file.is_file() and isinstance(images, LabeledImages):
+            with suppress(InputError):
+                known = read_fingerprints(file)
+                if split in known and len(known) > 1:  # those of the run
+                    known = {split: known[split]}
+                now = {name: Fingerprints.of(images) for name in known}
+                return "; ".join(differences_between(known, now))
+    return ""
 
 
 def _planned_hash(folder: Path, key: str) -> str | None:

@@ -61,6 +61,7 @@ class ShardWriter(ABC):
         attributions: Attributions = _NO_ATTRIBUTIONS,
         identity: Mapping[str, Any] | None = None,
         source: Mapping[str, Any] | None = None,
+        fingerprints: bytes | None = None,
         label_kind: str = CLASS,
         output: Mapping[str, Any] | None = None,
         streamed: bool = False,
@@ -81,6 +82,8 @@ class ShardWriter(ABC):
                 weights, data, batch size and so on.
             source: Where the network and the images come from, as JSON values. It is not part of
                 the plan, which has their hashes instead, so that files may be moved.
+            fingerprints: The content of the file of fingerprints of the images
+                (`attnscope.data.fingerprints`); None if they are not those of a data source.
             label_kind: What the labels are, one of `attnscope.data.label_kinds.LABEL_KINDS`.
             output: How the class scores were taken from what the network returns
                 (`attnscope.networks.outputs.OutputAdapter.to_dict`); None if it returns logits and
@@ -110,6 +113,7 @@ class ShardWriter(ABC):
         self._id = hashlib.sha256(plan_file).hexdigest()
         self._gates, self._pooled_inputs = gates, pooled_inputs
         self._source = None if source is None else dict(source)
+        self._fingerprints = fingerprints
         self._streamed = streamed
         self._rank, self._is_alone = rank, processes == 1
         self._folder = folder
@@ -242,6 +246,10 @@ class ShardWriter(ABC):
             raise InputError(
                 "AS657", f"{self._partial.shards / gaps[0]} is missing; run the same command again"
             )
+        hashes = {}
+        if self._fingerprints is not None:
+            write_bytes(self._partial.place / layout.IMAGES, self._fingerprints)
+            hashes = {"images_sha256": hashlib.sha256(self._fingerprints).hexdigest()}
         write_sealed(
             self._partial.place / layout.MANIFEST,
             {
@@ -252,6 +260,7 @@ class ShardWriter(ABC):
                 **self._header,
                 "source": self._source,
                 **({"images": "streamed"} if self._streamed else {}),
+                **hashes,
                 "shards": [asdict(shard) for shard in shards],
             },
         )

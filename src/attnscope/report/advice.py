@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-
 from attnscope.recording.places import run_of
 from attnscope.recording.recording import Recording
+from attnscope.shell import shell_command
 
 
 def intervene_command(recording: Recording) -> str | None:
@@ -19,7 +18,5 @@ def intervene_command(recording: Recording) -> str | None:
         return None
     run, split = run_of(recording.folder), recording.folder.resolve().name
     if run is None:
-        folder = shlex.quote(str(recording.folder))
-        return f"attnscope intervene {folder}" if recording.has_source else None
-    more = "" if split == "test" else f" --split {shlex.quote(split)}"
-    return f"attnscope intervene {shlex.quote(str(run))}{more}"
+        return shell_command("intervene", recording.folder) if recording.has_source else None
+    return shell_command("intervene", run, *([] if split == "test" else ["--split", split]))

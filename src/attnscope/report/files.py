@@ -26,6 +26,7 @@ from attnscope.progress import progress_bar
 from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.places import enclosing_run, folder_beside
 from attnscope.recording.recording import Recording
+from attnscope.writing import writing
 
 DPI = 170
 """Resolution of the PNG files."""
@@ -44,7 +45,8 @@ def write_figures(folder: StrPath, out: StrPath | None = None) -> list[Path]:
         The files. A plot that cannot be drawn is left out, and the log gives the reason.
 
     Raises:
-        InputError: there is no recording, or it cannot be read.
+        InputError: there is no recording, it cannot be read, or another process writes to the
+            output folder (AS118).
     """
     recording = Recording(folder)
     if out is None:
@@ -52,7 +54,7 @@ def write_figures(folder: StrPath, out: StrPath | None = None) -> list[Path]:
     expect_folder(Path(out))
     warn_missing_characters([recording])
     wanted = plots_of_recording(recording)
-    with progress_bar(len(wanted), "figure", alone=False) as bar:
+    with writing(Path(out)), progress_bar(len(wanted), "figure", alone=False) as bar:
         return _write(wanted, Path(out), bar.update)
 
 
@@ -78,12 +80,13 @@ def write_plots(subject: Comparison | SeedComparison, out: StrPath) -> list[Path
         out: the output folder. It is created only if the recordings can be compared.
 
     Raises:
-        InputError: the recordings are not of the same images, or the configurations do not have the
-            same seeds.
+        InputError: the recordings are not of the same images, the configurations do not have the
+            same seeds, or another process writes to the output folder (AS118).
     """
     expect_folder(Path(out))
     warn_missing_characters(subject.recordings)
-    return _write([(plot, subject) for plot in plots_of(type(subject))], Path(out))
+    with writing(Path(out)):
+        return _write([(plot, subject) for plot in plots_of(type(subject))], Path(out))
 
 
 def write_drawings(drawings: Mapping[str, Drawing], out: StrPath) -> list[Path]:

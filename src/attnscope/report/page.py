@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 
 from attnscope import statistics
 from attnscope.errors import InputError, first_line
-from attnscope.files import StrPath, expect_file, make_folder, write_bytes
+from attnscope.files import StrPath, expect_file, write_bytes
 from attnscope.layout import METHODS_SUFFIX
 from attnscope.plots import Plot, Unavailable, plots_of
 from attnscope.plots.maps import SEED
@@ -43,12 +43,14 @@ from attnscope.recording.outcomes import Outcomes, find_outcomes
 from attnscope.recording.places import distinct_names
 from attnscope.recording.recording import Recording
 from attnscope.report.advice import intervene_command
+from attnscope.report.citing import Methods
 from attnscope.report.files import lines_of, plots_of_recording, render, warn_missing_characters
 from attnscope.report.methods import Run as Described
 from attnscope.report.methods import Shown, methods_of
 from attnscope.statistics.inference import LEVEL, significant
 from attnscope.statistics.questions import REMOVAL
 from attnscope.statistics.verdicts import UNTESTED
+from attnscope.writing import writing
 
 DPI = 120
 """Resolution of the figures, all of which are embedded in the page."""
@@ -79,8 +81,8 @@ def write_report(folders: Sequence[StrPath], out: StrPath, *, methods: bool = Fa
         ``out``.
 
     Raises:
-        InputError: no run is given, ``out`` is a folder or cannot be created, or a recording cannot
-            be read.
+        InputError: no run is given, ``out`` is a folder or cannot be created, another process is
+            writing it (AS118), or a recording cannot be read.
     """
     if not folders:
         raise InputError(
@@ -94,7 +96,17 @@ def write_report(folders: Sequence[StrPath], out: StrPath, *, methods: bool = Fa
     }
     for file in (out, *(beside.values() if methods else ())):
         expect_file(file)
-    recordings = [Recording(folder) for folder in folders]
+    with writing(out):
+        page, said = _page_of([Recording(folder) for folder in folders])
+        write_bytes(out, page.encode(errors="backslashreplace"))
+        if methods:
+            write_bytes(beside["markdown"], said.markdown().encode())
+            write_bytes(beside["bibtex"], said.bibtex().encode())
+    return out
+
+
+def _page_of(recordings: Sequence[Recording]) -> tuple[str, Methods]:
+    """Return the page about some recordings, and how they were made."""
     warn_missing_characters(recordings)
     kinds = _kinds(recordings)
     names = distinct_names([r.name for r in recordings], [r.folder for r in recordings])
@@ -132,13 +144,7 @@ def write_report(folders: Sequence[StrPath], out: StrPath, *, methods: bool = Fa
         "number": as_number,
     }
     page = environment.from_string(template.read_text(encoding="utf-8")).render(context)
-    if not out.parent.is_dir():
-        make_folder(out.parent)
-    write_bytes(out, page.encode(errors="backslashreplace"))
-    if methods:
-        write_bytes(beside["markdown"], said.markdown().encode())
-        write_bytes(beside["bibtex"], said.bibtex().encode())
-    return out
+    return page, said
 
 
 class _Drawn:

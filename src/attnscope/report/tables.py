@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from attnscope.errors import InputError, first_line
-from attnscope.files import StrPath, expect_folder, make_folder, write_bytes
+from attnscope.files import StrPath, expect_folder, write_bytes
 from attnscope.plots.subjects import no_gate
 from attnscope.progress import progress_bar
 from attnscope.recording.recording import Recording
 from attnscope.statistics import STATISTICS
 from attnscope.statistics.registry import Statistic
+from attnscope.writing import writing
 
 MOST_ROWS = 200_000
 """Largest number of rows of a table that is written."""
@@ -39,8 +40,6 @@ def write_tables(recording: Recording, out: StrPath) -> dict[str, str]:
     """
     folder = Path(out)
     expect_folder(folder)
-    if not folder.is_dir():
-        make_folder(folder)
     wanted = {
         name: found
         for name, found in STATISTICS.items()
@@ -50,7 +49,7 @@ def write_tables(recording: Recording, out: StrPath) -> dict[str, str]:
         and found.concerns(recording)
     }
     left_out: dict[str, str] = {}
-    with progress_bar(len(wanted), "table", alone=False) as bar:
+    with writing(folder), progress_bar(len(wanted), "table", alone=False) as bar:
         for name, found in wanted.items():
             try:
                 table = _table_of(found, recording)
@@ -61,6 +60,7 @@ def write_tables(recording: Recording, out: StrPath) -> dict[str, str]:
                 left_out[name] = f"its table has {len(table):,} rows; compute it in Python"
                 table = None
             if table is not None:
+                folder.mkdir(exist_ok=True)
                 write_bytes(folder / f"{name}.csv", table.to_csv(index=False).encode())
             bar.update()
     return left_out

@@ -22,6 +22,7 @@ from attnscope.data.streamed import StreamedImages
 from attnscope.errors import InputError, first_line
 from attnscope.files import locked, make_folder, read_json, refuse_existing, remove_leftovers
 from attnscope.gates.modes import eval_mode
+from attnscope.run_config import expect_unchanged
 from attnscope.settings import require
 from attnscope.training.compiling import NOT_COMPILED, choose_compilation, measure_step
 from attnscope.training.devices import choose_device, choose_precision, chosen_kernels
@@ -34,7 +35,9 @@ from attnscope.training.processes import ProcessGroup, current_process_group
 from attnscope.training.recipe import Recipe
 from attnscope.training.result import TrainResult
 
-_MACHINE_SETTINGS = {"attnscope", "torch", "device", "data_root", "images", "compile"}
+_MACHINE_SETTINGS = {
+    *("attnscope", "torch", "device", "data_root", "places", "skipped", "images", "compile"),
+}
 """Keys of ``config.json`` that may change when a run is resumed, maybe on another machine."""
 
 
@@ -151,7 +154,7 @@ def fit(
         process_group.barrier()  # the main process has removed what a killed training left
         if not resume:
             refuse_existing(out)
-        begins = not resume or not _can_resume(out, settings)
+        begins = not resume or not _can_resume(out, settings, data)
         compilation = choose_compilation(
             compiled,
             None if begins else read_json(out / layout.CONFIG).get("compile", NOT_COMPILED),
@@ -233,12 +236,12 @@ def _is_empty(folder: Path) -> bool:
     return folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
 
 
-def _can_resume(out: Path, settings: dict[str, Any]) -> bool:
+def _can_resume(out: Path, settings: dict[str, Any], data: Data) -> bool:
     """Whether there is a run in ``out`` to resume; False if the folder does not exist or is empty.
 
     Raises:
         InputError: AS520, the run has finished; AS521, the folder is not a run; AS522, the run was
-            started with other settings.
+            started with other settings; AS538, with other images.
     """
     if not out.exists() or _is_empty(out):
         return False
@@ -250,14 +253,37 @@ def _can_resume(out: Path, settings: dict[str, Any]) -> bool:
         )
     stored = read_json(out / layout.CONFIG)
     current = json.loads(json.dumps(settings))
-    for name in sorted((stored.keys() | current.keys()) - _MACHINE_SETTINGS):
+    free = set(_MACHINE_SETTINGS)
+    has_fingerprints = (out / layout.IMAGES).exists()
+    if has_fingerprints:
+        free.add("parts")  # they are compared image by image
+        if _are_both_of(stored.get("data"), current.get("data")):
+            free.add("data")  # the same images may lie elsewhere
+    compared = (stored.keys() | current.keys()) - free
+    of_images = {"normalization"} & compared  # it follows from the pixels of the training images
+    _expect_equal(out, stored, current, compared - of_images)
+    if has_fingerprints:
+        expect_unchanged(out, data.source, data.splits(), allowed=None)
+    _expect_equal(out, stored, current, of_images)
+    return True
+
+
+def _expect_equal(
+    out: Path, stored: dict[str, Any], current: dict[str, Any], names: set[str]
+) -> None:
+    for name in sorted(names):
         if stored.get(name) != current.get(name):
             raise InputError(
                 "AS522",
                 f"run {out} was started with {name} = {stored.get(name)!r:.60}, not "
                 f"{current.get(name)!r:.60}; resume with the settings that it was started with",
             )
-    return True
+
+
+def _are_both_of(a: object, b: object) -> bool:
+    """Return whether two data sources have one name, and each a path of its own."""
+    names = [text.partition(":")[:2] if isinstance(text, str) else ("", "") for text in (a, b)]
+    return names[0] == names[1] and names[0][1] == ":"
 
 
 def _check_colors(recipe: Recipe, data: Data) -> None:

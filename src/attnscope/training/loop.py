@@ -25,9 +25,10 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from attnscope import layout
+from attnscope.data.fingerprints import Fingerprints, write_fingerprints
 from attnscope.data.images import LabeledImages
 from attnscope.data.load import Data
-from attnscope.files import write_bytes, write_json
+from attnscope.files import read_json, write_bytes, write_json
 from attnscope.hashes import write_hashes
 from attnscope.integrity import json_bytes
 from attnscope.kinds import Gate
@@ -138,9 +139,16 @@ class TrainingLoop:
                 rows = read_rows(self.out / layout.STEPS)
                 self.history = [row for row in rows if row["step"] <= self.position.step]
         self.process_group.barrier()  # until all have read what the main process will overwrite
+        if resumed and self.process_group.is_main:
+            stored = read_json(self.out / layout.CONFIG)
+            if "places" in settings and stored.get("places") != settings["places"]:
+                # The images are elsewhere now, and commands look for them there from now on.
+                write_json(self.out / layout.CONFIG, {**stored, "places": settings["places"]})
         if not resumed:
             if self.process_group.is_main:
                 write_json(self.out / layout.CONFIG, settings)
+                prints = {name: Fingerprints.of(s) for name, s in self.data.splits().items()}
+                write_fingerprints(self.out / layout.IMAGES, prints)
                 images = self.out / layout.TRAINING_IMAGES
                 save_training_images(self.data, self.recipe, self.plan.seed, images)
             self.start_phase()

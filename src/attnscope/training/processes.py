@@ -5,15 +5,20 @@ The processes are started by torchrun and connected by torch.distributed.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+import platform
+import re
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import distributed, nn
 
-from attnscope.errors import InputError
+from attnscope.errors import InputError, LostProcess
 from attnscope.lazy import renamed_names
 
 
@@ -95,6 +100,9 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
 
     Yields:
         The process group, of size 1 without torchrun.
+
+    Raises:
+        LostProcess: another process of the group has ended.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ProcessGroup()
@@ -103,9 +111,62 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield current_process_group()
+        others = _other_processes(device)
+        try:
+            yield current_process_group()
+        except (RuntimeError, KeyboardInterrupt) as error:
+            if error.args if isinstance(error, KeyboardInterrupt) else not _is_broken(error):
+                raise  # a training that was stopped in good order, or another error
+            raise LostProcess(_describe_lost(others)) from error
     finally:
         distributed.destroy_process_group()
+
+
+_BROKEN = re.compile(r"gloo|nccl|connection (closed|reset)|broken pipe|TCPStore", re.IGNORECASE)
+_END_SECONDS = 2.0
+"""Time after a broken connection within which a process that broke it has ended."""
+
+
+def _is_broken(error: RuntimeError) -> bool:
+    """Return whether an error comes from the connection to the other processes."""
+    return isinstance(error, distributed.DistError) or _BROKEN.search(str(error)) is not None
+
+
+def _other_processes(device: torch.device) -> dict[int, int]:
+    """Return rank -> process number, for the other processes on this machine."""
+    node = hashlib.blake2b(platform.node().encode(), digest_size=7).digest()
+    own = torch.tensor([os.getpid(), int.from_bytes(node, "big")], device=device)
+    gathered = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(gathered, own)
+    found = {rank: values.tolist() for rank, values in enumerate(gathered)}
+    rank, here = distributed.get_rank(), int(own[1])
+    return {r: pid for r, (pid, where) in found.items() if where == here and r != rank}
+
+
+def _describe_lost(others: Mapping[int, int]) -> str:
+    """Return in words which processes have ended, and how to go on."""
+    end = time.monotonic() + _END_SECONDS
+    lost = [rank for rank, pid in others.items() if _has_ended(pid)]
+    while not lost and others and time.monotonic() < end:
+        time.sleep(0.05)
+        lost = [rank for rank, pid in others.items() if _has_ended(pid)]
+    named = ", ".join(f"rank {rank} (process {others[rank]})" for rank in lost)
+    return (
+        f"{named or 'another process of the training'} has ended, and the training with it; look "
+        "for the reason in what it printed, and continue with the same command and --resume"
+    )
+
+
+def _has_ended(pid: int) -> bool:
+    """Return whether a process has ended, even if the one that started it does not know yet."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return True
+    except (OSError, IndexError):  # it belongs to someone else, or there is no /proc
+        return False
+    return state in "ZX"
 
 
 __getattr__ = renamed_names(

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 
+from attnscope import layout
 from attnscope.data.classes import read_class_names
 from attnscope.data.load import Data, load_data
+from attnscope.data.places import find_data, places_of
 from attnscope.errors import printable
 from attnscope.files import refuse_existing
 from attnscope.networks.build import build_model
 from attnscope.networks.pretrained import Pretrained, read_pretrained, start_from
-from attnscope.run_config import image_settings
+from attnscope.run_config import image_settings, read_config
 from attnscope.training.config import (
     DEFAULT_RECIPE,
     MONITOR_EVERY,
@@ -77,7 +79,7 @@ def _train(
         weights = _read_weights(settings, process_group)
         gate_start = gate_start or weights.gate_start or "identity"
     data = load_data(
-        config.data,
+        _find_data(config, settings.out),
         data_root=config.data_root,
         image_size=settings.image_size,
         resize=settings.resize,
@@ -138,9 +140,11 @@ def _train(
         config={
             "data": config.data,
             "data_root": str(config.data_root),
+            "places": places_of(data.source, config.data_root, settings.out),
             "resize": settings.resize,
             "validation_share": config.validation_share,
             "skip_unreadable": config.skip_unreadable,
+            **({"skipped": data.skipped} if data.skipped else {}),
             **image_settings({**vars(config), "listed_classes": names is not None}),
             "weights": settings.weights,
             "weights_report": None if report is None else str(report).splitlines(),
@@ -148,6 +152,16 @@ def _train(
     )
     process_group.barrier()  # the other processes can now read what the main process wrote
     return settings.out
+
+
+def _find_data(config: TrainConfig, out: Path) -> str:
+    """Return the data source: to resume, that of the run, wherever this command is called."""
+    if not config.resume or not (out / layout.CONFIG).is_file():
+        return config.data
+    stored = read_config(out)
+    if stored.get("data") != config.data:
+        return config.data
+    return find_data(config.data, stored.get("places"), out)
 
 
 def suits_gpu_recipe(device: torch.device, data: Data, process_group: ProcessGroup) -> bool:

@@ -1,0 +1,116 @@
+"""Where the images of a run or a recording are: absolute, and relative to its folder.
+
+The absolute place is found from any working directory. The relative one is found when a project is
+moved as a whole. Does not import torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from attnscope.data.known import find_source
+from attnscope.errors import InputError
+
+_ABSOLUTE, _RELATIVE = "absolute", "relative"
+_DATA, _ROOT = "data", "data_root"
+
+Places = Mapping[str, Mapping[str, str]]
+"""``data`` and ``data_root`` -> ``absolute`` and ``relative`` -> a path."""
+
+
+def places_of(source: str, data_root: Path, folder: Path) -> dict[str, dict[str, str]]:
+    """Return where the data is, to be stored in a run or a recording.
+
+    Args:
+        source: A registered data source, such as ``folder:PATH``.
+        data_root: The folder of downloaded data sets.
+        folder: The run or the recording, which need not exist.
+
+    Returns:
+        The places of ``data``, if the source has a path that exists, and of ``data_root``.
+    """
+    _, found, path = find_source(source)
+    paths = {_ROOT: data_root}
+    if found.takes_path and (place := Path(path).expanduser()).exists():
+        paths = {_DATA: place, **paths}
+    start = folder.resolve()
+    return {
+        name: {_ABSOLUTE: str(path.resolve()), _RELATIVE: os.path.relpath(path.resolve(), start)}
+        for name, path in paths.items()
+    }
+
+
+def find_data(source: str, places: object, folder: Path) -> str:
+    """Return a data source with the place where its images are now.
+
+    Args:
+        source: The source as a run or a recording stores it.
+        places: The stored places; None if there are none, as in version 0.1.
+        folder: The run or the recording.
+
+    Returns:
+        The source at the first stored place that exists, or at the absolute one if none does.
+        Without stored places, the source as it is, whose path is that of the working directory.
+    """
+    name, found, _ = find_source(source)
+    known = list(_stored(places, _DATA, folder)) if found.takes_path else []
+    if not known:
+        return source
+    return f"{name}:{next((place for place in known if place.exists()), known[0])}"
+
+
+def is_gone(source: str) -> bool:
+    """Return whether a source has an absolute path at which there is nothing.
+
+    A source can take a text that is no path. So relative ones are left to the source itself.
+    """
+    _, found, path = find_source(source)
+    place = Path(path).expanduser()
+    return found.takes_path and place.is_absolute() and not place.exists()
+
+
+def expect_place(source: str, folder: Path) -> None:
+    """Refuse a source whose images are gone.
+
+    Args:
+        source: The source.
+        folder: The run or the recording whose images they are.
+
+    Raises:
+        InputError: AS244.
+    """
+    if is_gone(source):
+        name, _, path = source.partition(":")
+        raise InputError(
+            "AS244",
+            f"the images of {folder} are not at {path}; restore them, or name their place with "
+            f"--data {name}:PATH",
+        )
+
+
+def find_data_root(data_root: str, places: object, folder: Path) -> Path:
+    """Return the folder of downloaded data sets.
+
+    Args:
+        data_root: The folder as a run stores it.
+        places: As for `find_data`.
+        folder: The run.
+
+    Returns:
+        The first stored place that exists, or ``data_root`` in the working directory.
+    """
+    existing = (place for place in _stored(places, _ROOT, folder) if place.exists())
+    return next(existing, Path(data_root))
+
+
+def _stored(places: object, name: str, folder: Path) -> Iterator[Path]:
+    """Yield the absolute place, and the one relative to the folder as it lies now."""
+    place = places.get(name) if isinstance(places, dict) else None
+    if not isinstance(place, dict):
+        return
+    if isinstance(place.get(_ABSOLUTE), str):
+        yield Path(place[_ABSOLUTE])
+    if isinstance(place.get(_RELATIVE), str):
+        yield Path(os.path.normpath(folder.resolve() / place[_RELATIVE]))
