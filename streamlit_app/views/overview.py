@@ -26,6 +26,7 @@ from attnscope.plots import plots_of
 from attnscope.plots.subjects import gate_counts
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
+from attnscope.statistics.predictions import CALIBRATION_MEASURES
 
 run = chosen_run()
 recording = run.recording
@@ -108,9 +109,7 @@ def _show_accuracy() -> None:
             "images lie off the line by chance as well; the table has intervals."
         )
         st.dataframe(
-            cached.calibration_summary(run).assign(
-                measure=["Calibration error", "Brier score", "Log loss"]
-            ),
+            cached.calibration_summary(run).replace({"measure": CALIBRATION_MEASURES}),
             hide_index=True,
             column_order=["measure", "value", "low", "high"],
             column_config={

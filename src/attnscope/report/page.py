@@ -48,6 +48,7 @@ from attnscope.report.files import lines_of, plots_of_recording, render, warn_mi
 from attnscope.report.methods import Run as Described
 from attnscope.report.methods import Shown, methods_of
 from attnscope.statistics.inference import LEVEL, significant
+from attnscope.statistics.predictions import CALIBRATION_MEASURES
 from attnscope.statistics.questions import REMOVAL
 from attnscope.statistics.verdicts import UNTESTED
 from attnscope.writing import writing
@@ -230,7 +231,7 @@ def _calibration(recording: Recording) -> list[dict[str, str]]:
     """Return each measure of the calibration with its interval, as text."""
     return [
         {
-            "measure": row["measure"].replace("_", " "),
+            "measure": CALIBRATION_MEASURES[row["measure"]],
             "value": as_number(row["value"]),
             "interval": as_interval(row["low"], row["high"]),
         }

@@ -143,6 +143,14 @@ def calibration_error(recording: Recording) -> float:
     return float((gap * table["count"]).sum() / len(recording))
 
 
+CALIBRATION_MEASURES = {
+    "calibration_error": "calibration error",
+    "brier": "Brier score",
+    "log_loss": "log loss",
+}
+"""The measures of `calibration_summary` -> their names in texts."""
+
+
 @statistic("Calibration error without its bias, Brier score and log loss, with intervals.")
 def calibration_summary(recording: Recording, bins: int = 15) -> pd.DataFrame:
     """Measure how well the probabilities fit, with intervals.
