@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _THEME = {
     "codeTextColor": "#1b2430",  # class and run names are code; not red, which looks like an error
     "showWidgetBorder": True,
 }
+_USED_BY_PAGES = ("altair", "attnscope.report", "pyarrow.parquet", "sklearn.metrics")
 _LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
@@ -49,6 +51,8 @@ def serve(folder: Path, port: int = 8501, address: str = "127.0.0.1") -> int:
     import streamlit
     from starlette.middleware import Middleware
 
+    for name in _USED_BY_PAGES:  # now, not while the first visitor waits
+        import_module(name)
     noun = "recording" if count == 1 else "recordings"
     print(f"http://{address}:{port} shows {count} {noun} in {folder} (Ctrl-C ends)", flush=True)
     guard = Middleware(Guard, hosts={address, *_LOCAL_HOSTS})
