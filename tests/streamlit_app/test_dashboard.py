@@ -392,7 +392,7 @@ def test_the_confusion_matrix_of_many_classes_does_not_send_all_cells(
     recording = make_recording("many", count=240, names=names, accuracy=0.5)
     app = open_page(tmp_path, "confusion")
     assert_no_error(app)
-    chart = app.get("arrow_vega_lite_chart")[0].proto
+    chart = app.get("vega_lite_chart")[0].proto
     data = pd.concat(pa.ipc.open_stream(each.data.data).read_pandas() for each in chart.datasets)
     counts = statistics.confusion_matrix(recording)
     assert 0 < len(data) <= 40**2
