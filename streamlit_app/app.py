@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import streamlit as st
@@ -28,16 +29,41 @@ page = st.navigation(
         ],
     }
 )
+
+
+def _missing(known: Collection[str]) -> str | None:
+    """Return the recording that the address or the visitor chose if there is no such one here.
+
+    It is remembered until another one is chosen, so that no recording is shown in its place.
+    """
+    state = st.session_state
+    reported, chosen = state.get("missing_run"), state.get("run")
+    asked = st.query_params.get("run") or chosen or reported
+    if asked == reported and chosen in known:  # the address may still name the missing one
+        return None
+    state["missing_run"] = asked if asked not in known else None
+    return state["missing_run"]
+
+
 try:
     found, broken = runs()
+    missing = _missing(found)
     with st.sidebar:
         # Only recordings found in the folder are options, so that no URL can open another path.
-        st.selectbox("Recording", list(found), key="run", bind="query-params")
+        st.selectbox(
+            "Recording", list(found), index=0 if missing is None else None, key="run",
+            bind="query-params", placeholder="Choose a recording",
+        )  # fmt: skip
         noun = "recording" if len(found) == 1 else "recordings"
         st.caption(f"{len(found)} {noun} in {literal(folder().name)}")
         for line in broken:
             st.warning(literal(line))
-    if found:
+    if missing is not None:
+        st.error(
+            f"There is no recording {literal(missing)} in {literal(folder().name)}: it was moved "
+            "or removed, or the address is wrong. Choose a recording on the left."
+        )
+    elif found:
         page.run()
 except InputError as error:
     st.error(literal(str(error)))

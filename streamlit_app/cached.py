@@ -90,7 +90,8 @@ def _open(root: Path, manifests: tuple[tuple[str, str], ...]) -> tuple[dict[str,
     found, broken = [], []
     for file, _ in manifests:
         try:
-            found.append(Recording(Path(file).parent))
+            # Rows are read when a page needs them: there may be hundreds of recordings.
+            found.append(Recording(Path(file).parent, read_rows=False))
         except InputError as error:  # a damaged recording must not hide the others
             broken.append(str(error))
     hashes = {str(Path(file).parent): content for file, content in manifests}
@@ -142,8 +143,7 @@ def calibration_summary(run: Run) -> pd.DataFrame:
 @_cached
 def confidence(run: Run) -> NDArray[np.float64]:
     """Return the softmax probability of the predicted class, ``(images,)``."""
-    top: NDArray[np.float64] = run.recording.probabilities.max(1)
-    return top
+    return run.recording.confidence
 
 
 @_cached
@@ -190,13 +190,17 @@ def class_mean_grad_cam(run: Run) -> NDArray[np.float64]:
 
 @_cached
 def agreement_summary(run: Run) -> pd.DataFrame:
-    """``statistics.agreement_summary`` with Grad-CAM for the predicted class"""
-    return statistics.agreement_summary(run.recording)
+    """``statistics.agreement_summary`` with Grad-CAM for the predicted class; of the classes
+    without intervals
+    """
+    return statistics.agreement_summary(run.recording, class_intervals=False)
 
 
 @_cached
 def same_images(a: Run, b: Run) -> bool:
     """Return whether two recordings are of the same images in the same order."""
+    if len(a.recording) != len(b.recording):  # known without reading rows
+        return False
     try:
         expect_same_images(a.recording, b.recording)
     except InputError:

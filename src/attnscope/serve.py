@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from attnscope.errors import InputError
+from attnscope.guard import Guard
 from attnscope.recording.places import list_recordings
 
 _THEME = {
@@ -18,8 +22,10 @@ _THEME = {
     "baseRadius": "6px",
     "headingFontSizes": "1.9rem, 1.3rem, 1.1rem",
     "codeTextColor": "#1b2430",  # class and run names are code; not red, which looks like an error
-    "showWidgetBorder": "true",
+    "showWidgetBorder": True,
 }
+_USED_BY_PAGES = ("altair", "attnscope.report", "pyarrow.parquet", "sklearn.metrics")
+_LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(folder: Path, port: int = 8501, address: str = "127.0.0.1") -> int:
@@ -44,46 +50,56 @@ def serve(folder: Path, port: int = 8501, address: str = "127.0.0.1") -> int:
     count = len(found)
     _check_port(port, address)
     app = _find_app(Path(__file__).resolve().parent)
-    # Streamlit's command line is its stable interface. Imported here because it is slow.
-    import click
-    from streamlit.web import cli
+    # Imported here because they are slow.
+    import streamlit
+    from starlette.middleware import Middleware
 
+    for name in _USED_BY_PAGES:  # now, not while the first visitor waits
+        import_module(name)
     noun = "recording" if count == 1 else "recordings"
     print(f"http://{address}:{port} shows {count} {noun} in {folder} (Ctrl-C ends)", flush=True)
+    guard = Middleware(Guard, hosts={address, *_LOCAL_HOSTS})
+    before = sys.argv
+    # `App.run` hands the arguments that follow the first one to the pages.
+    sys.argv = [str(app), str(folder)]
     try:
-        # Options on the command line override a config.toml in the working directory.
-        arguments = ["run", str(app), *_options(port, address), "--", str(folder)]
-        cli.main(arguments, "attnscope", standalone_mode=False)
-    except (KeyboardInterrupt, click.Abort):
+        # These settings override a config.toml in the working directory.
+        streamlit.App(app, middleware=[guard]).run(config=_options(port, address))
+    except KeyboardInterrupt:
         pass  # Ctrl-C is the normal way to stop a server
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
     return 0
 
 
-def _options(port: int, address: str) -> list[str]:
-    options: dict[str, str | list[str]] = {
+def _options(port: int, address: str) -> dict[str, Any]:
+    """Return Streamlit's settings. `Guard` holds whatever the others are."""
+    return {
         "server.address": address,
-        "server.port": str(port),
+        "server.port": port,
+        "server.baseUrlPath": "",
         # Protects against DNS rebinding: another site's host name must not reach the dashboard.
-        "server.allowedHosts": sorted({address, "127.0.0.1", "localhost"}),
-        "server.enableCORS": "true",
-        "server.enableXsrfProtection": "true",
-        "server.maxUploadSize": "1",  # MB; in some versions 0 means no limit
-        "server.headless": "true",
+        "server.allowedHosts": sorted({address, *_LOCAL_HOSTS}),
+        "server.enableCORS": True,
+        "server.corsAllowedOrigins": [],
+        "server.enableXsrfProtection": True,
+        "server.enableStaticServing": False,
+        "server.enableAgentApi": False,
+        "server.sslCertFile": "",
+        "server.sslKeyFile": "",
+        "server.maxUploadSize": 1,  # MB; in some versions 0 means no limit
+        "server.headless": True,
         "server.fileWatcherType": "none",
-        "browser.gatherUsageStats": "false",
+        "browser.gatherUsageStats": False,
+        "global.developmentMode": False,
         "client.toolbarMode": "viewer",
-        "client.showErrorLinks": "false",
-        "logger.hideWelcomeMessage": "true",
+        "client.showErrorLinks": False,
+        "logger.hideWelcomeMessage": True,
         "logger.level": "warning",
         **{f"theme.{name}": value for name, value in _THEME.items()},
     }
-    flags = []
-    for name, value in options.items():
-        for one in [value] if isinstance(value, str) else value:
-            flags += [f"--{name}", one]
-    return flags
 
 
 def _check_port(port: int, address: str) -> None:

@@ -9,15 +9,21 @@ import streamlit as st
 from cached import Run
 from widgets import choose_overlay, chosen_run, gallery, literal, section
 
+from attnscope.plots.choosing import MOST_CLASSES, most_confused
+
 TRUE, PREDICTED = "true", "predicted"
+_CLASSES = 40  # that the matrix shows, if there are many
 
 
 def _chart(run: Run, mistakes_only: bool) -> alt.LayerChart | alt.FacetChart:
     counts = cached.confusion_matrix(run)
+    totals = counts.sum(axis=1)
+    chosen = most_confused(counts.to_numpy(), _CLASSES)
+    counts = counts.iloc[chosen, chosen]
     classes = list(counts.index)
     cells = counts.reset_index().melt(TRUE, var_name=PREDICTED, value_name="count")
-    totals = cells.groupby(TRUE)["count"].transform("sum")
-    cells["share"] = cells["count"] / totals.where(totals > 0)
+    of_class = cells[TRUE].map(totals)
+    cells["share"] = cells["count"] / of_class.where(of_class > 0)
     if mistakes_only:
         cells.loc[cells[TRUE] == cells[PREDICTED], "share"] = np.nan
     top = float(cells["share"].max()) if mistakes_only else 1.0
@@ -97,6 +103,11 @@ def _matrix(run: Run) -> None:
             _chart(run, mistakes_only), width="content", key="matrix", on_select=_clicked,
             alt="Confusion matrix with true classes in rows and predicted classes in columns",
         )  # fmt: skip
+        if len(classes) > MOST_CLASSES:
+            st.caption(
+                f"Of {len(classes):,} classes, the matrix shows up to {_CLASSES} of the most "
+                "frequent errors. All classes can be chosen on the right."
+            )
     if true is None and predicted is None:
         st.info("Click a cell of the matrix to see its images.")
         return

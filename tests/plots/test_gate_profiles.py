@@ -75,3 +75,15 @@ def test_the_caption_names_the_gate_where_classes_differ_most(make_recording: Ma
     assert "layer1.attention.channel" in caption
     assert {f"{frame.min():.3f}", f"{frame.max():.3f}"} <= set(numbers(caption))
     assert no_gate(recording, MAP) in caption
+
+
+def test_more_than_a_hundred_gray_classes_are_one_line_with_gaps(ax: Axes) -> None:
+    names = [f"c{i}" for i in range(120)]
+    gates_over_depth.draw(ax, gate_profiles(names), highlight=["c7"])
+    gray, color = ax.lines
+    assert [gray.get_label(), color.get_label()] == ["119 other classes", "c7"]
+    drawn = gray.get_ydata().reshape(119, 4)
+    others = [i for i in range(120) if i != 7]
+    np.testing.assert_allclose(drawn[:, :3], np.add.outer(np.array(others) / 10, [1, 2, 3]))
+    assert np.isnan(drawn[:, 3]).all()
+    np.testing.assert_array_equal(gray.get_xdata().reshape(119, 4)[:, :3], [[0, 1, 2]] * 119)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from attnscope.files import read_json
 from attnscope.kinds import HAS_NEUTRAL, MAP
@@ -318,3 +320,35 @@ def test_recording_opens_without_torch(folder: Path) -> None:
         [sys.executable, "-c", script, str(folder)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_confidence_is_that_of_all_probabilities_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = Recording(write(tmp_path / "toy"))
+    expected = recording.probabilities[np.arange(len(recording)), recording.predictions]
+    monkeypatch.setattr("attnscope.recording.reader._ROWS", 3)
+    np.testing.assert_array_equal(recording.confidence, expected)
+
+
+def test_rows_can_be_read_later_and_their_number_is_checked_at_once(tmp_path: Path) -> None:
+    folder = write(tmp_path / "toy")
+    recording = Recording(folder, read_rows=False)
+    assert "rows" not in vars(recording)
+    pd.testing.assert_frame_equal(recording.rows, Recording(folder).rows)
+    file = folder / "shards/00001/rows.parquet"
+    pd.read_parquet(file).iloc[1:].to_parquet(file)
+    with refused("AS606", names=(file, "3 rows instead of 4")):
+        Recording(folder, read_rows=False)
+    file.write_bytes(b"not Parquet")
+    with refused("AS606", names=(file,)):
+        Recording(folder, read_rows=False)
+
+
+def test_a_shard_whose_array_has_another_shape_is_refused_and_not_spread(tmp_path: Path) -> None:
+    folder = write(tmp_path / "toy")
+    file = folder / "shards/00001/arrays.safetensors"
+    arrays = load_file(file)
+    save_file({**arrays, "logits": arrays["logits"][:, :1].copy()}, file)
+    with refused("AS606", names=(file, "logits")):
+        Recording(folder).logits  # noqa: B018

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -26,6 +27,7 @@ from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.plots import PLOTS, register_plot
 from attnscope.plots.builtin import channel_gates
 from attnscope.plots.subjects import Comparison
+from attnscope.recording.format import Shard
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from attnscope.serve import serve
@@ -386,6 +388,24 @@ def test_a_cell_of_the_confusion_matrix_opens_its_images(
     assert [text.value for text in app.text] == captions
 
 
+def test_the_confusion_matrix_of_many_classes_does_not_send_all_cells(
+    make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
+) -> None:
+    names = [f"c{k}" for k in range(120)]
+    recording = make_recording("many", count=240, names=names, accuracy=0.5)
+    app = open_page(tmp_path, "confusion")
+    assert_no_error(app)
+    chart = app.get("vega_lite_chart")[0].proto
+    data = pd.concat(pa.ipc.open_stream(each.data.data).read_pandas() for each in chart.datasets)
+    counts = statistics.confusion_matrix(recording)
+    assert 0 < len(data) <= 40**2
+    for cell in data.itertuples():
+        assert cell.count == counts.loc[cell.true, cell.predicted]
+        assert cell.share == cell.count / counts.loc[cell.true].sum()
+    assert any("Of 120 classes" in caption.value for caption in app.caption)
+    assert app.selectbox(key="true").options == names
+
+
 def test_misclassified_images_are_sorted_by_confidence_and_split_into_pages(
     make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
 ) -> None:
@@ -508,9 +528,55 @@ def test_a_url_opens_nothing_outside_the_folder(
     make_recording("outside")
     make_recording("here/inside")
     app = open_page(tmp_path / "here", recording=label)
-    assert_no_error(app)
-    assert app.sidebar.selectbox(key="run").value == "inside/test"
+    assert [error.message for error in app.exception] == []
+    assert len(app.error) == 1
+    assert label in app.error[0].value
+    assert not app.title, "no other recording is shown in its place"
+    assert app.sidebar.selectbox(key="run").value is None
     assert app.sidebar.selectbox(key="run").options == ["inside/test"]
+
+
+def test_an_unknown_recording_is_named_until_another_one_is_chosen(
+    folder: Path, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page(folder, recording="nothing/test")
+    for _ in range(2):
+        assert ["nothing/test" in error.value for error in app.error] == [True]
+        assert not app.title
+        app.run()
+    app.sidebar.selectbox(key="run").set_value("se/test").run()
+    assert_no_error(app)
+    assert "se/test" in app.markdown[0].value
+
+
+def test_a_recording_that_vanishes_is_named_and_no_other_is_shown(
+    folder: Path, open_page: Callable[..., AppTest]
+) -> None:
+    app = open_page(folder, recording="se/test")
+    assert_no_error(app)
+    shutil.move(folder / "se", folder.parent / "moved")
+    app.run()
+    assert [error.message for error in app.exception] == []
+    assert ["se/test" in error.value for error in app.error] == [True]
+    assert not app.title
+    app.sidebar.selectbox(key="run").set_value("cbam/test").run()
+    assert_no_error(app)
+    assert "cbam/test" in app.markdown[0].value
+
+
+def test_the_list_of_recordings_reads_the_rows_of_the_chosen_one_only(
+    folder: Path, open_page: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    rows_of = Recording._read_rows
+
+    def note(recording: Recording, shard: Shard) -> pd.DataFrame:
+        read.append(recording.folder.parents[1].name)
+        return rows_of(recording, shard)
+
+    monkeypatch.setattr(Recording, "_read_rows", note)
+    assert_no_error(open_page(folder, recording="se/test"))
+    assert set(read) == {"se"}
 
 
 def test_the_pages_need_no_torch(folder: Path, tmp_path: Path) -> None:

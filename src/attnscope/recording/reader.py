@@ -9,6 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -61,6 +62,7 @@ _DESCRIPTIONS = {
 }
 _OPTIONS = {"recording": "", "moments": " --moments"}
 _LISTED_GATES = 8  # a message lists all gates of a network that has no more
+_ROWS = 1024  # of which probabilities are computed at a time
 
 
 class ShardReader(ABC):
@@ -74,11 +76,13 @@ class ShardReader(ABC):
     _place: ClassVar[str]
     """The subfolder of a run folder that holds folders of this kind."""
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, read_rows: bool = True) -> None:
         """Open a recording or moments; in a run folder, those of the test split.
 
         Args:
             folder: The recording or moments, or a run folder.
+            read_rows: Whether the rows are read at once. Otherwise only their number is checked
+                now, and they are read when they are first used: for lists of many recordings.
 
         Raises:
             InputError: The folder holds none, is incomplete, is of another kind or format, or one
@@ -141,11 +145,19 @@ class ShardReader(ABC):
                 "capture again",
             ) from None
         self.folder = folder
-        tables = [self._read_rows(shard) for shard in self._shards]
-        self.rows: pd.DataFrame = pd.concat(tables, ignore_index=True)
-        """One row per image: path, label, prediction, loss."""
+        if read_rows:
+            self.rows  # noqa: B018 - reads them
+        else:
+            for shard in self._shards:
+                self._count_rows(shard)
         if not self.classes and not self.has_scores:  # nobody has named the classes of the labels
             self.classes = [str(k) for k in range(int(self.rows["label"].max()) + 1)]
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One row per image: path, label, prediction, loss."""
+        tables = [self._read_rows(shard) for shard in self._shards]
+        return pd.concat(tables, ignore_index=True)
 
     def __len__(self) -> int:
         return self._count
@@ -262,10 +274,22 @@ class ShardReader(ABC):
         Raises:
             InputError: The network gave no class scores.
         """
-        logits = self.logits.astype(np.float64)
-        exp = np.exp(logits - logits.max(1, keepdims=True))
-        result: NDArray[np.float64] = exp / exp.sum(1, keepdims=True)
-        return result
+        return _softmax(self.logits)
+
+    @property
+    def confidence(self) -> Float64[Array, " images"]:
+        """Softmax probability of the predicted class; the probabilities are never held at once.
+
+        Raises:
+            InputError: The network gave no class scores.
+        """
+        predictions = self.predictions
+        found = np.empty(len(self))
+        for start in range(0, len(self), _ROWS):
+            rows = slice(start, min(start + _ROWS, len(self)))
+            probabilities = _softmax(self._stretch("logits", rows.start, rows.stop))
+            found[rows] = probabilities[np.arange(len(probabilities)), predictions[rows]]
+        return found
 
     def info(self, gate: str) -> Gate:
         """Return the description of a gate.
@@ -438,6 +462,18 @@ class ShardReader(ABC):
             raise _unreadable(file, error) from None
         return rows
 
+    def _count_rows(self, shard: Shard) -> None:
+        """Check the number of rows by the end of their file, where Parquet has it."""
+        from pyarrow import parquet  # imported here because the import takes time
+
+        file = shard_file(self.folder, shard, layout.ROWS)
+        try:
+            count = parquet.read_metadata(file).num_rows
+            if count != shard.count:
+                raise ValueError(f"{count} rows instead of {shard.count}")
+        except Exception as error:  # as for the rows
+            raise _unreadable(file, error) from None
+
     def _array(self, key: str, rows: Rows = ALL_ROWS) -> NDArray[Any]:
         """Read rows of an array that has one row per image, from the shards that hold them."""
         numbers = row_numbers(rows, len(self))
@@ -462,16 +498,27 @@ class ShardReader(ABC):
 
     def _stretch(self, key: str, start: int, stop: int) -> NDArray[Any]:
         """Read consecutive rows of an array that has one row per image."""
-        pieces: list[NDArray[Any]] = []
-        first = 0
+        result: NDArray[Any] | None = None
+        first = filled = 0
         for shard in self._shards:
             low, high = max(start - first, 0), min(stop - first, shard.count)
             first += shard.count
-            if low < high:
-                pieces.append(self._piece(shard, key, slice(low, high)))
-        if not pieces:
-            return self._piece(self._shards[0], key, slice(0, 0))
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            if low >= high:
+                continue
+            piece = self._piece(shard, key, slice(low, high))
+            if high - low == stop - start:
+                return piece
+            if result is None:  # one shard at a time is held beside the result
+                result = np.empty((stop - start, *piece.shape[1:]), piece.dtype)
+            expected = (result.dtype, high - low, *result.shape[1:])
+            if (piece.dtype, *piece.shape) != expected:
+                raise _unreadable(
+                    shard_file(self.folder, shard, layout.ARRAYS),
+                    ValueError(f"{key} has another shape or type than the manifest says"),
+                )
+            result[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return self._piece(self._shards[0], key, slice(0, 0)) if result is None else result
 
     def _piece(self, shard: Shard, key: str, *slices: slice) -> NDArray[Any]:
         """Read slices of one shard's array; all of it by default."""
@@ -492,6 +539,14 @@ class ShardReader(ABC):
                 return key in arrays.keys()  # noqa: SIM118 - not a dictionary
         except (SafetensorError, OSError) as error:
             raise _unreadable(file, error) from None
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the softmax of each row, in double precision."""
+    wide = logits.astype(np.float64)
+    exp = np.exp(wide - wide.max(1, keepdims=True))
+    result: NDArray[np.float64] = exp / exp.sum(1, keepdims=True)
+    return result
 
 
 def captured_kind(folder: Path) -> str:

@@ -340,7 +340,7 @@ class Recording(ShardReader):
         if self.has_accuracy:
             columns["right"] = self.right
         if self.has_scores:
-            columns["confidence"] = self.probabilities[np.arange(len(self)), self.predictions]
+            columns["confidence"] = self.confidence
         if gate is not None:
             values = self.channel(gate)
             columns |= {f"channel_{c}": values[:, c] for c in range(values.shape[1])}

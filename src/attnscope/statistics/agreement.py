@@ -27,6 +27,8 @@ SCORES = ["spearman", "iou", "null_spearman", "null_iou"]
 CONTROLS = ["same_class_spearman", "same_class_iou", "center_spearman", "center_iou"]
 INTERVALS = ["spearman_low", "spearman_high", "iou_low", "iou_high"]
 INTERVALS += ["above_null", "above_null_low", "above_null_high"]
+_MAPS = 1024
+"""Number of maps that are averaged over areas at a time."""
 
 
 def score_maps(
@@ -128,7 +130,13 @@ def mean_scores(
 
 
 def score_intervals(
-    scores: pd.DataFrame, labels: Int64[Array, " images"], classes: int, resamples: int, seed: int
+    scores: pd.DataFrame,
+    labels: Int64[Array, " images"],
+    classes: int,
+    resamples: int,
+    seed: int,
+    *,
+    of_classes: bool = True,
 ) -> pd.DataFrame:
     """Compute bootstrap intervals for the means of `mean_scores`.
 
@@ -141,6 +149,7 @@ def score_intervals(
         classes: number of classes.
         resamples: number of bootstrap resamples.
         seed: seed of the resamples.
+        of_classes: whether classes have intervals; those of all images do not depend on it.
 
     Returns:
         One row for each row of `mean_scores`:
@@ -151,6 +160,7 @@ def score_intervals(
 
         The ends are NaN with fewer than two scored images.
     """
+    # All images come first in the random stream.
     rng = np.random.default_rng([seed, 2])
     scored = scores["scored"].to_numpy()
     of_scored = scores[scored]
@@ -161,7 +171,7 @@ def score_intervals(
     for row, members in enumerate([values, *(values[groups == k] for k in range(classes))]):
         if len(members) >= 1:
             rows[row, 4] = members[:, 2].mean()
-        if len(members) >= 2:
+        if len(members) >= 2 and (of_classes or row == 0):
             means = bootstrap_means(members, resamples, rng)
             rows[row, [0, 2, 5]], rows[row, [1, 3, 6]] = percentile_interval(means)
     return pd.DataFrame(rows, columns=INTERVALS)
@@ -181,7 +191,11 @@ def to_grid(
     rows, columns = (_area_weights(old, new) for old, new in zip(maps.shape[1:], grid, strict=True))
     # Means of equal values can differ in the last bit. Rounding to single precision, in which gates
     # are stored, makes them equal again, so that a constant map stays constant.
-    return (rows @ (maps @ columns.T)).astype(np.float32)
+    found = np.empty((len(maps), *grid), np.float32)
+    for begin in range(0, len(maps), _MAPS):  # whose double precision fits into memory
+        piece = slice(begin, begin + _MAPS)
+        found[piece] = rows @ (maps[piece] @ columns.T)
+    return found
 
 
 def _area_weights(old: int, new: int) -> NDArray[np.float64]:

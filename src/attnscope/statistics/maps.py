@@ -185,6 +185,7 @@ def agreement_summary(
     seed: int = 0,
     resamples: int = 1000,
     attribution: str = GRAD_CAM,
+    class_intervals: bool = True,
 ) -> pd.DataFrame:
     """Average `map_agreement` over images, for every gate that has a map, with intervals.
 
@@ -198,6 +199,8 @@ def agreement_summary(
         seed: seed of the pairing of images in the controls, and of the resamples.
         resamples: number of bootstrap resamples.
         attribution: attribution method to use instead of Grad-CAM, as in `map_agreement`.
+        class_intervals: whether the rows of the classes have intervals, which are NaN otherwise.
+            Their time grows with the number of classes.
 
     Returns:
         For each of `comparable_gates`, one row for ``all`` images and one row per class. The table
@@ -233,7 +236,10 @@ def agreement_summary(
         scores = map_agreement(recording, gate.name, target, seed, attribution)
         labels = recording.labels[scores["row"]]
         frame = mean_scores(scores, labels, classes)
-        frame = frame.join(score_intervals(scores, labels, len(classes), resamples, seed))
+        intervals = score_intervals(
+            scores, labels, len(classes), resamples, seed, of_classes=class_intervals
+        )
+        frame = frame.join(intervals)
         frames.append(frame.assign(gate=gate.name, depth=depth))
     columns = ["gate", "depth", "class", *SCORES, *CONTROLS, *INTERVALS, "scored", "constant"]
     return (

@@ -108,7 +108,7 @@ def calibration(recording: Recording, bins: int = 15) -> pd.DataFrame:
             "AS702",
             f"the number of calibration bins is {bins}; it must be at least 1, for example 15",
         )
-    confidence = _confidence(recording)
+    confidence = recording.confidence
     edges = np.linspace(0, 1, bins + 1)
     index = np.searchsorted(edges, confidence) - 1
     count = np.bincount(index, minlength=bins)
@@ -187,7 +187,7 @@ def calibration_summary(recording: Recording, bins: int = 15) -> pd.DataFrame:
         InputError: bins is below 1.
     """
     table = calibration(recording, bins)
-    confidence, right = _confidence(recording), recording.right.astype(np.float64)
+    confidence, right = recording.confidence, recording.right.astype(np.float64)
     images = len(recording)
     index = np.searchsorted(np.linspace(0, 1, bins + 1), confidence) - 1
     count = table["count"].to_numpy()
@@ -243,7 +243,7 @@ def misclassified(recording: Recording) -> pd.DataFrame:
     """
     classes = np.array(recording.classes)
     wrong = np.flatnonzero(recording.labels != recording.predictions)
-    confidence = _confidence(recording)[wrong]
+    confidence = recording.confidence[wrong]
     order = np.argsort(-confidence, kind="stable")
     wrong = wrong[order]
     return pd.DataFrame(
@@ -255,10 +255,6 @@ def misclassified(recording: Recording) -> pd.DataFrame:
             "confidence": confidence[order],
         }
     )
-
-
-def _confidence(recording: Recording) -> NDArray[np.float64]:
-    return recording.probabilities[np.arange(len(recording)), recording.predictions]
 
 
 def _ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> NDArray[np.float64]:

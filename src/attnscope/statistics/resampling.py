@@ -33,7 +33,10 @@ _INDICATOR = 2**23
 _LABELS = 2**24
 """Number of permuted labels that are held at a time."""
 _UNITS = 128
-"""Number of units that are summed at a time, by one thread."""
+"""Number of units that are summed at a time."""
+_SPARSE_UNITS = 8
+"""The same for a sparse product, by one thread. It reads images in a random order, and few units of
+all images stay in the cache of the processor."""
 _DENSE_CLASSES = 64
 """Up to this number of classes a dense product is faster than a sparse one."""
 _DRAWS = 2**21
@@ -286,7 +289,12 @@ def _indicator(
     columns = np.argsort(small, axis=1, kind="stable").ravel()
     ends = np.cumsum(np.bincount(rows.ravel(), minlength=draws * classes))
     return sparse.csr_array(
-        (np.ones(labels.size, dtype), columns, np.concatenate([[0], ends])), shape=shape
+        (
+            np.ones(labels.size, dtype),
+            columns.astype(np.int32),  # `_INDICATOR` bounds their number
+            np.concatenate([[0], ends]).astype(np.int32),
+        ),
+        shape=shape,
     )
 
 
@@ -360,12 +368,15 @@ def _add_sums(
         rows = slice(first, first + len(part))
         first += len(part)
 
+        step = _UNITS if classes <= _DENSE_CLASSES else _SPARSE_UNITS
+
         def add(
             start: int,
             indicator: NDArray[Any] | sparse.csr_array = indicator,
             rows: slice = rows,
+            step: int = step,
         ) -> None:
-            some = values[:, start : start + _UNITS].astype(np.float64)
+            some = values[:, start : start + step].astype(np.float64)
             width, count = some.shape[1], rows.stop - rows.start
             both = np.hstack([some, some**2]) if squares else some
             found = np.asarray(indicator @ both).reshape(count, classes, -1)
@@ -374,11 +385,11 @@ def _add_sums(
                 sums[rows, :, units + start : units + start + width] += found[..., width:]
 
         if classes <= _DENSE_CLASSES:  # BLAS has threads of its own
-            for start in range(0, units, _UNITS):
+            for start in range(0, units, step):
                 add(start)
         else:
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-                list(pool.map(add, range(0, units, _UNITS)))
+                list(pool.map(add, range(0, units, step)))
 
 
 def permutation_p(

@@ -52,7 +52,9 @@ def compute(recording: Recording) -> AttributionAgreement:
             f"no gate of {recording.name} varies along the rows and columns of the attributions",
         )
     for method in recording.attribution_methods:
-        summary = statistics.agreement_summary(recording, "predicted", SEED, attribution=method)
+        summary = statistics.agreement_summary(
+            recording, "predicted", SEED, attribution=method, class_intervals=False
+        )
         summaries[method] = summary.groupby("gate", sort=False).first().reset_index()
         images[method] = len(recording.attributed_rows(method))
     gates = comparable_gates(recording)

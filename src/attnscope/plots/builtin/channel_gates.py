@@ -14,13 +14,14 @@ from attnscope import statistics
 from attnscope.kinds import PER_CHANNEL, Gate
 from attnscope.plots import needs
 from attnscope.plots.axes import label_axis
+from attnscope.plots.choosing import choice_note, most_different
 from attnscope.plots.frames import highest, wide
 from attnscope.plots.images import bounds_of, draw_colorbar, shared_scale, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
 from attnscope.plots.text import as_count, as_number, as_p, as_p_number, as_percent, shorten
 from attnscope.plots.theme import GATE_MAP, SIGNED_MAP
-from attnscope.plots.titles import title_of, with_drawn_names
+from attnscope.plots.titles import drawn_names, title_of, with_drawn_names
 from attnscope.plots.views import noun_of, size_of, view_note
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import LEVEL, significant
@@ -28,6 +29,11 @@ from attnscope.statistics.inference import LEVEL, significant
 GATES_A_PAGE = 8
 PERMUTATIONS = 199
 """Number of permutations of the labels, so that p is at least 0.005."""
+FEWER_PERMUTATIONS = 39
+"""The same for a large recording, so that p is at least 0.025 and can still be below 0.05."""
+_LARGE = 2**25
+"""Number of recorded values of all gates together above which a recording is large here."""
+_CLASSES = 40  # that are drawn, if there are many
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,15 @@ class ChannelGates:
     """Gate -> `attnscope.statistics.class_profiles`."""
     effects: Mapping[str, pd.DataFrame]
     """Gate -> `tested_effects`."""
+    chosen: Sequence[int] | None = None
+    """Numbers of the classes that are drawn; None for all."""
+    permutations: int = PERMUTATIONS
+    """Number of permutations of the labels in `effects`."""
+
+    @property
+    def drawn(self) -> Sequence[int]:
+        """Numbers of the classes that are drawn."""
+        return range(len(self.classes)) if self.chosen is None else self.chosen
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -58,21 +73,34 @@ class ChannelGates:
 
 
 def compute(recording: Recording) -> ChannelGates:
-    """Compute profiles and effects of every channel gate."""
-    gates = recording.gates_with(PER_CHANNEL)
+    """Compute profiles and effects of every channel gate; choose classes if there are many."""
+    gates, classes = recording.gates_with(PER_CHANNEL), recording.classes
+    profiles = {gate.name: statistics.class_profiles(recording, gate.name) for gate in gates}
+    means = (frame["mean"].to_numpy(np.float64) for frame in profiles.values())
     return ChannelGates(
         identity(recording),
-        recording.classes,
+        classes,
         gates,
-        {gate.name: statistics.class_profiles(recording, gate.name) for gate in gates},
+        profiles,
         {gate.name: tested_effects(recording, gate.name) for gate in gates},
+        most_different(means, len(classes), _CLASSES),
+        permutations_for(recording),
     )
+
+
+def permutations_for(recording: Recording) -> int:
+    """Return the number of permutations of the labels: fewer for a large recording."""
+    values = sum(
+        int(np.prod(recording.channel(gate.name, slice(0, 0)).shape[1:]))
+        for gate in recording.gates_with(PER_CHANNEL)
+    )
+    return FEWER_PERMUTATIONS if values * len(recording) > _LARGE else PERMUTATIONS
 
 
 def tested_effects(recording: Recording, gate: str) -> pd.DataFrame:
     """Return ``channel_effects`` with the p values of ``permuted_channel_effects``."""
     effects = statistics.channel_effects(recording, gate)
-    tested = statistics.permuted_channel_effects(recording, gate, PERMUTATIONS)
+    tested = statistics.permuted_channel_effects(recording, gate, permutations_for(recording))
     return effects.assign(p=tested["p"], p_max=tested["p_max"])
 
 
@@ -83,6 +111,7 @@ def draw(
     low: float,
     high: float,
     order: Sequence[int] | None = None,
+    only: Sequence[str] | None = None,
     title: str = "",
 ) -> Axes:
     """Draw the mean gate, class × channel.
@@ -93,10 +122,11 @@ def draw(
         low: lower end of the color scale.
         high: upper end of the color scale.
         order: channel numbers from left to right. Default: ascending.
+        only: the classes to draw. Default: all.
         title: title of the panel.
     """
     means = wide(profiles, "channel", "mean")
-    return _draw_classes(ax, means, order, (low, high), GATE_MAP, title)
+    return _draw_classes(ax, means, order, only, (low, high), GATE_MAP, title)
 
 
 def draw_differences(
@@ -105,6 +135,7 @@ def draw_differences(
     *,
     limit: float,
     order: Sequence[int] | None = None,
+    only: Sequence[str] | None = None,
     title: str = "",
 ) -> Axes:
     """Draw the mean gate minus the channel's mean over the classes, class × channel.
@@ -114,13 +145,16 @@ def draw_differences(
     those of `draw`.
     """
     means = wide(profiles, "channel", "mean")
-    return _draw_classes(ax, means - means.mean(), order, (-limit, limit), SIGNED_MAP, title)
+    apart = means - means.mean()
+    return _draw_classes(ax, apart, order, only, (-limit, limit), SIGNED_MAP, title)
 
 
 def lay_out(shown: ChannelGates) -> list[Figure]:
     """Draw a row for each gate, with one color scale for all pages."""
     (low, high), limit = shown.scale, shown.limit
-    rows_height = float(np.clip(0.35 + 0.085 * len(shown.classes), 0.75, 2.2))
+    rows_height = float(np.clip(0.35 + 0.085 * len(shown.drawn), 0.75, 2.2))
+    names = drawn_names(shown.classes)
+    only = [names[shown.classes[i]] for i in shown.drawn]
     pages = []
     for first in range(0, len(shown.gates), GATES_A_PAGE):
         page = shown.gates[first : first + GATES_A_PAGE]
@@ -134,9 +168,9 @@ def lay_out(shown: ChannelGates) -> list[Figure]:
             frame = with_drawn_names(shown.profiles[gate.name], shown.classes)
             size = size_of(gate, frame["channel"].nunique())
             title = shorten(f"{gate.name}   ({size})", 60)
-            draw(left, frame, low=low, high=high, order=order, title=title)
+            draw(left, frame, low=low, high=high, order=order, only=only, title=title)
             title = f"largest ω² {as_number(ranked['omega_squared'].max())}"
-            draw_differences(right, frame, limit=limit, order=order, title=title)
+            draw_differences(right, frame, limit=limit, order=order, only=only, title=title)
             right.set_yticklabels([])
         for ax in axes[-1]:
             ax.set_xlabel("channels, by decreasing dependence on the class (rank of ω²)")
@@ -161,7 +195,7 @@ def caption(shown: ChannelGates) -> str:
         f"({bounds_of(shown.gates)}). Right: the same minus the channel's mean over the classes, "
         f"at most ±{shown.limit:.3g}. The class means are found to differ in "
         f"{as_count(different, 'channel')} ({as_percent(different / len(found))}; permuted Welch "
-        f"test, corrected for the largest of the gate, p < {LEVEL})"
+        f"test, corrected for the largest of the gate, p < {LEVEL}{_few(shown)})"
     )
     if found["omega_squared"].notna().any():
         best = highest(found, "omega_squared")
@@ -172,19 +206,30 @@ def caption(shown: ChannelGates) -> str:
         )
     verb = "is" if constant == 1 else "are"
     text += f". {as_count(constant, 'channel')} {verb} constant over all images."
-    return f"{text} {view_note(shown.gates, PER_CHANNEL)}".rstrip()
+    note = choice_note(shown.classes, shown.drawn, "whose mean gates differ most from the mean")
+    return " ".join(filter(None, [text, note, view_note(shown.gates, PER_CHANNEL)]))
+
+
+def _few(shown: ChannelGates) -> str:
+    """Say how many permutations there were if they are fewer than usual."""
+    if shown.permutations == PERMUTATIONS:
+        return ""
+    return f", with {shown.permutations} permutations because the recording is large"
 
 
 def _draw_classes(
     ax: Axes,
     table: pd.DataFrame,
     order: Sequence[int] | None,
+    only: Sequence[str] | None,
     scale: tuple[float, float],
     cmap: str,
     title: str,
 ) -> Axes:
     if order is not None:
         table = table[list(order)]
+    if only is not None:
+        table = table.loc[list(only)]
     show(ax, table.to_numpy(dtype=np.float64), *scale, cmap)
     ax.set_aspect("auto")
     label_axis(ax.yaxis, list(table.index))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from attnscope import statistics
 from attnscope.plots.axes import label_axis
+from attnscope.plots.choosing import choice_note, most_confused
 from attnscope.plots.images import draw_colorbar, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
@@ -20,6 +21,8 @@ from attnscope.plots.theme import GATE_MAP, INK, drawable_names
 from attnscope.plots.titles import title_of
 from attnscope.recording.recording import Recording
 from attnscope.statistics.inference import mean_share_interval
+
+_CLASSES = 40  # that are drawn, if there are many
 
 
 @dataclass(frozen=True)
@@ -30,24 +33,37 @@ class ConfusionMatrix:
     classes: Sequence[str]
     counts: pd.DataFrame
     """Rows (index): true class; columns: predicted class."""
+    chosen: Sequence[int] | None = None
+    """Numbers of the classes that are drawn; None for all."""
+
+    @property
+    def drawn(self) -> Sequence[int]:
+        """Numbers of the classes that are drawn."""
+        return range(len(self.classes)) if self.chosen is None else self.chosen
 
 
 def compute(recording: Recording) -> ConfusionMatrix:
     """Count the images of each true and predicted class."""
     counts = statistics.confusion_matrix(recording)
-    return ConfusionMatrix(identity(recording), recording.classes, counts)
+    chosen = most_confused(counts.to_numpy(), _CLASSES)
+    return ConfusionMatrix(identity(recording), recording.classes, counts, chosen)
 
 
-def draw(ax: Axes, counts: pd.DataFrame) -> Axes:
+def draw(ax: Axes, counts: pd.DataFrame, only: Sequence[int] | None = None) -> Axes:
     """Draw the shares of the true class as colors; up to 12 classes with counts in the cells.
 
     Args:
         ax: the Axes to draw on.
         counts: of `ConfusionMatrix`. The row of a class without images is gray.
+        only: numbers of the classes to draw. Default: all. Shares are those of all images.
     """
     numbers = counts.to_numpy(dtype=np.float64)
     totals = numbers.sum(1, keepdims=True)
     shares = np.divide(numbers, totals, out=np.full_like(numbers, np.nan), where=totals > 0)
+    if only is not None:
+        kept = list(only)
+        numbers, shares = (values[np.ix_(kept, kept)] for values in (numbers, shares))
+        counts = counts.iloc[kept, kept]
     shown = show(ax, shares, 0, 1, GATE_MAP)
     ax.set_aspect("equal")
     size = len(counts)
@@ -85,7 +101,7 @@ def draw_on(ax: Axes, matrix: ConfusionMatrix) -> Axes:
 
 def lay_out(matrix: ConfusionMatrix) -> list[Figure]:
     """Draw the matrix with its color bar."""
-    size = float(np.clip(1.9 + 0.5 * len(matrix.counts), 4.2, 9))
+    size = float(np.clip(1.9 + 0.5 * len(matrix.drawn), 4.2, 9))
     figure = Figure(figsize=(size + 0.9, size), layout="constrained")
     _draw_with_bar(figure.subplots(), matrix)
     figure.suptitle(_title(matrix))
@@ -115,12 +131,13 @@ def caption(matrix: ConfusionMatrix) -> str:
     empty = [c for c, row in zip(matrix.classes, numbers, strict=True) if not row.any()]
     if empty:
         text += f" Classes without images (gray rows): {', '.join(empty)}."
-    return text
+    note = choice_note(matrix.classes, matrix.drawn, "of the most frequent errors")
+    return f"{text} {note}".rstrip()
 
 
 def _draw_with_bar(ax: Axes, matrix: ConfusionMatrix) -> None:
     names = drawable_names(matrix.classes)
-    draw(ax, matrix.counts.set_axis(names, axis=0).set_axis(names, axis=1))
+    draw(ax, matrix.counts.set_axis(names, axis=0).set_axis(names, axis=1), matrix.drawn)
     draw_colorbar(ax, "share of the true class", [ax])
 
 

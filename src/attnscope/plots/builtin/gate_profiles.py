@@ -15,6 +15,7 @@ from attnscope import statistics
 from attnscope.kinds import KINDS, MAP
 from attnscope.plots import needs
 from attnscope.plots.axes import IN_ORDER, label_axis
+from attnscope.plots.choosing import MOST_CLASSES
 from attnscope.plots.frames import highest, lowest, unique, wide
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity, no_gate
@@ -77,14 +78,17 @@ def draw(
     middle = tables["mean"].mean() if centered else 0.0
     colors = dict(zip(highlight, class_colors(max(len(highlight), 1)), strict=False))
     others = [c for c in classes if c not in colors]
+    gray: dict[str, Any] = {"color": "#BBBBBB", "linewidth": 0.6}
+    label = f"{len(others)} other classes"
+    if len(others) > MOST_CLASSES:  # one line with gaps: thousands of lines take seconds
+        means = (tables["mean"].loc[others] - middle).to_numpy()
+        gaps = np.full((len(others), 1), np.nan)
+        every = np.tile(np.append(x, np.nan), len(others))
+        ax.plot(every, np.hstack([means, gaps]).ravel(), label=label, **gray)
+        others = []
     for i, name in enumerate(others):
-        ax.plot(
-            x,
-            (tables["mean"].loc[name] - middle).to_numpy(),
-            color="#BBBBBB",
-            linewidth=0.6,
-            label=f"{len(others)} other classes" if i == 0 else None,
-        )
+        means = (tables["mean"].loc[name] - middle).to_numpy()
+        ax.plot(x, means, label=None if i else label, **gray)
     # One gate has no line that a band could follow: classes stand side by side, with whiskers.
     shifts = np.linspace(-0.3, 0.3, len(colors)) if len(gates) == 1 else np.zeros(len(colors))
     for shift, (name, color) in zip(shifts, colors.items(), strict=True):

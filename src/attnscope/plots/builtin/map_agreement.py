@@ -39,7 +39,7 @@ class MapAgreement:
 
     of: Identity
     summary: pd.DataFrame
-    """`attnscope.statistics.agreement_summary`"""
+    """`attnscope.statistics.agreement_summary`, without intervals of the classes."""
     gates: Sequence[Gate] = ()
     """The gates that are scored."""
     left_out: Sequence[str] = ()
@@ -56,7 +56,7 @@ def compute(recording: Recording) -> MapAgreement:
     left_out = [gate.name for gate in recording.gates_with(MAP) if gate not in gates]
     if not gates:
         raise Unavailable("AS904", _other_positions(left_out).removesuffix("."))
-    summary = statistics.agreement_summary(recording, "predicted", SEED)
+    summary = statistics.agreement_summary(recording, "predicted", SEED, class_intervals=False)
     return MapAgreement(identity(recording), summary, gates, left_out)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from attnscope import statistics
 from attnscope.kinds import MAP, Gate
+from attnscope.plots.choosing import choice_note, most_different
 from attnscope.plots.images import (
     bounds_of,
     draw_colorbar,
@@ -48,10 +49,18 @@ class SpatialMaps:
     """A sentence if not all gates are drawn, else empty."""
     without: str
     """A sentence if the network has no spatial gate, else empty."""
+    chosen: Sequence[int] | None = None
+    """Numbers of the classes that are drawn; None for all."""
+
+    @property
+    def drawn(self) -> Sequence[int]:
+        """Numbers of the classes that are drawn."""
+        return range(len(self.classes)) if self.chosen is None else self.chosen
 
 
 def compute(recording: Recording) -> SpatialMaps:
-    """Compute the class means of all recorded maps.
+    """Compute the class means of all recorded maps; choose the classes that differ most if there
+    are many.
 
     Raises:
         Unavailable: there are no maps.
@@ -64,7 +73,11 @@ def compute(recording: Recording) -> SpatialMaps:
     elif not gates:
         raise Unavailable("AS904", f"{without} {no_grad_cam(recording)}".removesuffix("."))
     maps = {gate.name: statistics.class_mean_maps(recording, gate.name) for gate in gates}
-    return SpatialMaps(identity(recording), recording.classes, gates, maps, cams, left_out, without)
+    means = [*maps.values()] if cams is None or gates else [cams]
+    chosen = most_different(means, len(recording.classes), CLASSES_A_PAGE)
+    return SpatialMaps(
+        identity(recording), recording.classes, gates, maps, cams, left_out, without, chosen
+    )
 
 
 def lay_out(shown: SpatialMaps) -> list[Figure]:
@@ -72,8 +85,8 @@ def lay_out(shown: SpatialMaps) -> list[Figure]:
     if not shown.gates:
         return [_grad_cam_alone(shown)]
     return [
-        _page(shown, range(first, min(first + CLASSES_A_PAGE, len(shown.classes))))
-        for first in range(0, len(shown.classes), CLASSES_A_PAGE)
+        _page(shown, shown.drawn[first : first + CLASSES_A_PAGE])
+        for first in range(0, len(shown.drawn), CLASSES_A_PAGE)
     ]
 
 
@@ -88,18 +101,21 @@ def caption(shown: SpatialMaps) -> str:
             f"on one color scale from 0 to {top}. Grad-CAM is not normalized, so images with "
             "larger gradients have more weight."
         )
+    what = "Grad-CAM differs" if not shown.gates else "gates differ"
+    chosen = choice_note(shown.classes, shown.drawn, f"whose mean {what} most from the mean")
     if not shown.gates:
-        return f"{shown.without} The figure shows {of_cam}"
+        return f"{shown.without} The figure shows {of_cam} {chosen}".rstrip()
     low, high = shared_scale(shown.maps.values())
     text = (
         f"Mean {noun_of(shown.gates, MAP)} over the images of each class, gates in forward order, "
         f"on one color scale from {low:.3g} to {high:.3g} ({bounds_of(shown.gates)}), without "
         f"interpolation. {shown.left_out}{view_note(shown.gates, MAP)}"
     )
-    return f"{text}Last column: {of_cam}" if of_cam else text.strip()
+    text = f"{text}Last column: {of_cam}" if of_cam else text.strip()
+    return f"{text} {chosen}".rstrip()
 
 
-def _page(shown: SpatialMaps, page: range) -> Figure:
+def _page(shown: SpatialMaps, page: Sequence[int]) -> Figure:
     gates, cams = shown.gates, shown.grad_cam
     low, high = shared_scale(shown.maps.values())
     top = top_of(cams) if cams is not None else 1.0
@@ -128,8 +144,9 @@ def _page(shown: SpatialMaps, page: range) -> Figure:
 
 
 def _grad_cam_alone(shown: SpatialMaps) -> Figure:
-    cams, names = shown.grad_cam, drawable_names(shown.classes)
-    assert cams is not None  # else there is nothing to draw
+    assert shown.grad_cam is not None  # else there is nothing to draw
+    every = drawable_names(shown.classes)
+    cams, names = shown.grad_cam[list(shown.drawn)], [every[i] for i in shown.drawn]
     rows = -(-len(names) // _MAPS_A_ROW)
     columns = -(-len(names) // rows)
     width = max(6.0, 1 + 1.1 * columns)
@@ -142,7 +159,7 @@ def _grad_cam_alone(shown: SpatialMaps) -> Figure:
         ax.set_axis_off()
     for ax, cam, name in zip(axes, cams, names, strict=False):
         title = shorten(name, 16)
-        draw_map(ax, cam, low=0, high=top_of(cams), title=title, cmap=GRAD_CAM_MAP)
+        draw_map(ax, cam, low=0, high=top_of(shown.grad_cam), title=title, cmap=GRAD_CAM_MAP)
     draw_colorbar(axes[0], "mean Grad-CAM after the ReLU", list(axes))
     figure.suptitle(f"Mean Grad-CAM per class: {title_of(shown.of)}\n{drawable(shown.without)}")
     return figure
