@@ -235,6 +235,7 @@ def _open_page(port: int) -> int:
     from streamlit.proto.BackMsg_pb2 import BackMsg
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
     from websockets.sync.client import connect
+    from websockets.typing import Origin
 
     place = f"127.0.0.1:{port}"
     for _ in range(600):  # until the server has started
@@ -244,13 +245,14 @@ def _open_page(port: int) -> int:
         except OSError:
             time.sleep(0.1)
     elements = 0
-    with connect(f"ws://{place}/_stcore/stream", origin=f"http://{place}", max_size=None) as page:
+    origin = Origin(f"http://{place}")
+    with connect(f"ws://{place}/_stcore/stream", origin=origin, max_size=None) as page:
         message = BackMsg()
         message.rerun_script.query_string = ""
         page.send(message.SerializeToString())
         while True:
             answer = ForwardMsg.FromString(page.recv(timeout=600))
-            elements += answer.WhichOneof("type") == "delta"
+            elements += int(answer.WhichOneof("type") == "delta")
             if answer.WhichOneof("type") == "script_finished":
                 return elements
 

@@ -192,8 +192,8 @@ def capture(
         )
         names = network_pass.find_gates_and_classes(classes, kinds, output)
         if process_group.is_main and network_pass.output_line:
-            line = network_pass.output_line
-            _log.warning("%s%s", line[:1].upper(), line[1:])
+            said = network_pass.output_line
+            _log.warning("%s%s", said[:1].upper(), said[1:])
         network_pass.choose_layers(grad_cam_layers)
         if pooled_inputs:
             network_pass.pool_inputs()
