@@ -176,26 +176,6 @@ def test_intervene_writes_outcomes_that_the_report_shows(
     assert not (run / "interventions").exists()
 
 
-def test_demo_trains_records_and_reports_two_runs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "demo"
-    assert main(["demo", "--out", str(out), "--width", "16", "--epochs", "1"]) == 0
-    printed = capsys.readouterr().out
-    assert f"attnscope dashboard {out}" in printed
-    summary = json.loads((out / "summary.json").read_text())
-    assert set(summary) == {"se", "cbam", "fold"}
-    for kind in ("se", "cbam"):
-        recording = Recording(out / kind)
-        right = (recording.labels == recording.predictions).mean()
-        assert summary[kind]["test_accuracy"] == pytest.approx(right)
-        assert summary[kind]["test_images"] == len(recording) == 359
-        assert summary[kind]["seconds_per_step"] > 0
-    assert (out / "report.html").is_file()
-    assert not Run(out / "cbam-folded").model().gates
-    refused(capsys, "AS113", "demo", "--out", out, names=(out,))
-
-
 @pytest.mark.parametrize(
     ("code", "arguments", "names"),
     [
