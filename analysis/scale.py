@@ -10,6 +10,8 @@
 CPU time is measured and not time on the clock, so that other work on the machine matters less.
 Memory is the peak resident memory of the process that did the work. Every value is drawn from
 numbered seeds, so each machine measures the same recording.
+
+It has more than 400 lines, because the recordings and their measurements belong together.
 """
 
 from __future__ import annotations

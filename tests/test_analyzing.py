@@ -316,7 +316,7 @@ def test_a_run_and_a_recording_take_their_own_places(
     assert (folder / "mine-interventions" / "about.json").is_file()
     assert main(["verify", "mine"]) == 0
     for command in ("figures", "verify", "intervene"):
-        refused_command(capsys, "AS530" if command == "intervene" else "AS601", command, "none")
+        refused_command(capsys, "AS601" if command == "figures" else "AS530", command, "none")
     # The weights of a run belong to its recording.
     torch.manual_seed(5)
     other = build_model(attention="se", width=16, reduction=4, num_classes=2)

@@ -44,3 +44,5 @@ def test_every_flipped_bit_of_a_json_file_is_found() -> None:
                 with pytest.raises((json.JSONDecodeError, UnicodeDecodeError)):
                     json.loads(content)
     assert is_json_whole(b'{\n  "a": 1\n}\n') is None
+    assert sealed_json({}) == b"{}\n"  # nothing to seal
+    assert is_json_whole(b"{}\n") is None

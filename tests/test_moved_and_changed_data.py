@@ -16,6 +16,7 @@ from attnscope import Recording, Run, fold
 from attnscope.commands.main import main
 from attnscope.data.fingerprints import read_fingerprints
 from attnscope.data.places import find_data, find_data_root, is_gone, places_of
+from attnscope.files import read_json, write_json, write_sealed
 from tests.making import refused, refused_command, write_images
 
 TRAIN = ["train", "--attention", "se", "--width", "16", "--reduction", "4", "--device", "cpu"]
@@ -40,10 +41,13 @@ def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """A copy of it, in place of it: its absolute places are those of the copy."""
     copy = tmp_path / "project"
     shutil.copytree(trained, copy)
-    for file in ("runs/it/config.json", "runs/it/recordings/test/manifest.json"):
-        text = (copy / file).read_text()
+    for name, write in (
+        ("runs/it/config.json", write_json),
+        ("runs/it/recordings/test/manifest.json", write_sealed),
+    ):
+        text = json.dumps(read_json(copy / name))
         assert str(trained) in text
-        (copy / file).write_text(text.replace(str(trained), str(copy)))
+        write(copy / name, json.loads(text.replace(str(trained), str(copy))))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     return copy

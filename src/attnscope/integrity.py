@@ -62,14 +62,16 @@ def sealed_json(value: Mapping[str, Any]) -> bytes:
     """Return a JSON object as the content of a file with a seal.
 
     Args:
-        value: Any members but `CHECKSUM`; at least one.
+        value: Any members but `CHECKSUM`. An object without members gets no seal.
 
     Raises:
-        ValueError: The object is empty or sealed already, or holds NaN or infinity.
+        ValueError: The object is sealed already, or holds NaN or infinity.
     """
-    if not value or CHECKSUM in value:
-        raise ValueError(f"an object to seal has members, and none is called {CHECKSUM}")
+    if CHECKSUM in value:
+        raise ValueError(f"an object to seal has no member that is called {CHECKSUM}")
     body = json_bytes(value)
+    if not value:
+        return body
     return body.removesuffix(b"\n}\n") + (
         f',\n  "{CHECKSUM}": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 
 from attnscope.commands.main import main
 from attnscope.comparison import Comparison
+from attnscope.files import read_json, write_sealed
 from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.statistics import (
@@ -136,10 +136,10 @@ def test_decodable_vs_used(
         for seed in (1, 0):  # not in order: runs are ordered by seed
             recording = make_recording(f"{kind}-{seed}", seed=seed, spatial=kind == "cbam")
             manifest = recording.folder / "manifest.json"
-            about = json.loads(manifest.read_text())
+            about = read_json(manifest)
             about["about"] |= {"model": {"attention": kind}, "seed": seed}
             about["id"] = f"{kind}-{seed}"
-            manifest.write_text(json.dumps(about))
+            write_sealed(manifest, about)
             recording = Recording(recording.folder)
             add_interventions(recording)
             runs.append(recording.folder.parents[1])
@@ -231,9 +231,9 @@ def test_decodable_vs_used_refuses_interventions_on_another_recording(
     recording = make_recording("se", spatial=False)
     folder = add_interventions(recording)
     manifest = recording.folder / "manifest.json"
-    about = json.loads(manifest.read_text())
+    about = read_json(manifest)
     about["id"] = "another"
-    manifest.write_text(json.dumps(about))
+    write_sealed(manifest, about)
     run_folder = recording.folder.parents[1]
     done = run("decodable_vs_used.py", run_folder, "--out", tmp_path / "out")
     expect_refused(done, "AS942", names=(folder, recording.folder), warnings=1)

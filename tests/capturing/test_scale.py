@@ -29,7 +29,8 @@ from attnscope.capturing.capture import capture
 from attnscope.capturing.run import capture_run
 from attnscope.commands.main import main
 from attnscope.errors import ERRORS
-from attnscope.files import write_json
+from attnscope.files import read_json, write_json
+from attnscope.integrity import is_json_whole, json_bytes
 from attnscope.networks.build import build_model
 from attnscope.networks.weights import load_model, save_model
 from attnscope.recording.moments import Moments
@@ -107,12 +108,24 @@ def whole(run: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {
+    """Every file below a folder.
+
+    The manifest has the places of the images relative to its folder, and its own SHA-256. The
+    SHA-256 is checked here and left out, and the relative places are taken as absolute ones.
+    """
+    found = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+    if "manifest.json" in found:
+        assert is_json_whole(found["manifest.json"])
+        manifest = read_json(folder / "manifest.json")
+        for place in ((manifest["source"] or {}).get("places") or {}).values():
+            place["relative"] = os.path.normpath(folder.resolve() / place["relative"])
+            assert place["relative"] == place["absolute"]
+        found["manifest.json"] = json_bytes(manifest)
+    return found
 
 
 def names(folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ from attnscope.commands.main import main
 from attnscope.data import images as images_module
 from attnscope.data import tasks, workers
 from attnscope.data.streamed import StreamedImages
+from attnscope.files import read_json
 from attnscope.training.loop import TrainingLoop
 from tests.capturing.known import Color
 from tests.making import refused_command
@@ -92,10 +93,6 @@ def contents(folder: Path) -> dict[str, Path]:
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
-
-
-def read_json(file: Path) -> Any:
-    return json.loads(file.read_text())
 
 
 def without_times(file: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from attnscope.capturing.run import capture_source
 from attnscope.capturing.settings import CaptureSettings
 from attnscope.commands.main import main
+from attnscope.files import read_json, write_sealed
 from attnscope.networks.known import NetworkSource
 from attnscope.networks.targets import load_target
 from attnscope.recording.recording import Recording
@@ -38,7 +38,7 @@ def test_channels_of_named_gates_are_pruned_and_the_network_is_made_again(
     assert main([*arguments, "--out", str(out), "--prune-below", str(limit)]) == 0
     printed = capsys.readouterr().out
     assert "channels removed: 3 of 8, 3 of them with their filters" in printed
-    settings = json.loads((out / "fold.json").read_text())
+    settings = read_json(out / "fold.json")
     report = settings["report"]
     gone = sorted(order.indices[:3].tolist())
     assert report["pruning"]["gates"][CHANNEL]["removed"] == gone
@@ -52,11 +52,11 @@ def test_channels_of_named_gates_are_pruned_and_the_network_is_made_again(
         expected = edited(recording.network(), constants, x)
         torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
     settings["pruned"]["head.weight"] = [10, 6]
-    (out / "fold.json").write_text(json.dumps(settings))
+    write_sealed(out / "fold.json", settings)
     with refused("AS373", names=(TARGET, out)):
         load_target(f"folded:{out}")
     settings["pruned"] = [1]
-    (out / "fold.json").write_text(json.dumps(settings))
+    write_sealed(out / "fold.json", settings)
     with refused("AS341", names=(out,)):
         load_target(f"folded:{out}")
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from attnscope import edit_gates
+from attnscope.files import read_json, sha256_of, write_json, write_sealed
 from attnscope.interventions import (
     DEFAULT_EDITS,
     REPLACEMENTS,
@@ -110,8 +111,14 @@ def test_logits_are_read_from_the_folder_when_they_are_asked_for(
     with refused("AS633", names=(file,)):
         _ = read_outcomes(out).logits
     file.write_bytes(content)
-    made.replacement.iloc[1:].to_parquet(out / "replacement.parquet", index=False)
-    with refused("AS633", names=(file, out / "replacement.parquet")):
+    table, about = out / "replacement.parquet", out / "about.json"
+    made.replacement.iloc[1:].to_parquet(table, index=False)
+    with refused("AS632", names=(table,)):
+        read_outcomes(out)
+    known = read_json(about)
+    known["files"]["replacement.parquet"] = [sha256_of(table)]  # a whole table, but another one
+    write_sealed(about, known)
+    with refused("AS633", names=(file, table)):
         _ = read_outcomes(out).logits
     file.unlink()
     assert read_outcomes(out).logits is None
@@ -155,6 +162,9 @@ def test_earlier_outcomes_without_logits_are_made_again_if_an_edit_is_missing(
     (out / "replacement.safetensors").unlink()
     old = first.replacement.drop(columns=["donor", "donor_class"])
     old.to_parquet(out / "replacement.parquet", index=False)
+    about = read_json(out / "about.json")
+    del about["files"]  # earlier versions wrote neither hashes nor a seal
+    write_json(out / "about.json", about)
     again = run_experiments_in(out, setup, experiments=["replace"], edits=["mean"], progress=False)
     assert again.logits is None  # nothing was missing
     found = run_experiments_in(

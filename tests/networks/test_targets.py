@@ -294,7 +294,6 @@ def test_capture_refuses_unusable_networks(
     [
         (["capture"], "--model"),
         (["capture", "run", *CAPTURE[1:], "--out", "x"], "--model"),
-        (["capture", "run", "--data", "digits"], "--data"),
         (["capture", "run", "--image-size", "16"], "--image-size"),
         (CAPTURE, "--out"),
         ([*CAPTURE[:3], "--out", "x"], "--data"),

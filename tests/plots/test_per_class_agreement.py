@@ -123,10 +123,13 @@ def test_agreement_per_class_as_scipy(write_recording: Make) -> None:
     assert above == 1
     said = numbers(drawing.caption.partition("two.spatial")[2])
     written = [f"{mean:.3f}".replace("-", "−") for mean in means]
-    assert said[:3] == [written[0], "60", "95%"]
-    # Classes above and below the null, of how many; the lowest, the highest; not scored.
-    assert said[6:9] == ["1", "2", "0"]
-    assert said[10:] == [written[2], written[1], "30"]
+    # The intervals are those that are drawn, which are compared above.
+    intervals = [["95%", *(f"{end:.3f}".replace("-", "−") for end in pair)] for pair in ends]
+    assert said[:5] == [written[0], "60", *intervals[0]]
+    # The null; classes above and below it, of how many, and the level.
+    assert said[5:10] == [f"{nulls[0]:.3f}".replace("-", "−"), "1", "2", "0", "95%"]
+    # The lowest, the highest; not scored.
+    assert said[10:] == [written[2], *intervals[2], written[1], *intervals[1], "30"]
     for text in (drawing.caption, words(drawing.figures[0])):
         assert no_gate(se, MAP) in text
         assert "two.spatial" in text

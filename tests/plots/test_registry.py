@@ -19,7 +19,13 @@ from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.report import write_comparison, write_figures, write_report
 from tests.making import refused
-from tests.plots.reading import add_run_files, make_history, only, with_named_experiments
+from tests.plots.reading import (
+    add_masks,
+    add_run_files,
+    make_history,
+    only,
+    with_named_experiments,
+)
 
 Make = Callable[..., Recording]
 
@@ -54,6 +60,7 @@ def subjects(make_recording: Make, add_interventions: Callable[..., Path]) -> di
         for i, name in enumerate("ab")
     )
     add_run_files(a)
+    add_masks(a, 24)
     made = [read_outcomes(add_interventions(recording)) for recording in (a, b)]
     return {
         Recording: a,

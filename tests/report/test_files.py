@@ -15,7 +15,7 @@ from attnscope.plots.subjects import Comparison, SeedComparison
 from attnscope.recording.recording import Recording
 from attnscope.report import files, page, write_comparison, write_figures, write_plots, write_report
 from tests.making import refused
-from tests.plots.reading import IN_A_RUN_ONLY, add_run_files, only
+from tests.plots.reading import ASKED_FOR, IN_A_RUN_ONLY, add_run_files, only
 
 Make = Callable[..., Recording]
 
@@ -35,7 +35,7 @@ def test_every_plot_of_a_recording_is_written_as_png_and_pdf(make_recording: Mak
     run = add_run_files(recording)
     files = write_figures(run)
     names = [plot.name for plot in plots_for(recording)]
-    assert set(of(Recording)) - set(names) == {"attributions", "attribution_agreement"}
+    assert set(of(Recording)) - set(names) == ASKED_FOR
     assert files == [run / "figures" / f"{name}.{e}" for name in names for e in ("png", "pdf")]
     assert {f.name for f in (run / "figures").iterdir()} == {f.name for f in files}
     for file in files:

@@ -23,6 +23,8 @@ from tests.making import refused
 
 Write = Callable[..., Recording]
 FEW = {"permutations": 9, "resamples": 9}
+OF_MASKS = {"localization", "attribution_localization", "localization_summary"}
+"""Statistics of recordings that have masks."""
 
 
 def few(function: Callable) -> dict[str, int]:
@@ -35,9 +37,12 @@ def test_every_statistic_of_one_recording_applies_without_a_warning(
     tmp_path: Path, kind: str
 ) -> None:
     recording = record_kind(tmp_path / "r", kind, count=30)
-    applied = set()
+    applied, unconcerned = set(), set()
     for name, found in STATISTICS.items():
         if not set(found.takes) <= {"recording", "gate"}:
+            continue
+        if not found.concerns(recording):
+            unconcerned.add(name)
             continue
         both = [recording] * (2 if "b" in inspect.signature(found.function).parameters else 1)
         if both[1:] and not recording.gates_with(PER_CHANNEL) and "compare" in name:
@@ -56,6 +61,7 @@ def test_every_statistic_of_one_recording_applies_without_a_warning(
             applied.add(name)
     assert {"gate_profiles", "gate_state", "state_sweep", "between_class_variance"} <= applied
     assert {"linear_probe", "image_states", "error_positions"} <= applied
+    assert unconcerned == OF_MASKS  # the recording has none
     letters = set("".join(AXES[kind]))
     assert ("channel_effects" in applied) == bool(letters & set("BGC"))
     assert ("class_mean_maps" in applied) == bool(letters & set("DHWL"))

@@ -54,6 +54,8 @@ def test_files_and_settings_of_a_run_folder(done: tuple[Path, nn.Module, Any]) -
     assert sorted(p.name for p in out.iterdir()) == [
         "best.safetensors",
         "config.json",
+        "hashes.json",
+        "images.parquet",
         "metrics.csv",
         "model.json",
         "model.safetensors",

@@ -39,7 +39,8 @@ class _OneLine(logging.Formatter):
 def plain_output() -> Iterator[None]:
     """Escape control codes in what the block prints, and what the terminal cannot encode."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError):  # of another kind, as in tests
+        # Streams of another kind, as in tests, or that cannot be flushed.
+        with suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     last = logging.lastResort
     with ExitStack() as stack:

@@ -9,6 +9,7 @@ from math import ceil, inf
 import torch
 from torch import Tensor
 
+from attnscope import layout
 from attnscope.errors import InputError
 from attnscope.networks.pruning import PrunedGate
 
@@ -81,7 +82,7 @@ class PrunedChannels:
                     f"those of {names[0]}"
                     + (f" and {len(names) - 1} other gates" if len(names) > 1 else "")
                     + f", because {reason}"
-                    + (f"; {more} more in fold.json" if more else ""),
+                    + (f"; {more} more in {layout.FOLD}" if more else ""),
                 )
             )
         return facts

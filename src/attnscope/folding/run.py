@@ -1,4 +1,7 @@
-"""Fold a run: what ``attnscope fold`` does."""
+"""Fold a run: what ``attnscope fold`` does.
+
+A little more than 400 lines, because `fold` has two overloads with all arguments.
+"""
 
 from __future__ import annotations
 

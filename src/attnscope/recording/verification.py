@@ -219,7 +219,8 @@ def _other_form(values: NDArray[Any], dtype: str, shape: tuple[int | None, ...] 
         shape is not None
         and (
             len(found) != len(shape)
-            or any(a not in (None, b) for a, b in zip(shape, found, strict=True))
+            # One value may stand for all.
+            or any(a not in (None, b) and b != 1 for a, b in zip(shape, found, strict=True))
         )
     ):
         wanted = ["N", *("?" if size is None else str(size) for size in shape or ("?",))]
@@ -255,6 +256,8 @@ def _verify_shard(folder: Path, plan_id: str, index: int, shard: Shard) -> str:
     except InputError as error:
         if isinstance(error.__context__, OSError):
             return problem("AS692", f"{file} cannot be read ({error.__context__.strerror})")
+        if error.code == "AS119":
+            return str(error)
         value = None
     expected = {"of": plan_id, "index": index, "count": shard.count, "sha256": shard.sha256}
     if value == expected:

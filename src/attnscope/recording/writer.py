@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from attnscope import layout
 from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
-from attnscope.files import write_bytes, write_json, write_sealed
+from attnscope.files import write_bytes, write_sealed
 from attnscope.kinds import Gate
 from attnscope.recording.array_file import array_file
 from attnscope.recording.attributed import Attributions
@@ -217,7 +217,7 @@ class ShardWriter(ABC):
             for name, parts in contents.items():
                 write_bytes(temporary / name, parts)
             hashes = {name: _sha256(contents[name]) for name in SHARD_FILES}
-            write_json(
+            write_sealed(
                 temporary / layout.SHARD,
                 {"of": self._id, "index": index, "count": len(rows), "sha256": hashes},
             )
