@@ -16,6 +16,8 @@ from attnscope import Recording, Run, fold
 from attnscope.commands.main import main
 from attnscope.data.fingerprints import read_fingerprints
 from attnscope.data.places import find_data, find_data_root, is_gone, places_of
+from attnscope.files import write_json, write_sealed
+from attnscope.integrity import CHECKSUM
 from tests.making import refused, refused_command, write_images
 
 TRAIN = ["train", "--attention", "se", "--width", "16", "--reduction", "4", "--device", "cpu"]
@@ -43,7 +45,11 @@ def project(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     for file in ("runs/it/config.json", "runs/it/recordings/test/manifest.json"):
         text = (copy / file).read_text()
         assert str(trained) in text
-        (copy / file).write_text(text.replace(str(trained), str(copy)))
+        value = json.loads(text.replace(str(trained), str(copy)))
+        if value.pop(CHECKSUM, None) is None:
+            write_json(copy / file, value)
+        else:
+            write_sealed(copy / file, value)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     return copy
@@ -227,6 +233,9 @@ def test_a_run_without_fingerprints_opens_and_is_compared_by_names(project: Path
 
 def test_a_damaged_file_of_fingerprints_is_refused(project: Path) -> None:
     (project / "runs/it/images.parquet").write_bytes(b"PAR1")
+    with refused("AS119", names=("images.parquet",)):
+        Run(project / "runs/it").split("test")
+    (project / "runs/it/hashes.json").unlink()
     with refused("AS245", names=("images.parquet",)):
         Run(project / "runs/it").split("test")
     recorded = project / "runs/it/recordings/test"

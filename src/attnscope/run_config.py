@@ -13,6 +13,7 @@ from attnscope import layout
 from attnscope.data.fingerprints import Fingerprints, differences_between, read_fingerprints
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
+from attnscope.hashes import expect_unchanged_file
 
 if TYPE_CHECKING:
     from attnscope.data.images import LabeledImages
@@ -132,10 +133,11 @@ def expect_unchanged(
 
     Raises:
         InputError: AS538, they have changed. Or changes are allowed, and images that trained the
-            network would be in another split now.
+            network would be in another split now. AS119 or AS245, the fingerprints are damaged.
     """
     file = run / layout.IMAGES
     if os.path.lexists(file):
+        expect_unchanged_file(run, layout.IMAGES)
         before = read_fingerprints(file)
         now = {name: Fingerprints.of(images) for name, images in splits.items()}
         changes = differences_between(before, now)

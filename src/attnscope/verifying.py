@@ -12,8 +12,9 @@ from attnscope.errors import InputError
 from attnscope.files import StrPath
 from attnscope.hashes import verify_run_files
 from attnscope.notebook import number_of
+from attnscope.recording.masks import verify_masks
 from attnscope.recording.outcomes import verify_outcomes
-from attnscope.recording.places import outcomes_folder
+from attnscope.recording.places import masks_file, outcomes_folder
 from attnscope.runs import open_captured
 
 _CAPTURED = (
@@ -31,7 +32,7 @@ class Verified:
     """What verification found in one folder."""
 
     folder: Path
-    """A run, a recording, moments or interventions."""
+    """A run, a recording, moments, interventions or masks."""
     content: str
     """What it holds, in words."""
     problems: tuple[str, ...]
@@ -51,17 +52,17 @@ class Verified:
 
 
 def verify(folder: StrPath) -> list[Verified]:
-    """Check the files of runs, recordings, moments and interventions.
+    """Check the files of runs, recordings, moments, interventions and masks.
 
     Hashes, seals, counts, types, shapes and ranges of values are checked. Nothing but regular files
     inside of a folder is read.
 
     Args:
-        folder: A run with everything in it; a recording with its interventions, or moments; or a
-            folder of runs and recordings.
+        folder: A run with everything in it; a recording with its interventions and masks, or
+            moments; or a folder of runs and recordings.
 
     Returns:
-        One result for each run, recording, moments and interventions.
+        One result for each run, recording, moments, interventions and masks.
 
     Raises:
         InputError: AS530, the folder does not exist; AS601, it holds none of these.
@@ -94,7 +95,7 @@ def _verify_one(folder: Path) -> Iterator[Verified]:
             for place in _CAPTURED
             if folder.joinpath(*place).is_dir()
             for inner in sorted(folder.joinpath(*place).iterdir())
-            if not inner.name.startswith(".") and inner.is_dir() and inner.name != layout.MOMENTS
+            if not inner.name.startswith(".") and inner.is_dir() and not _is_beside(inner)
         ]
         if any(os.path.lexists(folder / name) for name in _OF_RUN):
             problems, unchecked = verify_run_files(folder)
@@ -106,10 +107,24 @@ def _verify_one(folder: Path) -> Iterator[Verified]:
         yield Verified(folder, "", (str(InputError("AS692", text)),))
 
 
+def _is_beside(folder: Path) -> bool:
+    """Return whether a folder beside recordings holds moments, interventions or masks."""
+    if os.path.lexists(folder / layout.MANIFEST):
+        return False
+    return folder.name == layout.MOMENTS or folder.name.endswith(
+        (layout.OUTCOMES_SUFFIX, layout.MASKS_SUFFIX)
+    )
+
+
 def _verify_captured(folder: Path) -> Iterator[Verified]:
     try:
-        if not os.path.lexists(folder / layout.MANIFEST):
-            raise InputError("AS682", f"{folder / layout.MANIFEST} is missing")
+        manifest = folder / layout.MANIFEST
+        if not os.path.lexists(manifest):
+            raise InputError("AS682", f"{manifest} is missing")
+        if not manifest.is_file():
+            raise InputError(
+                "AS692", f"{manifest} cannot be read (it is a folder, a pipe or a device)"
+            )
         recording = open_captured(folder)
         problems = recording.verify()
         content = f"{number_of(len(recording), 'image')}, {number_of(len(recording.gates), 'gate')}"
@@ -119,9 +134,17 @@ def _verify_captured(folder: Path) -> Iterator[Verified]:
     except InputError as error:
         problems, content, unchecked = [str(error)], "", ""
     yield Verified(folder, content, tuple(problems), unchecked)
-    outcomes = outcomes_folder(folder)
-    if folder.resolve().parent.name != layout.MOMENTS and outcomes.is_dir():
-        of_outcomes, unchecked = verify_outcomes(outcomes)
-        # As the recording is named, and not the absolute path.
-        named = Path(os.path.relpath(outcomes)) if not folder.is_absolute() else outcomes
-        yield Verified(named, "the tables of interventions", tuple(of_outcomes), unchecked)
+    if folder.resolve().parent.name == layout.MOMENTS:
+        return
+
+    def named(path: Path) -> Path:
+        """Return a path as the recording is named, and not the absolute one."""
+        return path if folder.is_absolute() else Path(os.path.relpath(path))
+
+    outcomes, masks = outcomes_folder(folder), masks_file(folder).parent
+    if outcomes.is_dir():
+        found, unchecked = verify_outcomes(outcomes)
+        yield Verified(named(outcomes), "the tables of interventions", tuple(found), unchecked)
+    if masks.is_dir():
+        found, unchecked = verify_masks(folder)
+        yield Verified(named(masks), "the masks of images", tuple(found), unchecked)

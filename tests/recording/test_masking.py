@@ -223,7 +223,7 @@ def test_commands_take_masks_and_count_them(
     seen = []
     for name in ("write_figures", "write_report"):  # what they draw is tested elsewhere
         monkeypatch.setattr(
-            report, name, lambda *a: seen.append(has_masks(recording)) or [tmp_path / "a.png"]
+            report, name, lambda *a, **k: seen.append(has_masks(recording)) or [tmp_path / "a.png"]
         )
     for path in recording.rows["path"][:2]:
         write_mask(tmp_path / "masks", Path(path).stem, left_half())

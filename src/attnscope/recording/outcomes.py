@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -268,7 +269,7 @@ def read_outcomes(folder: Path) -> Outcomes:
     Raises:
         InputError: The folder holds no interventions, or they cannot be read.
     """
-    if not (folder / layout.ABOUT).is_file():
+    if not os.path.lexists(folder / layout.ABOUT):
         raise InputError(
             "AS631", f"{folder} holds no interventions; create them with: attnscope intervene RUN"
         )
