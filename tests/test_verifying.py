@@ -25,7 +25,7 @@ from attnscope.recording.places import masks_file
 from attnscope.recording.recording import Recording
 from attnscope.run_config import expect_unchanged
 from attnscope.verifying import Verified, verify
-from tests.making import refused, refused_command
+from tests.making import lock_folders, refused, refused_command
 from tests.recording.making import flip, found_problems, write
 
 Make = Callable[..., Recording]
@@ -202,6 +202,25 @@ def test_a_folder_of_runs_names_the_damaged_one(
     file = tmp_path / "runs/hurt/model.safetensors"
     flip(file, 3)
     refused_command(capsys, "AS962", "verify", tmp_path / "runs", names=(file,))
+
+
+@pytest.mark.parametrize("name", ["recordings/test", "interventions/test", "masks/test"])
+def test_a_folder_one_may_not_enter_is_not_called_empty(
+    run: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    lock_folders(monkeypatch, run / name)
+    found = verify(run)
+    assert [str(each.folder) for each in found if each.problems] == [str(run / name)]
+    (problem,) = (problem for each in found for problem in each.problems)
+    assert "Permission denied" in problem
+    assert len(found) == 4  # the others are checked
+
+
+def test_a_run_one_may_not_enter_is_not_passed_over(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock_folders(monkeypatch, run)
+    found_problems(list(verify(run.parent)[-1].problems), ("AS692", run, "Permission denied"))
 
 
 def test_a_run_in_training_is_said_to_be_unfinished(tmp_path: Path) -> None:

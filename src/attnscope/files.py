@@ -326,6 +326,19 @@ def _holder_of(file: Path) -> str:
     return f"{holder}, since {since},"
 
 
+def is_there(path: Path) -> bool:
+    """Return whether there is a file, a folder, a link or anything else at a path.
+
+    Raises:
+        OSError: Its folder may not be entered, so that nobody knows. (`os.path.lexists` says no.)
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def refuse_path(error: OSError) -> InputError:
     """Return the refusal of a path that an operation failed on with one of `PATH_ERRORS`."""
     return InputError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attnscope import layout
 from attnscope.data.fingerprints import Fingerprints, differences_between, read_fingerprints
 from attnscope.errors import InputError, first_line
-from attnscope.files import read_json
+from attnscope.files import is_there, read_json
 from attnscope.hashes import expect_unchanged_file
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def expect_unchanged(
             network would be in another split now. AS119 or AS245, the fingerprints are damaged.
     """
     file = run / layout.IMAGES
-    if os.path.lexists(file):
+    if is_there(file):
         expect_unchanged_file(run, layout.IMAGES)
         before = read_fingerprints(file)
         now = {name: Fingerprints.of(images) for name, images in splits.items()}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from attnscope import layout
 from attnscope.errors import InputError
-from attnscope.files import StrPath
-from attnscope.hashes import verify_run_files
+from attnscope.files import StrPath, is_there
+from attnscope.hashes import problem, verify_run_files
 from attnscope.notebook import number_of
 from attnscope.recording.masks import verify_masks
 from attnscope.recording.outcomes import verify_outcomes
@@ -87,64 +87,70 @@ def verify(folder: StrPath) -> list[Verified]:
 def _verify_one(folder: Path) -> Iterator[Verified]:
     """Verify a run or a recording; yield nothing if the folder is neither."""
     try:
-        if os.path.lexists(folder / layout.MANIFEST):
+        if is_there(folder / layout.MANIFEST):
             yield from _verify_captured(folder)
             return
-        captured = [
-            inner
-            for place in _CAPTURED
-            if folder.joinpath(*place).is_dir()
-            for inner in sorted(folder.joinpath(*place).iterdir())
-            if not inner.name.startswith(".") and inner.is_dir() and not _is_beside(inner)
-        ]
-        if any(os.path.lexists(folder / name) for name in _OF_RUN):
-            problems, unchecked = verify_run_files(folder)
-            yield Verified(folder, "the files of the run", tuple(problems), unchecked)
-        for inner in captured:
-            yield from _verify_captured(inner)
+        if any(is_there(folder / name) for name in _OF_RUN):
+            yield _verified(folder, lambda: ("the files of the run", *verify_run_files(folder)))
+        for place in _CAPTURED:
+            if not folder.joinpath(*place).is_dir():
+                continue
+            for inner in sorted(folder.joinpath(*place).iterdir()):
+                if not inner.name.startswith(".") and inner.is_dir() and not _is_beside(inner):
+                    yield from _verify_captured(inner)
     except OSError as error:  # a folder that may not be read
-        text = f"{error.filename} cannot be read ({error.strerror})"
-        yield Verified(folder, "", (str(InputError("AS692", text)),))
+        yield Verified(folder, "", (_not_readable(error),))
 
 
 def _is_beside(folder: Path) -> bool:
     """Return whether a folder beside recordings holds moments, interventions or masks."""
-    if os.path.lexists(folder / layout.MANIFEST):
-        return False
-    return folder.name == layout.MOMENTS or folder.name.endswith(
+    name = folder.name
+    is_named = name == layout.MOMENTS or name.endswith(
         (layout.OUTCOMES_SUFFIX, layout.MASKS_SUFFIX)
     )
+    return is_named and not is_there(folder / layout.MANIFEST)
 
 
 def _verify_captured(folder: Path) -> Iterator[Verified]:
-    try:
-        manifest = folder / layout.MANIFEST
-        if not os.path.lexists(manifest):
-            raise InputError("AS682", f"{manifest} is missing")
-        if not manifest.is_file():
-            raise InputError(
-                "AS692", f"{manifest} cannot be read (it is a folder, a pipe or a device)"
-            )
-        recording = open_captured(folder)
-        problems = recording.verify()
-        content = f"{number_of(len(recording), 'image')}, {number_of(len(recording.gates), 'gate')}"
-        unchecked = (
-            "" if recording.id or problems else "it has no plan, as recordings of version 0.1"
-        )
-    except InputError as error:
-        problems, content, unchecked = [str(error)], "", ""
-    yield Verified(folder, content, tuple(problems), unchecked)
+    """Verify a recording, or moments, and what belongs to it."""
+    yield _verified(folder, lambda: _check_captured(folder))
     if folder.resolve().parent.name == layout.MOMENTS:
         return
-
-    def named(path: Path) -> Path:
-        """Return a path as the recording is named, and not the absolute one."""
-        return path if folder.is_absolute() else Path(os.path.relpath(path))
-
     outcomes, masks = outcomes_folder(folder), masks_file(folder).parent
+    # They are named as the recording is, and not with the absolute path.
+    if not folder.is_absolute():
+        outcomes, masks = (Path(os.path.relpath(path)) for path in (outcomes, masks))
     if outcomes.is_dir():
-        found, unchecked = verify_outcomes(outcomes)
-        yield Verified(named(outcomes), "the tables of interventions", tuple(found), unchecked)
+        words = "the tables of interventions"
+        yield _verified(outcomes, lambda: (words, *verify_outcomes(outcomes)))
     if masks.is_dir():
-        found, unchecked = verify_masks(folder)
-        yield Verified(named(masks), "the masks of images", tuple(found), unchecked)
+        yield _verified(masks, lambda: ("the masks of images", *verify_masks(folder)))
+
+
+def _check_captured(folder: Path) -> tuple[str, list[str], str]:
+    """Check a recording or moments; return the content, the problems, and what is unchecked."""
+    manifest = folder / layout.MANIFEST
+    if not is_there(manifest):
+        raise InputError("AS682", f"{manifest} is missing")
+    if not manifest.is_file():
+        raise InputError("AS692", f"{manifest} cannot be read (it is a folder, a pipe or a device)")
+    recording = open_captured(folder)
+    problems = recording.verify()
+    content = f"{number_of(len(recording), 'image')}, {number_of(len(recording.gates), 'gate')}"
+    has_no_plan = not recording.id and not problems
+    return content, problems, "it has no plan, as recordings of version 0.1" if has_no_plan else ""
+
+
+def _verified(folder: Path, check: Callable[[], tuple[str, list[str], str]]) -> Verified:
+    """Return what a check found: the content, the problems, and what is unchecked."""
+    try:
+        content, problems, unchecked = check()
+    except InputError as error:
+        return Verified(folder, "", (str(error),))
+    except OSError as error:  # a folder in it may not be read
+        return Verified(folder, "", (_not_readable(error),))
+    return Verified(folder, content, tuple(problems), unchecked)
+
+
+def _not_readable(error: OSError) -> str:
+    return problem("AS692", f"{error.filename} cannot be read ({error.strerror})")

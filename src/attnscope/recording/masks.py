@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,7 +22,7 @@ from safetensors.numpy import save
 
 from attnscope import layout
 from attnscope.errors import InputError, first_line
-from attnscope.files import make_folder, sha256_of, write_bytes
+from attnscope.files import is_there, make_folder, sha256_of, write_bytes
 from attnscope.kinds import MAP, Gate
 from attnscope.recording.format import expect_own_file
 from attnscope.recording.places import masks_file
@@ -112,7 +111,7 @@ def attributions_on_image(recording: Recording) -> list[str]:
 def has_masks(recording: ShardReader) -> bool:
     """Return whether masks of this recording are stored; they may be damaged."""
     file = masks_file(recording.folder)
-    return os.path.lexists(file) and _is_of(file, recording.folder)
+    return is_there(file) and _is_of(file, recording.folder)
 
 
 def find_masks(recording: ShardReader) -> Masks | None:
@@ -125,7 +124,7 @@ def find_masks(recording: ShardReader) -> Masks | None:
             that leads outside.
     """
     file = masks_file(recording.folder)
-    if not os.path.lexists(file):
+    if not is_there(file):
         return None
     if not _is_of(file, recording.folder):
         _log.warning(
@@ -170,13 +169,13 @@ def verify_masks(recording: Path) -> tuple[list[str], str]:
     file = masks_file(recording)
     try:
         _read(file)
-        if not _is_of(file, recording):
-            return [], "they belong to an earlier recording"
     except InputError as error:
         return [str(error)], ""
+    try:
+        is_of = _is_of(file, recording)
     except OSError as error:
-        return [], f"{error.filename} cannot be read ({error.strerror}), to which they belong"
-    return [], ""
+        return [], f"whose they are, because {error.filename} cannot be read ({error.strerror})"
+    return [], "" if is_of else "they belong to an earlier recording"
 
 
 def write_masks(recording: ShardReader, masks: Masks) -> Path:
