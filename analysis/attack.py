@@ -23,6 +23,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: forks have no threads
 
 import contextlib
+import importlib
 import json
 import resource
 import shutil
@@ -41,7 +42,10 @@ from PIL import Image
 from attnscope.commands.main import main as run_command
 from attnscope.errors import InputError
 from attnscope.files import write_bytes
+from attnscope.recording.masking import add_masks
+from attnscope.recording.masks import masks_of
 from attnscope.recording.outcomes import read_outcomes
+from attnscope.recording.places import masks_file
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from attnscope.verifying import verify
@@ -49,6 +53,18 @@ from attnscope.verifying import verify
 Generator = np.random.Generator
 _UNREAD = ("tensorboard",)
 """Folders of a run that nothing of attnscope reads; their files are not checked."""
+_HEAVY = (
+    *(
+        "torch",
+        "captum",
+        "pyarrow.parquet",
+        "attnscope.training.run",
+        "attnscope.capturing.capture",
+    ),
+    *("attnscope.interventions.run", "attnscope.folding.run", "attnscope.report.files"),
+    "attnscope.report.page",
+)
+"""What commands import. It is imported once, so that no fork waits for it."""
 _MADE = "made"
 """The name of what attacked commands write."""
 _TRAIN = (
@@ -108,7 +124,9 @@ class Trial:
 
 
 def make_base(folder: Path) -> Path:
-    """Make images, a run, its recording and interventions in an empty folder; return the run."""
+    """Make images, a run, its recording, interventions and masks in a folder; return the run."""
+    for module in _HEAVY:
+        importlib.import_module(module)
     rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("test", 3)):
         for k, name in enumerate(("cat", "dog", "owl")):
@@ -121,6 +139,9 @@ def make_base(folder: Path) -> Path:
         ended = in_fork(folder, arguments)
         if ended.code:
             raise RuntimeError(f"{' '.join(arguments)} ended with {ended.code}: {ended.error}")
+    boxes = [f"test/{name}/{i}.png,2,2,9,{8 + i}" for name in ("cat", "dog", "owl") for i in (0, 1)]
+    (folder / "boxes.csv").write_text("image,x0,y0,x1,y1\n" + "\n".join(boxes) + "\n")
+    add_masks(folder / "run", folder / "boxes.csv")
     return folder / "run"
 
 
@@ -180,6 +201,7 @@ def loads(run: Path, trials: int, rng: Generator) -> Iterator[Trial]:
         run / "model.safetensors": lambda: Run(run).model(),
         run / "model.json": lambda: Run(run).model(),
         recording / "manifest.json": lambda: Recording(recording),
+        masks_file(recording): lambda: masks_of(Recording(recording)),
         **{file: lambda: read_outcomes(outcomes).logits for file in sorted(outcomes.iterdir())},
     }
     for i in range(trials):
@@ -371,8 +393,7 @@ def disturb(
         left = [
             str(path.relative_to(place))
             for path in place.rglob("*")
-            # The lock of a finished result that nobody holds is no leftover.
-            if (path.name.startswith(".") or path.suffix == ".partial") and path.suffix != ".lock"
+            if path.name.startswith(".") or path.suffix in (".partial", ".lock")
         ]
         # What was finished before the disturbance is refused or taken as it is.
         if done.code not in (0, 2) or "Traceback" in done.error:

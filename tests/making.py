@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +55,24 @@ def _check_message(message: str, names: tuple[object, ...]) -> None:
     assert "\n" not in message
     for name in names:
         assert str(name) in message, f"{name} is not named in: {message}"
+
+
+def lock_folders(monkeypatch: pytest.MonkeyPatch, *locked: Path) -> None:
+    """Let folders be as if one may not enter them: tests may run as root, who may."""
+
+    def refusing(call: Callable[..., Any], lists: bool) -> Callable[..., Any]:
+        def wrapped(path: Any = ".", *args: Any, **kwargs: Any) -> Any:
+            if isinstance(path, (str, os.PathLike)):
+                place = Path(os.path.abspath(path))
+                if set(locked) & {*place.parents, *([place] if lists else [])}:
+                    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return call(path, *args, **kwargs)
+
+        return wrapped
+
+    for name in ("stat", "lstat", "open", "listdir", "scandir"):
+        lists = name in ("listdir", "scandir")
+        monkeypatch.setattr(os, name, refusing(getattr(os, name), lists))
 
 
 def write_images(

@@ -231,6 +231,9 @@ def test_a_run_without_fingerprints_opens_and_is_compared_by_names(project: Path
 
 def test_a_damaged_file_of_fingerprints_is_refused(project: Path) -> None:
     (project / "runs/it/images.parquet").write_bytes(b"PAR1")
+    with refused("AS119", names=("images.parquet",)):
+        Run(project / "runs/it").split("test")
+    (project / "runs/it/hashes.json").unlink()
     with refused("AS245", names=("images.parquet",)):
         Run(project / "runs/it").split("test")
     recorded = project / "runs/it/recordings/test"

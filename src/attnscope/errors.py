@@ -363,6 +363,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS865": "There are only training images to choose the gates to fold.",
         "AS866": "Channels are pruned by a choice of named gates, or by a threshold without names.",
         "AS867": "The size up to which constants become 0 is negative or not finite.",
+        "AS868": "Changed data is to be allowed where nothing is known of the training images.",
         # AS9: plots, reports and the dashboard.
         "AS900": "A plot is called with the wrong number or kind of arguments.",
         "AS901": "A plot has several panels and cannot be drawn on one Axes.",

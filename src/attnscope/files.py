@@ -23,6 +23,7 @@ from typing import Any
 
 from attnscope.errors import InputError, first_line
 from attnscope.integrity import CHECKSUM, is_json_whole, json_bytes, open_regular, sealed_json
+from attnscope.layout import LOCK_SUFFIX
 
 StrPath = str | os.PathLike[str]
 """What public functions take as a path."""
@@ -253,6 +254,18 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
                 path.unlink()
 
 
+def remove_free_lock(output: Path) -> None:
+    """Remove the lock file beside an output that a killed process left, if no process holds it.
+
+    Whoever finishes an output removes its lock last. A kill at that moment leaves the lock beside
+    an output that is complete, and that no command writes again.
+    """
+    file = output.with_name(f".{output.name}{LOCK_SUFFIX}")
+    with suppress(OSError), _opened(file) as descriptor:
+        if _claim(descriptor):  # a process that waits for the lock makes a new file
+            file.unlink()
+
+
 def _is_abandoned(path: Path, process: int) -> bool:
     """Return whether no process writes this temporary file or folder any more."""
     with suppress(OSError):
@@ -311,6 +324,19 @@ def _holder_of(file: Path) -> str:
     if not holder.startswith("process ") or not holder.isprintable():
         return "another process"
     return f"{holder}, since {since},"
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is a file, a folder, a link or anything else at a path.
+
+    Raises:
+        OSError: Its folder may not be entered, so that nobody knows. (`os.path.lexists` says no.)
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def refuse_path(error: OSError) -> InputError:
@@ -389,6 +415,7 @@ def refuse_existing(folder: Path) -> None:
             existing.
     """
     if not _long_name(folder) and os.path.lexists(folder):
+        remove_free_lock(folder)
         raise InputError("AS113", f"{folder} already exists; choose another folder or remove it")
     if reason := _place_problem(folder):
         raise InputError(

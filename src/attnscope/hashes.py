@@ -18,7 +18,7 @@ from pathlib import Path
 
 from attnscope import layout
 from attnscope.errors import InputError
-from attnscope.files import read_json, sha256_of, write_sealed
+from attnscope.files import is_there, read_json, sha256_of, write_sealed
 from attnscope.integrity import is_array_file_whole
 
 _LATER = frozenset({layout.HASHES, layout.CHECKPOINT, layout.ANALYSIS})
@@ -91,7 +91,7 @@ def verify_run_files(run: Path) -> tuple[list[str], str]:
     if found:
         return found, ""
     is_finished = (run / layout.RESULT).is_file()
-    if not is_finished and not os.path.lexists(run / layout.HASHES):
+    if not is_finished and not is_there(run / layout.HASHES):
         return list(_broken_seals(run)), "it has not finished, so that only checkpoints are checked"
     try:
         hashes = _known_hashes(run)
@@ -113,7 +113,7 @@ def verify_run_files(run: Path) -> tuple[list[str], str]:
 
 def _known_hashes(run: Path) -> Mapping[str, str]:
     file = run / layout.HASHES
-    if not os.path.lexists(file):
+    if not is_there(file):
         return {}
     value = read_json(file)
     files = value.get("files") if isinstance(value, dict) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from attnscope import layout
 from attnscope.data.fingerprints import Fingerprints, differences_between, read_fingerprints
 from attnscope.errors import InputError, first_line
-from attnscope.files import read_json
+from attnscope.files import is_there, read_json
+from attnscope.hashes import expect_unchanged_file
 
 if TYPE_CHECKING:
     from attnscope.data.images import LabeledImages
@@ -132,10 +132,11 @@ def expect_unchanged(
 
     Raises:
         InputError: AS538, they have changed. Or changes are allowed, and images that trained the
-            network would be in another split now.
+            network would be in another split now. AS119 or AS245, the fingerprints are damaged.
     """
     file = run / layout.IMAGES
-    if os.path.lexists(file):
+    if is_there(file):
+        expect_unchanged_file(run, layout.IMAGES)
         before = read_fingerprints(file)
         now = {name: Fingerprints.of(images) for name, images in splits.items()}
         changes = differences_between(before, now)

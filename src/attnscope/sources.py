@@ -20,8 +20,14 @@ from attnscope.data.datasets import names_data_set
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.data.items import class_names_of, parse_item
 from attnscope.data.load import Data, DataSettings
-from attnscope.data.places import expect_place, find_data, find_data_root, places_of
-from attnscope.data.sources import LoadedSplits, find_source
+from attnscope.data.places import (
+    expect_place,
+    find_data,
+    find_data_root,
+    pinned_source,
+    places_of,
+)
+from attnscope.data.sources import LoadedSplits
 from attnscope.errors import InputError
 from attnscope.files import read_json
 from attnscope.networks.known import NetworkSource
@@ -379,6 +385,4 @@ def _pinned(data: DataSettings) -> DataSettings:
     """The same settings with absolute paths."""
     if data.is_data_set:
         return data
-    name, source, path = find_source(data.source)
-    text = f"{name}:{Path(path).expanduser().resolve()}" if source.takes_path else name
-    return replace(data, source=text, data_root=data.data_root.resolve())
+    return replace(data, source=pinned_source(data.source), data_root=data.data_root.resolve())

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnscope import load_data
+from attnscope import fold, load_data
 from attnscope.commands.main import main
 from attnscope.data.images import LabeledImages
 from attnscope.data.known import DATA_SOURCES
+from attnscope.data.places import find_data, is_gone, pinned_source, places_of
 from attnscope.data.sources import (
     DataRequest,
     DataSource,
     LoadedSplits,
     describe_sources,
+    form_of,
     register_data_source,
 )
 from attnscope.networks.build import build_model
@@ -78,6 +80,50 @@ def test_a_registered_source_is_listed_trained_on_and_captured(
     assert main(["train", "--data", f"{TOY}:12", "--out", str(run), *options]) == 0
     assert main(["capture", str(run), "--device", "cpu"]) == 0
     assert Recording(run).images().paths == [f"test/{i}" for i in range(12)]
+
+
+@pytest.mark.parametrize("is_place", [True, False])
+def test_only_what_is_a_place_is_stored_as_an_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_place: bool
+) -> None:
+    """The text after the colon is the number of images, or the name of a file."""
+    monkeypatch.chdir(tmp_path)
+    source = DataSource(load_stripes, help="", takes_path=True, is_place=is_place)
+    register_data_source(TOY, source)
+    try:
+        assert form_of(TOY) == f"{TOY}:{'PATH' if is_place else 'TEXT'}"
+        assert pinned_source(f"{TOY}:7") == f"{TOY}:7"
+        assert pinned_source("digits") == "digits"
+        assert list(places_of(f"{TOY}:7", tmp_path, tmp_path / "run")) == ["data_root"]
+        assert not is_gone(f"{TOY}:/nowhere/7") or is_place
+        (tmp_path / "7").touch()
+        expected = f"{TOY}:{tmp_path / '7'}" if is_place else f"{TOY}:7"
+        assert pinned_source(f"{TOY}:7") == expected
+        assert ("data" in places_of(f"{TOY}:7", tmp_path, tmp_path / "run")) is is_place
+        stored = {"data": {"absolute": str(tmp_path), "relative": ".."}}
+        assert (find_data(f"{TOY}:7", stored, tmp_path) == f"{TOY}:7") is not is_place
+    finally:
+        del DATA_SOURCES._known[TOY]
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_recording_by_itself_keeps_a_text_that_is_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_weights(toy_network("resnet18", 2).model, tmp_path / "w.safetensors")
+    register_scheme("toyhub", TargetScheme(toy_network, form="toyhub:NAME"))
+    try:
+        given = ["--model", "toyhub:resnet18", "--weights", "w.safetensors", "--data", f"{TOY}:4"]
+        given += ["--image-size", "16", "--no-grad-cam"]
+        assert main(["capture", *given, "--device", "cpu", "--out", "r"]) == 0
+        assert Recording("r").source().data.source == f"{TOY}:4"
+        assert len(Recording("r").images()) == 4
+        with refused("AS868", names=("--allow-changed-data", "r")):
+            fold("r", "out", gates=["all"], allow_changed_data=True)
+        assert not Path("out").exists()
+    finally:
+        del TARGET_SCHEMES._known["toyhub"]
 
 
 def toy_network(name: str, num_classes: int | None) -> Target:

@@ -18,6 +18,7 @@ import pytest
 
 from analysis.attack import time_limit
 from attnscope.commands.main import find_commands, main
+from attnscope.errors import InputError
 
 ARGUMENTS = {
     "analyze": ("--model", "{run}", "--data", "folder:photos", "--out", "{out}"),
@@ -37,6 +38,7 @@ ARGUMENTS = {
 }
 """What each command is called with; {run} and {out} are what the failures change."""
 RECORDING, INTERVENTIONS = Path("recordings/test"), Path("interventions/test")
+MASKS = Path("masks/test/arrays.safetensors")
 
 
 def manifest_is_a_folder(run: Path) -> Path:
@@ -83,6 +85,18 @@ def settings_are_other(run: Path) -> Path:
 
 def settings_are_a_list(run: Path) -> Path:
     (run / "config.json").write_text("[1]")
+    return run
+
+
+def settings_are_a_pipe(run: Path) -> Path:
+    (run / "config.json").unlink()
+    os.mkfifo(run / "config.json")
+    return run
+
+
+def masks_are_a_pipe(run: Path) -> Path:
+    (run / MASKS).unlink()
+    os.mkfifo(run / MASKS)
     return run
 
 
@@ -153,6 +167,10 @@ def is_missing(run: Path) -> Path:
     return run.with_name("missing")
 
 
+def is_missing_with_codes(run: Path) -> Path:
+    return run.with_name("m\x1b[31missing\nattnscope: all well")
+
+
 READERS = ("compare", "dashboard", "figures", "report", "verify")
 """Commands that read recordings."""
 LOADERS = ("capture", "export", "fold", "inspect", "intervene", "verify")
@@ -167,6 +185,8 @@ INPUTS: dict[Callable[[Path], Path], tuple[str, ...]] = {
     rows_are_a_pipe: READERS,
     settings_are_other: ("capture", "fold", "verify"),
     settings_are_a_list: ("capture", "fold", "verify"),
+    settings_are_a_pipe: ("capture", "fold", "verify"),
+    masks_are_a_pipe: ("verify",),
     settings_are_not_utf_8: ("capture", "fold", "inspect", "verify"),
     weights_are_flipped: LOADERS,
     weights_have_a_long_header: LOADERS,
@@ -179,6 +199,7 @@ INPUTS: dict[Callable[[Path], Path], tuple[str, ...]] = {
     name_is_not_utf_8: ("dashboard", "figures", "report", "verify"),
     is_a_file: EVERY,
     is_missing: EVERY,
+    is_missing_with_codes: EVERY,
 }
 """Failure -> the commands that meet it. Others would do their whole work."""
 HARMLESS = (
@@ -186,6 +207,10 @@ HARMLESS = (
     name_is_not_utf_8,
 )
 """Failures with which some commands do what is left to do, and name what is left out."""
+
+
+CODES = {settings_are_a_pipe: {"capture": "AS111", "fold": "AS111"}}
+"""Failures that could be taken for others: the codes of the lines."""
 
 
 def onto_a_file(place: Path) -> str:
@@ -232,6 +257,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamlit.web.cli.main", lambda *a, **k: None)
 
 
+@pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The messages of errors, before what prints them escapes anything."""
+    found: list[str] = []
+    text_of = InputError.__str__
+
+    def noting(self: InputError) -> str:
+        found.append(text_of(self))
+        return found[-1]
+
+    monkeypatch.setattr(InputError, "__str__", noting)
+    return found
+
+
 def call(
     name: str, run: str, out: str, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str, list[str]]:
@@ -275,7 +314,10 @@ def test_every_command_is_driven() -> None:
 
 @pytest.mark.parametrize("failure", INPUTS, ids=lambda failure: failure.__name__)
 def test_no_command_fails_on_damaged_input(
-    place: Path, failure: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
+    place: Path,
+    failure: Callable[[Path], Path],
+    capsys: pytest.CaptureFixture[str],
+    messages: list[str],
 ) -> None:
     shutil.copytree("run", "hurt")
     run = failure(place / "hurt").name
@@ -286,6 +328,11 @@ def test_no_command_fails_on_damaged_input(
         is_served = name == "dashboard" and failure in (manifest_is_a_list, rows_are_a_pipe)
         if code != 2 and failure not in HARMLESS and not is_served and not found:
             found = [f"exit {code}: it is not noticed"]
+        wanted = CODES.get(failure, {}).get(name, "")
+        if not found and wanted and not messages[-1].endswith(f"[{wanted}]"):
+            found = [f"another code than {wanted}: {messages[-1]}"]
+        found += [f"control codes: {text!r}" for text in messages if not text.isprintable()][:1]
+        messages.clear()
         problems |= {name: found} if found else {}
     assert problems == {}
 

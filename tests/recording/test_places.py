@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from attnscope.recording.places import distinct_names
+from attnscope.recording.places import distinct_names, list_recordings
 from attnscope.recording.recording import Recording, find_recordings
-from tests.making import refused
+from tests.making import lock_folders, refused
 from tests.recording.making import write
 
 
@@ -37,6 +39,63 @@ def test_recording_behind_a_link_to_outside_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs" / "link").symlink_to(tmp_path / "elsewhere")
     with refused("AS607", names=(tmp_path / "runs" / "link",)):
         find_recordings(tmp_path / "runs")
+
+
+def damaged(folder: Path, how: str) -> Path:
+    """A recording whose manifest cannot be read."""
+    file = write(folder) / "manifest.json"
+    file.unlink()
+    {"folder": file.mkdir, "pipe": partial(os.mkfifo, file)}[how]()
+    return folder
+
+
+def test_recordings_that_cannot_be_opened_are_listed_and_do_not_hide_others(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "runs/a/recordings/test")
+    write(tmp_path / "runs/b")
+    hurt = [
+        damaged(tmp_path / "runs/c/recordings/test", "folder"),
+        damaged(tmp_path / "runs/d", "pipe"),
+    ]
+    write(tmp_path / "elsewhere")
+    link = tmp_path / "runs/e"
+    link.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs/notes").write_text("mine")
+    found, problems = list_recordings(tmp_path / "runs")
+    assert found == [tmp_path / "runs/a/recordings/test", tmp_path / "runs/b"]
+    assert [problem.code for problem in problems] == ["AS604", "AS604", "AS607"]
+    for problem, folder in zip(problems, [*hurt, link], strict=True):
+        assert str(folder) in problem.message
+    with refused("AS604", names=(hurt[0],)):
+        find_recordings(tmp_path / "runs")
+
+
+def test_damaged_recordings_alone_are_no_empty_folder(tmp_path: Path) -> None:
+    hurt = damaged(tmp_path / "runs/a", "pipe")
+    found, problems = list_recordings(tmp_path / "runs")
+    assert (found, [problem.code for problem in problems]) == ([], ["AS604"])
+    assert str(hurt) in problems[0].message
+    # A link to a manifest is opened, and refused there.
+    (hurt / "manifest.json").unlink()
+    (hurt / "manifest.json").symlink_to(tmp_path / "none")
+    assert list_recordings(tmp_path / "runs") == ([hurt], [])
+
+
+def test_folders_one_may_not_read_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "runs/a/recordings/test")
+    write(tmp_path / "runs/b/recordings/test")
+    write(tmp_path / "runs/c")
+    locked = [tmp_path / "runs/b/recordings", tmp_path / "runs/c"]
+    lock_folders(monkeypatch, *locked)
+    found, problems = list_recordings(tmp_path / "runs")
+    assert found == [tmp_path / "runs/a/recordings/test"]
+    assert {problem.code for problem in problems} == {"AS692"}
+    for folder in locked:
+        assert any(str(folder) in each.message for each in problems)
+    assert all("Permission denied" in each.message for each in problems)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,25 @@ Places = Mapping[str, Mapping[str, str]]
 """``data`` and ``data_root`` -> ``absolute`` and ``relative`` -> a path."""
 
 
+def place_in(source: str) -> Path | None:
+    """Return the path of a file or folder that a source names; None if it names none.
+
+    The text after the colon of a source can be something else, such as a number. So a relative path
+    counts only if something is there.
+    """
+    _, found, path = find_source(source)
+    if not (found.takes_path and found.is_place):
+        return None
+    place = Path(path).expanduser()
+    return place if place.is_absolute() or place.exists() else None
+
+
+def pinned_source(source: str) -> str:
+    """Return a source with the absolute path of what it names; otherwise as it is."""
+    place = place_in(source)
+    return source if place is None else f"{source.partition(':')[0]}:{place.resolve()}"
+
+
 def places_of(source: str, data_root: Path, folder: Path) -> dict[str, dict[str, str]]:
     """Return where the data is, to be stored in a run or a recording.
 
@@ -31,9 +50,8 @@ def places_of(source: str, data_root: Path, folder: Path) -> dict[str, dict[str,
     Returns:
         The places of ``data``, if the source has a path that exists, and of ``data_root``.
     """
-    _, found, path = find_source(source)
     paths = {_ROOT: data_root}
-    if found.takes_path and (place := Path(path).expanduser()).exists():
+    if (place := place_in(source)) is not None and place.exists():
         paths = {_DATA: place, **paths}
     start = folder.resolve()
     return {
@@ -55,7 +73,8 @@ def find_data(source: str, places: object, folder: Path) -> str:
         Without stored places, the source as it is, whose path is that of the working directory.
     """
     name, found, _ = find_source(source)
-    known = list(_stored(places, _DATA, folder)) if found.takes_path else []
+    takes_place = found.takes_path and found.is_place
+    known = list(_stored(places, _DATA, folder)) if takes_place else []
     if not known:
         return source
     return f"{name}:{next((place for place in known if place.exists()), known[0])}"
@@ -64,11 +83,10 @@ def find_data(source: str, places: object, folder: Path) -> str:
 def is_gone(source: str) -> bool:
     """Return whether a source has an absolute path at which there is nothing.
 
-    A source can take a text that is no path. So relative ones are left to the source itself.
+    What is wrong with a relative one is left to the source itself.
     """
-    _, found, path = find_source(source)
-    place = Path(path).expanduser()
-    return found.takes_path and place.is_absolute() and not place.exists()
+    place = place_in(source)
+    return place is not None and not place.exists()
 
 
 def expect_place(source: str, folder: Path) -> None:

@@ -33,7 +33,7 @@ class DataRequest:
     """The arguments with which a data source is loaded."""
 
     path: str
-    """The text after the colon of ``NAME:PATH``; empty for a source without a path."""
+    """The text after the colon of ``NAME:PATH``; empty for a source without one."""
     root: Path
     """The folder of downloaded data sets (``--data-root``)."""
     image_size: int | None
@@ -76,6 +76,9 @@ class DataSource:
     """A short description for help texts: what the images are, or what the path must contain."""
     takes_path: bool = False
     """Whether the source is written ``NAME:PATH``."""
+    is_place: bool = True
+    """Whether that path is one of a file or folder, which is stored as an absolute path. False for
+    another text, such as a number, which is stored as it is."""
     image_size: int | None = 32
     """The default image size in pixels; None means that the source chooses."""
     normalization: Normalization | None = None
@@ -108,7 +111,10 @@ def register_data_source(name: str, source: DataSource) -> DataSource:
 
 def form_of(name: str) -> str:
     """Return the form in which a source is written, such as ``digits`` or ``folder:PATH``."""
-    return f"{name}:PATH" if DATA_SOURCES[name].takes_path else name
+    source = DATA_SOURCES[name]
+    if not source.takes_path:
+        return name
+    return f"{name}:PATH" if source.is_place else f"{name}:TEXT"
 
 
 def describe_sources() -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from attnscope import __version__
 from attnscope.data.load import Data
 from attnscope.data.places import places_of
+from attnscope.errors import InputError
 from attnscope.files import sha256_of
 from attnscope.networks.weights import hash_weights
 from attnscope.recording.moments import Moments
@@ -33,6 +34,25 @@ def open_target(
     raise TypeError(
         f"expected a Run, a Recording or the path of one, but got {type(target).__name__}"
     )
+
+
+def expect_known_training(opened: Run | Recording | Moments, path: str, allowed: bool) -> None:
+    """Refuse to allow changed data where the images that trained the network are not known.
+
+    Args:
+        opened: The run or the recording.
+        path: Its path, for the message.
+        allowed: Whether images that have changed are to be allowed.
+
+    Raises:
+        InputError: AS868.
+    """
+    if allowed and not isinstance(opened, Run) and not opened.source().network.is_run:
+        raise InputError(
+            "AS868",
+            f"--allow-changed-data cannot be used with {path}, because nothing is known of the "
+            "images that trained its network; leave it out",
+        )
 
 
 def open_network(opened: Run | Recording | Moments) -> tuple[nn.Module, str]:

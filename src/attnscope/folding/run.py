@@ -38,7 +38,12 @@ from attnscope.folding.channels import PrunedChannels, expect_pruning, masks_of,
 from attnscope.folding.choosing import TOLERANCE, choose, expect_images, halves_of
 from attnscope.folding.graph_report import GraphFoldReport
 from attnscope.folding.graph_run import ALL, expect_no_form, fold_recording
-from attnscope.folding.opening import open_data, open_network, open_target
+from attnscope.folding.opening import (
+    expect_known_training,
+    open_data,
+    open_network,
+    open_target,
+)
 from attnscope.folding.outcomes import Outcome, constant_edit, outcomes_of
 from attnscope.folding.report import FoldReport, PairedLosses
 from attnscope.folding.speed import images_per_second
@@ -142,7 +147,8 @@ def fold(
             they have moved.
         data_root: Folder of the data sets of torchvision. Default: where they were before.
         allow_changed_data: Go on with images that have changed since the network was trained,
-            unless images that trained it would be in another split.
+            unless images that trained it would be in another split. Refused where it is not known
+            which images trained the network (AS868).
         batch_size: Batch size.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
         prune: Whether constants of channels that are small enough become 0, within the test of the
@@ -156,7 +162,7 @@ def fold(
 
     Raises:
         InputError: The target or an argument cannot be used (AS802, AS850 to AS858, AS862, AS863,
-            AS866, AS867),
+            AS866 to AS868),
             the network has no graph (AS416, AS417), there are too few images for a choice (AS864)
             or none that did not train the network (AS865), no gate can be folded within the
             tolerance (AS859), or the folded network fails a check (AS860, AS861). Nothing is
@@ -191,6 +197,7 @@ def fold(
     refuse_existing(Path(out))
     with writing(Path(out)), new_folder(Path(out)) as folder:
         opened, run = open_target(target)
+        expect_known_training(opened, run, allow_changed_data)
         model, weights_sha256 = open_network(opened)
         if isinstance(opened, Recording) and not hasattr(model, "attnscope_config"):
             expect_no_form(spatial)

@@ -238,6 +238,8 @@ def repeat_choice(
             break
         half = first_half(outcomes.labels, seed + number)
         half = ~half if number == 0 else half
+        if half.all():  # with one image of each class, the roles cannot change
+            continue
         chosen.append(frozenset(choose_gates(outcomes, names, tolerance, half).kept))
     alike = [len(a & b) / len(a | b) if a | b else 1.0 for a, b in combinations(chosen, 2)]
     shares = {name: sum(name in each for each in chosen) / len(chosen) for name in names}

@@ -22,8 +22,9 @@ from safetensors.numpy import save
 
 from attnscope import layout
 from attnscope.errors import InputError, first_line
-from attnscope.files import make_folder, sha256_of, write_bytes
+from attnscope.files import is_there, make_folder, sha256_of, write_bytes
 from attnscope.kinds import MAP, Gate
+from attnscope.recording.format import expect_own_file
 from attnscope.recording.places import masks_file
 from attnscope.recording.reader import ShardReader
 from attnscope.recording.recording import Recording
@@ -110,7 +111,7 @@ def attributions_on_image(recording: Recording) -> list[str]:
 def has_masks(recording: ShardReader) -> bool:
     """Return whether masks of this recording are stored; they may be damaged."""
     file = masks_file(recording.folder)
-    return file.is_file() and _is_of(file, recording)
+    return is_there(file) and _is_of(file, recording.folder)
 
 
 def find_masks(recording: ShardReader) -> Masks | None:
@@ -119,12 +120,13 @@ def find_masks(recording: ShardReader) -> Masks | None:
     Masks of an earlier recording in the same folder are left out with a warning in the log.
 
     Raises:
-        InputError: AS696, they are damaged.
+        InputError: AS696, they are damaged; AS606 or AS607, the file is a pipe, a device or a link
+            that leads outside.
     """
     file = masks_file(recording.folder)
-    if not file.is_file():
+    if not is_there(file):
         return None
-    if not _is_of(file, recording):
+    if not _is_of(file, recording.folder):
         _log.warning(
             "%s is left out because it belongs to an earlier recording in %s; give the masks again "
             "with --masks",
@@ -155,6 +157,27 @@ def without_masks(recording: ShardReader) -> str:
     )
 
 
+def verify_masks(recording: Path) -> tuple[list[str], str]:
+    """Check the stored masks of a recording, which may be damaged itself.
+
+    Args:
+        recording: The folder of the recording.
+
+    Returns:
+        The problems, one line each, and what could not be checked, in words; empty if nothing.
+    """
+    file = masks_file(recording)
+    try:
+        _read(file)
+    except InputError as error:
+        return [str(error)], ""
+    try:
+        is_of = _is_of(file, recording)
+    except OSError as error:
+        return [], f"whose they are, because {error.filename} cannot be read ({error.strerror})"
+    return [], "" if is_of else "they belong to an earlier recording"
+
+
 def write_masks(recording: ShardReader, masks: Masks) -> Path:
     """Store masks beside their recording; those that are there are replaced.
 
@@ -176,6 +199,7 @@ def write_masks(recording: ShardReader, masks: Masks) -> Path:
 
 
 def _read(file: Path) -> Masks:
+    expect_own_file(file.parent, file)
     try:
         with safe_open(file, "numpy") as opened:
             header = opened.metadata() or {}
@@ -199,14 +223,16 @@ def _read(file: Path) -> Masks:
         ) from None
 
 
-def _is_of(file: Path, recording: ShardReader) -> bool:
+def _is_of(file: Path, recording: Path) -> bool:
     """Return whether a file has masks of this recording; a file that cannot be read has."""
+    if not file.is_file():  # opening a pipe would wait for a writer
+        return True
     try:
         with safe_open(file, "numpy") as opened:
             of = (opened.metadata() or {}).get(_RECORDING)
     except (SafetensorError, OSError):
         return True
-    return of is None or of == sha256_of(recording.folder / layout.MANIFEST)
+    return of is None or of == sha256_of(recording / layout.MANIFEST)
 
 
 def _name(grid: tuple[int, int]) -> str:

@@ -29,7 +29,7 @@ from safetensors.numpy import save as save_arrays
 
 from attnscope import layout
 from attnscope.errors import InputError, first_line
-from attnscope.files import new_folder, read_json, sha256_of, write_bytes, write_sealed
+from attnscope.files import is_there, new_folder, read_json, sha256_of, write_bytes, write_sealed
 from attnscope.hashes import problem
 from attnscope.integrity import is_array_file_whole, open_regular, sealed_arrays
 from attnscope.notebook import html_page, html_paragraph, html_properties, html_table
@@ -268,7 +268,7 @@ def read_outcomes(folder: Path) -> Outcomes:
     Raises:
         InputError: The folder holds no interventions, or they cannot be read.
     """
-    if not (folder / layout.ABOUT).is_file():
+    if not is_there(folder / layout.ABOUT):
         raise InputError(
             "AS631", f"{folder} holds no interventions; create them with: attnscope intervene RUN"
         )

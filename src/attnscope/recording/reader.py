@@ -335,11 +335,18 @@ class ShardReader(ABC):
         # Values of damaged files give no further information.
         files = verify_files(self.folder, self.id, self._shards, self._keys)
         if self._images_sha256 is not None:
-            files += verify_hash(self.folder / layout.IMAGES, str(self._images_sha256))
+            files += self._verify_images_file(str(self._images_sha256))
         return files or [
             *self._verify_values(),
             *verify_rows(self.rows, len(self.classes), self.label_kind, self.has_scores),
         ]
+
+    def _verify_images_file(self, expected: str) -> list[str]:
+        try:
+            file = expect_own_file(self.folder, self.folder / layout.IMAGES)
+        except InputError as error:
+            return [str(error)]
+        return verify_hash(file, expected)
 
     @property
     def has_source(self) -> bool:

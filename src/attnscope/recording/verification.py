@@ -5,7 +5,6 @@ Each problem is one line that ends with its code of `attnscope.errors.ERRORS`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from attnscope import layout
 from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError, first_line
-from attnscope.files import read_json
+from attnscope.files import is_there, read_json
 from attnscope.hashes import problem, verify_hash
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.format import Shard, expect_own_file, shard_file
@@ -82,7 +81,7 @@ def _verify_identity(folder: Path, plan_id: str | None, keys: Iterable[str]) -> 
         if key not in _MEMBERS:
             yield problem("AS685", f"{file} has the member '{key:.40}', which no version writes")
     written_with_id = [folder / layout.PLAN, *folder.glob(f"{layout.SHARDS}/*/{layout.SHARD}")]
-    if plan_id is None and any(map(os.path.lexists, written_with_id)):
+    if plan_id is None and any(map(is_there, written_with_id)):
         yield problem("AS685", f"{file} has no id, and the recording was written with one")
 
 
