@@ -36,6 +36,8 @@ PATH_ERRORS = frozenset(
     }
 )
 """Error numbers of a path that cannot be used as it is, which a user can change."""
+BROKEN_SEAL = "AS119"
+"""The code of the error if a file is not as it was written."""
 _LONGEST_NAME = 220  # bytes; most file systems allow 255, of which temporary files need some
 _SHOWN = 200  # characters of a path in a message
 _LOCK_TIMEOUT = 0.1  # seconds
@@ -122,7 +124,7 @@ def read_json(file: Path) -> Any:
         del value[CHECKSUM]
     elif is_whole is False:
         raise InputError(
-            "AS119",
+            BROKEN_SEAL,
             f"file {file} has changed since it was written (SHA-256); restore it or make it again",
         )
     return value

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from attnscope import layout
 from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError, first_line
-from attnscope.files import is_there, read_json
+from attnscope.files import BROKEN_SEAL, is_there, read_json
 from attnscope.hashes import problem, verify_hash
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
 from attnscope.recording.format import Shard, expect_own_file, shard_file
@@ -255,7 +255,7 @@ def _verify_shard(folder: Path, plan_id: str, index: int, shard: Shard) -> str:
     except InputError as error:
         if isinstance(error.__context__, OSError):
             return problem("AS692", f"{file} cannot be read ({error.__context__.strerror})")
-        if error.code == "AS119":
+        if error.code == BROKEN_SEAL:
             return str(error)
         value = None
     expected = {"of": plan_id, "index": index, "count": shard.count, "sha256": shard.sha256}
