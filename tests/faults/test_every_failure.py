@@ -254,7 +254,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("attnscope.report.files", "attnscope.report.page"):
         monkeypatch.setattr(f"{module}.plots_of_recording", lambda recording: [])
     monkeypatch.setattr("attnscope.report.files.plots_of", lambda subject: [])
-    monkeypatch.setattr("streamlit.web.cli.main", lambda *a, **k: None)
+    monkeypatch.setattr("streamlit.App.run", lambda *a, **k: None)
 
 
 @pytest.fixture
@@ -285,7 +285,8 @@ def call(
         code = -1
         problems.append(f"traceback: {type(error).__name__}: {error}")
     said = capsys.readouterr()
-    lines = [line for line in said.err.split("\n") if line.startswith("attnscope: ")]
+    # A progress bar is wiped out before the line.
+    lines = [line for line in re.split(r"[\r\n]", said.err) if line.startswith("attnscope: ")]
     if code not in (-1, 0, 1, 2):
         problems.append(f"exit {code}")
     if code in (1, 2) and len(lines) != 1:
