@@ -262,7 +262,8 @@ def remove_free_lock(output: Path) -> None:
     Whoever finishes an output removes its lock last. A kill at that moment leaves the lock beside
     an output that is complete, and that no command writes again.
     """
-    file = output.with_name(f".{output.name}{LOCK_SUFFIX}")
+    output = Path(os.path.abspath(output))  # `.` has no name
+    file = output.parent / f".{output.name}{LOCK_SUFFIX}"
     with suppress(OSError), _opened(file) as descriptor:
         if _claim(descriptor):  # a process that waits for the lock makes a new file
             file.unlink()

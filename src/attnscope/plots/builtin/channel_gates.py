@@ -202,7 +202,7 @@ def caption(shown: ChannelGates) -> str:
         text += (
             f". The largest effect is in channel {best['channel']} of {best['gate']}: "
             f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_max'])} (corrected; at least "
-            f"{as_p_number(1 / (PERMUTATIONS + 1))} with {PERMUTATIONS} permutations)"
+            f"{as_p_number(1 / (shown.permutations + 1))} with {shown.permutations} permutations)"
         )
     verb = "is" if constant == 1 else "are"
     text += f". {as_count(constant, 'channel')} {verb} constant over all images."
