@@ -41,8 +41,9 @@ def _missing(known: Collection[str]) -> str | None:
     asked = st.query_params.get("run") or chosen or reported
     if asked == reported and chosen in known:  # the address may still name the missing one
         return None
-    state["missing_run"] = asked if asked not in known else None
-    return state["missing_run"]
+    missing: str | None = asked if asked not in known else None
+    state["missing_run"] = missing
+    return missing
 
 
 try:
