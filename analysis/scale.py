@@ -1,17 +1,17 @@
 """Measure what large recordings, many recordings and many images cost: CPU time and memory.
 
     python analysis/scale.py make FOLDER         # 1,000 classes × 50 images, 16 gates
-    python analysis/scale.py make-many FOLDER    # 200 small recordings
     python analysis/scale.py figures FOLDER      # attnscope figures
     python analysis/scale.py report FOLDER       # attnscope report, and the size of its file
-    python analysis/scale.py dashboard FOLDER    # the first page of the dashboard, twice
-    python analysis/scale.py stream FOLDER       # synthetic images through capture, in pieces
+    python analysis/scale.py dashboard FOLDER    # the first page of the dashboard, three times
+    python analysis/scale.py make-many FOLDER    # 200 recordings, for the dashboard
+    python analysis/scale.py stream FOLDER       # synthetic images through capture, and read again
 
-CPU time is measured and not time on the clock, so that other work on the machine matters less.
+CPU time is measured beside time on the clock, so that other work on the machine matters less.
 Memory is the peak resident memory of the process that did the work. Every value is drawn from
-numbered seeds, so each machine measures the same recording.
+numbered seeds, so each machine measures the same recordings.
 
-It has more than 400 lines, because the recordings and their measurements belong together.
+It has more than 400 lines because the recordings and all measurements on them are in one place.
 """
 
 from __future__ import annotations
@@ -247,15 +247,17 @@ def _open_page(port: int) -> int:
         except OSError:
             time.sleep(0.1)
     elements = 0
-    origin = Origin(f"http://{place}")
-    with connect(f"ws://{place}/_stcore/stream", origin=origin, max_size=None) as page:
+    with connect(
+        f"ws://{place}/_stcore/stream", origin=Origin(f"http://{place}"), max_size=None
+    ) as page:
         message = BackMsg()
         message.rerun_script.query_string = ""
         page.send(message.SerializeToString())
         while True:
             answer = ForwardMsg.FromString(page.recv(timeout=600))
-            elements += int(answer.WhichOneof("type") == "delta")
-            if answer.WhichOneof("type") == "script_finished":
+            kind = answer.WhichOneof("type")
+            elements += int(kind == "delta")
+            if kind == "script_finished":
                 return elements
 
 
