@@ -11,8 +11,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +25,14 @@ from analysis.gpu.measures import Row, rows_of, times
 from analysis.gpu.networks import UNIT, made_data, made_images, network
 from analysis.gpu.profiling import largest
 from analysis.gpu.stage import STAGES, Setting, Stage, stage
+from attnscope import layout
 from attnscope.attribution import last_map_layer
 from attnscope.capturing.capture import capture
+from attnscope.data.images import LabeledImages
 from attnscope.networks.targets import load_target
+from attnscope.training.compiling import CUDA_GRAPHS, compile_network
 from attnscope.training.fitting import fit
+from attnscope.training.logs import read_rows
 from attnscope.training.recipes import RECIPES
 
 __all__ = ["STAGES", "Setting", "Stage"]
@@ -85,7 +91,7 @@ Step = Callable[[], None]
 def _training_step(model: nn.Module, images: int, setting: Setting, compiled: bool) -> Step:
     device = setting.device
     model = model.to(device).train()
-    called = _compile(model, setting) if compiled else model
+    called = _compile(model, images, setting) if compiled else model
     x, y = _inputs(images, device), torch.arange(images, device=device) % 10
     fused = True if device.type == "cuda" else None  # as in a training
     optimizer = torch.optim.SGD(
@@ -105,7 +111,7 @@ def _training_step(model: nn.Module, images: int, setting: Setting, compiled: bo
 def _inference(model: nn.Module, images: int, setting: Setting, compiled: bool) -> Step:
     device = setting.device
     model = model.to(device).eval()
-    called = _compile(model, setting) if compiled else model
+    called = _compile(model, images, setting) if compiled else model
     x = _inputs(images, device)
 
     def run() -> None:
@@ -115,10 +121,11 @@ def _inference(model: nn.Module, images: int, setting: Setting, compiled: bool) 
     return run
 
 
-def _compile(model: nn.Module, setting: Setting) -> nn.Module:
-    # Without code generation, a trial on a CPU takes seconds.
-    backend = "aot_eager" if setting.tiny else "inductor"
-    return torch.compile(model, backend=backend)  # type: ignore[return-value]
+def _compile(model: nn.Module, images: int, setting: Setting) -> nn.Module:
+    """Return the network, compiled as in a training: with CUDA graphs, for one size of batches."""
+    if setting.tiny:  # without code generation, a trial on a CPU takes seconds
+        return torch.compile(model, backend="aot_eager")  # type: ignore[return-value]
+    return compile_network(model, CUDA_GRAPHS, setting.device, images)
 
 
 def _inputs(images: int, device: torch.device) -> Tensor:
@@ -163,12 +170,12 @@ def attention(setting: Setting) -> Iterator[Row]:
 
 @stage(
     "loop",
-    "A training as a whole: CBAM, recipe `fast`, batch 128, relative to the step alone",
+    "A training as a whole: CBAM, recipe `fast`, batch 128, eager, relative to the step alone",
     50,
-    {"step alone, batch 128": "", "attnscope.fit, batch 128": "25,000 images/s"},
+    {"step alone, batch 128": "", "attnscope.fit, batch 128": ""},
 )
 def loop(setting: Setting) -> Iterator[Row]:
-    """Compare an epoch of `fit`, with all it does, with as many training steps."""
+    """Compare the last epoch of `fit`, which has images of full size, with training steps."""
     images, batch = setting.pick(12_800, 8), setting.pick(128, 4)
     width = setting.pick(64, 16)
     data = made_data(images, 32)
@@ -178,85 +185,96 @@ def loop(setting: Setting) -> Iterator[Row]:
         for _ in range(images // batch):
             step()
 
-    def whole() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            fit(
-                network("cbam", width),
-                data,
-                replace(RECIPES["fast"], batch_size=batch),
-                Path(folder) / "run",
-                epochs=1,
-                device=str(setting.device),
-                precision="bf16",
-                compiled=False,
-                progress=False,
-            )
-
-    seconds = times({"steps": steps, "fit": whole}, setting.device, setting.pick(3, 1))
     names = {"steps": "step alone, batch 128", "fit": "attnscope.fit, batch 128"}
+    seconds = times({"steps": steps}, setting.device, setting.pick(3, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = replace(RECIPES["fast"], batch_size=batch)
+        out = Path(folder) / "run"
+        options: dict[str, Any] = {"device": str(setting.device), "precision": "bf16"}
+        options |= {"compiled": False, "progress": False}
+        fit(network("cbam", width), data, recipe, out, epochs=3, **options)
+        rate = read_rows(out / layout.METRICS)[-1]["images_per_second"]
+    seconds["fit"] = [images / rate] * len(seconds["steps"])
     yield from rows_of(seconds, images, names, "steps")
 
 
+_FURTHER = 4
+"""So many times the images of a capture tell what further images cost."""
+
+
 def _capture(
-    model: nn.Module, images: int, size: int, batch: int, setting: Setting, names: tuple[str, ...]
+    model: nn.Module, images: int, size: int, batch: int, setting: Setting, bare: str
 ) -> Iterator[Row]:
     device = setting.device
     model = model.to(device).to(memory_format=torch.channels_last).eval()
     with torch.inference_mode():
         classes = model(torch.zeros(1, 3, size, size, device=device)).shape[1]
-    labeled = made_images(images, size, classes)
+    many = made_images(_FURTHER * images, size, classes)
+    few = many[:images]
     last = last_map_layer(model, torch.zeros(1, 3, size, size, device=device))
 
-    def bare() -> None:
+    def forwards(labeled: LabeledImages) -> None:
         with torch.inference_mode():
-            for start in range(0, images, batch):
+            for start in range(0, len(labeled), batch):
                 pixels = labeled.images[start : start + batch].to(device)
                 model(UNIT.apply(pixels)).cpu()
 
-    def captured(layers: list[str]) -> Step:
-        def run() -> None:
-            with tempfile.TemporaryDirectory() as folder:
-                capture(
-                    model,
-                    labeled,
-                    Path(folder) / "recording",
-                    normalization=UNIT,
-                    grad_cam_layers=layers,
-                    batch_size=batch,
-                    progress=False,
-                )
+    def captured(labeled: LabeledImages, layers: list[str]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            capture(
+                model,
+                labeled,
+                Path(folder) / "recording",
+                normalization=UNIT,
+                grad_cam_layers=layers,
+                batch_size=batch,
+                progress=False,
+            )
 
-        return run
+    works: dict[str, Callable[[LabeledImages], None]] = {
+        bare: forwards,
+        _WITHOUT: partial(captured, layers=[]),
+        _WITH: partial(captured, layers=[last]),
+    }
+    rounds = setting.pick(2, 1)
+    seconds = times({n: partial(w, few) for n, w in works.items()}, device, rounds)
+    yield from rows_of(seconds, images, {name: name for name in works}, bare)
+    longer = times({n: partial(w, many) for n, w in works.items()}, device, rounds)
+    further = {
+        name: [max(b - a, 1e-9) for a, b in zip(seconds[name], longer[name], strict=True)]
+        for name in works
+    }
+    names = {name: f"{name}, further images" for name in works}
+    yield from rows_of(further, (_FURTHER - 1) * images, names, bare)
 
-    variants = dict(zip(names, (bare, captured([]), captured([last])), strict=True))
-    seconds = times(variants, device, setting.pick(3, 1))
-    yield from rows_of(seconds, images, {name: name for name in names}, names[0])
+
+_WITHOUT, _WITH = "gates and maps", "with Grad-CAM of both classes"
+_SMALL, _LARGE = "ResNet18-CBAM: bare inference", "timm seresnet50: bare inference"
 
 
-_CBAM_CAPTURE = ("ResNet18-CBAM: bare inference", "gates and maps", "with Grad-CAM of both classes")
+def _capture_goals(bare: str, without: str, with_grad_cam: str) -> dict[str, str]:
+    goals = {bare: "", _WITHOUT: without, _WITH: with_grad_cam}
+    return goals | {f"{name}, further images": "" for name in goals}
 
 
 @stage(
     "capture",
     "Capture of 8,192 images of 32 pixels, batch 512, fp32, relative to bare inference",
-    50,
-    {_CBAM_CAPTURE[0]: "", _CBAM_CAPTURE[1]: "0.5", _CBAM_CAPTURE[2]: ""},
+    60,
+    _capture_goals(_SMALL, "0.5", ""),
 )
 def capture_small(setting: Setting) -> Iterator[Row]:
     """Compare captures of small images with inference."""
     model = network("cbam", setting.pick(64, 16))
     images, batch = setting.pick(8192, 16), setting.pick(512, 8)
-    yield from _capture(model, images, 32, batch, setting, _CBAM_CAPTURE)
-
-
-_LARGE_CAPTURE = ("timm seresnet50: bare inference", *_CBAM_CAPTURE[1:])
+    yield from _capture(model, images, 32, batch, setting, _SMALL)
 
 
 @stage(
     "capture224",
     "Capture of 1,024 images of 224 pixels, batch 128, fp32, relative to bare inference",
     60,
-    {_LARGE_CAPTURE[0]: "", _LARGE_CAPTURE[1]: "0.85", _LARGE_CAPTURE[2]: "0.75"},
+    _capture_goals(_LARGE, "0.85", "0.75"),
 )
 def capture_large(setting: Setting) -> Iterator[Row]:
     """Compare captures of a public network with inference."""
@@ -264,7 +282,7 @@ def capture_large(setting: Setting) -> Iterator[Row]:
         raise ModuleNotFoundError("timm is not installed")
     model = load_target("timm:seresnet18" if setting.tiny else "timm:seresnet50").model
     images, size = setting.pick(1024, 4), setting.pick(224, 32)
-    yield from _capture(model, images, size, setting.pick(128, 2), setting, _LARGE_CAPTURE)
+    yield from _capture(model, images, size, setting.pick(128, 2), setting, _LARGE)
 
 
 _COUNTED = ("training step", "report of a training, every 20 steps", "batch of a capture",
@@ -345,3 +363,4 @@ def compiled(setting: Setting) -> Iterator[Row]:
 
 # The last stages, which run after those above.
 from analysis.gpu import training_stages as training_stages  # noqa: E402
+from analysis.gpu import way_stages as way_stages  # noqa: E402

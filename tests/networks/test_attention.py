@@ -12,7 +12,7 @@ from timm.layers import EcaModule
 from timm.layers.cbam import ChannelAttn, SpatialAttn
 from torch import Tensor, nn
 
-from attnscope.networks.attention import attention_names, build_attention
+from attnscope.networks.attention import attention_names, build_attention, pooling
 from attnscope.networks.attention.pooling import mean_and_max
 from attnscope.networks.build import build_model
 from tests.making import refused
@@ -142,8 +142,12 @@ def test_values_and_gradients_equal_the_formula(
 
 @pytest.mark.parametrize("over", ["pixels", "channels"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_first_of_several_maxima_gets_the_gradient(layout: str, over: str) -> None:
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_the_first_of_several_maxima_gets_the_gradient(
+    layout: str, over: str, by_hand: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Maxima tie after a ReLU, where whole maps are zero. First means first in row-major order."""
+    monkeypatch.setattr(pooling, "_by_hand", lambda x: by_hand)
     x = LAYOUTS[layout](features((3, 16, 5, 6), ties=True)).detach().requires_grad_()
     expected_x = x.detach().double().contiguous().requires_grad_()
     flat = expected_x.flatten(2)
@@ -157,6 +161,30 @@ def test_the_first_of_several_maxima_gets_the_gradient(layout: str, over: str) -
     assert x.grad is not None
     assert expected_x.grad is not None
     torch.testing.assert_close(x.grad.double(), expected_x.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("over", ["pixels", "channels"])
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_gradients_of_poolings_do_not_depend_on_the_rounding_of_features(
+    over: str, by_hand: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled code computes features again in the backward pass, with another rounding."""
+    monkeypatch.setattr(pooling, "_by_hand", lambda x: by_hand)
+    rng = torch.Generator().manual_seed(3)
+
+    def rounded(saved: torch.Tensor) -> torch.Tensor:
+        if not saved.is_floating_point():
+            return saved
+        return saved * (1 + 1e-3 * torch.randn(saved.shape, generator=rng))
+
+    x = features((3, 16, 5, 6), ties=False).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, rounded):
+        mean, maximum = mean_and_max(x, over)
+        (mean + 2 * maximum).sum().backward()
+    axes = (2, 3) if over == "pixels" else (1,)
+    count = 30 if over == "pixels" else 16
+    highest = x.detach() == x.detach().amax(axes, keepdim=True)
+    torch.testing.assert_close(x.grad, 1 / count + 2.0 * highest)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

@@ -57,13 +57,13 @@ register_recipe(
     Recipe(
         name="fast-gpu",
         about="as fast, with larger batches of one image size, for a GPU",
-        epochs=20,
+        epochs=30,
         batch_size=512,
         learning_rate=0.4,
         optimizer=SGD(nesterov=True, weight_decay=5e-4, decays_all=False),
         schedule=OneCycle(),
         label_smoothing=0.1,
-        augmentation=Augmentation(crop_padding=4, flip=True),
+        augmentation=Augmentation(crop_padding=4, flip=True, cutout=8),
         # Reports and logs every 20 steps would be every few hundred milliseconds.
         log_steps=100,
     )
