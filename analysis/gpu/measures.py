@@ -38,18 +38,25 @@ def wait_for(device: torch.device) -> None:
 
 
 def times(
-    variants: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, calls: int = 1
+    variants: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    rounds: int,
+    calls: int = 1,
+    warm_ups: int = 1,
 ) -> dict[str, list[float]]:
     """Return the seconds of a call in each round. The variants run in turn within a round.
 
     Args:
-        variants: name -> function without arguments. Each runs once before the rounds.
+        variants: name -> function without arguments. Code with CUDA graphs is compiled by its
+            first call and recorded by its second one, before the rounds.
         device: where they run.
         rounds: number of rounds.
         calls: number of calls of a variant in a round.
+        warm_ups: number of calls of a variant before the rounds.
     """
     for run in variants.values():
-        run()
+        for _ in range(warm_ups):
+            run()
     wait_for(device)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):

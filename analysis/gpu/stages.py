@@ -148,7 +148,7 @@ def _cost_of_attention(
         if kind != "none":
             runs[kind] = make(network(kind, width), images, setting, compiled)
         rounds, calls = setting.pick(7, 1), setting.pick(10, 1)
-        seconds = times(runs, setting.device, rounds, calls)
+        seconds = times(runs, setting.device, rounds, calls, warm_ups=3)
         yield from rows_of(seconds, images, {kind: f"{what}, {kind}"}, "none")
 
 
@@ -200,6 +200,7 @@ def loop(setting: Setting) -> Iterator[Row]:
 
 _FURTHER = 4
 """So many times the images of a capture tell what further images cost."""
+_FILES = 4
 
 
 def _capture(
@@ -230,11 +231,24 @@ def _capture(
                 batch_size=batch,
                 progress=False,
             )
+            files = [file for file in Path(folder).rglob("*") if file.is_file()]
+            if not layers:
+                bytes_of[len(labeled)] = sum(file.stat().st_size for file in files)
 
+    def write(labeled: LabeledImages) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for number in range(_FILES):
+                with Path(folder, str(number)).open("wb") as file:
+                    file.write(bytes(bytes_of[len(labeled)] // _FILES))
+                    file.flush()
+                    os.fsync(file.fileno())
+
+    bytes_of: dict[int, int] = {}  # number of images -> of their recording
     works: dict[str, Callable[[LabeledImages], None]] = {
         bare: forwards,
         _WITHOUT: partial(captured, layers=[]),
         _WITH: partial(captured, layers=[last]),
+        _DISK: write,
     }
     rounds = setting.pick(2, 1)
     seconds = times({n: partial(w, few) for n, w in works.items()}, device, rounds)
@@ -249,11 +263,12 @@ def _capture(
 
 
 _WITHOUT, _WITH = "gates and maps", "with Grad-CAM of both classes"
+_DISK = "the disk alone: files of the size of gates and maps"
 _SMALL, _LARGE = "ResNet18-CBAM: bare inference", "timm seresnet50: bare inference"
 
 
 def _capture_goals(bare: str, without: str, with_grad_cam: str) -> dict[str, str]:
-    goals = {bare: "", _WITHOUT: without, _WITH: with_grad_cam}
+    goals = {bare: "", _WITHOUT: without, _WITH: with_grad_cam, _DISK: ""}
     return goals | {f"{name}, further images": "" for name in goals}
 
 

@@ -52,7 +52,7 @@ def test_stages_run_on_a_cpu_and_a_second_call_continues(tmp_path: Path) -> None
         else:
             assert [row["work"] for row in rows] == list(STAGES[name].goals)
     ratios = [line["ratio"] for line in lines if "ratio" in line]
-    assert len(ratios) == 3 + 3 + 1 + 2 + 2 + 4 + 4
+    assert len(ratios) == 3 + 3 + 1 + 6 + 2 + 4 + 4
     assert min(ratios) > 0
     differences = [line["value"] for line in lines if line["stage"] == "resume" and "work" in line]
     assert differences == [0] * 5, "on a CPU, each training is repeated bit for bit"

@@ -183,6 +183,25 @@ def test_compiled_code_gives_the_values_of_the_tracer_also_for_a_smaller_batch(
         np.testing.assert_allclose(b, a, atol=2e-3 * np.abs(a).max())
 
 
+class Averaging(Small):
+    """Has no maximum among features."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.norm(self.second(self.first(x)))
+        x = x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+        return {"features": x, "logits": self.fc(x.mean((2, 3)))}
+
+
+@pytest.mark.parametrize(("network", "compiled"), [(Small, [True, False]), (Averaging, [True] * 2)])
+def test_a_part_whose_gradient_compares_features_with_their_maximum_is_not_compiled(
+    network: type[Small], compiled: list[bool], forced: pytest.MonkeyPatch
+) -> None:
+    model, x = network(), torch.rand(6, 3, 8, 8)
+    graph = graphs.graph_way(model, x[:4], find_gates(model, x[:4]), ["norm"])
+    graph.compile(x)
+    assert [part.compiled is not None for part in graph._parts] == compiled
+
+
 def test_an_unfinished_capture_goes_on_in_its_own_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

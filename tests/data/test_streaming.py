@@ -22,8 +22,8 @@ import pytest
 import torch
 from PIL import Image
 
+from attnscope.data import folder_images, tasks, workers
 from attnscope.data import streamed as streamed_module
-from attnscope.data import tasks, workers
 from attnscope.data.images import LabeledImages, batches
 from attnscope.data.load import Data, DataSettings
 from attnscope.data.streamed import StreamedImages
@@ -79,6 +79,30 @@ def assert_same(a: LabeledImages, b: LabeledImages) -> None:
     assert torch.equal(a.images, b.images)
     assert a.sha256() == b.sha256()
     assert a.pixel_hashes().tolist() == b.pixel_hashes().tolist()
+
+
+def test_many_images_are_read_into_memory_by_processes_that_end(
+    folder: Path, stream: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "train" / "2" / "broken.jpg").write_bytes(b"no image")
+    by_threads = load(folder, skip_unreadable=True)
+    stream()
+    monkeypatch.delenv("ATTNSCOPE_IMAGE_MEMORY")
+    monkeypatch.setattr(folder_images, "_MANY", 2)
+    started: list[int] = []
+    monkeypatch.setattr(
+        folder_images, "DecodingPool", lambda count: started.append(count) or DecodingPool(count)
+    )
+    by_processes = load(folder, skip_unreadable=True)
+    for split in ("train", "validation", "test"):
+        assert type(getattr(by_processes, split)) is LabeledImages
+        assert_same(getattr(by_threads, split), getattr(by_processes, split))
+    assert by_processes.notes == by_threads.notes
+    assert by_processes.skipped == by_threads.skipped
+    assert len(by_threads.skipped) == 1
+    assert set(started) == {2}
+    gc.collect()
+    assert not multiprocessing.active_children()
 
 
 def assert_same_data(a: Data, b: Data) -> None:
@@ -386,7 +410,10 @@ def test_no_process_is_left_when_the_main_process_ends(folder: Path, how: str) -
             process.kill()
         else:
             os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal
-        _, printed = process.communicate(timeout=30)
+        try:
+            _, printed = process.communicate(timeout=30)
+        finally:
+            process.kill()  # else the block would wait for it
     if how == "interrupted":
         assert printed.count("Traceback") == 1, "only the main process says that it was interrupted"
     end = time.monotonic() + 15

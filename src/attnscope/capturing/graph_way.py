@@ -26,6 +26,9 @@ from attnscope.kinds import Gate
 
 BACKEND = "inductor"
 """What compiles the parts, as `torch.compile` calls it."""
+_ATEN = torch.ops.aten
+_COMPARING = {each.default for each in (_ATEN.amax, _ATEN.amin, _ATEN.max, _ATEN.min)}
+"""Operations whose gradient compares features with a maximum or minimum."""
 
 
 @dataclass
@@ -36,7 +39,7 @@ class Part:
     """The nodes of the whole graph whose values it needs."""
     outputs: list[Node]
     """Those whose values others need."""
-    run: Callable[..., tuple[Any, ...]]
+    run: GraphModule
     """Takes the values of ``inputs``, returns those of ``outputs``."""
     compiled: Callable[..., tuple[Any, ...]] | None = None
 
@@ -69,13 +72,19 @@ class GraphWay:
     def compile(self, batch: Tensor) -> None:
         """Compile the graph for batches of one size; others run as before.
 
+        A part with gradients that looks for a maximum among features is not compiled: its backward
+        pass compares them with the maximum. Compiled code may compute them again with another
+        rounding, so that none is equal and the gradient is NaN.
+
         Args:
             batch: Images of that size.
 
         Raises:
             Exception: Whatever the compiler raises.
         """
-        for part in self._parts:
+        for number, part in enumerate(self._parts):
+            if number > 0 and any(node.target in _COMPARING for node in part.run.graph.nodes):
+                continue
             part.compiled = torch.compile(part.run, backend=BACKEND, dynamic=False)
         self._batch = len(batch)
         checks: list[Constancy] = []
@@ -107,7 +116,7 @@ class GraphWay:
         layers = list(self._cuts.items())
         with torch.no_grad():
             for number, part in enumerate(self._parts):
-                run = part.run
+                run: Callable[..., tuple[Any, ...]] = part.run
                 if part.compiled is not None and len(x) == self._batch:
                     run = part.compiled
                 with torch.set_grad_enabled(number > 0):

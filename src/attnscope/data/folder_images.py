@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import multiprocessing
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,13 @@ from tqdm import tqdm
 
 from attnscope.data.changes import Changes
 from attnscope.data.decoding import MAX_12_BIT, MAX_16_BIT, highest_value, read_files
+from attnscope.data.memory import image_workers
 from attnscope.data.streamed import ImageFiles
-from attnscope.data.tasks import FileDecoder, as_tensor, fact_type
+from attnscope.data.tasks import DecodedTask, FileDecoder, Task, as_tensor, fact_type
 from attnscope.data.workers import DecodingPool, run_in_threads
 
 _SCANNED = 256  # files whose highest value is read at once
+_MANY = 10_000  # images for which starting processes pays
 
 
 @dataclass
@@ -133,11 +136,21 @@ class FolderImages:
             }
         )
 
+    def _run(self, tasks: Iterable[Task], count: int) -> Iterator[DecodedTask]:
+        """Yield what each task gives, decoded in parallel."""
+        if self._pool is not None:
+            return self._pool.run(tasks)
+        # Threads wait for each other, for a large part of the time of small images. Processes that
+        # are not forked would import the program of a user again.
+        if count < _MANY or multiprocessing.get_all_start_methods()[0] != "fork":
+            return run_in_threads(tasks)
+        return DecodingPool(image_workers()).run(tasks)
+
     def _fill(self, read: FilesRead, rows: NDArray[np.int64], digest: Any = None) -> None:
         """Read the files of some rows, and fill in what is found."""
         names = [read.names[row] for row in rows]
         tasks = self._decoder.tasks(names, summed=read.facts["sums"].size > 0)
-        found_in = run_in_threads(tasks) if self._pool is None else self._pool.run(tasks)
+        found_in = self._run(tasks, len(rows))
         start = 0
         with tqdm(
             total=len(rows),

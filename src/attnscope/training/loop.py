@@ -254,7 +254,7 @@ class TrainingLoop:
                         raise FloatingPointError(
                             f"the loss is not finite at step {at.step - not_finite + 1} of "
                             f"{self.steps} (learning rate {rates[-not_finite]:.3g}); "
-                            f"{self.describe_checkpoint()}; lower the learning rate"
+                            f"{self.describe_checkpoint()}; {self.remedy}"
                         )
                     at.loss_sum, at.right, loss, accuracy = read[2:]
                     now = time.perf_counter()
@@ -422,7 +422,7 @@ class TrainingLoop:
         if not math.isfinite(validation.loss):
             raise FloatingPointError(
                 f"the validation loss is not finite after step {at.step}; "
-                f"{self.describe_checkpoint()}; lower the learning rate"
+                f"{self.describe_checkpoint()}; {self.remedy}"
             )
         before = at.metrics[-1]["seconds"] if at.metrics else 0.0
         row = {
@@ -510,6 +510,14 @@ class TrainingLoop:
             }
             save_checkpoint(self.checkpoint, self.model, self.optimizer, state)
         self.saved_at, self.saved_step = time.perf_counter(), self.position.step
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a loss that is not finite."""
+        if self.compiled is self.model:
+            return "lower the learning rate"
+        # Its gradients may be those of other operations.
+        return "lower the learning rate, or train with --no-compile"
 
     def describe_checkpoint(self) -> str:
         """Say in words which checkpoint is the last one."""
