@@ -177,6 +177,30 @@ def test_finished_stages_are_not_repeated(
     assert changed(before, there) == {"statistics", "report.html"}
 
 
+def test_masks_are_checked_before_the_work_and_used_by_every_stage(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyze", *GATED, "--masks", "nowhere.csv"]) == 2
+    assert "[AS250]" in capsys.readouterr().err
+    assert not Path("there").exists()
+    analyze(*GATED)
+    before = written(Path("there"))
+    names = Recording("there/recordings/test").rows["path"]
+    lines = ["image,x0,y0,x1,y1", *(f"{name},0,0,4,8" for name in names)]
+    Path("boxes.csv").write_text("\n".join(lines))
+    capsys.readouterr()
+    analyze("there", "--masks", "boxes.csv")
+    assert "Masks: " in capsys.readouterr().out
+    assert {"statistics", "figures", "report.html"} <= changed(before, Path("there"))
+    table = pd.read_csv("there/statistics/localization_summary.csv")
+    expected = attnscope.statistics.localization_summary(Recording("there/recordings/test"))
+    pd.testing.assert_frame_equal(table, expected)
+    assert len(table)
+    before = written(Path("there"))
+    analyze("there")
+    assert changed(before, Path("there")) == set(), "they are stored"
+
+
 def test_the_time_for_interventions_is_an_option(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

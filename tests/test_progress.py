@@ -23,7 +23,9 @@ def work(bar: Bar, count: int) -> None:
 def test_work_alone_has_a_bar_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar(6, "image", description="maps") as bar:
         work(bar, 3)
-    assert shown(capsys)[-1].startswith("maps: 100%")
+    last = shown(capsys)[-1]
+    assert last.startswith("maps: 100%")
+    assert " 6/6 [" in last, "whole numbers are shown as such"
 
 
 @pytest.mark.parametrize("options", [{"enabled": False}, {"alone": False}])

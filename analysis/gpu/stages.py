@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from analysis.gpu.counting import Counts, count_capture, count_training
 from analysis.gpu.measures import Row, rows_of, times
 from analysis.gpu.networks import UNIT, made_data, made_images, network
-from analysis.gpu.profiling import largest
+from analysis.gpu.profiling import host_time, largest
 from analysis.gpu.stage import STAGES, Setting, Stage, stage
 from attnscope import layout
 from attnscope.attribution import last_map_layer
@@ -331,7 +331,7 @@ def _counted(work: str, found: Counts) -> Iterator[Row]:
         yield Row(f"{work}: {what}", round(number, 2))
 
 
-@stage("profile", "The ten operations that take most time: ResNet18-CBAM", 50)
+@stage("profile", "What takes most time: ResNet18-CBAM", 60)
 def profiled(setting: Setting) -> Iterator[Row]:
     """Profile a training step and a capture."""
     width = setting.pick(64, 16)
@@ -347,6 +347,14 @@ def profiled(setting: Setting) -> Iterator[Row]:
             capture(model, images, out, normalization=UNIT, batch_size=batch, progress=False)
 
     yield from largest("capture, 4,096 images", run, setting.device)
+    many = made_images(setting.pick(32_768, 16), 32)
+
+    def run_many() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "recording"
+            capture(model, many, out, normalization=UNIT, batch_size=batch, progress=False)
+
+    yield from host_time("host during a capture of 32,768 images", run_many, setting.device)
 
 
 _COMPILED = "training step, batch 512, bf16, compiled"

@@ -28,6 +28,8 @@ from attnscope.networks.known import NetworkSource
 from attnscope.networks.targets import is_run
 from attnscope.plots import PLOTS
 from attnscope.progress import stages
+from attnscope.recording.masking import add_masks, expect_masks
+from attnscope.recording.masks import MaskFacts
 from attnscope.recording.outcomes import Outcomes, find_outcomes
 from attnscope.recording.places import (
     file_beside,
@@ -65,6 +67,8 @@ class Analysis:
     """The stages that an earlier call had finished."""
     left_out: tuple[str, ...]
     """One line for each stage that cannot answer for this network, with the reason."""
+    masks: MaskFacts | None = None
+    """What is known of the masks that were given; None without any."""
 
     def __repr__(self) -> str:
         shown = "no report" if self.report is None else str(self.report)
@@ -100,6 +104,8 @@ class AnalysisSettings:
     """As for `attnscope.capture`."""
     data: str | None = None
     """The data source with the new place of the images of a run or a recording."""
+    masks: StrPath | None = None
+    """As for `attnscope.recording.masking.add_masks`."""
 
     def __post_init__(self) -> None:
         for name in self.skip:
@@ -125,6 +131,7 @@ def analyze(
     batch_size: int | None = None,
     device: str = "auto",
     compile: bool = False,
+    masks: StrPath | None = None,
     progress: bool = True,
 ) -> Analysis:
     """Capture a network, and write statistics, interventions, figures and a report.
@@ -153,6 +160,8 @@ def analyze(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         compile: Compile the network for the capture, as for `attnscope.capture`. It changes nothing
             if there is a recording already.
+        masks: Masks or boxes of the objects in the images, for whether the maps lie on them: a
+            folder, a JSON or CSV file, or ``ink``, as for `attnscope.recording.masking.add_masks`.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -163,7 +172,9 @@ def analyze(
             a recording that was made with other settings (AS644), or the network or its images
             cannot be opened or have changed since they were recorded.
     """
-    settings = AnalysisSettings(skip, images, minutes, batch_size, output, device, compile)
+    settings = AnalysisSettings(
+        skip, images, minutes, batch_size, output, device, compile, masks=masks
+    )
     if isinstance(target, Recording | Run):
         target = target.folder
     of_network = {"out": out, "data": data, "weights": weights, "normalization": normalization}
@@ -265,6 +276,8 @@ def analyze_source(
     left_out: list[str] = []
     if settings.compile and (source is None or reused):
         _log.warning("the network is not compiled, because it was captured before")
+    if settings.masks is not None:
+        expect_masks(settings.masks)
     alone = writing(file_beside(folder, layout.ANALYSIS))
     with alone, stages(1 + len(chosen), progress) as shown:
         with shown.stage("capture"):
@@ -282,6 +295,11 @@ def analyze_source(
                     device=choose_device(settings.device),
                     progress=progress,
                 )
+        facts = None
+        if settings.masks is not None:
+            facts = add_masks(recording, settings.masks).facts
+            for line in facts.notes:
+                _log.warning("%s", line)
         for name in chosen:
             stage = _STAGES[name]
             with shown.stage(name):
@@ -302,6 +320,7 @@ def analyze_source(
         report if "report" in chosen else None,
         tuple(reused),
         tuple(left_out),
+        facts,
     )
 
 

@@ -54,7 +54,9 @@ class Bar:
             return
         # The sum of rounded shares can be larger than the total.
         total = self._bar.total
-        self._bar.update(n if total is None else max(0.0, min(n, total - self._bar.n)))
+        step = n if total is None else max(0, min(n, total - self._bar.n))
+        # A whole number is shown as one: 40 of 600 images, not 40.0.
+        self._bar.update(int(step) if step == int(step) else step)
 
     def skip(self, n: float) -> None:
         """Count ``n`` more as done that took no time, and are not part of the speed."""

@@ -47,7 +47,9 @@ def test_stages_run_on_a_cpu_and_a_second_call_continues(tmp_path: Path) -> None
     for name in TRIED:
         rows = [line for line in lines if line["stage"] == name and "work" in line]
         if name == "profile":
-            assert len(rows) == 22  # all operations and ten of them, of a step and of a capture
+            # All operations and ten of them, of a step and of a capture, and code of the host.
+            assert 22 < len(rows) <= 32
+            assert all(0 < row["value"] <= 200 for row in rows[22:])
             assert rows[1]["value"] >= rows[10]["value"] > 0
         else:
             assert [row["work"] for row in rows] == list(STAGES[name].goals)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -184,6 +186,8 @@ def test_one_image_of_each_class_has_no_half_that_could_test_if_the_roles_change
     assert not first.any()
     choice = choose_gates(outcomes, ["a"], 100, first)
     assert choice.kept == ["a"]
+    assert choice.trials[0].alone is None
+    assert json.loads(json.dumps(asdict(choice), allow_nan=False))["ordering"] == 0
     assert repeat_choice(outcomes, ["a"], 100, choice, 0).jaccard == 1
 
 

@@ -142,6 +142,28 @@ def test_missing_and_changed_weights_are_refused(folder: Path) -> None:
         Recording(recording.folder).network()
 
 
+def test_without_its_own_plan_nothing_is_opened_unchecked(folder: Path) -> None:
+    recording = capture_target(folder, "theirs:small", "small.safetensors")
+    plan = recording.folder / "plan.json"
+    whole = plan.read_bytes()
+    plan.write_bytes(whole.replace(b'"data"', b'"date"'))
+    for open_again in (recording.network, recording.images):
+        with refused("AS681", names=(plan,)):
+            open_again()
+    plan.unlink()
+    for open_again in (recording.network, recording.images):
+        with refused("AS682", names=(plan,)):
+            open_again()
+    plan.write_bytes(whole)
+    recording.network()
+    # Recordings of version 0.1 have neither a plan nor the hash of one.
+    plan.unlink()
+    manifest = read_json(recording.folder / "manifest.json")
+    del manifest["id"]
+    (recording.folder / "manifest.json").write_text(json.dumps(manifest))
+    Recording(recording.folder).network()
+
+
 def test_callable_with_new_random_weights_is_refused(folder: Path) -> None:
     recording = capture_target(folder, "theirs:unseeded", None, "--no-grad-cam")
     with refused("AS642", names=("theirs:unseeded", recording.folder)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from attnscope.commands.options import (
+    MasksOption,
     NetworkOptions,
     Split,
     announce_recording,
@@ -31,7 +32,7 @@ class Analyze:
 
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {
         "Network that attnscope did not train": ("network",),
-        "Images": ("split", "data_root", "skip_unreadable", "allow_changed_data"),
+        "Images": ("split", "data_root", "skip_unreadable", "allow_changed_data", "masks"),
     }
 
     target: Annotated[str | None, Argument(positional=True, metavar="TARGET")] = None
@@ -61,6 +62,10 @@ class Analyze:
     minutes: float | None = None
     """Time for interventions in minutes, from which the default of --images follows. Default: that
     of attnscope intervene."""
+    masks: MasksOption = None
+    """Masks of the objects in the images: a folder of image files named as the images (nonzero
+    pixels are inside), a JSON or CSV file of boxes (image, x0, y0, x1, y1), or ink for drawings.
+    They are stored beside the recording for later commands."""
     batch_size: int | None = None
     """Batch size. Default: those of attnscope capture and attnscope intervene."""
     device: str = "auto"
@@ -71,6 +76,7 @@ class Analyze:
 
     def __call__(self) -> None:
         from attnscope.analyzing import AnalysisSettings, analyze_source
+        from attnscope.plots.localization_sentences import describe_masks
 
         settings = AnalysisSettings(
             self.skip,
@@ -81,6 +87,7 @@ class Analyze:
             self.device,
             self.compile,
             self.network.data,
+            self.masks,
         )
         source, folder = self._choose()
         try:
@@ -90,6 +97,8 @@ class Analyze:
         if made.reused:
             print(f"Finished before: {', '.join(made.reused)}", file=sys.stderr)
         announce_recording(made.recording)
+        if made.masks is not None:
+            print(f"Masks: {describe_masks(made.masks)}")
         if made.report is not None:
             print(f"Report: {made.report}")
         print(f"Next: {shell_command('dashboard', made.folder)}")

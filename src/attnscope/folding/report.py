@@ -152,7 +152,7 @@ class Chosen:
     def cells(self, trial: Trial) -> list[str]:
         """Return the cells of `TRIAL_HEADERS` for a gate."""
         return [
-            _signed(trial.alone),
+            "" if trial.alone is None else _signed(trial.alone),
             "" if trial.joint is None else _signed(trial.joint),
             "" if trial.p is None else f"{trial.p:.4f}",
             f"{self.stability.shares[trial.gate]:.0%}",

@@ -41,8 +41,8 @@ class Trial:
     """One gate of a choice. Losses are in percentage points of accuracy."""
 
     gate: str
-    alone: float
-    """Loss on the first half if this gate alone is constant."""
+    alone: float | None
+    """Loss on the first half if this gate alone is constant; None if that half has no image."""
     joint: float | None
     """Loss on the second half if this gate and all before it are constant; None if the choice ended
     before."""
@@ -178,7 +178,8 @@ def choose_gates(
     trials = []
     for place, name in enumerate(order):
         state = place + 1, 0 if place < early else steps
-        trials.append(Trial(name, alone[name], *tests.get(state, untested)))
+        single = alone[name] if first.any() else None
+        trials.append(Trial(name, single, *tests.get(state, untested)))
     pruning = [
         Pruning(below, early, *tests.get((early, level + 1), untested))
         for level, below in enumerate(levels)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from attnscope import statistics
 from attnscope.errors import InputError, first_line
 from attnscope.plots import needs
-from attnscope.plots.axes import over_gates, points_tick
+from attnscope.plots.axes import IN_ORDER, over_gates, points_tick
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Unavailable
 from attnscope.plots.text import short_names
@@ -165,6 +165,33 @@ def one_legend(figure: Figure, axes: Sequence[Axes]) -> None:
     figure.legend(
         list(shown.values()), list(shown), loc="outside lower center", ncols=2, fontsize=7
     )
+
+
+def accuracy_above_margin(
+    table: pd.DataFrame,
+    draw: Callable[[Axes, pd.DataFrame, str], Axes],
+    titles: tuple[str, str],
+    title: str,
+) -> list[Figure]:
+    """Draw a panel for accuracy and one for margin, over the same gates.
+
+    Args:
+        table: one row per gate.
+        draw: draws the table on Axes; its last argument is ``accuracy`` or ``margin``.
+        titles: titles of the panels.
+        title: title of the figure.
+    """
+    width = float(np.clip(2.5 + 0.42 * len(table), 6.5, 14))
+    figure = Figure(figsize=(width, 5.6), layout="constrained")
+    axes = figure.subplots(2, 1, sharex=True)
+    for ax, measure, text in zip(axes, ("accuracy", "margin"), titles, strict=True):
+        draw(ax, table, measure)
+        ax.set_title(text)
+    axes[0].tick_params(labelbottom=False)
+    axes[1].set_xlabel(IN_ORDER)
+    one_legend(figure, list(axes))
+    figure.suptitle(title)
+    return [figure]
 
 
 def with_joint(usage: pd.DataFrame, joint: pd.DataFrame) -> pd.DataFrame:

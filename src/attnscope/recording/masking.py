@@ -70,6 +70,18 @@ def add_masks(recording: Recording | StrPath, source: StrPath) -> Masks:
     return made
 
 
+def expect_masks(source: StrPath) -> None:
+    """Refuse what `add_masks` would refuse without a look at the recording.
+
+    Raises:
+        InputError: there are no masks or boxes in the place (AS250), or they are not valid (AS252).
+    """
+    from attnscope.data.boxes import open_masks
+
+    if str(source) != INK:
+        open_masks(Path(source).expanduser())
+
+
 def _grids(recording: Recording) -> list[Grid]:
     """Return the grids of all maps, and the whole image as one cell."""
     maps = [

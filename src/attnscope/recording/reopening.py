@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from attnscope import layout
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
+from attnscope.hashes import verify_hash, without_code
+from attnscope.recording.format import expect_own_file
 from attnscope.recording.places import enclosing_run
 
 if TYPE_CHECKING:
@@ -160,9 +162,20 @@ def _changes(folder: Path, images: LabeledImages | Dataset[Any]) -> str:
 
 
 def _planned_hash(folder: Path, key: str) -> str | None:
-    """Return a hash in the plan; None for recordings of versions that wrote no plan."""
-    if not (folder / layout.PLAN).is_file():
+    """Return a hash in the plan; None for recordings of version 0.1, which wrote no plan.
+
+    Raises:
+        InputError: The plan is missing (AS682) or has changed (AS681), although the manifest says
+            which it is.
+    """
+    file = folder / layout.PLAN
+    plan_id = read_json(folder / layout.MANIFEST).get("id")
+    if isinstance(plan_id, str):
+        for found in verify_hash(expect_own_file(folder, file), plan_id):
+            code = "AS681" if file.is_file() else "AS682"
+            raise InputError(code, f"{without_code(found)}; restore it, or capture again")
+    elif not file.is_file():
         return None
-    plan = read_json(folder / layout.PLAN)
+    plan = read_json(file)
     value = plan.get(key) if isinstance(plan, dict) else None
     return value if isinstance(value, str) else None

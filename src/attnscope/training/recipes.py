@@ -42,7 +42,7 @@ _PHOTOS = Network(attention="none", stem="imagenet", weights="imagenet", image_s
 register_recipe(
     Recipe(
         name="fast",
-        about="SGD with Nesterov momentum, one cycle, smaller images first (the default)",
+        about="SGD with Nesterov momentum, one cycle, smaller images first (the default on a CPU)",
         epochs=10,
         batch_size=128,
         learning_rate=0.1,

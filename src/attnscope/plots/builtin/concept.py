@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope.plots import needs
-from attnscope.plots.axes import IN_ORDER, over_gates, points_tick
+from attnscope.plots.axes import over_gates, points_tick
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, Intervened, identity
 from attnscope.plots.text import as_count
 from attnscope.plots.theme import INK, NULL_COLOR
 from attnscope.plots.titles import title_of
-from attnscope.plots.usage import one_legend
+from attnscope.plots.usage import accuracy_above_margin
 from attnscope.plots.usage_sentences import as_losses, losses_sentence
 from attnscope.statistics.inference import LEVEL, significant
 from attnscope.statistics.questions import REMOVAL, direction
@@ -86,18 +86,12 @@ def draw(ax: Axes, concept: pd.DataFrame, measure: str) -> Axes:
 
 def lay_out(shown: Concept) -> list[Figure]:
     """Draw a panel for accuracy and one for margin, over the same gates."""
-    width = float(np.clip(2.5 + 0.42 * len(shown.concept), 6.5, 14))
-    figure = Figure(figsize=(width, 5.6), layout="constrained")
-    axes = figure.subplots(2, 1, sharex=True)
-    for ax, measure in zip(axes, ("accuracy", "margin"), strict=True):
-        draw(ax, shown.concept, measure)
-    axes[0].set_title(f"Accuracy (filled: p < {LEVEL}, exact test, Holm)")
-    axes[1].set_title(f"Margin (filled: p < {LEVEL}, t test, Holm)")
-    axes[0].tick_params(labelbottom=False)
-    axes[1].set_xlabel(IN_ORDER)
-    one_legend(figure, list(axes))
-    figure.suptitle(f"Class erased from single gates: {title_of(shown.of)}")
-    return [figure]
+    titles = (
+        f"Accuracy (filled: p < {LEVEL}, exact test, Holm)",
+        f"Margin (filled: p < {LEVEL}, t test, Holm)",
+    )
+    title = f"Class erased from single gates: {title_of(shown.of)}"
+    return accuracy_above_margin(shown.concept, draw, titles, title)
 
 
 def caption(shown: Concept) -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope.plots import needs
-from attnscope.plots.axes import IN_ORDER, over_gates, points_tick
+from attnscope.plots.axes import over_gates, points_tick
 from attnscope.plots.frames import lowest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Plot, Unavailable, register_plot
@@ -18,7 +18,7 @@ from attnscope.plots.subjects import Identity, Intervened, identity
 from attnscope.plots.text import as_count, as_interval, as_plain_points
 from attnscope.plots.theme import INK
 from attnscope.plots.titles import title_of
-from attnscope.plots.usage import one_legend
+from attnscope.plots.usage import accuracy_above_margin
 from attnscope.plots.usage_sentences import as_losses, losses_sentence
 from attnscope.statistics.inference import LEVEL
 from attnscope.statistics.questions import REMOVAL, direction, is_mixed
@@ -76,18 +76,12 @@ def draw(ax: Axes, sufficiency: pd.DataFrame, measure: str) -> Axes:
 
 def lay_out(shown: Sufficiency) -> list[Figure]:
     """Draw a panel for accuracy and one for margin, over the same gates."""
-    width = float(np.clip(2.5 + 0.42 * len(shown.sufficiency), 6.5, 14))
-    figure = Figure(figsize=(width, 5.6), layout="constrained")
-    axes = figure.subplots(2, 1, sharex=True)
-    for ax, measure in zip(axes, ("accuracy", "margin"), strict=True):
-        draw(ax, shown.sufficiency, measure)
-    axes[0].set_title(f"Accuracy with one gate (filled: p < {LEVEL}, McNemar, Holm)")
-    axes[1].set_title(f"Margin with one gate (filled: p < {LEVEL}, t test, Holm)")
-    axes[0].tick_params(labelbottom=False)
-    axes[1].set_xlabel(IN_ORDER)
-    one_legend(figure, list(axes))
-    figure.suptitle(f"One gate alone: {title_of(shown.of)}")
-    return [figure]
+    titles = (
+        f"Accuracy with one gate (filled: p < {LEVEL}, McNemar, Holm)",
+        f"Margin with one gate (filled: p < {LEVEL}, t test, Holm)",
+    )
+    title = f"One gate alone: {title_of(shown.of)}"
+    return accuracy_above_margin(shown.sufficiency, draw, titles, title)
 
 
 def caption(shown: Sufficiency) -> str:
