@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 
-# A shell starts background jobs with SIGINT ignored, and the processes that tests start and
-# interrupt would inherit it.
+# A shell starts background jobs with SIGINT ignored, and nohup those with SIGHUP. The processes that
+# tests start and interrupt would inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Each of several workers with all cores for its threads is slower than one worker alone. Before
     # torch is imported, and for the processes that tests start.

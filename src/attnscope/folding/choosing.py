@@ -17,7 +17,7 @@ from attnscope.folding.outcomes import EditedOutcomes
 from attnscope.folding.report import Chosen
 from attnscope.folding.search import choose_gates, first_half, in_points, repeat_choice
 from attnscope.kinds import Gate
-from attnscope.progress import progress_bar
+from attnscope.progress import AS_SHARE, progress_bar
 from attnscope.shapes import Array
 from attnscope.statistics.inference import LEVEL
 from attnscope.statistics.noninferiority import fewest_images
@@ -73,7 +73,9 @@ def choose(
     # One pass for the network, one for each gate alone, one for each set; as many for repetitions.
     levels = thresholds(constants, removable or {})
     total = 2 * (1 + 2 * len(names) + len(levels))
-    with progress_bar(total, "pass", description="choose", enabled=progress) as bar:
+    with progress_bar(
+        total, "pass", description="choose", enabled=progress, bar_format=AS_SHARE
+    ) as bar:
 
         def outcomes_with(values: Mapping[str, Tensor]) -> EditedOutcomes:
             return EditedOutcomes(network, gates, values, labels, read, scores, bar)
