@@ -1,0 +1,193 @@
+"""Figures and pictures of recordings, as PNG."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import layouts
+import numpy as np
+from numpy.typing import NDArray
+
+from attnscope import report
+from attnscope.data.label_kinds import CLASS
+from attnscope.kinds import MAP
+from attnscope.plots import PLOTS, Drawing, subjects
+from attnscope.plots.images import scale_of
+from attnscope.plots.needs import MASKS
+from attnscope.plots.subjects import Comparison
+from attnscope.plots.text import short_names, shorten
+from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
+from attnscope.recording.places import masks_file
+from attnscope.statistics.maps import comparable_gates
+from cached import tables
+from cached.caching import drawing, picture
+from cached.found import Intervened, Monitored, Run
+
+GRAD_CAM = "Grad-CAM"
+NO_OVERLAY = "none"
+Shown = tuple[list[bytes], str]
+"""The figures of a plot as PNG, and its caption (plain text, not Markdown)."""
+
+
+def overlays(run: Run) -> list[str]:
+    """Return what can be drawn over images: nothing, Grad-CAM or a gate with rows and columns."""
+    cam = [GRAD_CAM] if run.recording.grad_cam_layers else []
+    return [NO_OVERLAY, *cam, *(gate.name for gate in comparable_gates(run.recording))]
+
+
+def heat(run: Run, row: int, source: str) -> NDArray[Any]:
+    """Return a map of one image, ``(height, width)``: of a gate, or Grad-CAM after the ReLU."""
+    rows = slice(row, row + 1)
+    if source == GRAD_CAM:
+        signed: NDArray[Any] = run.recording.grad_cam(rows=rows)[0]
+        return signed.clip(0)
+    values: NDArray[Any] = run.recording.spatial(source, rows)[0]
+    return values
+
+
+@picture
+def image(run: Run, row: int, source: str, low: float, high: float) -> bytes:
+    """Return image ``row`` as PNG, with a map over it on the scale from ``low`` to ``high``."""
+    pixels = run.recording.image(row)
+    if source == NO_OVERLAY:
+        return layouts.enlarged(pixels)
+    cmap = GRAD_CAM_MAP if source == GRAD_CAM else GATE_MAP
+    return layouts.overlay(pixels, heat(run, row, source), low, high, cmap)
+
+
+def plot(run: Run, name: str) -> Shown:
+    """Draw a plot of one recording.
+
+    Raises:
+        Unavailable: the recording lacks what the plot needs.
+    """
+    masks = masks_file(run.recording.folder)  # they may be added or replaced at any time
+    needs_masks = PLOTS.find(name).asks(MASKS) and masks.is_file()
+    return _plot(run, name, masks.stat().st_mtime_ns if needs_masks else None)
+
+
+@drawing
+def _plot(run: Run, name: str, masks: int | None) -> Shown:
+    return _rendered(PLOTS.find(name).make(run.recording))
+
+
+@drawing
+def usage_plot(intervened: Intervened, name: str) -> Shown:
+    """Draw a plot of the interventions on one recording.
+
+    Raises:
+        Unavailable: an experiment that the plot needs is missing.
+    """
+    subject = subjects.Intervened(intervened.run.recording, intervened.outcomes)
+    return _rendered(PLOTS.find(name).make(subject))
+
+
+@drawing
+def training_plot(monitored: Monitored, name: str) -> Shown:
+    """Draw a plot of the gates over training."""
+    return _rendered(PLOTS.find(name).make(monitored.history))
+
+
+@drawing
+def comparison(a: Run, b: Run, name: str) -> Shown:
+    """Draw a plot of two recordings."""
+    return _rendered(PLOTS.find(name).make(Comparison(a.recording, b.recording)))
+
+
+def _rendered(drawn: Drawing) -> Shown:
+    return [report.render(page, "png", layouts.DPI) for page in drawn.figures], drawn.caption
+
+
+@drawing
+def channels_png(run: Run, gate: str, by_effect: bool) -> bytes:
+    """Draw the mean gate of each class and channel, sorted by number or by omega squared."""
+    order, ranked = None, "channel"
+    if by_effect:
+        effects = tables.channel_effects(run, gate).sort_values("omega_squared", ascending=False)
+        order = [int(c) for c in effects["channel"]]
+        ranked = "channel, in descending order of omega squared"
+    info = run.recording.info(gate)
+    profiles = tables.class_profiles(run, gate)
+    low, high = scale_of(info, [profiles["mean"].to_numpy()])
+    return layouts.channels(profiles, low, high, order, ranked)
+
+
+@drawing
+def class_maps_png(run: Run, classes: list[int], own_bounds: bool) -> bytes:
+    """Draw the mean spatial gates and the mean Grad-CAM of some classes."""
+    gates = run.recording.gates_with(MAP)
+    means = {gate.name: tables.class_mean_maps(run, gate.name)[classes] for gate in gates}
+    columns = _gate_columns(run, means, own_bounds)
+    if run.recording.grad_cam_layers:
+        cams = tables.class_mean_grad_cam(run)[classes]
+        columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), grad_cam=True))
+    names = _short_classes(run)
+    return layouts.map_grid([names[c] for c in classes], [], columns)
+
+
+@drawing
+def image_maps_png(run: Run, rows: list[int], own_bounds: bool) -> bytes:
+    """Draw some images with their spatial gates and Grad-CAM."""
+    recording = run.recording
+    names = [gate.name for gate in recording.gates_with(MAP)]
+    maps = {name: np.stack([heat(run, row, name) for row in rows]) for name in names}
+    columns = _gate_columns(run, maps, own_bounds)
+    if recording.grad_cam_layers:
+        cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
+        columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), grad_cam=True))
+    classes = _short_classes(run)
+    titles = [str(row) for row in rows]
+    if recording.label_kind == CLASS:
+        titles = [f"{row}: {classes[recording.labels[row]]}" for row in rows]
+    if recording.has_scores:
+        predicted = recording.predictions
+        titles = [
+            f"{title}\n→ {classes[predicted[row]]}" for title, row in zip(titles, rows, strict=True)
+        ]
+    return layouts.map_grid(titles, [recording.image(row) for row in rows], columns)
+
+
+@drawing
+def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
+    """Draw some images with the Grad-CAM of two networks, each network on its own scale."""
+    columns = []
+    for run in (a, b):
+        cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
+        title = f"{GRAD_CAM}, {shorten(drawable_names([run.label])[0], 16)}"
+        columns.append(layouts.Column(title, cams, 0, _top(cams), grad_cam=True))
+    classes = _short_classes(a)
+    names = [
+        f"{row}: {classes[a.recording.labels[row]]}\n→ {classes[a.recording.predictions[row]]}"
+        f"\n→ {classes[b.recording.predictions[row]]}"
+        for row in rows
+    ]
+    return layouts.map_grid(names, [a.recording.image(row) for row in rows], columns)
+
+
+def _gate_columns(
+    run: Run, maps: dict[str, NDArray[Any]], own_bounds: bool
+) -> list[layouts.Column]:
+    """Return one column per gate, all on one scale: the bounds, or the range of the values."""
+    if not maps:
+        return []
+    infos = [run.recording.info(name) for name in maps]
+    if own_bounds:
+        scales = [scale_of(gate, [maps[gate.name]]) for gate in infos]
+        low, high = min(low for low, _ in scales), max(high for _, high in scales)
+    else:
+        low = min(float(np.nanmin(values)) for values in maps.values())
+        high = max(float(np.nanmax(values)) for values in maps.values())
+    return [
+        layouts.Column(title, values, low, high, grad_cam=False)
+        for title, values in zip(short_names(list(maps)), maps.values(), strict=True)
+    ]
+
+
+def _top(cams: NDArray[Any]) -> float:
+    """Return the upper end of a scale for Grad-CAM; 1 if all values are zero or missing."""
+    finite = cams[np.isfinite(cams)]
+    return float(finite.max(initial=0)) or 1.0
+
+
+def _short_classes(run: Run) -> list[str]:
+    return [shorten(name, 16) for name in drawable_names(run.recording.classes)]
