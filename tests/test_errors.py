@@ -23,6 +23,7 @@ SUBJECTS = {
     "comparison.py": "9",
     "data": "26",  # items of data sets that are captured are a subject of AS6
     "files.py": "1",
+    "integrity.py": "1",
     "hashes.py": "16",  # files of recordings are checked by it, too
     "folding": "8",
     "gate_history.py": "5",

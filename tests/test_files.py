@@ -82,12 +82,6 @@ def test_the_content_is_flushed_before_the_rename(
     assert order == ["fsync", "replace"]
 
 
-def test_nan_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nan"):
-        write_json(tmp_path / "a.json", {"loss": float("nan")})
-    assert names(tmp_path) == []
-
-
 @pytest.mark.parametrize(
     "content",
     [b"", b'{"a": 1', b"\xff\xfe{}", b'{"a": NaN}', b"[" * 200_000, b"9" * 5000],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load, save
 
+from attnscope.files import write_json, write_sealed
 from attnscope.integrity import is_array_file_whole, is_json_whole, sealed_arrays, sealed_json
+from tests.making import refused
 
 
 @pytest.mark.parametrize("metadata", [None, {"k": 'v"x'}])
@@ -46,3 +50,23 @@ def test_every_flipped_bit_of_a_json_file_is_found() -> None:
     assert is_json_whole(b'{\n  "a": 1\n}\n') is None
     assert sealed_json({}) == b"{}\n"  # nothing to seal
     assert is_json_whole(b"{}\n") is None
+
+
+@pytest.mark.parametrize("write", [write_json, write_sealed])
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ({"loss": math.nan}, "loss is nan"),
+        ({"best": {"loss": [{}, {"low": math.inf}]}}, "best.loss[1].low is inf"),
+        ({"bounds": (0, 1, -math.inf)}, "bounds[2] is -inf"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_not_written(
+    value: dict[str, object],
+    place: str,
+    write: Callable[[Path, dict[str, object]], None],
+    tmp_path: Path,
+) -> None:
+    with refused("AS105", names=(place,)):
+        write(tmp_path / "a.json", value)
+    assert list(tmp_path.iterdir()) == []

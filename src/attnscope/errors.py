@@ -20,6 +20,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS102": "A setting has a value that is not allowed.",
         "AS103": "A table of settings has an unknown key.",
         "AS104": "A table of settings lacks a required key.",
+        "AS105": "A number that is to be stored is not finite.",
         "AS110": "A file does not exist.",
         "AS111": "A file cannot be read.",
         "AS112": "A file is not valid JSON.",

@@ -87,7 +87,7 @@ def write_json(file: Path, value: Any) -> None:
         value: anything that JSON can hold.
 
     Raises:
-        ValueError: the value contains NaN or infinity, which are not JSON.
+        InputError: AS105, the value contains NaN or infinity, which are not JSON.
     """
     write_bytes(file, json_bytes(value))
 

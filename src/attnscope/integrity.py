@@ -14,12 +14,15 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from attnscope.errors import InputError
 
 CHECKSUM = "checksum"
 """The last member of a sealed JSON file."""
@@ -53,9 +56,29 @@ def json_bytes(value: Any) -> bytes:
     """Return a value as the content of a file of indented JSON.
 
     Raises:
-        ValueError: The value contains NaN or infinity, which are not JSON.
+        InputError: AS105, the value contains NaN or infinity, which are not JSON.
     """
+    for place, number in _numbers(value):
+        if not math.isfinite(number):
+            name = place.removeprefix(".") or "a result"
+            raise InputError(
+                "AS105",
+                f"{name} is {number}, which cannot be stored; look for "
+                "values that are not finite in the settings, the images and the network's outputs",
+            )
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """Yield each float of a JSON value with its place, such as ``loss.low`` or ``bounds[0]``."""
+    if isinstance(value, float):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, member in value.items():
+            yield from _numbers(member, f"{place}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for number, member in enumerate(value):
+            yield from _numbers(member, f"{place}[{number}]")
 
 
 def sealed_json(value: Mapping[str, Any]) -> bytes:
@@ -65,7 +88,8 @@ def sealed_json(value: Mapping[str, Any]) -> bytes:
         value: Any members but `CHECKSUM`. An object without members gets no seal.
 
     Raises:
-        ValueError: The object is sealed already, or holds NaN or infinity.
+        ValueError: The object is sealed already.
+        InputError: AS105, it holds NaN or infinity.
     """
     if CHECKSUM in value:
         raise ValueError(f"an object to seal has no member that is called {CHECKSUM}")

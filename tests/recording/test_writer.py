@@ -54,11 +54,15 @@ def test_recording_without_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_facts_that_are_not_json_are_refused_at_once(tmp_path: Path) -> None:
-    for about, error in (({"path": tmp_path}, TypeError), ({"loss": float("nan")}, ValueError)):
-        with pytest.raises(error, match="JSON"):
-            RecordingWriter(
-                tmp_path / "r", gates=GATES, classes=CLASSES, grad_cam_layers=[], about=about
-            )
+    def write(about: dict[str, object]) -> None:
+        RecordingWriter(
+            tmp_path / "r", gates=GATES, classes=CLASSES, grad_cam_layers=[], about=about
+        )
+
+    with pytest.raises(TypeError):
+        write({"path": tmp_path})
+    with refused("AS105", names=("about.loss",)):
+        write({"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 

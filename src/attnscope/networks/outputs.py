@@ -321,7 +321,8 @@ def _no_scores(tensor: Tensor, sample: Sample) -> InputError:
         "none to record the gates without class scores"
     )
     if tensor.ndim == 2 and len(tensor) == sample.images and sample.classes is not None:
-        names = f", or name its {tensor.shape[1]} classes with --classes (in Python: classes=)"
+        names = f" or, for images in files, name its {tensor.shape[1]} classes with --classes"
+        names += " (in Python: classes=)"
         return InputError(
             "AS661",
             f"the network has {tensor.shape[1]} classes and the data set has {sample.classes}; use "

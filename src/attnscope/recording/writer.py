@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -26,6 +25,7 @@ from attnscope import layout
 from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
 from attnscope.files import write_bytes, write_sealed
+from attnscope.integrity import json_bytes
 from attnscope.kinds import Gate
 from attnscope.recording.array_file import array_file
 from attnscope.recording.attributed import Attributions
@@ -109,7 +109,7 @@ class ShardWriter(ABC):
             self._header["output"] = dict(output)
         plan = {"format": FORMAT, "kind": self.kind, **self._header, **(identity or {})}
         # Fail before the work if the plan cannot be written.
-        plan_file = (json.dumps(plan, indent=2, allow_nan=False) + "\n").encode()
+        plan_file = json_bytes(plan)
         self._id = hashlib.sha256(plan_file).hexdigest()
         self._gates, self._pooled_inputs = gates, pooled_inputs
         self._source = None if source is None else dict(source)
