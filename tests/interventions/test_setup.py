@@ -17,7 +17,7 @@ from attnscope.interventions import (
     run_experiments,
     run_experiments_in,
 )
-from attnscope.statistics import reading, resampling
+from attnscope.statistics import between_class_variance, reading, resampling
 from tests.interventions.toy import Toy, toy_images, toy_setup
 from tests.making import refused
 
@@ -136,3 +136,38 @@ def test_a_sample_is_stratified(tmp_path: Path) -> None:
         assert set(rows) <= set(setup.scored)
         found = np.bincount(recording.labels[rows], minlength=3)
         np.testing.assert_allclose(found, np.array([0.8, 0.1, 0.1]) * count, atol=1)
+
+
+def test_copies_are_scored_once_and_are_no_donors_of_one_another(tmp_path: Path) -> None:
+    images, labels = toy_images().tensors
+    dataset = TensorDataset(images.repeat(3, 1, 1, 1), labels.repeat(3))
+    model = Toy("used").eval()
+    recording = capture(
+        model, dataset, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
+    )
+    assert isinstance(recording, Recording)
+    setup = InterventionSetup(model, dataset, recording, images=30)
+    original = np.arange(270) % 90
+    assert setup.copies is not None
+    assert len(np.unique(setup.copies)) == 90
+    assert len(setup.scored) == 30
+    assert len(np.unique(original[setup.scored])) == 30
+    assert np.bincount(recording.labels[setup.scored]).tolist() == [10, 10, 10]
+    assert not np.intersect1d(original[setup.scored], original[setup.donors]).size
+    assert setup.donors.sum() == 180
+    found = run_experiments(setup, experiments=["decode"], progress=False).table("decoding")
+    column = "omega_null_high"
+    once, thrice = (
+        between_class_variance(recording, groups=groups)["null_high"].tolist()
+        for groups in (original, None)
+    )
+    assert found[column].tolist() == once != thrice
+
+
+def test_without_copies_the_images_are_those_of_earlier_versions(tmp_path: Path) -> None:
+    setup = toy_setup("used", tmp_path, images=30)
+    labels = setup.recording.labels
+    rng = np.random.default_rng([0, *b"images"])
+    assert setup.copies is None
+    np.testing.assert_array_equal(setup.scored, resampling.stratified_sample(labels, 30, rng))
+    assert setup.donors.sum() == 60

@@ -338,7 +338,7 @@ def _images_of(folder: Path, recording: Recording, seed: int) -> int | None:
         return int(about["requested_images"])
     # Outcomes of version 0.1 say how many images were scored.
     scored = int(about.get("images", 0))
-    for images in (scored, _EARLIER_IMAGES):
+    for images in (scored, _EARLIER_IMAGES):  # that version counted copies as other images
         if images and len(scored_rows(recording, images, seed)) == scored:
             return images
     raise InputError(

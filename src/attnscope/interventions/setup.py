@@ -26,6 +26,7 @@ from attnscope.lazy import renamed_names
 from attnscope.networks.outputs import OutputAdapter, adapted
 from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
+from attnscope.statistics.copies import copy_groups
 from attnscope.statistics.reading import gate_rows, row_chunks
 from attnscope.statistics.resampling import stratified_sample
 
@@ -56,7 +57,8 @@ class InterventionSetup:
 
     The recorded images are divided in two. Scored images are those on which the effect of an edit
     is measured. All other images are donors: they supply mean gates and the gates of other images.
-    No image influences its own measurement.
+    No image influences its own measurement. Of copies (`attnscope.statistics.image_copies`), only
+    the first may be scored, and then the others are no donors.
 
     Args:
         model: The network, on the device where it is to run. It is left unchanged.
@@ -75,7 +77,9 @@ class InterventionSetup:
         gates: The gates of the recording, in the order in which they are applied.
         images: The number of images that was asked for.
         scored: ``(n,)``, sorted rows of the recording: the scored images.
-        donors: ``(N,)``, a mask over the rows of the recording: the images that are not scored.
+        donors: ``(N,)``, a mask over the rows of the recording: the images that are not scored, and
+            of which no copy is scored.
+        copies: ``(N,)``, the group of each image, the same for copies; None if there are no copies.
         device: The device of the network.
         batch_size: Batch size.
         seed: Random seed.
@@ -135,7 +139,8 @@ class InterventionSetup:
         self.images = images
         self._dataset = dataset
         self._normalization = normalization or IN_UNIT_RANGE
-        self.scored = scored_rows(recording, images, seed)
+        self.copies = copy_groups(recording)
+        self.scored = scored_rows(recording, images, seed, self.copies)
         if not len(self.scored):
             raise InputError(
                 "AS808",
@@ -144,6 +149,8 @@ class InterventionSetup:
             )
         self.donors = np.ones(len(recording), bool)
         self.donors[self.scored] = False
+        if self.copies is not None:
+            self.donors &= ~np.isin(self.copies, self.copies[self.scored])
         self._check_recording()
 
     def __repr__(self) -> str:
@@ -298,15 +305,25 @@ class InterventionSetup:
             )
 
 
-def scored_rows(recording: Recording, images: int, seed: int) -> Int64[Array, " rows"]:
+def scored_rows(
+    recording: Recording,
+    images: int,
+    seed: int,
+    copies: Int64[Array, " images"] | None = None,
+) -> Int64[Array, " rows"]:
     """Return the rows of a recording that are scored: a stratified sample, sorted.
 
     Args:
         recording: The recording.
         images: Approximate number of images.
         seed: Random seed.
+        copies: Group of each image, ``(N,)``; only the first image of a group can be scored.
     """
-    return stratified_sample(recording.labels, images, _rng(seed, "images"))
+    rng = _rng(seed, "images")
+    if copies is None:
+        return stratified_sample(recording.labels, images, rng)
+    first: NDArray[np.int64] = np.sort(np.unique(copies, return_index=True)[1])
+    return first[stratified_sample(recording.labels[first], images, rng)]
 
 
 def _rng(seed: int, purpose: str) -> np.random.Generator:

@@ -88,7 +88,9 @@ class _Experiment:
         tables: dict[str, pd.DataFrame] = {}
         replaced = None
         if self.name == "decode":
-            tables["decoding"] = decode_gates(setup.recording, self.untrained, seed=setup.seed)
+            tables["decoding"] = decode_gates(
+                setup.recording, self.untrained, seed=setup.seed, groups=setup.copies
+            )
             work.end()
         elif self.name == "replace":
             replaced = replace_and_keep(setup, edits=self.edits, work=work)

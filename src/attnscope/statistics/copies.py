@@ -6,11 +6,13 @@ import hashlib
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 
 from attnscope.recording.recording import Recording
+from attnscope.shapes import Array
 from attnscope.statistics.reading import row_chunks
 from attnscope.statistics.registry import statistic
 
@@ -71,6 +73,21 @@ def image_copies(recording: Recording) -> pd.DataFrame:
     )
 
 
+def copy_groups(recording: Recording) -> Int64[Array, " images"] | None:
+    """Return the group of each image of `image_copies`.
+
+    Returns:
+        ``(N,)``; None if no image is a copy, or if the recording has no pictures.
+    """
+    if not recording.has_pictures:
+        return None
+    found = image_copies(recording)
+    if int(found["images"].max()) == 1:
+        return None
+    groups: NDArray[np.int64] = found["group"].to_numpy()
+    return groups
+
+
 def describe_copies(recording: Recording) -> str | None:
     """Return a sentence on the copies in a recording; None if there are none."""
     found = image_copies(recording)
@@ -82,8 +99,9 @@ def describe_copies(recording: Recording) -> str | None:
     paths = recording.rows["path"].to_numpy()[rows]
     return (
         f"{len(held)} of {len(found)} images are copies of one another ({exact} exactly, "
-        f"the others nearly) in {groups} groups, such as {paths[0]} and {paths[1]}; p values and "
-        "intervals count them as independent: remove copies, or pass groups= to the statistics"
+        f"the others nearly) in {groups} groups, such as {paths[0]} and {paths[1]}; interventions "
+        "count them once, other p values and intervals count them as independent: remove copies, "
+        "or pass groups= to the statistics"
     )
 
 
