@@ -27,12 +27,12 @@ from attnscope.layout import LOCK_SUFFIX
 
 StrPath = str | os.PathLike[str]
 """What public functions take as a path."""
-DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-"""Error numbers of a disk that is full, over its quota or read-only."""
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+"""Error numbers of a disk that is full, over its quota, read-only or failing."""
 PATH_ERRORS = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY),
-        *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO),
+        *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENOENT),
     }
 )
 """Error numbers of a path that cannot be used as it is, which a user can change."""
@@ -344,6 +344,12 @@ def is_there(path: Path) -> bool:
 
 def refuse_path(error: OSError) -> InputError:
     """Return the refusal of a path that an operation failed on with one of `PATH_ERRORS`."""
+    if error.errno == errno.ENOENT:  # commands check what they read, so it was there
+        return InputError(
+            "AS117",
+            f"{_shortened(Path(str(error.filename)))}: {error.strerror}; it was moved or removed "
+            "while the command ran, or a folder above it was: run the command again",
+        )
     return InputError(
         "AS117",
         f"{_shortened(Path(str(error.filename)))}: {error.strerror}; correct its permissions, or "

@@ -202,7 +202,9 @@ def test_interrupted_demo_writes_nothing_and_does_not_advise_to_resume(
         (FileExistsError(errno.EEXIST, "File exists", "library/r"), 2),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "library/r"), 2),
         (OSError(errno.ENAMETOOLONG, "File name too long", "library/r"), 2),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "library/r"), 2),
         (OSError(errno.ENOSPC, "No space left on device", "library/r"), 1),
+        (OSError(errno.EIO, "Input/output error", "library/r"), 1),
     ],
     ids=lambda value: type(value).__name__,
 )
