@@ -18,7 +18,7 @@ FAMILIES = (
     "timm:skresnet18",
     "timm:resnest14d",
     "timm:ecaresnet26t",
-    "timm:gcresnext26ts",
+    "timm:eca_nfnet_l0",
     "timm:ese_vovnet19b_dw",
     "timm:efficientnet_b0",
     "timm:mobilenetv3_small_050",
