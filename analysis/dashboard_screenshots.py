@@ -92,7 +92,7 @@ def _save(page: Any, file: Path, width: int, height: int) -> None:
     """Save a page when nothing on it changes any more."""
     page.wait_for_selector('[data-testid="stMain"]', timeout=1000 * PATIENCE)
     _settle(page)
-    script = "Math.max(...[...document.querySelectorAll('section')].map(e => e.scrollHeight))"
+    script = "Math.max(...[...document.querySelectorAll('section,div')].map(e => e.scrollHeight))"
     page.set_viewport_size(
         {"width": width, "height": min(max(page.evaluate(script), height), LONGEST)}
     )

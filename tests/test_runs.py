@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from attnscope.commands.main import main
 from attnscope.recording.outcomes import Outcomes, write_outcomes
+from attnscope.recording.recording import Recording
 from attnscope.runs import Run, open_captured, open_recording, open_untrained
 from tests.making import refused, write_images
 
@@ -26,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ["--attention", "se", "--width", "16", "--reduction", "4", "--epochs", "1"]
     options += ["--data", f"folder:{images}", "--device", "cpu", "--seed", "3"]
     assert main(["train", *options, "--out", str(root / "se")]) == 0
-    for more in ([], ["--untrained"], ["--moments"], ["--split", "validation"]):
+    for more in ([], ["--untrained", "--draws", "2"], ["--moments"], ["--split", "validation"]):
         assert main(["capture", str(root / "se"), "--device", "cpu", *more]) == 0
     return root / "se"
 
@@ -110,15 +111,55 @@ def test_open_functions_accept_runs_and_recordings(run: Path, tmp_path: Path) ->
     assert open_captured(run / "moments" / "test").kind == "moments"
     assert open_captured(run).kind == "recording"
     untrained = open_untrained(open_recording(run))
-    assert untrained is not None
-    assert untrained.folder.resolve() == (run / "untrained" / "test").resolve()
-    assert open_untrained(open_recording(run, "validation")) is None
+    places = [run / "untrained" / "test", run / "untrained" / "draw-1" / "test"]
+    assert [each.folder.resolve() for each in untrained] == [each.resolve() for each in places]
+    assert open_untrained(open_recording(run, "validation")) == []
     holding = Run.holding(open_recording(run))
     assert holding is not None
     assert holding.folder == run.resolve()
     shutil.copytree(inside, tmp_path / "alone")
     assert Run.holding(open_recording(tmp_path / "alone")) is None
-    assert open_untrained(open_recording(tmp_path / "alone")) is None
+    assert open_untrained(open_recording(tmp_path / "alone")) == []
+
+
+def test_draws_of_untrained_networks_differ_and_are_found_again(run: Path) -> None:
+    first, second = open_untrained(open_recording(run))
+    assert (first.name, second.name) == ("se (untrained)", "se (untrained, draw 1)")
+    assert not np.array_equal(first.logits, second.logits)
+    for draw, recording in enumerate((first, second)):
+        again = recording.network().state_dict()
+        expected = Run(run).untrained_model(draw).state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in again.items())
+    assert main(["capture", str(run), "--untrained", "--draws", "2", "--device", "cpu"]) == 2
+    assert main(["capture", str(run), "--draws", "2", "--device", "cpu"]) == 2
+    assert main(["capture", str(run), "--untrained", "--draws", "0", "--device", "cpu"]) == 2
+
+
+def test_norms_of_an_untrained_network_have_the_statistics_of_training_images(run: Path) -> None:
+    model = Run(run).untrained_model()
+    split = Run(run).split("train")
+    x = Run(run).normalization.apply(split.images)
+    seen: list[torch.Tensor] = []
+    model.bn1.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(x)
+    values = seen[0].transpose(0, 1).flatten(1)
+    torch.testing.assert_close(model.bn1.running_mean, values.mean(1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(model.bn1.running_var, values.var(1), rtol=1e-3, atol=1e-4)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(m.momentum == 0.1 and not m.training for m in norms)
+    assert not any(torch.equal(m.running_var, torch.ones_like(m.running_var)) for m in norms)
+
+
+def test_an_untrained_recording_of_an_earlier_version_opens_the_network_that_it_had(
+    run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "se")
+    recording = Recording(tmp_path / "se" / "untrained" / "test")
+    del recording.about["estimated_norms"]  # which that version did not write
+    model = recording.source().open_network()
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(torch.equal(m.running_var, torch.ones_like(m.running_var)) for m in norms)
 
 
 def test_missing_folders_and_files_are_refused_with_the_remedy(run: Path, tmp_path: Path) -> None:

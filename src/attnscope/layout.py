@@ -20,6 +20,7 @@ A run folder::
     recordings/SPLIT/         recordings of this network
     moments/SPLIT/            sums over the images of each class
     untrained/SPLIT/          recordings of the same architecture with fresh weights, as a control
+    untrained/draw-K/SPLIT/   the same with other fresh weights, K = 1, 2, ...
     untrained/moments/SPLIT/
     interventions/SPLIT/      outcomes of interventions
     masks/SPLIT/              masks of the images, in an arrays.safetensors
@@ -79,6 +80,7 @@ IMAGES = "images.parquet"
 RECORDINGS = "recordings"
 MOMENTS = "moments"
 UNTRAINED = "untrained"
+DRAW = "draw-{}"
 INTERVENTIONS = "interventions"
 MASKS = "masks"
 FIGURES = "figures"

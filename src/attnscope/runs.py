@@ -143,13 +143,18 @@ class Run:
 
         return load_model(self.folder)
 
-    def untrained_model(self) -> Module:
+    def untrained_model(self, draw: int = 0) -> Module:
         """Build the same architecture with random weights, which are the same for every call.
+
+        Its BatchNorm statistics are estimated on training images.
+
+        Args:
+            draw: which random weights, 0 or more.
 
         Raises:
             InputError: see `model`.
         """
-        return self.source(untrained=True).open_network()
+        return self.source(untrained=True, draw=draw).open_network()
 
     def split(
         self,
@@ -220,6 +225,7 @@ class Run:
         data: str | None = None,
         data_root: Path | None = None,
         untrained: bool = False,
+        draw: int = 0,
         skip_unreadable: bool = False,
         allow_changed_data: bool = False,
     ) -> Source:
@@ -236,6 +242,7 @@ class Run:
             data=data,
             data_root=data_root,
             untrained=untrained,
+            draw=draw,
             skip_unreadable=skip_unreadable,
             allow_changed_data=allow_changed_data,
         )
@@ -328,17 +335,25 @@ class Run:
         """Return the folder of the moments of a split, which may not exist yet."""
         return self.folder / layout.MOMENTS / split
 
-    def untrained_folder(self, split: str, moments: bool = False) -> Path:
-        """Return the folder of the untrained network's recording or moments; it may not exist."""
+    def untrained_folder(self, split: str, moments: bool = False, draw: int = 0) -> Path:
+        """Return the folder of the untrained network's recording or moments; it may not exist.
+
+        Args:
+            split: the split.
+            moments: whether it is the folder of moments.
+            draw: which random weights, 0 or more.
+        """
         folder = self.folder / layout.UNTRAINED
+        if draw:
+            folder /= layout.DRAW.format(draw)
         return folder / layout.MOMENTS / split if moments else folder / split
 
     def captured_folder(
-        self, split: str, *, untrained: bool = False, moments: bool = False
+        self, split: str, *, untrained: bool = False, moments: bool = False, draw: int = 0
     ) -> Path:
         """Return the folder to which `attnscope.capture` with these options writes."""
         if untrained:
-            return self.untrained_folder(split, moments)
+            return self.untrained_folder(split, moments, draw)
         return self.moments_folder(split) if moments else self.recording_folder(split)
 
     def interventions_folder(self, split: str) -> Path:
@@ -433,17 +448,20 @@ def open_captured(folder: Path) -> Recording | Moments:
     return Moments(folder) if captured_kind(folder) == "moments" else Recording(folder)
 
 
-def open_untrained(recording: Recording) -> Recording | None:
-    """Open the recording of the untrained network that belongs to the same run and split.
+def open_untrained(recording: Recording) -> list[Recording]:
+    """Open the recordings of untrained networks that belong to the same run and split.
 
     Returns:
-        The recording, or None if there is none.
+        One recording for each draw of the weights, up to the first that is missing.
 
     Raises:
-        InputError: it cannot be opened.
+        InputError: one cannot be opened.
     """
     run = Run.holding(recording)
-    if run is None:
-        return None
-    folder = run.untrained_folder(recording.folder.resolve().name)
-    return Recording(folder) if is_captured(folder) else None
+    found: list[Recording] = []
+    while run is not None:
+        folder = run.untrained_folder(recording.folder.resolve().name, draw=len(found))
+        if not is_captured(folder):
+            break
+        found.append(Recording(folder))
+    return found

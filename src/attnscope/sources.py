@@ -1,7 +1,8 @@
 """The source of a recording: a network and a split of a data source, which can be opened again.
 
 A `Source` consists of settings only, so a recording can store it. Runs, commands and recordings
-open networks and images through this module.
+open networks and images through this module. It has more than 400 lines because a source, opening
+it, and its form as JSON belong together.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from attnscope.data.sources import LoadedSplits
 from attnscope.errors import InputError
 from attnscope.files import read_json
 from attnscope.networks.known import NetworkSource
+from attnscope.networks.norms import estimate_norms_on
 from attnscope.networks.targets import scheme_of, title_of
 from attnscope.run_config import (
     bad_config,
@@ -86,6 +88,7 @@ class Source:
         data: str | None = None,
         data_root: Path | None = None,
         untrained: bool = False,
+        draw: int = 0,
         skip_unreadable: bool = False,
         allow_changed_data: bool = False,
     ) -> Source:
@@ -99,8 +102,8 @@ class Source:
             data_root: the folder that holds torchvision's data sets. Default: the folder that the
                 run was trained with.
             untrained: use the architecture of the run with fresh random weights, neither trained
-                nor pretrained. In eval mode its BatchNorm layers are the identity, so features grow
-                with depth.
+                nor pretrained. Their BatchNorm statistics are estimated on training images.
+            draw: which random weights, 0 or more.
             skip_unreadable: skip files that cannot be read, even if training did not.
             allow_changed_data: go on with images that are not those of the training.
 
@@ -138,6 +141,8 @@ class Source:
             image_size=settings.image_size,
             normalization=normalization,
             untrained=untrained,
+            draw=draw,
+            estimated_norms=untrained,
         )
         return cls(network, settings, split, allow_changed_data)
 
@@ -166,6 +171,8 @@ class Source:
         if has_scheme:
             network = replace(network, num_classes=len(images.classes))
             target = network.load()
+        if network.estimated_norms:
+            self._estimate_norms(target.model, normalization)
         size = images.shape[-1]
         pinned = replace(network.pinned(), image_size=size, normalization=normalization)
         source = replace(self, network=pinned, data=_pinned(self.data))
@@ -211,7 +218,20 @@ class Source:
             InputError: see `open`.
         """
         self.network.expect_weights()
-        return self.network.load().model
+        target = self.network.load()
+        if self.network.estimated_norms:
+            self._estimate_norms(target.model, target.normalization)
+        return target.model
+
+    def _estimate_norms(self, model: Module, normalization: Normalization | None) -> None:
+        """Estimate the BatchNorm statistics of random weights on training images.
+
+        Without it, the BatchNorms of a new network are the identity in eval mode, so that features
+        grow with depth.
+        """
+        data = self.open_data()
+        images = data.train.center_crop(data.image_size)
+        estimate_norms_on(model, images, normalization or data.normalization)
 
     def open_images(self) -> LabeledImages | Dataset[Any]:
         """Open the images only, in the size that the network receives.
@@ -313,6 +333,13 @@ class Source:
         if network.untrained:
             name = f"{about['name']} (untrained)"
             about |= {"name": name, "untrained": True, "training_sha256": None}
+            if network.estimated_norms:
+                about["estimated_norms"] = True
+            if network.draw:
+                about |= {
+                    "draw": network.draw,
+                    "name": f"{run.resolve().name} (untrained, draw {network.draw})",
+                }
         return about
 
     def to_dict(self, folder: Path | None = None) -> dict[str, Any]:
@@ -325,6 +352,8 @@ class Source:
         network, data = asdict(self.network), asdict(self.data)
         if self.network.channels is None:  # as versions without it wrote
             del network["channels"]
+        if not self.network.untrained:
+            del network["draw"], network["estimated_norms"]
         weights = self.network.weights
         network["weights"] = None if weights is None else str(weights)
         places = None

@@ -17,6 +17,7 @@ from attnscope.statistics import (
     gate_usage,
     joint_usage,
     linear_probe,
+    probe_gain,
     replacement_effects,
     usage_over_seeds,
 )
@@ -63,6 +64,27 @@ def test_decode_gates_has_the_intervals_of_its_controls(
     for ours, its in (("accuracy", "balanced_accuracy"), ("low", "low"), ("high", "high")):
         np.testing.assert_array_equal(found[f"untrained_{ours}"], control[its])
         assert found[f"input_{ours}"].isna().all()  # no pooled input was recorded
+    assert found["input_gain"].isna().all()
+
+
+def test_decode_gates_takes_several_untrained_draws(
+    make_recording: Callable[..., Recording],
+) -> None:
+    recording, *draws = (make_recording(name, count=60, seed=i) for i, name in enumerate("abc"))
+    found = decode_gates(recording, draws, probe_permutations=9, permutations=9)
+    each = [linear_probe(draw, 1) for draw in draws]
+    mean = (each[0]["balanced_accuracy"] + each[1]["balanced_accuracy"]) / 2
+    np.testing.assert_allclose(found["untrained_accuracy"], mean)
+    np.testing.assert_array_equal(
+        found["untrained_low"], np.minimum(each[0]["low"], each[1]["low"])
+    )
+    np.testing.assert_array_equal(
+        found["untrained_high"], np.maximum(each[0]["high"], each[1]["high"])
+    )
+    assert (found["untrained_draws"] == 2).all()
+    gains = probe_gain(recording, draws)
+    for ours, its in (("", "difference"), ("_low", "low"), ("_high", "high")):
+        np.testing.assert_array_equal(found[f"untrained_gain{ours}"], gains[its])
 
 
 def test_joint_usage_is_empty_for_a_network_of_one_gate() -> None:

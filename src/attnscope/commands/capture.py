@@ -55,6 +55,9 @@ class Capture:
     untrained: bool = False
     """Record the architecture of the run with random weights, as a control. The recording is
     written to RUN/untrained/SPLIT, which figures and the dashboard do not use."""
+    draws: int = 1
+    """Number of random networks of --untrained. Each has a recording of its own, from the second on
+    in RUN/untrained/draw-1/SPLIT, and so on. Existing recordings are kept."""
     out: Path | None = None
     """Folder for the recording, which must not exist. Default: RUN/recordings/SPLIT."""
     data_root: Path | None = None
@@ -120,22 +123,30 @@ class Capture:
             compile=self.compile,
             output=self.network.output,
         )
-        source, out = self._choose()
+        if self.draws < 1:
+            raise InputError("AS957", f"--draws is {self.draws}; it must be at least 1")
+        if self.draws > 1 and (not self.untrained or self.out is not None):
+            raise InputError("AS957", "--draws needs --untrained, and excludes --out; correct them")
+        chosen = [self._choose(draw) for draw in range(self.draws)]
+        if self.draws > 1:
+            chosen = [(source, out) for source, out in chosen if not out.exists()] or chosen[:1]
         process_group = launched_process_group()
         if process_group.is_main:
-            refuse_existing(out)
+            for _, out in chosen:
+                refuse_existing(out)
 
         from attnscope.capturing.run import capture_source
         from attnscope.training.devices import choose_device
 
         device = choose_device(self.device)
-        recording = capture_source(
-            source, out, settings, device=device, process_group=process_group
-        )
-        if process_group.is_main:
-            announce_recording(recording, self.pooled_inputs)
+        for source, out in chosen:
+            recording = capture_source(
+                source, out, settings, device=device, process_group=process_group
+            )
+            if process_group.is_main:
+                announce_recording(recording, self.pooled_inputs)
 
-    def _choose(self) -> tuple[Source, Path]:
+    def _choose(self, draw: int) -> tuple[Source, Path]:
         """The network and the images to record, and the folder of the recording."""
         if self.run is None and self.network.model is None:
             raise InputError(
@@ -154,12 +165,15 @@ class Capture:
         from attnscope.runs import Run
 
         run = Run(self.run)
-        default = run.captured_folder(self.split, untrained=self.untrained, moments=self.moments)
+        default = run.captured_folder(
+            self.split, untrained=self.untrained, moments=self.moments, draw=draw
+        )
         source = run.source(
             self.split,
             data=self.network.data,
             data_root=self.data_root,
             untrained=self.untrained,
+            draw=draw,
             skip_unreadable=self.skip_unreadable,
             allow_changed_data=self.allow_changed_data,
         )

@@ -20,6 +20,7 @@ from attnscope.interventions.replay import observe_calls
 from attnscope.interventions.setup import InterventionSetup, expect_draws, expect_images
 from attnscope.interventions.work import Work, alone
 from attnscope.kinds import Gate
+from attnscope.networks.norms import estimating
 from attnscope.recording.pieces import Piece
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
@@ -251,11 +252,12 @@ def _reinitialized(
         return None
     model.to(setup.device)
     if norms:
-        with eval_mode(model), torch.no_grad(), _run_up_to(model, gate) as run:
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None  # cumulative mean over the batches
-                norm.train()
+        with (
+            eval_mode(model),
+            torch.no_grad(),
+            _run_up_to(model, gate) as run,
+            estimating(norms),
+        ):
             for batch in setup.batches(donors, at_least=2):
                 if len(batch.x) > 1:  # after pooling, the variance over one image is undefined
                     run(batch.x)

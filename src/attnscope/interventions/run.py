@@ -68,7 +68,7 @@ def intervene(
     and what each experiment costs is printed to stderr; `plan_interventions` returns it. Each
     experiment is written as soon as it ends, and experiments and edits whose results are already in
     the output folder are not repeated. An interrupted call is continued by the same call. If the
-    run has a recording of the untrained network, ``decode`` uses it as a control.
+    run has recordings of untrained networks, ``decode`` uses them as a control.
 
     Args:
         target: A run with a recording, a recording whose network and images can be opened again,
@@ -189,7 +189,7 @@ class _Prepared:
     folder: Path
     setup: InterventionSetup
     seeds: Sequence[Recording]
-    untrained: Recording | None
+    untrained: Sequence[Recording]
     experiments: Sequence[str]
     edits: Sequence[str]
     plan: Plan | None
@@ -268,9 +268,9 @@ def _prepare(
             "another folder"
         )
     untrained = open_untrained(recording)
-    if untrained is not None:
-        _expect_intact(untrained)
-        expect_same_images(recording, untrained)
+    for draw in untrained:
+        _expect_intact(draw)
+        expect_same_images(recording, draw)
     seeds = [_open(run, split) for run in seed_runs]
     plan = None
     if is_timed:

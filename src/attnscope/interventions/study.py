@@ -31,6 +31,7 @@ from attnscope.recording.outcomes import Outcomes, add_facts, read_outcomes
 from attnscope.recording.pieces import Pieces, partial_folder, remove_pieces
 from attnscope.recording.recording import Recording
 from attnscope.statistics.effects import replacement_effects
+from attnscope.statistics.probe_gain import several
 from attnscope.statistics.usage import decode_gates
 
 EXPERIMENTS = (
@@ -57,7 +58,7 @@ class _Experiment:
     name: str
     setup: InterventionSetup
     seeds: Sequence[Recording]
-    untrained: Recording | None
+    untrained: Sequence[Recording]
     edits: Sequence[str]
 
     @property
@@ -65,7 +66,7 @@ class _Experiment:
         """The ids of the other recordings that the experiment uses."""
         if self.name == "randomize":
             return [recording.id for recording in self.seeds]
-        return [self.untrained.id] if self.name == "decode" and self.untrained else []
+        return [each.id for each in self.untrained] if self.name == "decode" else []
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def run_experiments(
     setup: InterventionSetup,
     seeds: Sequence[Recording] = (),
     *,
-    untrained: Recording | None = None,
+    untrained: Recording | Sequence[Recording] | None = None,
     experiments: Sequence[str] = DEFAULT_EXPERIMENTS,
     edits: Sequence[str] = DEFAULT_EDITS,
     progress: bool = True,
@@ -140,7 +141,8 @@ def run_experiments(
     Args:
         setup: The network and its images.
         seeds: Recordings of other seeds, for `randomize_gates`.
-        untrained: The recording of the untrained network, for `decode_gates`.
+        untrained: The recording of the untrained network, for `decode_gates`, or those of several
+            draws of its weights.
         experiments: Some of `EXPERIMENTS`. ``ablate`` is left out for a network that has no
             channel gate with several values.
         edits: The edits of ``replace``, some of `REPLACEMENTS`.
@@ -154,7 +156,9 @@ def run_experiments(
             run.
     """
     _expect(setup, seeds, experiments, edits)
-    wanted = [_Experiment(name, setup, seeds, untrained, in_order(edits)) for name in experiments]
+    wanted = [
+        _Experiment(name, setup, seeds, several(untrained), in_order(edits)) for name in experiments
+    ]
     plan = plan_experiments(setup, experiments, edits=edits) if progress else None
     found = Outcomes({**_about(setup), "experiments": [], "controls": {}}, None, {})
     with shown(progress, _total(plan)) as bar:
@@ -170,7 +174,7 @@ def run_experiments_in(
     setup: InterventionSetup,
     seeds: Sequence[Recording] = (),
     *,
-    untrained: Recording | None = None,
+    untrained: Recording | Sequence[Recording] | None = None,
     experiments: Sequence[str] = DEFAULT_EXPERIMENTS,
     edits: Sequence[str] = DEFAULT_EDITS,
     plan: Plan | None = None,
@@ -217,7 +221,7 @@ def run_experiments_in(
             stack.enter_context(_writing(folder))
         bar = stack.enter_context(shown(progress and bool(todo), _total(plan)))
         for name, missing in todo.items():
-            experiment = _Experiment(name, setup, seeds, untrained, missing)
+            experiment = _Experiment(name, setup, seeds, several(untrained), missing)
             bar.describe(name)
             with Pieces(partial_folder(folder) / name, experiment.plan) as pieces:
                 outcomes = experiment.run(Work(bar, pieces, _share(plan, name)))
@@ -233,7 +237,7 @@ def remaining(
     setup: InterventionSetup,
     seeds: Sequence[Recording] = (),
     *,
-    untrained: Recording | None = None,
+    untrained: Recording | Sequence[Recording] | None = None,
     experiments: Sequence[str] = DEFAULT_EXPERIMENTS,
     edits: Sequence[str] = DEFAULT_EDITS,
 ) -> dict[str, Sequence[str]]:
@@ -262,7 +266,7 @@ def remaining(
         )
     made, controls = known.get("experiments", []), known.get("controls", {})
     for name in experiments:
-        now = _Experiment(name, setup, seeds, untrained, edits).controls
+        now = _Experiment(name, setup, seeds, several(untrained), edits).controls
         if name not in made or (now and now != controls.get(name)):
             continue
         missing = missing_edits(outcomes, edits) if name == "replace" else []

@@ -42,6 +42,11 @@ class NetworkSource:
     """Number of channels of the images of a timm target; None means its own."""
     untrained: bool = False
     """Whether to replace the weights of a run by random weights, the same ones in each call."""
+    draw: int = 0
+    """Which random weights, 0 or more."""
+    estimated_norms: bool = False
+    """Whether the BatchNorm statistics of random weights are estimated on images. `load` does not
+    do it; `attnscope.sources.Source.open` does."""
 
     @property
     def is_run(self) -> bool:
@@ -68,7 +73,9 @@ class NetworkSource:
         self.check_weights()
         target = load_target(self.target, self.num_classes, self.channels)
         if self.untrained:
-            target = replace(target, model=_with_fresh_weights(target.model, Path(self.target)))
+            target = replace(
+                target, model=_with_fresh_weights(target.model, Path(self.target), self.draw)
+            )
         elif self.weights is not None and not self.is_run:
             load_weights(target.model, self.weights)
         return Target(
@@ -134,12 +141,12 @@ class NetworkSource:
             )
 
 
-def _with_fresh_weights(model: nn.Module, run: Path) -> nn.Module:
+def _with_fresh_weights(model: nn.Module, run: Path, draw: int) -> nn.Module:
     """Build the network of a run with random weights, without changing torch's random state.
 
-    The seed is derived from the seed of the run and a constant, because the seed of the run itself
-    would give the weights from which its training started. A folded network is built with all its
-    gates.
+    The seed is derived from the seed of the run, the number of the draw and a constant, because the
+    seed of the run itself would give the weights from which its training started. A folded network
+    is built with all its gates.
     """
     config: ModelConfig = model.attnscope_config  # type: ignore[assignment]
     arguments = asdict(config)
@@ -150,7 +157,8 @@ def _with_fresh_weights(model: nn.Module, run: Path) -> nn.Module:
             "AS321",
             f"{run / layout.CONFIG} has no seed; restore the file, or train the run again",
         )
-    digest = hashlib.sha256(f"untrained {seed}".encode()).digest()
+    text = f"untrained {seed} {draw}" if draw else f"untrained {seed}"
+    digest = hashlib.sha256(text.encode()).digest()
     with torch.random.fork_rng(devices=[]):
         # Only the generator of the CPU is forked, and torch.manual_seed would seed all devices.
         fresh = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))

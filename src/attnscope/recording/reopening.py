@@ -57,6 +57,7 @@ def find_source(
             data=data,
             data_root=data_root,
             untrained=bool(about.get("untrained")),
+            draw=int(about.get("draw", 0)),
             skip_unreadable=skip,
             allow_changed_data=bool(about.get("changed_data")),
         )
@@ -66,7 +67,11 @@ def find_source(
                 known = find_data(stored["data"]["source"], stored.get("places"), folder)
                 if not is_gone(known):
                     source = replace(source, data=replace(source.data, source=known))
-        network = replace(source.network, weights_sha256=about.get("weights_sha256"))
+        network = replace(
+            source.network,
+            weights_sha256=about.get("weights_sha256"),
+            estimated_norms=bool(about.get("estimated_norms")),  # earlier versions did not
+        )
         return replace(source, network=network)
     if not isinstance(stored, dict):
         raise InputError(

@@ -63,7 +63,7 @@ def probe_gain(
         InputError: the recordings do not hold the same images, the activation of a gate has no
             inverse here, or there is not one group per image (AS717).
     """
-    controls = [untrained] if isinstance(untrained, Recording) else list(untrained)
+    controls = several(untrained)
     for control in controls:
         expect_same_images(recording, control)
     known, labels, _ = present_classes(recording.labels, at_least=2)
@@ -101,6 +101,13 @@ def probe_gain(
             rows.append(row)
     columns = ["gate", "kind", "depth", "control", "accuracy", "control_accuracy", "difference"]
     return pd.DataFrame(rows, columns=[*columns, "low", "high", "draws", "images"])
+
+
+def several(untrained: Recording | Sequence[Recording] | None) -> list[Recording]:
+    """Return one recording, several, or none as a list."""
+    if untrained is None:
+        return []
+    return [untrained] if isinstance(untrained, Recording) else list(untrained)
 
 
 def _difference(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
@@ -11,6 +13,7 @@ from attnscope.recording.recording import Recording
 from attnscope.statistics.control_task import probe_selectivity
 from attnscope.statistics.inference import LEVEL, significant
 from attnscope.statistics.probe import linear_probe
+from attnscope.statistics.probe_gain import probe_gain, several
 from attnscope.statistics.questions import ask, is_equivalent
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.variance import between_class_variance
@@ -26,7 +29,7 @@ _CONTROL_COLUMNS += ["selectivity", "selectivity_low", "selectivity_high"]
 @statistic("Class information in each gate: linear probe and share of variance.")
 def decode_gates(
     recording: Recording,
-    untrained: Recording | None = None,
+    untrained: Recording | Sequence[Recording] | None = None,
     probe_permutations: int = 200,
     permutations: int = 1000,
     seed: int = 0,
@@ -40,7 +43,8 @@ def decode_gates(
     Args:
         recording: recording of one network. The pooled inputs are probed as a control if it has
             them.
-        untrained: recording of the same network before training, as a second control.
+        untrained: recording of the same network before training, as a second control, or
+            recordings of several draws of its weights.
         probe_permutations: number of permutations of the labels for the probe, which is fitted for
             each.
         permutations: number of permutations of the labels for the share of variance.
@@ -56,8 +60,11 @@ def decode_gates(
           the gate's pooled input, with its 95% CI; NaN if that was not recorded.
         - ``untrained_accuracy``, ``untrained_low``, ``untrained_high``: balanced accuracy of the
           same probe on the gate of the untrained network, with its 95% CI; NaN without
-          ``untrained``.
-        - ``untrained_clipped``: number of clipped values in that probe.
+          ``untrained``. With several draws, the mean, and the range of their intervals.
+        - ``untrained_clipped``: number of clipped values in that probe, over all draws.
+        - ``input_gain``, ``untrained_gain``: balanced accuracy of the gate minus that of its pooled
+          input, or of the gate of the untrained network, of cross-fitted probes (`probe_gain`);
+          ``input_gain_low`` and so on: its 95% CI; ``untrained_draws``: number of draws.
         - ``control_accuracy``, ``control_low``, ``control_high``: mean balanced accuracy of the
           same probe of control tasks (`probe_selectivity`), with its 95% CI; NaN for a recording
           without pictures.
@@ -79,12 +86,20 @@ def decode_gates(
         "input": linear_probe(recording, 1, seed, of="pooled_input", groups=groups)
         if recording.pooled_inputs
         else None,
-        "untrained": None if untrained is None else linear_probe(untrained, 1, seed, groups=groups),
+        "untrained": _over_draws(
+            [linear_probe(draw, 1, seed, groups=groups) for draw in several(untrained)]
+        ),
     }
     for name, control in controls.items():
         for end, column in (("accuracy", "balanced_accuracy"), ("low", "low"), ("high", "high")):
             probe[f"{name}_{end}"] = _of_gates(control, column, probe)
     probe["untrained_clipped"] = _of_gates(controls["untrained"], "clipped", probe)
+    gains = probe_gain(recording, several(untrained), seed, groups)
+    for name, kind in (("input", "pooled_input"), ("untrained", "untrained")):
+        of_control = gains[gains["control"] == kind]
+        for end, column in (("", "difference"), ("_low", "low"), ("_high", "high")):
+            probe[f"{name}_gain{end}"] = _of_gates(of_control, column, probe)
+    probe["untrained_draws"] = len(several(untrained))
     task = (
         probe_selectivity(recording, control_draws, seed, groups)
         if recording.has_pictures
@@ -95,6 +110,14 @@ def decode_gates(
     probe["omega_squared"] = variance["omega_squared"]
     probe["constant"] = variance["constant"].to_numpy() == np.array(units)
     return probe
+
+
+def _over_draws(probes: list[pd.DataFrame]) -> pd.DataFrame | None:
+    """Return the probe of each gate over draws of untrained weights; None without a draw."""
+    if len(probes) < 2:
+        return probes[0] if probes else None
+    how = {"balanced_accuracy": "mean", "low": "min", "high": "max", "clipped": "sum"}
+    return pd.concat(probes).groupby("gate", sort=False, as_index=False).agg(how)
 
 
 def _of_gates(control: pd.DataFrame | None, column: str, probe: pd.DataFrame) -> list[float]:
