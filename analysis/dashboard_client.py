@@ -34,10 +34,17 @@ class Widget:
     """A control on the present page."""
 
     label: str
+    key: str
+    """Its name in the address; empty if it has none there."""
     fragment: str
     """The part of the page that is run again alone; empty for the whole page."""
     choices: tuple[WidgetState, ...]
-    """What it can be set to, without the value that it has."""
+    """What it can be set to, without the value that it had when the page was opened."""
+
+    def describe(self, choice: WidgetState) -> str:
+        """Return its label and a choice, in one line."""
+        value = getattr(choice, str(choice.WhichOneof("value")))
+        return f"{self.label}: {', '.join(map(str, getattr(value, 'data', [value])))}"
 
 
 @dataclass
@@ -132,6 +139,11 @@ class Visitor:
         message.rerun_script.widget_states.widgets.extend(present)
         return self._run(message)
 
+    def choices(self, widget: str) -> tuple[WidgetState, ...]:
+        """Return what a control can be set to; nothing if the page does not have it now."""
+        found = self.widgets.get(widget)
+        return () if found is None else found.choices
+
     def _run(self, message: BackMsg) -> Answer:
         message.rerun_script.query_string = self._query
         fragment = message.rerun_script.fragment_id
@@ -186,7 +198,8 @@ class Visitor:
         elif kind in _CHOICES and not content.disabled:
             choices = tuple(_CHOICES[kind](content))
             label = getattr(content, "label", "") or kind
-            self.widgets[content.id] = Widget(label, fragment, choices)
+            key = content.query_param_key if content.HasField("query_param_key") else ""
+            self.widgets[content.id] = Widget(label, key, fragment, choices)
 
 
 def _of_select(box: Any) -> Iterator[WidgetState]:

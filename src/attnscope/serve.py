@@ -23,7 +23,7 @@ from attnscope.recording.places import list_recordings
 PORT = 8501
 """The port if none is chosen."""
 _MAX_UPLOAD = 20  # MB; pages name the same limit
-_COLORS = {
+_COLORS: dict[str, dict[str, Any]] = {
     "light": {
         "primaryColor": "#1f5f99",
         "backgroundColor": "#ffffff",
@@ -34,6 +34,14 @@ _COLORS = {
         # Class and run names are code; not red, which looks like an error.
         "codeTextColor": "#1b2430",
         "codeBackgroundColor": "#f3f5f8",
+        "chartCategoricalColors": [
+            "#1f5f99",
+            "#c8641b",
+            "#2b8a5a",
+            "#8555b0",
+            "#b5443c",
+            "#59687b",
+        ],
     },
     "dark": {
         "primaryColor": "#5aa2e0",
@@ -44,6 +52,14 @@ _COLORS = {
         "borderColor": "#3a424f",
         "codeTextColor": "#e4e8ee",
         "codeBackgroundColor": "#1d232c",
+        "chartCategoricalColors": [
+            "#5aa2e0",
+            "#f0964f",
+            "#5cc48e",
+            "#b894de",
+            "#e8807a",
+            "#9aa8ba",
+        ],
     },
 }
 """Without ``theme.base``, so that the browser's preference chooses."""
@@ -212,17 +228,20 @@ def _open_when_up(place: Place, access: Access | None) -> None:
 
 
 def _count_recordings(folder: Path) -> int:
-    """Count the recordings that can be opened; the pages name the others.
+    """Count the recordings that can be opened, and print one line for each of the others.
 
     Raises:
         InputError: AS620, the folder does not exist.
     """
     try:
-        return len(list_recordings(folder)[0])
+        found, problems = list_recordings(folder)
     except InputError:
         if not folder.is_dir():
             raise
         return 0  # no recording yet: the pages say how to make one
+    for problem in problems:
+        print(f"attnscope: {problem}", file=sys.stderr)
+    return len(found)
 
 
 def _check_port(port: int, address: str) -> None:
