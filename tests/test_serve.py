@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from attnscope import serve
+from attnscope.dashboard_place import Place
 from tests.making import refused
 
 
@@ -52,3 +53,14 @@ def test_a_folder_needs_no_recording_but_must_exist(tmp_path: Path) -> None:
     assert serve._count_recordings(tmp_path) == 0
     with refused("AS620", names=(tmp_path / "nowhere",)):
         serve._count_recordings(tmp_path / "nowhere")
+
+
+def test_pages_show_no_tracebacks_and_follow_the_theme_of_the_browser() -> None:
+    options = serve._options(Place("127.0.0.1", 8501, "", ()))
+    assert options["client.showErrorDetails"] == "none"
+    assert "theme.base" not in options, "it would choose one theme for every browser"
+    light, dark = (
+        {name.removeprefix(f"theme.{theme}.") for name in options if f".{theme}." in name}
+        for theme in ("light", "dark")
+    )
+    assert light == dark != set()

@@ -117,12 +117,19 @@ class Demo:
         print(f"Report:    {self.out / REPORT}")
         print(f"Figures:   {Run(self.out / 'cbam').figures}")
         print(f"Folded:    {self.out / _FOLDED}")
-        if not self.open:
-            print(f"Dashboard: {shell_command('dashboard', self.out, '--open')}")
-            return 0
-        from attnscope.serve import free_port, serve
+        return _show(self.out) if self.open else _offer(self.out)
 
-        return serve(self.out, free_port(), open_browser=True)
+
+def _offer(out: Path) -> int:
+    print(f"Dashboard: {shell_command('dashboard', out, '--open')}")
+    return 0
+
+
+def _show(out: Path) -> int:
+    """Serve the dashboard and open it, on any port that is free: the demo took minutes."""
+    from attnscope.serve import free_port, serve
+
+    return serve(out, free_port(), open_browser=True)
 
 
 @contextmanager
