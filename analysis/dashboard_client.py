@@ -87,18 +87,7 @@ class Visitor:
         """The controls on the present page."""
 
     def __enter__(self) -> Visitor:
-        """Connect."""
-        place = f"127.0.0.1:{self._port}"
-        headers = {"Cookie": self._cookie} if self._cookie else {}
-        self._socket: ClientConnection = self._stack.enter_context(
-            connect(
-                f"ws://{place}/_stcore/stream",
-                origin=Origin(f"http://{place}"),
-                subprotocols=[Subprotocol("streamlit")],
-                additional_headers=headers,
-                max_size=None,
-            )
-        )
+        """Begin."""
         return self
 
     def __exit__(
@@ -111,7 +100,31 @@ class Visitor:
         self._stack.close()
 
     def open(self, page: str = "", query: str = "") -> Answer:
-        """Open a page by its address.
+        """Open a page by its address, as a new tab does: in a session of its own.
+
+        Args:
+            page: Name of the page in addresses; empty for the first page.
+            query: What follows the ``?`` in the address.
+        """
+        self._stack.close()
+        place = f"127.0.0.1:{self._port}"
+        began = time.perf_counter()
+        self._socket: ClientConnection = self._stack.enter_context(
+            connect(
+                f"ws://{place}/_stcore/stream",
+                origin=Origin(f"http://{place}"),
+                subprotocols=[Subprotocol("streamlit")],
+                additional_headers={"Cookie": self._cookie} if self._cookie else {},
+                max_size=None,
+            )
+        )
+        connected = time.perf_counter() - began
+        answer = self.go(page, query)
+        answer.seconds += connected
+        return answer
+
+    def go(self, page: str, query: str = "") -> Answer:
+        """Go to a page by a link of the present page, in the same session.
 
         Args:
             page: Name of the page in addresses; empty for the first page.

@@ -155,7 +155,7 @@ def measure(server: Server, query: str = "", clicks: int = _CLICKS) -> Iterator[
                 times.add(said, clicked, server.cpu - before)
             for target, address in links[:_LINKS]:
                 before = server.cpu
-                times.add(f"link to {target}", visitor.open(target, address), server.cpu - before)
+                times.add(f"link to {target}", visitor.go(target, address), server.cpu - before)
             yield times
 
 

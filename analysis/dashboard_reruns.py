@@ -66,7 +66,7 @@ def growth(server: Server, query: str = "", reruns: int = 500, pages: int | None
 def _round(visitor: Visitor, page: str, query: str) -> int:
     """Open a page and set some of its controls; return the number of reruns."""
     reruns = 1
-    visitor.open(page, query)
+    visitor.go(page, query)
     for name in list(visitor.widgets):
         widget = visitor.widgets.get(name)  # a click may remove other controls
         if widget is None or not widget.choices or widget.key == "run" or reruns > _CONTROLS:

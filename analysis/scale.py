@@ -24,7 +24,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def write_recording(
     classes: int,
     each: int,
     name: str = "scale",
-    gates: Sequence[Gate] | None = None,
+    gates: list[Gate] | None = None,
 ) -> Recording:
     """Write a synthetic recording in which each class has its own gates, and 70% is right.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import socket
 import time
@@ -133,6 +134,20 @@ def test_allowed_hosts_and_the_machine_itself_are_answered(host: str, server: Se
     assert server.get("/", **own).status == 200
     assert server.websocket(**own) == 101
     assert server.get("/", Host=named, Origin="http://127.0.0.1").status == 403
+
+
+def test_the_address_that_a_request_reached_is_answered(server: Server) -> None:
+    server.enter()
+    for address, host, expected in (
+        ("127.0.0.2", "127.0.0.2", 200),
+        ("127.0.0.2", "127.0.0.3", 403),
+        ("127.0.0.1", "127.0.0.2", 403),
+    ):
+        connection = http.client.HTTPConnection(address, server.port, timeout=PATIENCE)
+        headers = {"Host": f"{host}:{server.port}", "Cookie": server.cookie}
+        connection.request("GET", "/", headers=headers)
+        assert connection.getresponse().status == expected
+        connection.close()
 
 
 @pytest.mark.parametrize("host", ["example.org", "evil.lab.example.org", "10.0.0.1", "0.0.0.0"])
