@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from attnscope.shell import shell_command
 
 SECONDS = 5
 """Time between two looks at the folder."""
+MOST_NEWS = 5
+"""Number of recordings that a message names."""
 READING = 1.0
 """Time in seconds in which accuracies are read; the next look goes on."""
 STATES = {
@@ -178,21 +181,28 @@ def _empty() -> None:
 
 
 @st.fragment(run_every=SECONDS)
-def _watch(shown: list[tuple[str, str, float | None]], is_complete: bool) -> None:
-    """Draw the page again if recordings have appeared, changed or vanished since."""
+def _watch(shown: dict[str, tuple[object, ...]], is_complete: bool, drawn: float) -> None:
+    """Draw the page again if recordings have appeared, changed or vanished since.
+
+    Args:
+        shown: label -> what the page shows of it.
+        is_complete: whether all accuracies are shown.
+        drawn: when the page was drawn, which tells the next look from this one.
+    """
+    if st.session_state.get("runs_drawn") != drawn:  # the page itself is being drawn
+        st.session_state["runs_drawn"] = drawn
+        return
     now = _signature(cached.entries())
     if now != shown:
-        before, after = {label for label, *_ in shown}, {label for label, *_ in now}
-        news = [f"New: {literal(label)}" for label in sorted(after - before)]
-        news += [f"Gone: {literal(label)}" for label in sorted(before - after)]
-        st.session_state["news"] = news or ["A recording has changed."]
-        st.rerun()
-    if not is_complete:
+        news = [f"New: {literal(label)}" for label in sorted(now.keys() - shown.keys())]
+        news += [f"Gone: {literal(label)}" for label in sorted(shown.keys() - now.keys())]
+        st.session_state["news"] = news[:MOST_NEWS]
+    if now != shown or not is_complete:
         st.rerun()
 
 
-def _signature(entries: list[Entry]) -> list[tuple[str, str, float | None]]:
-    return [(f"{entry.label} {entry.note}", entry.state, entry.changed) for entry in entries]
+def _signature(entries: list[Entry]) -> dict[str, tuple[object, ...]]:
+    return {entry.label: (entry.state, entry.note, entry.changed) for entry in entries}
 
 
 st.title("Runs")
@@ -212,4 +222,4 @@ else:
         st.caption(f"The accuracy of {left} recordings is still being read.")
     _damaged(entries)
     _record(entries)
-_watch(_signature(entries), not entries or len(accuracies) == len(found))
+_watch(_signature(entries), not entries or len(accuracies) == len(found), time.time())
