@@ -48,13 +48,13 @@ def _flat(about: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return table
 
 
+# Page -> what a link to it says.
 LINKS = {
     highlights.CHANNELS: "See this gate",
     highlights.MAPS: "See the maps",
     highlights.USAGE: "See the interventions",
     highlights.CONFUSION: "See these images",
 }
-"""Page -> what a link to it says."""
 
 
 @section

@@ -17,12 +17,9 @@ from attnscope import inventory
 from attnscope.inventory import Entry
 from attnscope.shell import shell_command
 
-SECONDS = 5
-"""Time between two looks at the folder."""
-MOST_NEWS = 5
-"""Number of recordings that a message names."""
-READING = 1.0
-"""Time in seconds in which accuracies are read; the next look goes on."""
+SECONDS = 5  # between two looks at the folder
+MOST_NEWS = 5  # recordings that a message names
+READING = 1.0  # seconds in which accuracies are read; the next look goes on
 STATES = {
     inventory.WHOLE: "whole",
     inventory.GROWING: "is being recorded",
