@@ -147,15 +147,16 @@ def gates_that_could_be_constants(usage: pd.DataFrame) -> list[Highlight]:
     needless = usage[usage["verdict"] == NOT_NEEDED].sort_values("removal_value")
     if len(needless):
         shown = list(needless["gate"])[:MOST]
-        worst = needless.loc[needless["removal_equal_high"].idxmax()]
+        worst = needless.loc[needless["removal_equal_high"].fillna(-np.inf).idxmax()]
         low, high = worst["removal_equal_low"], worst["removal_equal_high"]
+        interval = as_interval(low, high, as_plain_points).replace("95%", "90%")
         highlights.append(
             Highlight(
                 f"{len(needless)} of {every} could be constants: {_slots(shown)}"
                 f"{_and_others(len(needless) - len(shown), 'gate')}. Replacing one of them by its "
                 "best constant costs less than the smallest effect that was stated before; at most "
-                f"{as_plain_points(worst['removal_value'])} percentage points of accuracy (90% CI "
-                f"{as_plain_points(low)} to {as_plain_points(high)}).",
+                f"{as_plain_points(worst['removal_value'])} percentage points of accuracy "
+                f"({interval}).",
                 tuple(shown),
                 USAGE,
             )

@@ -7,9 +7,11 @@ from typing import Any
 
 import altair as alt
 import cached
+import downloads
 import pandas as pd
 import streamlit as st
 from cached import standouts
+from calibration_figure import draw_calibration
 from widgets import (
     chosen_history,
     chosen_interventions,
@@ -48,12 +50,12 @@ def _flat(about: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return table
 
 
-# Page -> what a link to it says.
+# Page -> what a link to it says; the column is narrow.
 LINKS = {
-    highlights.CHANNELS: "See this gate",
-    highlights.MAPS: "See the maps",
-    highlights.USAGE: "See the interventions",
-    highlights.CONFUSION: "See these images",
+    highlights.CHANNELS: "Gate",
+    highlights.MAPS: "Maps",
+    highlights.USAGE: "Interventions",
+    highlights.CONFUSION: "Images",
 }
 
 
@@ -72,7 +74,7 @@ def _show_highlights() -> None:
         found = [*found, *standouts.of_classes(run)]
     with st.container(border=True):
         for each in found:
-            left, right = st.columns([5, 1], vertical_alignment="center")
+            left, right = st.columns([6, 1], vertical_alignment="center")
             left.markdown(each.write(literal))
             right.page_link(
                 f"views/{each.page}.py",
@@ -83,7 +85,7 @@ def _show_highlights() -> None:
         if not found:
             st.markdown("Nothing stands out: every gate moves, and no class is confused often.")
         if intervened is None and recording.gates and recording.has_accuracy:
-            left, right = st.columns([5, 1], vertical_alignment="center")
+            left, right = st.columns([6, 1], vertical_alignment="center")
             left.markdown("Whether the network needs its gates has not been measured yet.")
             right.page_link(
                 "views/usage.py",
@@ -123,6 +125,7 @@ def _show_accuracy() -> None:
             },
             height=table_height(len(recording.classes), 12),
         )
+        downloads.offer("accuracy_per_class", table=partial(cached.class_metrics, run))
     with right:
         st.subheader("Calibration")
         bins = cached.calibration(run).dropna()
@@ -151,6 +154,11 @@ def _show_accuracy() -> None:
             ),
             height=360,
             alt="Accuracy in each of 15 bins of confidence",
+        )
+        downloads.offer(
+            "calibration",
+            draw=lambda: draw_calibration(bins, run.label),
+            table=partial(cached.calibration, run),
         )
         st.caption(
             "Where points lie below the dashed line, the network is overconfident. Points of few "

@@ -64,6 +64,7 @@ def _show(entries: list[Entry], accuracies: dict[str, float]) -> None:
         key=f"runs {hash(tuple(entry.label for entry in entries))}",
         on_select="rerun",
         selection_mode="single-row",
+        placeholder="",
         height=table_height(len(entries), 15),
         column_config={
             "Run": st.column_config.TextColumn(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cached
+import downloads
 import pandas as pd
 import streamlit as st
 from cached import Intervened, Run
@@ -93,6 +94,7 @@ def _verdicts(intervened: Intervened) -> None:
         },
         height=table_height(len(usage), 18),
     )
+    downloads.offer("verdicts", table=partial(cached.gate_usage, intervened))
 
 
 def _effect(row: pd.Series, columns: tuple[str, str, str], unit: float) -> str:
