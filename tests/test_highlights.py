@@ -147,10 +147,11 @@ def test_all_gates_together_name_the_effect_that_is_significant() -> None:
     assert numbers(sure)[-4:] == ["0.7", "95", "0.5", "0.9"]
     assert numbers(worse) == ["12.0", "95", "10.0", "20.0"]
     better = {**effect, "removal_value": -0.12, "removal_low": -0.2, "removal_high": -0.1}
-    gained = all_gates_at_once(joint(**better, p_removal=0.001))[0].write()
+    none = {"removal_margin_low": -0.1}
+    gained = all_gates_at_once(joint(**{**better, **none}, p_removal=0.001))[0].write()
     assert numbers(gained)[0] == "12.0"
     assert gained.split("12.0")[0] != worse.split("12.0")[0]
-    mixed = all_gates_at_once(joint(**better, p_removal=0.001, p_removal_margin=0.001))[0].write()
+    mixed = all_gates_at_once(joint(**better, p_removal=0.001))[0].write()
     assert {"−12.0", "0.7"} <= set(numbers(mixed))
 
 
