@@ -31,3 +31,24 @@ def test_missing_pages_are_refused(tmp_path: Path) -> None:
     with refused("AS142", names=(tmp_path / "a" / "b",)):
         serve._find_app(tmp_path / "a" / "b")
     assert serve._find_app(Path(serve.__file__).resolve().parent).is_file()
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7", "no.such.host.invalid", "", "unix://a"])
+def test_an_address_of_another_machine_is_refused(address: str) -> None:
+    with refused("AS145", names=("--address",)):
+        serve._check_port(8501, address)
+
+
+def test_a_port_in_use_is_passed_over_where_any_will_do() -> None:
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        port = used.getsockname()[1]
+        used.listen()
+        assert serve.free_port(port) not in (0, port)
+    assert serve.free_port(port) == port
+
+
+def test_a_folder_needs_no_recording_but_must_exist(tmp_path: Path) -> None:
+    assert serve._count_recordings(tmp_path) == 0
+    with refused("AS620", names=(tmp_path / "nowhere",)):
+        serve._count_recordings(tmp_path / "nowhere")

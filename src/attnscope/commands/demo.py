@@ -41,8 +41,10 @@ class Demo:
     """Number of epochs of each run."""
     seed: int = 0
     """Random seed."""
+    open: bool = False
+    """Serve the dashboard at the end, and open it in the browser of this machine."""
 
-    def __call__(self) -> None:
+    def __call__(self) -> int:
         from attnscope.capturing.run import capture_run
         from attnscope.folding.run import fold
         from attnscope.interventions.run import intervene
@@ -115,7 +117,12 @@ class Demo:
         print(f"Report:    {self.out / REPORT}")
         print(f"Figures:   {Run(self.out / 'cbam').figures}")
         print(f"Folded:    {self.out / _FOLDED}")
-        print(f"Dashboard: {shell_command('dashboard', self.out)}")
+        if not self.open:
+            print(f"Dashboard: {shell_command('dashboard', self.out, '--open')}")
+            return 0
+        from attnscope.serve import free_port, serve
+
+        return serve(self.out, free_port(), open_browser=True)
 
 
 @contextmanager
