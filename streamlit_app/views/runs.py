@@ -22,11 +22,11 @@ MOST_NEWS = 5  # recordings that a message names
 READING = 1.0  # seconds in which accuracies are read; the next look goes on
 STATES = {
     inventory.WHOLE: "whole",
-    inventory.GROWING: "is being recorded",
+    inventory.GROWING: "being recorded",
     inventory.INTERRUPTED: "interrupted",
     inventory.DAMAGED: "damaged",
     inventory.NOT_RECORDED: "not recorded",
-    inventory.TRAINING: "is being trained",
+    inventory.TRAINING: "being trained",
 }
 
 
@@ -57,13 +57,13 @@ def _number(help: str, form: str = "localized") -> object:
 
 
 def _show(entries: list[Entry], accuracies: dict[str, float]) -> None:
-    st.caption("Click the box at the left of a row to open it. Click a title to sort.")
+    above = st.container(height=56, border=False, vertical_alignment="center")
     event = st.dataframe(
         _table(entries, accuracies),
         hide_index=True,
         key=f"runs {hash(tuple(entry.label for entry in entries))}",
         on_select="rerun",
-        selection_mode="single-row",
+        selection_mode=["single-row", "single-cell"],
         placeholder="",
         height=table_height(len(entries), 15),
         column_config={
@@ -95,12 +95,20 @@ def _show(entries: list[Entry], accuracies: dict[str, float]) -> None:
             "MB": _number("Size on disk in megabytes.", "%.1f"),
         },
     )
-    rows = event["selection"]["rows"]
-    if rows and rows[0] < len(entries):
-        entry = entries[rows[0]]
-        if entry.can_be_opened:
-            st.switch_page("views/overview.py", query_params={"run": entry.label})
-        st.info(f"{literal(entry.label)} cannot be opened: {literal(entry.note)}")
+    rows = [*event["selection"]["rows"], *(row for row, _ in event["selection"]["cells"])]
+    if not rows or rows[0] >= len(entries):
+        above.caption("Click a row to open it. Click a title to sort.")
+        return
+    entry = entries[rows[0]]
+    if entry.can_be_opened:
+        above.page_link(
+            "views/overview.py",
+            label=f"Open {literal(entry.label)}",
+            icon=":material/arrow_forward:",
+            query_params={"run": entry.label},
+        )
+    else:
+        above.caption(f"{literal(entry.label)} cannot be opened: it is {STATES[entry.state]}.")
 
 
 @section

@@ -108,7 +108,7 @@ def test_damaged_growing_and_unrecorded_ones_are_listed_with_their_line(
     assert_no_error(app)
     assert dict(table(app)["State"]) == {
         "bad/test": "damaged",
-        "busy/test": "is being recorded",
+        "busy/test": "being recorded",
         "good/test": "whole",
     }
     assert ["bad/test" in warning.value for warning in app.main.warning] == [True]
@@ -275,7 +275,9 @@ def test_a_run_is_recorded_opened_and_found_again_by_its_address(
     sidebar = page.get_by_test_id("stSidebar")
     expect(sidebar).to_contain_text("1 recording")
     grid = main_part.get_by_test_id("stDataFrame").locator("canvas").first
-    grid.click(position={"x": 18, "y": 35 + 17})  # the box at the left of the first row
+    box = grid.bounding_box()
+    page.mouse.click(box["x"] + 80, box["y"] + 35 + 17)  # the name in the first row
+    main_part.get_by_role("link", name="Open tiny/test").click()
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
     expect(main_part).to_contain_text("tiny/test")
     assert "run=tiny%2Ftest" in page.url
