@@ -114,7 +114,11 @@ def _parse(folder: Path, made: Mapping[str, Any]) -> Folded:
         else Losses(
             split,
             int(losses["images"]),
-            *(float(losses[key]) for key in ("before", "after", "loss", "low", "high")),
+            before=float(losses["before"]),
+            after=float(losses["after"]),
+            loss=float(losses["loss"]),
+            low=float(losses["low"]),
+            high=float(losses["high"]),
             agreement=float(losses["agreement"]),
         ),
         (int(before), int(after)),

@@ -147,7 +147,7 @@ def gates_that_could_be_constants(usage: pd.DataFrame) -> list[Highlight]:
     needless = usage[usage["verdict"] == NOT_NEEDED].sort_values("removal_value")
     if len(needless):
         shown = list(needless["gate"])[:MOST]
-        worst = needless.loc[needless["removal_equal_high"].fillna(-np.inf).idxmax()]
+        worst = _largest(needless, "removal_equal_high")
         low, high = worst["removal_equal_low"], worst["removal_equal_high"]
         interval = as_interval(low, high, as_plain_points).replace("95%", "90%")
         highlights.append(
@@ -164,7 +164,7 @@ def gates_that_could_be_constants(usage: pd.DataFrame) -> list[Highlight]:
     undetected = usage[usage["verdict"].isin([NOTHING, UNUSED, SENSITIVE])]
     if len(undetected):
         shown = list(undetected.sort_values("removal_value")["gate"])[:MOST]
-        worst = undetected.loc[undetected["removal_value"].idxmax()]
+        worst = _largest(undetected, "removal_value")
         interval = as_interval(worst["removal_low"], worst["removal_high"], as_plain_points)
         text = (
             f"No use was detected of {len(undetected)} of {every}: {_slots(shown)}"
@@ -268,7 +268,7 @@ def weakest_classes(metrics: pd.DataFrame) -> list[Highlight]:
     low = known[significant(p)].sort_values("recall", kind="stable")
     classes = as_count(len(known), "class", "classes")
     if low.empty:
-        worst = known.loc[known["recall"].idxmin()]
+        worst = known.iloc[int(known["recall"].to_numpy().argmin())]
         return [
             Highlight(
                 f"No class is shown to be harder than the others (lowest of {classes}: {{0}}, "
@@ -305,6 +305,11 @@ def weakest_classes(metrics: pd.DataFrame) -> list[Highlight]:
 def _share(row: pd.Series) -> str:
     low, high = mean_share_interval(np.array([row["recall"]]), np.array([int(row["support"])]))
     return f"{as_percent(row['recall'])} ({as_interval(low, high, as_percent)})"
+
+
+def _largest(frame: pd.DataFrame, column: str) -> pd.Series:
+    """Return the row with the largest value; NaN counts as the smallest."""
+    return frame.iloc[int(frame[column].fillna(-np.inf).to_numpy().argmax())]
 
 
 def _slots(names: Sequence[str]) -> str:

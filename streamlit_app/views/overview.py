@@ -141,8 +141,8 @@ def _show_accuracy() -> None:
         )
         st.altair_chart(
             diagonal
-            + points.mark_line(color="#1f5f99")
-            + points.mark_circle(color="#1f5f99", opacity=1).encode(
+            + points.mark_line()
+            + points.mark_circle(opacity=1).encode(
                 alt.Size(
                     "count:Q", title="images", legend=alt.Legend(orient="bottom", tickCount=3)
                 ),

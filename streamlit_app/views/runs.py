@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import cached
 import pandas as pd
@@ -52,7 +53,7 @@ def _table(entries: list[Entry], accuracies: dict[str, float]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
-def _number(help: str, form: str = "localized") -> object:
+def _number(help: str, form: str = "localized") -> Any:
     return st.column_config.NumberColumn(format=form, help=help, width="small")
 
 

@@ -23,6 +23,7 @@ from attnscope.shell import shell_command
 
 _QUICK_EDITS = ("mean", "constant", "swap_any")  # a gate is used if the best constant costs
 _QUICK_IMAGES = 180
+INTERVENTIONS, CONSTANTS = "Interventions", "Constants in place of gates"
 
 _OTHER_TABLES = {
     "constants": "Constants: the best one of each gate, chosen on images that are not scored",
@@ -177,7 +178,7 @@ def _measure_quickly(run: Run, target: Path, options: list[str]) -> None:
 def _folds(run: Run) -> None:
     """Show the folded networks that were made of this one, and offer to make one."""
     st.subheader(
-        "Constants in place of gates",
+        "Folded networks",
         help="A fold replaces gates by constants, which are multiplied into the layers beside them "
         "where possible. The network becomes smaller and faster. See docs/explanation/fold.md.",
     )
@@ -263,6 +264,27 @@ def _fold(folded: Folded) -> None:
             st.caption(f"{as_count(missing, 'gate')} still depend on the image.")
 
 
+def _interventions(run: Run, command: str | None) -> None:
+    """Show the interventions, or offer to start them."""
+    intervened = cached.interventions(run)
+    if intervened is None:
+        how = "Start them here" if command else "Run them with attnscope.interventions in Python"
+        st.info(
+            "There are no interventions on this recording, or the recording has changed since. "
+            f"Interventions run the network again and take minutes. {how}."
+        )
+        if command:
+            _measure(run, command, False)
+        return
+    for plot in plots_for(subjects.Intervened(run.recording, intervened.outcomes)):
+        _plot(intervened, plot)
+    _verdicts(intervened)
+    _other_tables(intervened)
+    if command and not _is_full(intervened):
+        with st.expander("Measure more", icon=":material/add:"):
+            _measure(run, command, True)
+
+
 run = chosen_run()
 st.title("Decodable and used")
 st.markdown(
@@ -275,24 +297,17 @@ if not run.recording.gates:
 if not run.recording.has_accuracy:
     st.info(f"Interventions measure the accuracy, and there are {run.recording.no_accuracy}.")
     st.stop()
-job_panel()
 command = intervene_command(run.recording)
-intervened = cached.interventions(run)
-if intervened is not None:
-    for plot in plots_for(subjects.Intervened(run.recording, intervened.outcomes)):
-        _plot(intervened, plot)
-    _verdicts(intervened)
-    _other_tables(intervened)
-    if command and not _is_full(intervened):
-        with st.expander("Measure more", icon=":material/add:"):
-            _measure(run, command, True)
-else:
-    how = "Start them here" if command else "Run them with attnscope.interventions in Python"
-    st.info(
-        "There are no interventions on this recording, or the recording has changed since. "
-        f"Interventions run the network again and take minutes. {how}."
-    )
-    if command:
-        _measure(run, command, False)
+view = INTERVENTIONS
 if command:
+    view = str(
+        st.segmented_control(
+            "View", [INTERVENTIONS, CONSTANTS], default=INTERVENTIONS, required=True,
+            key="usage_view", bind="query-params", label_visibility="collapsed",
+        )
+    )  # fmt: skip
+job_panel()
+if view == INTERVENTIONS:
+    _interventions(run, command)
+else:
     _folds(run)

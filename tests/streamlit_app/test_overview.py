@@ -126,8 +126,9 @@ def test_a_sentence_links_to_its_images_and_back(
     expect(page.get_by_role("heading", name="Confusion matrix")).to_be_visible()
     main = page.get_by_test_id("stMain")
     expect(main.get_by_test_id("stImage")).to_have_count(min(count, 20))
-    page.reload()
-    expect(main.get_by_test_id("stImage")).to_have_count(min(count, 20))
+    address = page.url
     page.go_back()
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
     expect(main).to_contain_text("poor/test")
+    page.goto(address)
+    expect(main.get_by_test_id("stImage")).to_have_count(min(count, 20))

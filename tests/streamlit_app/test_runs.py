@@ -268,7 +268,7 @@ def test_a_run_is_recorded_opened_and_found_again_by_its_address(
     page = browse(tmp_path / "runs")
     main_part = page.get_by_test_id("stMain")
     page.get_by_role("button", name="Record the test images").click()
-    expect(main_part.get_by_text("Recording of tiny")).to_be_visible()
+    expect(main_part.get_by_text("Recording of tiny").first).to_be_visible()
     expect(main_part.get_by_text("is finished")).to_be_visible()
     recording = Run(tmp_path / "runs/tiny").recording()
     assert len(recording) == 8

@@ -14,11 +14,12 @@ from attnscope import jobs
 from attnscope.files import read_json, write_sealed
 from attnscope.recording.recording import Recording
 from attnscope.recording.writer import ShardWriter
-from tests.streamlit_app.test_dashboard import APP
+from tests.streamlit_app.test_dashboard import APP, choose_view
 from tests.test_folds import BUILT
 
 Maker = Callable[..., Recording]
 Open = Callable[..., AppTest]
+FOLDS = "Constants in place of gates"
 Started = list[tuple[Any, ...]]
 
 
@@ -34,11 +35,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
 
 @pytest.fixture
 def open_usage(monkeypatch: pytest.MonkeyPatch) -> Open:
-    def run(folder: Path) -> AppTest:
+    def run(folder: Path, view: str = "Interventions") -> AppTest:
         monkeypatch.setattr(sys, "argv", [str(APP), str(folder)])
         app = AppTest.from_file(str(APP), default_timeout=120).run()
         app.switch_page("views/usage.py").run()
-        return checked(app)
+        return checked(app if view == "Interventions" else choose_view(app, view))
 
     return run
 
@@ -80,9 +81,10 @@ def test_the_commands_that_are_started_are_those_of_the_program(
     from attnscope.commands.parsing import parse
 
     make_recording("cbam")
-    app = open_usage(tmp_path)
-    for label in labels(app):
-        press(app, label)
+    for view in ("Interventions", FOLDS):
+        app = open_usage(tmp_path, view)
+        for label in labels(app):
+            press(app, label)
     kinds = {"intervene": intervene.Intervene, "fold": fold.Fold}
     assert len(started) == 4
     for _, (name, *options), _ in started:
@@ -114,7 +116,7 @@ def test_folds_are_started_beside_the_run(
     make_recording: Maker, tmp_path: Path, open_usage: Open, started: Started
 ) -> None:
     make_recording("cbam")
-    app = open_usage(tmp_path)
+    app = open_usage(tmp_path, FOLDS)
     press(app, "Fold what passes the test")
     press(app, "Fold all gates")
     run, out = str(tmp_path / "cbam"), str(tmp_path / "cbam-folded")
@@ -123,7 +125,7 @@ def test_folds_are_started_beside_the_run(
         ["fold", run, "--out", out, "--gates", "all"],
     ]
     (tmp_path / "cbam-folded").mkdir()
-    assert "Fold all gates" not in labels(open_usage(tmp_path)), "nothing is overwritten"
+    assert "Fold all gates" not in labels(open_usage(tmp_path, FOLDS)), "nothing is overwritten"
 
 
 def test_nothing_is_written_outside_the_folder(
@@ -131,7 +133,9 @@ def test_nothing_is_written_outside_the_folder(
 ) -> None:
     make_recording("cbam")
     app = open_usage(tmp_path / "cbam")
-    assert labels(app) == ["Measure quickly", "Measure in full"], "a fold lies beside the run"
+    assert labels(app) == ["Measure quickly", "Measure in full"]
+    app = open_usage(tmp_path / "cbam", FOLDS)
+    assert labels(app) == [], "a fold lies beside the run"
     app = open_usage(tmp_path / "cbam/recordings/test")
     assert labels(app) == []
     assert f"attnscope intervene {tmp_path / 'cbam'}" in [block.value for block in app.code]
@@ -156,7 +160,7 @@ def test_a_fold_is_shown_with_its_loss_and_whether_it_was_tested(
     chosen = None if tolerance is None else {"tolerance": tolerance}
     (tmp_path / "small").mkdir()
     write_sealed(tmp_path / "small/fold.json", {**BUILT, "chosen": chosen})
-    app = open_usage(tmp_path)
+    app = open_usage(tmp_path, FOLDS)
     shown = {metric.label: metric.value for metric in app.metric}
     assert shown["Folded gates"] == "2 of 3"
     assert shown["Accuracy (test)"] == "95.00%"
@@ -189,13 +193,17 @@ def test_a_network_is_measured_and_folded_from_the_page(
     page = browse(tmp_path / "runs")
     page.get_by_test_id("stSidebar").get_by_role("link", name="Decodable and used").click()
     main_part = page.get_by_test_id("stMain")
+    page.get_by_text(FOLDS).click()
     page.get_by_role("button", name="Fold all gates").click()
     expect(main_part.get_by_text("is finished")).to_be_visible()
     expect(main_part).to_contain_text("tiny-folded")
     expect(main_part).to_contain_text("Nothing was tested")
     page.get_by_role("button", name="Close").click()
+    page.get_by_text("Interventions", exact=True).click()
     page.get_by_role("button", name="Measure quickly").click()
     expect(main_part.get_by_text("is finished")).to_be_visible()
     expect(page.get_by_role("heading", name="Verdict per gate")).to_be_visible()
     page.reload()
     expect(page.get_by_role("heading", name="Verdict per gate")).to_be_visible()
+    page.goto(page.url.split("?")[0] + "?usage_view=Constants+in+place+of+gates")
+    expect(main_part).to_contain_text("tiny-folded")
