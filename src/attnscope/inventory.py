@@ -304,13 +304,14 @@ def _unfinished(root: Path, folder: Path, place: str = layout.RECORDINGS) -> Ite
         share = f"{done or 0:,} of {wanted:,} images" if wanted else f"{shards} shards"
         is_growing = is_locked(target.with_name(f".{target.name}{layout.LOCK_SUFFIX}"))
         run = folder if place else None
+        network = _of_network(about.get("model"))
         yield Entry(
             label_of(root, target),
             target,
             run,
             GROWING if is_growing else INTERRUPTED,
             f"{share} are recorded" + ("" if is_growing else "; the same command continues"),
-            **_of_network(about.get("model")),
+            network=network["network"],
             data=str(about.get("source") or ""),
             split=str(about.get("split") or ""),
             seed=_whole(about.get("seed")),
