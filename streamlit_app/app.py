@@ -65,11 +65,13 @@ try:
     found, broken = runs()
     missing = _missing(found)
     with st.sidebar:
-        # Only recordings found in the folder are options, so that no URL can open another path.
-        st.selectbox(
-            "Recording", list(found), index=0 if found and missing is None else None, key="run",
-            bind="query-params", placeholder="Choose a recording", disabled=not found,
-        )  # fmt: skip
+        # Without options it would remember that nothing was chosen.
+        if found:
+            # Only recordings found in the folder are options, so that no URL can open another path.
+            st.selectbox(
+                "Recording", list(found), index=0 if missing is None else None, key="run",
+                bind="query-params", placeholder="Choose a recording",
+            )  # fmt: skip
         noun = "recording" if len(found) == 1 else "recordings"
         st.caption(f"{len(found)} {noun} in {literal(folder().name)}")
         if broken:

@@ -162,6 +162,18 @@ def test_recordings_that_appear_and_vanish_are_noticed(
     assert ["first/test" in error.value for error in app.error] == [True], "it was chosen"
 
 
+def test_the_first_recording_of_a_folder_can_be_opened_at_once(
+    make_recording: Maker, tmp_path: Path, open_runs: Open
+) -> None:
+    app = open_runs(tmp_path)
+    make_recording("first")
+    assert_no_error(app.run())
+    assert app.sidebar.selectbox(key="run").value == "first/test"
+    app.switch_page("views/overview.py").run()
+    assert_no_error(app)
+    assert "first/test" in app.markdown[0].value
+
+
 def test_an_empty_folder_names_the_next_commands(tmp_path: Path, open_runs: Open) -> None:
     app = open_runs(tmp_path)
     assert_no_error(app)
