@@ -203,6 +203,10 @@ def test_nothing_outside_the_folder_is_listed(make_recording: Maker, tmp_path: P
     os.symlink(outside, here / "linked")
     os.symlink(tmp_path / "elsewhere", here / "run-linked")
     os.symlink(tmp_path / "elsewhere/config.json", here / "run/config.json")
+    partial = tmp_path / "growing"
+    partial.mkdir()
+    write_json(partial / "plan.json", {"about": {"source": "secret"}, "images": 1})
+    os.symlink(partial, here / ".grown.partial")
     found = listed(here)
     assert {label: entry.state for label, entry in found.items()} == {
         "linked": inventory.DAMAGED,
