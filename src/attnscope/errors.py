@@ -316,6 +316,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS734": "Two kinds of network have the same name.",
         "AS740": "Logits and outcomes have different numbers of rows.",
         "AS741": "Usage tables and outcomes are of different numbers of seeds.",
+        "AS742": "A gate has no channel of that number.",
         # AS8: interventions and folding.
         "AS801": "The number of images of an experiment is below 1.",
         "AS802": "The batch size of an experiment or a fold is below 1.",
