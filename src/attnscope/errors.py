@@ -317,6 +317,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS740": "Logits and outcomes have different numbers of rows.",
         "AS741": "Usage tables and outcomes are of different numbers of seeds.",
         "AS742": "A gate has no channel of that number.",
+        "AS743": "There are too few images for t-SNE.",
         # AS8: interventions and folding.
         "AS801": "The number of images of an experiment is below 1.",
         "AS802": "The batch size of an experiment or a fold is below 1.",

@@ -13,7 +13,6 @@ from cached.found import runs as runs
 from cached.pictures import GRAD_CAM as GRAD_CAM
 from cached.pictures import NO_OVERLAY as NO_OVERLAY
 from cached.pictures import Shown as Shown
-from cached.pictures import channels_png as channels_png
 from cached.pictures import class_maps_png as class_maps_png
 from cached.pictures import comparison as comparison
 from cached.pictures import heat as heat

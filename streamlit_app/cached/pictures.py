@@ -99,20 +99,6 @@ def _rendered(drawn: Drawing) -> Shown:
 
 
 @drawing
-def channels_png(run: Run, gate: str, by_effect: bool) -> bytes:
-    """Draw the mean gate of each class and channel, sorted by number or by omega squared."""
-    order, ranked = None, "channel"
-    if by_effect:
-        effects = tables.channel_effects(run, gate).sort_values("omega_squared", ascending=False)
-        order = [int(c) for c in effects["channel"]]
-        ranked = "channel, in descending order of omega squared"
-    info = run.recording.info(gate)
-    profiles = tables.class_profiles(run, gate)
-    low, high = scale_of(info, [profiles["mean"].to_numpy()])
-    return layouts.channels(profiles, low, high, order, ranked)
-
-
-@drawing
 def class_maps_png(run: Run, classes: list[int], own_bounds: bool) -> bytes:
     """Draw the mean spatial gates and the mean Grad-CAM of some classes."""
     gates = run.recording.gates_with(MAP)
