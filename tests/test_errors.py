@@ -28,6 +28,7 @@ SUBJECTS = {
     "gate_history.py": "5",
     "gates": "4",
     "interventions": "8",
+    "jobs.py": "9",
     "monitoring.py": "5",
     "networks": "36",  # what an output lacks for a capture is a subject of AS6
     "plots": "9",

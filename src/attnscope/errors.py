@@ -404,6 +404,8 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS961": "A network does not run on images of the given size.",
         "AS962": "A file of a recording is missing or has changed.",
         "AS970": "The dashboard was started without a folder.",
+        "AS980": "Another job of the dashboard is running.",
+        "AS981": "A job of the dashboard cannot be started.",
     }
 )
 """Code -> what is wrong, as one sentence. A code keeps its meaning in all later versions.
