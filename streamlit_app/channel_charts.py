@@ -16,6 +16,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from attnscope.plots.axes import label_axis
+from attnscope.plots.frames import wide
 from attnscope.plots.images import draw_colorbar, show
 from attnscope.plots.theme import class_colors, drawable_names, style
 from attnscope.plots.titles import with_drawn_names
@@ -54,7 +55,10 @@ def heat_map(
             ),
             alt.Y(
                 "class:N", sort=list(classes), title=None,
-                axis=alt.Axis(labelLimit=150, labelOverlap=True, domain=False, ticks=False),
+                axis=alt.Axis(
+                    labelLimit=230, labelOverlap=False, labelFontSize=10, labelFlush=False,
+                    domain=False, ticks=False,
+                ),
             ),
             alt.Color(
                 f"{column}:Q",
@@ -75,7 +79,7 @@ def heat_map(
             ],
         )
         .add_params(cell, brush)
-        .properties(height=max(170, 15 * len(classes) + 60))
+        .properties(height=max(170, 16 * len(classes) + 60))
     )  # fmt: skip
 
 
@@ -90,7 +94,7 @@ def heat_figure(
         frame, order = with_drawn_names(cells, classes), list(channels)
         only = [names[name] for name in classes]
         column = "mean" if what == MEANS else "difference"
-        table = frame.pivot(index="class", columns="channel", values=column).loc[only, order]
+        table = wide(frame, "channel", column).loc[only, order]
         show(ax, table.to_numpy(np.float64), scale.low, scale.high, scale.cmap)
         ax.set_aspect("auto")
         label_axis(ax.yaxis, only)
@@ -111,7 +115,9 @@ def intervals(profile: pd.DataFrame, title: str) -> alt.LayerChart:
     base = alt.Chart(profile).encode(
         alt.Y(
             "class:N", sort=list(profile["class"]), title=None,
-            axis=alt.Axis(labelLimit=170, labelOverlap=False, grid=False, ticks=False),
+            axis=alt.Axis(
+                    labelLimit=230, labelOverlap=False, labelFlush=False, grid=False, ticks=False
+                ),
         ),
         tooltip=[
             "class:N",
@@ -145,26 +151,31 @@ def intervals_figure(profile: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def histograms(counts: pd.DataFrame, width: int) -> alt.FacetChart:
-    """Return one histogram below the other, on one scale.
+def histogram(counts: pd.DataFrame, name: str, top: float, color: str, is_last: bool) -> alt.Chart:
+    """Return the histogram of one class. Those of several classes have the same axes.
 
     Args:
         counts: of `cached.channels.histogram`.
-        width: width of each in pixels, without labels.
+        name: the class.
+        top: upper end of the vertical axis, a share of 0 to 1.
+        color: color of the bars.
+        is_last: whether it is the last one of several, which has the title of the axis.
     """
-    classes = list(dict.fromkeys(counts["class"]))
-    colors = dict(zip(classes, class_colors(len(classes)), strict=True))
-    frame = counts.assign(color=[_lighter(colors[name]) for name in counts["class"]])
+    ends = [float(counts["start"].min()), float(counts["end"].max())]
     return (
-        alt.Chart(frame)
-        .mark_bar(binSpacing=0)
+        alt.Chart(counts[counts["class"] == name])
+        .mark_bar(binSpacing=0, color=_lighter(color))
         .encode(
-            alt.X("start:Q", bin="binned", title="gate", scale=alt.Scale(zero=False, nice=False)),
+            alt.X(
+                "start:Q", bin="binned", title="gate" if is_last else None,
+                scale=alt.Scale(domain=ends, nice=False, zero=False),
+                axis=alt.Axis(labels=is_last, tickCount=8, grid=False),
+            ),
             alt.X2("end:Q"),
             alt.Y(
-                "share:Q", title=None, axis=alt.Axis(format=".0%", tickCount=3, grid=False)
+                "share:Q", title=None, scale=alt.Scale(domain=[0, top]),
+                axis=alt.Axis(format=".0%", tickCount=3, grid=True, minExtent=36),
             ),
-            alt.Color("color:N", scale=None),
             tooltip=[
                 "class:N",
                 alt.Tooltip("start:Q", title="from", format=".4f"),
@@ -173,17 +184,7 @@ def histograms(counts: pd.DataFrame, width: int) -> alt.FacetChart:
                 alt.Tooltip("share:Q", title="share of the class", format=".1%"),
             ],
         )
-        .properties(width=width, height=64)
-        .facet(
-            row=alt.Row(
-                "class:N", sort=classes, title=None,
-                header=alt.Header(
-                    labelAngle=0, labelAlign="left", labelAnchor="start", labelOrient="top",
-                    labelPadding=2, labelLimit=width,
-                ),
-            ),
-            spacing=8,
-        )
+        .properties(height=150 if is_last else 105)
     )  # fmt: skip
 
 
@@ -263,3 +264,49 @@ def _lighter(color: str) -> str:
         return color
     share = (95 - light) / (255 - light)
     return "#" + "".join(f"{round(v + (255 - v) * share):02x}" for v in (red, green, blue))
+
+
+def changes(frame: pd.DataFrame) -> alt.Chart:
+    """Return how the probability of each class changes, as bars from top to bottom.
+
+    Args:
+        frame: columns class, probability (change, -1 to 1), images, before, after; ordered.
+    """
+    return (
+        alt.Chart(frame)
+        .mark_bar(color=_INK)
+        .encode(
+            alt.X(
+                "probability:Q", title="change in the probability of the class, over its images",
+                axis=alt.Axis(format="+.1%", tickCount=6),
+            ),
+            alt.Y(
+                "class:N", sort=list(frame["class"]), title=None,
+                axis=alt.Axis(
+                    labelLimit=230, labelOverlap=False, labelFlush=False, grid=False, ticks=False
+                ),
+            ),
+            tooltip=[
+                "class:N",
+                alt.Tooltip("probability:Q", title="change in probability", format="+.2%"),
+                alt.Tooltip("images:Q"),
+                alt.Tooltip("before:Q", title="right before"),
+                alt.Tooltip("after:Q", title="right after"),
+            ],
+        )
+        .properties(height=max(110, _ROW * len(frame) + 50))
+    )  # fmt: skip
+
+
+def changes_figure(frame: pd.DataFrame) -> Figure:
+    """Draw what `changes` shows."""
+    with style():
+        figure = Figure((6, 0.8 + 0.19 * max(len(frame), 4)), layout="constrained")
+        ax = figure.subplots()
+        places = np.arange(len(frame))
+        ax.barh(places, frame["probability"], color="#1f5f99")
+        ax.axvline(0, color="#888888", linewidth=0.7)
+        ax.set_yticks(places, drawable_names(list(frame["class"])))
+        ax.invert_yaxis()
+        ax.set_xlabel("change in the probability of the class, over its images")
+    return figure

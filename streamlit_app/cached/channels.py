@@ -11,15 +11,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope import statistics
+from attnscope.channel_removal import removed_channel
 from attnscope.plots.images import scale_of
 from attnscope.plots.theme import GATE_MAP, SIGNED_MAP
+from attnscope.recording.places import explored_folder
 from attnscope.statistics import ordering
 from attnscope.statistics import profiles as of_profiles
 from attnscope.statistics.channel import channel_count as channel_count
 from attnscope.statistics.channel import channel_extremes, channel_histogram, channel_values
 from attnscope.statistics.profiles import ClassMoments, bounds_of, class_moments
+from attnscope.statistics.removal import Removal
 from cached.caching import arrays, drawing, picture, statistic
-from cached.found import Run
+from cached.found import Run, folder
 
 NUMBER, OMEGA, SIMILARITY, DIFFERENCE = "number", "omega squared", "similarity", "difference"
 CHANNEL_ORDERS = (NUMBER, OMEGA, SIMILARITY)
@@ -49,8 +52,8 @@ def cells(run: Run, gate: str, classes: list[int], channels: list[int]) -> pd.Da
     """Return ``statistics.class_profiles`` of some classes and channels, and the difference.
 
     Returns:
-        The columns of ``class_profiles``, and ``difference``: the mean minus the channel's mean over
-        the classes.
+        The columns of ``class_profiles``, and ``difference``: the mean minus the channel's mean
+        over the classes.
     """
     known = moments(run, gate)
     where = np.ix_(classes, channels)
@@ -176,7 +179,7 @@ def extremes(run: Run, gate: str, channel: int, count: int) -> pd.DataFrame:
 
 @statistic
 def histogram(run: Run, gate: str, channel: int, classes: list[int] | None) -> pd.DataFrame:
-    """``statistics.channel.channel_histogram`` with names of classes; None: of all images at once"""
+    """``statistics.channel.channel_histogram`` with names of classes; None: of all images"""
     of = values(run, gate, channel)
     if classes is None:
         counted = channel_histogram(of, np.zeros(len(of), np.int64), [0])
@@ -190,3 +193,18 @@ def histogram(run: Run, gate: str, channel: int, classes: list[int] | None) -> p
 def map_png(run: Run, values: NDArray[Any], low: float, high: float) -> bytes:
     """Draw a feature map, enlarged, on a scale from ``low`` (dark) to ``high`` (bright)."""
     return layouts.colored(values, low, high, "viridis", width=192, height=192, square=True)
+
+
+def can_keep(run: Run) -> bool:
+    """Return whether results about a recording are kept in the folder of the dashboard."""
+    place = explored_folder(run.recording.folder)
+    return place.resolve().is_relative_to(folder().resolve())
+
+
+def removal(run: Run, gate: str, channel: int) -> Removal | None:
+    """Return what `channel_removal.remove_channel` kept in the folder of the dashboard, or None.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return removed_channel(run.recording, gate, channel) if can_keep(run) else None

@@ -8,22 +8,16 @@ from numpy.typing import NDArray
 
 from attnscope.data.label_kinds import CLASS
 from attnscope.gate_space import Places, placed_images
-from attnscope.recording.explored import explored_file
 from attnscope.statistics.embedding import Components, principal_components, sampled_rows
 from cached.caching import statistic
-from cached.found import Run, folder
+from cached.channels import can_keep as can_keep
+from cached.found import Run
 
 SHOWN = 3_000
 """Most points that are sent to the browser."""
 COMPONENTS = 6
 BY_TRUE, BY_PREDICTED, BY_ERROR = "True class", "Predicted class", "Right or wrong"
 RIGHT, WRONG, ANY = "right", "wrong", "image"
-
-
-def can_keep(run: Run) -> bool:
-    """Return whether results about a recording are kept in the folder of the dashboard."""
-    place = explored_file(run.recording, "").parent
-    return place.resolve().is_relative_to(folder().resolve())
 
 
 @statistic

@@ -22,16 +22,11 @@ from attnscope.plots import needs, plots_of
 from attnscope.plots.views import view_about
 from attnscope.recording.recording import Recording
 
-CELLS = 6_000
-"""Most cells of the heat map that can be clicked; more make a browser slow."""
-CLASSES = 50
-"""Most classes in it: more rows than fit on a screen cannot be compared."""
-CHANNELS = 128
-"""Most channels in it: narrower columns cannot be clicked."""
-TABLE = 20_000
-"""Most rows of the table of all classes and channels that are sent to the browser."""
-TESTED = 2**21
-"""Number of values of a gate up to which its channels are tested at once."""
+CELLS = 6_000  # most cells of the heat map that can be clicked; more make a browser slow
+CLASSES = 50  # most classes in it: more rows than fit on a screen cannot be compared
+CHANNELS = 128  # most channels in it: narrower columns cannot be clicked
+TABLE = 20_000  # most rows of the table of all classes and channels that are sent to the browser
+TESTED = 2**21  # number of values of a gate up to which its channels are tested at once
 SORTED = {
     cached_channels.NUMBER: "By number",
     cached_channels.OMEGA: "By omega squared",
@@ -120,19 +115,17 @@ def _heat_map(run: Run, gate: str) -> None:
         draw=lambda: heat_figure(cells, what, scale, shown, columns),
         table=lambda: cells,
     )
-    if len(rows) < len(names) or len(columns) < channels:
-        if st.toggle(
-            f"Show all {len(names):,} classes and {channels:,} channels as a picture",
-            key="whole", bind="query-params",
-        ):  # fmt: skip
-            st.image(
-                cached_channels.heat_png(run, gate, what, by_class, by_channel), width="stretch"
-            )
-            st.caption(
-                f"Each row is a class and each column a channel, in the same orders as above, from "
-                f"{scale.low:.3g} (first color) to {scale.high:.3g} (last color). Neighbors are "
-                "averaged where there are more than 1,600."
-            )
+    is_part = len(rows) < len(names) or len(columns) < channels
+    if is_part and st.toggle(
+        f"Show all {len(names):,} classes and {channels:,} channels as a picture", key="whole",
+        bind="query-params",
+    ):  # fmt: skip
+        st.image(cached_channels.heat_png(run, gate, what, by_class, by_channel), width="stretch")
+        st.caption(
+            f"Each row is a class and each column a channel, in the same orders as above, from "
+            f"{scale.low:.3g} (blue or dark) to {scale.high:.3g} (red or bright). Neighbors are "
+            "averaged where there are more than 1,600."
+        )
     if clicked := event["selection"].get(CELL):
         st.switch_page("views/channel.py", query_params=_card(gate, int(clicked[0]["channel"])))
     if brushed := event["selection"].get(BRUSH):

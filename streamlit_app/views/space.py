@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cached
 import downloads
 import numpy as np
 import streamlit as st
 from addressed import is_unknown
-from cached import Run
-from cached import space
+from cached import Run, space
 from channel_charts import BRUSH, points, points_figure
 from numpy.typing import NDArray
 from widgets import choose_overlay, chosen_run, gallery, literal, section

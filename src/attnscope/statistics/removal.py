@@ -34,8 +34,8 @@ class Removal:
     - ``class``: number of the class.
     - ``images``: number of images of the class.
     - ``before``, ``after``: number of these that are predicted correctly.
-    - ``probability``: change in the probability of the class, averaged over the images of the class;
-      NaN without images.
+    - ``probability``: change in the probability of the class, averaged over the images of the
+      class; NaN without images.
     - ``elsewhere``: the same, averaged over the images of all other classes; NaN without these.
     """
 
