@@ -163,6 +163,10 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS416": "A network cannot be exported as a graph for any number of images.",
         "AS417": "The exported graph of a network lacks a gate or has other values.",
         "AS418": "An exported graph is called with images of another size or precision.",
+        "AS420": "The features that a gate multiplies are no maps of channels.",
+        "AS421": "A gate has no value at which it changes nothing.",
+        "AS422": "A gate, or the features that it multiplies, has no channel of this number.",
+        "AS423": "A value that is to replace a gate is not finite.",
         # AS5: training and run folders.
         "AS501": "The shares of a recipe's phases do not sum to 1.",
         "AS502": "A recipe combines a schedule with phases that start a new optimizer.",
@@ -235,6 +239,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS644": "A folder has a recording that was made with other settings.",
         "AS645": "Predictions in a recording are not the classes with the largest logits.",
         "AS646": "An array of a recording has another type or shape than it should.",
+        "AS647": "It is not known how the images of a recording are prepared for its network.",
         "AS648": "A recording has no class labels.",
         "AS649": "A recording has no targets.",
         "AS650": "The folder of a recording cannot be created.",
