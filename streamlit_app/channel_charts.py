@@ -12,13 +12,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from cached.channels import MEANS, Scale
+from cached.space import OTHER
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from attnscope.plots.axes import label_axis
 from attnscope.plots.frames import wide
 from attnscope.plots.images import draw_colorbar, show
-from attnscope.plots.theme import class_colors, drawable_names, style
+from attnscope.plots.theme import NULL_COLOR, class_colors, drawable_names, style
 from attnscope.plots.titles import with_drawn_names
 
 CELL, BRUSH = "cell", "brush"
@@ -217,7 +218,7 @@ def points(frame: pd.DataFrame, x: str, y: str, groups: Sequence[str]) -> alt.Ch
         groups: the groups, in the order of their colors.
     """
     brush = alt.selection_interval(name=BRUSH, encodings=["x", "y"])
-    colors = [_lighter(color) for color in class_colors(len(groups))]
+    colors = [_lighter(color) for color in _colors(groups)]
     known = [name for name in ("true", "predicted") if name in frame]
     return (
         alt.Chart(frame)
@@ -245,7 +246,7 @@ def points_figure(frame: pd.DataFrame, x: str, y: str, groups: Sequence[str]) ->
     with style():
         figure = Figure((7, 5), layout="constrained")
         ax = figure.subplots()
-        colors, names = class_colors(len(groups)), drawable_names(list(groups))
+        colors, names = _colors(groups), drawable_names(list(groups))
         for group, color, name in zip(groups, colors, names, strict=True):
             rows = frame[frame["group"] == group]
             ax.scatter(rows["x"], rows["y"], s=6, color=color, label=name, linewidths=0)
@@ -254,6 +255,12 @@ def points_figure(frame: pd.DataFrame, x: str, y: str, groups: Sequence[str]) ->
         if 1 < len(groups) <= 40:
             figure.legend(loc="outside right upper", ncols=1 + len(groups) // 21)
     return figure
+
+
+def _colors(groups: Sequence[str]) -> list[str]:
+    """Return a color for each group; the group of all others is gray."""
+    colors = class_colors(len(groups) - (OTHER in groups))
+    return [*colors, NULL_COLOR] if OTHER in groups else colors
 
 
 def _lighter(color: str) -> str:

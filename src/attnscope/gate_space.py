@@ -47,13 +47,14 @@ def place_images(recording: Recording, gate: str, seed: int = 0) -> Places:
             than four images (AS743).
     """
     rows = sampled_rows(len(recording), MOST, seed)
+    vectors = gate_vectors(recording, gate, rows)
     if len(rows) < _FEWEST:
         raise InputError(
             "AS743",
             f"{recording.folder} has {len(rows)} images, but t-SNE needs at least {_FEWEST}; "
             "capture more images",
         )
-    places = neighbor_embedding(gate_vectors(recording, gate, rows), seed)
+    places = neighbor_embedding(vectors, seed)
     # Single precision, as the method computes: half the length of the file.
     shorter = [[float(f"{value:.7g}") for value in place] for place in places]
     write_explored(

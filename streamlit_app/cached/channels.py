@@ -24,7 +24,8 @@ from attnscope.statistics.removal import Removal
 from cached.caching import arrays, drawing, picture, statistic
 from cached.found import Run, folder
 
-NUMBER, OMEGA, SIMILARITY, DIFFERENCE = "number", "omega squared", "similarity", "difference"
+NUMBER, OMEGA, SIMILARITY = "By number", "By omega squared", "By similarity"
+DIFFERENCE = "Most different first"
 CHANNEL_ORDERS = (NUMBER, OMEGA, SIMILARITY)
 CLASS_ORDERS = (NUMBER, SIMILARITY, DIFFERENCE)
 MEANS, DIFFERENCES = "Mean gate", "Difference between classes"

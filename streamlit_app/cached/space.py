@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ SHOWN = 3_000
 """Most points that are sent to the browser."""
 COMPONENTS = 6
 BY_TRUE, BY_PREDICTED, BY_ERROR = "True class", "Predicted class", "Right or wrong"
-RIGHT, WRONG, ANY = "right", "wrong", "image"
+RIGHT, WRONG, ANY, OTHER = "right", "wrong", "image", "all others"
 
 
 @statistic
@@ -46,7 +48,11 @@ def colorings(run: Run) -> list[str]:
 
 
 def points(
-    run: Run, rows: NDArray[np.int64], places: NDArray[np.float64], by: str | None
+    run: Run,
+    rows: NDArray[np.int64],
+    places: NDArray[np.float64],
+    by: str | None,
+    only: Sequence[str],
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return a sample of points with what they are, and the groups by which they are colored.
 
@@ -55,6 +61,7 @@ def points(
         rows: rows of the recording, ``(n,)``.
         places: ``(n, 2)``.
         by: one of `colorings`; None: nothing is known of the images.
+        only: the classes that have colors of their own; empty for all.
 
     Returns:
         The columns x, y, image, group and, as far as they are known, true and predicted, of at most
@@ -78,5 +85,11 @@ def points(
         groups = [RIGHT, WRONG]
     else:
         frame["group"], groups = ANY, [ANY]
+    if only and by in (BY_TRUE, BY_PREDICTED):
+        frame["group"] = frame["group"].where(frame["group"].isin(only), OTHER)
+        # Those with colors lie above the others.
+        order = np.argsort(frame["group"] != OTHER, kind="stable")
+        frame = frame.iloc[order].reset_index(drop=True)
+        groups = [*(name for name in groups if name in only), OTHER]
     there = set(frame["group"])
     return frame, [name for name in groups if name in there]

@@ -27,12 +27,6 @@ CLASSES = 50  # most classes in it: more rows than fit on a screen cannot be com
 CHANNELS = 128  # most channels in it: narrower columns cannot be clicked
 TABLE = 20_000  # most rows of the table of all classes and channels that are sent to the browser
 TESTED = 2**21  # number of values of a gate up to which its channels are tested at once
-SORTED = {
-    cached_channels.NUMBER: "By number",
-    cached_channels.OMEGA: "By omega squared",
-    cached_channels.SIMILARITY: "By similarity",
-    cached_channels.DIFFERENCE: "Most different first",
-}
 NUMBERS = {
     name: st.column_config.NumberColumn(label, format="%.4f")
     for name, label in (
@@ -66,7 +60,7 @@ def _heat_map(run: Run, gate: str) -> None:
     with middle:
         by_channel = st.selectbox(
             "Channels", cached_channels.CHANNEL_ORDERS, key="by_channel", bind="query-params",
-            index=1 if wide else 0, format_func=SORTED.__getitem__,
+            index=1 if wide else 0,
             help="Omega squared is the share of a channel's variance that is between classes. "
             "By similarity: channels with similar class means are neighbors (hierarchical "
             "clustering). See docs/reference/metrics.md.",
@@ -74,7 +68,7 @@ def _heat_map(run: Run, gate: str) -> None:
     with right:
         by_class = st.selectbox(
             "Classes", cached_channels.CLASS_ORDERS, key="by_class", bind="query-params",
-            index=2 if many else 0, format_func=SORTED.__getitem__,
+            index=2 if many else 0,
             help="By similarity: classes with similar gates are neighbors (hierarchical "
             "clustering). Most different first: by the distance of a class from the mean of all "
             "classes.",

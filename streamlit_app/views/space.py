@@ -25,7 +25,7 @@ gates = [gate.name for gate in recording.gates if gate.per_image]
 
 
 @section
-def _components(run: Run, gate: str, by: str | None) -> None:
+def _components(run: Run, gate: str, by: str | None, only: list[str]) -> None:
     known = space.components(run, gate)
     count = int((known.explained > 0).sum())
     if count == 0:
@@ -49,7 +49,7 @@ def _components(run: Run, gate: str, by: str | None) -> None:
         "components.",
     )
     titles = (names[x], names[y])
-    _plane(run, gate, PCA, known.rows, known.scores[:, [x, y]], titles, by)
+    _plane(run, gate, PCA, known.rows, known.scores[:, [x, y]], titles, by, only)
     if len(known.rows) < len(recording):
         st.caption(
             f"The components are those of {len(known.rows):,} of {len(recording):,} images, a "
@@ -58,7 +58,7 @@ def _components(run: Run, gate: str, by: str | None) -> None:
 
 
 @section
-def _neighbors(run: Run, gate: str, by: str | None) -> None:
+def _neighbors(run: Run, gate: str, by: str | None, only: list[str]) -> None:
     st.caption(
         "t-SNE puts images with similar gates side by side. Distances between groups, and their "
         "sizes, have no meaning."
@@ -80,7 +80,7 @@ def _neighbors(run: Run, gate: str, by: str | None) -> None:
         )  # fmt: skip
         job_panel()
         return
-    _plane(run, gate, T_SNE, known.rows, known.places, ("t-SNE 1", "t-SNE 2"), by)
+    _plane(run, gate, T_SNE, known.rows, known.places, ("t-SNE 1", "t-SNE 2"), by, only)
     if len(known.rows) < len(recording):
         st.caption(f"{len(known.rows):,} of {len(recording):,} images, a random sample.")
 
@@ -93,12 +93,13 @@ def _plane(
     places: NDArray[np.float64],
     titles: tuple[str, str],
     by: str | None,
+    only: list[str],
 ) -> None:
     """Show images as points, and below those that the visitor dragged over."""
-    frame, groups = space.points(run, rows, places, by)
+    frame, groups = space.points(run, rows, places, by, only)
     event = st.altair_chart(
         points(frame, *titles, groups),
-        key=f"{what} {run.key} {gate} {titles} {by}",
+        key=f"{what} {run.key} {gate} {titles} {by} {only}",
         on_select="rerun",
         alt=f"{what} of the gates of {len(frame)} images",
     )
@@ -148,11 +149,18 @@ with middle:
 colorings = space.colorings(run)
 with right:
     by = st.selectbox("Color", colorings, key="color", bind="query-params") if colorings else None
+only: list[str] = []
+if by in (space.BY_TRUE, space.BY_PREDICTED) and len(recording.classes) > 1:
+    only = st.multiselect(
+        "Color only these classes (up to 10)", recording.classes, key="only", max_selections=10,
+        bind="query-params", placeholder="All classes",
+        help="More than ten colors can hardly be told apart. All other classes become gray.",
+    )  # fmt: skip
 if gate is None:
     st.stop()
 if not recording.info(gate).offers(PER_CHANNEL):
     st.caption("The numbers of this gate are its values at all positions.")
 if method == PCA:
-    _components(run, gate, by)
+    _components(run, gate, by, only)
 else:
-    _neighbors(run, gate, by)
+    _neighbors(run, gate, by, only)

@@ -27,10 +27,11 @@ def test_components_are_those_of_a_singular_value_decomposition(
     found = principal_components(recording, gate, components=3)
     values = recording.gate(gate).reshape(count, -1).astype(float)
     left, singular, _ = np.linalg.svd(values - values.mean(0), full_matrices=False)
-    np.testing.assert_allclose(found.explained, (singular**2 / (singular**2).sum())[:3])
+    shares = (singular**2 / (singular**2).sum())[:3]
+    np.testing.assert_allclose(found.explained, shares, rtol=1e-5 if dense == 0 else 1e-9)
     expected = (left * singular)[:, :3]
     signs = np.sign((expected * found.scores).sum(0))
-    np.testing.assert_allclose(found.scores, expected * signs, atol=1e-6)
+    np.testing.assert_allclose(found.scores, expected * signs, atol=1e-5)
     assert list(found.rows) == list(range(count))
 
 
