@@ -8,13 +8,16 @@ from pathlib import Path
 import streamlit as st
 from cached import folder, runs
 from widgets import literal
+from widgets_jobs import job_panel
 
 from attnscope.errors import InputError
 
 # The icon is a file because Streamlit loads its own page icons from another server.
 st.set_page_config("attnscope", Path(__file__).parent / "icon.png", layout="wide")
+RUNS = st.Page("views/runs.py", title="Runs", icon=":material/list:", default=True)
 page = st.navigation(
     {
+        "": [RUNS],
         "One network": [
             st.Page("views/overview.py", title="Overview", icon=":material/dashboard:"),
             st.Page("views/channels.py", title="Channel gates", icon=":material/view_column:"),
@@ -48,25 +51,37 @@ def _missing(known: Collection[str]) -> str | None:
     return missing
 
 
+def _nothing_to_show(missing: str | None) -> None:
+    """Say why no recording is shown."""
+    if missing is not None:
+        st.error(
+            f"There is no recording {literal(missing)} in {literal(folder().name)}: it was moved "
+            "or removed, or the address is wrong. Choose a recording on the left."
+        )
+    elif page.title != RUNS.title:
+        st.info(f"There is no recording in {literal(folder().name)} yet.")
+        st.page_link(RUNS, label="See what to do")
+
+
 try:
     found, broken = runs()
     missing = _missing(found)
     with st.sidebar:
         # Only recordings found in the folder are options, so that no URL can open another path.
         st.selectbox(
-            "Recording", list(found), index=0 if missing is None else None, key="run",
-            bind="query-params", placeholder="Choose a recording",
+            "Recording", list(found), index=0 if found and missing is None else None, key="run",
+            bind="query-params", placeholder="Choose a recording", disabled=not found,
         )  # fmt: skip
         noun = "recording" if len(found) == 1 else "recordings"
         st.caption(f"{len(found)} {noun} in {literal(folder().name)}")
-        for line in broken:
-            st.warning(literal(line))
-    if missing is not None:
-        st.error(
-            f"There is no recording {literal(missing)} in {literal(folder().name)}: it was moved "
-            "or removed, or the address is wrong. Choose a recording on the left."
-        )
-    elif found:
+        if len(broken) == 1:
+            st.warning(literal(broken[0]))
+        elif broken:
+            st.warning(f"{len(broken)} recordings are damaged. The page Runs names them.")
+        job_panel(compact=True)
+    if missing is not None or not found:
+        _nothing_to_show(missing)
+    if page.title == RUNS.title or (found and missing is None):
         page.run()
 except InputError as error:
     st.error(literal(str(error)))

@@ -231,6 +231,21 @@ def locked(file: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_locked(file: Path) -> bool:
+    """Return whether another process holds a lock (`locked`); nothing is changed.
+
+    Args:
+        file: the lock file, which need not exist.
+    """
+    with suppress(OSError), _opened(file) as descriptor:
+        try:
+            # For an instant only: a process that wants the lock meanwhile tries again.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Remove what killed processes had begun to write in a folder with this module.
 

@@ -6,6 +6,7 @@ A module may use those before it: `found`, `caching`, `tables`, `pictures`.
 from cached.found import Intervened as Intervened
 from cached.found import Monitored as Monitored
 from cached.found import Run as Run
+from cached.found import entries as entries
 from cached.found import folder as folder
 from cached.found import interventions as interventions
 from cached.found import monitored as monitored

@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-
-import streamlit as st
 
 from attnscope import runs as run_folders
 from attnscope.errors import InputError
 from attnscope.files import sha256_of
 from attnscope.gate_history import GateHistory
-from attnscope.layout import ABOUT, MANIFEST, RECORDINGS
+from attnscope.inventory import DAMAGED, Entry, list_entries
+from attnscope.layout import ABOUT, MANIFEST
 from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
-from attnscope.recording.places import list_recordings
 from attnscope.recording.recording import Recording
 
 
@@ -27,7 +26,16 @@ class Run:
     """Its path in the folder, without ``recordings``: ``cifar10-cbam/test``."""
     key: str
     """Its path and the SHA-256 of its manifest."""
-    recording: Recording
+    folder: Path
+
+    @cached_property
+    def recording(self) -> Recording:
+        """The recording, which is opened when it is first used: there may be hundreds.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        return Recording(self.folder, read_rows=False)
 
 
 def folder() -> Path:
@@ -43,44 +51,52 @@ def folder() -> Path:
     return Path(sys.argv[1])
 
 
+_known: dict[Path, dict[str, Run]] = {}
+"""Folder of a dashboard -> key of a run -> the run, so that it is opened once for all visitors."""
+
+
+def entries() -> list[Entry]:
+    """Return what the folder contains: recordings in every state, and runs without one.
+
+    Raises:
+        InputError: the folder does not exist.
+    """
+    return list_entries(folder())
+
+
 def runs() -> tuple[dict[str, Run], list[str]]:
     """Return the recordings by label, and one line for each that cannot be read.
 
+    Only manifests are read. A recording whose manifest is whole can be damaged nevertheless, which
+    opening it says.
+
     Raises:
-        InputError: the folder contains no recording.
+        InputError: the folder does not exist.
     """
-    root = folder()
-    places, problems = list_recordings(root)
-    manifests, broken = [], [str(problem) for problem in problems]
-    for path in places:
+    found, broken = {}, []
+    for entry in entries():
+        if entry.state == DAMAGED:
+            broken.append(entry.note)
+        if not entry.can_be_opened:
+            continue
+        file = entry.folder / MANIFEST
         try:
-            manifests.append((str(path / MANIFEST), sha256_of(path / MANIFEST)))
-        except OSError as error:
-            broken.append(f"{path / MANIFEST} cannot be read ({error.strerror})")
-    found, damaged = _open(root, tuple(manifests))
-    return found, [*broken, *damaged]
+            state = file.stat()
+            content = _hash(str(file), state.st_size, state.st_mtime_ns, state.st_ino)
+        except OSError as error:  # it was removed a moment ago
+            broken.append(f"{file} cannot be read ({error.strerror})")
+            continue
+        found[entry.label] = Run(entry.label, f"{entry.folder} {content}", entry.folder)
+    # A new object would open its recording anew.
+    before = _known.get(folder(), {})
+    _known[folder()] = {run.key: before.get(run.key, run) for run in found.values()}
+    return {run.label: run for run in _known[folder()].values()}, broken
 
 
-@st.cache_resource(show_spinner="Opening recordings", max_entries=8)
-def _open(root: Path, manifests: tuple[tuple[str, str], ...]) -> tuple[dict[str, Run], list[str]]:
-    found, broken = [], []
-    for file, _ in manifests:
-        try:
-            # Rows are read when a page needs them: there may be hundreds of recordings.
-            found.append(Recording(Path(file).parent, read_rows=False))
-        except InputError as error:  # a damaged recording must not hide the others
-            broken.append(str(error))
-    hashes = {str(Path(file).parent): content for file, content in manifests}
-    opened = {}
-    for recording in found:
-        place = recording.folder.relative_to(root).parts
-        parts = [part for part in place if part != RECORDINGS]
-        if not parts or place[0] == RECORDINGS:
-            parts = [root.resolve().name, *parts]
-        label = "/".join(parts)
-        path = str(recording.folder)
-        opened[label] = Run(label, f"{path} {hashes[path]}", recording)
-    return opened, broken
+@lru_cache(maxsize=4096)
+def _hash(file: str, size: int, changed: int, number: int) -> str:
+    """Return the SHA-256 of a file; the other arguments change when the file changes."""
+    return sha256_of(Path(file))
 
 
 @dataclass(frozen=True)

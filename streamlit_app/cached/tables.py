@@ -97,10 +97,13 @@ def agreement_summary(run: Run) -> pd.DataFrame:
 
 @statistic
 def same_images(a: Run, b: Run) -> bool:
-    """Return whether two recordings are of the same images in the same order."""
-    if len(a.recording) != len(b.recording):  # known without reading rows
-        return False
+    """Return whether two recordings are of the same images in the same order.
+
+    A damaged recording is not.
+    """
     try:
+        if len(a.recording) != len(b.recording):  # known without reading rows
+            return False
         expect_same_images(a.recording, b.recording)
     except InputError:
         return False
