@@ -5,7 +5,7 @@ Colors of text, axes and background are those of the page's theme.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import altair as alt
 import matplotlib
@@ -22,14 +22,14 @@ from attnscope.plots.images import draw_colorbar, show
 from attnscope.plots.theme import NULL_COLOR, class_colors, drawable_names, style
 from attnscope.plots.titles import with_drawn_names
 
-CELL, BRUSH = "cell", "brush"
-"""Names of the selections of `heat_map` and `points`."""
+BRUSH = "brush"
+"""Name of the selection of `heat_map` and `points`."""
 _INK = "#4c8bc7"  # readable on white and on black
 _ROW = 22  # pixels of a class in a chart of intervals
 
 
 def heat_map(
-    cells: pd.DataFrame, what: str, scale: Scale, classes: Sequence[str], channels: Sequence[int]
+    cells: pd.DataFrame, what: str, scale: Scale, classes: Sequence[str], links: Mapping[int, str]
 ) -> alt.Chart:
     """Return the heat map of some classes and channels. Cells can be clicked and brushed.
 
@@ -38,18 +38,19 @@ def heat_map(
         what: `MEANS` or `DIFFERENCES`.
         scale: the color scale.
         classes: names of the classes, from top to bottom.
-        channels: numbers of the channels, from left to right.
+        links: number of a channel -> address that a click on it opens, from left to right.
     """
     column = "mean" if what == MEANS else "difference"
+    shown = ["class", "channel", "mean", "low", "high", "count", "difference"]
+    frame = cells[shown].assign(link=cells["channel"].map(links))
     colors = [to_hex(color) for color in matplotlib.colormaps[scale.cmap](np.linspace(0, 1, 15))]
-    cell = alt.selection_point(name=CELL, fields=["class", "channel"], toggle=False)
     brush = alt.selection_interval(name=BRUSH, encodings=["x", "y"])
     return (
-        alt.Chart(cells[["class", "channel", "mean", "low", "high", "count", "difference"]])
+        alt.Chart(frame)
         .mark_rect(cursor="pointer")
         .encode(
             alt.X(
-                "channel:N", sort=list(channels), title="channel",
+                "channel:N", sort=list(links), title="channel",
                 axis=alt.Axis(
                     labelAngle=0, labelOverlap=True, domain=False, ticks=False, grid=False
                 ),
@@ -68,6 +69,7 @@ def heat_map(
                     title=["mean gate" if what == MEANS else "difference"], gradientLength=140
                 ),
             ),
+            href="link:N",
             opacity=alt.condition(brush, alt.value(1), alt.value(0.35)),
             tooltip=[
                 alt.Tooltip("class:N"),
@@ -79,7 +81,7 @@ def heat_map(
                 alt.Tooltip("count:Q", title="images"),
             ],
         )
-        .add_params(cell, brush)
+        .add_params(brush)
         .properties(height=max(170, 16 * len(classes) + 60))
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from functools import partial
 import downloads
 import numpy as np
 import streamlit as st
-from addressed import is_unknown
+from addressed import SWITCH, keep, read
 from cached import Run, network, pictures
 from cached import channels as cached_channels
 from channel_charts import changes, changes_figure, histogram, histograms_figure
@@ -25,6 +25,7 @@ from attnscope.statistics.removal import Removal
 
 CLASSES = 6  # most classes whose histograms are shown at a time
 PER_ROW = 6
+COUNTS = (6, 12, 24)
 CHANGED = 20  # most classes whose change is drawn; all are in the table
 ENDS = {"high": "Images that open the channel most", "low": "Images that close it most"}
 run = chosen_run()
@@ -69,14 +70,16 @@ def _distribution(run: Run, gate: str, channel: int) -> None:
 @section
 def _images(run: Run, gate: str, channel: int) -> None:
     left, right = st.columns([1, 3], vertical_alignment="bottom")
+    read("ends", {str(count): count for count in COUNTS}, COUNTS[0])
     count = left.segmented_control(
-        "Images at each end", [6, 12, 24], default=6, required=True, key="ends",
-        bind="query-params",
+        "Images at each end", COUNTS, required=True, key="ends", on_change=keep,
+        args=("ends", COUNTS[0]),
     )  # fmt: skip
+    read("features", SWITCH, False)
     with right:
         with_maps = st.toggle(
             "Show the channel's features before and after the gate (runs the network)",
-            key="features", bind="query-params",
+            key="features", on_change=keep, args=("features", False),
             help="The feature map of this channel for each image, as it enters the gate and as it "
             "leaves it, at its own resolution. All maps on the page share one scale.",
         )  # fmt: skip
@@ -141,16 +144,19 @@ def _removal(run: Run, gate: str, channel: int) -> None:
         _show_removal(known)
         return
     allowed = actions_allowed()
-    if st.button(
+    place = st.empty()
+    pressed = place.button(
         "Set the channel to its mean", key="remove", disabled=not allowed,
         help=f"The network runs twice on about {IMAGES} images. The result is kept beside the "
         "recording, which does not change."
         if allowed
         else "Visitors of this dashboard may only look. Start it with --allow-actions.",
-    ):  # fmt: skip
+    )  # fmt: skip
+    if pressed:
         with st.spinner(f"The network runs on {IMAGES} images", show_time=True):
             known = remove_channel(network.network(run), gate, channel)
-        st.rerun(scope="fragment")
+        place.empty()
+        _show_removal(known)
 
 
 def _show_removal(known: Removal) -> None:
@@ -214,21 +220,21 @@ st.title("Channel card")
 if not gates:
     st.info("This network has no gates with channels.")
     st.stop()
-lost = is_unknown("gate", gates, "gate", run.key)
+lost = read("gate", {name: name for name in gates}, gates[0], noun="gate", scope=run.key)
 left, right = st.columns([3, 1])
 gate = left.selectbox(
-    "Gate", gates, index=None if lost else 0, key="gate", bind="query-params",
+    "Gate", gates, index=None if lost else 0, key="gate", on_change=keep, args=("gate", gates[0]),
     placeholder="Choose a gate",
 )  # fmt: skip
 if gate is None:
     st.stop()
 count = cached_channels.channel_count(recording, gate)
-numbers = {str(number) for number in range(count)}
-lost = is_unknown("channel", numbers, f"channel of {gate}", f"{run.key} {gate}")
+numbers = {str(number): number for number in range(count)}
+lost = read("channel", numbers, 0, noun=f"channel of {gate}", scope=f"{run.key} {gate}")
 with right:
     channel = st.number_input(
-        f"Channel (0 to {count - 1})", 0, count - 1, None if lost else 0, key="channel",
-        bind="query-params", placeholder="Choose a channel",
+        f"Channel (0 to {count - 1})", 0, count - 1, None if lost else "min", key="channel",
+        on_change=keep, args=("channel", 0), placeholder="Choose a channel",
     )  # fmt: skip
 if channel is None:
     st.stop()

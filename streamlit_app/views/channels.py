@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from urllib.parse import urlencode
 
 import cached
 import downloads
 import numpy as np
 import pandas as pd
 import streamlit as st
-from addressed import is_unknown
+from addressed import SWITCH, keep, read
 from cached import Run
 from cached import channels as cached_channels
-from channel_charts import BRUSH, CELL, heat_figure, heat_map
+from channel_charts import BRUSH, heat_figure, heat_map
 from channel_parts import class_intervals
 from widgets import chosen_run, in_percent, literal, page_of, percent, section, show_plot
 from widgets import table_height as height_of
@@ -38,6 +40,10 @@ with_channels = run.recording.gates_with(PER_CHANNEL)
 gates = [gate.name for gate in with_channels]
 
 
+def _choose(key: str, options: Sequence[str], default: str) -> None:
+    read(key, {name: name for name in options}, default)
+
+
 def _card(gate: str, channel: int) -> dict[str, str]:
     return {"run": run.label, "gate": gate, "channel": str(channel)}
 
@@ -48,33 +54,38 @@ def _heat_map(run: Run, gate: str) -> None:
     channels = cached_channels.channel_count(run.recording, gate)
     many, wide = len(names) > CLASSES, channels > CHANNELS
     left, middle, right, search = st.columns([1.4, 1, 1, 1])
+    kinds = (cached_channels.DIFFERENCES, cached_channels.MEANS)
+    _choose("heat", kinds, kinds[0])
     with left:
         what = st.segmented_control(
-            "Show", [cached_channels.DIFFERENCES, cached_channels.MEANS],
-            default=cached_channels.DIFFERENCES, required=True, key="heat",
-            bind="query-params",
+            "Show", kinds, required=True, key="heat", on_change=keep, args=("heat", kinds[0]),
             help="Mean gate: the mean over the images of a class. Difference between classes: the "
             "same minus the channel's mean over all classes, because channels differ much more "
             "from each other than classes do.",
         )  # fmt: skip
+    first = cached_channels.CHANNEL_ORDERS[1 if wide else 0]
+    _choose("by_channel", cached_channels.CHANNEL_ORDERS, first)
     with middle:
         by_channel = st.selectbox(
-            "Channels", cached_channels.CHANNEL_ORDERS, key="by_channel", bind="query-params",
-            index=1 if wide else 0,
+            "Channels", cached_channels.CHANNEL_ORDERS, key="by_channel", on_change=keep,
+            args=("by_channel", first),
             help="Omega squared is the share of a channel's variance that is between classes. "
             "By similarity: channels with similar class means are neighbors (hierarchical "
             "clustering). See docs/reference/metrics.md.",
         )  # fmt: skip
+    first = cached_channels.CLASS_ORDERS[2 if many else 0]
+    _choose("by_class", cached_channels.CLASS_ORDERS, first)
     with right:
         by_class = st.selectbox(
-            "Classes", cached_channels.CLASS_ORDERS, key="by_class", bind="query-params",
-            index=2 if many else 0,
+            "Classes", cached_channels.CLASS_ORDERS, key="by_class", on_change=keep,
+            args=("by_class", first),
             help="By similarity: classes with similar gates are neighbors (hierarchical "
             "clustering). Most different first: by the distance of a class from the mean of all "
             "classes.",
         )  # fmt: skip
+    read("find", None, "")
     wanted = search.text_input(
-        "Find classes", key="find", bind="query-params", placeholder="Part of a name",
+        "Find classes", key="find", on_change=keep, args=("find", ""), placeholder="Part of a name",
         help="Show only classes whose names contain this text.",
     )  # fmt: skip
     order = cached_channels.class_order(run, gate, by_class)
@@ -92,8 +103,9 @@ def _heat_map(run: Run, gate: str) -> None:
     cells = cached_channels.cells(run, gate, rows, columns)
     scale = cached_channels.scale(run, gate, what)
     shown = [names[k] for k in rows]
+    links = {c: f"channel?{urlencode(_card(gate, c))}" for c in columns}
     event = st.altair_chart(
-        heat_map(cells, what, scale, shown, columns),
+        heat_map(cells, what, scale, shown, links),
         key=f"heat map {run.key} {gate} {what} {by_class} {by_channel} {rows[0]} {columns[0]}",
         on_select="rerun",
         alt=f"{what} of {len(rows)} classes and {len(columns)} channels",
@@ -109,10 +121,11 @@ def _heat_map(run: Run, gate: str) -> None:
         draw=lambda: heat_figure(cells, what, scale, shown, columns),
         table=lambda: cells,
     )
+    read("whole", SWITCH, False)
     is_part = len(rows) < len(names) or len(columns) < channels
     if is_part and st.toggle(
         f"Show all {len(names):,} classes and {channels:,} channels as a picture", key="whole",
-        bind="query-params",
+        on_change=keep, args=("whole", False),
     ):  # fmt: skip
         st.image(cached_channels.heat_png(run, gate, what, by_class, by_channel), width="stretch")
         st.caption(
@@ -120,8 +133,6 @@ def _heat_map(run: Run, gate: str) -> None:
             f"{scale.low:.3g} (blue or dark) to {scale.high:.3g} (red or bright). Neighbors are "
             "averaged where there are more than 1,600."
         )
-    if clicked := event["selection"].get(CELL):
-        st.switch_page("views/channel.py", query_params=_card(gate, int(clicked[0]["channel"])))
     if brushed := event["selection"].get(BRUSH):
         _brushed(gate, brushed.get("class", shown), brushed.get("channel", columns))
 
@@ -230,7 +241,10 @@ def _table(run: Run, gate: str) -> None:
     """Show the means of all channels and classes, or of as many channels as can be sent."""
     count, classes = cached_channels.channel_count(run.recording, gate), len(run.recording.classes)
     at_most = max(1, TABLE // classes)
-    with st.expander("Table of all channels and classes", on_change="rerun", key="table") as part:
+    read("table", SWITCH, False)
+    with st.expander(
+        "Table of all channels and classes", on_change=keep, args=("table", False), key="table"
+    ) as part:
         if not part.open:
             return
         if count > at_most:
@@ -301,9 +315,10 @@ if not run.recording.gates:
 if not gates:
     st.info("This network has no gates with channels. The gates that it has are averaged here.")
 views = [*(["One gate"] if gates else []), "All gates"]
+_choose("channel_view", views, views[0])
 view = st.segmented_control(
-    "View", views, default=views[0], required=True, key="channel_view",
-    bind="query-params", label_visibility="collapsed",
+    "View", views, required=True, key="channel_view", on_change=keep,
+    args=("channel_view", views[0]), label_visibility="collapsed",
 )  # fmt: skip
 if view == "All gates":
     for plot in plots_of(Recording):
@@ -338,10 +353,10 @@ if view == "All gates":
         },
     )
 else:
-    lost = is_unknown("gate", gates, "gate", run.key)
+    lost = read("gate", {name: name for name in gates}, gates[0], noun="gate", scope=run.key)
     gate = st.selectbox(
-        "Gate", gates, index=None if lost else 0, key="gate", bind="query-params",
-        placeholder="Choose a gate",
+        "Gate", gates, index=None if lost else 0, key="gate", on_change=keep,
+        args=("gate", gates[0]), placeholder="Choose a gate",
     )  # fmt: skip
     if gate is None:
         st.stop()
