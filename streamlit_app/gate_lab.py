@@ -59,7 +59,8 @@ def gate_lab(run: Run, row: int) -> None:
         **({CHANNELS: "channels"} if info.has(PER_CHANNEL) else {}),
     }
     chosen = right.segmented_control(
-        "Set it to", list(edits), default=MEAN, required=True, key=f"lab_edit_{len(edits)}",
+        "Set it to", list(edits), default=MEAN, required=True, key="lab_edit",
+        bind="query-params",
         help="One leaves the features as they are. The mean is that over all recorded images.",
     )  # fmt: skip
     before = live.scores(run, row, None, None)  # says in one line if the network is not found

@@ -25,7 +25,7 @@ DPI = 144
 _GAP = 6  # pixels between cells
 _FONT = 7.5  # points
 _FRAME = "#b5b5b5"
-_WIDEST = 11 * DPI  # pixels of all cells of a row, about
+_WIDEST = int(8.2 * DPI)  # pixels of all cells of a row, about
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,13 @@ def grid_figure(
     count = shift + len(columns)
     side = int(min(1.25 * DPI, _WIDEST / count))
     titles = [*(["image"] if shift else []), *(column.title for column in columns)]
-    longest = max(map(_text_width, titles))
+    longest = max(_text_width(line) for title in titles for line in title.split("\n"))
     is_turned = longest > side
-    top = int(0.62 * longest + 0.2 * DPI) if is_turned else int(0.22 * DPI)
+    top = (
+        int(0.62 * longest + 0.2 * DPI)
+        if is_turned
+        else int((0.08 + 0.14 * (1 + max(t.count("\n") for t in titles))) * DPI)
+    )
     lines = [line for name in names for line in name.split("\n")]
     left = int(max(map(_text_width, lines), default=0)) + 16
     bars = _bars(columns)

@@ -20,6 +20,8 @@ Layers = alt.LayerChart | alt.FacetChart
 OWN, EDITED = "as recorded", "with the edit"
 FIRST, SECOND, IMAGE = "#3b78b5", "#d1772b", "#c2344d"  # readable on white and on black
 _BAR = 24  # pixels
+_FRAME = 90  # pixels of the legend and the axis
+_PER_ROW = 6
 LARGEST_GRID = 32
 """Side of the largest map whose values are sent to the browser."""
 
@@ -53,7 +55,7 @@ def bars(table: pd.DataFrame) -> Layers:
         text=alt.Text("probability:Q", format=".1%")
     )
     return alt.layer(base.mark_bar().encode(color=color), text).properties(
-        height=_BAR * len(table)
+        height=_BAR * len(table) + _FRAME
     )  # fmt: skip
 
 
@@ -88,7 +90,7 @@ def paired_bars(table: pd.DataFrame) -> Layers:
         text=alt.Text("probability:Q", format=".1%")
     )
     return alt.layer(base.mark_bar().encode(color=color), text).properties(
-        height=2 * 17 * len(classes)
+        height=2 * 17 * len(classes) + _FRAME
     )
 
 
@@ -103,6 +105,8 @@ def value_maps(table: pd.DataFrame, low: float, high: float, kind: str) -> Layer
     """
     cmap = GATE_MAP if kind == "gate" else GRAD_CAM_MAP
     colors = [to_hex(color) for color in matplotlib.colormaps[cmap](np.linspace(0, 1, 12))]
+    maps = table["map"].nunique()  # in rows of about the same length
+    scale = alt.Scale(domain=[low, high], range=colors, clamp=True)
     blank = alt.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
     chart: alt.FacetChart = (
         alt.Chart(table)
@@ -112,9 +116,11 @@ def value_maps(table: pd.DataFrame, low: float, high: float, kind: str) -> Layer
             alt.Y("row:O", axis=blank),
             alt.Color(
                 "value:Q",
-                scale=alt.Scale(domain=[low, high], range=colors, clamp=True),
-                legend=alt.Legend(title=[kind], gradientLength=90),
+                scale=scale,
+                legend=alt.Legend(title=[kind], gradientLength=90, type="gradient"),
             ),
+            # Without it, the background shines through between cells that do not fill pixels.
+            stroke=alt.Stroke("value:Q", scale=scale, legend=None),
             tooltip=[
                 alt.Tooltip("map:N"),
                 alt.Tooltip("row:O"),
@@ -122,13 +128,13 @@ def value_maps(table: pd.DataFrame, low: float, high: float, kind: str) -> Layer
                 alt.Tooltip("value:Q", format=".5f"),
             ],
         )
-        .properties(width=112, height=112)
+        .properties(width=128, height=128)
         .facet(
             alt.Facet(
                 "map:N", sort=list(dict.fromkeys(table["map"])),
-                header=alt.Header(title=None, labelLimit=125),
+                header=alt.Header(title=None, labelLimit=140),
             ),
-            columns=7,
+            columns=-(-maps // -(-maps // _PER_ROW)),
         )
         .resolve_scale(x="independent", y="independent")
     )  # fmt: skip

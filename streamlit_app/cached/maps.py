@@ -33,9 +33,9 @@ def grad_cams_of(run: Run, rows: list[int]) -> Maps:
     """Return the recorded Grad-CAM after the ReLU, for the predicted and for the true class."""
     if not run.recording.grad_cam_layers:
         return {}
-    targets = {"predicted": f"{GRAD_CAM}, predicted"}
+    targets = {"predicted": f"{GRAD_CAM}\npredicted"}
     if run.recording.label_kind == CLASS:
-        targets["true"] = f"{GRAD_CAM}, true"
+        targets["true"] = f"{GRAD_CAM}\ntrue"
     return {
         title: run.recording.grad_cam(target=target, rows=rows).clip(0)
         for target, title in targets.items()
@@ -136,7 +136,7 @@ def values_table(run: Run, gates: Maps, cams: Maps) -> pd.DataFrame:
         parts.append(
             pd.DataFrame(
                 {
-                    "map": titles.get(name, name),
+                    "map": titles.get(name, name).replace("\n", ", "),
                     "kind": "gate" if name in titles else GRAD_CAM,
                     "row": np.repeat(np.arange(height), width),
                     "column": np.tile(np.arange(width), height),

@@ -23,7 +23,7 @@ from image_parts import (
     show_neighbors,
     softmax,
 )
-from widgets import chosen_run, literal, section
+from widgets import chosen_run, literal, section, show_grid
 
 from attnscope.data.label_kinds import CLASS
 from attnscope.kinds import MAP
@@ -49,7 +49,7 @@ def _choose() -> int | None:
         "Image number", 0, len(recording) - 1, None if unknown else 0, key="image",
         bind="query-params", help="The row of the image in the recording, from 0.",
     )  # fmt: skip
-    row = None if number is None else int(number)
+    row = None if unknown or number is None else int(number)
     before.button(
         "Previous", icon=":material/chevron_left:", key="previous", disabled=not row,
         on_click=_step, args=(-1,), width="stretch",
@@ -100,7 +100,7 @@ def _maps(run: Run, row: int) -> None:
         help="Draws each map once more, so that the raw value of each position appears where the "
         "pointer is.",
     )  # fmt: skip
-    st.image(maps.one_png(run, row, own), width="stretch")
+    show_grid(maps.one_png(run, row, own))
     maps_download(
         f"image {row} maps",
         partial(maps.recorded_figure, run, row, own),
@@ -128,20 +128,20 @@ def _between(run: Run, row: int) -> None:
         logits = recording.logits_of(slice(row, row + 1))[0]
         ranked = np.argsort(-logits, kind="stable")
         other = true if true != first else int(ranked[ranked != first][0])
-    options = [k for k in range(len(names)) if k != first]
-    if is_unknown("versus", [names[k] for k in options], "class", f"{run.key} {row}"):
-        st.selectbox(
-            "Second class", options, index=None, format_func=names.__getitem__, key="versus",
-            bind="query-params",
-        )  # fmt: skip
-        return
-    second = st.selectbox(
-        "Second class", options, index=options.index(other), format_func=names.__getitem__,
-        key="versus", bind="query-params",
-        help="The first class is the predicted one. At first, the second class is the true class, "
-        "or the next probable one if the prediction is right.",
+    unknown = is_unknown("versus", names, "class", run.key)
+    chosen = st.selectbox(
+        f"Compare {names[first]} with", names, index=None, key="versus", bind="query-params",
+        placeholder=names[other],
+        help="The first class is the predicted one. Without a choice, the second class is the true "
+        "class, or the next probable one if the prediction is right.",
     )  # fmt: skip
-    table = live.between_classes(run, row, first, int(second))
+    if unknown:
+        return
+    second = other if chosen is None else names.index(chosen)
+    if second == first:
+        st.info("This is the predicted class itself. Choose another class.")
+        return
+    table = live.between_classes(run, row, first, second)
     labels = short_names(list(table["gate"]))
     chart = between_chart(table, labels, names[first], names[second])
     st.altair_chart(chart, alt="Where the gates of the image lie between two classes")

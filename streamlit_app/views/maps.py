@@ -43,14 +43,14 @@ def _images(run: Run) -> None:
         return
     with right:
         own = own_bounds(bool(spatial), "image_scale")
+    if number is not None:
+        _one(run, int(number), own)
+        return
     drawn = right.segmented_control(
         "Gates are drawn", [OWN, OVER], default=OWN, required=True, key="drawn",
         bind="query-params", help="Each position of a map as one square, or smoothed over the "
         "image in gray.",
     )  # fmt: skip
-    if number is not None:
-        _one(run, int(number), own)
-        return
     found: Sequence[int] = range(len(recording))
     if only is not None:
         found = np.flatnonzero(recording.labels == only).tolist()
@@ -80,7 +80,7 @@ def _one(run: Run, row: int, own: bool) -> None:
     st.text(recording.rows["path"].iloc[row])
     st.text(classes_of(run, row))
     gates, cams = maps.gates_of(run, [row]), maps.grad_cams_of(run, [row])
-    st.image(maps.one_png(run, row, own), width="stretch")
+    show_grid(maps.one_png(run, row, own))
     maps_download(
         f"image {row} maps",
         partial(maps.recorded_figure, run, row, own),

@@ -18,7 +18,7 @@ from image_parts import (
     show_neighbors,
     softmax,
 )
-from widgets import chosen_run, literal, section
+from widgets import chosen_run, literal, section, show_grid
 
 from attnscope import report
 from attnscope.dashboard_access import actions_allowed
@@ -71,13 +71,13 @@ def _try(run: Run) -> None:
 def _maps(run: Run, seen: uploads.Seen) -> None:
     spatial = recording.gates_with(MAP)
     gates = {gate.name: maps.as_maps(gate, seen.gates[gate.name]) for gate in spatial}
-    cams = {} if seen.grad_cam is None else {"Grad-CAM, predicted": seen.grad_cam.clip(0)}
+    cams = {} if seen.grad_cam is None else {"Grad-CAM\npredicted": seen.grad_cam.clip(0)}
     if not gates and not cams:
         return
     st.subheader("Maps", help="What the spatial gates and Grad-CAM show for your image.")
     own = own_bounds(bool(gates), "own_scale")
     figure = partial(maps.one_figure, run, seen.picture, gates, cams, own)
-    st.image(report.render(figure(), "png", DPI), width="stretch")
+    show_grid(report.render(figure(), "png", DPI))
     maps_download("own image maps", figure, lambda: maps.values_table(run, gates, cams))
     st.caption(
         "Each map at its own resolution, and below that over the image, as the network received "
