@@ -6,6 +6,7 @@ seconds.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +123,21 @@ def grid_figure(
             if not is_turned:
                 _write(ax, x - 20, top - 6, label, ha="left", va="bottom")
     return figure
+
+
+def grid_png(
+    names: Sequence[str], images: Sequence[NDArray[np.uint8]], columns: Sequence[Column]
+) -> bytes:
+    """Draw `grid_figure` as PNG."""
+    return as_png(grid_figure(names, images, columns))
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return a grid as PNG, compressed little, because that takes longer than all else."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+    return buffer.getvalue()
 
 
 def _bars(columns: Sequence[Column]) -> list[Column]:

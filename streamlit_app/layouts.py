@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 from grids import DPI as DPI
 from grids import Column as Column
-from grids import grid_figure
+from grids import grid_png
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from attnscope import report
 from attnscope.plots.builtin.channel_gates import draw, draw_differences
 from attnscope.plots.images import draw_colorbar, draw_overlay
 from attnscope.plots.theme import style
@@ -34,7 +33,7 @@ def enlarged(image: NDArray[np.uint8]) -> bytes:
     """
     times = max(1, -(-MIN_SIDE // min(image.shape[:2])))
     buffer = io.BytesIO()
-    Image.fromarray(image.repeat(times, 0).repeat(times, 1)).save(buffer, "png")
+    Image.fromarray(image.repeat(times, 0).repeat(times, 1)).save(buffer, "png", compress_level=1)
     return buffer.getvalue()
 
 
@@ -86,7 +85,7 @@ def map_grid(
     names: Sequence[str], images: Sequence[NDArray[np.uint8]], columns: Sequence[Column]
 ) -> bytes:
     """Draw one row per name: the image, if images are given, and the map of each column."""
-    return report.render(grid_figure(names, images, columns), "png", DPI)
+    return grid_png(names, images, columns)
 
 
 def _png(

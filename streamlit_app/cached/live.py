@@ -78,9 +78,9 @@ def nearest_of(
 
 
 @statistic
-def class_line(run: Run, gate: str, first: int, second: int) -> between.ClassLine:
-    """``between.class_line``"""
-    return between.class_line(run.recording, gate, first, second)
+def class_points(run: Run, gate: str, number: int) -> between.ClassPoints:
+    """``between.class_points``"""
+    return between.class_points(run.recording, gate, number)
 
 
 @statistic
@@ -96,7 +96,8 @@ def between_classes(run: Run, row: int, first: int, second: int) -> pd.DataFrame
     """
     rows = []
     for gate in run.recording.gates:
-        line = class_line(run, gate.name, first, second)
+        points = (class_points(run, gate.name, number) for number in (first, second))
+        line = between.line_between(*points)
         values = run.recording.values(gate.name, line.trait, slice(row, row + 1))[0]
         found: dict[str, Any] = {"gate": gate.name, "position": line.position(row, values)}
         for quantiles in line.quantiles().to_dict("records"):

@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from attnscope import report
 from attnscope.data.label_kinds import CLASS
 from attnscope.kinds import MAP, Gate
 from attnscope.plots.text import short_names, shorten
@@ -86,7 +85,7 @@ def figure(run: Run, rows: list[int], own_bounds: bool, is_over: bool) -> Figure
 @drawing
 def png(run: Run, rows: list[int], own_bounds: bool, is_over: bool) -> bytes:
     """Draw `figure` as PNG."""
-    return report.render(figure(run, rows, own_bounds, is_over), "png", grids.DPI)
+    return grids.as_png(figure(run, rows, own_bounds, is_over))
 
 
 def one_figure(
@@ -114,7 +113,7 @@ def one_figure(
 @picture
 def one_png(run: Run, row: int, own_bounds: bool) -> bytes:
     """Draw `one_figure` of a recorded image as PNG."""
-    return report.render(recorded_figure(run, row, own_bounds), "png", grids.DPI)
+    return grids.as_png(recorded_figure(run, row, own_bounds))
 
 
 def recorded_figure(run: Run, row: int, own_bounds: bool) -> Figure:

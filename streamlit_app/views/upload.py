@@ -7,7 +7,7 @@ from functools import partial
 
 import streamlit as st
 from cached import Run, live, maps, uploads
-from grids import DPI
+from grids import as_png
 from image_parts import (
     choose_space,
     gate_space_size,
@@ -20,7 +20,6 @@ from image_parts import (
 )
 from widgets import chosen_run, literal, section, show_grid
 
-from attnscope import report
 from attnscope.dashboard_access import actions_allowed
 from attnscope.kinds import MAP
 from attnscope.plots.views import view_note
@@ -77,7 +76,7 @@ def _maps(run: Run, seen: uploads.Seen) -> None:
     st.subheader("Maps", help="What the spatial gates and Grad-CAM show for your image.")
     own = own_bounds(bool(gates), "own_scale")
     figure = partial(maps.one_figure, run, seen.picture, gates, cams, own)
-    show_grid(report.render(figure(), "png", DPI))
+    show_grid(as_png(figure()))
     maps_download("own image maps", figure, lambda: maps.values_table(run, gates, cams))
     st.caption(
         "Each map at its own resolution, and below that over the image, as the network received "

@@ -14,9 +14,22 @@ from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.recording.recording import Recording
 from attnscope.statistics.reading import expect_finite
 
-MOST = 500
+MOST = 200
 """Most images of each class that are used; of more, these are spaced evenly over the class."""
 _QUANTILES = {"p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
+
+
+@dataclass(frozen=True)
+class ClassPoints:
+    """One gate of some images of one class, as points."""
+
+    gate: str
+    trait: str | None
+    """As for `Recording.values`."""
+    rows: NDArray[np.int64]
+    """The images, ``(n,)``."""
+    points: NDArray[np.float32]
+    """Their gates, ``(n, U)``."""
 
 
 @dataclass(frozen=True)
@@ -91,31 +104,48 @@ def class_line(
     """
     if first == second:
         raise ValueError("the two classes are the same")
+    return line_between(
+        class_points(recording, gate, first, most), class_points(recording, gate, second, most)
+    )
+
+
+def class_points(recording: Recording, gate: str, number: int, most: int = MOST) -> ClassPoints:
+    """Read the gate of the images of one class.
+
+    Args:
+        recording: recording of one network.
+        gate: name of the gate.
+        number: the true class.
+        most: most images that are read.
+
+    Raises:
+        InputError: as for `class_line`.
+    """
     info = recording.info(gate)
     trait = next((trait for trait in (PER_CHANNEL, MAP) if info.offers(trait)), None)
-    labels, rows, points = recording.labels, [], []
-    for number in (first, second):
-        of_class = np.flatnonzero(labels == number)
-        if len(of_class) < 2:
-            raise InputError(
-                "AS761",
-                f"the class '{recording.classes[number]}' has {len(of_class)} images; a class "
-                "needs at least 2, so that an image can be compared with the others: choose "
-                "another class",
-            )
-        if len(of_class) > most:
-            places = np.linspace(0, len(of_class) - 1, most).round().astype(np.int64)
-            of_class = of_class[np.unique(places)]
-        values = recording.values(gate, trait, of_class)
-        flat = values.reshape(len(values), -1).astype(np.float64)
-        expect_finite(flat, f"gate '{gate}'", recording)
-        rows.append(of_class)
-        points.append(flat)
-    a, b = points
+    rows = np.flatnonzero(recording.labels == number)
+    if len(rows) < 2:
+        raise InputError(
+            "AS761",
+            f"the class '{recording.classes[number]}' has {len(rows)} images; a class needs at "
+            "least 2, so that an image can be compared with the others: choose another class",
+        )
+    if len(rows) > most:
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, most).round().astype(np.int64))]
+    values = recording.values(gate, trait, rows)
+    points = values.reshape(len(values), -1)
+    expect_finite(points, f"gate '{gate}'", recording)
+    return ClassPoints(gate, trait, rows, points)
+
+
+def line_between(first: ClassPoints, second: ClassPoints) -> ClassLine:
+    """Do what `class_line` does with points that were read before."""
+    a, b = (each.points.astype(np.float64) for each in (first, second))
     means = np.stack([a.mean(0), b.mean(0)])
-    own = [(each.sum(0) - each) / (len(each) - 1) for each in points]
-    positions = [_along(a, own[0], means[1:]), _along(b, means[:1], own[1])]
-    return ClassLine(gate, trait, np.concatenate(rows), len(a), np.concatenate(positions), means)
+    own = [(each.sum(0) - each) / (len(each) - 1) for each in (a, b)]
+    positions = np.concatenate([_along(a, own[0], means[1:]), _along(b, means[:1], own[1])])
+    rows = np.concatenate([first.rows, second.rows])
+    return ClassLine(first.gate, first.trait, rows, len(a), positions, means)
 
 
 def _along(
