@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
+from grids import DPI as DPI
+from grids import Column as Column
+from grids import grid_png
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from attnscope.plots.images import draw_colorbar, draw_image, draw_map, draw_overlay
-from attnscope.plots.theme import EMPTY, GATE_MAP, GRAD_CAM_MAP, style
-
-DPI = 144
-"""Dots per inch: more than the page shows, so that letters are sharp on high-resolution screens."""
+from attnscope.plots.images import draw_overlay
+from attnscope.plots.theme import EMPTY, style
 
 MIN_SIDE = 192
 """Smallest side of an image in a gallery, in pixels. Smaller images are enlarged here without
 interpolation because a browser would blur them."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of `map_grid`: one map per row."""
-
-    title: str
-    maps: NDArray[Any]
-    low: float
-    high: float
-    grad_cam: bool
-    """Whether the maps are Grad-CAM, which is drawn over the images; otherwise they are gates."""
 
 
 def enlarged(image: NDArray[np.uint8]) -> bytes:
@@ -45,7 +31,7 @@ def enlarged(image: NDArray[np.uint8]) -> bytes:
     """
     times = max(1, -(-MIN_SIDE // min(image.shape[:2])))
     buffer = io.BytesIO()
-    Image.fromarray(image.repeat(times, 0).repeat(times, 1)).save(buffer, "png")
+    Image.fromarray(image.repeat(times, 0).repeat(times, 1)).save(buffer, "png", compress_level=1)
     return buffer.getvalue()
 
 
@@ -127,38 +113,7 @@ def map_grid(
     names: Sequence[str], images: Sequence[NDArray[np.uint8]], columns: Sequence[Column]
 ) -> bytes:
     """Draw one row per name: the image, if images are given, and the map of each column."""
-    shift = 1 if len(images) else 0
-
-    def draw_cell(ax: Axes, i: int, column: Column, title: str) -> None:
-        heat, low, high = column.maps[i], column.low, column.high
-        cmap = GRAD_CAM_MAP if column.grad_cam else GATE_MAP
-        if column.grad_cam and shift:
-            draw_overlay(ax, images[i], heat, low=low, high=high, title=title, cmap=cmap)
-        else:
-            draw_map(ax, heat, low=low, high=high, title=title, cmap=cmap)
-
-    def fill(figure: Figure) -> None:
-        axes = figure.subplots(len(names), shift + len(columns), squeeze=False)
-        for i, name in enumerate(names):
-            if shift:
-                draw_image(axes[i, 0], images[i], title="" if i else "image")
-            for j, column in enumerate(columns, start=shift):
-                draw_cell(axes[i, j], i, column, "" if i else column.title)
-            axes[i, 0].set_ylabel(
-                name, rotation=0, ha="right", va="center", fontsize=7.5, labelpad=6
-            )
-        gates = [j for j, c in enumerate(columns, start=shift) if not c.grad_cam]
-        cams = [j for j, c in enumerate(columns, start=shift) if c.grad_cam]
-        if gates:
-            beside = list(axes[:, : gates[-1] + 1].flat)
-            draw_colorbar(axes[0, gates[0]], "gate", beside)
-        for j in cams:
-            beside = list(axes[:, (0 if j == cams[0] and not gates else j) : j + 1].flat)
-            draw_colorbar(axes[0, j], "Grad-CAM", beside)
-
-    count = shift + len(columns)
-    side = min(1.35, 11 / count)
-    return _png(side * count + 2.6, (side + 0.05) * len(names) + 0.3, fill)
+    return grid_png(names, images, columns)
 
 
 def _png(

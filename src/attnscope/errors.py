@@ -90,6 +90,11 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS252": "A table of boxes is not valid.",
         "AS253": "A mask belongs to several images, or several masks belong to one image.",
         "AS254": "A mask has other proportions than its image.",
+        "AS260": "An image to try is empty, or its file is too large.",
+        "AS261": "An image to try is of another format than PNG, JPEG and WebP.",
+        "AS262": "An image to try has too many pixels.",
+        "AS263": "An image to try has several frames.",
+        "AS264": "An image to try is damaged, or its pixels cannot be used.",
         # AS3: networks and weights.
         "AS301": "A network name is unknown.",
         "AS302": "An attention module is unknown.",
@@ -323,6 +328,8 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS741": "Usage tables and outcomes are of different numbers of seeds.",
         "AS742": "A gate has no channel of that number.",
         "AS743": "There are too few images for t-SNE.",
+        "AS760": "A gate is the same for all images, so that no image is nearer than another.",
+        "AS761": "A class has too few images to compare one of them with the others.",
         # AS8: interventions and folding.
         "AS801": "The number of images of an experiment is below 1.",
         "AS802": "The batch size of an experiment or a fold is below 1.",

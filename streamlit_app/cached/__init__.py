@@ -18,7 +18,6 @@ from cached.pictures import class_maps_png as class_maps_png
 from cached.pictures import comparison as comparison
 from cached.pictures import heat as heat
 from cached.pictures import image as image
-from cached.pictures import image_maps_png as image_maps_png
 from cached.pictures import overlays as overlays
 from cached.pictures import plot as plot
 from cached.pictures import training_plot as training_plot

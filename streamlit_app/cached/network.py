@@ -1,29 +1,15 @@
-"""The network of a recording, where it is found, and what it gives for single channels."""
+"""Single channels of the network of a recording."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cached.caching import resource, statistic
+from cached.caching import statistic
 from cached.found import Run
-
-if TYPE_CHECKING:
-    from attnscope.live import LiveNetwork
-
-
-@resource
-def network(run: Run) -> LiveNetwork:
-    """``LiveNetwork.open``
-
-    Raises:
-        InputError: the network is not found, or has changed.
-    """
-    from attnscope.live import LiveNetwork  # it imports torch, which takes seconds
-
-    return LiveNetwork.open(run.recording)
+from cached.live import network as network
 
 
 @statistic

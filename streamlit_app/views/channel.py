@@ -124,7 +124,7 @@ def _image(row: int, value: float) -> None:
         classes.append(recording.classes[recording.predictions[row]])
     st.text(f"gate {value:.4f}\n{' → '.join(classes)}")
     st.page_link(
-        "views/maps.py", label=f"Image {row}", query_params={"run": run.label, "image": str(row)}
+        "views/image.py", label=f"Image {row}", query_params={"run": run.label, "image": str(row)}
     )
 
 
