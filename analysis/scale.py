@@ -24,7 +24,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,13 @@ def _gates() -> list[Gate]:
     ]
 
 
-def write_recording(folder: Path, classes: int, each: int, name: str = "scale") -> Recording:
+def write_recording(
+    folder: Path,
+    classes: int,
+    each: int,
+    name: str = "scale",
+    gates: Sequence[Gate] | None = None,
+) -> Recording:
     """Write a synthetic recording in which each class has its own gates, and 70% is right.
 
     Args:
@@ -64,11 +70,12 @@ def write_recording(folder: Path, classes: int, each: int, name: str = "scale") 
         classes: Number of classes.
         each: Number of images of each class.
         name: Name of the network.
+        gates: Its gates. Default: those of a ResNet18 with CBAM.
     """
     if folder.exists():
         return Recording(folder)
     random = np.random.default_rng(_SEED)
-    gates = _gates()
+    gates = _gates() if gates is None else gates
     means = {gate.name: random.normal(0, 0.5, (classes, *_shape(gate))) for gate in gates}
     confused = np.roll(np.arange(classes), 1)
     with RecordingWriter(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from attnscope import serve
+from attnscope.dashboard_place import Place
 from tests.making import refused
 
 
@@ -31,3 +32,35 @@ def test_missing_pages_are_refused(tmp_path: Path) -> None:
     with refused("AS142", names=(tmp_path / "a" / "b",)):
         serve._find_app(tmp_path / "a" / "b")
     assert serve._find_app(Path(serve.__file__).resolve().parent).is_file()
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7", "no.such.host.invalid", "", "unix://a"])
+def test_an_address_of_another_machine_is_refused(address: str) -> None:
+    with refused("AS145", names=("--address",)):
+        serve._check_port(8501, address)
+
+
+def test_a_port_in_use_is_passed_over_where_any_will_do() -> None:
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        port = used.getsockname()[1]
+        used.listen()
+        assert serve.free_port(port) not in (0, port)
+    assert serve.free_port(port) == port
+
+
+def test_a_folder_needs_no_recording_but_must_exist(tmp_path: Path) -> None:
+    assert serve._count_recordings(tmp_path) == 0
+    with refused("AS620", names=(tmp_path / "nowhere",)):
+        serve._count_recordings(tmp_path / "nowhere")
+
+
+def test_pages_show_no_tracebacks_and_follow_the_theme_of_the_browser() -> None:
+    options = serve._options(Place("127.0.0.1", 8501, "", ()))
+    assert options["client.showErrorDetails"] == "none"
+    assert "theme.base" not in options, "it would choose one theme for every browser"
+    light, dark = (
+        {name.removeprefix(f"theme.{theme}.") for name in options if f".{theme}." in name}
+        for theme in ("light", "dark")
+    )
+    assert light == dark != set()

@@ -44,6 +44,9 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS140": "A port number is out of range.",
         "AS141": "A port cannot be opened.",
         "AS142": "The pages of the dashboard are not installed.",
+        "AS143": "The base path of the dashboard is not valid.",
+        "AS144": "The name of a host of the dashboard is not valid.",
+        "AS145": "An address to listen on is not one of this machine.",
         # AS2: images and data sources.
         "AS201": "A data source is unknown, or written in the wrong form.",
         "AS202": "A data set is missing, incomplete or changed, and must not be downloaded.",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
+from attnscope import serve
+from attnscope.commands import demo
 from attnscope.commands.main import main
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
@@ -21,7 +24,7 @@ def test_demo_trains_records_and_reports_two_runs(
     out = Path(os.environ.get("ATTNSCOPE_DEMO", tmp_path / "demo"))
     assert main(["demo", "--out", str(out), "--width", "16", "--epochs", "1"]) == 0
     printed = capsys.readouterr().out
-    assert f"attnscope dashboard {out}" in printed
+    assert printed.splitlines()[-1].endswith(f"attnscope dashboard {out} --open")
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary) == {"se", "cbam", "fold"}
     for kind in ("se", "cbam"):
@@ -40,3 +43,23 @@ def test_demo_trains_records_and_reports_two_runs(
     assert (out / "report.html").is_file()
     assert str(out) + "." not in (out / "report.html").read_text(), "a temporary folder"
     refused_command(capsys, "AS113", "demo", "--out", out, names=(out,))
+
+
+def test_demo_opens_the_dashboard_on_a_port_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[tuple[object, ...]] = []
+
+    def note(folder: Path, port: int, *, open_browser: bool) -> int:
+        served.append((folder, port, open_browser))
+        return 7
+
+    monkeypatch.setattr(serve, "serve", note)
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        monkeypatch.setattr(serve.free_port, "__defaults__", (used.getsockname()[1],))
+        assert demo._show(tmp_path) == 7
+        ((folder, port, open_browser),) = served
+        assert (folder, open_browser) == (tmp_path, True)
+        assert port not in (0, used.getsockname()[1])

@@ -326,7 +326,7 @@ def test_no_command_fails_on_damaged_input(
     for name in INPUTS[failure]:
         code, _, found = call(name, run, f"out-{name}", capsys)
         # The dashboard names a damaged recording on its pages.
-        is_served = name == "dashboard" and failure in (manifest_is_a_list, rows_are_a_pipe)
+        is_served = name == "dashboard" and failure.__name__.startswith(("manifest_", "rows_"))
         if code != 2 and failure not in HARMLESS and not is_served and not found:
             found = [f"exit {code}: it is not noticed"]
         wanted = CODES.get(failure, {}).get(name, "")

@@ -624,6 +624,6 @@ def test_serve_refuses_a_port_that_is_taken(folder: Path) -> None:
             serve(folder, port)
 
 
-def test_serve_refuses_a_folder_without_recordings(tmp_path: Path) -> None:
-    with refused("AS601", names=(tmp_path,)):
-        serve(tmp_path)
+def test_serve_refuses_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with refused("AS620", names=(tmp_path / "nowhere",)):
+        serve(tmp_path / "nowhere")

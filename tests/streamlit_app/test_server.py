@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from attnscope.recording.recording import Recording
 from tests.recording.making import write
+from tests.streamlit_app.plain import Server, started
 
-PATIENCE = 120
-"""Seconds; the machine may be busy."""
 OPEN_CONFIG = """
 [global]
 developmentMode = true
@@ -33,58 +22,13 @@ enableAgentApi = true
 baseUrlPath = "elsewhere"
 address = "0.0.0.0"
 port = 1
+maxUploadSize = 1000
+[client]
+showErrorDetails = "full"
 [browser]
 gatherUsageStats = true
 """
 """What a config.toml in a working directory can do to open a server of Streamlit."""
-PROGRAM = """
-import socket, sys
-from pathlib import Path
-
-connect = socket.socket.connect
-
-def note(self, place):
-    with open(sys.argv[3], "a") as file:
-        print(place, file=file)
-    return connect(self, place)
-
-socket.socket.connect = note
-from attnscope.serve import serve
-sys.exit(serve(Path(sys.argv[1]), int(sys.argv[2])))
-"""
-"""Serves a folder, and writes each address to which the process connects to a file."""
-
-
-@dataclass(frozen=True)
-class Server:
-    port: int
-    connected: Path
-    """A file with the addresses to which the server has connected."""
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def get(self, path: str, method: str = "GET", **headers: str) -> http.client.HTTPResponse:
-        """Request a path; a header's name has underscores for its hyphens."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        try:
-            connection.request(method, path, headers={"Host": self.host, **named})
-            answer = connection.getresponse()
-            answer.read()
-            return answer
-        finally:
-            connection.close()
-
-    def websocket(self, **headers: str) -> int:
-        """Ask for the websocket, and return the status: 101 opens it."""
-        key = base64.b64encode(os.urandom(16)).decode()
-        return self.get(
-            "/_stcore/stream", Connection="Upgrade", Upgrade="websocket",
-            Sec_WebSocket_Version="13", Sec_WebSocket_Key=key,
-            Sec_WebSocket_Protocol="streamlit", **headers,
-        ).status  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -95,35 +39,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert len(Recording(place / "runs/toy"))
     (place / ".streamlit").mkdir()
     (place / ".streamlit/config.toml").write_text(OPEN_CONFIG)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        found = Server(free.getsockname()[1], place / "connected")
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(place / "runs"), str(found.port), found.connected],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=place,
-    )  # fmt: skip
-    try:
-        _wait_until_up(found, process)
+    with started(place / "runs", place) as found:
         yield found
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, output
-        assert output.startswith(f"http://{found.host}"), output
-        assert "Traceback" not in output
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait_until_up(server: Server, process: subprocess.Popen[str]) -> None:
-    for _ in range(10 * PATIENCE):
-        assert process.poll() is None, process.communicate()[0]
-        try:
-            assert server.get("/_stcore/health").status == 200
-            return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail("the server did not start")
+    assert found.said[0].startswith(f"http://{found.host} ")
 
 
 PATHS = ["/", "/channels", "/_stcore/health", "/_stcore/host-config", "/media/a.png"]

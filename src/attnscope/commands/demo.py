@@ -41,8 +41,10 @@ class Demo:
     """Number of epochs of each run."""
     seed: int = 0
     """Random seed."""
+    open: bool = False
+    """Serve the dashboard at the end, and open it in the browser of this machine."""
 
-    def __call__(self) -> None:
+    def __call__(self) -> int:
         from attnscope.capturing.run import capture_run
         from attnscope.folding.run import fold
         from attnscope.interventions.run import intervene
@@ -115,7 +117,19 @@ class Demo:
         print(f"Report:    {self.out / REPORT}")
         print(f"Figures:   {Run(self.out / 'cbam').figures}")
         print(f"Folded:    {self.out / _FOLDED}")
-        print(f"Dashboard: {shell_command('dashboard', self.out)}")
+        return _show(self.out) if self.open else _offer(self.out)
+
+
+def _offer(out: Path) -> int:
+    print(f"Dashboard: {shell_command('dashboard', out, '--open')}")
+    return 0
+
+
+def _show(out: Path) -> int:
+    """Serve the dashboard and open it, on any port that is free: the demo took minutes."""
+    from attnscope.serve import free_port, serve
+
+    return serve(out, free_port(), open_browser=True)
 
 
 @contextmanager

@@ -1,0 +1,41 @@
+"""The dashboard is measured through its real server."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis import dashboard_latency
+from analysis.dashboard_latency import Size
+from attnscope.recording.recording import Recording
+
+VIEWS = Path(__file__).parents[2] / "streamlit_app" / "views"
+
+
+def test_every_page_is_visited_and_clicked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Size(classes=3, each=8).write(tmp_path / "runs")
+    assert len(Recording(tmp_path / "runs/two").gates) == 16
+    dashboard_latency.report("small", tmp_path / "runs", clicks=2)
+    printed = capsys.readouterr().out
+    rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if line[:2] == "| "][2:]
+    assert len({row[0] for row in rows}) == len(rows) == len(list(VIEWS.glob("*.py")))
+    for page, first, cpu, clicks, median, high, *_ in rows:
+        assert 0 < float(first) < 600, page
+        assert 0 <= float(cpu) < 600, page
+        if int(clicks):
+            assert 0 < float(median) <= float(high), page
+    assert sum(int(row[3]) for row in rows) > 5
+    assert re.search(r"^\d+ MiB, at most \d+ MiB$", printed, re.M)
+    assert "shows an error" not in printed
+
+
+def test_a_wide_recording_has_as_many_channels_as_asked_for(tmp_path: Path) -> None:
+    Size(classes=4, each=2, channels=32).write(tmp_path)
+    recording = Recording(tmp_path / "one")
+    assert len(recording) == 8
+    assert [gate.channels for gate in recording.gates] == [32, 32]
+    assert recording["layer4.0.attention.channel"].shape == (8, 32)
