@@ -76,10 +76,10 @@ try:
         )  # fmt: skip
         noun = "recording" if len(found) == 1 else "recordings"
         st.caption(f"{len(found)} {noun} in {literal(folder().name)}")
-        if len(broken) == 1:
-            st.warning(literal(broken[0]))
-        elif broken:
-            st.warning(f"{len(broken)} recordings are damaged. The page Runs names them.")
+        if broken:
+            what = "One is" if len(broken) == 1 else f"{len(broken)} are"
+            st.warning(f"{what} damaged.", icon=":material/warning:")
+            st.page_link(RUNS, label="See what is wrong")
         job_panel(compact=True)
     if missing is not None or not found:
         _nothing_to_show(missing)

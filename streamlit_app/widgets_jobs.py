@@ -87,9 +87,9 @@ def _running(job: Job, compact: bool) -> None:
         if job.is_ending:
             st.caption("It was cancelled, and ends after it has put away what it was writing.")
         elif actions_allowed():
-            if st.button("Cancel", key=f"cancel {job.number}", icon=":material/stop:"):
-                job.cancel()
-                st.rerun(scope="fragment")
+            st.button(
+                "Cancel", key=f"cancel {job.number}", icon=":material/stop:", on_click=job.cancel
+            )
 
 
 def _ended(job: Job) -> None:

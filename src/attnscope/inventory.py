@@ -268,9 +268,9 @@ def _runs(root: Path) -> Iterator[Path]:
     """Yield the run folders: the folder itself, or those directly in it."""
     inside = root.resolve()
     for place in (root, *_folders(root)):
-        if not place.name.startswith(".") and (place / layout.CONFIG).is_file():
-            if place.resolve().is_relative_to(inside):
-                yield place
+        is_run = not place.name.startswith(".") and (place / layout.CONFIG).is_file()
+        if is_run and place.resolve().is_relative_to(inside):
+            yield place
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -327,9 +327,9 @@ def _unrecorded(root: Path, run: Path) -> Entry:
         entry = replace(entry, changed=state.st_mtime, size=_size_of_files(run), **described)
     except (InputError, OSError, TypeError) as error:
         return replace(entry, state=DAMAGED, note=str(error))
-    if (run / layout.WEIGHTS).is_file():
-        if any((run / name).is_file() for name in (layout.RESULT, layout.FOLD)):
-            return entry
+    ended = any((run / name).is_file() for name in (layout.RESULT, layout.FOLD))
+    if ended and (run / layout.WEIGHTS).is_file():
+        return entry
     if is_locked(run.with_name(f".{run.resolve().name}{layout.LOCK_SUFFIX}")):
         return replace(entry, state=TRAINING, note="it is being trained")
     note = "its training has not finished; continue it with attnscope train --resume"

@@ -121,8 +121,14 @@ def interventions(run: Run) -> Intervened | None:
     # The key is made before reading, so that files written in between are read again next time.
     files = sorted((file.name, file.stat().st_mtime_ns) for file in about.parent.iterdir())
     key = f"{run.key} {hashlib.sha256(repr(files).encode()).hexdigest()}"
-    outcomes = find_outcomes(run.recording)
+    outcomes = _read_outcomes(run, key)
     return None if outcomes is None else Intervened(run, key, outcomes)
+
+
+@lru_cache(maxsize=16)
+def _read_outcomes(run: Run, key: str) -> Outcomes | None:
+    """Read the interventions; the key changes when a file changes."""
+    return find_outcomes(run.recording)
 
 
 @dataclass(frozen=True)
@@ -147,4 +153,10 @@ def monitored(run: Run) -> Monitored | None:
     if not file.is_relative_to(folder().resolve()) or not file.is_file():
         return None
     key = f"{file} {file.stat().st_mtime_ns}"  # before reading: training may still go on
-    return Monitored(key, about.gate_history())
+    return Monitored(key, _read_history(about.folder, key))
+
+
+@lru_cache(maxsize=16)
+def _read_history(run: Path, key: str) -> GateHistory:
+    """Read the gates over training; the key changes when the file changes."""
+    return run_folders.Run(run).gate_history()

@@ -7,10 +7,14 @@ from typing import Any
 
 import altair as alt
 import cached
+import downloads
 import pandas as pd
 import streamlit as st
+from cached import standouts
+from calibration_figure import draw_calibration
 from widgets import (
     chosen_history,
+    chosen_interventions,
     chosen_run,
     in_percent,
     literal,
@@ -20,6 +24,7 @@ from widgets import (
     table_height,
 )
 
+from attnscope import highlights
 from attnscope.gate_history import GateHistory
 from attnscope.layout import METRICS
 from attnscope.plots import plots_of
@@ -43,6 +48,51 @@ def _flat(about: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             table[f"{prefix}{name}"] = str(value)
     return table
+
+
+# Page -> what a link to it says; the column is narrow.
+LINKS = {
+    highlights.CHANNELS: "Gate",
+    highlights.MAPS: "Maps",
+    highlights.USAGE: "Interventions",
+    highlights.CONFUSION: "Images",
+}
+
+
+@section
+def _show_highlights() -> None:
+    """Show what stands out, each sentence with a link to the page that shows more."""
+    st.subheader(
+        "What stands out",
+        help="Sentences that follow from the numbers of this recording. Each has a 95% confidence "
+        "interval (CI): the range of values that fit these images. The most extreme gate, class or "
+        "pair is partly so by chance, so that other images are likely to show less of it.",
+    )
+    intervened = chosen_interventions(run)
+    found = standouts.of_gates(run, intervened) if recording.gates else []
+    if recording.has_accuracy:
+        found = [*found, *standouts.of_classes(run)]
+    with st.container(border=True):
+        for each in found:
+            left, right = st.columns([6, 1], vertical_alignment="center")
+            left.markdown(each.write(literal))
+            right.page_link(
+                f"views/{each.page}.py",
+                label=LINKS[each.page],
+                icon=":material/arrow_forward:",
+                query_params={"run": run.label, **each.query},
+            )
+        if not found:
+            st.markdown("Nothing stands out: every gate moves, and no class is confused often.")
+        if intervened is None and recording.gates and recording.has_accuracy:
+            left, right = st.columns([6, 1], vertical_alignment="center")
+            left.markdown("Whether the network needs its gates has not been measured yet.")
+            right.page_link(
+                "views/usage.py",
+                label="Measure it",
+                icon=":material/arrow_forward:",
+                query_params={"run": run.label},
+            )
 
 
 @section
@@ -75,6 +125,7 @@ def _show_accuracy() -> None:
             },
             height=table_height(len(recording.classes), 12),
         )
+        downloads.offer("accuracy_per_class", table=partial(cached.class_metrics, run))
     with right:
         st.subheader("Calibration")
         bins = cached.calibration(run).dropna()
@@ -103,6 +154,11 @@ def _show_accuracy() -> None:
             ),
             height=360,
             alt="Accuracy in each of 15 bins of confidence",
+        )
+        downloads.offer(
+            "calibration",
+            draw=lambda: draw_calibration(bins, run.label),
+            table=partial(cached.calibration, run),
         )
         st.caption(
             "Where points lie below the dashed line, the network is overconfident. Points of few "
@@ -145,6 +201,7 @@ columns[4].metric(
     "accuracy over 15 bins, less what chance adds. It can be slightly negative.",
 )
 
+_show_highlights()
 if recording.has_accuracy:
     _show_accuracy()
 else:

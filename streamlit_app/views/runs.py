@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -16,17 +17,16 @@ from attnscope import inventory
 from attnscope.inventory import Entry
 from attnscope.shell import shell_command
 
-SECONDS = 5
-"""Time between two looks at the folder."""
-READING = 1.0
-"""Time in seconds in which accuracies are read; the next look goes on."""
+SECONDS = 5  # between two looks at the folder
+MOST_NEWS = 5  # recordings that a message names
+READING = 1.0  # seconds in which accuracies are read; the next look goes on
 STATES = {
     inventory.WHOLE: "whole",
-    inventory.GROWING: "is being recorded",
+    inventory.GROWING: "being recorded",
     inventory.INTERRUPTED: "interrupted",
     inventory.DAMAGED: "damaged",
     inventory.NOT_RECORDED: "not recorded",
-    inventory.TRAINING: "is being trained",
+    inventory.TRAINING: "being trained",
 }
 
 
@@ -57,13 +57,14 @@ def _number(help: str, form: str = "localized") -> object:
 
 
 def _show(entries: list[Entry], accuracies: dict[str, float]) -> None:
-    st.caption("Click the box at the left of a row to open it. Click a title to sort.")
+    above = st.container(height=56, border=False, vertical_alignment="center")
     event = st.dataframe(
         _table(entries, accuracies),
         hide_index=True,
         key=f"runs {hash(tuple(entry.label for entry in entries))}",
         on_select="rerun",
-        selection_mode="single-row",
+        selection_mode=["single-row", "single-cell"],
+        placeholder="",
         height=table_height(len(entries), 15),
         column_config={
             "Run": st.column_config.TextColumn(
@@ -94,12 +95,20 @@ def _show(entries: list[Entry], accuracies: dict[str, float]) -> None:
             "MB": _number("Size on disk in megabytes.", "%.1f"),
         },
     )
-    rows = event["selection"]["rows"]
-    if rows and rows[0] < len(entries):
-        entry = entries[rows[0]]
-        if entry.can_be_opened:
-            st.switch_page("views/overview.py", query_params={"run": entry.label})
-        st.info(f"{literal(entry.label)} cannot be opened: {literal(entry.note)}")
+    rows = [*event["selection"]["rows"], *(row for row, _ in event["selection"]["cells"])]
+    if not rows or rows[0] >= len(entries):
+        above.caption("Click a row to open it. Click a title to sort.")
+        return
+    entry = entries[rows[0]]
+    if entry.can_be_opened:
+        above.page_link(
+            "views/overview.py",
+            label=f"Open {literal(entry.label)}",
+            icon=":material/arrow_forward:",
+            query_params={"run": entry.label},
+        )
+    else:
+        above.caption(f"{literal(entry.label)} cannot be opened: it is {STATES[entry.state]}.")
 
 
 @section
@@ -178,21 +187,28 @@ def _empty() -> None:
 
 
 @st.fragment(run_every=SECONDS)
-def _watch(shown: list[tuple[str, str, float | None]], is_complete: bool) -> None:
-    """Draw the page again if recordings have appeared, changed or vanished since."""
+def _watch(shown: dict[str, tuple[object, ...]], is_complete: bool, drawn: float) -> None:
+    """Draw the page again if recordings have appeared, changed or vanished since.
+
+    Args:
+        shown: label -> what the page shows of it.
+        is_complete: whether all accuracies are shown.
+        drawn: when the page was drawn, which tells the next look from this one.
+    """
+    if st.session_state.get("runs_drawn") != drawn:  # the page itself is being drawn
+        st.session_state["runs_drawn"] = drawn
+        return
     now = _signature(cached.entries())
     if now != shown:
-        before, after = {label for label, *_ in shown}, {label for label, *_ in now}
-        news = [f"New: {literal(label)}" for label in sorted(after - before)]
-        news += [f"Gone: {literal(label)}" for label in sorted(before - after)]
-        st.session_state["news"] = news or ["A recording has changed."]
-        st.rerun()
-    if not is_complete:
+        news = [f"New: {literal(label)}" for label in sorted(now.keys() - shown.keys())]
+        news += [f"Gone: {literal(label)}" for label in sorted(shown.keys() - now.keys())]
+        st.session_state["news"] = news[:MOST_NEWS]
+    if now != shown or not is_complete:
         st.rerun()
 
 
-def _signature(entries: list[Entry]) -> list[tuple[str, str, float | None]]:
-    return [(f"{entry.label} {entry.note}", entry.state, entry.changed) for entry in entries]
+def _signature(entries: list[Entry]) -> dict[str, tuple[object, ...]]:
+    return {entry.label: (entry.state, entry.note, entry.changed) for entry in entries}
 
 
 st.title("Runs")
@@ -212,4 +228,4 @@ else:
         st.caption(f"The accuracy of {left} recordings is still being read.")
     _damaged(entries)
     _record(entries)
-_watch(_signature(entries), not entries or len(accuracies) == len(found))
+_watch(_signature(entries), not entries or len(accuracies) == len(found), time.time())

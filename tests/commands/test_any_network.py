@@ -217,7 +217,7 @@ def assert_pages(folder: Path, expected: Expected, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "argv", [str(APP), str(folder)])
     for page in PAGES:
         app = AppTest.from_file(str(APP), default_timeout=120).run()
-        if page != "overview":
+        if page != "runs":
             app.switch_page(f"views/{page}.py").run()
         assert [error.message for error in app.exception] == [], page
         codes = {"[AS648]"} if expected.left_out else set()

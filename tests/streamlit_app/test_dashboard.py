@@ -57,7 +57,7 @@ def open_page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
         if recording is not None:
             app.query_params["run"] = recording
         app.run()
-        return app.switch_page(f"views/{page}.py").run() if page != "overview" else app
+        return app.switch_page(f"views/{page}.py").run() if page != "runs" else app
 
     return run
 
@@ -482,13 +482,15 @@ def test_one_recording_alone_cannot_be_compared(
     assert not app.get("button_group")
 
 
-def test_a_folder_without_recordings_shows_one_error(
-    tmp_path: Path, open_page: Callable[..., AppTest]
+@pytest.mark.parametrize("page", PAGES)
+def test_a_folder_without_recordings_says_what_to_do(
+    page: str, tmp_path: Path, open_page: Callable[..., AppTest]
 ) -> None:
-    app = open_page(tmp_path)
-    assert [error.message for error in app.exception] == []
-    assert len(app.error) == 1
-    assert str(tmp_path) in app.error[0].value
+    app = open_page(tmp_path, page)
+    assert_no_error(app)
+    assert len(app.info) == 1
+    assert tmp_path.name in app.info[0].value
+    assert bool(app.code) == (page == "runs")
 
 
 def test_a_damaged_recording_is_named_and_hides_no_other(
@@ -498,7 +500,10 @@ def test_a_damaged_recording_is_named_and_hides_no_other(
     app = open_page(folder)
     assert_no_error(app)
     assert app.sidebar.selectbox(key="run").options == ["cbam/test"]
-    assert "se/recordings/test/manifest.json" in app.sidebar.warning[0].value
+    assert len(app.sidebar.warning) == 1
+    runs = open_page(folder, "runs")
+    assert_no_error(runs)
+    assert "se/recordings/test/manifest.json" in runs.main.warning[0].value
 
 
 def test_missing_arrays_show_one_error(folder: Path, open_page: Callable[..., AppTest]) -> None:

@@ -46,13 +46,13 @@ def test_a_page_shows_what_needs_no_class_or_says_what_is_missing(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [str(APP), str(folder)])
     app = AppTest.from_file(str(APP), default_timeout=120).run()
-    if page != "overview":
+    if page != "runs":
         app.switch_page(f"views/{page}.py").run()
     assert [error.message for error in app.exception] == []
     assert all(error.value.endswith(f"[{MISSING[missing]}]`") for error in app.error)
     shows = {
-        "scores": ("overview", "channels", "maps", "states"),
-        "labels": ("overview", "maps", "states"),
+        "scores": ("runs", "overview", "channels", "maps", "states"),
+        "labels": ("runs", "overview", "maps", "states"),
     }
     if page in shows[missing]:
         assert not app.error
