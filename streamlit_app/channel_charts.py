@@ -45,7 +45,7 @@ def heat_map(
     frame = cells[shown].assign(link=cells["channel"].map(links))
     colors = [to_hex(color) for color in matplotlib.colormaps[scale.cmap](np.linspace(0, 1, 15))]
     brush = alt.selection_interval(name=BRUSH, encodings=["x", "y"])
-    return (
+    chart: alt.Chart = (
         alt.Chart(frame)
         .mark_rect(cursor="pointer")
         .encode(
@@ -84,6 +84,7 @@ def heat_map(
         .add_params(brush)
         .properties(height=max(170, 16 * len(classes) + 60))
     )  # fmt: skip
+    return chart
 
 
 def heat_figure(
@@ -108,7 +109,7 @@ def heat_figure(
     return figure
 
 
-def intervals(profile: pd.DataFrame, title: str) -> alt.LayerChart:
+def intervals(profile: pd.DataFrame, title: str) -> alt.LayerChart | alt.FacetChart:
     """Return the mean gate of each class with its interval, from top to bottom.
 
     Args:
@@ -165,7 +166,7 @@ def histogram(counts: pd.DataFrame, name: str, top: float, color: str, is_last: 
         is_last: whether it is the last one of several, which has the title of the axis.
     """
     ends = [float(counts["start"].min()), float(counts["end"].max())]
-    return (
+    chart: alt.Chart = (
         alt.Chart(counts[counts["class"] == name])
         .mark_bar(binSpacing=0, color=_lighter(color))
         .encode(
@@ -189,6 +190,7 @@ def histogram(counts: pd.DataFrame, name: str, top: float, color: str, is_last: 
         )
         .properties(height=150 if is_last else 105)
     )  # fmt: skip
+    return chart
 
 
 def histograms_figure(counts: pd.DataFrame) -> Figure:
@@ -222,7 +224,7 @@ def points(frame: pd.DataFrame, x: str, y: str, groups: Sequence[str]) -> alt.Ch
     brush = alt.selection_interval(name=BRUSH, encodings=["x", "y"])
     colors = [_lighter(color) for color in _colors(groups)]
     known = [name for name in ("true", "predicted") if name in frame]
-    return (
+    chart: alt.Chart = (
         alt.Chart(frame)
         .mark_circle(size=34)
         .encode(
@@ -241,6 +243,7 @@ def points(frame: pd.DataFrame, x: str, y: str, groups: Sequence[str]) -> alt.Ch
         .add_params(brush)
         .properties(height=540)
     )
+    return chart
 
 
 def points_figure(frame: pd.DataFrame, x: str, y: str, groups: Sequence[str]) -> Figure:
@@ -281,7 +284,7 @@ def changes(frame: pd.DataFrame) -> alt.Chart:
     Args:
         frame: columns class, probability (change, -1 to 1), images, before, after; ordered.
     """
-    return (
+    chart: alt.Chart = (
         alt.Chart(frame)
         .mark_bar(color=_INK)
         .encode(
@@ -305,6 +308,7 @@ def changes(frame: pd.DataFrame) -> alt.Chart:
         )
         .properties(height=max(110, _ROW * len(frame) + 50))
     )  # fmt: skip
+    return chart
 
 
 def changes_figure(frame: pd.DataFrame) -> Figure:

@@ -83,7 +83,7 @@ def _images(run: Run, gate: str, channel: int) -> None:
             help="The feature map of this channel for each image, as it enters the gate and as it "
             "leaves it, at its own resolution. All maps on the page share one scale.",
         )  # fmt: skip
-    table = cached_channels.extremes(run, gate, channel, int(count))
+    table = cached_channels.extremes(run, gate, channel, count or COUNTS[0])
     rows = [int(row) for row in table["image"]]
     maps = network.channel_maps(run, gate, channel, rows) if with_maps else None
     st.caption(

@@ -57,12 +57,13 @@ def _heat_map(run: Run, gate: str) -> None:
     kinds = (cached_channels.DIFFERENCES, cached_channels.MEANS)
     _choose("heat", kinds, kinds[0])
     with left:
-        what = st.segmented_control(
+        chosen = st.segmented_control(
             "Show", kinds, required=True, key="heat", on_change=keep, args=("heat", kinds[0]),
             help="Mean gate: the mean over the images of a class. Difference between classes: the "
             "same minus the channel's mean over all classes, because channels differ much more "
             "from each other than classes do.",
         )  # fmt: skip
+    what = chosen or kinds[0]
     first = cached_channels.CHANNEL_ORDERS[1 if wide else 0]
     _choose("by_channel", cached_channels.CHANNEL_ORDERS, first)
     with middle:
