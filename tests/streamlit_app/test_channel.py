@@ -21,7 +21,7 @@ from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from attnscope.verifying import verify
 from tests.folding.runs import make_run, untrained, write_digits
-from tests.streamlit_app.opening import assert_no_error, assert_one_error, open_view
+from tests.streamlit_app.opening import LOOK_ONLY, assert_no_error, assert_one_error, open_view
 from tests.streamlit_app.test_dashboard import MARKUP
 
 Make = Callable[..., Recording]
@@ -188,14 +188,14 @@ def test_the_removal_of_a_channel_is_measured_once_and_kept(
     address = {"gate": gate, "channel": "3"}
     manifest = live_folder / "cbam/recordings/test/manifest.json"
     before = manifest.read_bytes()
-    looking = open_card("cbam/test", "--look-only", folder=live_folder, **address)
+    looking = open_card("cbam/test", *LOOK_ONLY, folder=live_folder, **address)
     assert looking.button(key="remove").disabled
     app = open_card("cbam/test", folder=live_folder, **address)
     app.button(key="remove").click().run()
     assert_no_error(app)
     known = removed_channel(Run(live_folder / "cbam").recording(), gate, 3)
     assert known is not None
-    again = open_card("cbam/test", "--look-only", folder=live_folder, **address)
+    again = open_card("cbam/test", *LOOK_ONLY, folder=live_folder, **address)
     assert_no_error(again)
     assert BUTTON not in [button.label for button in again.button]
     shown = {metric.label: metric.value for metric in again.metric}

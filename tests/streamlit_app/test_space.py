@@ -18,7 +18,7 @@ from attnscope import jobs
 from attnscope.gate_space import place_images, placed_images
 from attnscope.recording.recording import Recording
 from attnscope.statistics.embedding import principal_components
-from tests.streamlit_app.opening import assert_no_error, assert_one_error, open_view
+from tests.streamlit_app.opening import LOOK_ONLY, assert_no_error, assert_one_error, open_view
 
 Make = Callable[..., Recording]
 Open = Callable[..., AppTest]
@@ -102,7 +102,7 @@ def test_t_sne_is_computed_by_a_button_in_the_background_and_is_there_again(
     make_recording: Make, open_space: Open
 ) -> None:
     recording = make_recording("cbam")
-    looking = open_space("cbam/test", "--look-only", gate=GATE, method="t-SNE")
+    looking = open_space("cbam/test", *LOOK_ONLY, gate=GATE, method="t-SNE")
     (button,) = (button for button in looking.button if button.label == BUTTON)
     assert button.disabled
     app = open_space("cbam/test", gate=GATE, method="t-SNE")
@@ -117,7 +117,7 @@ def test_t_sne_is_computed_by_a_button_in_the_background_and_is_there_again(
         jobs.stop_all()
     known = placed_images(recording, GATE)
     assert known is not None
-    again = open_space("cbam/test", "--look-only", gate=GATE, method="t-SNE")
+    again = open_space("cbam/test", *LOOK_ONLY, gate=GATE, method="t-SNE")
     assert_no_error(again)
     points, _ = shown(again)
     np.testing.assert_allclose(points[["x", "y"]], known.places)
