@@ -21,7 +21,11 @@ page = st.navigation(
         "One network": [
             st.Page("views/overview.py", title="Overview", icon=":material/dashboard:"),
             st.Page("views/channels.py", title="Channel gates", icon=":material/view_column:"),
+            st.Page("views/channel.py", title="Channel card", icon=":material/badge:"),
+            st.Page("views/space.py", title="Gate space", icon=":material/bubble_chart:"),
             st.Page("views/maps.py", title="Spatial maps", icon=":material/grid_on:"),
+            st.Page("views/image.py", title="Image", icon=":material/image:"),
+            st.Page("views/upload.py", title="Your own image", icon=":material/upload:"),
             st.Page("views/usage.py", title="Decodable and used", icon=":material/science:"),
             st.Page("views/confusion.py", title="Confusion matrix", icon=":material/apps:"),
             st.Page("views/mistakes.py", title="Misclassified images", icon=":material/error:"),

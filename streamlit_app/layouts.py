@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+import matplotlib
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
+from grids import DPI as DPI
+from grids import Column as Column
+from grids import grid_png
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from attnscope.plots.builtin.channel_gates import draw, draw_differences
-from attnscope.plots.images import draw_colorbar, draw_image, draw_map, draw_overlay
-from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, style
-from attnscope.plots.titles import with_drawn_names
-
-DPI = 144
-"""Dots per inch: more than the page shows, so that letters are sharp on high-resolution screens."""
+from attnscope.plots.images import draw_overlay
+from attnscope.plots.theme import EMPTY, style
 
 MIN_SIDE = 192
 """Smallest side of an image in a gallery, in pixels. Smaller images are enlarged here without
 interpolation because a browser would blur them."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of `map_grid`: one map per row."""
-
-    title: str
-    maps: NDArray[Any]
-    low: float
-    high: float
-    grad_cam: bool
-    """Whether the maps are Grad-CAM, which is drawn over the images; otherwise they are gates."""
 
 
 def enlarged(image: NDArray[np.uint8]) -> bytes:
@@ -47,7 +31,7 @@ def enlarged(image: NDArray[np.uint8]) -> bytes:
     """
     times = max(1, -(-MIN_SIDE // min(image.shape[:2])))
     buffer = io.BytesIO()
-    Image.fromarray(image.repeat(times, 0).repeat(times, 1)).save(buffer, "png")
+    Image.fromarray(image.repeat(times, 0).repeat(times, 1)).save(buffer, "png", compress_level=1)
     return buffer.getvalue()
 
 
@@ -65,72 +49,71 @@ def overlay(
     return _png(width * scale, height * scale, fill, layout=None)
 
 
-def channels(
-    profiles: pd.DataFrame, low: float, high: float, order: Sequence[int] | None, ranked: str
-) -> bytes:
-    """Draw the mean gate of each class and channel, and below it the differences of the classes.
+def binned(values: NDArray[Any], most: int) -> NDArray[Any]:
+    """Average neighbors so that neither side of a matrix is longer than ``most``; NaN is no value.
 
     Args:
-        profiles: of `attnscope.statistics.class_profiles`.
-        low: lower bound of the gate.
-        high: upper bound of the gate.
-        order: channels from left to right. None: by number.
-        ranked: label of the horizontal axis.
+        values: ``(rows, columns)``.
+        most: longest side of the result.
     """
-    profiles = with_drawn_names(profiles, list(dict.fromkeys(profiles["class"])))
-    middle = profiles.groupby("channel")["mean"].transform("mean")
-    limit = float(np.nanmax((profiles["mean"] - middle).abs(), initial=1e-6))
-    tall = 0.75 + 0.17 * min(profiles["class"].nunique(), 30)
+    for axis in (0, 1):
+        size = values.shape[axis]
+        times = -(-size // most)
+        if times > 1:
+            missing = -size % times
+            ends = [(0, 0), (0, 0)]
+            ends[axis] = (0, missing)
+            padded = np.pad(values, ends, constant_values=np.nan)
+            shape = list(padded.shape)
+            shape[axis : axis + 1] = [padded.shape[axis] // times, times]
+            grouped = padded.reshape(shape)
+            known = np.isfinite(grouped)
+            count = known.sum(axis + 1)
+            total = np.where(known, grouped, 0).sum(axis + 1)
+            values = np.divide(total, count, np.full(total.shape, np.nan), where=count > 0)
+    return values
 
-    def fill(figure: Figure) -> None:
-        top, bottom = figure.subplots(2, 1)
-        title = "Mean gate per class and channel (color scale: bounds of the gate)"
-        draw(top, profiles, low=low, high=high, order=order, title=title)
-        draw_colorbar(top, "gate", [top])
-        title = "Difference from the channel's mean over all classes"
-        draw_differences(bottom, profiles, limit=limit, order=order, title=title)
-        draw_colorbar(bottom, "difference", [bottom])
-        bottom.set_xlabel(ranked)
 
-    return _png(11, 2 * tall, fill)
+def colored(
+    values: NDArray[Any],
+    low: float,
+    high: float,
+    cmap: str,
+    *,
+    width: int,
+    height: int,
+    square: bool = False,
+) -> bytes:
+    """Return a matrix as PNG with one rectangle per value, enlarged without interpolation.
+
+    Args:
+        values: ``(rows, columns)``; NaN is drawn gray.
+        low: value of the first color.
+        high: value of the last color.
+        cmap: name of a color map of matplotlib.
+        width: smallest width, in pixels.
+        height: smallest height, in pixels.
+        square: whether each value is a square.
+    """
+    colors = matplotlib.colormaps[cmap].with_extremes(bad=EMPTY)
+    span = high - low if high > low else 1.0
+    shares = np.ma.masked_invalid((np.asarray(values, np.float64) - low) / span)
+    pixels = colors(shares.clip(0, 1), bytes=True)[..., :3]
+    down, right = -(-height // pixels.shape[0]), -(-width // pixels.shape[1])
+    if square:
+        down = right = max(down, right)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels.repeat(down, 0).repeat(right, 1))).save(
+        buffer, "png"
+    )
+    return buffer.getvalue()
 
 
 def map_grid(
     names: Sequence[str], images: Sequence[NDArray[np.uint8]], columns: Sequence[Column]
 ) -> bytes:
     """Draw one row per name: the image, if images are given, and the map of each column."""
-    shift = 1 if len(images) else 0
-
-    def draw_cell(ax: Axes, i: int, column: Column, title: str) -> None:
-        heat, low, high = column.maps[i], column.low, column.high
-        cmap = GRAD_CAM_MAP if column.grad_cam else GATE_MAP
-        if column.grad_cam and shift:
-            draw_overlay(ax, images[i], heat, low=low, high=high, title=title, cmap=cmap)
-        else:
-            draw_map(ax, heat, low=low, high=high, title=title, cmap=cmap)
-
-    def fill(figure: Figure) -> None:
-        axes = figure.subplots(len(names), shift + len(columns), squeeze=False)
-        for i, name in enumerate(names):
-            if shift:
-                draw_image(axes[i, 0], images[i], title="" if i else "image")
-            for j, column in enumerate(columns, start=shift):
-                draw_cell(axes[i, j], i, column, "" if i else column.title)
-            axes[i, 0].set_ylabel(
-                name, rotation=0, ha="right", va="center", fontsize=7.5, labelpad=6
-            )
-        gates = [j for j, c in enumerate(columns, start=shift) if not c.grad_cam]
-        cams = [j for j, c in enumerate(columns, start=shift) if c.grad_cam]
-        if gates:
-            beside = list(axes[:, : gates[-1] + 1].flat)
-            draw_colorbar(axes[0, gates[0]], "gate", beside)
-        for j in cams:
-            beside = list(axes[:, (0 if j == cams[0] and not gates else j) : j + 1].flat)
-            draw_colorbar(axes[0, j], "Grad-CAM", beside)
-
-    count = shift + len(columns)
-    side = min(1.35, 11 / count)
-    return _png(side * count + 2.6, (side + 0.05) * len(names) + 0.3, fill)
+    return grid_png(names, images, columns)
 
 
 def _png(

@@ -167,7 +167,7 @@ def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:
                 f"{recording.rows['path'].iloc[row]}"
             )
             column.page_link(
-                "views/maps.py",
-                label=f"Show maps of image {row}",
+                "views/image.py",
+                label=f"Open image {row}",
                 query_params={"run": run.label, "image": str(row)},
             )

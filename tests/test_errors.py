@@ -16,6 +16,7 @@ from attnscope.errors import ERRORS, InputError, first_line
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("src/attnscope", "streamlit_app", "analysis")
 SUBJECTS = {
+    "channel_removal.py": "68",  # it refuses what recordings and interventions refuse
     "analyzing.py": "15689",  # it leaves out what interventions refuse
     "attribution": "4",
     "capturing": "6",
@@ -27,10 +28,12 @@ SUBJECTS = {
     "hashes.py": "16",  # files of recordings are checked by it, too
     "folding": "8",
     "gate_history.py": "5",
+    "gate_space.py": "7",
     "gates": "4",
     "interventions": "8",
     "inventory.py": "56",  # runs, and recordings
     "jobs.py": "9",
+    "live": "468",  # it refuses what captures and interventions refuse
     "monitoring.py": "5",
     "networks": "36",  # what an output lacks for a capture is a subject of AS6
     "plots": "9",

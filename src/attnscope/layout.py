@@ -24,6 +24,7 @@ A run folder::
     untrained/moments/SPLIT/
     interventions/SPLIT/      outcomes of interventions
     masks/SPLIT/              masks of the images, in an arrays.safetensors
+    explored/SPLIT/           results that were asked for in the dashboard, a JSON file for each
     figures/                  figures of the test split; figures/SPLIT of another split
     statistics/               tables of ``attnscope analyze``; statistics/SPLIT of another split
     report.html               report of ``attnscope analyze``; report-SPLIT.html of another split
@@ -49,7 +50,8 @@ While a recording is being written, ``NAME`` is called ``.NAME.partial`` and loc
     replacement.safetensors   the logits of each of its rows
     effects.csv, decoding.csv and so on   one table for each other experiment
 
-Masks of the images of such a recording are stored beside it in ``NAME-masks``.
+Masks of the images of such a recording are stored beside it in ``NAME-masks``, and results that
+were asked for in the dashboard in ``NAME-explored``.
 
 While an experiment runs, its finished pieces are kept in ``.NAME.partial/EXPERIMENT/`` beside the
 outcomes, with a ``plan.json``. ``.NAME.lock`` locks the outcomes, and likewise every other output
@@ -83,6 +85,7 @@ UNTRAINED = "untrained"
 DRAW = "draw-{}"
 INTERVENTIONS = "interventions"
 MASKS = "masks"
+EXPLORED = "explored"
 FIGURES = "figures"
 STATISTICS = "statistics"
 REPORT = "report.html"
@@ -101,6 +104,7 @@ REPLACEMENT = "replacement.parquet"
 REPLACEMENT_LOGITS = "replacement.safetensors"
 OUTCOMES_SUFFIX = "-interventions"
 MASKS_SUFFIX = "-masks"
+EXPLORED_SUFFIX = "-explored"
 
 PARTIAL_SUFFIX = ".partial"
 LOCK_SUFFIX = ".lock"

@@ -103,10 +103,10 @@ def _verify_one(folder: Path) -> Iterator[Verified]:
 
 
 def _is_beside(folder: Path) -> bool:
-    """Return whether a folder beside recordings holds moments, interventions or masks."""
+    """Return whether a folder beside recordings holds what is made of recordings, and none."""
     name = folder.name
     is_named = name == layout.MOMENTS or name.endswith(
-        (layout.OUTCOMES_SUFFIX, layout.MASKS_SUFFIX)
+        (layout.OUTCOMES_SUFFIX, layout.MASKS_SUFFIX, layout.EXPLORED_SUFFIX)
     )
     return is_named and not is_there(folder / layout.MANIFEST)
 

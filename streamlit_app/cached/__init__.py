@@ -14,12 +14,10 @@ from cached.found import runs as runs
 from cached.pictures import GRAD_CAM as GRAD_CAM
 from cached.pictures import NO_OVERLAY as NO_OVERLAY
 from cached.pictures import Shown as Shown
-from cached.pictures import channels_png as channels_png
 from cached.pictures import class_maps_png as class_maps_png
 from cached.pictures import comparison as comparison
 from cached.pictures import heat as heat
 from cached.pictures import image as image
-from cached.pictures import image_maps_png as image_maps_png
 from cached.pictures import overlays as overlays
 from cached.pictures import plot as plot
 from cached.pictures import training_plot as training_plot

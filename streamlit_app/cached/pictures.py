@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnscope import report
-from attnscope.data.label_kinds import CLASS
 from attnscope.kinds import MAP
 from attnscope.plots import PLOTS, Drawing, subjects
 from attnscope.plots.images import scale_of
@@ -99,52 +98,16 @@ def _rendered(drawn: Drawing) -> Shown:
 
 
 @drawing
-def channels_png(run: Run, gate: str, by_effect: bool) -> bytes:
-    """Draw the mean gate of each class and channel, sorted by number or by omega squared."""
-    order, ranked = None, "channel"
-    if by_effect:
-        effects = tables.channel_effects(run, gate).sort_values("omega_squared", ascending=False)
-        order = [int(c) for c in effects["channel"]]
-        ranked = "channel, in descending order of omega squared"
-    info = run.recording.info(gate)
-    profiles = tables.class_profiles(run, gate)
-    low, high = scale_of(info, [profiles["mean"].to_numpy()])
-    return layouts.channels(profiles, low, high, order, ranked)
-
-
-@drawing
 def class_maps_png(run: Run, classes: list[int], own_bounds: bool) -> bytes:
     """Draw the mean spatial gates and the mean Grad-CAM of some classes."""
     gates = run.recording.gates_with(MAP)
     means = {gate.name: tables.class_mean_maps(run, gate.name)[classes] for gate in gates}
-    columns = _gate_columns(run, means, own_bounds)
+    columns = gate_columns(run, means, own_bounds)
     if run.recording.grad_cam_layers:
         cams = tables.class_mean_grad_cam(run)[classes]
-        columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), grad_cam=True))
+        columns.append(layouts.Column(GRAD_CAM, cams, 0, top_of(cams), grad_cam=True, is_over=True))
     names = _short_classes(run)
     return layouts.map_grid([names[c] for c in classes], [], columns)
-
-
-@drawing
-def image_maps_png(run: Run, rows: list[int], own_bounds: bool) -> bytes:
-    """Draw some images with their spatial gates and Grad-CAM."""
-    recording = run.recording
-    names = [gate.name for gate in recording.gates_with(MAP)]
-    maps = {name: np.stack([heat(run, row, name) for row in rows]) for name in names}
-    columns = _gate_columns(run, maps, own_bounds)
-    if recording.grad_cam_layers:
-        cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
-        columns.append(layouts.Column(GRAD_CAM, cams, 0, _top(cams), grad_cam=True))
-    classes = _short_classes(run)
-    titles = [str(row) for row in rows]
-    if recording.label_kind == CLASS:
-        titles = [f"{row}: {classes[recording.labels[row]]}" for row in rows]
-    if recording.has_scores:
-        predicted = recording.predictions
-        titles = [
-            f"{title}\n→ {classes[predicted[row]]}" for title, row in zip(titles, rows, strict=True)
-        ]
-    return layouts.map_grid(titles, [recording.image(row) for row in rows], columns)
 
 
 @drawing
@@ -154,7 +117,7 @@ def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
     for run in (a, b):
         cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
         title = f"{GRAD_CAM}, {shorten(drawable_names([run.label])[0], 16)}"
-        columns.append(layouts.Column(title, cams, 0, _top(cams), grad_cam=True))
+        columns.append(layouts.Column(title, cams, 0, top_of(cams), grad_cam=True, is_over=True))
     classes = _short_classes(a)
     names = [
         f"{row}: {classes[a.recording.labels[row]]}\n→ {classes[a.recording.predictions[row]]}"
@@ -164,9 +127,7 @@ def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
     return layouts.map_grid(names, [a.recording.image(row) for row in rows], columns)
 
 
-def _gate_columns(
-    run: Run, maps: dict[str, NDArray[Any]], own_bounds: bool
-) -> list[layouts.Column]:
+def gate_columns(run: Run, maps: dict[str, NDArray[Any]], own_bounds: bool) -> list[layouts.Column]:
     """Return one column per gate, all on one scale: the bounds, or the range of the values."""
     if not maps:
         return []
@@ -183,7 +144,7 @@ def _gate_columns(
     ]
 
 
-def _top(cams: NDArray[Any]) -> float:
+def top_of(cams: NDArray[Any]) -> float:
     """Return the upper end of a scale for Grad-CAM; 1 if all values are zero or missing."""
     finite = cams[np.isfinite(cams)]
     return float(finite.max(initial=0)) or 1.0

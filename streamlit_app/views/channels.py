@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from urllib.parse import urlencode
 
-import altair as alt
 import cached
+import downloads
+import numpy as np
+import pandas as pd
 import streamlit as st
+from addressed import SWITCH, keep, read
 from cached import Run
-from widgets import chosen_run, in_percent, literal, percent, section, show_plot, table_height
+from cached import channels as cached_channels
+from channel_charts import BRUSH, heat_figure, heat_map
+from channel_parts import class_intervals
+from widgets import chosen_run, in_percent, literal, page_of, percent, section, show_plot
+from widgets import table_height as height_of
 
-from attnscope.kinds import PER_CHANNEL
+from attnscope.kinds import PER_CHANNEL, Gate
 from attnscope.plots import needs, plots_of
 from attnscope.plots.views import view_about
 from attnscope.recording.recording import Recording
 
+CELLS = 6_000  # most cells of the heat map that can be clicked; more make a browser slow
+CLASSES = 50  # most classes in it: more rows than fit on a screen cannot be compared
+CHANNELS = 128  # most channels in it: narrower columns cannot be clicked
+TABLE = 20_000  # most rows of the table of all classes and channels that are sent to the browser
+TESTED = 2**21  # number of values of a gate up to which its channels are tested at once
 NUMBERS = {
     name: st.column_config.NumberColumn(label, format="%.4f")
     for name, label in (
@@ -26,19 +40,145 @@ with_channels = run.recording.gates_with(PER_CHANNEL)
 gates = [gate.name for gate in with_channels]
 
 
+def _choose(key: str, options: Sequence[str], default: str) -> None:
+    read(key, {name: name for name in options}, default)
+
+
+def _card(gate: str, channel: int) -> dict[str, str]:
+    return {"run": run.label, "gate": gate, "channel": str(channel)}
+
+
 @section
 def _heat_map(run: Run, gate: str) -> None:
-    by_effect = st.toggle(
-        "Sort channels by omega squared",
-        help="Show the channels first whose gates differ most between the classes.",
-        key="by_effect",
+    names = run.recording.classes
+    channels = cached_channels.channel_count(run.recording, gate)
+    many, wide = len(names) > CLASSES, channels > CHANNELS
+    left, middle, right, search = st.columns([1.4, 1, 1, 1])
+    kinds = (cached_channels.DIFFERENCES, cached_channels.MEANS)
+    _choose("heat", kinds, kinds[0])
+    with left:
+        chosen = st.segmented_control(
+            "Show", kinds, required=True, key="heat", on_change=keep, args=("heat", kinds[0]),
+            help="Mean gate: the mean over the images of a class. Difference between classes: the "
+            "same minus the channel's mean over all classes, because channels differ much more "
+            "from each other than classes do.",
+        )  # fmt: skip
+    what = chosen or kinds[0]
+    first = cached_channels.CHANNEL_ORDERS[1 if wide else 0]
+    _choose("by_channel", cached_channels.CHANNEL_ORDERS, first)
+    with middle:
+        by_channel = st.selectbox(
+            "Channels", cached_channels.CHANNEL_ORDERS, key="by_channel", on_change=keep,
+            args=("by_channel", first),
+            help="Omega squared is the share of a channel's variance that is between classes. "
+            "By similarity: channels with similar class means are neighbors (hierarchical "
+            "clustering). See docs/reference/metrics.md.",
+        )  # fmt: skip
+    first = cached_channels.CLASS_ORDERS[2 if many else 0]
+    _choose("by_class", cached_channels.CLASS_ORDERS, first)
+    with right:
+        by_class = st.selectbox(
+            "Classes", cached_channels.CLASS_ORDERS, key="by_class", on_change=keep,
+            args=("by_class", first),
+            help="By similarity: classes with similar gates are neighbors (hierarchical "
+            "clustering). Most different first: by the distance of a class from the mean of all "
+            "classes.",
+        )  # fmt: skip
+    read("find", None, "")
+    wanted = search.text_input(
+        "Find classes", key="find", on_change=keep, args=("find", ""), placeholder="Part of a name",
+        help="Show only classes whose names contain this text.",
+    )  # fmt: skip
+    order = cached_channels.class_order(run, gate, by_class)
+    found = [k for k in order if wanted.strip().casefold() in names[k].casefold()]
+    if not found:
+        st.info(f"No class has {literal(wanted)} in its name. Change the text to find classes.")
+        return
+    pages_left, pages_right = st.columns(2)
+    with pages_left:
+        rows = page_of(found, f"classes {run.key} {wanted} {by_class}", CLASSES)
+    width = min(CHANNELS, max(1, CELLS // len(rows)))
+    with pages_right:
+        ranked = cached_channels.channel_order(run, gate, by_channel)
+        columns = page_of(ranked, f"channels {run.key} {gate} {by_channel}", width)
+    cells = cached_channels.cells(run, gate, rows, columns)
+    scale = cached_channels.scale(run, gate, what)
+    shown = [names[k] for k in rows]
+    links = {c: f"channel?{urlencode(_card(gate, c))}" for c in columns}
+    event = st.altair_chart(
+        heat_map(cells, what, scale, shown, links),
+        key=f"heat map {run.key} {gate} {what} {by_class} {by_channel} {rows[0]} {columns[0]}",
+        on_select="rerun",
+        alt=f"{what} of {len(rows)} classes and {len(columns)} channels",
     )
-    st.image(cached.channels_png(run, gate, by_effect), width="stretch")
+    part = "" if len(rows) == len(names) else f"{len(rows)} of {len(names):,} classes. "
+    part += "" if len(columns) == channels else f"{len(columns)} of {channels:,} channels. "
+    st.caption(
+        f"{part}Click a cell to open the card of its channel. Drag over cells to compare these "
+        "classes with all others. All classes and channels of the gate share the color scale."
+    )
+    downloads.offer(
+        f"{gate} class means",
+        draw=lambda: heat_figure(cells, what, scale, shown, columns),
+        table=lambda: cells,
+    )
+    read("whole", SWITCH, False)
+    is_part = len(rows) < len(names) or len(columns) < channels
+    if is_part and st.toggle(
+        f"Show all {len(names):,} classes and {channels:,} channels as a picture", key="whole",
+        on_change=keep, args=("whole", False),
+    ):  # fmt: skip
+        st.image(cached_channels.heat_png(run, gate, what, by_class, by_channel), width="stretch")
+        st.caption(
+            f"Each row is a class and each column a channel, in the same orders as above, from "
+            f"{scale.low:.3g} (blue or dark) to {scale.high:.3g} (red or bright). Neighbors are "
+            "averaged where there are more than 1,600."
+        )
+    if brushed := event["selection"].get(BRUSH):
+        _brushed(gate, brushed.get("class", shown), brushed.get("channel", columns))
+
+
+def _brushed(gate: str, classes: list[str], channels: list[str] | list[int]) -> None:
+    """Compare the classes that the visitor dragged over with all others."""
+    names = run.recording.classes
+    numbers = [k for k, name in enumerate(names) if name in set(classes)]
+    table = cached_channels.contrast(run, gate, numbers, [int(c) for c in channels])
+    st.subheader("Selected classes against all others", anchor=False)
+    st.text(f"{len(numbers)} classes: {', '.join(names[k] for k in numbers[:20])}")
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=height_of(len(table), 8),
+        column_config={
+            "channel": "Channel",
+            "inside": st.column_config.NumberColumn("Mean, selected", format="%.4f"),
+            "outside": st.column_config.NumberColumn("Mean, all others", format="%.4f"),
+            "difference": st.column_config.NumberColumn(
+                "Difference", format="%+.4f",
+                help="Selected minus all others. Every class has the same weight. Nothing is "
+                "tested: the classes were selected because they differ.",
+            ),
+        },
+    )  # fmt: skip
+    best = int(table["channel"].iloc[0])
+    st.page_link(
+        "views/channel.py", label=f"Open the card of channel {best}", icon=":material/open_in_new:",
+        query_params=_card(gate, best),
+    )  # fmt: skip
+
+
+def _effects(run: Run, gate: str) -> pd.DataFrame:
+    """Return the effect of the class on each channel, tested at once if that is quick."""
+    recording = run.recording
+    size = len(recording) * cached_channels.channel_count(recording, gate)
+    tested = size <= TESTED or st.toggle(
+        "Test the channels (takes a while for a recording of this size)", key=f"test {gate}"
+    )
+    return cached.channel_effects(run, gate) if tested else cached_channels.effects(run, gate)
 
 
 @section
 def _one_channel(run: Run, gate: str) -> None:
-    effects = cached.channel_effects(run, gate).sort_values("omega_squared", ascending=False)
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Channels that differ between classes")
@@ -46,17 +186,21 @@ def _one_channel(run: Run, gate: str) -> None:
             "Omega squared is the share of the variance of a channel that is between classes. "
             "Select a row to show the channel on the right."
         )
+        effects = _effects(run, gate).sort_values("omega_squared", ascending=False)
         event = st.dataframe(
             effects,
-            key=f"effects {run.key} {gate}",
+            key=f"effects {run.key} {gate} {'p' in effects}",
             on_select="rerun",
             selection_mode="single-row-required",
             selection_default={"selection": {"rows": [0]}},
             hide_index=True,
-            height=table_height(len(effects), 11),
+            height=height_of(len(effects), 11),
             column_config={
                 "channel": "Channel",
-                "f": st.column_config.NumberColumn("F", format="%.2f"),
+                "f": st.column_config.NumberColumn(
+                    "F", format="%.2f",
+                    help="Variance between classes divided by the variance within classes.",
+                ),
                 "p": st.column_config.NumberColumn(
                     "p", format="%.2g",
                     help="Test for different class means by permutations of the labels (Welch's "
@@ -67,35 +211,54 @@ def _one_channel(run: Run, gate: str) -> None:
                     help="Corrected over the channels: compared with the largest F of any channel "
                     "under each permutation.",
                 ),
-                "omega_squared": st.column_config.NumberColumn("Omega²", format="%.3f"),
-                "constant": st.column_config.CheckboxColumn("Constant"),
+                "omega_squared": st.column_config.NumberColumn(
+                    "Omega²", format="%.3f",
+                    help="Share of the variance between classes: 0 without an effect, 1 if all "
+                    "variance is between classes. See docs/reference/metrics.md.",
+                ),
+                "constant": st.column_config.CheckboxColumn(
+                    "Constant", help="Whether the gate of the channel is the same for all images."
+                ),
             },
-            column_order=["channel", "omega_squared", "f", "p", "p_max", "constant"],
+            column_order=[
+                name
+                for name in ("channel", "omega_squared", "f", "p", "p_max", "constant")
+                if name in effects
+            ],
         )  # fmt: skip
     picked = event["selection"]["rows"] or [0]
     channel = int(effects["channel"].iloc[picked[0]])
-    profiles = cached.class_profiles(run, gate)
-    shown = profiles[profiles["channel"] == channel]
     with right:
         st.subheader(f"Channel {channel}")
-        st.caption("Mean gate over the images of each class, with its 95% CI.")
-        base = alt.Chart(shown).encode(
-            alt.Y("class:N", sort=None, title=None, axis=alt.Axis(labelLimit=160)),
-            tooltip=[
-                "class:N",
-                *(alt.Tooltip(f"{c}:Q", format=".4f") for c in ("mean", "low", "high")),
-            ],
-        )
-        x = alt.X("low:Q", title="gate", scale=alt.Scale(zero=False))
-        st.altair_chart(
-            base.mark_rule(color="#1f5f99", strokeWidth=2).encode(x, alt.X2("high:Q"))
-            + base.mark_circle(color="#1f5f99", size=70, opacity=1).encode(alt.X("mean:Q")),
-            height=max(160, 30 * min(len(shown), 40)),
-            alt=f"Mean gate of channel {channel} for each class",
-        )
-    with st.expander("Table of all channels and classes"):
+        st.page_link(
+            "views/channel.py", label=f"Open the card of channel {channel}",
+            icon=":material/open_in_new:", query_params=_card(gate, channel),
+        )  # fmt: skip
+        class_intervals(run, gate, channel, "one")
+    _table(run, gate)
+
+
+def _table(run: Run, gate: str) -> None:
+    """Show the means of all channels and classes, or of as many channels as can be sent."""
+    count, classes = cached_channels.channel_count(run.recording, gate), len(run.recording.classes)
+    at_most = max(1, TABLE // classes)
+    read("table", SWITCH, False)
+    with st.expander(
+        "Table of all channels and classes", on_change=keep, args=("table", False), key="table"
+    ) as part:
+        if not part.open:
+            return
+        if count > at_most:
+            first = int(
+                st.number_input("First channel", 0, count - 1, 0, at_most, key=f"first {gate}")
+            )
+            st.caption(f"{min(at_most, count - first)} of {count:,} channels.")
+        else:
+            first = 0
+        channels = list(range(first, min(first + at_most, count)))
+        frame = cached_channels.cells(run, gate, list(range(classes)), channels)
         st.dataframe(
-            profiles,
+            frame.drop(columns="difference"),
             hide_index=True,
             column_config={
                 "class": "Class",
@@ -104,6 +267,36 @@ def _one_channel(run: Run, gate: str) -> None:
                 **NUMBERS,
             },
         )
+
+
+def _states(info: Gate) -> None:
+    """Show which share of the gate's values does not move."""
+    shares = cached_channels.state(run, info.name)
+    of_channels = info.has(PER_CHANNEL)
+    texts = {
+        "saturated_low": (
+            "Saturated low",
+            f"Share of values within 1% of the gate's range from the bound {info.lo:g}.",
+        ),
+        "saturated_high": (
+            "Saturated high",
+            f"Share of values within 1% of the gate's range from the bound {info.hi:g}.",
+        ),
+        "stuck": (
+            "Stuck",
+            "Share of values within 0.02 of the midpoint of the bounds "
+            f"({info.midpoint:g}), where a sigmoid starts.",
+        ),
+        "constant": (
+            "Constant channels" if of_channels else "Constant values",
+            "Share of channels whose gate is the same for all images."
+            if of_channels
+            else "Share of the gate's values that are the same for all images.",
+        ),
+    }
+    for column, (name, (label, text)) in zip(st.columns(4), texts.items(), strict=True):
+        share = float(shares[name])
+        column.metric(label, "–" if np.isnan(share) else percent(share), border=True, help=text)
 
 
 st.title("Channel gates")
@@ -123,9 +316,10 @@ if not run.recording.gates:
 if not gates:
     st.info("This network has no gates with channels. The gates that it has are averaged here.")
 views = [*(["One gate"] if gates else []), "All gates"]
+_choose("channel_view", views, views[0])
 view = st.segmented_control(
-    "View", views, default=views[0], required=True, key="channel_view",
-    bind="query-params", label_visibility="collapsed",
+    "View", views, required=True, key="channel_view", on_change=keep,
+    args=("channel_view", views[0]), label_visibility="collapsed",
 )  # fmt: skip
 if view == "All gates":
     for plot in plots_of(Recording):
@@ -144,7 +338,7 @@ if view == "All gates":
             for name in columns
         }
         | {"gate": "Gate", "kind": "Kind", "depth": "Depth"},
-        height=table_height(len(state), 20),
+        height=height_of(len(state), 20),
     )
     st.subheader("Mean gate of each class")
     st.dataframe(
@@ -160,44 +354,18 @@ if view == "All gates":
         },
     )
 else:
-    gate = st.selectbox("Gate", gates, key="gate", bind="query-params")
-    shares = cached.gate_state(run).set_index("gate")
+    lost = read("gate", {name: name for name in gates}, gates[0], noun="gate", scope=run.key)
+    gate = st.selectbox(
+        "Gate", gates, index=None if lost else 0, key="gate", on_change=keep,
+        args=("gate", gates[0]), placeholder="Choose a gate",
+    )  # fmt: skip
+    if gate is None:
+        st.stop()
     info = run.recording.info(gate)
     if about := view_about(info, PER_CHANNEL):
         st.caption(
             f"{info.kind.capitalize()} gate, shown by its {about}. The states count all its values."
         )
-    for column, (name, label, text) in zip(
-        st.columns(4),
-        (
-            (
-                "saturated_low",
-                "Saturated low",
-                f"Share of values within 1% of the gate's range from the bound {info.lo:g}.",
-            ),
-            (
-                "saturated_high",
-                "Saturated high",
-                f"Share of values within 1% of the gate's range from the bound {info.hi:g}.",
-            ),
-            (
-                "stuck",
-                "Stuck",
-                "Share of values within 0.02 of the midpoint of the bounds "
-                f"({info.midpoint:g}), where a sigmoid starts.",
-            ),
-            (
-                "constant",
-                "Constant channels" if info.has(PER_CHANNEL) else "Constant values",
-                "Share of channels whose gate is the same for all images."
-                if info.has(PER_CHANNEL)
-                else "Share of the gate's values that are the same for all images.",
-            ),
-        ),
-        strict=True,
-    ):
-        column.metric(
-            label, percent(float(shares.loc[[gate], name].iloc[0])), border=True, help=text
-        )
+    _states(info)
     _heat_map(run, gate)
     _one_channel(run, gate)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import cached
 import numpy as np
 import streamlit as st
-from cached import Run
+from addressed import is_unknown
+from cached import Run, maps
+from image_parts import Numbers, classes_of, link_to, map_values, maps_download, own_bounds
 from widgets import chosen_run, literal, page_of, section, show_grid, show_plot
 
 from attnscope.kinds import MAP
@@ -20,18 +23,7 @@ IMAGES = 6
 run = chosen_run()
 recording = run.recording
 spatial = recording.gates_with(MAP)
-BOUNDS, RANGE = "Bounds of the gates", "Range of the shown values"
-
-
-def _own_bounds(key: str) -> bool:
-    if not spatial:
-        return True
-    scale = st.segmented_control(
-        "Color scale of the gates", [BOUNDS, RANGE], default=BOUNDS, required=True, key=key,
-        help="All gates on the page share one color scale. The values are raw gate values and are "
-        "not normalized.",
-    )  # fmt: skip
-    return scale == BOUNDS
+OWN, OVER = "Own resolution", "Over the image"
 
 
 @section
@@ -42,30 +34,65 @@ def _images(run: Run) -> None:
         "True class", range(len(names)), index=None, format_func=lambda c: names[c],
         placeholder="All classes", key=f"class {run.key}",
     )  # fmt: skip
+    unknown = is_unknown("image", Numbers(len(recording)), "image", run.key)
     number = middle.number_input(
         "Image number", 0, len(recording) - 1, None, key="image", bind="query-params",
         placeholder="All images",
     )  # fmt: skip
+    if unknown:
+        return
     with right:
-        own = _own_bounds("image_scale")
+        own = own_bounds(bool(spatial), "image_scale")
     if number is not None:
-        rows = [int(number)]
-        st.text(recording.rows["path"].iloc[rows[0]])
-    else:
-        found = list(range(len(recording)))
-        if only is not None:
-            found = np.flatnonzero(recording.labels == only).tolist()
-        if not found:
-            st.info("There are no images of this class.")
-            return
-        rows = page_of(found, f"maps {run.key} {only}", IMAGES)
-    show_grid(cached.image_maps_png(run, rows, own))
+        _one(run, int(number), own)
+        return
+    drawn = right.segmented_control(
+        "Gates are drawn", [OWN, OVER], default=OWN, required=True, key="drawn",
+        bind="query-params", help="Each position of a map as one square, or smoothed over the "
+        "image in gray.",
+    )  # fmt: skip
+    found: Sequence[int] = range(len(recording))
+    if only is not None:
+        found = np.flatnonzero(recording.labels == only).tolist()
+    if not len(found):
+        st.info("There are no images of this class.")
+        return
+    rows = page_of(found, f"maps {run.key} {only}", IMAGES)
+    show_grid(maps.png(run, rows, own, drawn == OVER))
+    maps_download(
+        f"maps of images {rows[0]} to {rows[-1]}",
+        partial(maps.figure, run, rows, own, drawn == OVER),
+        None,
+    )
     st.caption(
         "Each row is one image. Its label gives the number of the image, the true class and, after "
-        "the arrow, the predicted class. Grad-CAM is shown after the ReLU, for the predicted "
-        "class, and drawn over the image. All images share one color scale, which starts at 0. "
-        f"{view_note(spatial, MAP)}"
+        "the arrow, the predicted class. Grad-CAM is shown after the ReLU, for the predicted and "
+        "for the true class. All images share one color scale for the gates, and one for Grad-CAM, "
+        f"which starts at 0. {view_note(spatial, MAP)}"
     )
+    for row, cell in zip(rows, st.columns(IMAGES), strict=False):
+        with cell:
+            link_to(run, row)
+
+
+def _one(run: Run, row: int, own: bool) -> None:
+    """Show all maps of one image, and their values at the pointer."""
+    st.text(recording.rows["path"].iloc[row])
+    st.text(classes_of(run, row))
+    gates, cams = maps.gates_of(run, [row]), maps.grad_cams_of(run, [row])
+    show_grid(maps.one_png(run, row, own))
+    maps_download(
+        f"image {row} maps",
+        partial(maps.recorded_figure, run, row, own),
+        lambda: maps.values_table(run, gates, cams),
+    )
+    st.caption(
+        "Each map at its own resolution, and below that over the image. All gates share one color "
+        "scale, and both Grad-CAM maps share another one, which starts at 0."
+    )
+    link_to(run, row)
+    st.markdown("**Raw values at the pointer**")
+    map_values(run, gates, cams, own)
 
 
 @section
@@ -77,7 +104,7 @@ def _class_means(run: Run) -> None:
         format_func=lambda c: names[c], key=f"classes {run.key}",
     )  # fmt: skip
     with right:
-        own = _own_bounds("class_scale")
+        own = own_bounds(bool(spatial), "class_scale")
     if not picked:
         st.info("Select at least one class.")
         return

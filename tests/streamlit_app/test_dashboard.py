@@ -215,6 +215,9 @@ def test_channels_show_the_statistics(folder: Path, open_page: Callable[..., App
     assert shown["channel"].iloc[0] == 0, "the planted effect is first"
     pd.testing.assert_frame_equal(shown.sort_values("channel"), effects, check_like=True)
     assert "Channel 0" in [heading.value for heading in app.subheader]
+    assert len(app.dataframe) == 1, "the long table is sent when it is opened"
+    app.session_state["table"] = True
+    app.run()
     profiles = statistics.class_profiles(recording, gate)
     pd.testing.assert_frame_equal(app.dataframe[1].value, profiles)
     state = statistics.gate_state(recording).set_index("gate").loc[gate]

@@ -54,7 +54,7 @@ def test_a_click_on_a_cell_shows_exactly_its_images(
         shown = [text.splitlines()[-1] for text in captions.all_inner_texts()]
         assert sorted(shown) == sorted(recording.rows["path"][expected])
     main.get_by_role("link", name=re.compile(rf"\b{others[0]}$")).click()
-    expect(page.get_by_role("heading", name="Spatial maps")).to_be_visible()
+    expect(page.get_by_role("heading", name="Image", exact=True)).to_be_visible()
     expect(main).to_contain_text(recording.rows["path"][others[0]])
     expect(main).to_contain_text("poor/test")
 

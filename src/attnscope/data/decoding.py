@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -103,13 +103,15 @@ class Decoded:
     """The highest value of an image with 16 bits per channel; None for all others."""
 
 
-def decode(file: Path, size: int, *, channels: int = 3, white: int | None = None) -> Decoded:
+def decode(
+    file: Path | BinaryIO, size: int, *, channels: int = 3, white: int | None = None
+) -> Decoded:
     """Read one image, resize its shorter side to ``size`` pixels and center crop it.
 
     Transparent pixels are composed on white, and the EXIF orientation is applied.
 
     Args:
-        file: The image file.
+        file: The image file, or its content as an open file.
         size: Height and width of the returned image, in pixels.
         channels: 1 for the luminance (ITU-R BT.601), 3 for RGB, 4 for the four bands of RGBA files
             as they are stored.
@@ -185,7 +187,7 @@ def highest_value(file: Path, channels: int = 3) -> int:
         return -1 if values is None else _highest(values, channels)
 
 
-def _deep_values(file: Path, image: ImageFile.ImageFile) -> NDArray[np.int64] | None:
+def _deep_values(file: Path | BinaryIO, image: ImageFile.ImageFile) -> NDArray[np.int64] | None:
     """Return the pixel values of an image with 16 bits per channel, ``(H, W)`` or ``(H, W, C)``.
 
     Pillow's own conversion to RGB clips gray values at 255, and of colors it reads the upper 8 bits

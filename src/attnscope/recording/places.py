@@ -61,6 +61,17 @@ def masks_file(recording: Path) -> Path:
     return folder.parent / f"{folder.name}{layout.MASKS_SUFFIX}" / layout.ARRAYS
 
 
+def explored_folder(recording: Path) -> Path:
+    """Return the folder of the results that were asked for in the dashboard.
+
+    It is ``RUN/explored/SPLIT``, or for a recording outside a run ``NAME-explored`` beside it.
+    """
+    folder, run = recording.resolve(), run_of(recording)
+    if run is not None:
+        return run / layout.EXPLORED / folder.name
+    return folder.parent / f"{folder.name}{layout.EXPLORED_SUFFIX}"
+
+
 def folder_around(recording: Path) -> Path:
     """Return the run folder of a recording, or else the recording itself; relative if it is."""
     if recording.parent.name == layout.RECORDINGS:

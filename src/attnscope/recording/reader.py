@@ -267,6 +267,19 @@ class ShardReader(ABC):
         self._expect_scores("logits")
         return self._array("logits")
 
+    def logits_of(self, rows: Rows) -> Float32[Array, "*images classes"]:
+        """Return the `logits` of some images; no others are read.
+
+        Args:
+            rows: The images.
+
+        Raises:
+            InputError: The network gave no class scores.
+            IndexError: A row is out of range.
+        """
+        self._expect_scores("logits")
+        return self._array("logits", rows)
+
     @property
     def probabilities(self) -> Float64[Array, "images classes"]:
         """Softmax of the logits.

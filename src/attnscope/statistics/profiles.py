@@ -277,14 +277,14 @@ def gate_state(recording: Recording) -> pd.DataFrame:
     rows = []
     for depth, gate in enumerate(recording.gates, start=1):
         rows.append(
-            {"gate": gate.name, "kind": gate.kind, "depth": depth, **_state(recording, gate)}
+            {"gate": gate.name, "kind": gate.kind, "depth": depth, **state_of(recording, gate)}
         )
     columns = ["gate", "kind", "depth", "saturated_low", "saturated_high", "stuck", "constant"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _state(recording: Recording, gate: Gate) -> dict[str, float]:
-    """Return the shares of `gate_state` for one gate."""
+def state_of(recording: Recording, gate: Gate) -> dict[str, float]:
+    """Return the shares of `gate_state` for one gate, by the names of its columns."""
     margin = SATURATED * (gate.hi - gate.lo)
     counts = np.zeros(3, np.int64)
     low, high = (np.full(units_of(recording, gate.name), end) for end in (np.inf, -np.inf))
