@@ -21,6 +21,7 @@ from cached.pictures import image as image
 from cached.pictures import image_maps_png as image_maps_png
 from cached.pictures import overlays as overlays
 from cached.pictures import plot as plot
+from cached.pictures import seeds as seeds
 from cached.pictures import training_plot as training_plot
 from cached.pictures import two_cams_png as two_cams_png
 from cached.pictures import usage_plot as usage_plot
