@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, ParamSpec
 
 import cached
@@ -69,6 +69,24 @@ def section(function: Callable[_P, None]) -> Callable[_P, None]:
             st.error(literal(str(error)))
 
     return st.fragment(guarded)
+
+
+def is_unknown(key: str, known: Collection[object], noun: str) -> bool:
+    """Say so if the address asks for something that there is not, and return whether it does.
+
+    It must be called before the widget of this key, which forgets values that it does not know.
+
+    Args:
+        key: key of a widget with ``bind="query-params"``.
+        known: its options.
+        noun: what the options are.
+    """
+    asked = st.query_params.get(key)
+    # After the widget was shown, the value is that of another recording, and is reset.
+    if not asked or key in st.session_state or asked in known:
+        return False
+    st.error(f"There is no {noun} {literal(asked)} here. Choose another one.")
+    return True
 
 
 def percent(share: float) -> str:
