@@ -6,12 +6,12 @@ from functools import partial
 
 import cached
 import downloads
-import matrices
 import numpy as np
 import streamlit as st
 from cached import Run, confusion
 from cached.confusion import BY_NUMBER, BY_SIMILARITY, COUNTS, RATES
-from matrices import PREDICTED, TRUE, WHOLE, Window
+from matrices import PREDICTED, TRUE, WHOLE
+from matrix_panel import Panel
 from widgets import (
     choose_overlay,
     chosen_run,
@@ -29,37 +29,17 @@ from attnscope.plots.text import as_percent as percent_of
 _PAIRS = 1_000  # that the table shows
 
 
-def _cell_clicked() -> None:
-    """Choose the classes of the clicked cell."""
-    chosen = st.session_state["matrix"]["selection"]["cell"]
-    for name in (TRUE, PREDICTED):
-        st.session_state[name] = chosen[0][name] if chosen else None
-
-
-def _block_clicked() -> None:
-    """Zoom on the clicked block."""
-    chosen = st.session_state["overview"]["selection"]["block"]
-    if chosen:
-        st.session_state["rows"] = chosen[0]["rows"]
-        st.session_state["columns"] = chosen[0]["columns"]
-
-
-def _pair_clicked(run: Run) -> None:
+def _pair_clicked(run: Run, panel: Panel) -> None:
     """Choose the classes of the clicked pair, and zoom on its cell."""
     chosen = st.session_state["pairs"]["selection"]["cells"]
-    if not chosen:
-        return
-    pair = confusion.pairs(run).iloc[chosen[0][0]]
-    classes = run.recording.classes
-    placed = confusion.order(run, st.session_state.get("order", BY_NUMBER))
-    for name, axis in ((TRUE, "rows"), (PREDICTED, "columns")):
-        st.session_state[name] = pair[name]
-        if len(classes) > WHOLE:
-            place = placed.index(classes.index(pair[name]))
-            st.session_state[axis] = matrices.stretches(len(classes))[place // WHOLE]
+    if chosen:
+        pair = confusion.pairs(run).iloc[chosen[0][0]]
+        for name in (TRUE, PREDICTED):
+            st.session_state[name] = pair[name]
+        panel.zoom(*(panel.names.index(pair[name]) for name in (TRUE, PREDICTED)))
 
 
-def _pairs(run: Run) -> None:
+def _pairs(run: Run, panel: Panel) -> None:
     found = confusion.pairs(run)
     if not len(found):
         st.success("No image is misclassified.")
@@ -71,7 +51,7 @@ def _pairs(run: Run) -> None:
     st.dataframe(
         table, hide_index=True, key="pairs",
         column_order=[TRUE, PREDICTED, "count", "rate", "interval"],
-        on_select=partial(_pair_clicked, run), selection_mode="single-cell",
+        on_select=partial(_pair_clicked, run, panel), selection_mode="single-cell",
         height=table_height(len(found), 13),
         column_config={
             TRUE: "True",
@@ -124,81 +104,37 @@ def _controls(run: Run) -> tuple[str, str, bool]:
     return str(shown), str(by), errors_only
 
 
-def _window(run: Run, names: list[str]) -> Window:
-    """Show which rows and columns the chart has, and return the choice."""
-    if len(names) <= WHOLE:
-        return Window(slice(None), slice(None))
-    parts = matrices.stretches(len(names))
-    chosen = []
-    for column, key, title in zip(
-        st.columns(2), ("rows", "columns"), ("True classes", "Predicted classes"), strict=True
-    ):
-        part = column.selectbox(
-            title, parts, key=key, bind="query-params",
-            help=f"Which {WHOLE} classes are shown, by their position in the chosen order.",
-        )  # fmt: skip
-        chosen.append(matrices.stretch(part))
-    return Window(*chosen)
-
-
-def _chart(
-    run: Run, names: list[str], window: Window, shown: str, by: str, errors_only: bool
-) -> None:
+def _chart(run: Run, panel: Panel, shown: str, by: str, errors_only: bool) -> None:
+    """Show the chosen rows and columns."""
+    window = panel.window()
     values, look = confusion.values(run, shown, by, errors_only)
     placed = confusion.order(run, by)
-    counts = confusion.counts(run)
+    counts = confusion.counts(run)[np.ix_(placed, placed)]
     # A share of a class without images is not shown as 0.
-    totals = counts.sum(1)[placed][window.rows, None]
-    drawn = counts[np.ix_(placed, placed)]
-    table = matrices.cells(names, window, {"value": values, "count": drawn})
-    table["share"] = table["count"] / np.where(totals > 0, totals, np.nan).repeat(
-        len(names[window.columns])
+    totals = counts.sum(1, keepdims=True).astype(np.float64)
+    share = counts / np.where(totals > 0, totals, np.nan)
+    table = panel.chart(
+        window,
+        look,
+        {"value": values, "count": counts, "share": share},
+        {"count": ("images", ","), "share": ("share", ".2%")},
     )
-    st.vega_lite_chart(
-        table,
-        matrices.chart(
-            names, window, look, "value", {"count": ("images", ","), "share": ("share", ".2%")}
-        ),
-        width="content", key="matrix", on_select=_cell_clicked,
-        alt="Confusion matrix with true classes in rows and predicted classes in columns",
-    )  # fmt: skip
-    if len(names) > WHOLE:
-        own = values[window.rows, window.columns]
-        title = f"Confusion matrix: {run.label}"
-        rows, columns = names[window.rows], names[window.columns]
-        place = f"{window.rows.start + 1}-{window.columns.start + 1}"
-        downloads.offer(
-            downloads.file_name("confusion_window", place, run.label),
-            draw=lambda: matrices.figure(rows, columns, own, look, title),
-            table=lambda: table,
-        )
+    if panel.many:
+        panel.offer_window(window, look, table)
     else:
         name = downloads.file_name("confusion_matrix", run.label)
         downloads.offer_plot(name, partial(cached.plot, run), PLOTS["confusion_matrix"], 1)
 
 
-def _overview(run: Run, names: list[str], shown: str, by: str, errors_only: bool) -> None:
-    """Show all cells as a picture, on which a click chooses the window."""
+def _overview(run: Run, panel: Panel, shown: str, by: str, errors_only: bool) -> None:
+    """Show all classes as a picture."""
     placed = confusion.order(run, by)
     wrong = confusion.counts(run)[np.ix_(placed, placed)]
     np.fill_diagonal(wrong, 0)
-    parts = matrices.stretches(len(names))
-    chosen = [st.session_state.get(key) or parts[0] for key in ("rows", "columns")]
-    png = confusion.overview(run, shown, by, errors_only)
-    st.markdown("**All classes.** Click a block to see it larger.")
-    st.vega_lite_chart(
-        matrices.blocks(names, wrong, "errors"),
-        matrices.map_chart(len(names), png, (chosen[0], chosen[1]), "errors"),
-        width="content", key="overview", on_select=_block_clicked,
-        alt="Picture of the whole confusion matrix, in blocks that can be clicked",
-    )  # fmt: skip
-    downloads.offer(
-        downloads.file_name("confusion_matrix", run.label),
-        draw=lambda: matrices.figure(
-            names, names, *confusion.values(run, shown, by, errors_only),
-            f"Confusion matrix: {run.label}",
-        ),
-        table=lambda: cached.confusion_matrix(run).reset_index(),
+    panel.overview(
+        confusion.overview(run, shown, by, errors_only), wrong, "errors",
+        partial(confusion.values, run, shown, by, errors_only),
+        lambda: cached.confusion_matrix(run).reset_index(),
     )  # fmt: skip
 
 
@@ -242,24 +178,23 @@ def _images(run: Run) -> None:
 
 @section
 def _matrix(run: Run) -> None:
-    classes = list(run.recording.classes)
-    many = len(classes) > WHOLE
-    for key in ("rows", "columns") if many else ():
-        if is_unknown(key, matrices.stretches(len(classes)), "stretch of classes"):
-            return
+    classes = run.recording.classes
     shown, by, errors_only = _controls(run)
     names = [classes[k] for k in confusion.order(run, by)]
+    panel = Panel("confusion_matrix", run.label, names)
+    if panel.is_unknown():
+        return
     with st.container(horizontal=True, gap="medium"):
-        if many:
+        if panel.many:
             with st.container(width="content"):
-                _overview(run, names, shown, by, errors_only)
+                _overview(run, panel, shown, by, errors_only)
         with st.container(width="content"):
-            _chart(run, names, _window(run, names), shown, by, errors_only)
-        if not many:
+            _chart(run, panel, shown, by, errors_only)
+        if not panel.many:
             with st.container(width="stretch"):
-                _pairs(run)
-    if many:
-        _pairs(run)
+                _pairs(run, panel)
+    if panel.many:
+        _pairs(run, panel)
     _images(run)
 
 
