@@ -128,6 +128,7 @@ class Panel:
             matrices.map_chart(len(self.names), png, (rows, columns), noun),
             width="content", key=f"{self.name} overview",
             on_select=partial(_block_clicked, f"{self.name} overview"),
+            selection_mode="block",  # to hover over blocks is no choice
             alt="Picture of the whole matrix, in blocks that can be clicked",
         )  # fmt: skip
 

@@ -165,23 +165,6 @@ def image_maps_png(run: Run, rows: list[int], own_bounds: bool) -> bytes:
     return layouts.map_grid(titles, [recording.image(row) for row in rows], columns)
 
 
-@drawing
-def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
-    """Draw some images with the Grad-CAM of two networks, each network on its own scale."""
-    columns = []
-    for run in (a, b):
-        cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
-        title = f"{GRAD_CAM}, {shorten(drawable_names([run.label])[0], 16)}"
-        columns.append(layouts.Column(title, cams, 0, _top(cams), grad_cam=True))
-    classes = _short_classes(a)
-    names = [
-        f"{row}: {classes[a.recording.labels[row]]}\n→ {classes[a.recording.predictions[row]]}"
-        f"\n→ {classes[b.recording.predictions[row]]}"
-        for row in rows
-    ]
-    return layouts.map_grid(names, [a.recording.image(row) for row in rows], columns)
-
-
 def _gate_columns(
     run: Run, maps: dict[str, NDArray[Any]], own_bounds: bool
 ) -> list[layouts.Column]:

@@ -35,7 +35,10 @@ def test_each_kind_of_gate_has_a_panel_with_a_line_for_each_network(make_recordi
     a, b = make_recording("a"), make_recording("b", seed=1, spatial=False)
     drawing = PLOT.make(Comparison(a, b))
     channel, spatial = drawing.figures[0].axes
-    assert (channel.get_title(), spatial.get_title()) == ("channel gates", "spatial gates")
+    assert (channel.get_title(loc="left"), spatial.get_title(loc="left")) == (
+        "channel gates",
+        "spatial gates",
+    )
     table = PLOT.numbers(PLOT.result(Comparison(a, b)))
     assert [len(ax.lines) for ax in (channel, spatial)] == [2, 1]
     for line, side in zip(channel.lines, "ab", strict=True):

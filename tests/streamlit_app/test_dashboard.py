@@ -42,7 +42,7 @@ PAGES = sorted(file.stem for file in (APP.parent / "views").glob("*.py"))
 VIEWS = {
     "channels": ["One gate", "All gates"],
     "maps": ["Images", "Class means", "Agreement with Grad-CAM"],
-    "comparison": ["Accuracy", "Gates", "Grad-CAM", "Images", "All figures"],
+    "comparison": ["Accuracy", "Confusion", "Gates", "Grad-CAM", "Images", "All figures"],
 }
 MARKUP = ["<script>alert(1)</script>", "*a* [b](http://c) $d$ `e` :smile: ``", "_f_ -> # | g\n- h"]
 
