@@ -45,6 +45,8 @@ class Look:
     """Name of the same colors in matplotlib."""
     form: str
     """Format of numbers, of D3."""
+    reverse: bool = False
+    """Whether the colors of Vega are those of matplotlib from the other end."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ def chart(
     known = f"isValid(datum['{value}'])"
     color = {
         "field": value, "type": "quantitative",
-        "scale": {"scheme": look.scheme, "domain": [look.low, look.high]},
+        "scale": {
+            "scheme": look.scheme, "domain": [look.low, look.high], "reverse": look.reverse
+        },
         "legend": {
             "title": look.title, "format": look.form, "orient": "bottom",
             "gradientLength": 220, "titleLimit": 400,

@@ -17,7 +17,7 @@ from attnscope import statistics
 from attnscope.comparison import Comparison
 from attnscope.errors import InputError
 from attnscope.plots.text import shorten
-from attnscope.plots.theme import drawable_names
+from attnscope.plots.theme import SIGNED_MAP, drawable_names
 from cached import confusion, tables
 from cached.caching import drawing, picture, small, statistic
 from cached.found import Run
@@ -52,7 +52,7 @@ def confusion_cells(a: Run, b: Run, by: str) -> tuple[dict[str, NDArray[Any]], L
     rates = [counts / np.where(totals > 0, totals, np.nan) for counts in both]
     difference = rates[1] - rates[0]
     reach = float(np.nanmax(np.abs(difference), initial=0)) or 1.0
-    look = Look("difference (second − first)", -reach, reach, "redblue", "RdBu", "+.1~%")
+    look = Look("difference (second − first)", -reach, reach, "redblue", SIGNED_MAP, "+.1~%", True)
     cells = {
         "value": difference,
         "rate_a": rates[0],

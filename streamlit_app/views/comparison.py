@@ -148,26 +148,25 @@ def _confusion(a: Run, b: Run) -> None:
         "rate_b": ("rate, second", ".2%"),
     }
     st.caption(
-        "How much more often (blue) or less often (red) the second network predicts a class for "
-        "the images of a true class. On the diagonal, where predictions are correct, blue is an "
-        "improvement; elsewhere, red is."
+        "How much more often (red) or less often (blue) the second network predicts a class for "
+        "the images of a true class. On the diagonal, where predictions are correct, red is an "
+        "improvement; elsewhere, blue is."
     )
     with st.container(horizontal=True, gap="medium"):
-        if panel.many:
-            with st.container(width="content"):
-                changed = np.abs(cells["count_b"] - cells["count_a"])
-                panel.overview(
-                    compare.confusion_overview(a, b, str(by)), changed, "changed predictions",
-                    lambda: (cells["value"], look), lambda: compare.confusion_table(a, b),
-                )  # fmt: skip
+        left = st.container(width="content") if panel.many else None
         with st.container(width="content"):
             window = panel.window()
-            table = panel.chart(window, look, cells, tooltips)
-            panel.offer_window(window, look, table)
-        if not panel.many:
+            panel.offer_window(window, look, panel.chart(window, look, cells, tooltips))
+        if left is None:
             with st.container(width="stretch"):
                 _differences(a, b, panel)
-    if panel.many:
+    if left is not None:
+        with left:  # after the window, of which it shows the place
+            changed = np.abs(cells["count_b"] - cells["count_a"])
+            panel.overview(
+                compare.confusion_overview(a, b, str(by)), changed, "changed predictions",
+                lambda: (cells["value"], look), lambda: compare.confusion_table(a, b),
+            )  # fmt: skip
         _differences(a, b, panel)
     _images_of_cell(a, b)
 

@@ -185,15 +185,15 @@ def _matrix(run: Run) -> None:
     if panel.is_unknown():
         return
     with st.container(horizontal=True, gap="medium"):
-        if panel.many:
-            with st.container(width="content"):
-                _overview(run, panel, shown, by, errors_only)
+        left = st.container(width="content") if panel.many else None
         with st.container(width="content"):
             _chart(run, panel, shown, by, errors_only)
-        if not panel.many:
+        if left is None:
             with st.container(width="stretch"):
                 _pairs(run, panel)
-    if panel.many:
+    if left is not None:
+        with left:  # after the window, of which it shows the place
+            _overview(run, panel, shown, by, errors_only)
         _pairs(run, panel)
     _images(run)
 
