@@ -101,7 +101,9 @@ def comparison(a: Run, b: Run, name: str, file_format: str = "png") -> Shown:
 
 
 @drawing
-def seeds(a: list[Run], b: list[Run], names: tuple[str, str], name: str, file_format: str) -> Shown:
+def seeds(
+    a: list[Run], b: list[Run], names: tuple[str, str], name: str, file_format: str = "png"
+) -> Shown:
     """Draw a plot of two configurations over seeds, as `plot`."""
     kinds = ([run.recording for run in runs] for runs in (a, b))
     return _made(name, SeedComparison(names, *kinds), file_format)
