@@ -85,7 +85,11 @@ def cells(classes: Sequence[str], window: Window, columns: dict[str, NDArray[Any
 
 
 def chart(
-    classes: Sequence[str], window: Window, look: Look, value: str, tooltips: dict[str, tuple]
+    classes: Sequence[str],
+    window: Window,
+    look: Look,
+    value: str,
+    tooltips: dict[str, tuple[str, str]],
 ) -> dict[str, Any]:
     """Return the chart of `cells`; a click on a cell selects its two classes as ``cell``.
 
@@ -192,9 +196,9 @@ def picture(values: NDArray[np.float64], look: Look) -> bytes:
         padded = np.full((side, side), np.nan)
         padded[: len(values), : len(values)] = values
         tiles = padded.reshape(side // pool, pool, side // pool, pool).swapaxes(1, 2)
-        tiles = tiles.reshape(side // pool, side // pool, pool**2)
-        size = np.where(np.isnan(tiles), -1, np.abs(tiles))
-        values = np.take_along_axis(tiles, size.argmax(2)[..., None], 2)[..., 0]
+        of_pixel = tiles.reshape(side // pool, side // pool, pool**2)
+        size = np.where(np.isnan(of_pixel), -1, np.abs(of_pixel))
+        values = np.take_along_axis(of_pixel, size.argmax(2)[..., None], 2)[..., 0]
     colors = matplotlib.colormaps[look.cmap]
     shares = (values - look.low) / ((look.high - look.low) or 1)
     index = np.where(np.isnan(shares), 255, (shares.clip(0, 1) * 254).round()).astype(np.uint8)
@@ -221,7 +225,8 @@ def blocks(classes: Sequence[str], numbers: NDArray[np.int64], noun: str) -> pd.
     sums = np.add.reduceat(np.add.reduceat(numbers, starts, 0), starts, 1)
     ends = np.minimum(starts + WHOLE, size)
     spans = [
-        f"{classes[first]} to {classes[end - 1]}" for first, end in zip(starts, ends, strict=True)
+        f"{classes[int(first)]} to {classes[int(end) - 1]}"
+        for first, end in zip(starts, ends, strict=True)
     ]
     count = len(parts)
     return pd.DataFrame(
