@@ -237,7 +237,9 @@ def test_a_plot_is_downloaded_as_png_pdf_and_csv(
 
 def _download_all(page: Any, menu: int) -> dict[str, bytes]:
     """Download every file of a menu: name -> content."""
-    page.get_by_test_id("stMain").get_by_role("button", name="Download").nth(menu).click()
+    page.get_by_test_id("stMain").get_by_test_id("stPopover").get_by_role("button").nth(
+        menu
+    ).click()
     found = {}
     for kind in ("PNG", "PDF", "CSV"):
         button = page.get_by_test_id("stDownloadButton").get_by_role("button", name=kind)
