@@ -256,6 +256,13 @@ def _images_of_cell(a: Run, b: Run) -> None:
 def _gates(a: Run, b: Run) -> None:
     _show("gates_over_depth", a, b)
     st.subheader("Channel gates of each class", anchor=False)
+    wanted = st.toggle(
+        "Compare the class profiles", key="profiles", bind="query-params",
+        help="A class profile is the mean of each channel over the images of a class. The "
+        "comparison resamples images, which takes seconds (`docs/reference/metrics.md`).",
+    )  # fmt: skip
+    if not wanted:
+        return
     st.caption(
         "Distance of the mean channel gates of each class from the mean over all classes (root "
         "mean square over channels). The channels of two networks do not correspond to each other, "
@@ -324,8 +331,6 @@ def _grad_cam_table(a: Run, b: Run) -> None:
 def _images(a: Run, b: Run) -> None:
     compare.accuracy(a, b)  # raises InputError if the recordings are of different images
     _chosen_images(a, b)
-    st.subheader("Images that only one network classifies correctly", anchor=False)
-    _show("disagreements", a, b)
 
 
 def _all(a: Run, b: Run) -> None:
