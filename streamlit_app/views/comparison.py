@@ -5,6 +5,7 @@ configurations over several seeds.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import cached
 import downloads
@@ -59,7 +60,7 @@ def _interval(table: pd.DataFrame, low: str = "low", high: str = "high") -> pd.S
     return (first + " to " + last).where(table[low].notna(), "–")
 
 
-def _points(label: str, text: str) -> st.column_config.Column:
+def _points(label: str, text: str) -> Any:
     return st.column_config.NumberColumn(label, format="%+.2f", help=text)
 
 

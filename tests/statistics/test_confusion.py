@@ -66,10 +66,18 @@ def test_the_order_puts_planted_groups_side_by_side():
 
 
 def test_the_order_is_by_rates_and_accepts_classes_without_images():
-    # Class 0 has few images: 4 of 8 are predicted as 1. Of class 2, 40 of 4,000 are predicted as 1.
-    counts = np.array([[4, 4, 0, 0], [0, 100, 0, 0], [0, 40, 3960, 0], [0, 0, 0, 0]])
+    # Class 0 has few images: 4 of 8 are predicted as 1. Of class 1, 40 of 4,080 each as 2 and 3.
+    counts = np.array(
+        [
+            [4, 4, 0, 0, 0],
+            [0, 4000, 40, 40, 0],
+            [0, 0, 4000, 0, 0],
+            [0, 0, 0, 4000, 0],
+            [0, 0, 0, 0, 0],
+        ]
+    )
     order = order_by_confusion(counts)
-    assert sorted(order) == [0, 1, 2, 3]
+    assert sorted(order) == [0, 1, 2, 3, 4]
     assert abs(order.index(0) - order.index(1)) == 1
 
 

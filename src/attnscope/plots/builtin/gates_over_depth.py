@@ -41,7 +41,8 @@ def compute(pair: Comparison) -> GatesOverDepth:
     for side, recording in zip("ab", pair.recordings, strict=True):
         places: dict[str, int] = {}
         profiles = statistics.gate_profiles(recording)
-        for (gate, kind, depth), part in profiles.groupby(["gate", "kind", "depth"], sort=False):
+        for gate, part in profiles.groupby("gate", sort=False):
+            kind, depth = str(part["kind"].iloc[0]), int(part["depth"].iloc[0])
             known = part[part["count"] > 0]
             places[kind] = places.get(kind, 0) + 1
             low, high = (
@@ -126,7 +127,7 @@ def caption(shown: GatesOverDepth) -> str:
             parts.append(f"{name} has no gates.")
             continue
         low, high = lowest(own, "mean"), highest(own, "mean")
-        apart = own.loc[(own["highest"] - own["lowest"]).idxmax()]
+        apart = highest(own.assign(apart=own["highest"] - own["lowest"]), "apart")
         parts.append(
             f"In {name}, the means of {as_count(len(own), 'gate')} lie between {low['mean']:.3g} "
             f"({low['gate']}) and {high['mean']:.3g} ({high['gate']}); the classes differ most at "
