@@ -45,9 +45,7 @@ def compute(pair: Comparison) -> GatesOverDepth:
             kind, depth = str(part["kind"].iloc[0]), int(part["depth"].iloc[0])
             known = part[part["count"] > 0]
             places[kind] = places.get(kind, 0) + 1
-            low, high = (
-                known.loc[place] for place in (known["mean"].idxmin(), known["mean"].idxmax())
-            )
+            low, high = lowest(known, "mean"), highest(known, "mean")
             rows.append(
                 {
                     "network": side,
