@@ -1,5 +1,7 @@
 """Two networks on the same images: accuracy, confusion, gates, Grad-CAM and single images; or two
 configurations over several seeds.
+
+This file has more than 400 lines, because it is one page whose views share their tables and files.
 """
 
 from __future__ import annotations
