@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, ParamSpec
 
 import cached
+import downloads
 import layouts
 import pandas as pd
 import streamlit as st
@@ -70,6 +71,24 @@ def section(function: Callable[_P, None]) -> Callable[_P, None]:
     return st.fragment(guarded)
 
 
+def is_unknown(key: str, known: Collection[object], noun: str) -> bool:
+    """Say so if the address asks for something that there is not, and return whether it does.
+
+    It must be called before the widget of this key, which forgets values that it does not know.
+
+    Args:
+        key: key of a widget with ``bind="query-params"``.
+        known: its options.
+        noun: what the options are.
+    """
+    asked = st.query_params.get(key)
+    # After the widget was shown, the value is that of another recording, and is reset.
+    if not asked or key in st.session_state or asked in known:
+        return False
+    st.error(f"There is no {noun} {literal(asked)} here. Choose another one.")
+    return True
+
+
 def percent(share: float) -> str:
     """Return a share of 0 to 1 in percent with two decimals."""
     return as_percent(share, 2)
@@ -80,13 +99,16 @@ def in_percent(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     return frame.assign(**{name: 100 * frame[name] for name in columns})
 
 
-def show_plot(plot: Plot[Any, Any], draw: Callable[[str], cached.Shown]) -> None:
-    """Show a plot with its caption, or the reason why it is unavailable.
+def show_plot(plot: Plot[Any, Any], draw: Callable[..., cached.Shown], of: str = "") -> None:
+    """Show a plot with its caption and a menu of downloads, or the reason why it is unavailable.
 
     Args:
         plot: a registered plot.
-        draw: takes the plot's name and returns figures and caption. The caption is shown as plain
-            text because it can contain names of classes.
+        draw: takes the plot's name, and ``png``, ``pdf`` or ``csv`` (default ``png``), and returns
+            figures and caption. The caption is shown as plain text because it can contain names of
+            classes.
+        of: what the plot is of, for the names of downloaded files. Default: the label of the
+            recording that is selected in the sidebar.
     """
     try:
         pages, caption = draw(plot.name)
@@ -96,21 +118,24 @@ def show_plot(plot: Plot[Any, Any], draw: Callable[[str], cached.Shown]) -> None
     for page in pages:
         st.image(page, width="stretch")
     st.text(caption)
+    name = downloads.file_name(plot.name, of or st.session_state["run"])
+    downloads.offer_plot(name, draw, plot, len(pages))
 
 
-def browse(draw: dict[str, Callable[[str], cached.Shown]], key: str) -> None:
+def browse(draw: dict[str, Callable[..., cached.Shown]], key: str, of: str = "") -> None:
     """Show one plot, chosen in a select box.
 
     Args:
-        draw: maps the name of a plot to the function that draws it.
+        draw: maps the name of a plot to the function that draws it, as in `show_plot`.
         key: key of the select box.
+        of: as in `show_plot`.
     """
     name = st.selectbox(
         "Figure", list(draw), format_func=lambda name: PLOTS[name].title, key=key,
         bind="query-params",
     )  # fmt: skip
     st.text(PLOTS[name].about)
-    show_plot(PLOTS[name], draw[name])
+    show_plot(PLOTS[name], draw[name], of)
 
 
 def show_grid(png: bytes) -> None:

@@ -20,8 +20,8 @@ from cached.pictures import heat as heat
 from cached.pictures import image as image
 from cached.pictures import overlays as overlays
 from cached.pictures import plot as plot
+from cached.pictures import seeds as seeds
 from cached.pictures import training_plot as training_plot
-from cached.pictures import two_cams_png as two_cams_png
 from cached.pictures import usage_plot as usage_plot
 from cached.tables import agreement_summary as agreement_summary
 from cached.tables import calibration as calibration
@@ -31,7 +31,6 @@ from cached.tables import class_mean_grad_cam as class_mean_grad_cam
 from cached.tables import class_mean_maps as class_mean_maps
 from cached.tables import class_metrics as class_metrics
 from cached.tables import class_profiles as class_profiles
-from cached.tables import compare_accuracy as compare_accuracy
 from cached.tables import compare_class_order as compare_class_order
 from cached.tables import compare_grad_cam as compare_grad_cam
 from cached.tables import compare_profiles as compare_profiles
@@ -41,4 +40,3 @@ from cached.tables import gate_profiles as gate_profiles
 from cached.tables import gate_state as gate_state
 from cached.tables import gate_usage as gate_usage
 from cached.tables import misclassified as misclassified
-from cached.tables import same_images as same_images

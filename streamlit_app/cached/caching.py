@@ -37,5 +37,8 @@ arrays = st.cache_resource(
 )
 """Cache a function that returns large arrays, which are not copied and must not be changed."""
 
+small = st.cache_data(show_spinner=False, max_entries=5000, hash_funcs=_BY_KEY)
+"""Cache a function that returns a few bytes about one recording, of which there may be many."""
+
 resource = st.cache_resource(show_spinner="Opening the network", max_entries=4, hash_funcs=_BY_KEY)
 """Cache an object that is not copied, such as a network. Sessions share it."""

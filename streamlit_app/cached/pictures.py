@@ -1,4 +1,4 @@
-"""Figures and pictures of recordings, as PNG."""
+"""Figures and pictures of recordings, as PNG; figures also as PDF, and their numbers as CSV."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from attnscope import report
 from attnscope.kinds import MAP
-from attnscope.plots import PLOTS, Drawing, subjects
+from attnscope.plots import PLOTS, subjects
 from attnscope.plots.images import scale_of
 from attnscope.plots.needs import MASKS
-from attnscope.plots.subjects import Comparison
+from attnscope.plots.subjects import Comparison, SeedComparison
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
 from attnscope.recording.places import masks_file
@@ -25,7 +25,8 @@ from cached.found import Intervened, Monitored, Run
 GRAD_CAM = "Grad-CAM"
 NO_OVERLAY = "none"
 Shown = tuple[list[bytes], str]
-"""The figures of a plot as PNG, and its caption (plain text, not Markdown)."""
+"""The figures of a plot as PNG or PDF, or one CSV file of its numbers; and its caption (plain text,
+not Markdown)."""
 
 
 def overlays(run: Run) -> list[str]:
@@ -54,47 +55,66 @@ def image(run: Run, row: int, source: str, low: float, high: float) -> bytes:
     return layouts.overlay(pixels, heat(run, row, source), low, high, cmap)
 
 
-def plot(run: Run, name: str) -> Shown:
+def plot(run: Run, name: str, file_format: str = "png") -> Shown:
     """Draw a plot of one recording.
+
+    Args:
+        run: the recording.
+        name: name of the plot.
+        file_format: ``png``, ``pdf``, or ``csv`` for its numbers.
 
     Raises:
         Unavailable: the recording lacks what the plot needs.
     """
     masks = masks_file(run.recording.folder)  # they may be added or replaced at any time
     needs_masks = PLOTS.find(name).asks(MASKS) and masks.is_file()
-    return _plot(run, name, masks.stat().st_mtime_ns if needs_masks else None)
+    return _plot(run, name, file_format, masks.stat().st_mtime_ns if needs_masks else None)
 
 
 @drawing
-def _plot(run: Run, name: str, masks: int | None) -> Shown:
-    return _rendered(PLOTS.find(name).make(run.recording))
+def _plot(run: Run, name: str, file_format: str, masks: int | None) -> Shown:
+    return _made(name, run.recording, file_format)
 
 
 @drawing
-def usage_plot(intervened: Intervened, name: str) -> Shown:
-    """Draw a plot of the interventions on one recording.
+def usage_plot(intervened: Intervened, name: str, file_format: str = "png") -> Shown:
+    """Draw a plot of the interventions on one recording, as `plot`.
 
     Raises:
         Unavailable: an experiment that the plot needs is missing.
     """
     subject = subjects.Intervened(intervened.run.recording, intervened.outcomes)
-    return _rendered(PLOTS.find(name).make(subject))
+    return _made(name, subject, file_format)
 
 
 @drawing
-def training_plot(monitored: Monitored, name: str) -> Shown:
-    """Draw a plot of the gates over training."""
-    return _rendered(PLOTS.find(name).make(monitored.history))
+def training_plot(monitored: Monitored, name: str, file_format: str = "png") -> Shown:
+    """Draw a plot of the gates over training, as `plot`."""
+    return _made(name, monitored.history, file_format)
 
 
 @drawing
-def comparison(a: Run, b: Run, name: str) -> Shown:
-    """Draw a plot of two recordings."""
-    return _rendered(PLOTS.find(name).make(Comparison(a.recording, b.recording)))
+def comparison(a: Run, b: Run, name: str, file_format: str = "png") -> Shown:
+    """Draw a plot of two recordings, as `plot`."""
+    return _made(name, Comparison(a.recording, b.recording), file_format)
 
 
-def _rendered(drawn: Drawing) -> Shown:
-    return [report.render(page, "png", layouts.DPI) for page in drawn.figures], drawn.caption
+@drawing
+def seeds(
+    a: list[Run], b: list[Run], names: tuple[str, str], name: str, file_format: str = "png"
+) -> Shown:
+    """Draw a plot of two configurations over seeds, as `plot`."""
+    kinds = ([run.recording for run in runs] for runs in (a, b))
+    return _made(name, SeedComparison(names, *kinds), file_format)
+
+
+def _made(name: str, subject: object, file_format: str) -> Shown:
+    plot = PLOTS.find(name)
+    result = plot.result(subject)
+    if file_format == "csv":
+        return [plot.numbers(result).to_csv(index=False).encode()], plot.words(result)
+    pages = [report.render(page, file_format, layouts.DPI) for page in plot.figures(result)]
+    return pages, plot.words(result)
 
 
 @drawing
@@ -108,23 +128,6 @@ def class_maps_png(run: Run, classes: list[int], own_bounds: bool) -> bytes:
         columns.append(layouts.Column(GRAD_CAM, cams, 0, top_of(cams), grad_cam=True, is_over=True))
     names = _short_classes(run)
     return layouts.map_grid([names[c] for c in classes], [], columns)
-
-
-@drawing
-def two_cams_png(a: Run, b: Run, rows: list[int]) -> bytes:
-    """Draw some images with the Grad-CAM of two networks, each network on its own scale."""
-    columns = []
-    for run in (a, b):
-        cams = np.stack([heat(run, row, GRAD_CAM) for row in rows])
-        title = f"{GRAD_CAM}, {shorten(drawable_names([run.label])[0], 16)}"
-        columns.append(layouts.Column(title, cams, 0, top_of(cams), grad_cam=True, is_over=True))
-    classes = _short_classes(a)
-    names = [
-        f"{row}: {classes[a.recording.labels[row]]}\n→ {classes[a.recording.predictions[row]]}"
-        f"\n→ {classes[b.recording.predictions[row]]}"
-        for row in rows
-    ]
-    return layouts.map_grid(names, [a.recording.image(row) for row in rows], columns)
 
 
 def gate_columns(run: Run, maps: dict[str, NDArray[Any]], own_bounds: bool) -> list[layouts.Column]:

@@ -7,10 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope import statistics
-from attnscope.errors import InputError
 from attnscope.plots.builtin.channel_gates import tested_effects
 from attnscope.plots.usage import usage_of
-from attnscope.statistics.comparison import expect_same_images
 from cached.caching import statistic
 from cached.found import Intervened, Run
 
@@ -93,27 +91,6 @@ def agreement_summary(run: Run) -> pd.DataFrame:
     without intervals
     """
     return statistics.agreement_summary(run.recording, class_intervals=False)
-
-
-@statistic
-def same_images(a: Run, b: Run) -> bool:
-    """Return whether two recordings are of the same images in the same order.
-
-    A damaged recording is not.
-    """
-    try:
-        if len(a.recording) != len(b.recording):  # known without reading rows
-            return False
-        expect_same_images(a.recording, b.recording)
-    except InputError:
-        return False
-    return True
-
-
-@statistic
-def compare_accuracy(a: Run, b: Run) -> pd.DataFrame:
-    """``statistics.compare_accuracy``"""
-    return statistics.compare_accuracy(a.recording, b.recording)
 
 
 @statistic

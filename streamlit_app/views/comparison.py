@@ -1,17 +1,29 @@
-"""Two networks on the same images: accuracy, gates and Grad-CAM per class."""
+"""Two networks on the same images: accuracy, confusion, gates, Grad-CAM and single images; or two
+configurations over several seeds.
+
+This file has more than 400 lines, because it is one page whose views share their tables and files.
+"""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import cached
+import downloads
 import numpy as np
+import pandas as pd
 import streamlit as st
-from cached import Run
+from cached import Run, compare
+from cached.compare import EVERY, NEITHER, ONLY_A, ONLY_B
+from cached.confusion import BY_NUMBER, BY_SIMILARITY
+from matrices import PREDICTED, TRUE
+from matrix_panel import Panel
 from widgets import (
     browse,
     chosen_run,
     in_percent,
+    is_unknown,
     literal,
     page_of,
     percent,
@@ -24,69 +36,236 @@ from widgets import (
 from attnscope.kinds import PER_CHANNEL
 from attnscope.plots import PLOTS, needs, plots_of
 from attnscope.plots.builtin.per_class_accuracy import no_difference_sentence
-from attnscope.plots.subjects import Comparison
+from attnscope.plots.subjects import Comparison, SeedComparison
+from attnscope.plots.text import as_plain_points
 from attnscope.statistics.inference import LEVEL, significant
 
 IMAGES = 6
-EVERY, ONLY_A, ONLY_B, NEITHER = (
-    "All",
-    "Only first correct",
-    "Only second correct",
-    "Both wrong",
-)
+_CELLS = 1_000  # that the table of differences shows
+NETWORKS, SEEDS = "Two networks", "Two configurations over seeds"
+_CI = "95% confidence interval of the difference, in percentage points: "
+
+
+def _show(name: str, a: Run, b: Run) -> None:
+    show_plot(PLOTS[name], partial(cached.comparison, a, b), of=_files(a, b))
+
+
+def _files(a: Run, b: Run) -> str:
+    """Return what names of downloaded files say of the two networks."""
+    return f"{a.label}_{b.label}"
+
+
+def _interval(table: pd.DataFrame, low: str = "low", high: str = "high") -> pd.Series[str]:
+    """Return the interval of each row as text, in percentage points."""
+    ends = (table[end].map(as_plain_points) for end in (low, high))
+    first, last = ends
+    return (first + " to " + last).where(table[low].notna(), "–")
+
+
+def _points(label: str, text: str) -> Any:
+    return st.column_config.NumberColumn(label, format="%+.2f", help=text)
 
 
 def _accuracy(a: Run, b: Run) -> None:
-    comparison = cached.compare_accuracy(a, b)
+    comparison = compare.accuracy(a, b)
     whole = comparison.iloc[0]
     columns = st.columns(4)
     columns[0].metric("Accuracy (first)", percent(whole["accuracy_a"]), border=True)
     columns[1].metric("Accuracy (second)", percent(whole["accuracy_b"]), border=True)
     columns[2].metric(
         "Difference (second − first)", f"{100 * whole['difference']:+.2f} points", border=True,
-        help="In percentage points.",
+        help=f"In percentage points; 95% CI {_interval(comparison).iloc[0]} (Bonett and Price, "
+        "over images).",
     )  # fmt: skip
     columns[3].metric(
         "p (McNemar)", f"{whole['p']:.3g}", border=True,
         help="McNemar's exact test on the images that only one network classifies correctly. It "
         "compares these two trained networks and says nothing about other seeds.",
     )  # fmt: skip
-    differs = comparison.iloc[1:]
-    differs = differs[significant(differs["p_holm"])]
-    if not len(differs):
-        st.info(no_difference_sentence(comparison.iloc[1:]))
-    else:
-        names = ", ".join(literal(name) for name in differs["class"])
-        st.warning(
-            "Classes with a significant difference in accuracy "
-            f"(p < {LEVEL:g} after Holm's correction): {names}."
-        )
-    show_plot(PLOTS["per_class_accuracy"], partial(cached.comparison, a, b))
-    share = {
-        name: st.column_config.NumberColumn(label, format=form)
-        for name, label, form in (
-            ("accuracy_a", "Accuracy (first)", "%.2f%%"),
-            ("accuracy_b", "Accuracy (second)", "%.2f%%"),
-            ("difference", "Difference (points)", "%.2f"),
-        )
-    }  # fmt: skip
+    _name_different(comparison, no_difference_sentence(comparison.iloc[1:]))
+    _show("per_class_accuracy", a, b)
+    shares = {"accuracy_a": "Accuracy (first)", "accuracy_b": "Accuracy (second)"}
+    shown = in_percent(comparison, [*shares, "difference"]).assign(interval=_interval(comparison))
     st.dataframe(
-        in_percent(comparison, share),
+        shown,
         hide_index=True,
         height=table_height(len(comparison)),
+        column_order=[
+            "class", "count", *shares, "difference", "interval", "only_a", "only_b", "p", "p_holm",
+        ],
         column_config={
             "class": "Class",
             "count": "Images",
+            "difference": _points("Difference (points)", "Second minus first network."),
+            "interval": st.column_config.TextColumn(
+                "95% CI", help=f"{_CI}Bonett and Price's, over the images of the class."
+            ),
             "only_a": "Only first correct",
             "only_b": "Only second correct",
             "p": st.column_config.NumberColumn("p (McNemar)", format="%.3g"),
-            "p_holm": st.column_config.NumberColumn("p (Holm)", format="%.3g"),
-            **share,
+            "p_holm": st.column_config.NumberColumn(
+                "p (Holm)", format="%.3g", help="Corrected over the classes."
+            ),
+            **{
+                name: st.column_config.NumberColumn(label, format="%.2f%%")
+                for name, label in shares.items()
+            },
         },
+    )  # fmt: skip
+
+
+def _name_different(comparison: pd.DataFrame, otherwise: str) -> None:
+    """Name the classes with a significant difference, or say that there is none."""
+    differs = comparison.iloc[1:]
+    differs = differs[significant(differs["p_holm"])]
+    if not len(differs):
+        st.info(otherwise)
+        return
+    names = ", ".join(literal(name) for name in differs["class"].head(30))
+    more = f" and {len(differs) - 30} more" if len(differs) > 30 else ""
+    st.warning(
+        f"Classes with a significant difference in accuracy (p < {LEVEL:g} after Holm's "
+        f"correction): {names}{more}."
     )
 
 
+@section
+def _confusion(a: Run, b: Run) -> None:
+    compare.confusion_table(a, b)  # raises InputError if the recordings are of different images
+    classes = a.recording.classes
+    by = st.segmented_control(
+        "Order of the classes", [BY_NUMBER, BY_SIMILARITY], default=BY_NUMBER, required=True,
+        key="order", bind="query-params",
+        help="By similarity: classes that the first network often confuses are neighbors.",
+    )  # fmt: skip
+    names = [classes[k] for k in cached.confusion.order(a, str(by))]
+    panel = Panel("confusion_difference", _files(a, b), names)
+    if panel.is_unknown():
+        return
+    cells, look = compare.confusion_cells(a, b, str(by))
+    tooltips = {
+        "value": ("difference", "+.2%"),
+        "count_a": ("images, first", ","),
+        "count_b": ("images, second", ","),
+        "rate_a": ("rate, first", ".2%"),
+        "rate_b": ("rate, second", ".2%"),
+    }
+    st.caption(
+        "How much more often (red) or less often (blue) the second network predicts a class for "
+        "the images of a true class. On the diagonal, where predictions are correct, red is an "
+        "improvement; elsewhere, blue is."
+    )
+    with st.container(horizontal=True, gap="medium"):
+        left = st.container(width="content") if panel.many else None
+        with st.container(width="content"):
+            window = panel.window()
+            panel.offer_window(window, look, panel.chart(window, look, cells, tooltips))
+        if left is None:
+            with st.container(width="stretch"):
+                _differences(a, b, panel)
+    if left is not None:
+        with left:  # after the window, of which it shows the place
+            changed = np.abs(cells["count_b"] - cells["count_a"])
+            panel.overview(
+                compare.confusion_overview(a, b, str(by)), changed, "changed predictions",
+                lambda: (cells["value"], look), lambda: compare.confusion_table(a, b),
+            )  # fmt: skip
+        _differences(a, b, panel)
+    _images_of_cell(a, b)
+
+
+def _largest(a: Run, b: Run) -> pd.DataFrame:
+    table = compare.confusion_table(a, b)
+    order = np.argsort(-table["difference"].abs().to_numpy(), kind="stable")
+    return table.iloc[order[:_CELLS]]
+
+
+def _difference_clicked(a: Run, b: Run, panel: Panel) -> None:
+    chosen = st.session_state["differences"]["selection"]["cells"]
+    if chosen:
+        cell = _largest(a, b).iloc[chosen[0][0]]
+        for name in (TRUE, PREDICTED):
+            st.session_state[name] = cell[name]
+        panel.zoom(*(panel.names.index(cell[name]) for name in (TRUE, PREDICTED)))
+
+
+def _differences(a: Run, b: Run, panel: Panel) -> None:
+    st.markdown("**Largest differences.** Click one to see its images.")
+    table = _largest(a, b)
+    st.dataframe(
+        in_percent(table, ["difference"]).assign(interval=_interval(table)), hide_index=True,
+        key="differences", on_select=partial(_difference_clicked, a, b, panel),
+        selection_mode="single-cell", height=table_height(len(table), 13),
+        column_order=[TRUE, PREDICTED, "count_a", "count_b", "difference", "interval"],
+        column_config={
+            TRUE: "True",
+            PREDICTED: "Predicted",
+            "count_a": st.column_config.NumberColumn(
+                "First", width=55, help="Images of the true class that the first network predicts "
+                "as this class.",
+            ),
+            "count_b": st.column_config.NumberColumn(
+                "Second", width=65, help="The same of the second network."
+            ),
+            "difference": st.column_config.NumberColumn(
+                "Points", format="%+.1f", width=60,
+                help="Difference of the two rates, second minus first, in percentage points.",
+            ),
+            "interval": st.column_config.TextColumn(
+                "95% CI", width=100, help=f"{_CI}Bonett and Price's, over the images of the true "
+                "class. It is not corrected for the number of pairs.",
+            ),
+        },
+    )  # fmt: skip
+    whole = compare.confusion_table(a, b)
+    if len(whole) > _CELLS:
+        st.caption(
+            f"The {_CELLS:,} largest of {len(whole):,} differences; the file has all of them."
+        )
+    name = downloads.file_name("confusion_differences", _files(a, b))
+    downloads.offer(name, table=lambda: compare.confusion_table(a, b))
+
+
+def _images_of_cell(a: Run, b: Run) -> None:
+    """Show the images that exactly one of the networks puts into the chosen cell."""
+    classes = a.recording.classes
+    unknown = [is_unknown(name, classes, "class") for name in (TRUE, PREDICTED)]
+    left, right = st.columns(2)
+    true = left.selectbox(
+        "True class", classes, index=None, key=TRUE, bind="query-params", placeholder="Choose one"
+    )
+    predicted = right.selectbox(
+        "Predicted class", classes, index=None, key=PREDICTED, bind="query-params",
+        placeholder="Choose one",
+    )  # fmt: skip
+    if any(unknown):
+        return
+    if true is None or predicted is None:
+        st.info("Click a cell of the matrix, or choose two classes above, to see the images.")
+        return
+    as_class = [
+        (run.recording.labels == classes.index(true))
+        & (run.recording.predictions == classes.index(predicted))
+        for run in (a, b)
+    ]
+    rows = np.flatnonzero(as_class[0] != as_class[1]).tolist()
+    st.markdown(
+        f"Images of class {literal(true)} that exactly one of the networks predicts as "
+        f"{literal(predicted)}:"
+    )
+    _side_by_side(a, b, rows, f"cell {a.key} {b.key} {true!r} {predicted!r}")
+
+
 def _gates(a: Run, b: Run) -> None:
+    _show("gates_over_depth", a, b)
+    st.subheader("Channel gates of each class", anchor=False)
+    wanted = st.toggle(
+        "Compare the class profiles", key="profiles", bind="query-params",
+        help="A class profile is the mean of each channel over the images of a class. The "
+        "comparison resamples images, which takes seconds (`docs/reference/metrics.md`).",
+    )  # fmt: skip
+    if not wanted:
+        return
     st.caption(
         "Distance of the mean channel gates of each class from the mean over all classes (root "
         "mean square over channels). The channels of two networks do not correspond to each other, "
@@ -129,7 +308,7 @@ def _grad_cam(a: Run, b: Run) -> None:
         _grad_cam_table(a, b)
     st.subheader("Spatial gate and Grad-CAM", anchor=False)
     st.caption("Agreement of the last spatial gate of each network with its own Grad-CAM.")
-    show_plot(PLOTS["per_class_agreement"], partial(cached.comparison, a, b))
+    _show("per_class_agreement", a, b)
 
 
 def _grad_cam_table(a: Run, b: Run) -> None:
@@ -153,84 +332,205 @@ def _grad_cam_table(a: Run, b: Run) -> None:
 
 
 def _images(a: Run, b: Run) -> None:
-    cached.compare_accuracy(a, b)  # raises InputError if the recordings are of different images
+    compare.accuracy(a, b)  # raises InputError if the recordings are of different images
     _chosen_images(a, b)
-    st.subheader("Images that only one network classifies correctly", anchor=False)
-    show_plot(PLOTS["disagreements"], partial(cached.comparison, a, b))
 
 
 def _all(a: Run, b: Run) -> None:
     browse(
         {plot.name: partial(cached.comparison, a, b) for plot in plots_of(Comparison)},
         "pair_figure",
+        _files(a, b),
     )
 
 
 def _plots_that_need(what: str, a: Run, b: Run) -> None:
     for plot in plots_of(Comparison):
         if plot.asks(what):
-            show_plot(plot, partial(cached.comparison, a, b))
+            _show(plot.name, a, b)
 
 
 @section
 def _chosen_images(a: Run, b: Run) -> None:
     left, right = st.columns([1, 2])
     names = a.recording.classes
+    unknown = is_unknown(TRUE, names, "class")
     only = left.selectbox(
-        "True class", range(len(names)), index=None, format_func=lambda c: names[c],
-        placeholder="All classes", key=f"side class {a.key}",
-    )  # fmt: skip
-    which = right.segmented_control(
-        "Images", [EVERY, ONLY_A, ONLY_B, NEITHER], default=EVERY, required=True, key="which"
+        "True class", names, index=None, placeholder="All classes", key=TRUE, bind="query-params"
     )
-    right_a, right_b = (run.recording.right for run in (a, b))
-    wanted = {
-        EVERY: np.ones(len(a.recording), bool),
-        ONLY_A: right_a & ~right_b,
-        ONLY_B: right_b & ~right_a,
-        NEITHER: ~right_a & ~right_b,
-    }[str(which)]
+    which = right.segmented_control(
+        "Images", [EVERY, ONLY_A, ONLY_B, NEITHER], default=EVERY, required=True, key="which",
+        bind="query-params",
+    )  # fmt: skip
+    if unknown:
+        return
+    wanted = compare.rows_where(a, b, str(which))
     if only is not None:
-        wanted &= a.recording.labels == only
+        wanted &= a.recording.labels == names.index(only)
     rows = np.flatnonzero(wanted).tolist()
+    _side_by_side(a, b, rows, f"side {a.key} {b.key} {only!r} {which}")
+
+
+def _side_by_side(a: Run, b: Run, rows: list[int], key: str) -> None:
+    """Show images with the predictions and the Grad-CAM of both networks, one page at a time."""
     st.subheader(f"{len(rows):,} {'image' if len(rows) == 1 else 'images'}", anchor=False)
-    if rows:
-        shown = page_of(rows, f"side {a.key} {b.key} {only} {which}", IMAGES)
-        show_grid(cached.two_cams_png(a, b, shown))
-        st.caption(
-            "Each row is one image. Its label gives the number of the image, the true class and, "
-            "after the arrows, the classes predicted by the first and the second network. "
-            "Grad-CAM is shown after the ReLU, for the predicted class. Each network has its own "
+    if not rows:
+        return
+    shown = page_of(rows, key, IMAGES)
+    show_grid(compare.side_by_side(a, b, shown))
+    text = (
+        "Each row is one image. Its label gives the number of the image, the true class and, after "
+        "the arrows, the classes predicted by the first and the second network, with the "
+        "probability of each."
+    )
+    if a.recording.grad_cam_layers or b.recording.grad_cam_layers:
+        text += (
+            " Grad-CAM is shown after the ReLU, for the predicted class. Each network has its own "
             "color scale."
         )
+    st.caption(text)
+    downloads.offer(
+        downloads.file_name("images", _files(a, b)),
+        table=lambda: _listed(a, b, rows),
+    )
+
+
+def _listed(a: Run, b: Run, rows: list[int]) -> pd.DataFrame:
+    """Return all of these images as a table."""
+    names = np.array(a.recording.classes, dtype=object)
+    table = {
+        "row": rows,
+        "path": a.recording.rows["path"].to_numpy()[rows],
+        "true": names[a.recording.labels[rows]],
+    }
+    for run, side in ((a, "a"), (b, "b")):
+        table[f"predicted_{side}"] = names[run.recording.predictions[rows]]
+        table[f"confidence_{side}"] = cached.confidence(run)[rows]
+    return pd.DataFrame(table)
+
+
+def _two_networks(run: Run, found: dict[str, Run]) -> None:
+    others = compare.others(run, found)
+    if not others:
+        st.info(
+            "A comparison needs two recordings of the same images, and this folder contains one "
+            "recording."
+        )
+        return
+    if is_unknown("other", others, "other recording"):
+        return
+    if "other" not in st.session_state and "other" not in st.query_params:
+        first = compare.first_match(run, found, others)
+        if first is None:
+            st.info("No other recording in this folder is of the same images.")
+            return
+        st.session_state["other"] = first
+    with st.sidebar:
+        st.selectbox("Compare with", others, key="other", bind="query-params")
+    other = found[st.session_state["other"]]
+    st.markdown(f"First network {literal(run.label)}, second network {literal(other.label)}.")
+    views = {
+        "Accuracy": _accuracy, "Confusion": _confusion, "Gates": _gates, "Grad-CAM": _grad_cam,
+        "Images": _images, "All figures": _all,
+    }  # fmt: skip
+    view = st.segmented_control(
+        "View", list(views), default="Accuracy", required=True, key="comparison_view",
+        bind="query-params", label_visibility="collapsed",
+    )  # fmt: skip
+    views[str(view)](run, other)
+
+
+@section
+def _over_seeds(kinds: dict[str, list[Run]]) -> None:
+    """Compare two configurations over the seeds that both have."""
+    firsts = [name for name, kind in kinds.items() if _partners(kinds, kind)]
+    if is_unknown("first", firsts, "configuration"):
+        return
+    left, right = st.columns(2)
+    name_a = left.selectbox("First configuration", firsts, key="first", bind="query-params")
+    partners = _partners(kinds, kinds[name_a])
+    if is_unknown("second", partners, "second configuration"):
+        return
+    name_b = right.selectbox("Second configuration", partners, key="second", bind="query-params")
+    a, b, seeds = compare.seed_pairs(kinds[name_a], kinds[name_b])
+    alone = len(kinds[name_a]) + len(kinds[name_b]) - 2 * len(seeds)
+    text = f"Seeds of both: {', '.join(str(seed) for seed in seeds)}."
+    if alone:
+        text += f" {alone} {'recording has' if alone == 1 else 'recordings have'} no partner."
+    st.caption(
+        f"{text} Each pair of networks has the same seed; the seed is the sampling unit of the "
+        "differences."
+    )
+    comparison = compare.over_seeds(a, b)
+    whole = comparison.iloc[0]
+    columns = st.columns(4)
+    columns[0].metric("Mean accuracy (first)", percent(whole["accuracy_a"]), border=True)
+    columns[1].metric("Mean accuracy (second)", percent(whole["accuracy_b"]), border=True)
+    columns[2].metric(
+        "Difference (second − first)", f"{100 * whole['difference']:+.2f} points", border=True,
+        help=f"In percentage points; 95% CI over seeds {_interval(comparison).iloc[0]}.",
+    )  # fmt: skip
+    columns[3].metric(
+        "p (paired t test)", "–" if np.isnan(whole["p"]) else f"{whole['p']:.3g}", border=True,
+        help="Paired t test over the seeds: that the two configurations are equally accurate.",
+    )  # fmt: skip
+    none = f"The difference is significant for no class, with {len(seeds)} seeds of each."
+    _name_different(comparison, none)
+    names = (name_a, name_b)
+    files = f"{name_a}_{name_b}"
+    for plot in plots_of(SeedComparison):
+        show_plot(plot, partial(cached.seeds, a, b, names), of=files)
+    shares = {"accuracy_a": "Accuracy (first)", "accuracy_b": "Accuracy (second)"}
+    st.dataframe(
+        in_percent(comparison, [*shares, "difference"]).assign(
+            over_seeds=_interval(comparison),
+            over_images=_interval(comparison, "image_low", "image_high"),
+        ),
+        hide_index=True, height=table_height(len(comparison)),
+        column_order=[
+            "class", "count", *shares, "difference", "over_seeds", "p", "p_holm", "over_images",
+        ],
+        column_config={
+            "class": "Class",
+            "count": "Images",
+            "difference": _points("Difference (points)", "Second minus first, mean over seeds."),
+            "over_seeds": st.column_config.TextColumn(
+                "95% CI over seeds", help=f"{_CI}Student's, over the seeds."
+            ),
+            "over_images": st.column_config.TextColumn(
+                "95% CI over images", help=f"{_CI}bootstrap over images, for these networks only."
+            ),
+            "p": st.column_config.NumberColumn("p (t test)", format="%.3g"),
+            "p_holm": st.column_config.NumberColumn(
+                "p (Holm)", format="%.3g", help="Corrected over the classes."
+            ),
+            **{
+                name: st.column_config.NumberColumn(label, format="%.2f%%")
+                for name, label in shares.items()
+            },
+        },
+    )  # fmt: skip
+
+
+def _partners(kinds: dict[str, list[Run]], kind: list[Run]) -> list[str]:
+    return [name for name, other in kinds.items() if compare.can_pair(kind, other)]
 
 
 run = chosen_run()
 found, _ = cached.runs()
-others = [label for label in found if label != run.label]
 st.title("Comparison")
-if not others:
-    st.info(
-        "A comparison needs two recordings of the same images, and this folder contains one "
-        "recording."
-    )
-    st.stop()
-# A recording of the same images comes first, because the first one is preselected.
-same = [label for label in others if cached.same_images(run, found[label])]
-others = [*same, *(label for label in others if label not in same)]
-if not same:
-    st.info("No other recording in this folder is of the same images.")
-    st.stop()
-with st.sidebar:
-    st.selectbox("Compare with", others, key="other", bind="query-params")
-other = found[st.session_state["other"]]
-st.markdown(f"First network {literal(run.label)}, second network {literal(other.label)}.")
-VIEWS = {
-    "Accuracy": _accuracy, "Gates": _gates, "Grad-CAM": _grad_cam, "Images": _images,
-    "All figures": _all,
-}  # fmt: skip
-view = st.segmented_control(
-    "View", list(VIEWS), default="Accuracy", required=True, key="comparison_view",
-    bind="query-params", label_visibility="collapsed",
-)  # fmt: skip
-VIEWS[str(view)](run, other)
+kinds, problems = compare.configurations(found)
+for line in problems:
+    st.caption(f"Configurations over seeds are not compared: {literal(line)}")
+what = NETWORKS
+if any(_partners(kinds, kind) for kind in kinds.values()):
+    what = str(
+        st.segmented_control(
+            "Compare", [NETWORKS, SEEDS], default=NETWORKS, required=True, key="compare",
+            bind="query-params",
+        )
+    )  # fmt: skip
+if what == SEEDS:
+    _over_seeds(kinds)
+else:
+    _two_networks(run, found)

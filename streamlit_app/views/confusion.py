@@ -2,114 +2,161 @@
 
 from __future__ import annotations
 
-import altair as alt
+from functools import partial
+
 import cached
+import downloads
 import numpy as np
 import streamlit as st
-from cached import Run
-from widgets import choose_overlay, chosen_run, gallery, literal, section
+from cached import Run, confusion
+from cached.confusion import BY_NUMBER, BY_SIMILARITY, COUNTS, RATES
+from matrices import PREDICTED, TRUE, WHOLE
+from matrix_panel import Panel
+from widgets import (
+    choose_overlay,
+    chosen_run,
+    gallery,
+    in_percent,
+    is_unknown,
+    literal,
+    section,
+    table_height,
+)
 
-from attnscope.plots.choosing import MOST_CLASSES, most_confused
+from attnscope.plots import PLOTS
+from attnscope.plots.text import as_percent as percent_of
 
-TRUE, PREDICTED = "true", "predicted"
-_CLASSES = 40  # that the matrix shows, if there are many
+_PAIRS = 1_000  # that the table shows
 
 
-def _chart(run: Run, mistakes_only: bool) -> alt.LayerChart | alt.FacetChart:
-    counts = cached.confusion_matrix(run)
-    totals = counts.sum(axis=1)
-    chosen = most_confused(counts.to_numpy(), _CLASSES)
-    counts = counts.iloc[chosen, chosen]
-    classes = list(counts.index)
-    cells = counts.reset_index().melt(TRUE, var_name=PREDICTED, value_name="count")
-    of_class = cells[TRUE].map(totals)
-    cells["share"] = cells["count"] / of_class.where(of_class > 0)
-    if mistakes_only:
-        cells.loc[cells[TRUE] == cells[PREDICTED], "share"] = np.nan
-    top = float(cells["share"].max()) if mistakes_only else 1.0
-    cell = alt.selection_point(name="cell", fields=[TRUE, PREDICTED], toggle=False)
-    few = len(classes) <= 15
-    axis = alt.Axis(
-        labelAngle=-45,
-        labelLimit=120,
-        labelOverlap=not few,
-        orient="top",
-        domain=False,
-        ticks=False,
-    )
-    base = alt.Chart(cells).encode(
-        alt.X(f"{PREDICTED}:N", sort=classes, title="predicted class", axis=axis),
-        alt.Y(
-            f"{TRUE}:N", sort=classes, title="true class",
-            axis=alt.Axis(labelLimit=120, labelOverlap=not few, domain=False, ticks=False),
-        ),
+def _pair_clicked(run: Run, panel: Panel) -> None:
+    """Choose the classes of the clicked pair, and zoom on its cell."""
+    chosen = st.session_state["pairs"]["selection"]["cells"]
+    if chosen:
+        pair = confusion.pairs(run).iloc[chosen[0][0]]
+        for name in (TRUE, PREDICTED):
+            st.session_state[name] = pair[name]
+        panel.zoom(*(panel.names.index(pair[name]) for name in (TRUE, PREDICTED)))
+
+
+def _pairs(run: Run, panel: Panel) -> None:
+    found = confusion.pairs(run)
+    if not len(found):
+        st.success("No image is misclassified.")
+        return
+    st.markdown("**Most frequent errors.** Click one to see its images.")
+    table = in_percent(found.head(_PAIRS), ["rate"])
+    ends = [table[end].map(percent_of) for end in ("low", "high")]
+    table["interval"] = ends[0] + " to " + ends[1]
+    st.dataframe(
+        table, hide_index=True, key="pairs",
+        column_order=[TRUE, PREDICTED, "count", "rate", "interval"],
+        on_select=partial(_pair_clicked, run, panel), selection_mode="single-cell",
+        height=table_height(len(found), 13),
+        column_config={
+            TRUE: "True",
+            PREDICTED: "Predicted",
+            "count": st.column_config.NumberColumn(
+                "Images", width=60,
+                help="Images of the true class that are predicted as the other class.",
+            ),
+            "rate": st.column_config.NumberColumn(
+                "Rate", format="%.1f%%", width=60, help="Share of the images of the true class."
+            ),
+            "interval": st.column_config.TextColumn(
+                "95% CI", width=110,
+                help="Confidence interval of the rate: Wilson's, over the images of the true class "
+                "(`docs/reference/metrics.md`).",
+            ),
+        },
     )  # fmt: skip
-    color = alt.Color(
-        "share:Q",
-        scale=alt.Scale(scheme="cividis", domain=[0, top or 1]),
-        legend=alt.Legend(title="share of true class", format=".0%", gradientLength=140),
-    )
-    squares = base.mark_rect(cursor="pointer", stroke="white", strokeWidth=0.5).encode(
-        color=alt.condition("isValid(datum.share)", color, alt.value("#e4e4e4")),
-        tooltip=[
-            alt.Tooltip(f"{TRUE}:N", title="true"),
-            alt.Tooltip(f"{PREDICTED}:N", title="predicted"),
-            alt.Tooltip("count:Q", title="images"),
-            alt.Tooltip("share:Q", title="share", format=".2%"),
-        ],
-    )
-    frame = base.mark_rect(fill=None, stroke="#d62728", strokeWidth=3).encode(
-        opacity=alt.condition(cell, alt.value(1), alt.value(0), empty=False)
-    )
-    layers = [squares.add_params(cell), frame]
-    if few:
-        bright = f"datum.share > {0.6 * top} || !isValid(datum.share)"
-        layers.append(
-            base.mark_text(fontSize=12).encode(
-                alt.Text("count:Q"),
-                color=alt.condition(bright, alt.value("#1b2430"), alt.value("white")),
-                opacity=alt.condition("datum.count > 0", alt.value(1), alt.value(0.25)),
-            )
+    if len(found) > _PAIRS:
+        st.caption(
+            f"The first {_PAIRS:,} of {len(found):,} pairs of classes; the file has all of them."
         )
-    # The sizes include labels and legend.
-    side = min(700, max(200, 46 * len(classes)))
-    return alt.layer(*layers).properties(width=side + 270, height=side + 110)
+    name = downloads.file_name("confused_pairs", run.label)
+    downloads.offer(name, table=lambda: confusion.pairs(run))
 
 
-def _clicked() -> None:
-    """Copy the classes of the clicked cell to the two select boxes."""
-    cells = st.session_state["matrix"]["selection"]["cell"]
-    st.session_state[TRUE] = cells[0][TRUE] if cells else None
-    st.session_state[PREDICTED] = cells[0][PREDICTED] if cells else None
+def _controls(run: Run) -> tuple[str, str, bool]:
+    """Show what the matrix shows, and return the choice: values, order, errors only."""
+    many = len(run.recording.classes) > WHOLE
+    first, second, third = st.columns([2, 2, 3], vertical_alignment="bottom")
+    shown = first.segmented_control(
+        "Cells", [RATES, COUNTS], default=RATES, required=True, key="cells", bind="query-params",
+        help="Rates: share of the images of the true class, so that each row sums to 100%. "
+        "Counts: number of images.",
+    )  # fmt: skip
+    by = second.segmented_control(
+        "Order of the classes", [BY_NUMBER, BY_SIMILARITY], default=BY_NUMBER, required=True,
+        key="order", bind="query-params",
+        help="By similarity: classes that the network often confuses are neighbors (a tree of "
+        "average linkage, see `docs/reference/metrics.md`).",
+    )  # fmt: skip
+    errors_only = third.toggle(
+        "Color errors only",
+        value=many,
+        key="errors",
+        bind="query-params",
+        help="Leaves out the diagonal, where the prediction is correct, and fits the colors to the "
+        "errors.",
+    )
+    return str(shown), str(by), errors_only
 
 
-@section
-def _matrix(run: Run) -> None:
+def _chart(run: Run, panel: Panel, shown: str, by: str, errors_only: bool) -> None:
+    """Show the chosen rows and columns."""
+    window = panel.window()
+    values, look = confusion.values(run, shown, by, errors_only)
+    placed = confusion.order(run, by)
+    counts = confusion.counts(run)[np.ix_(placed, placed)]
+    # A share of a class without images is not shown as 0.
+    totals = counts.sum(1, keepdims=True).astype(np.float64)
+    share = counts / np.where(totals > 0, totals, np.nan)
+    table = panel.chart(
+        window,
+        look,
+        {"value": values, "count": counts, "share": share},
+        {"count": ("images", ","), "share": ("share", ".2%")},
+    )
+    if panel.many:
+        panel.offer_window(window, look, table)
+    else:
+        name = downloads.file_name("confusion_matrix", run.label)
+        downloads.offer_plot(name, partial(cached.plot, run), PLOTS["confusion_matrix"], 1)
+
+
+def _overview(run: Run, panel: Panel, shown: str, by: str, errors_only: bool) -> None:
+    """Show all classes as a picture."""
+    placed = confusion.order(run, by)
+    wrong = confusion.counts(run)[np.ix_(placed, placed)]
+    np.fill_diagonal(wrong, 0)
+    panel.overview(
+        confusion.overview(run, shown, by, errors_only), wrong, "errors",
+        partial(confusion.values, run, shown, by, errors_only),
+        lambda: cached.confusion_matrix(run).reset_index(),
+    )  # fmt: skip
+
+
+def _images(run: Run) -> None:
+    """Show the images of the chosen classes."""
     classes = run.recording.classes
-    left, right = st.columns([3, 1], gap="large")
+    left, middle, right = st.columns(3)
+    # Both are looked at before a widget forgets what the address asked for.
+    unknown = [is_unknown(name, classes, "class") for name in (TRUE, PREDICTED)]
+    true = left.selectbox(
+        "True class", classes, index=None, key=TRUE, bind="query-params", placeholder="Any"
+    )
+    predicted = middle.selectbox(
+        "Predicted class", classes, index=None, key=PREDICTED, bind="query-params",
+        placeholder="Any",
+    )  # fmt: skip
     with right:
-        st.caption("Click a cell of the matrix, or choose the classes here.")
-        true = st.selectbox(
-            "True class", classes, index=None, key=TRUE, bind="query-params", placeholder="Any"
-        )
-        predicted = st.selectbox(
-            "Predicted class", classes, index=None, key=PREDICTED, bind="query-params",
-            placeholder="Any",
-        )  # fmt: skip
         source = choose_overlay(run, "show")
-        mistakes_only = st.toggle("Color errors only", key="mistakes_only")
-    with left:
-        st.altair_chart(
-            _chart(run, mistakes_only), width="content", key="matrix", on_select=_clicked,
-            alt="Confusion matrix with true classes in rows and predicted classes in columns",
-        )  # fmt: skip
-        if len(classes) > MOST_CLASSES:
-            st.caption(
-                f"Of {len(classes):,} classes, the matrix shows up to {_CLASSES} of the most "
-                "frequent errors. All classes can be chosen on the right."
-            )
+    if any(unknown):
+        return
     if true is None and predicted is None:
-        st.info("Click a cell of the matrix to see its images.")
+        st.info("Click a cell of the matrix, or choose classes above, to see their images.")
         return
     labels, predictions = run.recording.labels, run.recording.predictions
     wanted = np.ones(len(labels), bool)
@@ -129,10 +176,32 @@ def _matrix(run: Run) -> None:
         gallery(run, rows.tolist(), source, f"cell {run.key} {true!r} {predicted!r}")
 
 
+@section
+def _matrix(run: Run) -> None:
+    classes = run.recording.classes
+    shown, by, errors_only = _controls(run)
+    names = [classes[k] for k in confusion.order(run, by)]
+    panel = Panel("confusion_matrix", run.label, names)
+    if panel.is_unknown():
+        return
+    with st.container(horizontal=True, gap="medium"):
+        left = st.container(width="content") if panel.many else None
+        with st.container(width="content"):
+            _chart(run, panel, shown, by, errors_only)
+        if left is None:
+            with st.container(width="stretch"):
+                _pairs(run, panel)
+    if left is not None:
+        with left:  # after the window, of which it shows the place
+            _overview(run, panel, shown, by, errors_only)
+        _pairs(run, panel)
+    _images(run)
+
+
 run = chosen_run()
 st.title("Confusion matrix")
 st.markdown(
-    f"{literal(run.label)}: number of images for each pair of true and predicted class. The color "
-    "shows the share of the images of the true class."
+    f"{literal(run.label)}: number of images for each pair of true and predicted class. Each row "
+    "is a true class, each column a predicted class."
 )
 _matrix(run)

@@ -17,7 +17,7 @@ run = chosen_run()
 st.title("All figures")
 st.markdown(f"{literal(run.label)}: the figures that `attnscope figures` writes.")
 intervened = chosen_interventions(run)
-draw: dict[str, Callable[[str], cached.Shown]] = {}
+draw: dict[str, Callable[..., cached.Shown]] = {}
 if intervened is not None:
     subject = Intervened(run.recording, intervened.outcomes)
     draw |= {plot.name: partial(cached.usage_plot, intervened) for plot in plots_for(subject)}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -70,6 +73,23 @@ def subjects(make_recording: Make, add_interventions: Callable[..., Path]) -> di
         Seeds: Seeds("kind", [a, b], made),
         SeedComparison: SeedComparison(("one", "other"), [a], [b]),
     }
+
+
+def test_every_plot_of_numbers_gives_them_as_a_table(subjects: dict[type, Any]) -> None:
+    without = set()
+    for plot in PLOTS.values():
+        table = plot.numbers(plot.result(subjects[plot.subject]))
+        if plot.table is None:
+            without.add(plot.name)
+            assert table.empty
+            continue
+        assert not table.empty, plot.name
+        again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+        assert list(again) == [str(name) for name in table], plot.name
+        assert len(again) == len(table), plot.name
+        numeric = table.select_dtypes("number")
+        np.testing.assert_allclose(again[list(numeric)], numeric, rtol=1e-6, err_msg=plot.name)
+    assert without == {"training_images"}
 
 
 def test_every_plot_draws_and_tells(subjects: dict[type, Any]) -> None:

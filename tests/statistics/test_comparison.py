@@ -12,6 +12,7 @@ from scipy import stats
 from attnscope.statistics import (
     compare_accuracy,
     compare_class_order,
+    compare_confusion,
     compare_grad_cam,
     compare_profiles,
 )
@@ -257,7 +258,14 @@ def test_compare_grad_cam_does_not_score_a_map_of_zeros(write_recording):
     ],
 )
 @pytest.mark.parametrize(
-    "function", [compare_accuracy, compare_profiles, compare_class_order, compare_grad_cam]
+    "function",
+    [
+        compare_accuracy,
+        compare_confusion,
+        compare_profiles,
+        compare_class_order,
+        compare_grad_cam,
+    ],
 )
 def test_recordings_of_different_images_are_refused(
     write_recording, function, changed, code, names

@@ -167,6 +167,7 @@ def test_misclassified_by_hand(write_recording):
     assert frame["label"].tolist() == ["owl", "cat", "cat", "dog"]
     assert frame["prediction"].tolist() == ["cat", "dog", "owl", "cat"]
     assert frame["confidence"].to_numpy() == pytest.approx([0.9, 0.6, 0.6, 0.45])
+    assert frame["loss"].to_numpy() == pytest.approx(-np.log([0.05, 0.3, 0.3, 0.15]), rel=1e-6)
 
 
 def test_misclassified_equals_a_loop(make_recording):
@@ -191,7 +192,7 @@ def test_equally_confident_images_keep_their_order(write_recording):
 def test_misclassified_is_empty_without_errors(write_recording):
     recording = write_recording(labels=[0, 1, 2, 2])
     frame = misclassified(recording)
-    assert list(frame) == ["row", "path", "label", "prediction", "confidence"]
+    assert list(frame) == ["row", "path", "label", "prediction", "confidence", "loss"]
     assert len(frame) == 0
     assert (class_metrics(recording)[["precision", "recall", "f1"]] == 1).all(axis=None)
 

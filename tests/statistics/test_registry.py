@@ -12,6 +12,7 @@ from attnscope.statistics import STATISTICS, statistic
 from tests.making import refused
 
 NOT_STATISTICS = {
+    "order_by_confusion",
     "STATISTICS",
     "statistic",
     "group_by_kind",

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
+APP = Path(__file__).parents[2] / "streamlit_app" / "app.py"
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -116,3 +118,21 @@ def browse(chromium: Any) -> Iterator[Callable[[Path], Any]]:
 
         yield open_page
     assert foreign == []
+
+
+@pytest.fixture
+def visit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
+    """Returns a page that was opened by its address, without a browser."""
+
+    def opened(folder: Path, page: str, **address: str) -> AppTest:
+        monkeypatch.setattr(sys, "argv", [str(APP), str(folder)])
+        app = AppTest.from_file(str(APP), default_timeout=PATIENCE)
+        if "run" in address:
+            app.query_params["run"] = address["run"]
+        app.run()
+        app.switch_page(f"views/{page}.py")
+        for name, value in address.items():
+            app.query_params[name] = value
+        return app.run()
+
+    return opened

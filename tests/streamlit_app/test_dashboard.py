@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -43,7 +42,7 @@ VIEWS = {
     "channels": ["One gate", "All gates"],
     "maps": ["Images", "Class means", "Agreement with Grad-CAM"],
     "usage": ["Interventions", "Constants in place of gates"],
-    "comparison": ["Accuracy", "Gates", "Grad-CAM", "Images", "All figures"],
+    "comparison": ["Accuracy", "Confusion", "Gates", "Grad-CAM", "Images", "All figures"],
 }
 MARKUP = ["<script>alert(1)</script>", "*a* [b](http://c) $d$ `e` :smile: ``", "_f_ -> # | g\n- h"]
 
@@ -390,37 +389,6 @@ def test_a_cell_of_the_confusion_matrix_opens_its_images(
         for row in rows
     ]
     assert [text.value for text in app.text] == captions
-
-
-def test_the_confusion_matrix_of_many_classes_does_not_send_all_cells(
-    make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
-) -> None:
-    names = [f"c{k}" for k in range(120)]
-    recording = make_recording("many", count=240, names=names, accuracy=0.5)
-    app = open_page(tmp_path, "confusion")
-    assert_no_error(app)
-    chart = app.get("vega_lite_chart")[0].proto
-    data = pd.concat(pa.ipc.open_stream(each.data.data).read_pandas() for each in chart.datasets)
-    counts = statistics.confusion_matrix(recording)
-    assert 0 < len(data) <= 40**2
-    for cell in data.itertuples():
-        assert cell.count == counts.loc[cell.true, cell.predicted]
-        assert cell.share == cell.count / counts.loc[cell.true].sum()
-    assert any("Of 120 classes" in caption.value for caption in app.caption)
-    assert app.selectbox(key="true").options == names
-
-
-def test_misclassified_images_are_sorted_by_confidence_and_split_into_pages(
-    make_recording: Maker, tmp_path: Path, open_page: Callable[..., AppTest]
-) -> None:
-    recording = make_recording("poor", accuracy=0.2)
-    wrong = statistics.misclassified(recording)
-    app = open_page(tmp_path, "mistakes")
-    assert_no_error(app)
-    assert app.subheader[0].value.startswith(f"{len(wrong)} of {len(wrong)} ")
-    assert len(wrong) > 20
-    paths = [text.value.splitlines()[-1] for text in app.text]
-    assert paths == wrong["path"].tolist()[:20]
 
 
 def test_comparison_without_significant_differences_warns_of_no_class(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, overload
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -92,6 +93,9 @@ class Plot(Generic[S, R]):
     draw_on: Callable[[Axes, R], Axes] | None = None
     """Draws the whole result, with legend and title, on one Axes: for a plot that has `lay_out` but
     only one panel. It may raise an `InputError` if a result needs several panels."""
+    table: Callable[[R], pd.DataFrame] | None = None
+    """Result -> the numbers that the figure shows, which the dashboard offers as CSV; None if it
+    shows pictures and no numbers."""
 
     def __post_init__(self) -> None:
         # help() and IPython's `?` show it; a field would not be found there.
@@ -168,6 +172,12 @@ class Plot(Generic[S, R]):
     def words(self, result: R | Note) -> str:
         """Return the caption."""
         return result.text if isinstance(result, Note) else self.caption(result)
+
+    def numbers(self, result: R | Note) -> pd.DataFrame:
+        """Return the numbers that the figure shows; an empty table if it shows none."""
+        if isinstance(result, Note) or self.table is None:
+            return pd.DataFrame()
+        return self.table(result)
 
     def figures(self, result: R | Note) -> list[PlotFigure]:
         """Draw the result, and return the figures, one for each page."""
@@ -249,7 +259,7 @@ def _check(plot: Plot[Any, Any]) -> None:
     for field in ("compute", "draw", "caption"):
         if not callable(getattr(plot, field)):
             raise TypeError(f"its {field} must be a function")
-    for field in ("lay_out", "draw_on"):
+    for field in ("lay_out", "draw_on", "table"):
         function = getattr(plot, field)
         if function is not None and not callable(function):
             raise TypeError(f"its {field} must be a function or None")

@@ -11,6 +11,7 @@ import pandas as pd
 from attnscope.errors import InputError, first_line
 from attnscope.files import StrPath, expect_folder, write_bytes
 from attnscope.plots.subjects import no_gate
+from attnscope.plots.tables import flat
 from attnscope.progress import progress_bar
 from attnscope.recording.recording import Recording
 from attnscope.statistics import STATISTICS
@@ -101,6 +102,4 @@ def _as_table(value: Any) -> pd.DataFrame | None:
         return pd.DataFrame({"value": [value]})
     if not isinstance(value, pd.DataFrame):
         return None
-    if value.index.name is None:
-        return value.reset_index(drop=True)
-    return value.reset_index(allow_duplicates=True)  # a class can be called like the index
+    return flat(value)

@@ -22,6 +22,11 @@ from attnscope.statistics.comparison import (
     compare_grad_cam,
     compare_profiles,
 )
+from attnscope.statistics.confusion import (
+    compare_confusion,
+    confused_pairs,
+    order_by_confusion,
+)
 from attnscope.statistics.control_task import probe_selectivity
 from attnscope.statistics.copies import image_copies
 from attnscope.statistics.effects import edit_contrast, replacement_effects
@@ -76,11 +81,13 @@ __all__ = [
     "class_selectivity",
     "compare_accuracy",
     "compare_class_order",
+    "compare_confusion",
     "compare_gates",
     "compare_geometry",
     "compare_grad_cam",
     "compare_profiles",
     "compare_seeds",
+    "confused_pairs",
     "confusion_matrix",
     "decode_gates",
     "disagreements",
@@ -100,6 +107,7 @@ __all__ = [
     "localization_summary",
     "map_agreement",
     "misclassified",
+    "order_by_confusion",
     "permuted_channel_effects",
     "probe_gain",
     "probe_selectivity",

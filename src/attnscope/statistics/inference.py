@@ -256,12 +256,56 @@ def paired_accuracy_change(
     images = len(before)
     if not images:
         return np.nan, np.nan, np.nan
-    gained = int((after & ~before).sum())
-    lost = int((before & ~after).sum())
+    gained = (after & ~before).sum()
+    lost = (before & ~after).sum()
+    change, low, high = paired_share_changes(gained, lost, np.asarray(images))
+    return float(change), float(low), float(high)
+
+
+def paired_share_changes(
+    gained: Int64[Array, "*shape"], lost: Int64[Array, "*shape"], images: Int64[Array, "*shape"]
+) -> tuple[Float64[Array, "*shape"], Float64[Array, "*shape"], Float64[Array, "*shape"]]:
+    """Return changes of shares of the same images, with the interval of `paired_accuracy_change`.
+
+    Args:
+        gained: numbers of images that have a property after a change only.
+        lost: numbers of images that have it before the change only.
+        images: numbers of all images, at least 1.
+
+    Returns:
+        The changes (-1 to 1), low and high (95%).
+    """
     up, down = (gained + 1) / (images + 2), (lost + 1) / (images + 2)
-    error = np.sqrt((up + down - (up - down) ** 2) / (images + 2))
-    low, high = normal_interval(up - down, error)
-    return (gained - lost) / images, max(low, -1.0), min(high, 1.0)
+    half = _normal_quantile() * np.sqrt((up + down - (up - down) ** 2) / (images + 2))
+    middle = up - down
+    low, high = np.maximum(middle - half, -1.0), np.minimum(middle + half, 1.0)
+    return (gained - lost) / images, low, high
+
+
+def share_intervals(
+    shares: Float64[Array, "*shape"], count: Int64[Array, "*shape"]
+) -> tuple[Float64[Array, "*shape"], Float64[Array, "*shape"]]:
+    """Return Wilson's interval (95%) of shares (Wilson 1927, JASA 22).
+
+    Args:
+        shares: 0 to 1.
+        count: numbers of images behind the shares, at least 1.
+
+    Returns:
+        low and high, 0 to 1.
+    """
+    low, high = _wilson(shares, count)
+    return np.maximum(low, 0.0), np.minimum(high, 1.0)
+
+
+def _wilson(
+    shares: NDArray[np.float64], count: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return Wilson's interval; rounding may put its ends beyond 0 and 1."""
+    z = _normal_quantile()
+    spread = z * np.sqrt(shares * (1 - shares) / count + (z / (2 * count)) ** 2)
+    middle, scale = shares + z**2 / (2 * count), 1 + z**2 / count
+    return (middle - spread) / scale, (middle + spread) / scale
 
 
 def mean_share_interval(
@@ -281,11 +325,8 @@ def mean_share_interval(
     Returns:
         low and high, 0 to 1.
     """
-    z = _normal_quantile()
-    spread = z * np.sqrt(shares * (1 - shares) / count + (z / (2 * count)) ** 2)
-    middle, scale = shares + z**2 / (2 * count), 1 + z**2 / count
-    below = shares - (middle - spread) / scale
-    above = (middle + spread) / scale - shares
+    low, high = _wilson(shares, count)
+    below, above = shares - low, high - shares
     mean = float(shares.mean())
     sides = [float(np.sqrt((side**2).sum())) / len(shares) for side in (below, above)]
     return max(mean - sides[0], 0.0), min(mean + sides[1], 1.0)

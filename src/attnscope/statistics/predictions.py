@@ -240,12 +240,18 @@ def misclassified(recording: Recording) -> pd.DataFrame:
         - ``label``, ``prediction``: names of the true and the predicted class.
         - ``confidence``: softmax probability of the predicted class, 0 to 1. Images with equal
           confidence keep their order.
+        - ``loss``: negative logarithm of the softmax probability of the true class, in nats.
     """
     classes = np.array(recording.classes)
     wrong = np.flatnonzero(recording.labels != recording.predictions)
     confidence = recording.confidence[wrong]
     order = np.argsort(-confidence, kind="stable")
     wrong = wrong[order]
+    loss, logits = np.empty(len(wrong)), recording.logits
+    for piece in row_chunks(len(wrong), logits.shape[1]):
+        of_wrong = logits[wrong[piece]].astype(np.float64)
+        true = of_wrong[np.arange(len(of_wrong)), recording.labels[wrong[piece]]]
+        loss[piece] = special.logsumexp(of_wrong, axis=1) - true
     return pd.DataFrame(
         {
             "row": wrong,
@@ -253,6 +259,7 @@ def misclassified(recording: Recording) -> pd.DataFrame:
             "label": classes[recording.labels[wrong]],
             "prediction": classes[recording.predictions[wrong]],
             "confidence": confidence[order],
+            "loss": loss,
         }
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ from attnscope.plots.images import (
 from attnscope.plots.maps import SEED, gate_of, grad_cam_of, some_gates
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity, no_gate
+from attnscope.plots.tables import maps_table
 from attnscope.plots.text import as_count, short_names, shorten
 from attnscope.plots.theme import GRAD_CAM_MAP, drawable_names
 from attnscope.plots.titles import title_lines, title_of
@@ -117,6 +119,12 @@ def lay_out(shown: AttentionGrid) -> list[Figure]:
     return [figure]
 
 
+def table(grid: AttentionGrid) -> pd.DataFrame:
+    """Return the values of the maps."""
+    maps = {**grid.maps, "Grad-CAM": grid.grad_cam}
+    return maps_table(maps, [str(row) for row in grid.rows], "row")
+
+
 def caption(shown: AttentionGrid) -> str:
     """Describe the choice of images and the color scales."""
     text = f"{shown.how[0].upper()}{shown.how[1:]}. "
@@ -186,6 +194,7 @@ register_plot(
         draw=draw_map,
         lay_out=lay_out,
         caption=caption,
+        table=table,
         place=80,
     )
 )

@@ -18,6 +18,7 @@ from attnscope.plots.frames import highest
 from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, identity
+from attnscope.plots.tables import stacked
 from attnscope.plots.text import as_interval, as_number, method_name
 from attnscope.plots.theme import NULL_COLOR, class_colors
 from attnscope.plots.titles import title_of
@@ -103,6 +104,11 @@ def lay_out(shown: AttributionAgreement) -> list[Figure]:
     return [figure]
 
 
+def table(shown: AttributionAgreement) -> pd.DataFrame:
+    """Return the scores of every method."""
+    return stacked(shown.summaries, "method")
+
+
 def caption(shown: AttributionAgreement) -> str:
     """Count the gates that agree with each method more than with the map of another image."""
     found = "; ".join(
@@ -143,6 +149,7 @@ register_plot(
         lay_out=lay_out,
         draw_on=draw_on,
         caption=caption,
+        table=table,
         needs=(needs.attributions(), needs.gates(MAP)),
         place=94,
     )

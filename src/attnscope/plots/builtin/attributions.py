@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -13,6 +14,7 @@ from attnscope.plots import needs
 from attnscope.plots.images import draw_colorbar, draw_image, draw_map, row_name
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
+from attnscope.plots.tables import maps_table
 from attnscope.plots.text import method_name, shorten
 from attnscope.plots.theme import SIGNED_MAP, drawable_names
 from attnscope.plots.titles import title_of
@@ -80,6 +82,12 @@ def lay_out(shown: AttributionMaps) -> list[Figure]:
     return [figure]
 
 
+def table(shown: AttributionMaps) -> pd.DataFrame:
+    """Return the values of the maps."""
+    names = [f"{i}: {shown.classes[label]}" for i, label in enumerate(shown.labels)]
+    return maps_table(shown.maps, names, "image")
+
+
 def caption(shown: AttributionMaps) -> str:
     """Describe the images, the methods and their color scales."""
     scales = ", ".join(f"{method_name(method)} ±{shown.reach(method):.3g}" for method in shown.maps)
@@ -102,6 +110,7 @@ register_plot(
         draw=draw_map,
         lay_out=lay_out,
         caption=caption,
+        table=table,
         needs=(needs.attributions(),),
         place=92,
     )

@@ -19,6 +19,7 @@ from attnscope.plots.frames import highest, wide
 from attnscope.plots.images import bounds_of, draw_colorbar, shared_scale, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
+from attnscope.plots.tables import stacked
 from attnscope.plots.text import as_count, as_number, as_p, as_p_number, as_percent, shorten
 from attnscope.plots.theme import GATE_MAP, SIGNED_MAP
 from attnscope.plots.titles import drawn_names, title_of, with_drawn_names
@@ -182,6 +183,17 @@ def lay_out(shown: ChannelGates) -> list[Figure]:
     return pages
 
 
+def table(shown: ChannelGates) -> pd.DataFrame:
+    """Return the class profiles, with the effect of the class on each channel."""
+    return stacked(
+        {
+            gate: profiles.merge(shown.effects[gate], on="channel", how="left")
+            for gate, profiles in shown.profiles.items()
+        },
+        "gate",
+    )
+
+
 def caption(shown: ChannelGates) -> str:
     """Count the channels that depend on the class and those that are constant."""
     low, high = shown.scale
@@ -251,6 +263,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=table,
         needs=(needs.gates(PER_CHANNEL),),
         place=40,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 import pandas as pd
@@ -146,6 +147,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=attrgetter("concept"),
         needs=(needs.outcome("concept", asked_for=True),),
         place=30,
     )

@@ -16,6 +16,7 @@ from attnscope.plots.choosing import choice_note, most_confused
 from attnscope.plots.images import draw_colorbar, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
+from attnscope.plots.tables import flat
 from attnscope.plots.text import as_count, as_interval, as_percent
 from attnscope.plots.theme import GATE_MAP, INK, drawable_names
 from attnscope.plots.titles import title_of
@@ -108,6 +109,11 @@ def lay_out(matrix: ConfusionMatrix) -> list[Figure]:
     return [figure]
 
 
+def table(matrix: ConfusionMatrix) -> pd.DataFrame:
+    """Return the counts of all classes."""
+    return flat(matrix.counts)
+
+
 def caption(matrix: ConfusionMatrix) -> str:
     """Say the accuracy and the most frequent error."""
     numbers = matrix.counts.to_numpy().astype(float)
@@ -160,6 +166,7 @@ register_plot(
         lay_out=lay_out,
         draw_on=draw_on,
         caption=caption,
+        table=table,
         place=30,
     )
 )

@@ -173,6 +173,13 @@ def title_usage(
         ax.tick_params(labelbottom=False)
 
 
+def table(shown: DecodableAndUsed) -> pd.DataFrame:
+    """Return usage and decoding of single gates, and usage of gates together."""
+    usage = pd.concat([shown.usage, shown.joint], ignore_index=True)
+    more = [name for name in shown.decoding if name == "gate" or name not in usage]
+    return usage.merge(shown.decoding[more], on="gate", how="left")
+
+
 def caption(shown: DecodableAndUsed) -> str:
     """Say from which gates the class is decodable, and where it is used, alone and jointly."""
     return (
@@ -281,6 +288,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=table,
         needs=(needs.outcome(REPLACED), needs.outcome("decoding")),
         place=10,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -162,6 +163,11 @@ def lay_out(found: Disagreements) -> list[Figure]:
     return [figure]
 
 
+def table(shown: Disagreements) -> pd.DataFrame:
+    """Return the images that are drawn."""
+    return pd.DataFrame([dict(image) for images in shown.shown for image in images])
+
+
 def caption(found: Disagreements) -> str:
     """Count the images that only one network classifies correctly."""
     names = two_names(*found.names)
@@ -237,6 +243,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=table,
         place=50,
     )
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=attrgetter("profiles"),
         needs=(needs.gates(),),
         heading="Mean gate per class over depth",
         place=50,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import pandas as pd
@@ -140,6 +141,7 @@ register_plot(
         lay_out=lay_out,
         draw_on=draw_on,
         caption=caption,
+        table=attrgetter("state"),
         needs=(needs.gates(), needs.bounded_gates()),
         heading="State of the gates",
         place=60,

@@ -1,5 +1,7 @@
 """Mean, spread, saturation and change of each gate over the steps of training."""
 
+# ruff: noqa: PD011  (`values` is a field, and not that of a table)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -7,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from attnscope.gate_history import MEASURES, GateHistory
 from attnscope.plots.axes import percent_tick
 from attnscope.plots.registry import Note, Plot, register_plot
+from attnscope.plots.tables import stacked
 from attnscope.plots.text import as_count, as_number, as_percent, shorten, with_minus
 from attnscope.plots.theme import GATE_MAP
 from attnscope.plots.titles import name_of
@@ -103,6 +107,20 @@ def lay_out(shown: GatesOverTraining) -> list[Figure]:
     scales = {measure: _scale(measure, values) for measure, values in shown.values.items()}
     pages = [kinds[i : i + _ON_A_PAGE] for i in range(0, len(kinds), _ON_A_PAGE)]
     return [_page(shown, page, scales) for page in pages]
+
+
+def table(shown: GatesOverTraining) -> pd.DataFrame:
+    """Return each measure of each gate at each step."""
+    return stacked(
+        {
+            gate: pd.DataFrame(
+                {"kind": kind, "step": shown.steps}
+                | {measure: values[:, i] for measure, values in shown.values.items()}
+            )
+            for i, (gate, kind) in enumerate(zip(shown.gates, shown.kinds, strict=True))
+        },
+        "gate",
+    )
 
 
 def caption(shown: GatesOverTraining) -> str:
@@ -211,6 +229,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=table,
         place=15,
     )
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import pandas as pd
@@ -165,6 +166,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=attrgetter("summary"),
         needs=(
             needs.gates(MAP),
             needs.grad_cam(),

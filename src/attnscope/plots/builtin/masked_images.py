@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -152,6 +153,12 @@ def lay_out(shown: MaskedImages) -> list[Figure]:
     return [figure]
 
 
+def table(shown: MaskedImages) -> pd.DataFrame:
+    """Return area of each mask and energy of each map inside it."""
+    energy = {f"energy {name}": shares for name, shares in shown.energy.items()}
+    return pd.DataFrame({"row": shown.rows, "image": shown.names, "area": shown.areas, **energy})
+
+
 def caption(shown: MaskedImages) -> str:
     """Describe the choice of images, the numbers below the maps, and the color scales."""
     text = (
@@ -189,6 +196,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=table,
         needs=(needs.masks(),),
         place=96,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import pandas as pd
@@ -124,6 +125,7 @@ register_plot(
         draw=draw_image,
         lay_out=lay_out,
         caption=caption,
+        table=attrgetter("shown"),
         heading="Misclassified images",
         place=100,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,7 @@ register_plot(
         lay_out=lay_out,
         draw_on=draw_on,
         caption=caption,
+        table=attrgetter("pairs"),
         needs=(needs.outcome("pairs", asked_for=True),),
         place=50,
     )

@@ -18,6 +18,7 @@ from attnscope.plots.frames import highest, lowest
 from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Comparison, has_grad_cam, no_gate, no_grad_cam
+from attnscope.plots.tables import stacked
 from attnscope.plots.text import as_interval, as_number
 from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
 from attnscope.plots.titles import short_pair, title_lines, two_names, with_drawn_names
@@ -144,6 +145,16 @@ def _summaries(shown: PerClassAgreement) -> tuple[list[pd.DataFrame | None], lis
     return summaries, lines
 
 
+def table(shown: PerClassAgreement) -> pd.DataFrame:
+    """Return the scores of both networks."""
+    summaries = {
+        name: gate.summary
+        for name, gate in zip(shown.names, shown.gates, strict=True)
+        if gate.summary is not None
+    }
+    return stacked(summaries, "network")
+
+
 def caption(shown: PerClassAgreement) -> str:
     """Say how far each network's gate agrees with Grad-CAM, and what is missing."""
     text = " ".join(_sentences(shown))
@@ -221,6 +232,7 @@ register_plot(
         lay_out=lay_out,
         draw_on=draw_on,
         caption=caption,
+        table=table,
         place=40,
     )
 )

@@ -127,6 +127,13 @@ def lay_out(shown: PerClassGates) -> list[Figure]:
     return [figure]
 
 
+def table(shown: PerClassGates) -> pd.DataFrame:
+    """Return distances, agreement of the orders, and agreement of the geometries."""
+    with_order = shown.distances.merge(shown.order, on="gate", how="left")
+    geometry = shown.geometry.set_index("gate").add_prefix("geometry_").reset_index()
+    return with_order.merge(geometry, on="gate", how="left")
+
+
 def caption(shown: PerClassGates) -> str:
     """Say which class is furthest from the mean, and how similar the two orders are."""
     parts = []
@@ -199,6 +206,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=table,
         needs=(needs.shared_gate(PER_CHANNEL, "channel"),),
         place=20,
     )

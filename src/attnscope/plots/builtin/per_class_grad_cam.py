@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=attrgetter("comparison"),
         needs=(needs.both_grad_cam(),),
         place=30,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import pandas as pd
@@ -158,6 +159,7 @@ register_plot(
         lay_out=lay_out,
         draw_on=draw_on,
         caption=caption,
+        table=attrgetter("comparison"),
         place=10,
     )
 )

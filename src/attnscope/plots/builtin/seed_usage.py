@@ -129,6 +129,11 @@ def lay_out(shown: SeedUsage) -> list[Figure]:
     return [figure]
 
 
+def table(shown: SeedUsage) -> pd.DataFrame:
+    """Return usage over seeds."""
+    return pd.concat([shown.usage, shown.joint], ignore_index=True)
+
+
 def caption(shown: SeedUsage) -> str:
     """Say from which gates the class is decodable and where it is used, over the seeds."""
     return (
@@ -185,6 +190,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=table,
         place=10,
     )
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ from attnscope.plots.images import (
 from attnscope.plots.maps import some_gates
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, has_grad_cam, identity, no_gate, no_grad_cam
+from attnscope.plots.tables import maps_table
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GRAD_CAM_MAP, drawable, drawable_names
 from attnscope.plots.titles import title_of
@@ -88,6 +90,14 @@ def lay_out(shown: SpatialMaps) -> list[Figure]:
         _page(shown, shown.drawn[first : first + CLASSES_A_PAGE])
         for first in range(0, len(shown.drawn), CLASSES_A_PAGE)
     ]
+
+
+def table(shown: SpatialMaps) -> pd.DataFrame:
+    """Return the values of the maps that are drawn."""
+    drawn = list(shown.drawn)
+    maps = {**shown.maps, "Grad-CAM": shown.grad_cam}
+    of_drawn = {name: None if means is None else means[drawn] for name, means in maps.items()}
+    return maps_table(of_drawn, [shown.classes[k] for k in drawn], "class")
 
 
 def caption(shown: SpatialMaps) -> str:
@@ -175,6 +185,7 @@ register_plot(
         draw=draw_map,
         lay_out=lay_out,
         caption=caption,
+        table=table,
         place=70,
     )
 )

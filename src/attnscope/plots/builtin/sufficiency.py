@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import pandas as pd
@@ -143,6 +144,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=attrgetter("sufficiency"),
         needs=(needs.outcome("sufficiency", asked_for=True),),
         place=40,
     )

@@ -16,6 +16,7 @@ from attnscope.plots import needs
 from attnscope.plots.axes import percent_tick
 from attnscope.plots.frames import highest
 from attnscope.plots.registry import Plot, Unavailable, register_plot
+from attnscope.plots.tables import stacked
 from attnscope.plots.text import as_count, as_percent
 from attnscope.plots.theme import INK, NETWORK_COLORS
 from attnscope.plots.titles import name_of
@@ -113,6 +114,12 @@ def lay_out(curves: TrainingCurves) -> list[Figure]:
     return [figure]
 
 
+def table(shown: TrainingCurves) -> pd.DataFrame:
+    """Return both logs."""
+    logs = {"epochs": shown.metrics, "steps": shown.steps}
+    return stacked({name: log for name, log in logs.items() if log is not None}, "log")
+
+
 def caption(curves: TrainingCurves) -> str:
     """Say how long training took, and the accuracy that it reached."""
     metrics = curves.metrics
@@ -155,6 +162,7 @@ register_plot(
         draw=draw,
         lay_out=lay_out,
         caption=caption,
+        table=table,
         needs=(needs.run_file(METRICS),),
         place=10,
     )
