@@ -247,7 +247,7 @@ def test_in_a_browser_a_gallery_leads_to_an_image_whose_address_can_be_shared(
     main.get_by_role("button", name="Next").click()
     expect(main).to_contain_text(recording.rows["path"][row + 1])
     expect(page).to_have_url(re.compile(rf"image={row + 1}\b"))
-    expect(main.get_by_text("between two classes")).to_be_visible()
+    expect(main.get_by_role("heading", name="Between two classes")).to_be_visible()
     page.reload()
     expect(main).to_contain_text(recording.rows["path"][row + 1])
     gate = recording.gates[-1].name
