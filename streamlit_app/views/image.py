@@ -31,8 +31,7 @@ from attnscope.kinds import MAP
 from attnscope.plots.text import short_names
 from attnscope.plots.views import view_note
 
-# What a recording can lack without being wrong.
-_CONSTANT, _TOO_FEW = "AS760", "AS761"
+_LACKING = "AS76"  # codes of what a recording can lack without being wrong
 run = chosen_run()
 recording = run.recording
 has_labels, has_scores = recording.label_kind == CLASS, recording.has_scores
@@ -147,7 +146,7 @@ def _between(run: Run, row: int) -> None:
     try:
         table = live.between_classes(run, row, first, second)
     except InputError as error:
-        if error.code != _TOO_FEW:
+        if not error.code.startswith(_LACKING):
             raise
         st.info(literal(str(error)))
         return
@@ -179,7 +178,7 @@ def _neighbors(run: Run, row: int) -> None:
     try:
         found = live.nearest(run, gate, row, distance)
     except InputError as error:
-        if error.code != _CONSTANT:
+        if not error.code.startswith(_LACKING):
             raise
         st.info(literal(str(error)))
         return
