@@ -182,7 +182,7 @@ def _neighbors(run: Run, row: int) -> None:
             raise
         st.info(literal(str(error)))
         return
-    show_neighbors(run, found, gate_space_size(run, gate))
+    show_neighbors(run, found, gate_space_size(run, gate), is_here=True)
 
 
 st.title("Image")
