@@ -113,15 +113,15 @@ def grid_figure(
         for i, name in enumerate(names):
             _write(ax, left - 8, places[i, 0][1] + side / 2, name, ha="right", va="center")
         for number, column in enumerate(bars):
-            x = bar_x + number * bar_width + 20
+            beside = bar_x + number * bar_width + 20
             for share in (0, 0.5, 1):
                 value = column.high + share * (column.low - column.high)
-                y = top + share * bar_height
+                at = top + share * bar_height
                 va = ("top", "center", "bottom")[round(2 * share)]
-                _write(ax, x, y, f"{value:.3g}", ha="left", va=va)
+                _write(ax, beside, at, f"{value:.3g}", ha="left", va=va)
             label = "Grad-CAM" if column.grad_cam else "gate"
             if not is_turned:
-                _write(ax, x - 20, top - 6, label, ha="left", va="bottom")
+                _write(ax, beside - 20, top - 6, label, ha="left", va="bottom")
     return figure
 
 

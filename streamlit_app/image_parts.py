@@ -113,8 +113,16 @@ def map_values(run: Run, gates: maps.Maps, cams: maps.Maps, own: bool) -> None:
             )  # fmt: skip
 
 
-def show_neighbors(run: Run, table: pd.DataFrame, searched: int) -> None:
-    """Show the nearest images with their distances and links."""
+def show_neighbors(run: Run, table: pd.DataFrame, searched: int, *, is_here: bool = False) -> None:
+    """Show the nearest images with their distances and links.
+
+    Args:
+        run: the recording.
+        table: of `nearest_images`.
+        searched: number of images that were searched.
+        is_here: whether this is the page of an image. A link from a page to itself does not change
+            the address, so that buttons are shown, which set the number of the image.
+    """
     recording = run.recording
     said = f"{searched:,} evenly spaced images" if searched < len(recording) else "all images"
     st.caption(
@@ -129,7 +137,14 @@ def show_neighbors(run: Run, table: pd.DataFrame, searched: int) -> None:
             with cell.container(border=True):
                 st.image(cached.image(run, row, cached.NO_OVERLAY, 0.0, 1.0), width="stretch")
                 st.text(f"distance {table['distance'].iloc[place]:.3f}\n{classes_of(run, row)}")
-                link_to(run, row)
+                if not is_here:
+                    link_to(run, row)
+                elif st.button(f"Open image {row}", key=f"to {row}", on_click=_go, args=(row,)):
+                    st.rerun()  # the whole page, and not only this section
+
+
+def _go(row: int) -> None:
+    st.session_state["image"] = row
 
 
 def classes_of(run: Run, row: int) -> str:

@@ -129,7 +129,9 @@ def values_table(run: Run, gates: Maps, cams: Maps) -> pd.DataFrame:
         Columns: map (title), kind (``gate`` or ``Grad-CAM``), row, column, value.
     """
     parts = []
-    titles = dict(zip(gates, short_names(list(gates)), strict=True))
+    every = [gate.name for gate in run.recording.gates_with(MAP)]
+    short = dict(zip(every, short_names(every), strict=True))
+    titles = {name: short[name] for name in gates}
     for name, maps in {**gates, **cams}.items():
         height, width = maps.shape[1:]
         parts.append(

@@ -26,10 +26,12 @@ from image_parts import (
 from widgets import chosen_run, literal, section, show_grid
 
 from attnscope.data.label_kinds import CLASS
+from attnscope.errors import InputError
 from attnscope.kinds import MAP
 from attnscope.plots.text import short_names
 from attnscope.plots.views import view_note
 
+_LACKING = "AS76"  # codes of what a recording can lack without being wrong
 run = chosen_run()
 recording = run.recording
 has_labels, has_scores = recording.label_kind == CLASS, recording.has_scores
@@ -141,7 +143,13 @@ def _between(run: Run, row: int) -> None:
     if second == first:
         st.info("This is the predicted class itself. Choose another class.")
         return
-    table = live.between_classes(run, row, first, second)
+    try:
+        table = live.between_classes(run, row, first, second)
+    except InputError as error:
+        if not error.code.startswith(_LACKING):
+            raise
+        st.info(literal(str(error)))
+        return
     labels = short_names(list(table["gate"]))
     chart = between_chart(table, labels, names[first], names[second])
     st.altair_chart(chart, alt="Where the gates of the image lie between two classes")
@@ -167,7 +175,14 @@ def _neighbors(run: Run, row: int) -> None:
     if is_unknown("near_gate", gates, "gate", run.key):
         return
     gate, distance = choose_space(run, "near")
-    show_neighbors(run, live.nearest(run, gate, row, distance), gate_space_size(run, gate))
+    try:
+        found = live.nearest(run, gate, row, distance)
+    except InputError as error:
+        if not error.code.startswith(_LACKING):
+            raise
+        st.info(literal(str(error)))
+        return
+    show_neighbors(run, found, gate_space_size(run, gate), is_here=True)
 
 
 st.title("Image")

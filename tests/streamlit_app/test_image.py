@@ -56,8 +56,8 @@ def texts(app: AppTest) -> str:
 
 
 def linked(app: AppTest) -> list[int]:
-    """Return the numbers of the images that the page links to."""
-    found = (re.fullmatch(r"Open image (\d+)", each.proto.label) for each in app.get("page_link"))
+    """Return the numbers of the images that the page leads to."""
+    found = (re.fullmatch(r"Open image (\d+)", each.label) for each in app.button)
     return [int(match[1]) for match in found if match]
 
 
@@ -81,6 +81,10 @@ def test_it_shows_the_image_of_the_address_and_goes_to_the_next_and_back(
     assert f"true class: {true}" in shown
     assert f"predicted class: {predicted}" in shown
     assert f"confidence: {recording.confidence[row]:.3f}" in shown
+    first = linked(app)[0]
+    app.button(key=f"to {first}").click().run()
+    assert app.number_input(key="image").value == first
+    app.number_input(key="image").set_value(row).run()
     app.button(key="next").click().run()
     assert_no_error(app)
     assert app.number_input(key="image").value == row + 1
@@ -244,21 +248,25 @@ def test_in_a_browser_a_gallery_leads_to_an_image_whose_address_can_be_shared(
     link.click()
     expect(page.get_by_role("heading", name="Image", exact=True)).to_be_visible()
     expect(main).to_contain_text(recording.rows["path"][row])
+    buttons = main.get_by_role("button", name=re.compile(r"^Open image \d+$"))
+    expect(buttons).to_have_count(10)  # the page is complete
+    page.wait_for_timeout(2000)
     main.get_by_role("button", name="Next").click()
     expect(main).to_contain_text(recording.rows["path"][row + 1])
     expect(page).to_have_url(re.compile(rf"image={row + 1}\b"))
-    expect(main.get_by_text("between two classes")).to_be_visible()
+    expect(main.get_by_role("heading", name="Between two classes")).to_be_visible()
     page.reload()
     expect(main).to_contain_text(recording.rows["path"][row + 1])
     gate = recording.gates[-1].name
     found = nearest_images(
         recording, gate_space(recording, gate), recording.gate(gate, row + 1), without=row + 1
     )
-    links = main.get_by_role("link", name=re.compile(r"^Open image \d+$"))
-    expect(links).to_have_count(10)
-    assert [int(text.split()[-1]) for text in links.all_inner_texts()] == found["image"].tolist()
-    links.first.click()
-    expect(main).to_contain_text(recording.rows["path"][int(found["image"][0])])
+    expect(buttons).to_have_count(10)
+    assert [int(text.split()[-1]) for text in buttons.all_inner_texts()] == found["image"].tolist()
+    buttons.first.click()
+    nearest = int(found["image"][0])
+    expect(main).to_contain_text(recording.rows["path"][nearest])
+    expect(page).to_have_url(re.compile(rf"image={nearest}\b"))
     page.go_back()
     expect(main).to_contain_text(recording.rows["path"][row + 1])
 
