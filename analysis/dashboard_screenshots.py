@@ -79,7 +79,7 @@ def main(
                         viewport={"width": width, "height": height}, color_scheme=theme
                     )
                     for name in pages:
-                        page.goto(f"{address}/{name}?{urlencode(asked)}")
+                        page.goto(f"{address}/{name if name != 'runs' else ''}?{urlencode(asked)}")
                         _save(page, out / f"{name}-{size}-{theme}{suffix}.png", width, height)
                     page.close()
             browser.close()

@@ -34,7 +34,8 @@ page = st.navigation(
         "Two networks": [
             st.Page("views/comparison.py", title="Comparison", icon=":material/compare_arrows:")
         ],
-    }
+    },
+    expanded=True,
 )
 
 

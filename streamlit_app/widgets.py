@@ -186,12 +186,13 @@ def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:
         for column, row in zip(st.columns(per_row), rows[start : start + per_row], strict=False):
             true = recording.classes[recording.labels[row]]
             predicted = recording.classes[recording.predictions[row]]
-            column.image(cached.image(run, row, source, low, high), width="stretch")
-            column.text(
+            card = column.container(border=True)  # pictures can be as white as the page
+            card.image(cached.image(run, row, source, low, high), width="stretch")
+            card.text(
                 f"{true} → {predicted}\nconfidence {confidence[row]:.3f}\n"
                 f"{recording.rows['path'].iloc[row]}"
             )
-            column.page_link(
+            card.page_link(
                 "views/image.py",
                 label=f"Open image {row}",
                 query_params={"run": run.label, "image": str(row)},

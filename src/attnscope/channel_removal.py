@@ -13,6 +13,7 @@ from attnscope.errors import InputError
 from attnscope.recording.explored import read_explored, write_explored
 from attnscope.recording.recording import Recording
 from attnscope.statistics.channel import channel_values
+from attnscope.statistics.copies import copy_groups
 from attnscope.statistics.removal import Removal, removal_effect
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def remove_channel(
             the recorded images any more.
     """
     # Torch is imported here, and not where a result is only read.
-    from attnscope.interventions.setup import scored_rows
+    from attnscope.interventions.setup import donor_rows, scored_rows
     from attnscope.live import Channels
 
     recording = network.recording
@@ -53,7 +54,8 @@ def remove_channel(
             f"{recording.folder} has no class labels, by which accuracy is measured; capture "
             "images with class labels",
         )
-    rows = scored_rows(recording, images, seed)
+    copies = copy_groups(recording)
+    rows = scored_rows(recording, images, seed, copies)
     if not len(rows):
         raise InputError(
             "AS808",
@@ -61,9 +63,7 @@ def remove_channel(
             "mean gate; capture more images",
         )
     values = channel_values(recording, gate, channel)
-    others = np.ones(len(values), bool)
-    others[rows] = False
-    mean = float(values[others].mean(dtype=np.float64))
+    mean = float(values[donor_rows(len(values), rows, copies)].mean(dtype=np.float64))
     before = network.scores(rows)
     after = network.scores(rows, {gate: Channels({channel: mean})})
     removal = removal_effect(before, after, recording.labels[rows])

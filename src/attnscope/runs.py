@@ -345,7 +345,7 @@ class Run:
         """
         folder = self.folder / layout.UNTRAINED
         if draw:
-            folder /= layout.DRAW.format(draw)
+            folder /= f"{layout.DRAW_PREFIX}{draw}"
         return folder / layout.MOMENTS / split if moments else folder / split
 
     def captured_folder(

@@ -41,9 +41,15 @@ def scores(run: Run, row: int, gate: str | None, edit: GateEdit | None) -> NDArr
 
 
 @statistic
-def grad_cams(run: Run, row: int, targets: list[int]) -> NDArray[np.float32]:
-    """``LiveNetwork.attributions`` of one image for some classes, ``(n, h, w)``"""
-    return network(run).attributions([row] * len(targets), targets)
+def channel_maps(
+    run: Run, gate: str, channel: int, rows: list[int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the features of a channel before and after its gate, ``(n, h, w)`` each.
+
+    Raises:
+        InputError: the network or the images are not found, or the gate has no such maps.
+    """
+    return network(run).features(np.array(rows), gate, channel)
 
 
 @statistic

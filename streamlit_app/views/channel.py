@@ -8,7 +8,7 @@ import downloads
 import numpy as np
 import streamlit as st
 from addressed import SWITCH, keep, read
-from cached import Run, network, pictures
+from cached import Run, live, pictures
 from cached import channels as cached_channels
 from channel_charts import changes, changes_figure, histogram, histograms_figure
 from channel_parts import PROFILE_HELP, class_intervals
@@ -85,7 +85,7 @@ def _images(run: Run, gate: str, channel: int) -> None:
         )  # fmt: skip
     table = cached_channels.extremes(run, gate, channel, count or COUNTS[0])
     rows = [int(row) for row in table["image"]]
-    maps = network.channel_maps(run, gate, channel, rows) if with_maps else None
+    maps = live.channel_maps(run, gate, channel, rows) if with_maps else None
     st.caption(
         "Below each image: its gate, and its true class → predicted class."
         if has_labels and recording.has_scores
@@ -154,7 +154,7 @@ def _removal(run: Run, gate: str, channel: int) -> None:
     )  # fmt: skip
     if pressed:
         with st.spinner(f"The network runs on {IMAGES} images", show_time=True):
-            known = remove_channel(network.network(run), gate, channel)
+            known = remove_channel(live.network(run), gate, channel)
         place.empty()
         _show_removal(known)
 

@@ -34,9 +34,9 @@ def _images(run: Run) -> None:
         "True class", range(len(names)), index=None, format_func=lambda c: names[c],
         placeholder="All classes", key=f"class {run.key}",
     )  # fmt: skip
-    unknown = is_unknown("image", Numbers(len(recording)), "image", run.key)
+    unknown = is_unknown("map_image", Numbers(len(recording)), "image", run.key)
     number = middle.number_input(
-        "Image number", 0, len(recording) - 1, None, key="image", bind="query-params",
+        "Image number", 0, len(recording) - 1, None, key="map_image", bind="query-params",
         placeholder="All images",
     )  # fmt: skip
     if unknown:

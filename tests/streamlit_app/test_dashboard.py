@@ -362,7 +362,7 @@ def test_interventions_outside_the_folder_are_not_opened(
 
 def test_one_image_can_be_chosen_by_number(folder: Path, open_page: Callable[..., AppTest]) -> None:
     app, recording = open_page(folder, "maps"), Recording(folder / "cbam")
-    app.number_input(key="image").set_value(17).run()
+    app.number_input(key="map_image").set_value(17).run()
     assert_no_error(app)
     assert app.text[0].value == recording.rows["path"][17]
 

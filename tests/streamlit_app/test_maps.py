@@ -49,7 +49,7 @@ def test_values_at_the_pointer_are_the_raw_values(
     make_recording: Maker, tmp_path: Path, open_maps: Callable[..., AppTest]
 ) -> None:
     recording = make_recording("cbam")
-    app = open_maps(tmp_path, image="17")
+    app = open_maps(tmp_path, map_image="17")
     assert not app.exception
     assert not app.error
     gates, cams = tables(app)
@@ -72,7 +72,7 @@ def test_large_maps_have_no_values_at_the_pointer_and_that_is_said(
 ) -> None:
     make_recording("cbam")  # with maps of 8×8 and 4×4 positions
     monkeypatch.setattr(image_parts, "LARGEST_GRID", 4)
-    app = open_maps(tmp_path, image="17")
+    app = open_maps(tmp_path, map_image="17")
     assert not app.exception
     assert set(tables(app)[0]["map"]) == {"layer2"}
     assert any("1 larger map is left out" in caption.value for caption in app.caption)
@@ -83,7 +83,7 @@ def test_an_image_that_does_not_exist_is_said(
     image: str, make_recording: Maker, tmp_path: Path, open_maps: Callable[..., AppTest]
 ) -> None:
     make_recording("cbam")
-    app = open_maps(tmp_path, image=image)
+    app = open_maps(tmp_path, map_image=image)
     assert not app.exception
     assert [image in error.value for error in app.error] == [True]
     assert not app.image
@@ -134,7 +134,7 @@ def test_in_a_browser_maps_of_an_image_lead_to_its_page(
     main = page.get_by_test_id("stMain")
     links = main.get_by_role("link", name="Open image")
     expect(links).to_have_count(6)
-    main.get_by_role("button", name="2", exact=True).click()
+    main.get_by_role("button", name="Page 2", exact=True).click()
     expect(links.first).to_have_text("Open image 6")
     main.get_by_label("Image number").fill("17")
     main.get_by_label("Image number").press("Enter")

@@ -117,8 +117,8 @@ def test_the_list_is_downloaded_as_csv(
     assert found["path"].tolist() == expected["path"].tolist()
     np.testing.assert_allclose(found["loss"], expected["loss"])
     main.get_by_test_id("stText").first.wait_for()
-    page.get_by_role("link", name=re.compile("Show maps")).first.click()
-    expect(page.get_by_role("heading", name="Spatial maps")).to_be_visible()
+    page.get_by_role("link", name=re.compile("Open image")).first.click()
+    expect(page.get_by_role("heading", name="Image", exact=True)).to_be_visible()
     # Streamlit adds an entry without the filters when it leaves a page.
     page.go_back()
     page.wait_for_url("**/mistakes**")

@@ -201,9 +201,9 @@ def test_a_dashboard_without_recordings_starts_and_finds_those_that_appear(tmp_p
     (tmp_path / "runs").mkdir()
     with started(tmp_path / "runs", tmp_path) as server, Visitor(server.port) as visitor:
         assert " no recordings " in server.said[0]
-        visitor.open()
+        assert visitor.open().errors == []
         write(tmp_path / "runs" / "toy")
-        answer = visitor.open()
+        answer = visitor.open("overview")
         assert answer.errors == []
         assert any("toy" in text for text in answer.texts)
 

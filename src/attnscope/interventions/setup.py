@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -141,16 +141,13 @@ class InterventionSetup:
         self._normalization = normalization or IN_UNIT_RANGE
         self.copies = copy_groups(recording)
         self.scored = scored_rows(recording, images, seed, self.copies)
+        self.donors = donor_rows(len(recording), self.scored, self.copies)
         if not len(self.scored):
             raise InputError(
                 "AS808",
                 f"{recording.folder} has no class with two images, so that no image can serve as "
                 "a donor; capture more images",
             )
-        self.donors = np.ones(len(recording), bool)
-        self.donors[self.scored] = False
-        if self.copies is not None:
-            self.donors &= ~np.isin(self.copies, self.copies[self.scored])
         self._check_recording()
 
     def __repr__(self) -> str:
@@ -324,6 +321,28 @@ def scored_rows(
         return stratified_sample(recording.labels, images, rng)
     first: NDArray[np.int64] = np.sort(np.unique(copies, return_index=True)[1])
     return first[stratified_sample(recording.labels[first], images, rng)]
+
+
+def donor_rows(
+    count: int,
+    scored: Int64[Array, " rows"],
+    copies: Int64[Array, " images"] | None = None,
+) -> Bool[Array, " images"]:
+    """Return which images are donors: those that are not scored, nor copies of scored ones.
+
+    Args:
+        count: Number of images.
+        scored: Rows of the scored images.
+        copies: Group of each image, ``(N,)``.
+
+    Returns:
+        A mask, ``(N,)``.
+    """
+    donors: NDArray[np.bool_] = np.ones(count, bool)
+    donors[scored] = False
+    if copies is not None:
+        donors &= ~np.isin(copies, copies[scored])
+    return donors
 
 
 def _rng(seed: int, purpose: str) -> np.random.Generator:
