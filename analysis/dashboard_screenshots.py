@@ -20,8 +20,6 @@ from urllib.parse import urlencode
 import tyro
 
 ROOT = Path(__file__).parents[1]
-LONGEST = 4000
-"""Most pixels of a picture from top to bottom."""
 PATIENCE = 120
 """Seconds that a page may take."""
 BUSY = '[data-testid="stStatusWidget"], [data-testid="stSkeleton"], [data-testid="stSpinner"]'
@@ -35,6 +33,7 @@ def main(
     query: tuple[str, ...] = (),
     sizes: tuple[str, ...] = ("1440x900", "1920x1080"),
     themes: tuple[Literal["light", "dark"], ...] = ("light", "dark"),
+    longest: int = 4000,
     suffix: str = "",
 ) -> None:
     """Save one picture for each page, size and theme.
@@ -47,6 +46,7 @@ def main(
         query: further parts of the addresses, such as ``image=12``.
         sizes: sizes of the window in pixels.
         themes: color schemes of the browser.
+        longest: most pixels of a picture from top to bottom, at least the height of the window.
         suffix: added to the names of the files.
     """
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -80,7 +80,8 @@ def main(
                     )
                     for name in pages:
                         page.goto(f"{address}/{name if name != 'runs' else ''}?{urlencode(asked)}")
-                        _save(page, out / f"{name}-{size}-{theme}{suffix}.png", width, height)
+                        file = out / f"{name}-{size}-{theme}{suffix}.png"
+                        _save(page, file, width, height, longest)
                     page.close()
             browser.close()
     finally:
@@ -88,13 +89,13 @@ def main(
         server.wait()
 
 
-def _save(page: Any, file: Path, width: int, height: int) -> None:
+def _save(page: Any, file: Path, width: int, height: int, longest: int) -> None:
     """Save a page when nothing on it changes any more."""
     page.wait_for_selector('[data-testid="stMain"]', timeout=1000 * PATIENCE)
     _settle(page)
     script = "Math.max(...[...document.querySelectorAll('section,div')].map(e => e.scrollHeight))"
     page.set_viewport_size(
-        {"width": width, "height": min(max(page.evaluate(script), height), LONGEST)}
+        {"width": width, "height": min(max(page.evaluate(script), height), max(longest, height))}
     )
     _settle(page)
     page.screenshot(path=str(file))

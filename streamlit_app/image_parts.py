@@ -14,7 +14,7 @@ from cached import Run, live, maps
 from image_charts import LARGEST_GRID, bars, probability_figure, value_maps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from widgets import literal
+from widgets import breakable, literal
 
 from attnscope.dashboard_access import actions_allowed
 from attnscope.data.label_kinds import CLASS
@@ -154,7 +154,7 @@ def classes_of(run: Run, row: int) -> str:
         known.append(recording.classes[recording.labels[row]])
     if recording.has_scores:
         known.append(recording.classes[recording.predictions[row]])
-    return " → ".join(known)
+    return breakable(" → ".join(known))
 
 
 def link_to(run: Run, row: int) -> None:

@@ -34,6 +34,14 @@ def literal(text: str) -> str:
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
+def breakable(text: str) -> str:
+    """Return text that may break behind ``/``, ``_`` and ``-``, and not in the middle of a word.
+
+    It has a zero-width space at each of these places.
+    """
+    return re.sub("([/_-])(?=.)", "\\1\u200b", text)
+
+
 def chosen_run() -> Run:
     """Return the recording that is selected in the sidebar."""
     found, _ = cached.runs()
@@ -189,8 +197,8 @@ def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:
             card = column.container(border=True)  # pictures can be as white as the page
             card.image(cached.image(run, row, source, low, high), width="stretch")
             card.text(
-                f"{true} → {predicted}\nconfidence {confidence[row]:.3f}\n"
-                f"{recording.rows['path'].iloc[row]}"
+                f"{breakable(f'{true} → {predicted}')}\nconfidence {confidence[row]:.3f}\n"
+                f"{breakable(recording.rows['path'].iloc[row])}"
             )
             card.page_link(
                 "views/image.py",

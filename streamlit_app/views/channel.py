@@ -12,7 +12,7 @@ from cached import Run, live, pictures
 from cached import channels as cached_channels
 from channel_charts import changes, changes_figure, histogram, histograms_figure
 from channel_parts import PROFILE_HELP, class_intervals
-from widgets import chosen_run, literal, section
+from widgets import breakable, chosen_run, literal, section
 from widgets import table_height as height_of
 
 from attnscope.channel_removal import IMAGES, remove_channel
@@ -122,7 +122,7 @@ def _image(row: int, value: float) -> None:
         classes.append(recording.classes[recording.labels[row]])
     if recording.has_scores:
         classes.append(recording.classes[recording.predictions[row]])
-    st.text(f"gate {value:.4f}\n{' → '.join(classes)}")
+    st.text(f"gate {value:.4f}\n{breakable(' → '.join(classes))}")
     st.page_link(
         "views/image.py", label=f"Image {row}", query_params={"run": run.label, "image": str(row)}
     )

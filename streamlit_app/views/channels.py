@@ -226,6 +226,11 @@ def _one_channel(run: Run, gate: str) -> None:
                 if name in effects
             ],
         )  # fmt: skip
+        if "p" in effects and effects["p"].isna().all() and not effects["constant"].all():
+            st.caption(
+                "There is no p: classes of fewer than ten images are not tested, because their "
+                "standard errors are not known well enough."
+            )
     picked = event["selection"]["rows"] or [0]
     channel = int(effects["channel"].iloc[picked[0]])
     with right:

@@ -167,7 +167,7 @@ def test_an_address_opens_the_images_of_its_cell(
     assert_no_error(app)
     rows = np.flatnonzero((recording.labels == 2) & (recording.predictions == 1))
     assert app.subheader[0].value == f"{len(rows)} images"
-    assert sorted(text.value.splitlines()[-1] for text in app.text) == sorted(
+    assert sorted(text.value.splitlines()[-1].replace("\u200b", "") for text in app.text) == sorted(
         recording.rows["path"][rows]
     )
 
@@ -222,6 +222,8 @@ def test_many_classes_in_a_browser(
     box = picture.bounding_box()
     page.mouse.click(box["x"] + 5 / 6 * box["width"], box["y"] + box["height"] / 2)
     page.wait_for_url("**rows=41-80&columns=81-120**")
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    page.wait_for_timeout(1000)  # until the chart is drawn, which nothing on the page tells
     # So many cells are drawn on a canvas, whose lower right part they fill.
     box = charts.nth(1).locator("canvas").bounding_box()
     page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.4 * box["height"])
@@ -246,5 +248,6 @@ def test_many_classes_in_a_browser(
     rows = (many.labels == MANY.index(pair["true"])) & (
         many.predictions == MANY.index(pair["predicted"])
     )
-    shown = [text.splitlines()[-1] for text in main.get_by_test_id("stText").all_inner_texts()]
+    texts = main.get_by_test_id("stText").all_inner_texts()
+    shown = [text.splitlines()[-1].replace("\u200b", "") for text in texts]
     assert sorted(shown) == sorted(many.rows["path"][rows])

@@ -21,7 +21,7 @@ Visit = Callable[..., AppTest]
 
 
 def paths(app: AppTest) -> list[str]:
-    return [text.value.splitlines()[-1] for text in app.text]
+    return [text.value.splitlines()[-1].replace("\u200b", "") for text in app.text]
 
 
 def by_hand(recording: Recording) -> pd.DataFrame:

