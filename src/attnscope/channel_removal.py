@@ -59,8 +59,8 @@ def remove_channel(
     if not len(rows):
         raise InputError(
             "AS808",
-            f"{recording.folder} has no class with two images, so that no image is left for the "
-            "mean gate; capture more images",
+            f"{recording.folder} has no class with two images that are no copies of each other, so "
+            "that no image is left for the mean gate; capture more images",
         )
     values = channel_values(recording, gate, channel)
     mean = float(values[donor_rows(len(values), rows, copies)].mean(dtype=np.float64))

@@ -145,8 +145,8 @@ class InterventionSetup:
         if not len(self.scored):
             raise InputError(
                 "AS808",
-                f"{recording.folder} has no class with two images, so that no image can serve as "
-                "a donor; capture more images",
+                f"{recording.folder} has no class with two images that are no copies of each "
+                "other, so that no image can serve as a donor; capture more images",
             )
         self._check_recording()
 

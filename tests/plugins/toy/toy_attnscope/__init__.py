@@ -31,10 +31,12 @@ def load_stripes(request: DataRequest) -> LoadedSplits:
 
     def split(name: str) -> LabeledImages:
         labels = torch.arange(2 * PER_IMAGE) % 2
-        images = torch.full((len(labels), 3, size, size), 40, dtype=torch.uint8)
+        noise = torch.Generator().manual_seed(len(name))
+        shape = (len(labels), 3, size, size)
+        images = torch.randint(0, 80, shape, dtype=torch.uint8, generator=noise)
         for row, label in enumerate(labels.tolist()):
             half = slice(0, size // 2) if label == 0 else slice(size // 2, size)
-            images[row, :, half] = 200 + row
+            images[row, :, half] += 120
         paths = [f"{name}/{row}" for row in range(len(labels))]
         return LabeledImages(images, labels, paths, ["upper", "lower"])
 
