@@ -25,8 +25,14 @@ gates = [gate.name for gate in recording.gates if gate.per_image]
 
 
 def _keep_axis(key: str, default: int) -> None:
-    """Put a component into the address, counted from 1."""
-    chosen = int(st.session_state[key])
+    """Put a component into the address, counted from 1.
+
+    The label of a component has its variance, so that a label of the gate before, which a browser
+    may send while the page changes, names none.
+    """
+    chosen = st.session_state[key]
+    if not isinstance(chosen, int):
+        chosen = st.session_state[key] = default
     if chosen == default:
         st.query_params.pop(key, None)
     else:

@@ -12,13 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
+from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
 
+from analysis.dashboard_client import Visitor
 from attnscope import jobs
 from attnscope.gate_space import place_images, placed_images
 from attnscope.recording.recording import Recording
 from attnscope.statistics.embedding import principal_components
 from tests.streamlit_app.opening import LOOK_ONLY, assert_no_error, assert_one_error, open_view
+from tests.streamlit_app.plain import started
 
 Make = Callable[..., Recording]
 Open = Callable[..., AppTest]
@@ -173,3 +176,14 @@ def test_a_brush_over_points_shows_their_images(
     page.goto(f"{page.url.split('/space')[0]}/space?run=cbam/test&gate={GATE}&method=t-SNE")
     expect(content).to_contain_text("t-SNE puts images with similar gates side by side")
     expect(page.locator(".mark-symbol [aria-label*='image: ']")).to_have_count(60)
+
+
+def test_the_label_of_an_axis_of_another_gate_is_no_error(
+    make_recording: Make, tmp_path: Path
+) -> None:
+    make_recording("cbam")
+    with started(tmp_path, tmp_path) as server, Visitor(server.port) as visitor:
+        assert visitor.open("space", f"gate={GATE}").errors == []
+        (axis,) = (name for name, w in visitor.widgets.items() if w.label == "Horizontal axis")
+        stale = WidgetState(id=axis, string_value="Component 2 (99.9%)")
+        assert visitor.click(axis, stale).errors == []
