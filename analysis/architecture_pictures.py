@@ -52,7 +52,7 @@ def main(out: Path = ROOT / "docs" / "images") -> None:
         out: output folder of the PNG files.
     """
     for name, draw in (("modules", draw_modules), ("batch", draw_batch)):
-        figure = Figure(figsize=(14.5, 8.2) if name == "modules" else (11, 5.2))
+        figure = Figure(figsize=(17.5, 10.5) if name == "modules" else (11, 5.2))
         ax = figure.add_axes((0, 0, 1, 1))
         ax.set_axis_off()
         draw(ax)
@@ -64,8 +64,8 @@ def draw_modules(ax: Axes) -> Axes:
     """Draw a matrix in which a row has a dot in the column of each folder that it imports."""
     subjects, found = read_table(), imports()
     names = list(subjects)
-    count, left = len(names), 17.0
-    ax.set(xlim=(0, left + count + 1.4), ylim=(count + 1.2, -4.2))
+    count, left = len(names), 20.0
+    ax.set(xlim=(0, left + count + 1.4), ylim=(count + 1.2, -6.6))
     for row, name in enumerate(names):
         y = row + 0.5
         if row % 2 == 0:
@@ -73,9 +73,9 @@ def draw_modules(ax: Axes) -> Axes:
         title = f"{name}/" if (PACKAGE / name).is_dir() else name
         ax.text(0.15, y, title, va="center", fontsize=9.5, weight="bold", color=_INK)
         about = re.sub(r"`([^`]*)`", r"\1", subjects[name]).partition(";")[0]
-        ax.text(4.4, y, textwrap.shorten(about, 62, placeholder=" ..."), va="center", fontsize=7.4)
+        ax.text(6.2, y, textwrap.shorten(about, 60, placeholder=" ..."), va="center", fontsize=7.4)
         x = left + row + 0.5
-        ax.text(x, -0.15, title, rotation=60, va="bottom", fontsize=8.5, color=_INK)
+        ax.text(x, -0.15, title, rotation=90, ha="center", va="bottom", fontsize=8.5, color=_INK)
         ax.add_patch(FancyBboxPatch(
             (x - 0.5, row), 1, 1, boxstyle="square,pad=0", facecolor=_LINE, edgecolor="none",
         ))  # fmt: skip
