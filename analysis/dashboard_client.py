@@ -85,6 +85,8 @@ class Visitor:
         """Names of all pages as they stand in addresses; that of the first page is empty."""
         self.widgets: dict[str, Widget] = {}
         """The controls on the present page."""
+        self.buttons: dict[str, Widget] = {}
+        """The buttons on the present page, disabled ones, too, by their ids."""
 
     def __enter__(self) -> Visitor:
         """Begin."""
@@ -145,9 +147,17 @@ class Visitor:
             choice: One of its choices.
         """
         self._states[widget] = choice
+        return self._send(self.widgets[widget].fragment)
+
+    def press(self, button: str) -> Answer:
+        """Press one of `buttons`, even if the page has disabled it."""
+        return self._send(self.buttons[button].fragment, WidgetState(id=button, trigger_value=True))
+
+    def _send(self, fragment: str, *pressed: WidgetState) -> Answer:
         message = BackMsg()
         message.rerun_script.page_script_hash = self._page
-        message.rerun_script.fragment_id = self.widgets[widget].fragment
+        message.rerun_script.fragment_id = fragment
+        message.rerun_script.widget_states.widgets.extend(pressed)
         present = [state for name, state in self._states.items() if name in self.widgets]
         message.rerun_script.widget_states.widgets.extend(present)
         return self._run(message)
@@ -162,6 +172,7 @@ class Visitor:
         fragment = message.rerun_script.fragment_id
         if not fragment:
             self.widgets.clear()
+            self.buttons.clear()
         began = time.perf_counter()
         self._socket.send(message.SerializeToString())
         answer = Answer()
@@ -208,6 +219,8 @@ class Visitor:
                 answer.links.append((page, content.query_string))
         elif kind in ("text", "markdown"):
             answer.texts.append(content.body)
+        elif kind == "button":
+            self.buttons[content.id] = Widget(content.label, "", fragment, ())
         elif kind in _CHOICES and not content.disabled:
             choices = tuple(_CHOICES[kind](content))
             label = getattr(content, "label", "") or kind

@@ -45,7 +45,7 @@ def start_button(
     )  # fmt: skip
     if reason:
         st.caption(reason)
-    if pressed:
+    if pressed and not reason:  # a visitor can send the click of a button that is disabled
         try:
             jobs.start(title, [str(word) for word in arguments], folder, module=module)
         except InputError as error:  # another visitor was faster

@@ -152,7 +152,7 @@ def _removal(run: Run, gate: str, channel: int) -> None:
         if allowed
         else "Visitors of this dashboard may only look. Start it with --allow-actions.",
     )  # fmt: skip
-    if pressed:
+    if pressed and allowed:  # a visitor can send the click of a button that is disabled
         with st.spinner(f"The network runs on {IMAGES} images", show_time=True):
             known = remove_channel(live.network(run), gate, channel)
         place.empty()

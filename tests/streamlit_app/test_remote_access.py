@@ -6,12 +6,13 @@ import http.client
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from analysis.dashboard_client import Visitor
+from attnscope.recording.recording import Recording
 from tests.recording.making import write
 from tests.streamlit_app.plain import PATIENCE, Server, started
 
@@ -184,6 +185,31 @@ def test_a_base_path_moves_everything_with_its_cookie(tmp_path: Path) -> None:
         answer, text = server.ask("/lab/gates/_stcore/upload_file/a/b", "PUT")
         assert answer.status == 403
         assert "XSRF" in text
+
+
+@pytest.mark.parametrize(
+    ("page", "label"),
+    [
+        ("space?run=cbam%2Ftest&method=t-SNE", "Compute t-SNE"),
+        ("channel?run=cbam%2Ftest", "Set the channel to its mean"),
+    ],
+)
+def test_work_is_not_started_by_the_click_of_a_disabled_button(
+    page: str, label: str, make_recording: Callable[..., Recording], tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:  # fmt: skip
+    make_recording("cbam")
+    name, _, query = page.partition("?")
+    elsewhere = tmp_path_factory.mktemp("log")
+    with started(tmp_path, elsewhere, allow_hosts=["lab.example.org"]) as server:
+        admitted = server.get(f"/?token={server.token}")
+        cookie = str(admitted.getheader("Set-Cookie")).split("; ")[0]
+        with Visitor(server.port, cookie) as visitor:
+            before = visitor.open(name, query).errors
+            (button,) = (key for key, found in visitor.buttons.items() if found.label == label)
+            assert visitor.press(button).errors == before
+            visitor.open(name, query)
+            assert "Cancel" not in {found.label for found in visitor.buttons.values()}, "no job"
 
 
 def test_a_private_dashboard_takes_files_of_at_most_20_mb(tmp_path: Path) -> None:
