@@ -2,6 +2,8 @@
 
     python -m analysis.study --data folder:data/cifar10-jpeg --width 32 --epochs 10
     python -m analysis.study --data folder:data/cifar10-jpeg --seeds 3 4 --kinds none se cbam eca
+    python -m analysis.study --data folder:data/omniglot --out docs/results/omniglot --width 32 \\
+        --channels 1 --image-size 32 --recipe analysis/characters.toml --tolerance 5
 
 For each seed and each kind of attention: a training, recordings of it and of an untrained network,
 tables of all statistics, interventions, and a fold. These are the commands of attnscope, and
@@ -58,7 +60,11 @@ class Study:
     width: int = 32
     """Channels of the first stage."""
     recipe: str = "fast"
-    """Recipe, as for attnscope train."""
+    """Recipe, as for attnscope train: a name, or the path of a TOML file."""
+    channels: int = 3
+    """Channels of the images."""
+    image_size: int | None = None
+    """Image size in pixels. Default: as for attnscope train."""
     epochs: int | None = None
     """Epochs. Default: those of the recipe."""
     images: int = 1000
@@ -113,6 +119,8 @@ class Network:
         train = ["train", "--data", study.data, "--attention", self.kind, "--seed", str(self.seed)]
         train += ["--width", str(study.width), "--recipe", study.recipe, "--device", study.device]
         train += [] if study.epochs is None else ["--epochs", str(study.epochs)]
+        train += [] if study.channels == 3 else ["--channels", str(study.channels)]
+        train += [] if study.image_size is None else ["--image-size", str(study.image_size)]
         on = ["--device", study.device]
         self._command("train", [*train, "--out", run])
         has_gates = self.kind != NONE
