@@ -56,7 +56,7 @@ register_recipe(
 register_recipe(
     Recipe(
         name="fast-gpu",
-        about="as fast, with larger batches of one image size, for a GPU",
+        about="as fast, with larger batches of one image size and cutout, for a GPU",
         epochs=30,
         batch_size=512,
         learning_rate=0.4,

@@ -1,0 +1,1 @@
+"""Measurements of speed and memory: ``python -m analysis.benchmark`` lists them."""
