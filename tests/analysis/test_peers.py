@@ -23,17 +23,19 @@ INSTALLED = [
 
 
 class Inside(nn.Module):
-    """A gate that is computed between two modules, and one that is the output of a module."""
+    """Gates computed between two modules, returned by a sigmoid, and returned by another module."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3, padding=1)
         self.fc = nn.Conv2d(4, 4, 1)
         self.act = nn.Sigmoid()
+        self.cap = nn.Softmax(1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         x = x * self.act(self.fc(x.mean((2, 3), keepdim=True)))
+        x = x * self.cap(x.mean((2, 3), keepdim=True))
         return (x * torch.sigmoid(x.mean(1, keepdim=True))).mean((2, 3))
 
 
@@ -63,7 +65,7 @@ def test_every_tool_records_the_same_gates_logits_and_maps(tmp_path: Path) -> No
 
 def test_a_gate_that_no_module_returns_is_not_counted_as_readable() -> None:
     torch.manual_seed(0)
-    assert count_readable(Inside().eval(), 16) == (2, 1)
+    assert count_readable(Inside().eval(), 16) == (3, 2, 1)
 
 
 @pytest.mark.parametrize("tool", TOOLS)
