@@ -47,17 +47,18 @@ def _verdicts(intervened: Intervened) -> None:
     st.subheader("Verdict per gate")
     st.caption(
         "Probe accuracy: balanced accuracy of a linear probe that predicts the class from the "
-        "gate; chance: the same with permuted labels. Removal: accuracy with the image's own gate "
-        "minus accuracy with the best constant, in percentage points, and the same for the margin "
-        "(logits). Resample: the same for the gate of any other image. Misinformation: accuracy "
-        "with the gate of another image of the same class minus accuracy with that of another "
-        "class; matched: with donors of equal brightness and contrast. Oracle: accuracy with the "
-        "mean gate of the true class minus accuracy with the own gate. A gate is called used only "
-        "if removal costs: accuracy or margin is significantly lower. The intervals in parentheses "
-        "are 95% CIs, which are not corrected; verdicts rest on p values after Holm's correction over "
-        "all gates and blocks, and over accuracy and margin. The standard deviation of the margins is "
-        f"{usage['margin_std'].max():.3g}. If no use is detected, a loss of the percentage points "
-        "in the column Detectable would have been seen with a power of 80%, if no image is gained."
+        "gate; chance: the same with permuted labels. Removal: accuracy with the image's own "
+        "gate minus accuracy with the best constant, in percentage points, and the same for the "
+        "margin (logits). Resample: the same for the gate of any other image. Misinformation: "
+        "accuracy with the gate of another image of the same class minus accuracy with that of "
+        "another class; matched: with donors of equal brightness and contrast. Oracle: accuracy "
+        "with the mean gate of the true class minus accuracy with the own gate. A gate is "
+        "called used only if removal costs: accuracy or margin is significantly lower. The "
+        "intervals in parentheses are 95% CIs, which are not corrected; verdicts rest on p "
+        "values after Holm's correction over all gates and blocks, and over accuracy and "
+        f"margin. The standard deviation of the margins is {usage['margin_std'].max():.3g}. If "
+        "no use is detected, a loss of the percentage points in the column Detectable would "
+        "have been seen with a power of 80%, if no image is gained."
     )
     effects = {
         title: [_effect(row, columns, unit) for _, row in usage.iterrows()]

@@ -74,7 +74,7 @@ def _is_best(shown: StaticGates) -> bool:
 
 
 def _by(shown: StaticGates) -> str:
-    return "the best constant" if _is_best(shown) else "its mean (mean ablation)"
+    return "the best constant" if _is_best(shown) else "the mean gate (mean ablation)"
 
 
 def draw(
