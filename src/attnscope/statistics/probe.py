@@ -91,7 +91,7 @@ def linear_probe(
         - ``balanced_accuracy``: 0 to 1. The chance level is one over the number of classes.
         - ``low``, ``high``: 95% CI.
         - ``null``: chance, the mean under permuted labels.
-        - ``null_low``, ``null_high``: 2.5% and 97.5% quantiles under permuted labels.
+        - ``null_low``, ``null_high``: ends of the central 95% under permuted labels.
         - ``p``: one-sided.
         - ``p_max``: p corrected over the gates, by comparison with the highest accuracy of any gate
           under each permutation (Westfall and Young 1993, Resampling-Based Multiple Testing).
