@@ -128,7 +128,8 @@ def gates_that_never_move(still: pd.DataFrame, images: int) -> list[Highlight]:
         Highlight(
             f"{len(names)} of {every} {verb}: {which}. Every value varies by at most "
             f"{100 * found['span'].max():.2g}% of its range over {as_count(images, 'image')}; with "
-            f"95% confidence, less than {_small_percent(most)} of such images are exceptions.",
+            f"95% confidence, a gate moves further in less than {_small_percent(most)} of images "
+            "like these.",
             tuple(shown),
             CHANNELS if first["has_channels"] else MAPS,
             {"gate": str(first["gate"])} if first["has_channels"] else {},
@@ -147,16 +148,14 @@ def gates_that_could_be_constants(usage: pd.DataFrame) -> list[Highlight]:
     needless = usage[usage["verdict"] == NOT_NEEDED].sort_values("removal_value")
     if len(needless):
         shown = list(needless["gate"])[:MOST]
-        worst = _largest(needless, "removal_equal_high")
-        low, high = worst["removal_equal_low"], worst["removal_equal_high"]
-        interval = as_interval(low, high, as_plain_points).replace("95%", "90%")
+        most = needless["removal_equal_high"].max()
         highlights.append(
             Highlight(
                 f"{len(needless)} of {every} could be constants: {_slots(shown)}"
                 f"{_and_others(len(needless) - len(shown), 'gate')}. Replacing one of them by its "
-                "best constant costs less than the smallest effect that was stated before; at most "
-                f"{as_plain_points(worst['removal_value'])} percentage points of accuracy "
-                f"({interval}).",
+                "best constant is shown to change less than the smallest effect that was stated "
+                "beforehand; the 90% CIs of the loss of accuracy reach up to "
+                f"{as_plain_points(most)} percentage points.",
                 tuple(shown),
                 USAGE,
             )
@@ -168,14 +167,14 @@ def gates_that_could_be_constants(usage: pd.DataFrame) -> list[Highlight]:
         interval = as_interval(worst["removal_low"], worst["removal_high"], as_plain_points)
         text = (
             f"No use was detected of {len(undetected)} of {every}: {_slots(shown)}"
-            f"{_and_others(len(undetected) - len(shown), 'gate')}. They may be constants, which is "
-            "not shown. Each was replaced by its best constant; the largest loss of accuracy is "
+            f"{_and_others(len(undetected) - len(shown), 'gate')}. Whether they could be constants "
+            "is not shown. Each was replaced by its best constant; the largest loss of accuracy is "
             f"{as_plain_points(worst['removal_value'])} percentage points ({interval})"
         )
         if np.isfinite(undetected["detectable"]).any():
             text += (
-                f", and one of {as_plain_points(undetected['detectable'].max())} points would have "
-                "been seen with a power of 80%"
+                f", and one of {as_plain_points(undetected['detectable'].max())} points, if no "
+                "image is gained, would have been seen with a power of 80%"
             )
         highlights.append(Highlight(f"{text}.", tuple(shown), USAGE))
     return highlights
@@ -194,10 +193,7 @@ def all_gates_at_once(joint: pd.DataFrame) -> list[Highlight]:
     points = as_interval(row["removal_low"], row["removal_high"], as_plain_points)
     logits = as_interval(row["removal_margin_low"], row["removal_margin_high"], as_plain_logits)
     loss, margin = row["removal_value"], row["removal_margin"]
-    unchanged = (
-        "is not shown to change the accuracy (loss: "
-        f"{as_plain_points(loss)} percentage points, {points})"
-    )
+    of_accuracy = f"the accuracy (loss: {as_plain_points(loss)} percentage points, {points})"
     if is_mixed(whole, REMOVAL)[0]:
         what = (
             f"changes accuracy and margin in opposite directions (loss: {as_plain_points(loss)} "
@@ -209,11 +205,12 @@ def all_gates_at_once(joint: pd.DataFrame) -> list[Highlight]:
     elif significant(np.array([row["p_removal_margin"]]))[0]:
         verb = "less" if margin > 0 else "more"
         what = (
-            f"{unchanged}; the network is {verb} sure of the right class (loss of the margin: "
+            f"is not shown to change {of_accuracy}; the network is {verb} sure of the right class "
+            "(loss of the margin: "
             f"{as_plain_logits(margin)} logits, {logits})"
         )
     else:
-        what = f"{unchanged}, and the margin neither"
+        what = f"is shown to change neither {of_accuracy} nor the margin"
     return [Highlight(f"Replacing all gates at once by their best constants {what}.", (), USAGE)]
 
 
@@ -271,7 +268,8 @@ def weakest_classes(metrics: pd.DataFrame) -> list[Highlight]:
         worst = known.iloc[int(known["recall"].to_numpy().argmin())]
         return [
             Highlight(
-                f"No class is shown to be harder than the others (lowest of {classes}: {{0}}, "
+                "No class is shown to be harder than the others (one-sided binomial tests with the "
+                f"accuracy over all images, Holm's correction; lowest of {classes}: {{0}}, "
                 f"{_share(worst)}; all images: {as_percent(accuracy)}).",
                 (str(worst["class"]),),
                 CONFUSION,
@@ -284,7 +282,8 @@ def weakest_classes(metrics: pd.DataFrame) -> list[Highlight]:
         highlights.append(
             Highlight(
                 f"{{0}} is hard for the network: {_share(row)} of its images are right, and "
-                f"{as_percent(accuracy)} of all images.",
+                f"{as_percent(accuracy)} of all images (one-sided binomial test, p < {LEVEL:g} "
+                f"after Holm's correction over {classes}).",
                 (name,),
                 CONFUSION,
                 {"true": name},

@@ -162,13 +162,14 @@ def _removal(run: Run, gate: str, channel: int) -> None:
 def _show_removal(known: Removal) -> None:
     left, middle, right = st.columns(3)
     left.metric(
-        "Change in accuracy", as_points(known.change), border=True,
+        "Change in accuracy (points)", as_points(known.change), border=True,
         help=f"On {known.images} images, from {100 * known.accuracy:.1f}%: 95% CI "
         f"{as_interval(known.low, known.high, as_points)} (Bonett and Price).",
     )  # fmt: skip
     middle.metric(
         "95% confidence interval", as_interval(known.low, known.high, as_points), border=True,
-        help="The interval that contains the change for all such images in 95 of 100 cases.",
+        help="In percentage points. Of a hundred such intervals, five on average do not contain "
+        "the change for all images of this kind.",
     )  # fmt: skip
     right.metric(
         "Predictions that change", f"{known.changed} of {known.images}", border=True,

@@ -199,7 +199,8 @@ def _one_channel(run: Run, gate: str) -> None:
                 "channel": "Channel",
                 "f": st.column_config.NumberColumn(
                     "F", format="%.2f",
-                    help="Variance between classes divided by the variance within classes.",
+                    help="Variance between classes divided by the variance within classes. It is "
+                    "not tested: p is that of Welch's F.",
                 ),
                 "p": st.column_config.NumberColumn(
                     "p", format="%.2g",
@@ -208,8 +209,8 @@ def _one_channel(run: Run, gate: str) -> None:
                 ),
                 "p_max": st.column_config.NumberColumn(
                     "p (corrected)", format="%.2g",
-                    help="Corrected over the channels: compared with the largest F of any channel "
-                    "under each permutation.",
+                    help="Corrected over the channels of this gate: compared with the largest "
+                    "Welch's F of any channel under each permutation.",
                 ),
                 "omega_squared": st.column_config.NumberColumn(
                     "Omega²", format="%.3f",

@@ -79,7 +79,8 @@ def _accuracy(a: Run, b: Run) -> None:
     )  # fmt: skip
     columns[3].metric(
         "p (McNemar)", f"{whole['p']:.3g}", border=True,
-        help="McNemar's exact test on the images that only one network classifies correctly. It "
+        help="McNemar's exact test on the images that only one network classifies correctly. Null "
+        "hypothesis: such an image is equally likely to be either network's. It "
         "compares these two trained networks and says nothing about other seeds.",
     )  # fmt: skip
     _name_different(comparison, no_difference_sentence(comparison.iloc[1:]))
@@ -472,7 +473,7 @@ def _over_seeds(kinds: dict[str, list[Run]]) -> None:
     )  # fmt: skip
     columns[3].metric(
         "p (paired t test)", "–" if np.isnan(whole["p"]) else f"{whole['p']:.3g}", border=True,
-        help="Paired t test over the seeds: that the two configurations are equally accurate.",
+        help="Paired t test over the seeds. Null hypothesis: the mean difference is 0.",
     )  # fmt: skip
     none = f"The difference is significant for no class, with {len(seeds)} seeds of each."
     _name_different(comparison, none)

@@ -64,8 +64,9 @@ def _show_highlights() -> None:
     """Show what stands out, each sentence with a link to the page that shows more."""
     st.subheader(
         "What stands out",
-        help="Sentences that follow from the numbers of this recording. Each has a 95% confidence "
-        "interval (CI): the range of values that fit these images. The most extreme gate, class or "
+        help="Sentences that follow from the numbers of this recording. The ranges are confidence "
+        "intervals (CI), of 95% unless the sentence says otherwise: values that are compatible "
+        "with these images. The most extreme gate, class or "
         "pair is partly so by chance, so that other images are likely to show less of it.",
     )
     intervened = chosen_interventions(run)
@@ -83,7 +84,12 @@ def _show_highlights() -> None:
                 query_params={"run": run.label, **each.query},
             )
         if not found:
-            st.markdown("Nothing stands out: every gate moves, and no class is confused often.")
+            st.markdown(
+                "Nothing stands out: no gate with bounds is the same for all images, and no pair "
+                "of classes is confused twice."
+                if recording.gates and recording.has_accuracy
+                else "Nothing stands out in the numbers of this recording."
+            )
         if intervened is None and recording.gates and recording.has_accuracy:
             left, right = st.columns([6, 1], vertical_alignment="center")
             left.markdown("Whether the network needs its gates has not been measured yet.")

@@ -47,15 +47,18 @@ def _verdicts(intervened: Intervened) -> None:
     st.subheader("Verdict per gate")
     st.caption(
         "Probe accuracy: balanced accuracy of a linear probe that predicts the class from the "
-        "gate; chance: the same with permuted labels. Removal: accuracy with the image's own gate "
-        "minus accuracy with the best constant, in percentage points, and the same for the margin "
-        "(logits). Resample: the same for the gate of any other image. Misinformation: accuracy "
-        "with the gate of another image of the same class minus accuracy with that of another "
-        "class; matched: with donors of equal brightness and contrast. A gate is called used only "
-        "if removal costs. The intervals in parentheses are 95% CIs. "
-        f"The standard deviation of the margins is {usage['margin_std'].max():.3g}. If no use is "
-        "detected, a loss of the points in the column Detectable would have been seen with a power "
-        "of 80%."
+        "gate; chance: the same with permuted labels. Removal: accuracy with the image's own "
+        "gate minus accuracy with the best constant, in percentage points, and the same for the "
+        "margin (logits). Resample: the same for the gate of any other image. Misinformation: "
+        "accuracy with the gate of another image of the same class minus accuracy with that of "
+        "another class; matched: with donors of equal brightness and contrast. Oracle: accuracy "
+        "with the mean gate of the true class minus accuracy with the own gate. A gate is "
+        "called used only if removal costs: accuracy or margin is significantly lower. The "
+        "intervals in parentheses are 95% CIs, which are not corrected; verdicts rest on p "
+        "values after Holm's correction over all gates and blocks, and over accuracy and "
+        f"margin. The standard deviation of the margins is {usage['margin_std'].max():.3g}. If "
+        "no use is detected, a loss of the percentage points in the column Detectable would "
+        "have been seen with a power of 80%, if no image is gained."
     )
     effects = {
         title: [_effect(row, columns, unit) for _, row in usage.iterrows()]
@@ -85,14 +88,15 @@ def _verdicts(intervened: Intervened) -> None:
                 "Probe accuracy": 100 * usage["balanced_accuracy"],
                 "Chance": 100 * usage["chance"],
                 **effects,
-                "Detectable": 100 * usage["detectable"],
+                "Detectable (points)": 100 * usage["detectable"],
             }
         ),
         hide_index=True,
         column_config={
             name: st.column_config.NumberColumn(format="%.1f%%")
-            for name in ("Probe accuracy", "Chance", "Detectable")
-        },
+            for name in ("Probe accuracy", "Chance")
+        }
+        | {"Detectable (points)": st.column_config.NumberColumn(format="%.1f")},
         height=table_height(len(usage), 18),
     )
     downloads.offer("verdicts", table=partial(cached.gate_usage, intervened))
@@ -148,7 +152,7 @@ def _measure(run: Run, command: str, is_quick_done: bool) -> None:
     with st.container(border=True):
         st.markdown(
             "**In full**: also by gates of images of the same class and of other classes, and on "
-            "more images. It says whether a gate carries information on the class."
+            "more images. It says whether the network is sensitive to the gate of another class."
         )
         start_button(
             "Measure in full", f"Interventions on {run.label}",
@@ -162,7 +166,7 @@ def _measure_quickly(run: Run, target: Path, options: list[str]) -> None:
     images = min(_QUICK_IMAGES, max(1, len(run.recording) // 2))
     with st.container(border=True):
         st.markdown(
-            f"**Quickly**, in minutes: each gate is replaced by its mean, by the best constant and "
+            f"**Quickly**, in minutes: gates are replaced by their mean, by the best constant and "
             f"by the gate of another image, on {images} images."
         )
         start_button(
@@ -241,7 +245,7 @@ def _fold(folded: Folded) -> None:
                 "Loss (95% CI), points",
                 with_minus(f"{found.loss:.2f} ({found.low:.2f} to {found.high:.2f})"),
                 help="Loss of accuracy in percentage points on the same images, with its 95% "
-                "confidence interval: the losses that fit these images.",
+                "confidence interval.",
             )  # fmt: skip
         size.metric(
             "Parameters", f"{after:,}", f"{after - before:+,}".replace("-", "\N{MINUS SIGN}"),

@@ -71,5 +71,5 @@ def test_channel_gates_share_scales_and_start_with_the_planted_channel(
     assert said[:7] == ["24", "2", f"{low:.3g}", f"{high:.3g}", "0", "1", f"±{top:.3g}"]
     # ... with the level; the best channel, its effect and p, and the smallest p that is possible;
     # channels that are constant.
-    assert said[7:] == ["1", "4.2%", "0.05", "0", f"{omega:.2f}", "0.005", "0.005", "199", "1"]
+    assert said[7:] == ["1", "4.2%", "0.05", "0", f"{omega:.2f}", "0.005", "199", "0.005", "1"]
     assert "layer1.attention.channel" in drawing.caption

@@ -40,6 +40,8 @@ def test_gate_state_shares_a_scale_and_names_the_constant(make_recording: Make) 
     assert channel.get_ylim() == spatial.get_ylim()
     assert [bar.get_height() for bar in channel.containers[3]] == [1 / 8, 0]
     stuck, constant = (f"{100 * frame.max():.1f}%" for frame in (state["stuck"], state["constant"]))
-    assert numbers(drawing.caption) == ["0.02", stuck, constant]
+    # Images, the thresholds of saturation at both bounds, and that of stuck values.
+    thresholds = ["60", "1%", "1%", "0.02"]
+    assert numbers(drawing.caption) == [*thresholds, stuck, constant]
     assert constant == "12.5%"
     assert "layer1.attention.channel" in drawing.caption

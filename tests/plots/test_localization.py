@@ -89,7 +89,10 @@ def test_what_could_have_been_seen_is_said_where_something_was_not_seen() -> Non
 def test_blocks_are_no_maps_of_their_own() -> None:
     summary = table(ON, {**ON, "kind": "block"})
     assert count(summary[summary["kind"] != "block"]).both == 1
-    assert "of 1 map" in describe_localization(summary, "energy")
+    assert "of 1 tested map" in describe_localization(summary, "energy")
+    # They are tested, too, which the correction includes.
+    assert "blocks" in describe_localization(summary, "energy")
+    assert "blocks" not in describe_localization(table(ON, ON), "energy")
 
 
 def test_the_best_map_is_named_with_its_numbers() -> None:

@@ -14,12 +14,13 @@ from scipy import stats
 
 from attnscope.plots import PLOTS
 from attnscope.plots.builtin import concept, confusion_matrix, pairs, sufficiency
-from attnscope.plots.builtin.decodable_and_used import usage_sentence
+from attnscope.plots.builtin.decodable_and_used import _replacements, usage_sentence
 from attnscope.plots.builtin.per_class_accuracy import no_difference_sentence
 from attnscope.plots.builtin.per_class_gates import geometry_sentence
 from attnscope.plots.power import seen_in_classes
 from attnscope.plots.subjects import Comparison, Identity, Intervened
 from attnscope.plots.usage_sentences import (
+    effect_of,
     joint_sentence,
     misinformation_sentence,
     oracle_sentence,
@@ -80,6 +81,22 @@ def test_the_largest_cost_is_that_of_the_margin_if_no_accuracy_falls() -> None:
     assert "0.7" in numbers(said)
 
 
+def test_what_is_not_significant_beside_a_cost_is_said_to_be_so() -> None:
+    frame = usage(
+        removal_value=[-0.006, 0, 0], removal_low=-0.02, removal_high=0.01,
+        removal_margin=[0.2, 0, 0], removal_margin_low=0.1, removal_margin_high=0.3,
+        p_removal_margin=[0.001, 1, 1],
+    )  # fmt: skip
+    row = frame.iloc[0]
+    accuracy, margin = effect_of(row, "removal").split(" and ")
+    assert "not significant" in accuracy
+    assert "not significant" not in margin
+    both = effect_of(row.where(row.index != "p_removal", 0.01), "removal")
+    assert "not significant" not in both
+    untested = effect_of(row.where(row.index != "p_removal", np.nan), "removal")
+    assert "not significant" not in untested, "no test is no result"
+
+
 def test_a_gain_is_no_cost_and_a_block_that_loses_is_counted() -> None:
     gain = usage(
         removal_value=[-0.023, 0, 0], removal_low=[-0.03, 0, 0], removal_high=[-0.01, 0, 0]
@@ -97,6 +114,13 @@ def test_a_gain_is_no_cost_and_a_block_that_loses_is_counted() -> None:
     assert "1 of 2 blocks" in said
     assert "8.0" in numbers(said)
     assert "block y" not in said
+
+
+def test_a_caption_names_the_replacements_that_were_made() -> None:
+    made = usage(resample_value=np.nan, matched_value=np.nan, misinformation_value=np.nan)
+    assert "another class" not in _replacements(made)
+    assert "any other image" not in _replacements(made)
+    assert "another class" in _replacements(usage())
 
 
 def test_a_significant_cost_within_the_smallest_effect_is_said_to_be_one() -> None:
@@ -198,8 +222,12 @@ def test_too_few_classes_for_any_test_are_said_to_be_so(make_recording: Make) ->
     a = make_recording("one")
     geometry = PLOTS["per_class_gates"].result(Comparison(a, a)).geometry
     tested = geometry.assign(p_holm=1.0, spearman=0.5, low=0.0, high=1.0, ceiling=0.9)
-    assert numbers(geometry_sentence(tested))[-1] == "3"  # classes, of which p is at least 1/6
-    assert numbers(geometry_sentence(tested.assign(classes=6)))[-1] != "6"
+    # With three classes p is at least 1/6, twice as much after the correction over two gates.
+    assert numbers(geometry_sentence(tested))[-3:] == ["3", "2", "0.333"]
+    assert numbers(geometry_sentence(tested.assign(classes=6)))[-3:-1] != ["6", "2"]
+    # One test of four classes could be significant (1/24), and two cannot.
+    assert numbers(geometry_sentence(tested.assign(classes=4)))[-3:] == ["4", "2", "0.083"]
+    assert "0.042" not in numbers(geometry_sentence(tested.assign(classes=4).iloc[:1]))
 
 
 def test_errors_that_are_equally_frequent_are_counted() -> None:

@@ -84,6 +84,15 @@ def test_every_sentence_of_a_figure_cites_what_is_known(
     assert cited == set(references()) - {"attnscope"}  # none is unknown, none is not used
 
 
+def test_the_permutations_are_those_that_were_made(make_recording: Make) -> None:
+    """A large recording has fewer of them (`channel_gates.permutations_for`)."""
+    result = PLOTS["channel_gates"].result(make_recording())
+    shown = Shown("channel_gates", replace(result, permutations=49))
+    said = methods_of([], [shown]).plain()
+    assert "49" in numbers(said)
+    assert str(result.permutations) not in numbers(said)
+
+
 def test_each_reference_is_a_complete_entry() -> None:
     for key, reference in references().items():
         assert reference.bibtex.startswith("@")

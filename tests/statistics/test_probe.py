@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import special
@@ -10,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from attnscope.kinds import Gate
 from attnscope.recording.recording import Recording
-from attnscope.statistics import gate_logits, linear_probe, probe, resampling
+from attnscope.statistics import gate_logits, linear_probe, probe, resampling, rotation
 from attnscope.statistics.inference import mean_share_interval
 from attnscope.statistics.resampling import stratified_folds
 from tests.making import refused
@@ -191,6 +193,30 @@ def test_results_do_not_depend_on_the_block_size(write_recording, monkeypatch):
     assert linear_probe(recording, permutations=19)["balanced_accuracy"].equals(
         expected["balanced_accuracy"]
     )
+    monkeypatch.setattr(probe, "_BLOCK", 7)
+    monkeypatch.setattr(rotation, "_BLOCK", 11)
+    for column in ("balanced_accuracy", "nats", "nats_low", "nats_high"):
+        found = linear_probe(recording, permutations=19)[column]
+        assert found.to_numpy() == pytest.approx(expected[column].to_numpy(), abs=1e-12)
+
+
+def test_many_classes_take_little_more_memory_than_the_scores(write_recording, monkeypatch):
+    """The scores of all images to score are the largest array; there is no second one of its size."""
+    classes, images = 400, 6400
+    labels = np.arange(images) % classes
+    values = np.random.default_rng(0).random((images, 8), np.float32)
+    recording = write_recording(
+        labels=labels, gates={"g": values}, names=[*map(str, range(classes))]
+    )
+    for module in (probe, rotation):  # small for few images, too
+        monkeypatch.setattr(module, "_BLOCK", 64)
+    linear_probe(recording, permutations=1)  # imports and caches do not count
+    tracemalloc.start()
+    linear_probe(recording, permutations=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    scores = images // 2 * classes * 8
+    assert scores < peak < 2 * scores
 
 
 def test_linear_probe_with_more_channels_than_images(write_recording):

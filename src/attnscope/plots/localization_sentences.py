@@ -103,7 +103,10 @@ def describe_localization(summary: pd.DataFrame, measure: str) -> str:
             "scored)."
         )
     tested = rows[_has_test(rows)]
-    text = f"{head}: {_counted(counts)}{_below(counts)}"
+    # Means of blocks are tested with the maps, and not counted here.
+    has_blocks = (summary["kind"] == BLOCK).any()
+    family = "the maps and the means of blocks" if has_blocks else "the maps"
+    text = f"{head}: {_counted(counts, family)}{_below(counts)}"
     if untested := len(rows) - counts.tested:
         text += f" {as_count(untested, 'map')} cannot be tested, because too few images differ."
     text += f" The highest score is that of {_effect(highest(tested, 'value'))}"
@@ -118,7 +121,7 @@ def _has_test(rows: pd.DataFrame) -> NDArray[np.bool_]:
     return tested
 
 
-def _counted(counts: Counts) -> str:
+def _counted(counts: Counts, family: str) -> str:
     parts = [
         (counts.both, "above both nulls"),
         (counts.only_other, "above the maps of other images only"),
@@ -129,8 +132,8 @@ def _counted(counts: Counts) -> str:
         f"{number} {'is' if number == 1 else 'are'} {what}" for number, what in parts if number
     ]
     return (
-        f"of {as_count(counts.tested, 'map')}, {_enumerated(listed)} (p below {LEVEL:g} by Holm's "
-        "correction over the maps)."
+        f"of {as_count(counts.tested, 'tested map')}, {_enumerated(listed)} (p below {LEVEL:g} by "
+        f"Holm's correction over {family})."
     )
 
 

@@ -31,11 +31,13 @@ def seen_in_classes(counts: Sequence[int], tests: int) -> str:
             f" With at most {as_count(most, 'image')} per class, no difference could have been "
             "significant."
         )
-    seen = "would have been seen with a power of 80%"
+    # This is what `detectable_loss` assumes.
+    seen = "would have been seen with a power of 80% if all disagreements favored one network"
+    at_best = " With disagreements in both directions, it must be larger."
     if most == fewest:
         return (
             f" With {as_count(most, 'image')} per class, a difference of {as_plain_points(best)} "
-            f"percentage points {seen}."
+            f"percentage points {seen}.{at_best}"
         )
     text = (
         f" In the largest class ({as_count(most, 'image')}), a difference of "
@@ -44,6 +46,7 @@ def seen_in_classes(counts: Sequence[int], tests: int) -> str:
     if np.isnan(worst):
         return (
             f"{text}; the smallest ({as_count(fewest, 'image')}) has too few images for any "
-            "difference to be significant."
+            f"difference to be significant.{at_best}"
         )
-    return f"{text}; in the smallest ({as_count(fewest, 'image')}), {as_plain_points(worst)}."
+    smallest = f"in the smallest ({as_count(fewest, 'image')}), {as_plain_points(worst)}"
+    return f"{text}; {smallest}.{at_best}"

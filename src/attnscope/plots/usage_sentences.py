@@ -16,6 +16,7 @@ from attnscope.plots.text import (
     as_plain_logits,
     as_plain_points,
 )
+from attnscope.statistics.inference import significant
 from attnscope.statistics.questions import (
     MATCHED,
     MISINFORMATION,
@@ -131,14 +132,15 @@ def joint_sentence(joint: pd.DataFrame) -> str:
     text = ""
     blocks, together = joint[joint["kind"] == "block"], joint[joint["kind"] == "all"]
     if len(blocks):
-        text += f" All gates of a block at once:{removal_sentence(blocks, 'block')}"
+        said = removal_sentence(blocks, "block").lstrip()
+        text += f" For all gates of a block together: {said[:1].lower()}{said[1:]}"
     if len(together) and not together[["p_removal", "p_removal_margin"]].isna().to_numpy().all():
         row = together.iloc[0]
-        found = {1: "a significant cost", -1: "a significant gain"}.get(
+        found = {1: ": a significant cost", -1: ": a significant gain"}.get(
             int(direction(together, REMOVAL)[0]),
-            "in opposite directions" if is_mixed(together, REMOVAL)[0] else "not significant",
+            ": in opposite directions" if is_mixed(together, REMOVAL)[0] else "",
         )
-        text += f" With the best constants for all gates, {effect_of(row, REMOVAL)}: {found}."
+        text += f" With the best constants for all gates, {effect_of(row, REMOVAL)}{found}."
     if "verdict" in joint:
         alone = joint[joint["verdict"] == JOINTLY]
         if len(alone):
@@ -178,27 +180,36 @@ def losses_sentence(losses: pd.DataFrame, what: str, noun: str = "gate") -> str:
 
 
 def effect_of(row: pd.Series[Any], question: str) -> str:
-    """Say what happens to accuracy and margin, with intervals; loss and gain are named."""
+    """Say what happens to accuracy and margin, with intervals; loss and gain are named.
+
+    A gate may be used by one of the two alone, so that the other is said not to be significant.
+    """
     value, margin = float(row[f"{question}_value"]), float(row[f"{question}_margin"])
     ends = float(row[f"{question}_low"]), float(row[f"{question}_high"])
     margin_ends = float(row[f"{question}_margin_low"]), float(row[f"{question}_margin_high"])
-    accuracy = _change("accuracy", value, ends, as_plain_points, " percentage points")
-    return (
-        f"{accuracy} and {_change('the margin', margin, margin_ends, as_plain_logits, ' logits')}"
-    )
+    p, p_margin = float(row[f"p_{question}"]), float(row[f"p_{question}_margin"])
+    accuracy = _change("accuracy", value, ends, p, as_plain_points, " percentage points")
+    of_margin = _change("the margin", margin, margin_ends, p_margin, as_plain_logits, " logits")
+    return f"{accuracy} and {of_margin}"
 
 
 def _change(
-    what: str, lost: float, ends: tuple[float, float], form: Callable[[float], str], unit: str
+    what: str,
+    lost: float,
+    ends: tuple[float, float],
+    p: float,
+    form: Callable[[float], str],
+    unit: str,
 ) -> str:
     if np.isnan(lost):
         return f"{what} was not measured"
+    note = "" if np.isnan(p) or significant(p) else ", not significant"
     if not lost:
-        return f"{what} does not change ({as_interval(*ends, form)})"
+        return f"{what} does not change ({as_interval(*ends, form)}{note})"
     verb = "falls" if lost > 0 else "rises"
     if lost < 0:
         lost, ends = -lost, (-ends[1], -ends[0])
-    return f"{what} {verb} by {form(lost)}{unit} ({as_interval(*ends, form)})"
+    return f"{what} {verb} by {form(lost)}{unit} ({as_interval(*ends, form)}{note})"
 
 
 def _is_tested(frame: pd.DataFrame, question: str) -> NDArray[np.bool_]:
@@ -257,9 +268,9 @@ def _nothing_seen(rest: pd.DataFrame, where: str) -> str:
 def _detectable(rest: pd.DataFrame) -> str:
     """Say which effect of removal would have been seen; starts with a space."""
     return (
-        f" a loss of {as_plain_points(rest['detectable'].max())} percentage points, or "
-        f"of {rest['detectable_margin'].max():.2g} standard deviations of the change in "
-        "margin, would have been seen with a power of 80%."
+        f" a loss of {as_plain_points(rest['detectable'].max())} percentage points, if no image is "
+        f"gained, or a change in margin of {rest['detectable_margin'].max():.2g} standard "
+        "deviations of the change, would have been seen with a power of 80%."
     )
 
 

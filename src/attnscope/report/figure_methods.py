@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attnscope.plots.builtin import channel_gates, per_class_gates
+from attnscope.plots.builtin import per_class_gates
 from attnscope.plots.text import as_count
 from attnscope.report.citing import cite, listed, named
 from attnscope.statistics.inference import LEVEL
@@ -165,7 +165,7 @@ OF_FIGURES: Mapping[str, Callable[[Any], list[str]]] = {
     ],
     "channel_gates": lambda result: [
         f"Differences between the class means of channels were tested by Welch's F "
-        f"{cite('welch1951')} under {channel_gates.PERMUTATIONS} permutations of the labels, "
+        f"{cite('welch1951')} under {result.permutations} permutations of the labels, "
         f"corrected for the largest statistic of each gate {cite('westfall1993')}."
     ],
     "gate_profiles": lambda result: [

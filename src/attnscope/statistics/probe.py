@@ -35,6 +35,8 @@ _TEMPERATURES = tuple(2.0**k for k in range(-8, 3))
 """Candidate factors of the scores, for the usable information."""
 _CELLS = 2**22
 """Number of permuted labels that are held in memory at a time."""
+_BLOCK = 1024
+"""Number of images whose log-probabilities are computed at a time."""
 
 
 @statistic("How well the class can be decoded from each gate by a linear classifier.")
@@ -89,7 +91,7 @@ def linear_probe(
         - ``balanced_accuracy``: 0 to 1. The chance level is one over the number of classes.
         - ``low``, ``high``: 95% CI.
         - ``null``: chance, the mean under permuted labels.
-        - ``null_low``, ``null_high``: 2.5% and 97.5% quantiles under permuted labels.
+        - ``null_low``, ``null_high``: ends of the central 95% under permuted labels.
         - ``p``: one-sided.
         - ``p_max``: p corrected over the gates, by comparison with the highest accuracy of any gate
           under each permutation (Westfall and Young 1993, Resampling-Based Multiple Testing).
@@ -240,12 +242,12 @@ def fit_probe(
         found = round(float(weight @ (scores.argmax(1) == fit_labels[judge])), 9)
         if found > right:
             best, right, shrinkage = scores, found, value
-    loss = [weight @ -_log_probabilities(t * best, fit_labels[judge]) for t in _TEMPERATURES]
+    loss = [weight @ -_log_probabilities(best, fit_labels[judge], t) for t in _TEMPERATURES]
+    del best, scores, trial  # those of all images to score are large, too
     scores = whole.scores(fit_labels, classes, shrinkage)
-    predictions = scores.argmax(1)
-    scores *= _TEMPERATURES[int(np.argmin(loss))]
-    gain = _log_probabilities(scores, score_labels) + np.log(classes)
-    return FittedProbe(predictions, gain, shrinkage)
+    factor = _TEMPERATURES[int(np.argmin(loss))]
+    gain = _log_probabilities(scores, score_labels, factor) + np.log(classes)
+    return FittedProbe(scores.argmax(1), gain, shrinkage)
 
 
 def _class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
@@ -255,10 +257,21 @@ def _class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float6
 
 
 def _log_probabilities(
-    scores: NDArray[np.float64], labels: NDArray[np.int64]
+    scores: NDArray[np.float64], labels: NDArray[np.int64], factor: float
 ) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = scores[np.arange(len(labels)), labels]
-    found = found - special.logsumexp(scores, axis=1)
+    """Return the log-probability of the class of each image, ``(m,)``.
+
+    Args:
+        scores: discriminant scores, ``(m, K)``.
+        labels: class of each image, ``(m,)``.
+        factor: by what the scores are multiplied.
+    """
+    found = np.empty(len(labels))
+    # `logsumexp` makes several copies of its argument.
+    for start in range(0, len(labels), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        scaled, own = factor * scores[block], labels[block]
+        found[block] = scaled[np.arange(len(own)), own] - special.logsumexp(scaled, axis=1)
     return found
 
 

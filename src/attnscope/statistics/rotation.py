@@ -18,6 +18,8 @@ from attnscope.statistics.resampling import class_sums
 Rows = Int64[Array, " rows"]
 _LARGEST_PRODUCTS = 11_585
 """Number of images to fit on, whose inner products take 1 GB."""
+_BLOCK = 1024
+"""Number of images whose scores are computed at a time, so that no copy of all scores is made."""
 _NOISE = 1e-10
 """Share of the largest variance below which a direction is rounding error of inner products."""
 
@@ -64,8 +66,9 @@ class Rotated:
                 roots, axes = singular**2 / len(x), axes.T
             else:
                 roots, axes = np.linalg.eigh(x.T @ x / len(x))
-            x, y = x @ axes, y @ axes
-        return cls(roots, x.astype(np.float32), y.astype(np.float32))
+        else:
+            axes = np.zeros((0, 0))
+        return cls(roots, (x @ axes).astype(np.float32), (y @ axes).astype(np.float32))
 
     @property
     def is_constant(self) -> bool:
@@ -85,15 +88,19 @@ class Rotated:
             classes: number of classes K.
             shrinkage: weight of the identity in the covariance within classes.
         """
-        scale = 1 / np.sqrt((1 - shrinkage) * np.maximum(self._roots, 0) + shrinkage)
-        x, y = (values * scale.astype(np.float32) for values in (self._fit, self._score))
+        roots = (1 - shrinkage) * np.maximum(self._roots, 0) + shrinkage
+        scale = (1 / np.sqrt(roots)).astype(np.float32)
         count = np.bincount(labels, minlength=classes)[:, None].astype(np.float32)
-        means = class_sums(labels[None], classes, x)[0] / np.maximum(count, 1)
+        means = class_sums(labels[None], classes, self._fit * scale)[0] / np.maximum(count, 1)
         gram = (means @ means.T).astype(np.float64)
-        weights = np.linalg.inv(np.eye(classes) - (1 - shrinkage) * count / len(x) * gram)
+        weights = np.linalg.inv(np.eye(classes) - (1 - shrinkage) * count / len(labels) * gram)
         offset = np.einsum("ij,ji->i", gram, weights) / 2
         # There are fewer axes than images: this order of the products needs no image × K × K.
-        found: NDArray[np.float64] = y @ (means.T @ weights) - offset
+        lines = means.T @ weights
+        found = np.empty((len(self._score), classes))
+        for start in range(0, len(found), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            found[block] = (self._score[block] * scale) @ lines - offset
         return found
 
 
@@ -149,5 +156,7 @@ def _standardized(
     x, y = fit[:, varying].astype(np.float64), score[:, varying].astype(np.float64)
     if varying.any():
         mean, std = x.mean(0), x.std(0)
-        x, y = (x - mean) / std, (y - mean) / std
+        for values in (x, y):  # in place: a copy of all images is large
+            values -= mean
+            values /= std
     return x, y

@@ -59,7 +59,7 @@ def between_class_variance(
         - ``gate``, ``kind``, ``depth``
         - ``eta_squared``, ``omega_squared``: shares of variance.
         - ``low``, ``high``: 95% CI of omega².
-        - ``null_low``, ``null_high``: 2.5% and 97.5% quantiles of omega² under permuted labels.
+        - ``null_low``, ``null_high``: ends of the central 95% of omega² under permuted labels.
         - ``p``: not corrected for the number of gates.
         - ``constant``: number of units that have the same value for all images.
 

@@ -207,14 +207,15 @@ def caption(shown: ChannelGates) -> str:
         f"({bounds_of(shown.gates)}). Right: the same minus the channel's mean over the classes, "
         f"at most ±{shown.limit:.3g}. The class means are found to differ in "
         f"{as_count(different, 'channel')} ({as_percent(different / len(found))}; permuted Welch "
-        f"test, corrected for the largest of the gate, p < {LEVEL}{_few(shown)})"
+        f"test, p < {LEVEL} corrected over the channels of each gate, not over gates{_few(shown)})"
     )
     if found["omega_squared"].notna().any():
         best = highest(found, "omega_squared")
         text += (
             f". The largest effect is in channel {best['channel']} of {best['gate']}: "
-            f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_max'])} (corrected; at least "
-            f"{as_p_number(1 / (shown.permutations + 1))} with {shown.permutations} permutations)"
+            f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_max'])} (corrected; with "
+            f"{shown.permutations} permutations, p is at least "
+            f"{as_p_number(1 / (shown.permutations + 1))})"
         )
     verb = "is" if constant == 1 else "are"
     text += f". {as_count(constant, 'channel')} {verb} constant over all images."

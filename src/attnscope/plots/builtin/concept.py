@@ -103,7 +103,8 @@ def caption(shown: Concept) -> str:
         f"Accuracy and margin on {as_count(count, 'image')} if the linear information on the class "
         "is erased from one gate (LEACE, fitted on other images), with paired 95% CIs, beside "
         f"{draws} random subspaces of the same rank and the same mean squared change. "
-        f"{concept_sentence(table)}"
+        f"{concept_sentence(table)} p values of costs are corrected over the gates, and over "
+        f"accuracy and margin (Holm, level {LEVEL})."
     )
     if shown.left_out:
         reasons = "; ".join(f"{gate}: {why}" for gate, why in shown.left_out.items())

@@ -39,7 +39,7 @@ from attnscope.plots.usage_sentences import (
 )
 from attnscope.recording.outcomes import REPLACED
 from attnscope.statistics.inference import LEVEL, significant
-from attnscope.statistics.questions import MATCHED, MISINFORMATION
+from attnscope.statistics.questions import MATCHED, MISINFORMATION, REMOVAL, RESAMPLE
 from attnscope.statistics.verdicts import CONSTANT
 
 _CONTROLS = (
@@ -183,15 +183,30 @@ def table(shown: DecodableAndUsed) -> pd.DataFrame:
 def caption(shown: DecodableAndUsed) -> str:
     """Say from which gates the class is decodable, and where it is used, alone and jointly."""
     return (
-        "Top: how well the class can be decoded from each gate. Bottom: the loss of accuracy and "
-        "of margin when the gate of an image is removed (replaced by the best constant, or by the "
-        "gate of any other image), and when it is that of another class instead of the same class. "
+        "From top to bottom: how well the class can be decoded from each gate; the share of the "
+        "variance of the gate that lies between classes (ω²); and the losses of accuracy and of "
+        f"margin {_replacements(shown.usage)}. "
         f"{usage_sentence(shown.usage, shown.decoding)}{joint_sentence(shown.joint)}"
         f"{_matching(shown.matching)} "
         f"The losses are measured on {shown.scored:,} images; constants and the gates of other "
-        "images come from the remaining images, on which the best constant was chosen as well. p "
-        f"values are corrected over all gates and blocks (Holm, level {LEVEL})."
+        "images come from the remaining images, on which the best constant was chosen as well. "
+        "Within each question, p values of losses are corrected over all gates and blocks, and "
+        f"over accuracy and margin (Holm, level {LEVEL}); those of decoding over the gates, by the "
+        "highest accuracy under permuted labels."
     )
+
+
+def _replacements(usage: pd.DataFrame) -> str:
+    """Say by what gates were replaced in the panels of the losses."""
+    words = {
+        REMOVAL: "when the gate of an image is replaced by the best constant (removal)",
+        RESAMPLE: "when it is replaced by the gate of any other image (resample ablation)",
+        MISINFORMATION: "when it is that of another class instead of the same class "
+        "(misinformation)",
+        MATCHED: "the same with donors of equal brightness and contrast",
+    }
+    made = [words[name] for name, _ in series_of(usage)]
+    return ", ".join(made) if len(made) < 2 else f"{', '.join(made[:-1])}, and {made[-1]}"
 
 
 def usage_sentence(usage: pd.DataFrame, decoding: pd.DataFrame | None = None) -> str:

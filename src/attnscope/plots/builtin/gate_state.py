@@ -17,7 +17,7 @@ from attnscope.plots.axes import IN_ORDER, over_gates, percent_tick
 from attnscope.plots.frames import highest, unique
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
-from attnscope.plots.text import as_percent
+from attnscope.plots.text import as_count, as_percent
 from attnscope.plots.titles import title_of
 from attnscope.recording.recording import Recording
 
@@ -29,8 +29,8 @@ _STATES = {
 }
 """Columns of `attnscope.statistics.gate_state`, with labels and colors."""
 _WORDS = {
-    "saturated_low": "saturated at the lower bound",
-    "saturated_high": "saturated at the upper bound",
+    "saturated_low": "saturated at the lower bound (within 1% of the range)",
+    "saturated_high": "saturated at the upper bound (within 1% of the range)",
     "stuck": "stuck (within 0.02 of the midpoint of the bounds)",
     "constant": "constant (a channel over all images, or a map over all pixels)",
 }
@@ -114,7 +114,8 @@ def caption(shown: GateState) -> str:
         where = f"at most {as_percent(top[column])} ({top['gate']})" if top[column] else "none"
         parts.append(f"{words}: {where}")
     found = "; ".join(parts)
-    text = f"Shares of the values of each gate. {found[:1].upper()}{found[1:]}."
+    images = as_count(shown.of.images, "image")
+    text = f"Shares of the values of each gate, over {images}. {found[:1].upper()}{found[1:]}."
     if shown.without_bounds:
         text += f" Gates without bounds, which have no such states: {shown.without_bounds}."
     return text

@@ -28,6 +28,7 @@ class GatesOverDepth:
     """The mean of every gate of two networks, over all images and for each class."""
 
     names: tuple[str, str]
+    images: int
     means: pd.DataFrame
     """One row per network and gate: network (``a`` or ``b``), gate, kind, depth, place (position
     among the gates of its kind, from 1), mean (over images), lowest, highest (means of classes),
@@ -60,7 +61,7 @@ def compute(pair: Comparison) -> GatesOverDepth:
                     "highest_class": high["class"],
                 }
             )
-    return GatesOverDepth(pair.names, pd.DataFrame(rows))
+    return GatesOverDepth(pair.names, len(pair.a), pd.DataFrame(rows))
 
 
 def draw(ax: Axes, means: pd.DataFrame, labels: Sequence[str]) -> Axes:
@@ -129,12 +130,13 @@ def caption(shown: GatesOverDepth) -> str:
         parts.append(
             f"In {name}, the means of {as_count(len(own), 'gate')} lie between {low['mean']:.3g} "
             f"({low['gate']}) and {high['mean']:.3g} ({high['gate']}); the classes differ most at "
-            f"{apart['gate']}, from {apart['lowest']:.3g} ({apart['lowest_class']}) to "
-            f"{apart['highest']:.3g} ({apart['highest_class']})."
+            f"{apart['gate']}, from {apart['lowest']:.3g} (class {apart['lowest_class']}) to "
+            f"{apart['highest']:.3g} (class {apart['highest_class']})."
         )
     return (
-        "Mean of each gate over all images (line) and the range of the means of the classes (band; "
-        f"not tested). {' '.join(parts)} Gates of the two networks at the same place need not "
+        f"Mean of each gate over {as_count(shown.images, 'image')} (line) and the range of the "
+        f"means of the classes (band; not tested). {' '.join(parts)} Gates of the two networks at "
+        "the same place need not "
         "multiply features of the same kind."
     )
 

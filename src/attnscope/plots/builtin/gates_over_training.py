@@ -30,7 +30,7 @@ _WORDS = {
     "spread": "largest spread over images",
     "saturated": "largest share of saturated values",
     "distance": "largest distance from the start",
-    "between_class": "largest share of variance between classes",
+    "between_class": "largest share of variance between classes (ω², about 0 by chance)",
 }
 
 

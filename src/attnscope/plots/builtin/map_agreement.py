@@ -130,7 +130,7 @@ def caption(shown: MapAgreement) -> str:
         f"{above} of {len(whole)} {what} agree more with the Grad-CAM of the same image "
         "than with that of another image (95% CI of the difference in Spearman correlation above "
         "0, not corrected). The mean correlation with a Gaussian at the image center is higher "
-        f"than that with Grad-CAM at {central} (not tested)."
+        f"than that with Grad-CAM at {central} of {len(whole)} (not tested)."
     )
     if whole["spearman"].notna().any():
         best = highest(whole.reset_index(), "spearman")

@@ -90,8 +90,9 @@ def caption(shown: Pairs) -> str:
     return (
         f"Change in margin on {count} with constants for two gates of a block, minus the sum of "
         "the changes with a constant for either alone, with 95% CIs. Below 0, the gates stand in "
-        f"for each other; above 0, they do the same damage. Filled: p < {LEVEL} (t test, Holm). "
-        f"{pairs_sentence(shown.pairs)}"
+        f"for each other; above 0, they do the same damage. Filled: p < {LEVEL} (t test, Holm's "
+        f"correction over the pairs). {pairs_sentence(shown.pairs)} p values of costs are "
+        f"corrected over the pairs, and over accuracy and margin (Holm, level {LEVEL})."
     )
 
 

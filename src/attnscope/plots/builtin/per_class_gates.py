@@ -19,7 +19,7 @@ from attnscope.plots.frames import highest, unique, wide
 from attnscope.plots.images import draw_colorbar, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Comparison
-from attnscope.plots.text import as_count, as_interval, as_score, short_names
+from attnscope.plots.text import as_count, as_interval, as_p_number, as_score, short_names
 from attnscope.plots.theme import GATE_MAP, INK
 from attnscope.plots.titles import two_names, with_drawn_names
 from attnscope.plots.views import noun_of, view_note
@@ -185,7 +185,9 @@ def geometry_sentence(geometry: pd.DataFrame) -> str:
     smallest = smallest_p(int(tested["classes"].max())) * len(tested)
     if smallest >= LEVEL:
         text += (
-            f" With {as_count(int(tested['classes'].max()), 'class', 'classes')} no test can be "
+            f" With {as_count(int(tested['classes'].max()), 'class', 'classes')} and "
+            f"{as_count(len(tested), 'tested gate')} the smallest possible p is "
+            f"{as_p_number(min(smallest, 1))} after the correction, so that no test can be "
             "significant."
         )
     if len(tested) < len(geometry):

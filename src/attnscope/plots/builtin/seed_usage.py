@@ -35,6 +35,7 @@ from attnscope.plots.usage_sentences import (
     removal_sentence,
     resample_sentence,
 )
+from attnscope.statistics.inference import LEVEL
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,13 @@ def table(shown: SeedUsage) -> pd.DataFrame:
 def caption(shown: SeedUsage) -> str:
     """Say from which gates the class is decodable and where it is used, over the seeds."""
     return (
-        "Decoding, removal and misinformation of each gate, mean over seeds, the latter two on "
-        f"{shown.scored:,} images; their 95% CIs hold for other seeds, other images and other "
-        "donors, those of decoding for other seeds. "
-        f"{seed_usage_sentence(shown.usage, shown.kind)}{joint_sentence(shown.joint)}"
+        "Mean over seeds of how well the class can be decoded from each gate, and of the losses "
+        f"when the gate is replaced. Losses are measured on {as_count(shown.scored, 'image')} of "
+        "each seed; their 95% CIs hold for other seeds, other images and other donors. The 95% CIs "
+        "of decoding hold for other seeds. "
+        f"{seed_usage_sentence(shown.usage, shown.kind)}{joint_sentence(shown.joint)} Tests over "
+        "seeds are t tests; within each question, p values are corrected over all gates and "
+        f"blocks, and over accuracy and margin (Holm, level {LEVEL})."
     )
 
 

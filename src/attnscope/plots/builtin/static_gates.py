@@ -74,7 +74,7 @@ def _is_best(shown: StaticGates) -> bool:
 
 
 def _by(shown: StaticGates) -> str:
-    return "the best constant" if _is_best(shown) else "its mean (mean ablation)"
+    return "the best constant" if _is_best(shown) else "the mean gate (mean ablation)"
 
 
 def draw(
@@ -141,8 +141,9 @@ def caption(shown: StaticGates) -> str:
     return (
         f"Accuracy on {shown.scored:,} images if each gate, all gates of a block, or all gates are "
         f"replaced by {_by(shown)}, with paired 95% CIs. The line is the unedited network: "
-        f"{as_percent(shown.own)}. Filled marks show a significant loss (McNemar, p < {LEVEL} "
-        f"after Holm's correction over all gates and blocks).{more} "
+        f"{as_percent(shown.own)}. Filled marks show a significant loss of accuracy (McNemar, "
+        f"p < {LEVEL} after Holm's correction over all gates and blocks); margins are not tested "
+        f"here.{more} "
         f"{static_sentence(shown.effects, shown.lost)}"
     )
 
@@ -166,8 +167,9 @@ def static_sentence(effects: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
     else:
         most = lowest(costly, "change")
         text = (
-            f"A constant for a single gate lowers accuracy at {len(costly)} of {len(gates)} "
-            f"gates. The largest loss is at {most['target']}: a change of {_points_of(most)}."
+            f"A constant for a single gate lowers accuracy significantly at {len(costly)} of "
+            f"{as_count(len(gates), 'gate')}. "
+            f"The largest loss is at {most['target']}: a change of {_points_of(most)}."
         )
     blocks = effects[kinds == "block"]
     if len(blocks):

@@ -91,7 +91,9 @@ def caption(shown: Sufficiency) -> str:
     return (
         f"Accuracy and margin on {count} if one gate is that of the image and all others are their "
         "best constants, with paired 95% CIs: minus those of the unedited network, and minus those "
-        f"with constants for all gates. {sufficiency_sentence(shown.sufficiency)}"
+        f"with constants for all gates. {sufficiency_sentence(shown.sufficiency)} For each of the "
+        "two comparisons, p values are corrected over the gates, and over accuracy and margin "
+        f"(Holm, level {LEVEL})."
     )
 
 
