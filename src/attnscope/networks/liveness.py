@@ -10,6 +10,8 @@ not pad, since its bias can take what the channel adds. Operations that work on 
 need those channels that are read from their result. A sum needs no channel of a summand that is
 known to be 0, if the layer that computes the summand can do without it: zeros take its place. All
 others need every channel.
+
+More than 400 lines because both passes know the same of each operation.
 """
 
 from __future__ import annotations
