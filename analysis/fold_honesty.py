@@ -292,9 +292,18 @@ def row_of(name: str, found: Sequence[Repetition], tolerance: float) -> str:
         f"({100 * interval.low:.1f} to {100 * interval.high:.1f}) | "
         f"{max(each.loss for each in found):.2f} | "
         f"{np.mean([each.gates for each in found]):.1f} of {len(SCENARIOS[name].knows)} | "
-        f"{f'{100 * np.mean(useless):.1f}%' if useless else '-'} | "
+        f"{mean_share(useless) if useless else '-'} | "
         f"{f'{np.mean(stable):.2f}' if stable else '-'} |"
     )
+
+
+def mean_share(shares: Sequence[float]) -> str:
+    """Return the mean of shares in percent, with Student's 95% interval over the repetitions."""
+    mean = 100 * np.mean(shares)
+    half = 0.0
+    if len(shares) > 1:
+        half = 100 * stats.sem(shares) * stats.t.ppf(0.975, len(shares) - 1)
+    return f"{mean:.1f}% ({mean - half:.1f} to {min(mean + half, 100):.1f})"
 
 
 def main(

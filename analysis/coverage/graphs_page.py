@@ -30,8 +30,9 @@ _HEAD = """\
 `attnscope export` and `attnscope fold` work on the exported graph of a network. This page shows
 which public networks `torch.export` can export, whether their gates in the graph are those of the
 network, and what folding changes. The networks have random weights, as in
-[Coverage](coverage.md), and the graph is exported for any number of images. Networks without a row
-have not been tried yet: `python -m analysis.coverage.graphs` continues the table.
+[Coverage](coverage.md), and the graph is exported for any number of images. No network of the
+groups below is left out: those that did not run, or have no graph, are listed at the end with the
+reason. `python -m analysis.coverage.graphs` adds networks that have no row yet.
 
 - **Graph**: the outputs and the values of all gates of the graph are those of the network, bit for
   bit, and also while all gates are edited. The number of images differs from that of the export. If

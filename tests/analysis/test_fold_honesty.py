@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.fold_honesty import SCENARIOS, Population, main, repeat
+from analysis.fold_honesty import SCENARIOS, Population, main, mean_share, repeat
 
 
 def test_gates_that_do_nothing_are_folded_and_the_loss_stays_within_the_tolerance() -> None:
@@ -35,3 +35,11 @@ def test_the_script_prints_a_row_for_each_kind_of_network(
     main(2, 1, tolerance=4, scenarios=("backup",), out=out, **sizes)
     assert SCENARIOS["backup"].about in capsys.readouterr().out.splitlines()[-1]
     assert len(json.loads(out.read_text())["backup"]) == 2
+
+
+def test_the_interval_of_a_mean_share_is_that_of_student() -> None:
+    shares = [0.5, 0.75, 1.0, 1.0]
+    low, high = 100 * np.array(stats.ttest_1samp(shares, 0).confidence_interval(0.95))
+    assert mean_share(shares) == f"81.2% ({low:.1f} to 100.0)"
+    assert high > 100
+    assert mean_share([1.0, 1.0]) == "100.0% (100.0 to 100.0)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from analysis.coverage import graphs
 from analysis.coverage.graphs import PAGE, RESULTS, SOURCES, check
 from analysis.coverage.graphs_page import render
-from analysis.coverage.networks import Network, images
+from analysis.coverage.networks import FAMILIES, Network, images
 from analysis.coverage.running import networks_of, read
 from tests.gates.case_networks import CASES
 
@@ -36,8 +37,15 @@ def test_the_page_is_made_of_the_stored_results() -> None:
     lines = list(read(RESULTS).values())
     assert render(lines) == PAGE.read_text(encoding="utf-8")
     assert not [line["network"] for line in lines if line.get("wrong")]
-    known = {line["network"] for line in lines}
-    assert {f"cases/{name}" for name in CASES} <= known
+
+
+def test_no_network_is_left_out() -> None:
+    """Networks of torchvision are those of its version, so that their names are not compared."""
+    known = {line["network"] for line in read(RESULTS).values()}
+    families = json.loads(FAMILIES.read_text(encoding="utf-8"))["smallest"]
+    expected = {f"cases/{name}" for name in CASES} | {f"timm/{name}" for name in families}
+    expected |= {each.name for each in networks_of(SOURCES, "attnscope/*")}
+    assert expected - known == set()
 
 
 def test_folds_of_the_stored_results_are_exact() -> None:

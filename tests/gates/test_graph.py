@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -220,6 +221,22 @@ def test_a_network_that_cannot_be_exported_says_why(
     with refused("AS416", names=("Changed", words)):
         export_gates(Changed("se").eval(), images(2))
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_warning_during_an_export_is_no_failure() -> None:
+    """Some versions of torch warn about their own code, and warnings may be errors."""
+
+    class Noisy(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.compiler.is_exporting():
+                warnings.warn("old", FutureWarning, stacklevel=1)
+            return super().forward(x)
+
+    model = Noisy("se").eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graph = export_gates(model, images(2))
+        assert torch.equal(graph(images(3)), model(images(3)))
 
 
 def test_a_list_of_images_has_no_graph() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from torch.nn import functional as F
 from attnscope import find_gates, watch_gates
 from attnscope.gates import GraphNetwork, export_gates
 from attnscope.kinds import Gate as FoundGate
+from attnscope.networks.exporting import export_file
 from attnscope.networks.graph_fold import GraphFold, fold_graph, removable_channels
+from tests.networks.test_exporting import needs_onnx, run_onnx
 from tests.networks.test_graph_fold import edited, relative
 
 CHANNELS = 8
@@ -241,6 +244,67 @@ def test_a_sum_loses_channels_that_both_sides_lack() -> None:
     assert fold.pruned[first].removed == fold.pruned[second].removed == (3, 4)
     assert (fold.pruned[first].kept, fold.pruned[second].kept) == ((0,), (7,))
     assert sizes(fold.network)["conv.weight"] == (6, 6, 3, 3)
+
+
+class Residual(Net):
+    """Two residual branches with gates at their ends: one is added, the other is subtracted."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        y = (y + self.gate(self.norm(self.shared(y)))).relu()
+        y = (y - self.gate2(self.norm2(self.depthwise(self.second(y)).relu()))).relu()
+        return self.conv(y)
+
+    def __init__(self) -> None:
+        super().__init__(nothing, nothing)
+        self.second = nn.Conv2d(CHANNELS, CHANNELS, 1, bias=False)
+
+
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11, as it reads
+def test_a_summand_loses_channels_and_the_sum_gets_zeros(tmp_path: Path) -> None:
+    model = Residual()
+    x = image()
+    gates = find_gates(model, x)
+    constants = constants_of(model, x, gates)
+    first, second = constants
+    constants = with_zeros(with_zeros(constants, first, (0, 3, 4)), second, (6, 7))
+    network = export_gates(model, x)
+    could = removable_channels(network, constants)
+    assert {gate.removed for gate in could.values()} == {tuple(range(CHANNELS))}
+    fold = fold_graph(network, constants, prune=True)
+    expected = edited(model, gates, constants, x, 3)
+    with torch.no_grad():
+        assert relative(fold.network(x), expected) < 1e-5
+    for name, zeros in ((first, (0, 3, 4)), (second, (6, 7))):
+        found = fold.pruned[name]
+        assert (found.removed, found.filters, found.kept) == (zeros, len(zeros), ())
+        assert fold.forms[name] == "before"
+    found = sizes(fold.network)
+    assert found["shared.weight"] == (5, CHANNELS, 1, 1)
+    assert found["norm.weight"] == (5,)
+    assert found["second.weight"] == (6, CHANNELS, 1, 1)
+    assert found["depthwise.weight"] == (6, 1, 3, 3)
+    assert found["conv.weight"] == (6, CHANNELS, 3, 3)
+    needs_onnx()
+    written = export_file(fold.network, tmp_path / "net.onnx")
+    (output,) = run_onnx(written.file, x)
+    assert relative(output, expected) < 1e-4
+    program = torch.export.load(export_file(fold.network, tmp_path / "net.pt2").file)
+    with torch.no_grad():
+        assert torch.equal(program.module()(x), fold.network(x))
+
+
+def test_filters_of_a_grouped_convolution_stay() -> None:
+    net = Net(lambda net, x: net.norm(net.in_groups(x)).relu(), lambda net, x: net.point(x))
+    net.in_groups = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=4)
+    # Four filters that are left could be taken for four groups of one.
+    for zeros in (ZEROS, (0, 1, 2, 3)):
+        fold = pruned(net, zeros=zeros)
+        (gate,) = fold.pruned.values()
+        assert (gate.removed, gate.filters, gate.kept) == (zeros, 0, ())
+        found = sizes(fold.network)
+        assert found["in_groups.weight"] == (CHANNELS, 2, 3, 3)
+        assert found["point.weight"] == (6, CHANNELS - len(zeros), 1, 1)
 
 
 class Skipping(Net):

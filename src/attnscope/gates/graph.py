@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -167,8 +168,11 @@ def _export(model: nn.Module, inputs: Inputs, batch: int) -> GraphModule:
     try:
         bound = inspect.signature(model.forward).bind(*inputs.args)
         shapes = pytree.tree_map(dynamic, dict(bound.arguments))
-        # torch prints the graph of a failed export.
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        # torch prints the graph of a failed export, and version 2.11 warns about its own code,
+        # which fails the export where warnings are errors.
+        quiet = redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO())
+        with quiet[0], quiet[1], warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             program = torch.export.export(model, inputs.args, dynamic_shapes=shapes)
             # Without operations in place, the users of a node are all that read its value.
             module: GraphModule = program.run_decompositions({}).module(check_guards=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,7 +121,9 @@ def copy_graph(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
     known[old] = output
     for before, after in known.items():
         after.meta = dict(before.meta)
-    new._codegen = copy.deepcopy(graph._codegen)
+    with warnings.catch_warnings():  # torch 2.11 warns about its own class when it is copied
+        warnings.simplefilter("ignore", FutureWarning)
+        new._codegen = copy.deepcopy(graph._codegen)
     return new, known
 
 

@@ -7,7 +7,11 @@ Each operation has at most one axis of channels. Two passes follow it: forward, 
 one known value for all images and positions; backward, which channels are read. A convolution or a
 linear layer needs no channel that is known to be 0, and no other known channel either if it does
 not pad, since its bias can take what the channel adds. Operations that work on each channel alone
-need those channels that are read from their result. All others need every channel.
+need those channels that are read from their result. A sum needs no channel of a summand that is
+known to be 0, if the layer that computes the summand can do without it: zeros take its place. All
+others need every channel.
+
+More than 400 lines because both passes know the same of each operation.
 """
 
 from __future__ import annotations
@@ -71,6 +75,7 @@ class Liveness:
         known: An operation -> the value of each channel, float64, NaN where it is not known.
         wanted: An operation -> whether each channel is read.
         need: Whether each channel stays.
+        filled: A summand, and the sum that gets zeros in place of channels that the summand lacks.
     """
 
     def __init__(
@@ -92,6 +97,13 @@ class Liveness:
             if axis is not None and isinstance(_shape(node)[axis], int):
                 self.axis[node] = axis
                 self.known[node] = self._known_of(node)
+        self.filled = {
+            (each, node)
+            for node in nodes
+            if node in self.axis and self._is_sum(node)
+            for each in node.all_input_nodes
+            if self.has_channels(each, node) and self._has_own_layer(each)
+        }
         for node in reversed(nodes):
             if node in self.axis:
                 need = self._need_of(node)
@@ -122,6 +134,11 @@ class Liveness:
         """Return whether each channel of a convolution is computed from that channel alone."""
         count = shape_of(layer)[1]
         return group_count(layer) == count == shape_of(layer.args[0])[1]  # type: ignore[arg-type]
+
+    def _is_grouped(self, layer: Node) -> bool:
+        """Return whether several channels of a convolution are computed from several others."""
+        is_convolution = layer.target in CONVOLUTIONS
+        return is_convolution and group_count(layer) != 1 and not self.is_depthwise(layer)
 
     def has_channels(self, given: Any, node: Node) -> bool:
         """Return whether the channels of an argument are those of the operation."""
@@ -170,6 +187,8 @@ class Liveness:
             return self.need[user].reshape(len(every), -1).any(1)
         if user.target in BINARY and not self.has_channels(node, user):
             return every
+        if (node, user) in self.filled:
+            return self.need[user] & (self.known[node] != 0)
         return self.need[user]
 
     def why(self, node: Node, channel: int) -> str:
@@ -197,6 +216,26 @@ class Liveness:
         return node.target in (aten.add.Tensor, aten.sub.Tensor) and (
             sum(isinstance(each, Node) for each in node.args) == 2
         )
+
+    def _has_own_layer(self, node: Node) -> bool:
+        """Return whether a layer has filters that only this result needs.
+
+        Otherwise filling a sum with zeros costs time, and removes nothing.
+        """
+        while node in self.axis and len(node.users) == 1:
+            if node.target is aten.cat.default:
+                return False
+            is_layer = node.target in CONVOLUTIONS or node.target is aten.linear.default
+            if is_layer and not self.is_depthwise(node):
+                return not self._is_grouped(node)
+            before: Any = node.args[0]
+            if node.target in BINARY:
+                alike = [each for each in node.args[:2] if self.has_channels(each, node)]
+                if len(alike) != 1:
+                    return False
+                before = alike[0]
+            node = before
+        return False
 
     def _axis_of(self, node: Node) -> int | None:
         """Return the axis of the channels of an operation, or None if they must stay."""
@@ -338,6 +377,8 @@ class Liveness:
 
     def _need_of(self, node: Node) -> Tensor:
         need = torch.zeros(self.channels(node), dtype=torch.bool)
+        if self._is_grouped(node):  # each group has as many filters
+            return ~need
         for user in node.users:
             need |= self.demand(user, node)
         if node in self.repeats:

@@ -3,7 +3,8 @@
 Which channels nothing needs is told by `attnscope.networks.liveness`. Here they are removed: rows
 of the weights of the layers that compute them, columns of the weights of the layers that read them,
 and their entries in norms and constants. Where a result has more channels than an operation needs,
-as that of a convolution before a skip connection, the operation gets those that it needs.
+as that of a convolution before a skip connection, the operation gets those that it needs. Where a
+sum has more channels than a summand, it gets zeros for the others.
 """
 
 from __future__ import annotations
@@ -304,15 +305,31 @@ class _Narrower:
         user.replace_input_with(given, new)
 
     def _edge(self, user: Node, given: Node, wanted: Tensor) -> Node:
-        """Return a node with the wanted channels of a result, which may have more."""
+        """Return a node with the wanted channels of a result, which may have more or fewer."""
         kept = self._live.need[given]
         if torch.equal(kept, wanted):
             return given
+        if bool((wanted & ~kept).any()):
+            return self._filled(user, given, kept, wanted)
         return self._selection(user, given, wanted[kept], self._live.axis[given])
+
+    def _filled(self, user: Node, given: Node, kept: Tensor, wanted: Tensor) -> Node:
+        """Return a node with the wanted channels of a summand, and zeros where it has none."""
+        graph, axis, count = self._network.exported_graph, self._live.axis[given], int(kept.sum())
+        widths = [0, 0] * (rank_of(given) - axis - 1) + [0, 1]
+        with graph.inserting_before(user):
+            padded = graph.call_function(aten.constant_pad_nd.default, (given, widths))
+        padded.meta = {"calls": user.meta.get("calls"), "val": given.meta["val"]}
+        self._shapes.append((padded, given.meta["val"], axis, count + 1))
+        places = torch.where(kept, kept.cumsum(0) - 1, count)[wanted]
+        return self._chosen(user, padded, places, axis)
 
     def _selection(self, user: Node, given: Node, wanted: Tensor, axis: int) -> Node:
         """Return a node that selects entries along an axis."""
-        places = _places(wanted)
+        return self._chosen(user, given, _places(wanted), axis)
+
+    def _chosen(self, user: Node, given: Node, places: Tensor, axis: int) -> Node:
+        """Return a node with the entries at some places of an axis."""
         key = given, tuple(places.tolist())
         if key in self._selected:
             return self._selected[key]
@@ -320,7 +337,7 @@ class _Narrower:
         meta = {"calls": user.meta.get("calls")}
         first, last = int(places[0]), int(places[-1])
         with graph.inserting_before(user):
-            if last - first + 1 == len(places):
+            if places.tolist() == list(range(first, last + 1)):
                 new = graph.call_function(aten.slice.Tensor, (given, axis, first, last + 1))
             else:
                 device = given.meta["val"].device
