@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +14,15 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load, save
 
-from attnscope.files import write_json, write_sealed
-from attnscope.integrity import is_array_file_whole, is_json_whole, sealed_arrays, sealed_json
+from analysis.attack import time_limit
+from attnscope.files import read_json, write_json, write_sealed
+from attnscope.integrity import (
+    is_array_file_whole,
+    is_json_whole,
+    open_regular,
+    sealed_arrays,
+    sealed_json,
+)
 from tests.making import refused
 
 
@@ -50,6 +59,31 @@ def test_every_flipped_bit_of_a_json_file_is_found() -> None:
     assert is_json_whole(b'{\n  "a": 1\n}\n') is None
     assert sealed_json({}) == b"{}\n"  # nothing to seal
     assert is_json_whole(b"{}\n") is None
+
+
+def test_a_sealed_json_file_that_was_written_anew_is_not_whole(tmp_path: Path) -> None:
+    """An editor keeps the seal and changes the layout, or a value and the layout."""
+    whole = sealed_json({"a": [1, 2.5], "s": "x"})
+    value = json.loads(whole)
+    for indent in (None, 1, 4):
+        assert is_json_whole(json.dumps(value, indent=indent).encode()) is False
+    assert is_json_whole(whole.replace(b"\n", b"\r\n")) is False
+    assert is_json_whole(whole + b"\n") is False
+    file = tmp_path / "file.json"
+    file.write_text(json.dumps({**value, "a": 3}))
+    with refused("AS119", names=(file,)):
+        read_json(file)
+
+
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [("pipe", errno.ENXIO), ("/dev/zero", errno.ENXIO), (".", errno.EISDIR)],
+)
+def test_only_regular_files_are_opened(tmp_path: Path, place: str, number: int) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with time_limit(10), pytest.raises(OSError) as caught:
+        open_regular(tmp_path / place)
+    assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / place))
 
 
 @pytest.mark.parametrize("write", [write_json, write_sealed])

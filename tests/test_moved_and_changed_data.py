@@ -188,6 +188,48 @@ def test_changed_images_that_are_allowed_are_recorded_as_such(project: Path) -> 
         recording.images()
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_changes_of_every_split_are_recorded_only_if_they_are_allowed(
+    project: Path, split: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The test split is opened alone, and the other two with all images."""
+    run = project / "runs/it"
+    name = read_fingerprints(run / "images.parquet")[split].paths[0]
+    save(BLACK, project / "photos" / name)
+    command = ("capture", run, "--split", split)
+    refused_command(capsys, "AS538", *command, names=(name, "--allow-changed-data"))
+    assert not (run / "recordings" / split).exists()
+    assert main([*map(str, command), "--allow-changed-data"]) == 0
+    recording = Recording(run / "recordings" / split)
+    (change,) = recording.about["changed_data"]
+    assert f"1 image has other pixels ({name})" in change
+    assert any(name in note for note in recording.about["notes"])
+    # The recording opens its images and its network without being told again.
+    assert len(recording.images()) == len(recording)
+    assert recording.source().allow_changed_data
+    assert not Run(run).recording().source().allow_changed_data  # of the test split
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_fold_of_changed_images_says_so(
+    project: Path, allowed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = project / "runs/it", project / "folded"
+    name = read_fingerprints(run / "images.parquet")["train"].paths[0]
+    save(BLACK, project / "photos" / name)
+    command = ["fold", str(run), "--out", str(out), "--gates", "all", "--device", "cpu"]
+    if not allowed:
+        refused_command(capsys, "AS538", *command, names=(name, "--allow-changed-data"))
+        # A recording of other images than these does not allow them.
+        recording = ["fold", str(run / "recordings/test"), *command[2:]]
+        refused_command(capsys, "AS538", *recording, names=(name,))
+        assert not out.exists()
+        return
+    assert main([*command, "--allow-changed-data"]) == 0
+    (change,) = Run(out).config["changed_data"]
+    assert f"1 image has other pixels ({name})" in change
+
+
 def test_training_images_in_another_split_are_never_allowed(project: Path) -> None:
     """Adding an image draws the validation split anew, from images that trained the network."""
     for name in ("a", "b", "c", "d"):

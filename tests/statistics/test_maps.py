@@ -206,6 +206,24 @@ def test_agreement_intervals_equal_scipys_bootstrap(make_recording):
         agreement_summary(recording, resamples=0)
 
 
+def test_intervals_of_all_images_do_not_depend_on_those_of_the_classes(write_recording):
+    """Gates with different numbers of scored images have different resamples."""
+    maps = np.random.default_rng(0).random((3, 30, 4, 4))
+    maps[2, :4] = 0.5  # not scored
+    gates = dict(zip(("s", "t", "u"), maps, strict=True))
+    cam = np.random.default_rng(1).random((30, 4, 4))
+    recording = write_recording(labels=[0, 1] * 15, gates=gates, grad_cam=cam)
+    with_classes = agreement_summary(recording, seed=1, resamples=200)
+    without = agreement_summary(recording, seed=1, resamples=200, class_intervals=False)
+    ends = [column for column in without if column.endswith(("_low", "_high"))]
+    assert without["scored"][without["class"] == "all"].tolist() == [30, 30, 26]
+    assert without.drop(columns=ends).equals(with_classes.drop(columns=ends))
+    of_all = without["class"] == "all"
+    assert with_classes[of_all][ends].notna().all(axis=None)
+    assert without[of_all].equals(with_classes[of_all])
+    assert without[~of_all][ends].isna().all(axis=None)
+
+
 def test_the_seed_of_map_agreement_affects_only_the_controls(make_recording):
     recording = make_recording()
     first, again, other = (map_agreement(recording, MAP, seed=seed) for seed in (0, 0, 1))

@@ -12,9 +12,11 @@ from attnscope.statistics import resampling
 from attnscope.statistics.resampling import (
     bootstrap_interval,
     bootstrap_means,
+    bootstrap_means_of,
     bootstrap_sums,
     centered_interval,
     class_partners,
+    class_sums,
     derangement,
     mantel,
     null_band,
@@ -37,6 +39,26 @@ def test_bootstrap_means_equal_a_loop_for_every_block_size(monkeypatch):
         monkeypatch.setattr(resampling, "_DRAWS", draws)
         found = bootstrap_means(values, 40, np.random.default_rng(5))
         assert found == pytest.approx(np.array(expected))
+
+
+def test_several_tables_have_the_resamples_of_one():
+    values = np.random.default_rng(0).normal(size=(30, 5))
+    both = bootstrap_means_of([values[:, :2], values[:, 2:]], 40, np.random.default_rng(5))
+    alone = bootstrap_means(values, 40, np.random.default_rng(5))
+    assert [part.shape for part in both] == [(40, 2), (40, 3)]
+    assert np.hstack(both) == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("classes", [3, 100])
+def test_class_sums_equal_a_loop(classes):
+    """With few classes they are a dense product, and with many a sparse one."""
+    rng = np.random.default_rng(0)
+    labels, values = rng.integers(0, classes, (4, 60)), rng.normal(size=(60, 5))
+    found = class_sums(labels, classes, values)
+    assert found.shape == (4, classes, 5)
+    for draw, order in enumerate(labels):
+        for k in range(classes):
+            assert found[draw, k] == pytest.approx(values[order == k].sum(0))
 
 
 def one_by_one(drawn, observed, exceedances, most):

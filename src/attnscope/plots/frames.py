@@ -29,7 +29,8 @@ def wide(frame: pd.DataFrame, columns: str, values: str) -> pd.DataFrame:
     rows, classes = pd.factorize(frame["class"])
     places, names = pd.factorize(frame[columns])
     table = np.full((len(classes), len(names)), np.nan)
-    if len(np.unique(rows * len(names) + places)) < len(frame):
+    cells = rows * len(names) + places
+    if len(frame) and np.bincount(cells).max() > 1:
         raise ValueError(f"a class has several values of the same {columns}")
     table[rows, places] = frame[values].to_numpy(np.float64)
     index, header = pd.Index(classes, name="class"), pd.Index(names, name=columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from attnscope.plots.subjects import Identity
@@ -48,4 +49,6 @@ def drawn_names(classes: Sequence[str]) -> dict[str, str]:
 def with_drawn_names(frame: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """Return a table whose column ``class`` has the names that can be drawn."""
     drawn = drawn_names(classes)
-    return frame.assign(**{"class": [drawn.get(name, name) for name in frame["class"]]})
+    rows, names = pd.factorize(frame["class"])
+    shown = np.array([drawn.get(name, name) for name in names], object)
+    return frame.assign(**{"class": shown[rows]})

@@ -6,6 +6,7 @@ compares the Grad-CAM of two networks. Both use these functions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.ranks import centered_ranks, correlation
 from attnscope.statistics.resampling import (
     bootstrap_means,
+    bootstrap_means_of,
     class_partners,
     derangement,
     percentile_interval,
@@ -27,6 +29,8 @@ SCORES = ["spearman", "iou", "null_spearman", "null_iou"]
 CONTROLS = ["same_class_spearman", "same_class_iou", "center_spearman", "center_iou"]
 INTERVALS = ["spearman_low", "spearman_high", "iou_low", "iou_high"]
 INTERVALS += ["above_null", "above_null_low", "above_null_high"]
+_LOW, _HIGH = [0, 2, 5], [1, 3, 6]
+"""Places of the ends in `INTERVALS`."""
 _MAPS = 1024
 """Number of maps that are averaged over areas at a time."""
 
@@ -135,8 +139,6 @@ def score_intervals(
     classes: int,
     resamples: int,
     seed: int,
-    *,
-    of_classes: bool = True,
 ) -> pd.DataFrame:
     """Compute bootstrap intervals for the means of `mean_scores`.
 
@@ -149,7 +151,6 @@ def score_intervals(
         classes: number of classes.
         resamples: number of bootstrap resamples.
         seed: seed of the resamples.
-        of_classes: whether classes have intervals; those of all images do not depend on it.
 
     Returns:
         One row for each row of `mean_scores`:
@@ -162,19 +163,70 @@ def score_intervals(
     """
     # All images come first in the random stream.
     rng = np.random.default_rng([seed, 2])
+    groups = _in_all_and_classes(scores, labels, classes)
+    rows = _without_ends(groups)
+    for row, members in zip(rows, groups, strict=True):
+        if len(members) >= 2:
+            row[_LOW], row[_HIGH] = percentile_interval(bootstrap_means(members, resamples, rng))
+    return pd.DataFrame(rows, columns=INTERVALS)
+
+
+def overall_intervals(
+    scores: Sequence[pd.DataFrame],
+    labels: Sequence[Int64[Array, " images"]],
+    classes: int,
+    resamples: int,
+    seed: int,
+) -> list[pd.DataFrame]:
+    """Compute `score_intervals` of several gates, without the ends of the intervals of classes.
+
+    The resamples of all images depend on their number only. They are drawn once for all gates with
+    the same number of scored images.
+
+    Args:
+        scores: a table of `score_maps` for each gate.
+        labels: the true class of each image, for each gate.
+        classes: number of classes.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resamples.
+
+    Returns:
+        A table of `score_intervals` for each gate, in which the ends of classes are NaN.
+    """
+    groups = [
+        _in_all_and_classes(*of_gate, classes) for of_gate in zip(scores, labels, strict=True)
+    ]
+    found = [_without_ends(of_gate) for of_gate in groups]
+    for images in {len(of_all) for of_all, *_ in groups}:
+        gates = [i for i, (of_all, *_) in enumerate(groups) if len(of_all) == images]
+        if images >= 2:
+            rng = np.random.default_rng([seed, 2])
+            drawn = bootstrap_means_of([groups[i][0] for i in gates], resamples, rng)
+            for i, means in zip(gates, drawn, strict=True):
+                found[i][0, _LOW], found[i][0, _HIGH] = percentile_interval(means)
+    return [pd.DataFrame(rows, columns=INTERVALS) for rows in found]
+
+
+def _in_all_and_classes(
+    scores: pd.DataFrame, labels: NDArray[np.int64], classes: int
+) -> list[NDArray[np.float64]]:
+    """Return the values that have intervals, ``(n, 3)``: of all scored images, and of each class.
+
+    They are the Spearman correlation, the IoU, and the first minus its null.
+    """
     scored = scores["scored"].to_numpy()
     of_scored = scores[scored]
     above = of_scored["spearman"] - of_scored["null_spearman"]
     values = np.column_stack([of_scored["spearman"], of_scored["iou"], above])
     groups = labels[scored]
-    rows = np.full((1 + classes, len(INTERVALS)), np.nan)
-    for row, members in enumerate([values, *(values[groups == k] for k in range(classes))]):
-        if len(members) >= 1:
-            rows[row, 4] = members[:, 2].mean()
-        if len(members) >= 2 and (of_classes or row == 0):
-            means = bootstrap_means(members, resamples, rng)
-            rows[row, [0, 2, 5]], rows[row, [1, 3, 6]] = percentile_interval(means)
-    return pd.DataFrame(rows, columns=INTERVALS)
+    return [values, *(values[groups == k] for k in range(classes))]
+
+
+def _without_ends(groups: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the rows of `score_intervals` with ``above_null``, and NaN for the ends."""
+    rows = np.full((len(groups), len(INTERVALS)), np.nan)
+    rows[:, 4] = [members[:, 2].mean() if len(members) else np.nan for members in groups]
+    return rows
 
 
 def to_grid(

@@ -17,6 +17,7 @@ from attnscope.statistics.agreement import (
     INTERVALS,
     SCORES,
     mean_scores,
+    overall_intervals,
     score_intervals,
     score_maps,
 )
@@ -226,21 +227,26 @@ def agreement_summary(
     """
     expect_positive("resamples", resamples, 1000)
     classes = recording.classes
-    frames = []
+    gates: list[dict[str, object]] = []
+    scores, labels = [], []
     scored = comparable_gates(recording, attribution)
     if attribution not in recording.attribution_methods:
         scored = recording.gates_with(MAP)  # the first one raises the error
     for depth, gate in enumerate(recording.gates, start=1):
         if gate not in scored:
             continue
-        scores = map_agreement(recording, gate.name, target, seed, attribution)
-        labels = recording.labels[scores["row"]]
-        frame = mean_scores(scores, labels, classes)
-        intervals = score_intervals(
-            scores, labels, len(classes), resamples, seed, of_classes=class_intervals
-        )
-        frame = frame.join(intervals)
-        frames.append(frame.assign(gate=gate.name, depth=depth))
+        gates.append({"gate": gate.name, "depth": depth})
+        scores.append(map_agreement(recording, gate.name, target, seed, attribution))
+        labels.append(recording.labels[scores[-1]["row"]])
+    drawn = (len(classes), resamples, seed)
+    if class_intervals:
+        intervals = [score_intervals(*each, *drawn) for each in zip(scores, labels, strict=True)]
+    else:
+        intervals = overall_intervals(scores, labels, *drawn)
+    frames = [
+        mean_scores(*of_gate, classes).join(ends).assign(**about)
+        for about, ends, *of_gate in zip(gates, intervals, scores, labels, strict=True)
+    ]
     columns = ["gate", "depth", "class", *SCORES, *CONTROLS, *INTERVALS, "scored", "constant"]
     return (
         pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -35,8 +35,8 @@ _LABELS = 2**24
 _UNITS = 128
 """Number of units that are summed at a time."""
 _SPARSE_UNITS = 8
-"""The same for a sparse product, by one thread. It reads images in a random order, and few units of
-all images stay in the cache of the processor."""
+"""The same for a sparse product, by one thread. It adds to the classes in a random order, and few
+units of all classes stay in the cache of the processor."""
 _DENSE_CLASSES = 64
 """Up to this number of classes a dense product is faster than a sparse one."""
 _DRAWS = 2**21
@@ -232,17 +232,34 @@ def bootstrap_means(
         np.add.at(sums, of_image, np.hstack([values, np.ones((len(values), 1))]))
         drawn = bootstrap_means(sums, resamples, rng)
         return drawn[:, :-1] / drawn[:, -1:]
-    images = len(values)
+    return bootstrap_means_of([values], resamples, rng)[0]
+
+
+def bootstrap_means_of(
+    parts: Sequence[Float64[Array, "images _"]], resamples: int, rng: np.random.Generator
+) -> list[Float64[Array, "resamples _"]]:
+    """Return `bootstrap_means` of several tables of values of the same images.
+
+    All of them have the resamples that the first one alone would have.
+
+    Args:
+        parts: ``(n, V)`` each, where V may differ.
+        resamples: number of resamples.
+        rng: random generator.
+    """
+    images = len(parts[0])
     block = max(1, _DRAWS // images)
-    means = []
+    means: list[list[NDArray[np.float64]]] = [[] for _ in parts]
     for begin in range(0, resamples, block):
         size = min(block, resamples - begin)
         # Drawing and counting is faster than Generator.multinomial, which draws a binomial number
         # for each image.
         drawn = rng.integers(0, images, (size, images)) + images * np.arange(size)[:, None]
         count = np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images)
-        means.append(count.astype(np.float64) @ values / images)
-    return np.concatenate(means)
+        times = count.astype(np.float64)
+        for values, found in zip(parts, means, strict=True):
+            found.append(times @ values / images)
+    return [np.concatenate(found) for found in means]
 
 
 def class_sums(
@@ -259,11 +276,22 @@ def class_sums(
         ``(B, K, U)``, in the precision of the values.
     """
     parts = [
-        np.asarray(_indicator(part, classes, values.dtype) @ values)
+        _sums(_indicator(part, classes, values.dtype), values)
         for part in _indicated(labels, classes)
     ]
     found: NDArray[np.floating] = np.concatenate(parts).reshape(len(labels), classes, -1)
     return found
+
+
+_Indicator = NDArray[Any] | list[sparse.csc_array]
+"""Which image is of which class under each labeling: ``(B * K, n)``, or B times ``(K, n)``."""
+
+
+def _sums(indicator: _Indicator, values: NDArray[Any]) -> NDArray[Any]:
+    """Return the class sums of ``(n, U)`` under each labeling, ``(B * K, U)``."""
+    if isinstance(indicator, np.ndarray):
+        return np.asarray(indicator @ values)
+    return np.concatenate([np.asarray(one @ values) for one in indicator])
 
 
 def _indicated(labels: NDArray[np.int64], classes: int) -> list[NDArray[np.int64]]:
@@ -273,29 +301,19 @@ def _indicated(labels: NDArray[np.int64], classes: int) -> list[NDArray[np.int64
     return [labels[begin : begin + block] for begin in range(0, len(labels), block)]
 
 
-def _indicator(
-    labels: NDArray[np.int64], classes: int, dtype: np.dtype[Any]
-) -> NDArray[Any] | sparse.csr_array:
-    """Return which image is of which class under each labeling, ``(B * K, n)``."""
+def _indicator(labels: NDArray[np.int64], classes: int, dtype: np.dtype[Any]) -> _Indicator:
+    """Return which image is of which class under each labeling."""
     draws, images = labels.shape
-    rows = labels + classes * np.arange(draws)[:, None]
-    shape = (draws * classes, images)
     if classes <= _DENSE_CLASSES:
-        dense = np.zeros(shape, dtype)
-        dense[rows, np.arange(images)] = 1
+        dense = np.zeros((draws * classes, images), dtype)
+        dense[labels + classes * np.arange(draws)[:, None], np.arange(images)] = 1
         return dense
-    # Sorting the images by their class is quicker than building the matrix from pairs.
-    small = labels.astype(np.int16 if classes < 2**15 else np.int64)
-    columns = np.argsort(small, axis=1, kind="stable").ravel()
-    ends = np.cumsum(np.bincount(rows.ravel(), minlength=draws * classes))
-    return sparse.csr_array(
-        (
-            np.ones(labels.size, dtype),
-            columns.astype(np.int32),  # `_INDICATOR` bounds their number
-            np.concatenate([[0], ends]).astype(np.int32),
-        ),
-        shape=shape,
-    )
+    # By columns: a product reads the images in their order, once for each labeling.
+    ones, ends = np.ones(images, dtype), np.arange(images + 1, dtype=np.int32)
+    return [
+        sparse.csc_array((ones, order.astype(np.int32), ends), shape=(classes, images))
+        for order in labels
+    ]
 
 
 def permuted_class_sums(
@@ -372,14 +390,14 @@ def _add_sums(
 
         def add(
             start: int,
-            indicator: NDArray[Any] | sparse.csr_array = indicator,
+            indicator: _Indicator = indicator,
             rows: slice = rows,
             step: int = step,
         ) -> None:
             some = values[:, start : start + step].astype(np.float64)
             width, count = some.shape[1], rows.stop - rows.start
             both = np.hstack([some, some**2]) if squares else some
-            found = np.asarray(indicator @ both).reshape(count, classes, -1)
+            found = _sums(indicator, both).reshape(count, classes, -1)
             sums[rows, :, start : start + width] += found[..., :width]
             if squares:
                 sums[rows, :, units + start : units + start + width] += found[..., width:]
