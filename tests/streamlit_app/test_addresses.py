@@ -117,6 +117,12 @@ def _leave(page: Any, link: re.Pattern[str] | None) -> None:
     _settle(page)
 
 
+def _words(app: AppTest, key: str) -> list[str]:
+    """Return what the address has for a key."""
+    found: Any = app.query_params.get(key, [])
+    return [found] if isinstance(found, str) else list(found)
+
+
 @pytest.mark.parametrize(("name", "address"), [(case[0], case[2]) for case in CASES])
 def test_an_address_opens_a_page_with_its_choices(
     name: str, address: dict[str, str], make_recording: Maker, tmp_path: Path, visit: Visit
@@ -130,7 +136,7 @@ def test_an_address_opens_a_page_with_its_choices(
     read |= {"figure": "Gate state"} if read.get("figure") == "gate_state" else {}
     read |= {"y": str(read["y"] + 1)} if "y" in read else {}
     assert {key: str(value) for key, value in read.items()} == address
-    assert {key: app.query_params[key][0] for key in address} == address
+    assert {key: _words(app, key) for key in address} == {k: [v] for k, v in address.items()}
 
 
 def test_what_is_chosen_is_written_and_the_default_is_left_out(
@@ -140,8 +146,8 @@ def test_what_is_chosen_is_written_and_the_default_is_left_out(
     app = visit(tmp_path, "mistakes")
     app.slider(key="confidence").set_range(0.25, 1.0)
     app.selectbox(key="true").set_value("owl").run()
-    assert app.query_params["confidence"] == ["0.25", "1"]
-    assert app.query_params["true"] == ["owl"]
+    assert _words(app, "confidence") == ["0.25", "1"]
+    assert _words(app, "true") == ["owl"]
     again = visit(tmp_path, "mistakes", confidence=["0.25", "1"], true="owl")  # type: ignore[arg-type]
     assert_no_error(again)
     assert again.slider(key="confidence").value == (0.25, 1)
@@ -165,7 +171,7 @@ def test_another_recording_begins_with_its_own_default(
     assert app.selectbox(key="true").value is None
     assert "true" not in app.query_params
     app.toggle(key="errors").set_value(False).run()
-    assert app.query_params["errors"] == ["false"]
+    assert _words(app, "errors") == ["false"]
     app.sidebar.selectbox(key="run").set_value("few/test").run()
     assert not app.toggle(key="errors").value
 
@@ -196,4 +202,4 @@ def test_what_does_not_exist_is_said_until_something_else_is_chosen(
     assert box.value is None
     box.set_value(box.options[0] if key == "figure" else {"other": "b/test"}.get(key, "owl")).run()
     assert_no_error(app)
-    assert app.query_params.get(key) != [address[key]]
+    assert _words(app, key) != [address[key]]
