@@ -9,7 +9,7 @@ its resident memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from analysis.dashboard_client import Server, Visitor, serving
 _WARM_ROUNDS = 3
 _CONTROLS = 3
 """Controls of each page that are set in a round."""
+_STEP = 100
+"""Reruns after which the memory is noted."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Growth:
     reruns: int
     before: int
     after: int
+    between: dict[int, int] = field(default_factory=dict)
+    """Number of reruns -> memory then, about every hundred reruns."""
 
     @property
     def each(self) -> float:
@@ -38,7 +42,11 @@ class Growth:
 
     def __str__(self) -> str:
         sizes = f"{self.before / 2**20:,.0f} MiB before, {self.after / 2**20:,.0f} MiB after"
-        return f"{self.reruns} reruns: {sizes}, {self.each / 2**10:+,.1f} KiB each"
+        steps = "".join(
+            f"\n  after {reruns}: {memory / 2**20:,.1f} MiB"
+            for reruns, memory in self.between.items()
+        )
+        return f"{self.reruns} reruns: {sizes}, {self.each / 2**10:+,.1f} KiB each{steps}"
 
 
 def growth(server: Server, query: str = "", reruns: int = 500, pages: int | None = None) -> Growth:
@@ -55,12 +63,14 @@ def growth(server: Server, query: str = "", reruns: int = 500, pages: int | None
         opened = visitor.pages[:pages]
         for page in opened * _WARM_ROUNDS:
             _round(visitor, page, query)
-        before, done = server.memory, 0
+        before, done, between = server.memory, 0, dict[int, int]()
         for page in cycle(opened):
             done += _round(visitor, page, query)
+            if done >= _STEP * (len(between) + 1):
+                between[done] = server.memory
             if done >= reruns and page == opened[-1]:
                 break
-        return Growth(done, before, server.memory)
+        return Growth(done, before, server.memory, between)
 
 
 def _round(visitor: Visitor, page: str, query: str) -> int:

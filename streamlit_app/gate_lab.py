@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import addressed
 import downloads
 import numpy as np
 import pandas as pd
 import streamlit as st
-from addressed import is_unknown
 from cached import Run, live
 from image_charts import EDITED, OWN, paired_bars, probability_figure
 from image_parts import TOP, limits_of, network_allowed, softmax
@@ -39,17 +39,19 @@ def gate_lab(run: Run, row: int) -> None:
         return
     if not network_allowed():
         return
-    if not st.toggle(
-        "Open the network", key="lab", bind="query-params",
+    if not addressed.toggle(
+        st, "Open the network", "lab",
         help="Loads the network that was recorded, which takes a few seconds once. A network of "
         "your own code runs that code, as it did for the capture.",
     ):  # fmt: skip
         return
     names = [gate.name for gate in recording.gates]
-    if is_unknown("lab_gate", names, "gate", run.key):
-        return
     left, right = st.columns(2)
-    gate = str(left.selectbox("Gate to change", names, key="lab_gate", bind="query-params"))
+    gate = addressed.named_selectbox(
+        left, "Gate to change", names, "lab_gate", "gate", scope=run.key
+    )
+    if gate is None:
+        return
     info = recording.info(gate)
     edits = {
         **({ONE: "one"} if info.has(HAS_NEUTRAL) else {}),
@@ -58,13 +60,12 @@ def gate_lab(run: Run, row: int) -> None:
         # A view is a mean, and a mean cannot be set.
         **({CHANNELS: "channels"} if info.has(PER_CHANNEL) else {}),
     }
-    chosen = right.segmented_control(
-        "Set it to", list(edits), default=MEAN, required=True, key="lab_edit",
-        bind="query-params",
+    chosen = addressed.segmented_control(
+        right, "Set it to", list(edits), "lab_edit", default=MEAN,
         help="One leaves the features as they are. The mean is that over all recorded images.",
     )  # fmt: skip
     before = live.scores(run, row, None, None)  # says in one line if the network is not found
-    edit = _edit(run, row, gate, str(chosen))
+    edit = _edit(run, row, gate, chosen)
     if edit is None:
         return
     _compare(run, row, before, live.scores(run, row, gate, edit), gate)
@@ -80,11 +81,11 @@ def _edit(run: Run, row: int, gate: str, chosen: str) -> GateEdit | None:
     if chosen == MEAN:
         return Mean()
     if chosen == OTHER:
-        number = st.number_input(
-            "Number of the other image", 0, len(recording) - 1, 0, key="lab_image",
-            bind="query-params",
+        number = addressed.number_input(
+            st, "Number of the other image", len(recording), "lab_image", "image",
+            scope=run.key,
         )  # fmt: skip
-        return OfImage(int(number))
+        return None if number is None else OfImage(number)
     own = recording.gate(gate, slice(row, row + 1))[0]
     far = np.argsort(-np.abs(own - live.gate_space(run, gate).mean), kind="stable")
     picked = st.multiselect(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
 from typing import Any
 
+import addressed
 import cached
 import downloads
 import numpy as np
@@ -25,22 +25,6 @@ TOP = 10
 """Classes whose probabilities are drawn."""
 BOUNDS, RANGE = "Bounds of the gates", "Range of the shown values"
 DISTANCES: dict[str, Distance] = {"Angle (cosine)": "cosine", "Length (Euclidean)": "euclidean"}
-
-
-class Numbers(Collection[str]):
-    """The numbers of all images as text, without a set of all of them."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def __contains__(self, text: object) -> bool:
-        return isinstance(text, str) and text.isdecimal() and int(text) < self._count
-
-    def __iter__(self) -> Iterator[str]:
-        return map(str, range(self._count))
-
-    def __len__(self) -> int:
-        return self._count
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -144,7 +128,7 @@ def show_neighbors(run: Run, table: pd.DataFrame, searched: int, *, is_here: boo
 
 
 def _go(row: int) -> None:
-    st.session_state["image"] = row
+    addressed.choose(image=row)
 
 
 def classes_of(run: Run, row: int) -> str:
@@ -166,21 +150,20 @@ def link_to(run: Run, row: int) -> None:
     )
 
 
-def choose_space(run: Run, key: str) -> tuple[str, Distance]:
-    """Show the controls for neighbors; return the gate and the distance."""
+def choose_space(run: Run, key: str) -> tuple[str | None, Distance]:
+    """Show the controls for neighbors; return the gate (None: an unknown one) and the distance."""
     names = [gate.name for gate in run.recording.gates]
     left, right = st.columns(2)
-    gate = left.selectbox(
-        "Gate", names, index=len(names) - 1, key=f"{key}_gate", bind="query-params",
+    gate = addressed.named_selectbox(
+        left, "Gate", names, f"{key}_gate", "gate", default=names[-1], scope=run.key,
         help="The images are compared by the values of this gate.",
     )  # fmt: skip
-    distance = right.segmented_control(
-        "Distance", list(DISTANCES), default=next(iter(DISTANCES)), required=True,
-        key=f"{key}_distance", bind="query-params",
+    distance = addressed.segmented_control(
+        right, "Distance", list(DISTANCES), f"{key}_distance",
         help="Each channel or position is first scaled to mean 0 and standard deviation 1 over the "
         "images. The angle compares the pattern of the gate, the length also how strong it is.",
     )  # fmt: skip
-    return str(gate), DISTANCES[str(distance)]
+    return gate, DISTANCES[distance]
 
 
 def maps_download(name: str, draw: Any, table: Any) -> None:

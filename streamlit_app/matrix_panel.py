@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import addressed
 import downloads
 import matrices
 import numpy as np
@@ -15,7 +16,8 @@ import streamlit as st
 from matplotlib.figure import Figure
 from matrices import PREDICTED, TRUE, WHOLE, Look, Window
 from numpy.typing import NDArray
-from widgets import is_unknown
+
+_WINDOW = ("rows", "columns")  # keys of the controls
 
 
 @dataclass(frozen=True)
@@ -42,31 +44,34 @@ class Panel:
         """What rows and columns can be chosen."""
         return matrices.stretches(len(self.names))
 
-    def is_unknown(self) -> bool:
-        """Say so if the address asks for rows or columns that there are not."""
-        keys = ("rows", "columns") if self.many else ()
-        return any([is_unknown(key, self.stretches, "stretch of classes") for key in keys])
-
-    def zoom(self, true: int, predicted: int) -> None:
-        """Show the rows and columns of a cell, from its place in the order of the classes."""
+    def choose(self, true: str, predicted: str) -> None:
+        """Choose the classes of a cell, and show its rows and columns."""
+        window = {}
         if self.many:
-            st.session_state["rows"] = self.stretches[true // WHOLE]
-            st.session_state["columns"] = self.stretches[predicted // WHOLE]
+            places = [self.names.index(name) // WHOLE for name in (true, predicted)]
+            window = {
+                key: self.stretches[place] for key, place in zip(_WINDOW, places, strict=True)
+            }
+        addressed.choose(**{TRUE: true, PREDICTED: predicted}, **window)
 
-    def window(self) -> Window:
-        """Show which rows and columns the chart has, and return the choice."""
+    def window(self) -> Window | None:
+        """Show which rows and columns the chart has, and return the choice.
+
+        It is None if the address names rows or columns that do not exist.
+        """
         if not self.many:
             return Window(slice(None), slice(None))
-        chosen = []
-        for column, key, title in zip(
-            st.columns(2), ("rows", "columns"), ("True classes", "Predicted classes"), strict=True
-        ):
-            part = column.selectbox(
-                title, self.stretches, key=key, bind="query-params",
+        titles = ("True classes", "Predicted classes")
+        chosen = [
+            addressed.named_selectbox(
+                place, title, self.stretches, key, "stretch of classes",
+                scope=str(len(self.names)),
                 help=f"Which {WHOLE} classes are shown, by their position in the chosen order.",
-            )  # fmt: skip
-            chosen.append(matrices.stretch(part))
-        return Window(*chosen)
+            )
+            for place, title, key in zip(st.columns(2), titles, _WINDOW, strict=True)
+        ]  # fmt: skip
+        found = [matrices.stretch(part) for part in chosen if part is not None]
+        return Window(*found) if len(found) == len(chosen) else None
 
     def chart(
         self,
@@ -121,7 +126,7 @@ class Panel:
             table: returns the table for the files.
         """
         state = st.session_state
-        rows, columns = (state.get(key) or self.stretches[0] for key in ("rows", "columns"))
+        rows, columns = (state.get(key) or self.stretches[0] for key in _WINDOW)
         st.markdown("**All classes.** Click a block to see it larger.")
         st.vega_lite_chart(
             matrices.blocks(self.names, numbers, noun),
@@ -144,12 +149,10 @@ class Panel:
 
 def _cell_clicked(key: str) -> None:
     chosen = st.session_state[key]["selection"]["cell"]
-    for name in (TRUE, PREDICTED):
-        st.session_state[name] = chosen[0][name] if chosen else None
+    addressed.choose(**{name: chosen[0][name] if chosen else None for name in (TRUE, PREDICTED)})
 
 
 def _block_clicked(key: str) -> None:
     chosen = st.session_state[key]["selection"]["block"]
     if chosen:
-        st.session_state["rows"] = chosen[0]["rows"]
-        st.session_state["columns"] = chosen[0]["columns"]
+        addressed.choose(**{key: chosen[0][key] for key in _WINDOW})

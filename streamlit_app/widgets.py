@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import io
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec
 
+import addressed
 import cached
 import downloads
 import layouts
 import pandas as pd
 import streamlit as st
 from cached import Run
+from markup import breakable as breakable
+from markup import literal as literal
 from PIL import Image
 
 from attnscope.errors import InputError
@@ -24,22 +26,6 @@ from attnscope.plots.text import as_percent
 _P = ParamSpec("_P")
 PAGE = 20
 """Images on one page of a gallery."""
-
-
-def literal(text: str) -> str:
-    """Return Markdown that shows ``text`` as code: names and paths must not act as markup."""
-    text = " ".join(text.split()) or " "
-    fence = "`" * (1 + max((len(ticks) for ticks in re.findall("`+", text)), default=0))
-    pad = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
-
-
-def breakable(text: str) -> str:
-    """Return text that may break behind ``/``, ``_`` and ``-``, and not in the middle of a word.
-
-    It has a zero-width space at each of these places.
-    """
-    return re.sub("([/_-])(?=.)", "\\1\u200b", text)
 
 
 def chosen_run() -> Run:
@@ -77,24 +63,6 @@ def section(function: Callable[_P, None]) -> Callable[_P, None]:
             st.error(literal(str(error)))
 
     return st.fragment(guarded)
-
-
-def is_unknown(key: str, known: Collection[object], noun: str) -> bool:
-    """Say so if the address asks for something that there is not, and return whether it does.
-
-    It must be called before the widget of this key, which forgets values that it does not know.
-
-    Args:
-        key: key of a widget with ``bind="query-params"``.
-        known: its options.
-        noun: what the options are.
-    """
-    asked = st.query_params.get(key)
-    # After the widget was shown, the value is that of another recording, and is reset.
-    if not asked or key in st.session_state or asked in known:
-        return False
-    st.error(f"There is no {noun} {literal(asked)} here. Choose another one.")
-    return True
 
 
 def percent(share: float) -> str:
@@ -138,10 +106,15 @@ def browse(draw: dict[str, Callable[..., cached.Shown]], key: str, of: str = "")
         key: key of the select box.
         of: as in `show_plot`.
     """
-    name = st.selectbox(
-        "Figure", list(draw), format_func=lambda name: PLOTS[name].title, key=key,
-        bind="query-params",
-    )  # fmt: skip
+
+    def title(name: str) -> str:
+        return PLOTS[name].title
+
+    name = addressed.named_selectbox(
+        st, "Figure", list(draw), key, "figure", write=title, format_func=title
+    )
+    if name is None:
+        return
     st.text(PLOTS[name].about)
     show_plot(PLOTS[name], draw[name], of)
 
@@ -164,9 +137,28 @@ def page_of(rows: Sequence[int], key: str, size: int = PAGE) -> list[int]:
     return [int(row) for row in rows[(page - 1) * size : page * size]]
 
 
+def choose_class(
+    run: Run, place: Any, label: str, key: str, placeholder: str = "Any"
+) -> str | None:
+    """Show the control for a class, and return the choice; None without one.
+
+    Args:
+        run: the recording.
+        place: where it is shown: ``st``, or a column.
+        label: its label.
+        key: its key.
+        placeholder: what it shows without a choice.
+    """
+    return addressed.named_selectbox(
+        place, label, run.recording.classes, key, "class", default=None, scope=run.key,
+        placeholder=placeholder,
+    )  # fmt: skip
+
+
 def choose_overlay(run: Run, key: str) -> str:
     """Show the control for what is drawn over the images of a gallery; return the choice."""
-    return str(st.selectbox("Overlay", cached.overlays(run), key=key, bind="query-params"))
+    overlays = cached.overlays(run)
+    return addressed.selectbox(st, "Overlay", overlays, key) or overlays[0]
 
 
 def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:

@@ -341,7 +341,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS804": "The data has another number of images than the recording.",
         "AS805": "The data has other images or labels than the recording.",
         "AS806": "The recording of an experiment has no gates.",
-        "AS807": "The recording of an experiment was not captured in fp32.",
+        "AS807": "A recording whose network is to run again was not captured in fp32.",
         "AS808": "No class has two different images, so that no image can serve as a donor.",
         "AS809": "The network does not give the recorded logits.",
         "AS810": "The output folder exists but holds no outcomes of interventions.",

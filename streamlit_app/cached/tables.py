@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -9,32 +13,52 @@ from numpy.typing import NDArray
 from attnscope import statistics
 from attnscope.plots.builtin.channel_gates import tested_effects
 from attnscope.plots.usage import usage_of
+from attnscope.recording.recording import Recording
 from cached.caching import statistic
 from cached.found import Intervened, Run
 
-
-@statistic
-def class_metrics(run: Run) -> pd.DataFrame:
-    """``statistics.class_metrics``"""
-    return statistics.class_metrics(run.recording)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-@statistic
-def confusion_matrix(run: Run) -> pd.DataFrame:
-    """``statistics.confusion_matrix``"""
-    return statistics.confusion_matrix(run.recording)
+def _of_one(
+    function: Callable[Concatenate[Recording, _P], _T],
+) -> Callable[Concatenate[Run, _P], _T]:
+    """Return a statistic of a recording as a cached function of what was found."""
+
+    @functools.wraps(function)  # the cache tells functions apart by their names and sources
+    def cached(run: Run, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return function(run.recording, *args, **kwargs)
+
+    return statistic(cached)
 
 
-@statistic
-def calibration(run: Run) -> pd.DataFrame:
-    """``statistics.calibration``"""
-    return statistics.calibration(run.recording)
+def _of_two(
+    function: Callable[Concatenate[Recording, Recording, _P], _T],
+) -> Callable[Concatenate[Run, Run, _P], _T]:
+    """Do the same for a statistic of two recordings."""
+
+    @functools.wraps(function)
+    def cached(a: Run, b: Run, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return function(a.recording, b.recording, *args, **kwargs)
+
+    return statistic(cached)
 
 
-@statistic
-def calibration_summary(run: Run) -> pd.DataFrame:
-    """``statistics.calibration_summary``"""
-    return statistics.calibration_summary(run.recording)
+class_metrics = _of_one(statistics.class_metrics)
+confusion_matrix = _of_one(statistics.confusion_matrix)
+calibration = _of_one(statistics.calibration)
+calibration_summary = _of_one(statistics.calibration_summary)
+misclassified = _of_one(statistics.misclassified)
+class_profiles = _of_one(statistics.class_profiles)
+channel_effects = _of_one(tested_effects)
+gate_profiles = _of_one(statistics.gate_profiles)
+gate_state = _of_one(statistics.gate_state)
+class_mean_maps = _of_one(statistics.class_mean_maps)
+class_mean_grad_cam = _of_one(statistics.class_mean_grad_cam)
+compare_profiles = _of_two(statistics.compare_profiles)
+compare_class_order = _of_two(statistics.compare_class_order)
+compare_grad_cam = _of_two(statistics.compare_grad_cam)
 
 
 @statistic
@@ -44,71 +68,11 @@ def confidence(run: Run) -> NDArray[np.float64]:
 
 
 @statistic
-def misclassified(run: Run) -> pd.DataFrame:
-    """``statistics.misclassified``"""
-    return statistics.misclassified(run.recording)
-
-
-@statistic
-def class_profiles(run: Run, gate: str) -> pd.DataFrame:
-    """``statistics.class_profiles``"""
-    return statistics.class_profiles(run.recording, gate)
-
-
-@statistic
-def channel_effects(run: Run, gate: str) -> pd.DataFrame:
-    """``channel_gates.tested_effects``"""
-    return tested_effects(run.recording, gate)
-
-
-@statistic
-def gate_profiles(run: Run) -> pd.DataFrame:
-    """``statistics.gate_profiles``"""
-    return statistics.gate_profiles(run.recording)
-
-
-@statistic
-def gate_state(run: Run) -> pd.DataFrame:
-    """``statistics.gate_state``"""
-    return statistics.gate_state(run.recording)
-
-
-@statistic
-def class_mean_maps(run: Run, gate: str) -> NDArray[np.float64]:
-    """``statistics.class_mean_maps``"""
-    return statistics.class_mean_maps(run.recording, gate)
-
-
-@statistic
-def class_mean_grad_cam(run: Run) -> NDArray[np.float64]:
-    """``statistics.class_mean_grad_cam`` for the predicted class"""
-    return statistics.class_mean_grad_cam(run.recording)
-
-
-@statistic
 def agreement_summary(run: Run) -> pd.DataFrame:
     """``statistics.agreement_summary`` with Grad-CAM for the predicted class; of the classes
     without intervals
     """
     return statistics.agreement_summary(run.recording, class_intervals=False)
-
-
-@statistic
-def compare_profiles(a: Run, b: Run) -> pd.DataFrame:
-    """``statistics.compare_profiles``"""
-    return statistics.compare_profiles(a.recording, b.recording)
-
-
-@statistic
-def compare_class_order(a: Run, b: Run) -> pd.DataFrame:
-    """``statistics.compare_class_order``"""
-    return statistics.compare_class_order(a.recording, b.recording)
-
-
-@statistic
-def compare_grad_cam(a: Run, b: Run) -> pd.DataFrame:
-    """``statistics.compare_grad_cam`` for the predicted class"""
-    return statistics.compare_grad_cam(a.recording, b.recording)
 
 
 @statistic

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+import addressed
 import downloads
 import numpy as np
 import streamlit as st
-from addressed import SWITCH, keep, read
 from cached import Run, live, pictures
 from cached import channels as cached_channels
 from channel_charts import changes, changes_figure, histogram, histograms_figure
@@ -70,20 +70,14 @@ def _distribution(run: Run, gate: str, channel: int) -> None:
 @section
 def _images(run: Run, gate: str, channel: int) -> None:
     left, right = st.columns([1, 3], vertical_alignment="bottom")
-    read("ends", {str(count): count for count in COUNTS}, COUNTS[0])
-    count = left.segmented_control(
-        "Images at each end", COUNTS, required=True, key="ends", on_change=keep,
-        args=("ends", COUNTS[0]),
+    count = addressed.segmented_control(left, "Images at each end", COUNTS, "ends")
+    with_maps = addressed.toggle(
+        right, "Show the channel's features before and after the gate (runs the network)",
+        "features",
+        help="The feature map of this channel for each image, as it enters the gate and as it "
+        "leaves it, at its own resolution. All maps on the page share one scale.",
     )  # fmt: skip
-    read("features", SWITCH, False)
-    with right:
-        with_maps = st.toggle(
-            "Show the channel's features before and after the gate (runs the network)",
-            key="features", on_change=keep, args=("features", False),
-            help="The feature map of this channel for each image, as it enters the gate and as it "
-            "leaves it, at its own resolution. All maps on the page share one scale.",
-        )  # fmt: skip
-    table = cached_channels.extremes(run, gate, channel, count or COUNTS[0])
+    table = cached_channels.extremes(run, gate, channel, count)
     rows = [int(row) for row in table["image"]]
     maps = live.channel_maps(run, gate, channel, rows) if with_maps else None
     st.caption(
@@ -221,25 +215,17 @@ st.title("Channel card")
 if not gates:
     st.info("This network has no gates with channels.")
     st.stop()
-lost = read("gate", {name: name for name in gates}, gates[0], noun="gate", scope=run.key)
 left, right = st.columns([3, 1])
-gate = left.selectbox(
-    "Gate", gates, index=None if lost else 0, key="gate", on_change=keep, args=("gate", gates[0]),
-    placeholder="Choose a gate",
-)  # fmt: skip
+gate = addressed.named_selectbox(left, "Gate", gates, "gate", "gate", scope=run.key)
 if gate is None:
     st.stop()
 count = cached_channels.channel_count(recording, gate)
-numbers = {str(number): number for number in range(count)}
-lost = read("channel", numbers, 0, noun=f"channel of {gate}", scope=f"{run.key} {gate}")
-with right:
-    channel = st.number_input(
-        f"Channel (0 to {count - 1})", 0, count - 1, None if lost else "min", key="channel",
-        on_change=keep, args=("channel", 0), placeholder="Choose a channel",
-    )  # fmt: skip
+channel = addressed.number_input(
+    right, f"Channel (0 to {count - 1})", count, "channel", "channel",
+    scope=f"{run.key} {gate}", placeholder="Choose one",
+)  # fmt: skip
 if channel is None:
     st.stop()
-channel = int(channel)
 st.markdown(
     f"Channel {channel} of {literal(gate)} in {literal(run.label)}: one number for each image, by "
     "which the features of this channel are multiplied."

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from urllib.parse import urlencode
 
+import addressed
 import cached
 import downloads
 import numpy as np
 import pandas as pd
 import streamlit as st
-from addressed import SWITCH, keep, read
 from cached import Run
 from cached import channels as cached_channels
 from channel_charts import BRUSH, heat_figure, heat_map
@@ -40,10 +39,6 @@ with_channels = run.recording.gates_with(PER_CHANNEL)
 gates = [gate.name for gate in with_channels]
 
 
-def _choose(key: str, options: Sequence[str], default: str) -> None:
-    read(key, {name: name for name in options}, default)
-
-
 def _card(gate: str, channel: int) -> dict[str, str]:
     return {"run": run.label, "gate": gate, "channel": str(channel)}
 
@@ -55,42 +50,32 @@ def _heat_map(run: Run, gate: str) -> None:
     many, wide = len(names) > CLASSES, channels > CHANNELS
     left, middle, right, search = st.columns([1.4, 1, 1, 1])
     kinds = (cached_channels.DIFFERENCES, cached_channels.MEANS)
-    _choose("heat", kinds, kinds[0])
-    with left:
-        chosen = st.segmented_control(
-            "Show", kinds, required=True, key="heat", on_change=keep, args=("heat", kinds[0]),
-            help="Mean gate: the mean over the images of a class. Difference between classes: the "
-            "same minus the channel's mean over all classes, because channels differ much more "
-            "from each other than classes do.",
-        )  # fmt: skip
-    what = chosen or kinds[0]
-    first = cached_channels.CHANNEL_ORDERS[1 if wide else 0]
-    _choose("by_channel", cached_channels.CHANNEL_ORDERS, first)
-    with middle:
-        by_channel = st.selectbox(
-            "Channels", cached_channels.CHANNEL_ORDERS, key="by_channel", on_change=keep,
-            args=("by_channel", first),
-            help="Omega squared is the share of a channel's variance that is between classes. "
-            "By similarity: channels with similar class means are neighbors (hierarchical "
-            "clustering). See docs/reference/metrics.md.",
-        )  # fmt: skip
-    first = cached_channels.CLASS_ORDERS[2 if many else 0]
-    _choose("by_class", cached_channels.CLASS_ORDERS, first)
-    with right:
-        by_class = st.selectbox(
-            "Classes", cached_channels.CLASS_ORDERS, key="by_class", on_change=keep,
-            args=("by_class", first),
-            help="By similarity: classes with similar gates are neighbors (hierarchical "
-            "clustering). Most different first: by the distance of a class from the mean of all "
-            "classes.",
-        )  # fmt: skip
-    read("find", None, "")
-    wanted = search.text_input(
-        "Find classes", key="find", on_change=keep, args=("find", ""), placeholder="Part of a name",
+    what = addressed.segmented_control(
+        left, "Show", kinds, "heat",
+        help="Mean gate: the mean over the images of a class. Difference between classes: the same "
+        "minus the channel's mean over all classes, because channels differ much more from each "
+        "other than classes do.",
+    )  # fmt: skip
+    orders = cached_channels.CHANNEL_ORDERS
+    by_channel = addressed.selectbox(
+        middle, "Channels", orders, "by_channel", default=orders[1 if wide else 0],
+        help="Omega squared is the share of a channel's variance that is between classes. "
+        "By similarity: channels with similar class means are neighbors (hierarchical "
+        "clustering). See docs/reference/metrics.md.",
+    )  # fmt: skip
+    orders = cached_channels.CLASS_ORDERS
+    by_class = addressed.selectbox(
+        right, "Classes", orders, "by_class", default=orders[2 if many else 0],
+        help="By similarity: classes with similar gates are neighbors (hierarchical "
+        "clustering). Most different first: by the distance of a class from the mean of all "
+        "classes.",
+    )  # fmt: skip
+    wanted = addressed.text_input(
+        search, "Find classes", "find", placeholder="Part of a name",
         help="Show only classes whose names contain this text.",
     )  # fmt: skip
     order = cached_channels.class_order(run, gate, by_class)
-    found = [k for k in order if wanted.strip().casefold() in names[k].casefold()]
+    found = [k for k in order if wanted.casefold() in names[k].casefold()]
     if not found:
         st.info(f"No class has {literal(wanted)} in its name. Change the text to find classes.")
         return
@@ -122,12 +107,10 @@ def _heat_map(run: Run, gate: str) -> None:
         draw=lambda: heat_figure(cells, what, scale, shown, columns),
         table=lambda: cells,
     )
-    read("whole", SWITCH, False)
     is_part = len(rows) < len(names) or len(columns) < channels
-    if is_part and st.toggle(
-        f"Show all {len(names):,} classes and {channels:,} channels as a picture", key="whole",
-        on_change=keep, args=("whole", False),
-    ):  # fmt: skip
+    if is_part and addressed.toggle(
+        st, f"Show all {len(names):,} classes and {channels:,} channels as a picture", "whole"
+    ):
         st.image(cached_channels.heat_png(run, gate, what, by_class, by_channel), width="stretch")
         st.caption(
             f"Each row is a class and each column a channel, in the same orders as above, from "
@@ -248,10 +231,7 @@ def _table(run: Run, gate: str) -> None:
     """Show the means of all channels and classes, or of as many channels as can be sent."""
     count, classes = cached_channels.channel_count(run.recording, gate), len(run.recording.classes)
     at_most = max(1, TABLE // classes)
-    read("table", SWITCH, False)
-    with st.expander(
-        "Table of all channels and classes", on_change=keep, args=("table", False), key="table"
-    ) as part:
+    with addressed.expander(st, "Table of all channels and classes", "table") as part:
         if not part.open:
             return
         if count > at_most:
@@ -322,11 +302,7 @@ if not run.recording.gates:
 if not gates:
     st.info("This network has no gates with channels. The gates that it has are averaged here.")
 views = [*(["One gate"] if gates else []), "All gates"]
-_choose("channel_view", views, views[0])
-view = st.segmented_control(
-    "View", views, required=True, key="channel_view", on_change=keep,
-    args=("channel_view", views[0]), label_visibility="collapsed",
-)  # fmt: skip
+view = addressed.segmented_control(st, "View", views, "channel_view", label_visibility="collapsed")
 if view == "All gates":
     for plot in plots_of(Recording):
         if plot.asks(needs.GATES):
@@ -360,11 +336,7 @@ if view == "All gates":
         },
     )
 else:
-    lost = read("gate", {name: name for name in gates}, gates[0], noun="gate", scope=run.key)
-    gate = st.selectbox(
-        "Gate", gates, index=None if lost else 0, key="gate", on_change=keep,
-        args=("gate", gates[0]), placeholder="Choose a gate",
-    )  # fmt: skip
+    gate = addressed.named_selectbox(st, "Gate", gates, "gate", "gate", scope=run.key)
     if gate is None:
         st.stop()
     info = run.recording.info(gate)

@@ -6,9 +6,10 @@ This file has more than 400 lines, because it is one page whose views share thei
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
+import addressed
 import cached
 import downloads
 import numpy as np
@@ -21,9 +22,9 @@ from matrices import PREDICTED, TRUE
 from matrix_panel import Panel
 from widgets import (
     browse,
+    choose_class,
     chosen_run,
     in_percent,
-    is_unknown,
     literal,
     page_of,
     percent,
@@ -43,6 +44,7 @@ from attnscope.statistics.inference import LEVEL, significant
 IMAGES = 6
 _CELLS = 1_000  # that the table of differences shows
 NETWORKS, SEEDS = "Two networks", "Two configurations over seeds"
+_TEST = "p"  # stands for the columns of a test
 _CI = "95% confidence interval of the difference, in percentage points: "
 
 
@@ -60,10 +62,6 @@ def _interval(table: pd.DataFrame, low: str = "low", high: str = "high") -> pd.S
     ends = (table[end].map(as_plain_points) for end in (low, high))
     first, last = ends
     return (first + " to " + last).where(table[low].notna(), "–")
-
-
-def _points(label: str, text: str) -> Any:
-    return st.column_config.NumberColumn(label, format="%+.2f", help=text)
 
 
 def _accuracy(a: Run, b: Run) -> None:
@@ -85,25 +83,45 @@ def _accuracy(a: Run, b: Run) -> None:
     )  # fmt: skip
     _name_different(comparison, no_difference_sentence(comparison.iloc[1:]))
     _show("per_class_accuracy", a, b)
+    _show_classes(
+        comparison, "McNemar", "Second minus first network.", ["95% CI", "only_a", "only_b", _TEST],
+        {"95% CI": ("low", "high", "Bonett and Price's, over the images of the class.")},
+    )  # fmt: skip
+
+
+def _show_classes(
+    comparison: pd.DataFrame,
+    test: str,
+    difference: str,
+    order: Sequence[str],
+    intervals: Mapping[str, tuple[str, str, str]],
+) -> None:
+    """Show the table of accuracies, over all images and for each class.
+
+    Args:
+        comparison: of two networks, or of two configurations over seeds.
+        test: name of the test that gives p.
+        difference: what the difference is.
+        order: the columns behind the difference: intervals, other columns, and `_TEST`.
+        intervals: title -> columns of both ends, and how the interval is computed.
+    """
     shares = {"accuracy_a": "Accuracy (first)", "accuracy_b": "Accuracy (second)"}
-    shown = in_percent(comparison, [*shares, "difference"]).assign(interval=_interval(comparison))
+    ends = {title: _interval(comparison, *found[:2]) for title, found in intervals.items()}
+    behind = [name for each in order for name in (("p", "p_holm") if each == _TEST else (each,))]
     st.dataframe(
-        shown,
+        in_percent(comparison, [*shares, "difference"]).assign(**ends),
         hide_index=True,
         height=table_height(len(comparison)),
-        column_order=[
-            "class", "count", *shares, "difference", "interval", "only_a", "only_b", "p", "p_holm",
-        ],
+        column_order=["class", "count", *shares, "difference", *behind],
         column_config={
             "class": "Class",
             "count": "Images",
-            "difference": _points("Difference (points)", "Second minus first network."),
-            "interval": st.column_config.TextColumn(
-                "95% CI", help=f"{_CI}Bonett and Price's, over the images of the class."
+            "difference": st.column_config.NumberColumn(
+                "Difference (points)", format="%+.2f", help=difference
             ),
             "only_a": "Only first correct",
             "only_b": "Only second correct",
-            "p": st.column_config.NumberColumn("p (McNemar)", format="%.3g"),
+            "p": st.column_config.NumberColumn(f"p ({test})", format="%.3g"),
             "p_holm": st.column_config.NumberColumn(
                 "p (Holm)", format="%.3g", help="Corrected over the classes."
             ),
@@ -111,8 +129,12 @@ def _accuracy(a: Run, b: Run) -> None:
                 name: st.column_config.NumberColumn(label, format="%.2f%%")
                 for name, label in shares.items()
             },
+            **{
+                title: st.column_config.TextColumn(title, help=f"{_CI}{how}")
+                for title, (_, _, how) in intervals.items()
+            },
         },
-    )  # fmt: skip
+    )
 
 
 def _name_different(comparison: pd.DataFrame, otherwise: str) -> None:
@@ -134,16 +156,16 @@ def _name_different(comparison: pd.DataFrame, otherwise: str) -> None:
 def _confusion(a: Run, b: Run) -> None:
     compare.confusion_table(a, b)  # raises InputError if the recordings are of different images
     classes = a.recording.classes
-    by = st.segmented_control(
-        "Order of the classes", [BY_NUMBER, BY_SIMILARITY], default=BY_NUMBER, required=True,
-        key="order", bind="query-params",
+    by = addressed.segmented_control(
+        st, "Order of the classes", [BY_NUMBER, BY_SIMILARITY], "order",
         help="By similarity: classes that the first network often confuses are neighbors.",
     )  # fmt: skip
-    names = [classes[k] for k in cached.confusion.order(a, str(by))]
+    names = [classes[k] for k in cached.confusion.order(a, by)]
     panel = Panel("confusion_difference", _files(a, b), names)
-    if panel.is_unknown():
+    window = panel.window()
+    if window is None:
         return
-    cells, look = compare.confusion_cells(a, b, str(by))
+    cells, look = compare.confusion_cells(a, b, by)
     tooltips = {
         "value": ("difference", "+.2%"),
         "count_a": ("images, first", ","),
@@ -159,7 +181,6 @@ def _confusion(a: Run, b: Run) -> None:
     with st.container(horizontal=True, gap="medium"):
         left = st.container(width="content") if panel.many else None
         with st.container(width="content"):
-            window = panel.window()
             panel.offer_window(window, look, panel.chart(window, look, cells, tooltips))
         if left is None:
             with st.container(width="stretch"):
@@ -168,7 +189,7 @@ def _confusion(a: Run, b: Run) -> None:
         with left:  # after the window, of which it shows the place
             changed = np.abs(cells["count_b"] - cells["count_a"])
             panel.overview(
-                compare.confusion_overview(a, b, str(by)), changed, "changed predictions",
+                compare.confusion_overview(a, b, by), changed, "changed predictions",
                 lambda: (cells["value"], look), lambda: compare.confusion_table(a, b),
             )  # fmt: skip
         _differences(a, b, panel)
@@ -185,9 +206,7 @@ def _difference_clicked(a: Run, b: Run, panel: Panel) -> None:
     chosen = st.session_state["differences"]["selection"]["cells"]
     if chosen:
         cell = _largest(a, b).iloc[chosen[0][0]]
-        for name in (TRUE, PREDICTED):
-            st.session_state[name] = cell[name]
-        panel.zoom(*(panel.names.index(cell[name]) for name in (TRUE, PREDICTED)))
+        panel.choose(cell[TRUE], cell[PREDICTED])
 
 
 def _differences(a: Run, b: Run, panel: Panel) -> None:
@@ -230,16 +249,10 @@ def _differences(a: Run, b: Run, panel: Panel) -> None:
 def _images_of_cell(a: Run, b: Run) -> None:
     """Show the images that exactly one of the networks puts into the chosen cell."""
     classes = a.recording.classes
-    unknown = [is_unknown(name, classes, "class") for name in (TRUE, PREDICTED)]
     left, right = st.columns(2)
-    true = left.selectbox(
-        "True class", classes, index=None, key=TRUE, bind="query-params", placeholder="Choose one"
-    )
-    predicted = right.selectbox(
-        "Predicted class", classes, index=None, key=PREDICTED, bind="query-params",
-        placeholder="Choose one",
-    )  # fmt: skip
-    if any(unknown):
+    true = choose_class(a, left, "True class", TRUE, "Choose one")
+    predicted = choose_class(a, right, "Predicted class", PREDICTED, "Choose one")
+    if addressed.is_unknown(TRUE, PREDICTED):
         return
     if true is None or predicted is None:
         st.info("Click a cell of the matrix, or choose two classes above, to see the images.")
@@ -260,8 +273,8 @@ def _images_of_cell(a: Run, b: Run) -> None:
 def _gates(a: Run, b: Run) -> None:
     _show("gates_over_depth", a, b)
     st.subheader("Channel gates of each class", anchor=False)
-    wanted = st.toggle(
-        "Compare the class profiles", key="profiles", bind="query-params",
+    wanted = addressed.toggle(
+        st, "Compare the class profiles", "profiles",
         help="A class profile is the mean of each channel over the images of a class. The "
         "comparison resamples images, which takes seconds (`docs/reference/metrics.md`).",
     )  # fmt: skip
@@ -355,17 +368,11 @@ def _plots_that_need(what: str, a: Run, b: Run) -> None:
 def _chosen_images(a: Run, b: Run) -> None:
     left, right = st.columns([1, 2])
     names = a.recording.classes
-    unknown = is_unknown(TRUE, names, "class")
-    only = left.selectbox(
-        "True class", names, index=None, placeholder="All classes", key=TRUE, bind="query-params"
-    )
-    which = right.segmented_control(
-        "Images", [EVERY, ONLY_A, ONLY_B, NEITHER], default=EVERY, required=True, key="which",
-        bind="query-params",
-    )  # fmt: skip
-    if unknown:
+    only = choose_class(a, left, "True class", TRUE, "All classes")
+    which = addressed.segmented_control(right, "Images", [EVERY, ONLY_A, ONLY_B, NEITHER], "which")
+    if addressed.is_unknown(TRUE):
         return
-    wanted = compare.rows_where(a, b, str(which))
+    wanted = compare.rows_where(a, b, which)
     if only is not None:
         wanted &= a.recording.labels == names.index(only)
     rows = np.flatnonzero(wanted).tolist()
@@ -418,41 +425,44 @@ def _two_networks(run: Run, found: dict[str, Run]) -> None:
             "recording."
         )
         return
-    if is_unknown("other", others, "other recording"):
+    asked = "other" in st.query_params
+    first = None if asked else compare.first_match(run, found, others)  # it can take a while
+    if first is None and not asked:
+        st.info("No other recording in this folder is of the same images.")
         return
-    if "other" not in st.session_state and "other" not in st.query_params:
-        first = compare.first_match(run, found, others)
-        if first is None:
-            st.info("No other recording in this folder is of the same images.")
-            return
-        st.session_state["other"] = first
-    with st.sidebar:
-        st.selectbox("Compare with", others, key="other", bind="query-params")
-    other = found[st.session_state["other"]]
+    label = addressed.named_selectbox(
+        st.sidebar, "Compare with", others, "other", "recording", default=first
+    )
+    if label is None:
+        return
+    other = found[label]
     st.markdown(f"First network {literal(run.label)}, second network {literal(other.label)}.")
     views = {
         "Accuracy": _accuracy, "Confusion": _confusion, "Gates": _gates, "Grad-CAM": _grad_cam,
         "Images": _images, "All figures": _all,
     }  # fmt: skip
-    view = st.segmented_control(
-        "View", list(views), default="Accuracy", required=True, key="comparison_view",
-        bind="query-params", label_visibility="collapsed",
-    )  # fmt: skip
-    views[str(view)](run, other)
+    view = addressed.segmented_control(
+        st, "View", list(views), "comparison_view", label_visibility="collapsed"
+    )
+    views[view](run, other)
 
 
 @section
 def _over_seeds(kinds: dict[str, list[Run]]) -> None:
     """Compare two configurations over the seeds that both have."""
     firsts = [name for name, kind in kinds.items() if _partners(kinds, kind)]
-    if is_unknown("first", firsts, "configuration"):
-        return
     left, right = st.columns(2)
-    name_a = left.selectbox("First configuration", firsts, key="first", bind="query-params")
-    partners = _partners(kinds, kinds[name_a])
-    if is_unknown("second", partners, "second configuration"):
+    name_a = addressed.named_selectbox(
+        left, "First configuration", firsts, "first", "configuration"
+    )
+    if name_a is None:
         return
-    name_b = right.selectbox("Second configuration", partners, key="second", bind="query-params")
+    partners = _partners(kinds, kinds[name_a])
+    name_b = addressed.named_selectbox(
+        right, "Second configuration", partners, "second", "configuration", scope=name_a
+    )
+    if name_b is None:
+        return
     a, b, seeds = compare.seed_pairs(kinds[name_a], kinds[name_b])
     alone = len(kinds[name_a]) + len(kinds[name_b]) - 2 * len(seeds)
     text = f"Seeds of both: {', '.join(str(seed) for seed in seeds)}."
@@ -481,34 +491,15 @@ def _over_seeds(kinds: dict[str, list[Run]]) -> None:
     files = f"{name_a}_{name_b}"
     for plot in plots_of(SeedComparison):
         show_plot(plot, partial(cached.seeds, a, b, names), of=files)
-    shares = {"accuracy_a": "Accuracy (first)", "accuracy_b": "Accuracy (second)"}
-    st.dataframe(
-        in_percent(comparison, [*shares, "difference"]).assign(
-            over_seeds=_interval(comparison),
-            over_images=_interval(comparison, "image_low", "image_high"),
-        ),
-        hide_index=True, height=table_height(len(comparison)),
-        column_order=[
-            "class", "count", *shares, "difference", "over_seeds", "p", "p_holm", "over_images",
-        ],
-        column_config={
-            "class": "Class",
-            "count": "Images",
-            "difference": _points("Difference (points)", "Second minus first, mean over seeds."),
-            "over_seeds": st.column_config.TextColumn(
-                "95% CI over seeds", help=f"{_CI}Student's, over the seeds."
+    over_seeds, over_images = "95% CI over seeds", "95% CI over images"
+    _show_classes(
+        comparison, "t test", "Second minus first, mean over seeds.",
+        [over_seeds, _TEST, over_images],
+        {
+            over_seeds: ("low", "high", "Student's, over the seeds."),
+            over_images: (
+                "image_low", "image_high", "bootstrap over images, for these networks only."
             ),
-            "over_images": st.column_config.TextColumn(
-                "95% CI over images", help=f"{_CI}bootstrap over images, for these networks only."
-            ),
-            "p": st.column_config.NumberColumn("p (t test)", format="%.3g"),
-            "p_holm": st.column_config.NumberColumn(
-                "p (Holm)", format="%.3g", help="Corrected over the classes."
-            ),
-            **{
-                name: st.column_config.NumberColumn(label, format="%.2f%%")
-                for name, label in shares.items()
-            },
         },
     )  # fmt: skip
 
@@ -525,12 +516,7 @@ for line in problems:
     st.caption(f"Configurations over seeds are not compared: {literal(line)}")
 what = NETWORKS
 if any(_partners(kinds, kind) for kind in kinds.values()):
-    what = str(
-        st.segmented_control(
-            "Compare", [NETWORKS, SEEDS], default=NETWORKS, required=True, key="compare",
-            bind="query-params",
-        )
-    )  # fmt: skip
+    what = addressed.segmented_control(st, "Compare", [NETWORKS, SEEDS], "compare")
 if what == SEEDS:
     _over_seeds(kinds)
 else:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from functools import partial
 
+import addressed
 import cached
 import downloads
 import numpy as np
 import streamlit as st
 from cached import Run, confusion
 from cached.confusion import BY_NUMBER, BY_SIMILARITY, COUNTS, RATES
-from matrices import PREDICTED, TRUE, WHOLE
+from matrices import PREDICTED, TRUE, WHOLE, Window
 from matrix_panel import Panel
 from widgets import (
+    choose_class,
     choose_overlay,
     chosen_run,
     gallery,
     in_percent,
-    is_unknown,
     literal,
     section,
     table_height,
@@ -34,9 +35,7 @@ def _pair_clicked(run: Run, panel: Panel) -> None:
     chosen = st.session_state["pairs"]["selection"]["cells"]
     if chosen:
         pair = confusion.pairs(run).iloc[chosen[0][0]]
-        for name in (TRUE, PREDICTED):
-            st.session_state[name] = pair[name]
-        panel.zoom(*(panel.names.index(pair[name]) for name in (TRUE, PREDICTED)))
+        panel.choose(pair[TRUE], pair[PREDICTED])
 
 
 def _pairs(run: Run, panel: Panel) -> None:
@@ -82,31 +81,26 @@ def _controls(run: Run) -> tuple[str, str, bool]:
     """Show what the matrix shows, and return the choice: values, order, errors only."""
     many = len(run.recording.classes) > WHOLE
     first, second, third = st.columns([2, 2, 3], vertical_alignment="bottom")
-    shown = first.segmented_control(
-        "Cells", [RATES, COUNTS], default=RATES, required=True, key="cells", bind="query-params",
+    shown = addressed.segmented_control(
+        first, "Cells", [RATES, COUNTS], "cells",
         help="Rates: share of the images of the true class, so that each row sums to 100%. "
         "Counts: number of images.",
     )  # fmt: skip
-    by = second.segmented_control(
-        "Order of the classes", [BY_NUMBER, BY_SIMILARITY], default=BY_NUMBER, required=True,
-        key="order", bind="query-params",
+    by = addressed.segmented_control(
+        second, "Order of the classes", [BY_NUMBER, BY_SIMILARITY], "order",
         help="By similarity: classes that the network often confuses are neighbors (a tree of "
         "average linkage, see `docs/reference/metrics.md`).",
     )  # fmt: skip
-    errors_only = third.toggle(
-        "Color errors only",
-        value=many,
-        key="errors",
-        bind="query-params",
+    errors_only = addressed.toggle(
+        third, "Color errors only", "errors", default=many,
         help="Leaves out the diagonal, where the prediction is correct, and fits the colors to the "
         "errors.",
-    )
-    return str(shown), str(by), errors_only
+    )  # fmt: skip
+    return shown, by, errors_only
 
 
-def _chart(run: Run, panel: Panel, shown: str, by: str, errors_only: bool) -> None:
+def _chart(run: Run, panel: Panel, window: Window, shown: str, by: str, errors_only: bool) -> None:
     """Show the chosen rows and columns."""
-    window = panel.window()
     values, look = confusion.values(run, shown, by, errors_only)
     placed = confusion.order(run, by)
     counts = confusion.counts(run)[np.ix_(placed, placed)]
@@ -142,18 +136,11 @@ def _images(run: Run) -> None:
     """Show the images of the chosen classes."""
     classes = run.recording.classes
     left, middle, right = st.columns(3)
-    # Both are looked at before a widget forgets what the address asked for.
-    unknown = [is_unknown(name, classes, "class") for name in (TRUE, PREDICTED)]
-    true = left.selectbox(
-        "True class", classes, index=None, key=TRUE, bind="query-params", placeholder="Any"
-    )
-    predicted = middle.selectbox(
-        "Predicted class", classes, index=None, key=PREDICTED, bind="query-params",
-        placeholder="Any",
-    )  # fmt: skip
+    true = choose_class(run, left, "True class", TRUE)
+    predicted = choose_class(run, middle, "Predicted class", PREDICTED)
     with right:
         source = choose_overlay(run, "show")
-    if any(unknown):
+    if addressed.is_unknown(TRUE, PREDICTED):
         return
     if true is None and predicted is None:
         st.info("Click a cell of the matrix, or choose classes above, to see their images.")
@@ -182,12 +169,13 @@ def _matrix(run: Run) -> None:
     shown, by, errors_only = _controls(run)
     names = [classes[k] for k in confusion.order(run, by)]
     panel = Panel("confusion_matrix", run.label, names)
-    if panel.is_unknown():
+    window = panel.window()
+    if window is None:
         return
     with st.container(horizontal=True, gap="medium"):
         left = st.container(width="content") if panel.many else None
         with st.container(width="content"):
-            _chart(run, panel, shown, by, errors_only)
+            _chart(run, panel, window, shown, by, errors_only)
         if left is None:
             with st.container(width="stretch"):
                 _pairs(run, panel)

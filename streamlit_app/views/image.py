@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
+import addressed
 import downloads
 import numpy as np
 import streamlit as st
-from addressed import is_unknown
 from cached import NO_OVERLAY, Run, live, maps
 from cached import image as picture_of
 from gate_lab import gate_lab
 from image_charts import between_chart, between_figure
 from image_parts import (
-    Numbers,
     choose_space,
     gate_space_size,
     map_values,
@@ -40,18 +39,16 @@ has_labels, has_scores = recording.label_kind == CLASS, recording.has_scores
 def _step(by: int) -> None:
     """Go to the next or the previous image."""
     row = int(st.session_state.get("image") or 0) + by
-    st.session_state["image"] = min(max(row, 0), len(recording) - 1)
+    addressed.choose(image=min(max(row, 0), len(recording) - 1))
 
 
 def _choose() -> int | None:
     """Show the number of the image and the buttons beside it; return the chosen row."""
-    unknown = is_unknown("image", Numbers(len(recording)), "image", run.key)
     left, before, after, _ = st.columns([2, 1, 1, 4], vertical_alignment="bottom")
-    number = left.number_input(
-        "Image number", 0, len(recording) - 1, None if unknown else 0, key="image",
-        bind="query-params", help="The row of the image in the recording, from 0.",
+    row = addressed.number_input(
+        left, "Image number", len(recording), "image", "image", scope=run.key,
+        help="The row of the image in the recording, from 0.",
     )  # fmt: skip
-    row = None if unknown or number is None else int(number)
     before.button(
         "Previous", icon=":material/chevron_left:", key="previous", disabled=not row,
         on_click=_step, args=(-1,), width="stretch",
@@ -97,8 +94,8 @@ def _maps(run: Run, row: int) -> None:
     left, right = st.columns(2, vertical_alignment="bottom")
     with left:
         own = own_bounds(bool(spatial), "image_scale")
-    with_values = right.toggle(
-        "Show values at the pointer", key="values", bind="query-params",
+    with_values = addressed.toggle(
+        right, "Show values at the pointer", "values",
         help="Draws each map once more, so that the raw value of each position appears where the "
         "pointer is.",
     )  # fmt: skip
@@ -130,14 +127,13 @@ def _between(run: Run, row: int) -> None:
         logits = recording.logits_of(slice(row, row + 1))[0]
         ranked = np.argsort(-logits, kind="stable")
         other = true if true != first else int(ranked[ranked != first][0])
-    unknown = is_unknown("versus", names, "class", run.key)
-    chosen = st.selectbox(
-        f"Compare {names[first]} with", names, index=None, key="versus", bind="query-params",
-        placeholder=names[other],
+    chosen = addressed.named_selectbox(
+        st, f"Compare {names[first]} with", names, "versus", "class", default=None,
+        scope=run.key, placeholder=names[other],
         help="The first class is the predicted one. Without a choice, the second class is the true "
         "class, or the next probable one if the prediction is right.",
     )  # fmt: skip
-    if unknown:
+    if addressed.is_unknown("versus"):
         return
     second = other if chosen is None else names.index(chosen)
     if second == first:
@@ -171,10 +167,9 @@ def _neighbors(run: Run, row: int) -> None:
     if not recording.gates:
         st.info("The network has no gates.")
         return
-    gates = [gate.name for gate in recording.gates]
-    if is_unknown("near_gate", gates, "gate", run.key):
-        return
     gate, distance = choose_space(run, "near")
+    if gate is None:
+        return
     try:
         found = live.nearest(run, gate, row, distance)
     except InputError as error:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import addressed
 import cached
 import numpy as np
 import streamlit as st
-from addressed import is_unknown
 from cached import Run, maps
-from image_parts import Numbers, classes_of, link_to, map_values, maps_download, own_bounds
+from image_parts import classes_of, link_to, map_values, maps_download, own_bounds
 from widgets import chosen_run, literal, page_of, section, show_grid, show_plot
 
 from attnscope.kinds import MAP
@@ -34,21 +34,20 @@ def _images(run: Run) -> None:
         "True class", range(len(names)), index=None, format_func=lambda c: names[c],
         placeholder="All classes", key=f"class {run.key}",
     )  # fmt: skip
-    unknown = is_unknown("map_image", Numbers(len(recording)), "image", run.key)
-    number = middle.number_input(
-        "Image number", 0, len(recording) - 1, None, key="map_image", bind="query-params",
-        placeholder="All images",
+    number = addressed.number_input(
+        middle, "Image number", len(recording), "map_image", "image", default=None,
+        scope=run.key, placeholder="All images",
     )  # fmt: skip
-    if unknown:
+    if addressed.is_unknown("map_image"):
         return
     with right:
         own = own_bounds(bool(spatial), "image_scale")
     if number is not None:
-        _one(run, int(number), own)
+        _one(run, number, own)
         return
-    drawn = right.segmented_control(
-        "Gates are drawn", [OWN, OVER], default=OWN, required=True, key="drawn",
-        bind="query-params", help="Each position of a map as one square, or smoothed over the "
+    drawn = addressed.segmented_control(
+        right, "Gates are drawn", [OWN, OVER], "drawn",
+        help="Each position of a map as one square, or smoothed over the "
         "image in gray.",
     )  # fmt: skip
     found: Sequence[int] = range(len(recording))
@@ -165,10 +164,7 @@ if not spatial:
         "ECA) weight channels, branches or whole images. This page shows Grad-CAM only."
     )
 views = ["Images", "Class means", *(["Agreement with Grad-CAM"] if spatial else [])]
-view = st.segmented_control(
-    "View", views, default=views[0], required=True, key="map_view", bind="query-params",
-    label_visibility="collapsed",
-)  # fmt: skip
+view = addressed.segmented_control(st, "View", views, "map_view", label_visibility="collapsed")
 if not spatial and not recording.grad_cam_layers:
     st.info("The recording does not contain Grad-CAM either.")
 elif view == "Class means":

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import addressed
 import cached
 import downloads
 import pandas as pd
 import streamlit as st
 from cached import Run
-from widgets import choose_overlay, chosen_run, gallery, is_unknown, literal, percent, section
+from matrices import PREDICTED, TRUE
+from widgets import (
+    choose_class,
+    choose_overlay,
+    chosen_run,
+    gallery,
+    literal,
+    percent,
+    section,
+)
 
 BY_LOSS, BY_CONFIDENCE = "Loss", "Confidence"
 
 
 def _filtered(run: Run) -> pd.DataFrame | None:
     """Show the filters, and return the images that pass; None if the address is wrong."""
-    wrong, classes = cached.misclassified(run), run.recording.classes
-    unknown = [is_unknown(key, classes, "class") for key in ("true", "predicted")]
+    wrong = cached.misclassified(run)
     first, second, third = st.columns(3)
-    true = first.selectbox(
-        "True class", classes, index=None, key="true", bind="query-params", placeholder="Any"
-    )
-    predicted = second.selectbox(
-        "Predicted class", classes, index=None, key="predicted", bind="query-params",
-        placeholder="Any",
-    )  # fmt: skip
-    low, high = third.slider(
-        "Confidence", 0.0, 1.0, (0.0, 1.0), 0.01, key="confidence", bind="query-params",
+    true = choose_class(run, first, "True class", TRUE)
+    predicted = choose_class(run, second, "Predicted class", PREDICTED)
+    low, high = addressed.range_slider(
+        third, "Confidence", 0.0, 1.0, 0.01, "confidence",
         help="The probability that the network gives to the predicted class (softmax).",
     )  # fmt: skip
-    if any(unknown):
+    if addressed.is_unknown(TRUE, PREDICTED):
         return None
     wanted = wrong["confidence"].between(low, high)
     if true is not None:
@@ -46,9 +50,8 @@ def _mistakes(run: Run) -> None:
         return
     shown = _filtered(run)
     first, second, third = st.columns(3, vertical_alignment="bottom")
-    by = first.segmented_control(
-        "Sorted by", [BY_LOSS, BY_CONFIDENCE], default=BY_LOSS, required=True, key="sort",
-        bind="query-params",
+    by = addressed.segmented_control(
+        first, "Sorted by", [BY_LOSS, BY_CONFIDENCE], "sort",
         help="Loss: the negative logarithm of the probability of the true class (in nats), which "
         "is largest where the network excludes the right answer. Confidence: the probability of "
         "the predicted class. The largest comes first (`docs/reference/metrics.md`).",
@@ -76,7 +79,7 @@ def _mistakes(run: Run) -> None:
     st.subheader(f"{len(shown):,} of {len(wrong):,} misclassified images", anchor=False)
     # Other filters are another list, which begins on its first page.
     state = st.session_state
-    chosen = [state[key] for key in ("true", "predicted", "confidence", "sort")]
+    chosen = [state[key] for key in (TRUE, PREDICTED, "confidence", "sort")]
     gallery(run, shown["row"].tolist(), source, f"wrong {run.key} {chosen!r}")
 
 

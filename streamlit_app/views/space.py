@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import addressed
 import downloads
 import numpy as np
 import streamlit as st
-from addressed import keep, read
 from cached import Run, space
 from channel_charts import BRUSH, points, points_figure
 from numpy.typing import NDArray
@@ -24,21 +24,6 @@ recording = run.recording
 gates = [gate.name for gate in recording.gates if gate.per_image]
 
 
-def _keep_axis(key: str, default: int) -> None:
-    """Put a component into the address, counted from 1.
-
-    The label of a component has its variance, so that a label of the gate before, which a browser
-    may send while the page changes, names none.
-    """
-    chosen = st.session_state[key]
-    if not isinstance(chosen, int):
-        chosen = st.session_state[key] = default
-    if chosen == default:
-        st.query_params.pop(key, None)
-    else:
-        st.query_params[key] = str(chosen + 1)
-
-
 @section
 def _components(run: Run, gate: str, by: str | None, only: list[str]) -> None:
     known = space.components(run, gate)
@@ -48,18 +33,16 @@ def _components(run: Run, gate: str, by: str | None, only: list[str]) -> None:
         return
     names = {k: f"Component {k + 1} ({100 * known.explained[k]:.1f}%)" for k in range(count)}
     left, right, note = st.columns([1, 1, 2])
-    numbers = {str(k + 1): k for k in names}
-    read("x", numbers, 0)
-    read("y", numbers, min(1, count - 1))
-    x = left.selectbox(
-        "Horizontal axis", names, format_func=names.__getitem__, key="x", on_change=_keep_axis,
-        args=("x", 0),
-        help="The percentage is the explained variance: the share of the variance of the gates "
-        "that lies along this axis.",
-    )  # fmt: skip
-    y = right.selectbox(
-        "Vertical axis", names, format_func=names.__getitem__, key="y", on_change=_keep_axis,
-        args=("y", min(1, count - 1)),
+    x, y = (
+        addressed.selectbox(
+            place, f"{label} axis", list(names), key, default=k, write=lambda k: str(k + 1),
+            format_func=names.__getitem__,
+            help="The percentage is the explained variance: the share of the variance of the "
+            "gates that lies along this axis.",
+        )
+        for place, label, key, k in (
+            (left, "Horizontal", "x", 0), (right, "Vertical", "y", min(1, count - 1)),
+        )
     )  # fmt: skip
     note.metric(
         "Explained variance of both axes",
@@ -153,26 +136,17 @@ st.markdown(
 if not gates:
     st.info("This network has no gates.")
     st.stop()
-lost = read("gate", {name: name for name in gates}, gates[0], noun="gate", scope=run.key)
 left, middle, right = st.columns([2, 1, 1])
-gate = left.selectbox(
-    "Gate", gates, index=None if lost else 0, key="gate", on_change=keep, args=("gate", gates[0]),
-    placeholder="Choose a gate",
+gate = addressed.named_selectbox(left, "Gate", gates, "gate", "gate", scope=run.key)
+method = addressed.segmented_control(
+    middle, "Method", [PCA, T_SNE], "method",
+    help="PCA: the directions along which the gates vary most. t-SNE: a map that keeps neighbors "
+    "together, computed on request.",
 )  # fmt: skip
-read("method", {name: name for name in (PCA, T_SNE)}, PCA)
-with middle:
-    method = st.segmented_control(
-        "Method", [PCA, T_SNE], required=True, key="method", on_change=keep, args=("method", PCA),
-        help="PCA: the directions along which the gates vary most. t-SNE: a map that keeps "
-        "neighbors together, computed on request.",
-    )  # fmt: skip
 colorings = space.colorings(run)
 by = None
 if colorings:
-    read("color", {name: name for name in colorings}, colorings[0])
-    by = right.selectbox(
-        "Color", colorings, key="color", on_change=keep, args=("color", colorings[0])
-    )
+    by = addressed.selectbox(right, "Color", colorings, "color")
 only: list[str] = []
 if by in (space.BY_TRUE, space.BY_PREDICTED) and len(recording.classes) > 1:
     only = st.multiselect(

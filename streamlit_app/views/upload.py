@@ -63,6 +63,8 @@ def _try(run: Run) -> None:
             help="The recorded images whose gate is most like that of your image.",
         )
         gate, distance = choose_space(run, "own")
+        if gate is None:
+            return
         table = live.nearest_of(run, gate, seen.gates[gate][0], distance)
         show_neighbors(run, table, gate_space_size(run, gate))
 

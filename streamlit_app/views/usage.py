@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import addressed
 import cached
 import downloads
 import pandas as pd
@@ -304,12 +305,9 @@ if not run.recording.has_accuracy:
 command = intervene_command(run.recording)
 view = INTERVENTIONS
 if command:
-    view = str(
-        st.segmented_control(
-            "View", [INTERVENTIONS, CONSTANTS], default=INTERVENTIONS, required=True,
-            key="usage_view", bind="query-params", label_visibility="collapsed",
-        )
-    )  # fmt: skip
+    view = addressed.segmented_control(
+        st, "View", [INTERVENTIONS, CONSTANTS], "usage_view", label_visibility="collapsed"
+    )
 job_panel()
 if view == INTERVENTIONS:
     _interventions(run, command)

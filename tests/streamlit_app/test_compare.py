@@ -72,7 +72,7 @@ def test_accuracies_have_intervals_and_tests(
     np.testing.assert_allclose(shown["p_holm"], expected["p_holm"])
     np.testing.assert_allclose(shown["difference"], 100 * expected["difference"])
     low, high = 100 * expected.loc[0, ["low", "high"]]
-    first, last = shown["interval"][0].replace("\N{MINUS SIGN}", "-").split(" to ")
+    first, last = shown["95% CI"][0].replace("\N{MINUS SIGN}", "-").split(" to ")
     assert (float(first), float(last)) == pytest.approx((low, high), abs=0.051)
 
 

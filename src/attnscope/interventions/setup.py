@@ -25,6 +25,7 @@ from attnscope.kinds import Gate
 from attnscope.lazy import renamed_names
 from attnscope.networks.outputs import OutputAdapter, adapted
 from attnscope.recording.recording import Recording
+from attnscope.recording.reopening import expect_fp32
 from attnscope.shapes import Array
 from attnscope.statistics.copies import copy_groups
 from attnscope.statistics.reading import gate_rows, row_chunks
@@ -118,13 +119,7 @@ class InterventionSetup:
                 "AS806",
                 f"{recording.folder} has no gates; capture a network that has attention gates",
             )
-        precision = recording.about.get("precision", "fp32")
-        if precision != "fp32":
-            raise InputError(
-                "AS807",
-                f"{recording.folder} was captured in {precision}, but interventions need fp32; "
-                "capture again with --precision fp32",
-            )
+        expect_fp32(recording.folder, recording.about)
         if not recording.has_scores:
             raise InputError(
                 "AS825",

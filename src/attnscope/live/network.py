@@ -37,6 +37,7 @@ from attnscope.kinds import HAS_NEUTRAL, Gate
 from attnscope.live.edits import EditMaker, GateEdit
 from attnscope.networks.outputs import OutputAdapter, adapted
 from attnscope.recording.recording import Recording
+from attnscope.recording.reopening import expect_fp32
 from attnscope.shapes import Array
 from attnscope.sources import Source
 
@@ -96,13 +97,7 @@ class LiveNetwork:
             InputError: The network is not known (AS640), cannot be opened (AS641), or has other
                 weights now (AS642), or the recording was not captured in fp32 (AS807).
         """
-        precision = recording.about.get("precision", "fp32")
-        if precision != "fp32":
-            raise InputError(
-                "AS807",
-                f"{recording.folder} was captured in {precision}, and its network runs in fp32 "
-                "here; capture again with --precision fp32",
-            )
+        expect_fp32(recording.folder, recording.about)
         with _FORWARDS:
             return cls(recording, recording.network(), recording.source())
 

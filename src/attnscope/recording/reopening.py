@@ -103,6 +103,25 @@ def find_source(
     return replace(source, data=settings)
 
 
+def expect_fp32(folder: Path, about: Mapping[str, Any]) -> None:
+    """Refuse a recording in another precision than that in which its network runs again.
+
+    Args:
+        folder: The recording.
+        about: Its facts about the capture.
+
+    Raises:
+        InputError: AS807, it was not captured in fp32.
+    """
+    precision = about.get("precision", "fp32")
+    if precision != "fp32":
+        raise InputError(
+            "AS807",
+            f"{folder} was captured in {precision}, but its network runs again in fp32; capture "
+            "again with --precision fp32",
+        )
+
+
 def open_network(folder: Path, source: Source) -> Module:
     """Load the network of a recording, in eval mode on the CPU.
 
