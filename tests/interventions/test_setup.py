@@ -17,7 +17,7 @@ from attnscope.interventions import (
     run_experiments,
     run_experiments_in,
 )
-from attnscope.statistics import between_class_variance, reading, resampling
+from attnscope.statistics import between_class_variance, reading, splits
 from tests.interventions.toy import Toy, toy_images, toy_setup
 from tests.making import refused
 
@@ -116,7 +116,7 @@ def test_gates_are_read_in_the_order_of_the_rows(
 
 def test_never_more_than_half_of_a_class_is_scored() -> None:
     labels = np.repeat([0, 1, 2], [3, 7, 1])
-    rows = resampling.stratified_sample(labels, 100, np.random.default_rng(0))
+    rows = splits.stratified_sample(labels, 100, np.random.default_rng(0))
     assert np.bincount(labels[rows], minlength=3).tolist() == [1, 3, 0]
 
 
@@ -169,5 +169,5 @@ def test_without_copies_the_images_are_those_of_earlier_versions(tmp_path: Path)
     labels = setup.recording.labels
     rng = np.random.default_rng([0, *b"images"])
     assert setup.copies is None
-    np.testing.assert_array_equal(setup.scored, resampling.stratified_sample(labels, 30, rng))
+    np.testing.assert_array_equal(setup.scored, splits.stratified_sample(labels, 30, rng))
     assert setup.donors.sum() == 60

@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from attnscope.statistics import class_distances, compare_geometry, geometry
-from attnscope.statistics.resampling import stratified_folds
+from attnscope.statistics.splits import stratified_folds
 from tests.making import refused
 
 GATE = "layer1.attention.channel"

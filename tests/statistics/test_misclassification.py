@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attnscope.statistics import error_position_summary, error_positions
-from attnscope.statistics.resampling import stratified_folds
+from attnscope.statistics.splits import stratified_folds
 from tests.making import refused
 
 GATE = "layer1.attention.channel"

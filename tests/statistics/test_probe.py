@@ -12,9 +12,9 @@ from sklearn.metrics import balanced_accuracy_score
 
 from attnscope.kinds import Gate
 from attnscope.recording.recording import Recording
-from attnscope.statistics import gate_logits, linear_probe, probe, resampling, rotation
+from attnscope.statistics import class_sums, gate_logits, linear_probe, probe, rotation
 from attnscope.statistics.inference import mean_share_interval
-from attnscope.statistics.resampling import stratified_folds
+from attnscope.statistics.splits import stratified_folds
 from tests.making import refused
 
 
@@ -187,7 +187,7 @@ def test_results_do_not_depend_on_the_block_size(write_recording, monkeypatch):
     labels, logits = sigmoids(60, 1)
     recording = write_recording(labels=labels, gates={"g": special.expit(logits)})
     expected = linear_probe(recording, permutations=19)
-    monkeypatch.setattr(resampling, "_DENSE_CLASSES", 2)
+    monkeypatch.setattr(class_sums, "_DENSE_CLASSES", 2)
     assert linear_probe(recording, permutations=19).equals(expected)
     monkeypatch.setattr(probe, "_CELLS", 1)
     assert linear_probe(recording, permutations=19)["balanced_accuracy"].equals(

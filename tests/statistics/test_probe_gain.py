@@ -8,7 +8,7 @@ from scipy import special
 from sklearn.metrics import balanced_accuracy_score
 
 from attnscope.statistics import gate_logits, probe_gain
-from attnscope.statistics.resampling import stratified_folds
+from attnscope.statistics.splits import stratified_folds
 from tests.making import refused
 from tests.statistics.test_probe import by_definition, chosen, sigmoids
 

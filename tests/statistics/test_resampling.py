@@ -9,22 +9,23 @@ import pytest
 from scipy import stats
 
 from attnscope.statistics import resampling
+from attnscope.statistics.class_sums import class_sums, permuted_labels
 from attnscope.statistics.resampling import (
     bootstrap_interval,
     bootstrap_means,
     bootstrap_means_of,
     bootstrap_sums,
     centered_interval,
-    class_partners,
-    class_sums,
-    derangement,
     mantel,
     null_band,
     order_test,
     percentile_interval,
     permutation_p,
-    permuted_labels,
     sequential_p,
+)
+from attnscope.statistics.splits import (
+    class_partners,
+    derangement,
     stratified_folds,
     stratified_sample,
 )

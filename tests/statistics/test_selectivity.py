@@ -10,12 +10,12 @@ from statsmodels.stats.oneway import anova_oneway
 from attnscope.statistics import (
     channel_effects,
     class_selectivity,
+    class_sums,
     permuted_channel_effects,
     reading,
-    resampling,
 )
 from attnscope.statistics.inference import bounded_mean_interval
-from attnscope.statistics.resampling import stratified_folds
+from attnscope.statistics.splits import stratified_folds
 from tests.making import refused
 
 GATE = "layer1.attention.channel"
@@ -213,12 +213,12 @@ def test_results_do_not_depend_on_the_block_size(uneven, function, monkeypatch):
     expected = function(uneven, "g", permutations=30)
     assert expected.equals(function(uneven, "g", permutations=30))
     monkeypatch.setattr(reading, "_CHUNK", 7)
-    monkeypatch.setattr(resampling, "_DENSE_CLASSES", 2)
+    monkeypatch.setattr(class_sums, "_DENSE_CLASSES", 2)
     found = function(uneven, "g", permutations=30)
     assert found.drop(columns="best", errors="ignore").to_numpy(float) == pytest.approx(
         expected.drop(columns="best", errors="ignore").to_numpy(float), rel=1e-4, abs=1e-6
     )
-    monkeypatch.setattr(resampling, "_CELLS", 1)  # one permutation at a time
+    monkeypatch.setattr(class_sums, "_CELLS", 1)  # one permutation at a time
     assert function(uneven, "g", permutations=30)["p"].notna().all()
 
 

@@ -11,6 +11,7 @@ from jaxtyping import TypeCheckError, jaxtyped
 from attnscope.kinds import Gate
 from attnscope.statistics import class_mean_grad_cam, class_mean_maps, gate_logits
 from attnscope.statistics.agreement import center_map, score_maps, to_grid, top_overlap
+from attnscope.statistics.class_sums import class_sums, permuted_labels
 from attnscope.statistics.effects import margins
 from attnscope.statistics.geometry import gate_similarity, linear_cka
 from attnscope.statistics.inference import (
@@ -36,13 +37,13 @@ from attnscope.statistics.resampling import (
     bootstrap_means,
     bootstrap_sums,
     centered_interval,
-    class_partners,
-    class_sums,
-    derangement,
     mantel,
     null_band,
     order_test,
-    permuted_labels,
+)
+from attnscope.statistics.splits import (
+    class_partners,
+    derangement,
     present_classes,
     stratified_folds,
     stratified_sample,

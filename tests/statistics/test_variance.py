@@ -10,10 +10,10 @@ from attnscope.statistics import (
     between_class_variance,
     channel_effects,
     class_selectivity,
+    class_sums,
     linear_probe,
     permuted_channel_effects,
     reading,
-    resampling,
 )
 from tests.making import refused
 
@@ -104,7 +104,7 @@ def test_results_do_not_depend_on_the_block_size(make_recording, monkeypatch):
     recording = make_recording()
     expected = between_class_variance(recording, 50)
     monkeypatch.setattr(reading, "_CHUNK", 7)
-    monkeypatch.setattr(resampling, "_DENSE_CLASSES", 2)
+    monkeypatch.setattr(class_sums, "_DENSE_CLASSES", 2)
     columns = ["eta_squared", "omega_squared", "low", "high", "null_low", "null_high", "p"]
     found = between_class_variance(recording, 50)
     assert found[columns].to_numpy() == pytest.approx(

@@ -26,7 +26,7 @@ from attnscope.folding.outcomes import NO_GATES, Outcome, Outcomes
 from attnscope.shapes import Array
 from attnscope.statistics.inference import LEVEL, paired_accuracy_change
 from attnscope.statistics.noninferiority import paired_loss_p, sufficient_images
-from attnscope.statistics.resampling import stratified_folds
+from attnscope.statistics.splits import stratified_folds
 
 _STEPS = 10
 """Losses are ordered in steps of this share of the tolerance: smaller differences are noise."""

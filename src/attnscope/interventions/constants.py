@@ -25,7 +25,7 @@ from attnscope.interventions.work import Work, batches_of
 from attnscope.kinds import HAS_NEUTRAL, Gate
 from attnscope.recording.pieces import Piece
 from attnscope.shapes import Array
-from attnscope.statistics.resampling import stratified_sample
+from attnscope.statistics.splits import stratified_sample
 
 CANDIDATES = ("neutral", "mean", "median")
 """The constants of a single gate."""

@@ -29,7 +29,7 @@ from attnscope.recording.reopening import expect_fp32
 from attnscope.shapes import Array
 from attnscope.statistics.copies import copy_groups
 from attnscope.statistics.reading import gate_rows, row_chunks
-from attnscope.statistics.resampling import stratified_sample
+from attnscope.statistics.splits import stratified_sample
 
 _LOGIT_TOLERANCE = 0.01
 """Largest accepted difference to the recorded logits, relative to the largest recorded logit.

@@ -17,13 +17,8 @@ from numpy.typing import NDArray
 from attnscope.shapes import Array
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.ranks import centered_ranks, correlation
-from attnscope.statistics.resampling import (
-    bootstrap_means,
-    bootstrap_means_of,
-    class_partners,
-    derangement,
-    percentile_interval,
-)
+from attnscope.statistics.resampling import bootstrap_means, bootstrap_means_of, percentile_interval
+from attnscope.statistics.splits import class_partners, derangement
 
 SCORES = ["spearman", "iou", "null_spearman", "null_iou"]
 CONTROLS = ["same_class_spearman", "same_class_iou", "center_spearman", "center_iou"]

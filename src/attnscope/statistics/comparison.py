@@ -14,7 +14,8 @@ from attnscope.statistics.agreement import SCORES, mean_scores, score_intervals,
 from attnscope.statistics.inference import holm, mcnemar
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import expect_positive, order_test
+from attnscope.statistics.resampling import order_test
+from attnscope.statistics.splits import expect_positive
 
 
 @statistic(

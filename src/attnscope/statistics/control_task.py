@@ -13,7 +13,7 @@ from attnscope.statistics.inference import mean_share_interval, t_interval
 from attnscope.statistics.logits import ProbedValues
 from attnscope.statistics.probe import FIT, SCORE, FittedProbe, fit_probe
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import (
+from attnscope.statistics.splits import (
     checked_groups,
     expect_positive,
     present_classes,

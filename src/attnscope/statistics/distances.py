@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnscope.recording.recording import Recording
+from attnscope.statistics.class_sums import class_sums
 from attnscope.statistics.ranks import standard_ranks
 from attnscope.statistics.reading import expect_finite
-from attnscope.statistics.resampling import class_sums
 
 _SPLITS = 20
 """Number of splits from which the reliability of distances is estimated."""

@@ -21,11 +21,10 @@ from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.ranks import rank_correlation, standard_ranks
 from attnscope.statistics.reading import gate_rows
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import (
-    centered_interval,
+from attnscope.statistics.resampling import centered_interval, mantel
+from attnscope.statistics.splits import (
     checked_groups,
     expect_positive,
-    mantel,
     present_classes,
     stratified_folds,
     stratified_sample,

@@ -28,7 +28,7 @@ from attnscope.statistics.localizing import (
 )
 from attnscope.statistics.paired import detectable_shift
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import checked_groups
+from attnscope.statistics.splits import checked_groups
 
 ATTRIBUTION, BLOCK = "attribution", "block"
 """Kinds of the rows of `localization_summary` that are no gates."""

@@ -23,7 +23,7 @@ from attnscope.statistics.agreement import (
 )
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import expect_positive
+from attnscope.statistics.splits import expect_positive
 
 
 @statistic(

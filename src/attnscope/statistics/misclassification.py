@@ -11,12 +11,8 @@ from attnscope.statistics.inference import ENDS
 from attnscope.statistics.projection import Lines, project
 from attnscope.statistics.reading import units_of
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import (
-    bootstrap_sums,
-    checked_groups,
-    expect_positive,
-    percentile_interval,
-)
+from attnscope.statistics.resampling import bootstrap_sums, percentile_interval
+from attnscope.statistics.splits import checked_groups, expect_positive
 
 _ROWS = 4096
 """Number of misclassified images that are projected on the lines to all classes at a time."""

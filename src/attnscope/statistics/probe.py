@@ -11,20 +11,19 @@ from scipy import special
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
+from attnscope.statistics.class_sums import permuted_labels
 from attnscope.statistics.inference import mean_share_interval, t_interval
 from attnscope.statistics.logits import READERS, ProbedValues
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import (
+from attnscope.statistics.resampling import null_band, permutation_p
+from attnscope.statistics.rotation import Rows
+from attnscope.statistics.splits import (
     checked_groups,
     expect_positive,
-    null_band,
-    permutation_p,
-    permuted_labels,
     present_classes,
     stratified_folds,
 )
-from attnscope.statistics.rotation import Rows
 
 SCORE, FIT = 0, 1  # with an odd number of images, the scoring half is larger
 _SHRINKAGES = (0.1, 0.01, 1e-3, 1e-4)

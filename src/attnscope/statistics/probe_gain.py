@@ -15,7 +15,7 @@ from attnscope.statistics.logits import ProbedValues
 from attnscope.statistics.probe import FIT, SCORE, fit_probe
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import checked_groups, present_classes, stratified_folds
+from attnscope.statistics.splits import checked_groups, present_classes, stratified_folds
 
 
 @statistic("Whether a gate holds more class information than its input, or than before training.")

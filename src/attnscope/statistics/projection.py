@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from attnscope.recording.recording import Recording
 from attnscope.statistics.reading import expect_finite, read_units, unit_blocks, units_of
-from attnscope.statistics.resampling import stratified_folds
+from attnscope.statistics.splits import stratified_folds
 
 _FOLDS = 5
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from attnscope.errors import InputError
 from attnscope.shapes import Array
-from attnscope.statistics.resampling import class_sums
+from attnscope.statistics.class_sums import class_sums
 
 Rows = Int64[Array, " rows"]
 _LARGEST_PRODUCTS = 11_585

@@ -8,16 +8,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from attnscope.kinds import PER_CHANNEL
 from attnscope.recording.recording import Recording
+from attnscope.statistics.class_sums import class_sums, permuted_class_sums
 from attnscope.statistics.inference import FEWEST
 from attnscope.statistics.profiles import ClassMoments, bounds_of
 from attnscope.statistics.reading import StandardizedGate
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import (
+from attnscope.statistics.resampling import permutation_p
+from attnscope.statistics.splits import (
     checked_groups,
-    class_sums,
     expect_positive,
-    permutation_p,
-    permuted_class_sums,
     present_classes,
     stratified_folds,
 )

@@ -7,17 +7,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from attnscope.recording.recording import Recording
+from attnscope.statistics.class_sums import permuted_class_sums
 from attnscope.statistics.inference import t_interval
 from attnscope.statistics.reading import StandardizedGate
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import (
-    checked_groups,
-    expect_positive,
-    null_band,
-    permutation_p,
-    permuted_class_sums,
-    present_classes,
-)
+from attnscope.statistics.resampling import null_band, permutation_p
+from attnscope.statistics.splits import checked_groups, expect_positive, present_classes
 
 _COLUMNS = ["gate", "kind", "depth", "eta_squared", "omega_squared", "low", "high"]
 _NULL = ["null_low", "null_high", "p", "constant"]
