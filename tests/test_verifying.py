@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from analysis.attack import time_limit
 from attnscope.commands.main import main
 from attnscope.data.fingerprints import Fingerprints, write_fingerprints
-from attnscope.files import write_json
+from attnscope.files import write_json, write_sealed
 from attnscope.hashes import write_hashes
 from attnscope.recording.masking import add_masks
 from attnscope.recording.outcomes import Outcomes, outcomes_folder, write_outcomes
@@ -101,6 +102,16 @@ def test_a_flipped_bit_in_a_run_is_found_where_it_is(run: Path, name: str, code:
     assert len(damaged) == 1
     found_problems(list(damaged[0].problems), (code, run / name))
     assert (run / name).is_relative_to(damaged[0].folder)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/dev/zero", "recordings/../config.json", "..", ""])
+def test_hashes_name_only_files_of_the_run(run: Path, name: str) -> None:
+    """A file that someone else made must not lead out of the folder."""
+    (run.parent / "outside").write_text("mine")
+    digest = hashlib.sha256(b"mine").hexdigest()
+    write_sealed(run / "hashes.json", {"files": {name: digest}})
+    with time_limit(20):
+        found_problems(list(verify(run)[0].problems), ("AS119", run / "hashes.json"))
 
 
 def test_a_missing_file_of_a_run_is_found(run: Path) -> None:
