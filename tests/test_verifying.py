@@ -136,6 +136,16 @@ def test_pipes_and_links_to_outside_are_not_read(run: Path, name: str) -> None:
     assert any(name in problem for each in verify(run) for problem in each.problems)
 
 
+def test_what_does_not_belong_into_a_run_is_found(run: Path) -> None:
+    """Other programs that read the whole folder would wait at a pipe, or leave the folder."""
+    os.mkfifo(run / "pipe")
+    (run / "astray").symlink_to(run.parent)
+    (run / "here").symlink_to("config.json")
+    found_problems(
+        list(verify(run)[0].problems), ("AS607", run / "astray"), ("AS692", run / "pipe")
+    )
+
+
 def test_a_recording_is_verified_with_its_masks_and_outcomes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
