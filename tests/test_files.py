@@ -1,4 +1,7 @@
-"""Files and folders are written completely or not at all."""
+"""Files and folders are written completely or not at all.
+
+It has more than 400 lines because the tests of files, folders, outputs and locks share their helpers.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ from attnscope.files import (
     write_bytes,
     write_json,
 )
+from attnscope.layout import UNFINISHED
 from attnscope.writing import growing_folder, writing
 from tests.making import refused
 
@@ -401,3 +405,13 @@ def test_what_a_killed_process_left_of_a_growing_folder_is_replaced(tmp_path: Pa
         (folder / "a").touch()
     assert names(folder) == ["a"]
     assert names(tmp_path) == ["demo"]
+
+
+def test_a_link_to_an_unfinished_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / UNFINISHED).touch()
+    (tmp_path / "demo").symlink_to("mine")
+    with refused("AS113", names=(tmp_path / "demo",)), growing_folder(tmp_path / "demo"):
+        pass
+    assert (tmp_path / "demo").is_symlink()
+    assert names(tmp_path / "mine") == [UNFINISHED]

@@ -136,6 +136,15 @@ def test_pipes_and_links_to_outside_are_not_read(run: Path, name: str) -> None:
     assert any(name in problem for each in verify(run) for problem in each.problems)
 
 
+def test_a_recording_may_be_named_as_masks_are(run: Path) -> None:
+    (run / "recordings/test").rename(run / "recordings/test-masks")
+    (run / "recordings/other-masks").mkdir()  # holds no recording
+    (run / "recordings/test-masks/plan.json").write_text("{}")
+    found = {str(each.folder.relative_to(run)): each.problems for each in verify(run)}
+    assert "recordings/other-masks" not in found
+    assert found["recordings/test-masks"]
+
+
 def test_what_does_not_belong_into_a_run_is_found(run: Path) -> None:
     """Other programs that read the whole folder would wait at a pipe, or leave the folder."""
     os.mkfifo(run / "pipe")
