@@ -47,3 +47,6 @@ def test_a_cookie_of_the_same_name_does_not_hide_the_right_one() -> None:
 def test_a_query_without_the_token_is_kept_as_it_is() -> None:
     assert without_token("/a b/ü", "x=%2F&token=t&y=&token&z") == "/a%20b/%C3%BC?x=%2F&y=&z"
     assert without_token("/", "token=t") == "/"
+    # Browsers take two slashes, of either kind, for the beginning of another host.
+    for path in ("//example.org", "/\\example.org", "\\/example.org", "///\\example.org"):
+        assert without_token(path, "token=t") == "/example.org"

@@ -1,4 +1,7 @@
-"""Files and folders are written completely or not at all."""
+"""Files and folders are written completely or not at all.
+
+It has more than 400 lines because the tests of files, folders, outputs and locks share their helpers.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +29,7 @@ from attnscope.files import (
     write_bytes,
     write_json,
 )
+from attnscope.layout import UNFINISHED
 from attnscope.writing import growing_folder, writing
 from tests.making import refused
 
@@ -216,6 +221,19 @@ def test_what_another_process_is_writing_is_not_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == ["b", "c"]
 
 
+def test_a_file_that_is_being_written_is_not_removed(tmp_path: Path) -> None:
+    def parts() -> Iterator[bytes]:
+        yield b"first, "
+        (begun,) = tmp_path.iterdir()
+        os.utime(begun, (0, 0))  # long ago, so that only the lock protects it
+        remove_leftovers(tmp_path)
+        yield b"second"
+
+    write_bytes(tmp_path / "a", parts())  # type: ignore[arg-type]
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"first, second"
+
+
 def test_an_old_leftover_of_a_living_process_is_removed_and_a_young_one_stays(
     tmp_path: Path,
 ) -> None:
@@ -270,7 +288,9 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     long = tmp_path / ("n" * 300)
-    for path in (tmp_path / "folder", tmp_path / "pipe", tmp_path / "file" / "x", long):
+    (tmp_path / "astray").symlink_to("nowhere/at/all")
+    for path in ("folder", "pipe", "file/x", "astray", long.name):
+        path = tmp_path / path
         with refused("AS116", names=(str(path)[:150],)):
             expect_file(path)
     for path in (tmp_path / "file", tmp_path / "pipe", tmp_path / "file" / "x", long):
@@ -289,7 +309,7 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
         expect_file(fine)
     for fine in (tmp_path / "folder", tmp_path / "new", tmp_path / "a" / "b" / "c"):
         expect_folder(fine)
-    assert names(tmp_path) == ["file", "folder", "link", "pipe"]
+    assert names(tmp_path) == ["astray", "file", "folder", "link", "pipe"]
 
 
 def test_outputs_without_permission_are_refused(
@@ -385,3 +405,13 @@ def test_what_a_killed_process_left_of_a_growing_folder_is_replaced(tmp_path: Pa
         (folder / "a").touch()
     assert names(folder) == ["a"]
     assert names(tmp_path) == ["demo"]
+
+
+def test_a_link_to_an_unfinished_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / UNFINISHED).touch()
+    (tmp_path / "demo").symlink_to("mine")
+    with refused("AS113", names=(tmp_path / "demo",)), growing_folder(tmp_path / "demo"):
+        pass
+    assert (tmp_path / "demo").is_symlink()
+    assert names(tmp_path / "mine") == [UNFINISHED]

@@ -81,7 +81,7 @@ def test_a_sealed_json_file_that_was_written_anew_is_not_whole(tmp_path: Path) -
 )
 def test_only_regular_files_are_opened(tmp_path: Path, place: str, number: int) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with time_limit(10), pytest.raises(OSError) as caught:
+    with time_limit(10), pytest.raises(OSError, match=r"folder|pipe or a device") as caught:
         open_regular(tmp_path / place)
     assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / place))
 

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from attnscope.commands import main as main_module
 from attnscope.commands.main import main
-from attnscope.signals import PARENT
+from attnscope.signals import PARENT, exit_code, interrupting_signals, was_interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -138,3 +139,28 @@ def test_the_same_error_without_a_signal_is_not_hidden(monkeypatch: pytest.Monke
     monkeypatch.setattr(main_module, "_run", work)
     with pytest.raises(ImportError):
         main(["inspect"])
+
+
+def test_signals_outside_the_main_thread_are_left_to_the_main_thread() -> None:
+    def work() -> bool:
+        with interrupting_signals():
+            return was_interrupted()
+
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result(10) is False
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_the_exit_code_is_that_of_the_signal_that_came_in_this_command() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupting_signals():
+            signal.raise_signal(signal.SIGTERM)
+        assert was_interrupted()
+        assert exit_code() == 128 + signal.SIGTERM
+        with interrupting_signals():  # the next command in the same process
+            assert not was_interrupted()
+            assert exit_code() == 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGTERM, before)

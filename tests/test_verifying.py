@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from analysis.attack import time_limit
 from attnscope.commands.main import main
 from attnscope.data.fingerprints import Fingerprints, write_fingerprints
-from attnscope.files import write_json
+from attnscope.files import write_json, write_sealed
 from attnscope.hashes import write_hashes
 from attnscope.recording.masking import add_masks
 from attnscope.recording.outcomes import Outcomes, outcomes_folder, write_outcomes
@@ -103,6 +104,16 @@ def test_a_flipped_bit_in_a_run_is_found_where_it_is(run: Path, name: str, code:
     assert (run / name).is_relative_to(damaged[0].folder)
 
 
+@pytest.mark.parametrize("name", ["../outside", "/dev/zero", "recordings/../config.json", "..", ""])
+def test_hashes_name_only_files_of_the_run(run: Path, name: str) -> None:
+    """A file that someone else made must not lead out of the folder."""
+    (run.parent / "outside").write_text("mine")
+    digest = hashlib.sha256(b"mine").hexdigest()
+    write_sealed(run / "hashes.json", {"files": {name: digest}})
+    with time_limit(20):
+        found_problems(list(verify(run)[0].problems), ("AS119", run / "hashes.json"))
+
+
 def test_a_missing_file_of_a_run_is_found(run: Path) -> None:
     (run / "gates.jsonl").unlink()
     found_problems(list(verify(run)[0].problems), ("AS682", run / "gates.jsonl"))
@@ -123,6 +134,25 @@ def test_pipes_and_links_to_outside_are_not_read(run: Path, name: str) -> None:
     file.unlink()
     file.symlink_to(outside)
     assert any(name in problem for each in verify(run) for problem in each.problems)
+
+
+def test_a_recording_may_be_named_as_masks_are(run: Path) -> None:
+    (run / "recordings/test").rename(run / "recordings/test-masks")
+    (run / "recordings/other-masks").mkdir()  # holds no recording
+    (run / "recordings/test-masks/plan.json").write_text("{}")
+    found = {str(each.folder.relative_to(run)): each.problems for each in verify(run)}
+    assert "recordings/other-masks" not in found
+    assert found["recordings/test-masks"]
+
+
+def test_what_does_not_belong_into_a_run_is_found(run: Path) -> None:
+    """Other programs that read the whole folder would wait at a pipe, or leave the folder."""
+    os.mkfifo(run / "pipe")
+    (run / "astray").symlink_to(run.parent)
+    (run / "here").symlink_to("config.json")
+    found_problems(
+        list(verify(run)[0].problems), ("AS607", run / "astray"), ("AS692", run / "pipe")
+    )
 
 
 def test_a_recording_is_verified_with_its_masks_and_outcomes(

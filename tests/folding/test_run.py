@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from attnscope.commands.main import main
 from attnscope.data.load import load_data
+from attnscope.folding import run as run_module
 from attnscope.folding.run import fold, fold_run
 from attnscope.folding.search import first_half
 from attnscope.gates.detect import find_gates
@@ -50,6 +52,16 @@ def hooked_mean(run: Path, images: Tensor, gate: str) -> Tensor:
 @pytest.fixture(scope="module")
 def se_run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("runs") / "se", digits, untrained("se"), LAST)
+
+
+@pytest.mark.parametrize("difference", [1.0, math.nan])
+def test_a_fold_with_other_logits_is_refused(
+    se_run: Path, tmp_path: Path, difference: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "_logit_difference", lambda *arguments: difference)
+    with refused("AS860", names=("logits",)):
+        fold(se_run, tmp_path / "out", gates="all", device="cpu", progress=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fold_keeps_the_only_gate_that_matters(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from analysis.attack import time_limit
 from attnscope.files import read_json
 from attnscope.kinds import HAS_NEUTRAL, MAP
 from attnscope.recording.recording import Recording, RecordingWriter
@@ -352,3 +354,12 @@ def test_a_shard_whose_array_has_another_shape_is_refused_and_not_spread(tmp_pat
     save_file({**arrays, "logits": arrays["logits"][:, :1].copy()}, file)
     with refused("AS606", names=(file, "logits")):
         Recording(folder).logits  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["arrays.safetensors", "rows.parquet"])
+def test_a_pipe_in_place_of_a_shards_file_is_refused(folder: Path, name: str) -> None:
+    file = folder / "shards/00000" / name
+    file.unlink()
+    os.mkfifo(file)
+    with time_limit(20), refused("AS606", names=(file, "pipe")):
+        Recording(folder).logits  # noqa: B018 - reads the file

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64
@@ -227,7 +229,7 @@ def agreement_summary(
     """
     expect_positive("resamples", resamples, 1000)
     classes = recording.classes
-    gates: list[dict[str, object]] = []
+    gates: list[dict[str, Any]] = []
     scores, labels = [], []
     scored = comparable_gates(recording, attribution)
     if attribution not in recording.attribution_methods:
@@ -244,8 +246,8 @@ def agreement_summary(
     else:
         intervals = overall_intervals(scores, labels, *drawn)
     frames = [
-        mean_scores(*of_gate, classes).join(ends).assign(**about)
-        for about, ends, *of_gate in zip(gates, intervals, scores, labels, strict=True)
+        mean_scores(of_gate, own, classes).join(ends).assign(**about)
+        for about, of_gate, own, ends in zip(gates, scores, labels, intervals, strict=True)
     ]
     columns = ["gate", "depth", "class", *SCORES, *CONTROLS, *INTERVALS, "scored", "constant"]
     return (
