@@ -19,7 +19,7 @@ from attnscope.comparison import Comparison
 from attnscope.files import read_json, write_sealed
 from attnscope.recording.format import Shard
 from attnscope.recording.recording import Recording
-from tests.streamlit_app.downloading import download_all, expect_pictures
+from tests.streamlit_app.in_browser import download_all, expect_pictures
 
 Maker = Callable[..., Recording]
 Visit = Callable[..., AppTest]

@@ -16,7 +16,7 @@ from PIL import Image
 from attnscope import statistics
 from attnscope.plots import PLOTS
 from attnscope.recording.recording import Recording
-from tests.streamlit_app.downloading import download_all, expect_pictures
+from tests.streamlit_app.in_browser import download_all, expect_pictures
 
 
 @pytest.mark.browser

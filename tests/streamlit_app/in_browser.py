@@ -1,4 +1,4 @@
-"""Downloads the files that a page offers, in a real browser."""
+"""What tests in a real browser share: waiting for a page, and downloading its files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+
+def settle(page: Any) -> None:
+    """Wait until the server has sent the whole page.
+
+    Before that, places of elements can be those of a moment, and old elements can stand among them.
+    """
+    from playwright.sync_api import expect
+
+    app = page.get_by_test_id("stApp")
+    expect(app).to_have_attribute("data-test-script-state", "notRunning")
 
 
 def download_all(page: Any) -> dict[str, bytes]:
