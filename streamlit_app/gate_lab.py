@@ -13,7 +13,7 @@ from cached import Run, live
 from image_charts import EDITED, OWN, paired_bars, probability_figure
 from image_parts import TOP, limits_of, network_allowed, softmax
 from numpy.typing import NDArray
-from widgets import section
+from widgets import row_of_controls, section
 
 from attnscope.kinds import HAS_NEUTRAL, PER_CHANNEL
 from attnscope.plots.text import with_minus
@@ -46,9 +46,9 @@ def gate_lab(run: Run, row: int) -> None:
     ):  # fmt: skip
         return
     names = [gate.name for gate in recording.gates]
-    left, right = st.columns(2)
+    place = row_of_controls()
     gate = addressed.named_selectbox(
-        left, "Gate to change", names, "lab_gate", "gate", scope=run.key
+        place, "Gate to change", names, "lab_gate", "gate", scope=run.key, width=300
     )
     if gate is None:
         return
@@ -61,7 +61,7 @@ def gate_lab(run: Run, row: int) -> None:
         **({CHANNELS: "channels"} if info.has(PER_CHANNEL) else {}),
     }
     chosen = addressed.segmented_control(
-        right, "Set it to", list(edits), "lab_edit", default=MEAN,
+        place, "Set it to", list(edits), "lab_edit", default=MEAN,
         help="One leaves the features as they are. The mean is that over all recorded images.",
     )  # fmt: skip
     before = live.scores(run, row, None, None)  # says in one line if the network is not found

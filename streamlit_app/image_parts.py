@@ -14,7 +14,7 @@ from cached import Run, live, maps
 from image_charts import LARGEST_GRID, bars, probability_figure, value_maps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from widgets import breakable, literal
+from widgets import breakable, literal, row_of_controls
 
 from attnscope.dashboard_access import actions_allowed
 from attnscope.data.label_kinds import CLASS
@@ -153,13 +153,13 @@ def link_to(run: Run, row: int) -> None:
 def choose_space(run: Run, key: str) -> tuple[str | None, Distance]:
     """Show the controls for neighbors; return the gate (None: an unknown one) and the distance."""
     names = [gate.name for gate in run.recording.gates]
-    left, right = st.columns(2)
+    place = row_of_controls()
     gate = addressed.named_selectbox(
-        left, "Gate", names, f"{key}_gate", "gate", default=names[-1], scope=run.key,
+        place, "Gate", names, f"{key}_gate", "gate", default=names[-1], scope=run.key, width=300,
         help="The images are compared by the values of this gate.",
     )  # fmt: skip
     distance = addressed.segmented_control(
-        right, "Distance", list(DISTANCES), f"{key}_distance",
+        place, "Distance", list(DISTANCES), f"{key}_distance",
         help="Each channel or position is first scaled to mean 0 and standard deviation 1 over the "
         "images. The angle compares the pattern of the gate, the length also how strong it is.",
     )  # fmt: skip

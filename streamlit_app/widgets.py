@@ -26,6 +26,7 @@ from attnscope.plots.text import as_percent
 _P = ParamSpec("_P")
 PAGE = 20
 """Images on one page of a gallery."""
+_CARD = 168  # width of an image of a gallery in pixels: its link fits in one line
 
 
 def chosen_run() -> Run:
@@ -137,8 +138,16 @@ def page_of(rows: Sequence[int], key: str, size: int = PAGE) -> list[int]:
     return [int(row) for row in rows[(page - 1) * size : page * size]]
 
 
+def row_of_controls() -> Any:
+    """Return a place whose controls stand side by side, and below each other in a narrow window.
+
+    In columns, they would be cut off there.
+    """
+    return st.container(horizontal=True, vertical_alignment="bottom")
+
+
 def choose_class(
-    run: Run, place: Any, label: str, key: str, placeholder: str = "Any"
+    run: Run, place: Any, label: str, key: str, placeholder: str = "Any", **looks: Any
 ) -> str | None:
     """Show the control for a class, and return the choice; None without one.
 
@@ -148,10 +157,11 @@ def choose_class(
         label: its label.
         key: its key.
         placeholder: what it shows without a choice.
+        looks: further arguments of ``st.selectbox``.
     """
     return addressed.named_selectbox(
         place, label, run.recording.classes, key, "class", default=None, scope=run.key,
-        placeholder=placeholder,
+        placeholder=placeholder, **looks,
     )  # fmt: skip
 
 
@@ -181,19 +191,18 @@ def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:
             f"{high:.3g} (bright). All images on this page share the scale."
         )
     st.caption(legend)
-    per_row = 5
-    for start in range(0, len(rows), per_row):
-        for column, row in zip(st.columns(per_row), rows[start : start + per_row], strict=False):
-            true = recording.classes[recording.labels[row]]
-            predicted = recording.classes[recording.predictions[row]]
-            card = column.container(border=True)  # pictures can be as white as the page
-            card.image(cached.image(run, row, source, low, high), width="stretch")
-            card.text(
-                f"{breakable(f'{true} → {predicted}')}\nconfidence {confidence[row]:.3f}\n"
-                f"{breakable(recording.rows['path'].iloc[row])}"
-            )
-            card.page_link(
-                "views/image.py",
-                label=f"Open image {row}",
-                query_params={"run": run.label, "image": str(row)},
-            )
+    cards = st.container(horizontal=True)
+    for row in rows:
+        true = recording.classes[recording.labels[row]]
+        predicted = recording.classes[recording.predictions[row]]
+        card = cards.container(border=True, width=_CARD)  # pictures can be as white as the page
+        card.image(cached.image(run, row, source, low, high), width="stretch")
+        card.text(
+            f"{breakable(f'{true} → {predicted}')}\nconfidence {confidence[row]:.3f}\n"
+            f"{breakable(recording.rows['path'].iloc[row])}"
+        )
+        card.page_link(
+            "views/image.py",
+            label=f"Open image {row}",
+            query_params={"run": run.label, "image": str(row)},
+        )

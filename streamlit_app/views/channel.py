@@ -12,7 +12,7 @@ from cached import Run, live, pictures
 from cached import channels as cached_channels
 from channel_charts import changes, changes_figure, histogram, histograms_figure
 from channel_parts import PROFILE_HELP, class_intervals
-from widgets import breakable, chosen_run, literal, section
+from widgets import breakable, chosen_run, literal, row_of_controls, section
 from widgets import table_height as height_of
 
 from attnscope.channel_removal import IMAGES, remove_channel
@@ -69,10 +69,10 @@ def _distribution(run: Run, gate: str, channel: int) -> None:
 
 @section
 def _images(run: Run, gate: str, channel: int) -> None:
-    left, right = st.columns([1, 3], vertical_alignment="bottom")
-    count = addressed.segmented_control(left, "Images at each end", COUNTS, "ends")
+    place = row_of_controls()
+    count = addressed.segmented_control(place, "Images at each end", COUNTS, "ends")
     with_maps = addressed.toggle(
-        right, "Show the channel's features before and after the gate (runs the network)",
+        place, "Show the channel's features before and after the gate (runs the network)",
         "features",
         help="The feature map of this channel for each image, as it enters the gate and as it "
         "leaves it, at its own resolution. All maps on the page share one scale.",

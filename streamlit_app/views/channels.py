@@ -15,7 +15,16 @@ from cached import Run
 from cached import channels as cached_channels
 from channel_charts import BRUSH, heat_figure, heat_map
 from channel_parts import class_intervals
-from widgets import chosen_run, in_percent, literal, page_of, percent, section, show_plot
+from widgets import (
+    chosen_run,
+    in_percent,
+    literal,
+    page_of,
+    percent,
+    row_of_controls,
+    section,
+    show_plot,
+)
 from widgets import table_height as height_of
 
 from attnscope.kinds import PER_CHANNEL, Gate
@@ -48,30 +57,30 @@ def _heat_map(run: Run, gate: str) -> None:
     names = run.recording.classes
     channels = cached_channels.channel_count(run.recording, gate)
     many, wide = len(names) > CLASSES, channels > CHANNELS
-    left, middle, right, search = st.columns([1.4, 1, 1, 1])
+    place = row_of_controls()
     kinds = (cached_channels.DIFFERENCES, cached_channels.MEANS)
     what = addressed.segmented_control(
-        left, "Show", kinds, "heat",
+        place, "Show", kinds, "heat",
         help="Mean gate: the mean over the images of a class. Difference between classes: the same "
         "minus the channel's mean over all classes, because channels differ much more from each "
         "other than classes do.",
     )  # fmt: skip
     orders = cached_channels.CHANNEL_ORDERS
     by_channel = addressed.selectbox(
-        middle, "Channels", orders, "by_channel", default=orders[1 if wide else 0],
+        place, "Channels", orders, "by_channel", default=orders[1 if wide else 0], width=220,
         help="Omega squared is the share of a channel's variance that is between classes. "
         "By similarity: channels with similar class means are neighbors (hierarchical "
         "clustering). See docs/reference/metrics.md.",
     )  # fmt: skip
     orders = cached_channels.CLASS_ORDERS
     by_class = addressed.selectbox(
-        right, "Classes", orders, "by_class", default=orders[2 if many else 0],
+        place, "Classes", orders, "by_class", default=orders[2 if many else 0], width=220,
         help="By similarity: classes with similar gates are neighbors (hierarchical "
         "clustering). Most different first: by the distance of a class from the mean of all "
         "classes.",
     )  # fmt: skip
     wanted = addressed.text_input(
-        search, "Find classes", "find", placeholder="Part of a name",
+        place, "Find classes", "find", placeholder="Part of a name", width=220,
         help="Show only classes whose names contain this text.",
     )  # fmt: skip
     order = cached_channels.class_order(run, gate, by_class)
@@ -280,9 +289,10 @@ def _states(info: Gate) -> None:
             else "Share of the gate's values that are the same for all images.",
         ),
     }
-    for column, (name, (label, text)) in zip(st.columns(4), texts.items(), strict=True):
-        share = float(shares[name])
-        column.metric(label, "–" if np.isnan(share) else percent(share), border=True, help=text)
+    place = row_of_controls()
+    for name, (label, text) in texts.items():
+        share = "–" if np.isnan(shares[name]) else percent(float(shares[name]))
+        place.metric(label, share, border=True, help=text, width=220)
 
 
 st.title("Channel gates")

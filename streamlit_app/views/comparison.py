@@ -28,6 +28,7 @@ from widgets import (
     literal,
     page_of,
     percent,
+    row_of_controls,
     section,
     show_grid,
     show_plot,
@@ -366,10 +367,10 @@ def _plots_that_need(what: str, a: Run, b: Run) -> None:
 
 @section
 def _chosen_images(a: Run, b: Run) -> None:
-    left, right = st.columns([1, 2])
+    place = row_of_controls()
     names = a.recording.classes
-    only = choose_class(a, left, "True class", TRUE, "All classes")
-    which = addressed.segmented_control(right, "Images", [EVERY, ONLY_A, ONLY_B, NEITHER], "which")
+    only = choose_class(a, place, "True class", TRUE, "All classes", width=220)
+    which = addressed.segmented_control(place, "Images", [EVERY, ONLY_A, ONLY_B, NEITHER], "which")
     if addressed.is_unknown(TRUE):
         return
     wanted = compare.rows_where(a, b, which)

@@ -20,6 +20,7 @@ from widgets import (
     gallery,
     in_percent,
     literal,
+    row_of_controls,
     section,
     table_height,
 )
@@ -80,19 +81,19 @@ def _pairs(run: Run, panel: Panel) -> None:
 def _controls(run: Run) -> tuple[str, str, bool]:
     """Show what the matrix shows, and return the choice: values, order, errors only."""
     many = len(run.recording.classes) > WHOLE
-    first, second, third = st.columns([2, 2, 3], vertical_alignment="bottom")
+    place = row_of_controls()
     shown = addressed.segmented_control(
-        first, "Cells", [RATES, COUNTS], "cells",
+        place, "Cells", [RATES, COUNTS], "cells",
         help="Rates: share of the images of the true class, so that each row sums to 100%. "
         "Counts: number of images.",
     )  # fmt: skip
     by = addressed.segmented_control(
-        second, "Order of the classes", [BY_NUMBER, BY_SIMILARITY], "order",
+        place, "Order of the classes", [BY_NUMBER, BY_SIMILARITY], "order",
         help="By similarity: classes that the network often confuses are neighbors (a tree of "
         "average linkage, see `docs/reference/metrics.md`).",
     )  # fmt: skip
     errors_only = addressed.toggle(
-        third, "Color errors only", "errors", default=many,
+        place, "Color errors only", "errors", default=many,
         help="Leaves out the diagonal, where the prediction is correct, and fits the colors to the "
         "errors.",
     )  # fmt: skip

@@ -22,7 +22,7 @@ from image_parts import (
     show_neighbors,
     softmax,
 )
-from widgets import chosen_run, literal, section, show_grid
+from widgets import chosen_run, literal, row_of_controls, section, show_grid
 
 from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
@@ -44,18 +44,18 @@ def _step(by: int) -> None:
 
 def _choose() -> int | None:
     """Show the number of the image and the buttons beside it; return the chosen row."""
-    left, before, after, _ = st.columns([2, 1, 1, 4], vertical_alignment="bottom")
+    place = row_of_controls()
     row = addressed.number_input(
-        left, "Image number", len(recording), "image", "image", scope=run.key,
+        place, "Image number", len(recording), "image", "image", scope=run.key, width=200,
         help="The row of the image in the recording, from 0.",
     )  # fmt: skip
-    before.button(
+    place.button(
         "Previous", icon=":material/chevron_left:", key="previous", disabled=not row,
-        on_click=_step, args=(-1,), width="stretch",
+        on_click=_step, args=(-1,),
     )  # fmt: skip
-    after.button(
+    place.button(
         "Next", icon=":material/chevron_right:", key="next", on_click=_step, args=(1,),
-        disabled=row is None or row == len(recording) - 1, width="stretch",
+        disabled=row is None or row == len(recording) - 1,
     )  # fmt: skip
     return row
 
@@ -91,11 +91,11 @@ def _maps(run: Run, row: int) -> None:
     if not spatial and not recording.grad_cam_layers:
         st.info("The network has no gates that vary over positions, and Grad-CAM was not recorded.")
         return
-    left, right = st.columns(2, vertical_alignment="bottom")
-    with left:
+    place = row_of_controls()
+    with place:
         own = own_bounds(bool(spatial), "image_scale")
     with_values = addressed.toggle(
-        right, "Show values at the pointer", "values",
+        place, "Show values at the pointer", "values",
         help="Draws each map once more, so that the raw value of each position appears where the "
         "pointer is.",
     )  # fmt: skip

@@ -11,7 +11,15 @@ import numpy as np
 import streamlit as st
 from cached import Run, maps
 from image_parts import classes_of, link_to, map_values, maps_download, own_bounds
-from widgets import chosen_run, literal, page_of, section, show_grid, show_plot
+from widgets import (
+    chosen_run,
+    literal,
+    page_of,
+    row_of_controls,
+    section,
+    show_grid,
+    show_plot,
+)
 
 from attnscope.kinds import MAP
 from attnscope.plots import needs, plots_of
@@ -28,25 +36,25 @@ OWN, OVER = "Own resolution", "Over the image"
 
 @section
 def _images(run: Run) -> None:
-    left, middle, right = st.columns([1, 1, 2])
+    place = row_of_controls()
     names = recording.classes
-    only = left.selectbox(
+    only = place.selectbox(
         "True class", range(len(names)), index=None, format_func=lambda c: names[c],
-        placeholder="All classes", key=f"class {run.key}",
+        placeholder="All classes", key=f"class {run.key}", width=200,
     )  # fmt: skip
     number = addressed.number_input(
-        middle, "Image number", len(recording), "map_image", "image", default=None,
-        scope=run.key, placeholder="All images",
+        place, "Image number", len(recording), "map_image", "image", default=None,
+        scope=run.key, placeholder="All images", width=200,
     )  # fmt: skip
     if addressed.is_unknown("map_image"):
         return
-    with right:
+    with place:
         own = own_bounds(bool(spatial), "image_scale")
     if number is not None:
         _one(run, number, own)
         return
     drawn = addressed.segmented_control(
-        right, "Gates are drawn", [OWN, OVER], "drawn",
+        place, "Gates are drawn", [OWN, OVER], "drawn",
         help="Each position of a map as one square, or smoothed over the "
         "image in gray.",
     )  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from attnscope.recording.recording import Recording
+from tests.streamlit_app.in_browser import settle
 from tests.streamlit_app.opening import assert_no_error, assert_one_error
 
 Maker = Callable[..., Recording]
@@ -79,14 +80,7 @@ def _choose(page: Any, choice: tuple[str, str] | str) -> None:
         page.get_by_role("option", name=choice[1]).click()
     page.wait_for_url(lambda url: url != before)
     _expect(page, [choice])
-    _settle(page)
-
-
-def _settle(page: Any) -> None:
-    from playwright.sync_api import expect
-
-    app = page.get_by_test_id("stApp")
-    expect(app).to_have_attribute("data-test-script-state", "notRunning")
+    settle(page)
 
 
 def _expect(page: Any, choices: Sequence[tuple[str, str] | str]) -> None:
@@ -114,7 +108,7 @@ def _leave(page: Any, link: re.Pattern[str] | None) -> None:
         page.locator(f'[data-testid="stMain"] a[href="{target}"]').first.click()
         title = "Channel card" if link is CARD else "Image"
         expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
-    _settle(page)
+    settle(page)
 
 
 def _words(app: AppTest, key: str) -> list[str]:

@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from attnscope import statistics
 from attnscope.recording.recording import Recording
 from attnscope.statistics.ordering import differences, similarity_order
+from tests.streamlit_app.in_browser import settle
 from tests.streamlit_app.opening import assert_no_error, assert_one_error, open_view
 
 Make = Callable[..., Recording]
@@ -136,6 +137,7 @@ def test_a_click_on_a_cell_opens_the_card_of_its_channel_and_back_returns(
     main = page.get_by_test_id("stMain")
     cell = page.locator('.mark-rect [aria-label*="channel: 11; class: dog;"]').first
     expect(cell).to_be_visible()
+    settle(page)
     box = cell.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(page.get_by_role("heading", name="Channel card")).to_be_visible()
@@ -169,6 +171,7 @@ def test_a_brush_compares_the_classes_under_it_with_all_others(
     rect = '.mark-rect [aria-label*="channel: {}; class: {};"]'
     first = page.locator(rect.format(0, "dog")).first
     expect(first).to_be_visible()
+    settle(page)
     start, end = first.bounding_box(), page.locator(rect.format(2, "owl")).first.bounding_box()
     page.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
     page.mouse.down()

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from attnscope import statistics
@@ -20,6 +19,7 @@ from attnscope.comparison import Comparison
 from attnscope.files import read_json, write_sealed
 from attnscope.recording.format import Shard
 from attnscope.recording.recording import Recording
+from tests.streamlit_app.in_browser import download_all, expect_pictures
 
 Maker = Callable[..., Recording]
 Visit = Callable[..., AppTest]
@@ -218,42 +218,18 @@ def test_a_plot_is_downloaded_as_png_pdf_and_csv(
     page = browse(tmp_path)
     root = page.url.rstrip("/")
     page.goto(f"{root}/comparison?run=a/test&other=b/test")
-    found = _download_all(page, 0)
+    found = download_all(page)
     assert set(found) == {f"per_class_accuracy_a-test_b-test.{x}" for x in ("png", "pdf", "csv")}
-    _expect_pictures(found)
+    expect_pictures(found)
     table = pd.read_csv(io.BytesIO(found["per_class_accuracy_a-test_b-test.csv"]))
     np.testing.assert_allclose(table["difference"], Comparison(*pair).accuracy["difference"])
     page.goto(f"{root}/comparison?run=a/test&other=b/test&comparison_view=Confusion")
     expect(page.get_by_test_id("stVegaLiteChart")).to_be_visible()
-    found = _download_all(page, 0)
+    found = download_all(page)
     assert len(found) == 3
-    _expect_pictures(found)
+    expect_pictures(found)
     (name,) = (name for name in found if name.endswith(".csv"))
     assert name.startswith("confusion_difference_window")
     rates = [statistics.confusion_matrix(r).to_numpy() / 20 for r in pair]
     table = pd.read_csv(io.BytesIO(found[name]))
     np.testing.assert_allclose(table["value"], (rates[1] - rates[0]).ravel(), atol=1e-12)
-
-
-def _download_all(page: Any, menu: int) -> dict[str, bytes]:
-    """Download every file of a menu: name -> content."""
-    page.get_by_test_id("stMain").get_by_test_id("stPopover").get_by_role("button").nth(
-        menu
-    ).click()
-    found = {}
-    for kind in ("PNG", "PDF", "CSV"):
-        button = page.get_by_test_id("stDownloadButton").get_by_role("button", name=kind)
-        with page.expect_download() as waiting:
-            button.first.click()
-        found[waiting.value.suggested_filename] = Path(waiting.value.path()).read_bytes()
-    return found
-
-
-def _expect_pictures(found: dict[str, bytes]) -> None:
-    for name, content in found.items():
-        if name.endswith(".png"):
-            image = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
-            assert image.std() > 5, "something is drawn"
-        if name.endswith(".pdf"):
-            assert content.startswith(b"%PDF-")
-            assert len(content) > 5_000

@@ -19,6 +19,7 @@ from streamlit.testing.v1 import AppTest
 
 from attnscope import statistics
 from attnscope.recording.recording import Recording
+from tests.streamlit_app.in_browser import settle
 
 Maker = Callable[..., Recording]
 Visit = Callable[..., AppTest]
@@ -219,10 +220,11 @@ def test_many_classes_in_a_browser(
     charts = main.get_by_test_id("stVegaLiteChart")
     picture = charts.first.locator(".mark-rect").first
     expect(picture).to_be_visible()
+    settle(page)
     box = picture.bounding_box()
     page.mouse.click(box["x"] + 5 / 6 * box["width"], box["y"] + box["height"] / 2)
     page.wait_for_url("**rows=41-80&columns=81-120**")
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    settle(page)
     page.wait_for_timeout(1000)  # until the chart is drawn, which nothing on the page tells
     # So many cells are drawn on a canvas, whose lower right part they fill.
     box = charts.nth(1).locator("canvas").bounding_box()

@@ -12,6 +12,7 @@ import pytest
 
 from attnscope.recording.recording import Recording
 from tests.streamlit_app.conftest import serving
+from tests.streamlit_app.in_browser import settle
 
 pytestmark = pytest.mark.browser
 
@@ -40,7 +41,10 @@ def test_a_click_on_a_cell_shows_exactly_its_images(
     main = page.get_by_test_id("stMain")
     for true, predicted, expected in (("owl", "dog", rows), ("cat", "owl", others)):
         cell = f'[aria-label*="true: {true}; predicted: {predicted};"]'
-        box = page.locator(f".mark-rect {cell}").first.bounding_box()
+        place = page.locator(f".mark-rect {cell}").first
+        expect(place).to_be_visible()
+        settle(page)
+        box = place.bounding_box()
         assert box is not None
         page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         noun = "image" if len(expected) == 1 else "images"
@@ -48,6 +52,7 @@ def test_a_click_on_a_cell_shows_exactly_its_images(
             main.get_by_role("heading", name=f"{len(expected)} {noun}", exact=True)
         ).to_be_visible()
         expect(main.get_by_test_id("stImage")).to_have_count(len(expected))
+        settle(page)
         captions = main.get_by_test_id("stText")
         expect(captions).to_have_count(len(expected))
         expect(captions.first).to_contain_text(f"{true} → {predicted}")

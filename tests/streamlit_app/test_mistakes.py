@@ -116,11 +116,7 @@ def test_the_list_is_downloaded_as_csv(
     assert found["row"].tolist() == expected["row"].tolist()
     assert found["path"].tolist() == expected["path"].tolist()
     np.testing.assert_allclose(found["loss"], expected["loss"])
-    main.get_by_test_id("stText").first.wait_for()
-    page.get_by_role("link", name=re.compile("Open image")).first.click()
+    main.get_by_role("link", name=f"Open image {found['row'].iloc[0]}", exact=True).click()
     expect(page.get_by_role("heading", name="Image", exact=True)).to_be_visible()
-    # Streamlit adds an entry without the filters when it leaves a page.
-    page.go_back()
-    page.wait_for_url("**/mistakes**")
     page.go_back()
     expect(main.get_by_role("heading", name=re.compile(f"^{len(expected)} of"))).to_be_visible()

@@ -19,6 +19,7 @@ from attnscope.commands.main import main
 from attnscope.files import locked, write_json
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
+from tests.streamlit_app.in_browser import settle
 from tests.streamlit_app.test_dashboard import APP
 
 Maker = Callable[..., Recording]
@@ -287,6 +288,8 @@ def test_a_run_is_recorded_opened_and_found_again_by_its_address(
     sidebar = page.get_by_test_id("stSidebar")
     expect(sidebar).to_contain_text("1 recording")
     grid = main_part.get_by_test_id("stDataFrame").locator("canvas").first
+    expect(grid).to_be_visible()
+    settle(page)
     box = grid.bounding_box()
     page.mouse.click(box["x"] + 80, box["y"] + 35 + 17)  # the name in the first row
     main_part.get_by_role("link", name="Open tiny/test").click()

@@ -20,6 +20,7 @@ from attnscope import jobs
 from attnscope.gate_space import place_images, placed_images
 from attnscope.recording.recording import Recording
 from attnscope.statistics.embedding import principal_components
+from tests.streamlit_app.in_browser import settle
 from tests.streamlit_app.opening import LOOK_ONLY, assert_no_error, assert_one_error, open_view
 from tests.streamlit_app.plain import started
 
@@ -152,6 +153,7 @@ def test_a_brush_over_points_shows_their_images(
     content = page.get_by_test_id("stMain")
     marks = page.locator(".mark-symbol [aria-label*='image: ']")
     expect(marks).to_have_count(60)
+    settle(page)
     boxes = {
         int(mark.get_attribute("aria-label").split("image: ")[1].split(";")[0]): mark.bounding_box()
         for mark in marks.all()
