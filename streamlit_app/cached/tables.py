@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from attnscope import statistics
 from attnscope.plots.builtin.channel_gates import tested_effects
+from attnscope.plots.builtin.gate_profiles import GateProfiles
+from attnscope.plots.builtin.gate_state import GateState
+from attnscope.plots.builtin.map_agreement import MapAgreement
+from attnscope.plots.builtin.per_class_gates import PerClassGates
+from attnscope.plots.builtin.per_class_grad_cam import PerClassGradCam
 from attnscope.plots.usage import usage_of
+from cached import results
 from cached.caching import statistic
 from cached.found import Intervened, Run
 
@@ -61,15 +67,26 @@ def channel_effects(run: Run, gate: str) -> pd.DataFrame:
     return tested_effects(run.recording, gate)
 
 
-@statistic
 def gate_profiles(run: Run) -> pd.DataFrame:
     """``statistics.gate_profiles``"""
+    shown = results.of_run("gate_profiles", run)
+    return shown.profiles if isinstance(shown, GateProfiles) else _gate_profiles(run)
+
+
+@statistic
+def _gate_profiles(run: Run) -> pd.DataFrame:
     return statistics.gate_profiles(run.recording)
 
 
-@statistic
 def gate_state(run: Run) -> pd.DataFrame:
     """``statistics.gate_state``"""
+    shown = results.of_run("gate_state", run)
+    is_all = isinstance(shown, GateState) and not shown.without_bounds
+    return shown.state if is_all else _gate_state(run)
+
+
+@statistic
+def _gate_state(run: Run) -> pd.DataFrame:
     return statistics.gate_state(run.recording)
 
 
@@ -85,30 +102,38 @@ def class_mean_grad_cam(run: Run) -> NDArray[np.float64]:
     return statistics.class_mean_grad_cam(run.recording)
 
 
-@statistic
 def agreement_summary(run: Run) -> pd.DataFrame:
     """``statistics.agreement_summary`` with Grad-CAM for the predicted class; of the classes
     without intervals
     """
-    return statistics.agreement_summary(run.recording, class_intervals=False)
+    shown = results.of_run("map_agreement", run)
+    if isinstance(shown, MapAgreement):
+        return shown.summary
+    return statistics.agreement_summary(run.recording)  # raises what is missing
 
 
-@statistic
 def compare_profiles(a: Run, b: Run) -> pd.DataFrame:
     """``statistics.compare_profiles``"""
-    return statistics.compare_profiles(a.recording, b.recording)
+    shown = results.of_comparison("per_class_gates", a, b)
+    if isinstance(shown, PerClassGates):
+        return shown.distances
+    return statistics.compare_profiles(a.recording, b.recording)  # raises what is missing
 
 
-@statistic
 def compare_class_order(a: Run, b: Run) -> pd.DataFrame:
     """``statistics.compare_class_order``"""
-    return statistics.compare_class_order(a.recording, b.recording)
+    shown = results.of_comparison("per_class_gates", a, b)
+    if isinstance(shown, PerClassGates):
+        return shown.order
+    return statistics.compare_class_order(a.recording, b.recording)  # raises what is missing
 
 
-@statistic
 def compare_grad_cam(a: Run, b: Run) -> pd.DataFrame:
     """``statistics.compare_grad_cam`` for the predicted class"""
-    return statistics.compare_grad_cam(a.recording, b.recording)
+    shown = results.of_comparison("per_class_grad_cam", a, b)
+    if isinstance(shown, PerClassGradCam):
+        return shown.comparison
+    return statistics.compare_grad_cam(a.recording, b.recording)  # raises what is missing
 
 
 @statistic

@@ -6,6 +6,7 @@ compares the Grad-CAM of two networks. Both use these functions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from attnscope.shapes import Array
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.ranks import centered_ranks, correlation
 from attnscope.statistics.resampling import (
-    bootstrap_means,
+    bootstrap_together,
     class_partners,
     derangement,
     percentile_interval,
@@ -135,16 +136,28 @@ def score_intervals(
     classes: int,
     resamples: int,
     seed: int,
+) -> pd.DataFrame:
+    """Compute `intervals_of_scores` of one table of scores."""
+    return intervals_of_scores([scores], labels, classes, resamples, seed)[0]
+
+
+def intervals_of_scores(
+    scores: Sequence[pd.DataFrame],
+    labels: Int64[Array, " images"],
+    classes: int,
+    resamples: int,
+    seed: int,
     *,
     of_classes: bool = True,
-) -> pd.DataFrame:
-    """Compute bootstrap intervals for the means of `mean_scores`.
+) -> list[pd.DataFrame]:
+    """Compute bootstrap intervals for the means of `mean_scores`, for several tables at once.
 
     The intervals are 95% percentile intervals over the scored images (Efron 1979, Annals of
     Statistics 7). All images and each class are resampled separately.
 
     Args:
-        scores: the table of `score_maps`.
+        scores: the tables of `score_maps`. Those that score the same images share their resamples,
+            and each has the intervals that it has alone.
         labels: the true class of each image, ``(N,)``.
         classes: number of classes.
         resamples: number of bootstrap resamples.
@@ -152,7 +165,7 @@ def score_intervals(
         of_classes: whether classes have intervals; those of all images do not depend on it.
 
     Returns:
-        One row for each row of `mean_scores`:
+        A table for each of the scores, with one row for each row of `mean_scores`:
 
         - ``spearman_low``, ``spearman_high``, ``iou_low``, ``iou_high``: ends of the intervals.
         - ``above_null``: mean over the images of ``spearman - null_spearman``, with its interval
@@ -160,21 +173,35 @@ def score_intervals(
 
         The ends are NaN with fewer than two scored images.
     """
-    # All images come first in the random stream.
-    rng = np.random.default_rng([seed, 2])
-    scored = scores["scored"].to_numpy()
-    of_scored = scores[scored]
-    above = of_scored["spearman"] - of_scored["null_spearman"]
-    values = np.column_stack([of_scored["spearman"], of_scored["iou"], above])
-    groups = labels[scored]
-    rows = np.full((1 + classes, len(INTERVALS)), np.nan)
-    for row, members in enumerate([values, *(values[groups == k] for k in range(classes))]):
-        if len(members) >= 1:
-            rows[row, 4] = members[:, 2].mean()
-        if len(members) >= 2 and (of_classes or row == 0):
-            means = bootstrap_means(members, resamples, rng)
-            rows[row, [0, 2, 5]], rows[row, [1, 3, 6]] = percentile_interval(means)
-    return pd.DataFrame(rows, columns=INTERVALS)
+    alike: dict[bytes, list[int]] = {}
+    for number, table in enumerate(scores):
+        alike.setdefault(table["scored"].to_numpy().tobytes(), []).append(number)
+    found: dict[int, pd.DataFrame] = {}
+    for numbers in alike.values():
+        scored = scores[numbers[0]]["scored"].to_numpy()
+        values = [_resampled_scores(scores[number][scored]) for number in numbers]
+        groups = labels[scored]
+        # All images come first in the random stream.
+        rng = np.random.default_rng([seed, 2])
+        rows = np.full((len(numbers), 1 + classes, len(INTERVALS)), np.nan)
+        for row in range(1 + classes):
+            inside = slice(None) if row == 0 else groups == row - 1
+            members = [each[inside] for each in values]
+            if len(members[0]) >= 1:
+                rows[:, row, 4] = [each[:, 2].mean() for each in members]
+            if len(members[0]) >= 2 and (of_classes or row == 0):
+                drawn = bootstrap_together(members, resamples, rng)
+                for ends, means in zip(rows[:, row], drawn, strict=True):
+                    ends[[0, 2, 5]], ends[[1, 3, 6]] = percentile_interval(means)
+        tables = (pd.DataFrame(each, columns=INTERVALS) for each in rows)
+        found |= dict(zip(numbers, tables, strict=True))
+    return [found[number] for number in range(len(scores))]
+
+
+def _resampled_scores(scores: pd.DataFrame) -> NDArray[np.float64]:
+    """Return Spearman's rho, the IoU, and rho minus that of another image, ``(n, 3)``."""
+    above = scores["spearman"] - scores["null_spearman"]
+    return np.column_stack([scores["spearman"], scores["iou"], above])
 
 
 def to_grid(

@@ -232,17 +232,34 @@ def bootstrap_means(
         np.add.at(sums, of_image, np.hstack([values, np.ones((len(values), 1))]))
         drawn = bootstrap_means(sums, resamples, rng)
         return drawn[:, :-1] / drawn[:, -1:]
-    images = len(values)
+    return bootstrap_together([values], resamples, rng)[0]
+
+
+def bootstrap_together(
+    values: Sequence[Float64[Array, "images values"]], resamples: int, rng: np.random.Generator
+) -> list[Float64[Array, "resamples values"]]:
+    """Return the `bootstrap_means` of several arrays of the same images, under the same resamples.
+
+    Drawing takes longer than the means, and is done once.
+
+    Args:
+        values: ``(n, V)`` each.
+        resamples: number of resamples.
+        rng: random generator.
+    """
+    images = len(values[0])
     block = max(1, _DRAWS // images)
-    means = []
+    means: list[list[NDArray[np.float64]]] = [[] for _ in values]
     for begin in range(0, resamples, block):
         size = min(block, resamples - begin)
         # Drawing and counting is faster than Generator.multinomial, which draws a binomial number
         # for each image.
         drawn = rng.integers(0, images, (size, images)) + images * np.arange(size)[:, None]
         count = np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images)
-        means.append(count.astype(np.float64) @ values / images)
-    return np.concatenate(means)
+        weights = count.astype(np.float64)
+        for parts, each in zip(means, values, strict=True):
+            parts.append(weights @ each / images)
+    return [np.concatenate(parts) for parts in means]
 
 
 def class_sums(
