@@ -178,7 +178,7 @@ def colored(values: NDArray[Any], low: float, high: float, cmap: str) -> NDArray
     shares = np.clip((values.astype(np.float64) - low) / (span if span > 0 else 1), 0, 1)
     # As matplotlib does: 256 equal parts, the last of which includes its end.
     places = np.minimum(256 * np.where(known, shares, 0), 255).astype(np.int64)
-    colors = colors_of(cmap)[places]
+    colors: NDArray[np.float64] = colors_of(cmap)[places]
     colors[~known] = to_rgb(EMPTY)
     return colors
 

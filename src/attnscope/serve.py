@@ -69,7 +69,14 @@ _THEME = {
     "headingFontSizes": "1.9rem, 1.3rem, 1.1rem",
     "showWidgetBorder": True,
 }
-_USED_BY_PAGES = ("altair", "attnscope.report", "pyarrow.parquet", "sklearn.metrics")
+_USED_BY_PAGES = (
+    "altair",
+    "attnscope.report",
+    "attnscope.statistics.embedding",
+    "attnscope.statistics.ordering",
+    "pyarrow.parquet",
+    "sklearn.metrics",
+)
 
 
 def serve(
