@@ -118,6 +118,8 @@ class Visitor:
                 subprotocols=[Subprotocol("streamlit")],
                 additional_headers={"Cookie": self._cookie} if self._cookie else {},
                 max_size=None,
+                open_timeout=_PATIENCE,  # a busy machine answers late
+                ping_interval=None,
             )
         )
         connected = time.perf_counter() - began

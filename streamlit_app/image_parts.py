@@ -14,7 +14,7 @@ from cached import Run, live, maps
 from image_charts import LARGEST_GRID, bars, probability_figure, value_maps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from widgets import breakable, literal, row_of_controls
+from widgets import breakable, literal, row_of_controls, show_picture
 
 from attnscope.dashboard_access import actions_allowed
 from attnscope.data.label_kinds import CLASS
@@ -119,7 +119,7 @@ def show_neighbors(run: Run, table: pd.DataFrame, searched: int, *, is_here: boo
         for place, cell in zip(range(start, min(start + 5, len(rows))), cells, strict=False):
             row = rows[place]
             with cell.container(border=True):
-                st.image(cached.image(run, row, cached.NO_OVERLAY, 0.0, 1.0), width="stretch")
+                show_picture(cached.image(run, row, cached.NO_OVERLAY, 0.0, 1.0))
                 st.text(f"distance {table['distance'].iloc[place]:.3f}\n{classes_of(run, row)}")
                 if not is_here:
                     link_to(run, row)

@@ -10,13 +10,15 @@ import matplotlib
 import numpy as np
 from grids import DPI as DPI
 from grids import Column as Column
-from grids import grid_png
+from grids import colors_of, grid_png
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from attnscope.plots.theme import EMPTY, style
 
+WIDEST = 1460
+"""Most pixels in a row of a picture that `st.image` sends as it is."""
 MIN_SIDE = 192
 """Smallest side of an image in a gallery, in pixels. Smaller images are enlarged here without
 interpolation because a browser would blur them."""
@@ -50,11 +52,11 @@ def overlay(
     share = np.clip((np.asarray(smooth, np.float64) - low) / (high - low), 0, 1)
     known = np.isfinite(share)
     share = np.where(known, share, 0)
-    colors = np.array(matplotlib.colormaps[cmap](np.arange(256))[:, :3]) * 255
     alpha = np.where(known, 0.15 + 0.65 * share, 0)[..., None]
-    mixed = gray[..., None] * (1 - alpha) + colors[(share * 255).round().astype(int)] * alpha
+    colors = 255 * colors_of(cmap)[(share * 255).round().astype(int)]
+    mixed = gray[..., None] * (1 - alpha) + colors * alpha
     buffer = io.BytesIO()
-    Image.fromarray(mixed.round().astype(np.uint8)).save(buffer, "png")
+    Image.fromarray(mixed.round().astype(np.uint8)).save(buffer, "png", compress_level=1)
     return buffer.getvalue()
 
 

@@ -81,8 +81,8 @@ def show_plot(plot: Plot[Any, Any], draw: Callable[..., cached.Shown], of: str =
 
     Args:
         plot: a registered plot.
-        draw: takes the plot's name, and ``png``, ``pdf`` or ``csv`` (default ``png``), and returns
-            figures and caption. The caption is shown as plain text because it can contain names of
+        draw: takes the plot's name and a format as `cached.plot` does, and returns figures and
+            caption. The caption is shown as plain text because it can contain names of
             classes.
         of: what the plot is of, for the names of downloaded files. Default: the label of the
             recording that is selected in the sidebar.
@@ -93,7 +93,7 @@ def show_plot(plot: Plot[Any, Any], draw: Callable[..., cached.Shown], of: str =
         st.info(literal(str(reason)))
         return
     for page in pages:
-        st.image(page, width="stretch")
+        show_picture(page)
     st.text(caption)
     name = downloads.file_name(plot.name, of or st.session_state["run"])
     downloads.offer_plot(name, draw, plot, len(pages))
@@ -120,10 +120,26 @@ def browse(draw: dict[str, Callable[..., cached.Shown]], key: str, of: str = "")
     show_plot(PLOTS[name], draw[name], of)
 
 
+def show_picture(png: bytes, width: int | None = None) -> None:
+    """Show a PNG file as it is.
+
+    Without the format, or with a width of its own, `st.image` would decode the file at each rerun
+    and encode it again: pictures without transparency as JPEG, whose edges are blurred, and larger
+    ones at the number of pixels of an ordinary screen. It still does so above `layouts.WIDEST`
+    pixels.
+
+    Args:
+        png: the file.
+        width: in pixels of the page; at most the width of the page. Default: that width.
+    """
+    place = st if width is None else st.container(width=width)
+    place.image(png, width="stretch", output_format="PNG")
+
+
 def show_grid(png: bytes) -> None:
     """Show a grid of maps at the size for which it was drawn, so that few columns stay small."""
     with Image.open(io.BytesIO(png)) as image:
-        st.image(png, width=image.width * 96 // layouts.DPI)
+        show_picture(png, image.width * 96 // layouts.DPI)
 
 
 def table_height(rows: int, most: int = 15) -> int:
@@ -196,7 +212,8 @@ def gallery(run: Run, rows: Sequence[int], source: str, key: str) -> None:
         true = recording.classes[recording.labels[row]]
         predicted = recording.classes[recording.predictions[row]]
         card = cards.container(border=True, width=_CARD)  # pictures can be as white as the page
-        card.image(cached.image(run, row, source, low, high), width="stretch")
+        with card:
+            show_picture(cached.image(run, row, source, low, high))
         card.text(
             f"{breakable(f'{true} → {predicted}')}\nconfidence {confidence[row]:.3f}\n"
             f"{breakable(recording.rows['path'].iloc[row])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from pathlib import Path
 
@@ -64,3 +65,11 @@ def test_pages_show_no_tracebacks_and_follow_the_theme_of_the_browser() -> None:
         for theme in ("light", "dark")
     )
     assert light == dark != set()
+
+
+def test_what_was_imported_is_left_out_of_later_collections() -> None:
+    try:
+        serve._forget_modules()
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import sys
@@ -68,7 +69,14 @@ _THEME = {
     "headingFontSizes": "1.9rem, 1.3rem, 1.1rem",
     "showWidgetBorder": True,
 }
-_USED_BY_PAGES = ("altair", "attnscope.report", "pyarrow.parquet", "sklearn.metrics")
+_USED_BY_PAGES = (
+    "altair",
+    "attnscope.report",
+    "attnscope.statistics.embedding",
+    "attnscope.statistics.ordering",
+    "pyarrow.parquet",
+    "sklearn.metrics",
+)
 
 
 def serve(
@@ -117,6 +125,7 @@ def serve(
 
     for name in _USED_BY_PAGES:  # now, not while the first visitor waits
         import_module(name)
+    _forget_modules()
     access = None if place.is_private else Access(port, place.base_path)
     actions = place.is_private or allow_actions
     _say(place, access, count, folder, actions)
@@ -142,6 +151,16 @@ def serve(
     finally:
         sys.argv = before
     return 0
+
+
+def _forget_modules() -> None:
+    """Leave what was imported so far out of later garbage collections.
+
+    Streamlit collects garbage after each rerun, and would look at all objects of all modules each
+    time, which takes longer than most reruns.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def free_port(port: int = PORT) -> int:

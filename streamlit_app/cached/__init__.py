@@ -1,6 +1,6 @@
 """What the pages read and cache, by subject: what was found, tables, and pictures.
 
-A module may use those before it: `found`, `caching`, `tables`, `pictures`.
+A module may use those before it: `found`, `caching`, `results`, `tables`, `pictures`.
 """
 
 from cached.found import Intervened as Intervened

@@ -37,6 +37,9 @@ arrays = st.cache_resource(
 )
 """Cache a function that returns large arrays, which are not copied and must not be changed."""
 
+result = st.cache_resource(show_spinner="Computing statistics", show_time=True, max_entries=12)
+"""Cache what a plot computes, which is not copied and must not be changed."""
+
 small = st.cache_data(show_spinner=False, max_entries=5000, hash_funcs=_BY_KEY)
 """Cache a function that returns a few bytes about one recording, of which there may be many."""
 

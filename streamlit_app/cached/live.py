@@ -23,7 +23,9 @@ def network(run: Run) -> LiveNetwork:
     Raises:
         InputError: the network is not found, or has changed.
     """
-    from attnscope.live import LiveNetwork  # it imports torch, which takes seconds
+    if not run.recording.has_source:
+        run.recording.source()  # raises without torch, whose import takes seconds
+    from attnscope.live import LiveNetwork
 
     return LiveNetwork.open(run.recording)
 

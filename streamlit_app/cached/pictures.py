@@ -6,24 +6,26 @@ from typing import Any
 
 import layouts
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from attnscope import report
 from attnscope.kinds import MAP
-from attnscope.plots import PLOTS, subjects
+from attnscope.plots import PLOTS
 from attnscope.plots.images import scale_of
 from attnscope.plots.needs import MASKS
-from attnscope.plots.subjects import Comparison, SeedComparison
 from attnscope.plots.text import short_names, shorten
 from attnscope.plots.theme import GATE_MAP, GRAD_CAM_MAP, drawable_names
 from attnscope.recording.places import masks_file
 from attnscope.statistics.maps import comparable_gates
-from cached import tables
+from cached import results, tables
 from cached.caching import drawing, picture
 from cached.found import Intervened, Monitored, Run
 
 GRAD_CAM = "Grad-CAM"
 NO_OVERLAY = "none"
+SCREEN = "screen"
+"""Format of a figure on a page: PNG with at most `layouts.WIDEST` pixels in a row."""
 Shown = tuple[list[bytes], str]
 """The figures of a plot as PNG or PDF, or one CSV file of its numbers; and its caption (plain text,
 not Markdown)."""
@@ -55,13 +57,13 @@ def image(run: Run, row: int, source: str, low: float, high: float) -> bytes:
     return layouts.overlay(pixels, heat(run, row, source), low, high, cmap)
 
 
-def plot(run: Run, name: str, file_format: str = "png") -> Shown:
+def plot(run: Run, name: str, file_format: str = SCREEN) -> Shown:
     """Draw a plot of one recording.
 
     Args:
         run: the recording.
         name: name of the plot.
-        file_format: ``png``, ``pdf``, or ``csv`` for its numbers.
+        file_format: `SCREEN`, ``png``, ``pdf``, or ``csv`` for its numbers.
 
     Raises:
         Unavailable: the recording lacks what the plot needs.
@@ -73,48 +75,54 @@ def plot(run: Run, name: str, file_format: str = "png") -> Shown:
 
 @drawing
 def _plot(run: Run, name: str, file_format: str, masks: int | None) -> Shown:
-    return _made(name, run.recording, file_format)
+    return _made(name, results.of_run(name, run, masks), file_format)
 
 
 @drawing
-def usage_plot(intervened: Intervened, name: str, file_format: str = "png") -> Shown:
+def usage_plot(intervened: Intervened, name: str, file_format: str = SCREEN) -> Shown:
     """Draw a plot of the interventions on one recording, as `plot`.
 
     Raises:
         Unavailable: an experiment that the plot needs is missing.
     """
-    subject = subjects.Intervened(intervened.run.recording, intervened.outcomes)
-    return _made(name, subject, file_format)
+    return _made(name, results.of_interventions(name, intervened), file_format)
 
 
 @drawing
-def training_plot(monitored: Monitored, name: str, file_format: str = "png") -> Shown:
+def training_plot(monitored: Monitored, name: str, file_format: str = SCREEN) -> Shown:
     """Draw a plot of the gates over training, as `plot`."""
-    return _made(name, monitored.history, file_format)
+    return _made(name, results.of_training(name, monitored), file_format)
 
 
 @drawing
-def comparison(a: Run, b: Run, name: str, file_format: str = "png") -> Shown:
+def comparison(a: Run, b: Run, name: str, file_format: str = SCREEN) -> Shown:
     """Draw a plot of two recordings, as `plot`."""
-    return _made(name, Comparison(a.recording, b.recording), file_format)
+    return _made(name, results.of_comparison(name, a, b), file_format)
 
 
 @drawing
 def seeds(
-    a: list[Run], b: list[Run], names: tuple[str, str], name: str, file_format: str = "png"
+    a: list[Run], b: list[Run], names: tuple[str, str], name: str, file_format: str = SCREEN
 ) -> Shown:
     """Draw a plot of two configurations over seeds, as `plot`."""
-    kinds = ([run.recording for run in runs] for runs in (a, b))
-    return _made(name, SeedComparison(names, *kinds), file_format)
+    return _made(name, results.of_seeds(name, a, b, names), file_format)
 
 
-def _made(name: str, subject: object, file_format: str) -> Shown:
+def _made(name: str, result: Any, file_format: str) -> Shown:
     plot = PLOTS.find(name)
-    result = plot.result(subject)
     if file_format == "csv":
         return [plot.numbers(result).to_csv(index=False).encode()], plot.words(result)
-    pages = [report.render(page, file_format, layouts.DPI) for page in plot.figures(result)]
-    return pages, plot.words(result)
+    pages = plot.figures(result)
+    if file_format == SCREEN:
+        files = [report.render(page, "png", screen_dpi(page)) for page in pages]
+    else:
+        files = [report.render(page, file_format, layouts.DPI) for page in pages]
+    return files, plot.words(result)
+
+
+def screen_dpi(figure: Figure) -> int:
+    """Return the resolution of a figure on a page: that of its file, or less if it is very wide."""
+    return min(layouts.DPI, int(layouts.WIDEST / figure.get_figwidth()))
 
 
 @drawing

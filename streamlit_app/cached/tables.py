@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from attnscope import statistics
 from attnscope.plots.builtin.channel_gates import tested_effects
+from attnscope.plots.builtin.gate_profiles import GateProfiles
+from attnscope.plots.builtin.gate_state import GateState
+from attnscope.plots.builtin.map_agreement import MapAgreement
+from attnscope.plots.builtin.per_class_gates import PerClassGates
+from attnscope.plots.builtin.per_class_grad_cam import PerClassGradCam
 from attnscope.plots.usage import usage_of
 from attnscope.recording.recording import Recording
+from cached import results
 from cached.caching import statistic
 from cached.found import Intervened, Run
 
@@ -33,18 +39,6 @@ def _of_one(
     return statistic(cached)
 
 
-def _of_two(
-    function: Callable[Concatenate[Recording, Recording, _P], _T],
-) -> Callable[Concatenate[Run, Run, _P], _T]:
-    """Do the same for a statistic of two recordings."""
-
-    @functools.wraps(function)
-    def cached(a: Run, b: Run, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return function(a.recording, b.recording, *args, **kwargs)
-
-    return statistic(cached)
-
-
 class_metrics = _of_one(statistics.class_metrics)
 confusion_matrix = _of_one(statistics.confusion_matrix)
 calibration = _of_one(statistics.calibration)
@@ -52,13 +46,10 @@ calibration_summary = _of_one(statistics.calibration_summary)
 misclassified = _of_one(statistics.misclassified)
 class_profiles = _of_one(statistics.class_profiles)
 channel_effects = _of_one(tested_effects)
-gate_profiles = _of_one(statistics.gate_profiles)
-gate_state = _of_one(statistics.gate_state)
+_gate_profiles = _of_one(statistics.gate_profiles)
+_gate_state = _of_one(statistics.gate_state)
 class_mean_maps = _of_one(statistics.class_mean_maps)
 class_mean_grad_cam = _of_one(statistics.class_mean_grad_cam)
-compare_profiles = _of_two(statistics.compare_profiles)
-compare_class_order = _of_two(statistics.compare_class_order)
-compare_grad_cam = _of_two(statistics.compare_grad_cam)
 
 
 @statistic
@@ -67,12 +58,51 @@ def confidence(run: Run) -> NDArray[np.float64]:
     return run.recording.confidence
 
 
-@statistic
+def gate_profiles(run: Run) -> pd.DataFrame:
+    """``statistics.gate_profiles``"""
+    shown = results.of_run("gate_profiles", run)
+    return shown.profiles if isinstance(shown, GateProfiles) else _gate_profiles(run)
+
+
+def gate_state(run: Run) -> pd.DataFrame:
+    """``statistics.gate_state``"""
+    shown = results.of_run("gate_state", run)
+    is_all = isinstance(shown, GateState) and not shown.without_bounds
+    return shown.state if is_all else _gate_state(run)
+
+
 def agreement_summary(run: Run) -> pd.DataFrame:
     """``statistics.agreement_summary`` with Grad-CAM for the predicted class; of the classes
     without intervals
     """
-    return statistics.agreement_summary(run.recording, class_intervals=False)
+    shown = results.of_run("map_agreement", run)
+    if isinstance(shown, MapAgreement):
+        return shown.summary
+    return statistics.agreement_summary(run.recording)  # raises what is missing
+
+
+def compare_profiles(a: Run, b: Run) -> pd.DataFrame:
+    """``statistics.compare_profiles``"""
+    shown = results.of_comparison("per_class_gates", a, b)
+    if isinstance(shown, PerClassGates):
+        return shown.distances
+    return statistics.compare_profiles(a.recording, b.recording)  # raises what is missing
+
+
+def compare_class_order(a: Run, b: Run) -> pd.DataFrame:
+    """``statistics.compare_class_order``"""
+    shown = results.of_comparison("per_class_gates", a, b)
+    if isinstance(shown, PerClassGates):
+        return shown.order
+    return statistics.compare_class_order(a.recording, b.recording)  # raises what is missing
+
+
+def compare_grad_cam(a: Run, b: Run) -> pd.DataFrame:
+    """``statistics.compare_grad_cam`` for the predicted class"""
+    shown = results.of_comparison("per_class_grad_cam", a, b)
+    if isinstance(shown, PerClassGradCam):
+        return shown.comparison
+    return statistics.compare_grad_cam(a.recording, b.recording)  # raises what is missing
 
 
 @statistic

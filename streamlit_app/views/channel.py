@@ -12,7 +12,7 @@ from cached import Run, live, pictures
 from cached import channels as cached_channels
 from channel_charts import changes, changes_figure, histogram, histograms_figure
 from channel_parts import PROFILE_HELP, class_intervals
-from widgets import breakable, chosen_run, literal, row_of_controls, section
+from widgets import breakable, chosen_run, literal, row_of_controls, section, show_picture
 from widgets import table_height as height_of
 
 from attnscope.channel_removal import IMAGES, remove_channel
@@ -102,15 +102,13 @@ def _images(run: Run, gate: str, channel: int) -> None:
                     _image(row, float(table["value"].iloc[place]))
                     if maps is not None:
                         for side, values in zip(st.columns(2, gap="xxsmall"), maps, strict=True):
-                            side.image(
-                                cached_channels.map_png(run, values[place], low, high),
-                                width="stretch",
-                            )
+                            with side:
+                                show_picture(cached_channels.map_png(run, values[place], low, high))
 
 
 def _image(row: int, value: float) -> None:
     """Show one image with its gate, its classes, and a link."""
-    st.image(pictures.image(run, row, pictures.NO_OVERLAY, 0.0, 1.0), width="stretch")
+    show_picture(pictures.image(run, row, pictures.NO_OVERLAY, 0.0, 1.0))
     classes = []
     if has_labels:
         classes.append(recording.classes[recording.labels[row]])

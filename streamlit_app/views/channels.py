@@ -23,6 +23,7 @@ from widgets import (
     percent,
     row_of_controls,
     section,
+    show_picture,
     show_plot,
 )
 from widgets import table_height as height_of
@@ -36,7 +37,7 @@ CELLS = 6_000  # most cells of the heat map that can be clicked; more make a bro
 CLASSES = 50  # most classes in it: more rows than fit on a screen cannot be compared
 CHANNELS = 128  # most channels in it: narrower columns cannot be clicked
 TABLE = 20_000  # most rows of the table of all classes and channels that are sent to the browser
-TESTED = 2**21  # number of values of a gate up to which its channels are tested at once
+TESTED = 2**20  # number of values of a gate up to which its channels are tested at once
 NUMBERS = {
     name: st.column_config.NumberColumn(label, format="%.4f")
     for name, label in (
@@ -120,7 +121,7 @@ def _heat_map(run: Run, gate: str) -> None:
     if is_part and addressed.toggle(
         st, f"Show all {len(names):,} classes and {channels:,} channels as a picture", "whole"
     ):
-        st.image(cached_channels.heat_png(run, gate, what, by_class, by_channel), width="stretch")
+        show_picture(cached_channels.heat_png(run, gate, what, by_class, by_channel))
         st.caption(
             f"Each row is a class and each column a channel, in the same orders as above, from "
             f"{scale.low:.3g} (blue or dark) to {scale.high:.3g} (red or bright). Neighbors are "

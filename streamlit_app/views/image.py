@@ -22,7 +22,7 @@ from image_parts import (
     show_neighbors,
     softmax,
 )
-from widgets import chosen_run, literal, row_of_controls, section, show_grid
+from widgets import chosen_run, literal, row_of_controls, section, show_grid, show_picture
 
 from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
@@ -64,7 +64,7 @@ def _summary(row: int) -> None:
     left, right = st.columns([1, 2])
     with left.container(border=True):
         if recording.has_pictures:
-            st.image(picture_of(run, row, NO_OVERLAY, 0.0, 1.0), width="stretch")
+            show_picture(picture_of(run, row, NO_OVERLAY, 0.0, 1.0))
     true = int(recording.labels[row]) if has_labels else None
     facts = [f"file: {recording.rows['path'].iloc[row]}"]
     if true is not None:

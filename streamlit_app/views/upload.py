@@ -18,7 +18,7 @@ from image_parts import (
     show_neighbors,
     softmax,
 )
-from widgets import chosen_run, literal, section, show_grid
+from widgets import chosen_run, literal, section, show_grid, show_picture
 
 from attnscope.dashboard_access import actions_allowed
 from attnscope.kinds import MAP
@@ -44,7 +44,7 @@ def _try(run: Run) -> None:
     seen = uploads.look(run, key, content)
     left, right = st.columns([1, 2])
     with left.container(border=True):
-        st.image(uploads.shown(seen), width="stretch")
+        show_picture(uploads.shown(seen))
     left.caption(seen.about)
     with right:
         if seen.logits is not None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from attnscope.files import read_json
-from attnscope.plots import plots_for, plots_of
+from attnscope.plots import PLOTS, plots_for, plots_of
 from attnscope.plots.subjects import Comparison, SeedComparison
 from attnscope.recording.recording import Recording
 from attnscope.report import files, page, write_comparison, write_figures, write_plots, write_report
@@ -171,3 +173,16 @@ def test_a_seed_comparison_has_every_plot_over_seeds(make_recording: Make, tmp_p
     with refused("AS731", names=("1", "2")):
         write_plots(SeedComparison(("se", "cbam"), seeds[:1], seeds[1:]), tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_png_has_the_bytes_that_savefig_writes(make_recording: Make) -> None:
+    recording = make_recording("cbam")
+
+    def draw() -> Figure:
+        return PLOTS["gate_state"].make(recording).figures[0]
+
+    expected, figure = io.BytesIO(), draw()
+    draw().savefig(expected, format="png", dpi=60, metadata={"Software": None})
+    before = figure.dpi
+    assert files.render(figure, "png", 60) == expected.getvalue()
+    assert figure.dpi == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -369,3 +370,29 @@ def test_compare_grad_cam_refuses_attributions_of_different_images(
     assert found["scored"] == 5
     with refused("AS724", names=(a.folder, "occlusion")):
         compare_grad_cam(a, make_recording("c", attributed=6), attribution="occlusion")
+
+
+def test_gates_that_are_scored_together_have_the_numbers_that_each_has_alone(
+    make_recording, write_recording
+):
+    recording = make_recording(count=50)
+    together = agreement_summary(recording, resamples=50)
+    for gate in (MAP, SAME):
+        alone = agreement_summary(recording, resamples=50, gates=[gate])
+        rows = together[together["gate"] == gate].reset_index(drop=True)
+        pd.testing.assert_frame_equal(alone, rows, check_exact=True)
+    # Constant maps leave other images out of one gate than of the other.
+    maps = {name: np.random.default_rng(seed).random((30, 4, 4)) for seed, name in enumerate("ab")}
+    maps["a"][:5] = 0.5
+    uneven = write_recording(labels=np.arange(30) % 3, gates=maps, grad_cam=maps["b"])
+    together = agreement_summary(uneven, resamples=50)
+    assert together.groupby("gate")["scored"].max().to_dict() == {"a": 25, "b": 30}
+    for gate in "ab":
+        alone = agreement_summary(uneven, resamples=50, gates=[gate])
+        rows = together[together["gate"] == gate].reset_index(drop=True)
+        pd.testing.assert_frame_equal(alone, rows, check_exact=True)
+
+
+def test_a_gate_without_a_map_cannot_be_chosen(make_recording):
+    with refused("AS609"):
+        agreement_summary(make_recording(), gates=["layer1.attention.channel"])

@@ -13,8 +13,8 @@ from attnscope.statistics.class_sums import class_sums, permuted_labels
 from attnscope.statistics.resampling import (
     bootstrap_interval,
     bootstrap_means,
-    bootstrap_means_of,
     bootstrap_sums,
+    bootstrap_together,
     centered_interval,
     mantel,
     null_band,
@@ -44,7 +44,7 @@ def test_bootstrap_means_equal_a_loop_for_every_block_size(monkeypatch):
 
 def test_several_tables_have_the_resamples_of_one():
     values = np.random.default_rng(0).normal(size=(30, 5))
-    both = bootstrap_means_of([values[:, :2], values[:, 2:]], 40, np.random.default_rng(5))
+    both = bootstrap_together([values[:, :2], values[:, 2:]], 40, np.random.default_rng(5))
     alone = bootstrap_means(values, 40, np.random.default_rng(5))
     assert [part.shape for part in both] == [(40, 2), (40, 3)]
     assert np.hstack(both) == pytest.approx(alone)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from attnscope import statistics
 from attnscope.recording.recording import Recording
 
 APP = Path(__file__).parents[2] / "streamlit_app" / "app.py"
@@ -144,3 +145,34 @@ def test_in_a_browser_maps_of_an_image_lead_to_its_page(
     main.get_by_role("link", name="Open image 17").click()
     expect(page.get_by_role("heading", name="Image", exact=True)).to_be_visible()
     expect(main).to_contain_text(recording.rows["path"][17])
+
+
+def test_values_have_the_colors_of_matplotlib() -> None:
+    values = np.concatenate([np.arange(257) / 256, [-0.1, 1.1], np.random.default_rng(0).random(9)])
+    for name in (grids.GATE_MAP, grids.GRAD_CAM_MAP):
+        expected = matplotlib.colormaps[name](values)[:, :3]
+        np.testing.assert_array_equal(grids.colored(values[None], 0, 1, name)[0], expected)
+
+
+def test_a_page_and_its_figure_share_what_they_compute(
+    make_recording: Maker,
+    tmp_path: Path,
+    open_maps: Callable[..., AppTest],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    computed = []
+    original = statistics.agreement_summary
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        computed.append(arguments)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(statistics, "agreement_summary", count)
+    recording = make_recording("cbam")
+    app = open_maps(tmp_path, map_view="Agreement with Grad-CAM")
+    assert not app.exception
+    (table,) = app.dataframe
+    assert len(computed) == 1
+    expected = original(recording, class_intervals=False)
+    everything = expected[expected["class"] == "all"]
+    np.testing.assert_array_equal(table.value["spearman"], everything["spearman"])

@@ -44,11 +44,19 @@ def find_source(
     Raises:
         InputError: It is unknown.
     """
+    run = enclosing_run(folder)
+    if run is None and not isinstance(stored, dict):
+        raise InputError(
+            "AS640",
+            f"{folder} does not say where its network and images come from, because it was made "
+            "from Python, or by attnscope 0.1 and lies outside its run; create it again with: "
+            f"attnscope capture --model TARGET --weights FILE --data SOURCE --out {folder.name}-2 "
+            "(in Python, attnscope.interventions.InterventionSetup takes a model and its images)",
+        )
     from attnscope.data.places import find_data, is_gone
     from attnscope.sources import Source
 
     skip = bool(about.get("skipped"))  # files that could not be read were left out of the capture
-    run = enclosing_run(folder)
     if run is not None:
         split = str(about.get("split") or folder.resolve().name)
         source = Source.of_run(
@@ -73,14 +81,7 @@ def find_source(
             estimated_norms=bool(about.get("estimated_norms")),  # earlier versions did not
         )
         return replace(source, network=network)
-    if not isinstance(stored, dict):
-        raise InputError(
-            "AS640",
-            f"{folder} does not say where its network and images come from, because it was made "
-            "from Python, or by attnscope 0.1 and lies outside its run; create it again with: "
-            f"attnscope capture --model TARGET --weights FILE --data SOURCE --out {folder.name}-2 "
-            "(in Python, attnscope.interventions.InterventionSetup takes a model and its images)",
-        )
+    assert isinstance(stored, dict)
     try:
         source = Source.from_dict(stored)
     except (KeyError, TypeError, ValueError) as error:

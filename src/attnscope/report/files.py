@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from attnscope.errors import InputError
@@ -171,8 +172,21 @@ def render(figure: Figure, file_format: str, dpi: int) -> bytes:
     metadata = {"Software": None} if file_format == "png" else {"CreationDate": None}
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format=file_format, dpi=dpi, metadata=metadata)
+        if file_format == "png":
+            _draw_png(figure, buffer, dpi, metadata)
+        else:
+            figure.savefig(buffer, format=file_format, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
+
+
+def _draw_png(figure: Figure, buffer: io.BytesIO, dpi: int, metadata: dict[str, None]) -> None:
+    """Write what `Figure.savefig` writes, which draws everything twice to lay it out once."""
+    before = figure.dpi
+    figure.dpi = dpi
+    try:
+        FigureCanvasAgg(figure).print_png(buffer, metadata=metadata)
+    finally:
+        figure.dpi = before
 
 
 def warn_missing_characters(recordings: Sequence[Recording]) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from attnscope.shapes import Array
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.ranks import centered_ranks, correlation
-from attnscope.statistics.resampling import bootstrap_means, bootstrap_means_of, percentile_interval
+from attnscope.statistics.resampling import bootstrap_together, percentile_interval
 from attnscope.statistics.splits import class_partners, derangement
 
 SCORES = ["spearman", "iou", "null_spearman", "null_iou"]
@@ -135,20 +135,34 @@ def score_intervals(
     resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Compute bootstrap intervals for the means of `mean_scores`.
+    """Compute `intervals_of_scores` of one table of scores."""
+    return intervals_of_scores([scores], labels, classes, resamples, seed)[0]
+
+
+def intervals_of_scores(
+    scores: Sequence[pd.DataFrame],
+    labels: Int64[Array, " images"],
+    classes: int,
+    resamples: int,
+    seed: int,
+    *,
+    of_classes: bool = True,
+) -> list[pd.DataFrame]:
+    """Compute bootstrap intervals for the means of `mean_scores`, for several tables at once.
 
     The intervals are 95% percentile intervals over the scored images (Efron 1979, Annals of
     Statistics 7). All images and each class are resampled separately.
 
     Args:
-        scores: the table of `score_maps`.
+        scores: the tables of `score_maps`. Those that score the same images share their resamples,
+            and each has the intervals that it has alone.
         labels: the true class of each image, ``(N,)``.
         classes: number of classes.
         resamples: number of bootstrap resamples.
         seed: seed of the resamples.
 
     Returns:
-        One row for each row of `mean_scores`:
+        A table for each of the scores, with one row for each row of `mean_scores`:
 
         - ``spearman_low``, ``spearman_high``, ``iou_low``, ``iou_high``: ends of the intervals.
         - ``above_null``: mean over the images of ``spearman - null_spearman``, with its interval
@@ -156,72 +170,35 @@ def score_intervals(
 
         The ends are NaN with fewer than two scored images.
     """
-    # All images come first in the random stream.
-    rng = np.random.default_rng([seed, 2])
-    groups = _in_all_and_classes(scores, labels, classes)
-    rows = _without_ends(groups)
-    for row, members in zip(rows, groups, strict=True):
-        if len(members) >= 2:
-            row[_LOW], row[_HIGH] = percentile_interval(bootstrap_means(members, resamples, rng))
-    return pd.DataFrame(rows, columns=INTERVALS)
+    alike: dict[bytes, list[int]] = {}
+    for number, table in enumerate(scores):
+        alike.setdefault(table["scored"].to_numpy().tobytes(), []).append(number)
+    found: dict[int, pd.DataFrame] = {}
+    for numbers in alike.values():
+        scored = scores[numbers[0]]["scored"].to_numpy()
+        values = [_resampled_scores(scores[number][scored]) for number in numbers]
+        groups = labels[scored]
+        # All images come first in the random stream.
+        rng = np.random.default_rng([seed, 2])
+        rows = np.full((len(numbers), 1 + classes, len(INTERVALS)), np.nan)
+        for row in range(1 + classes):
+            inside = slice(None) if row == 0 else groups == row - 1
+            members = [each[inside] for each in values]
+            if len(members[0]) >= 1:
+                rows[:, row, 4] = [each[:, 2].mean() for each in members]
+            if len(members[0]) >= 2 and (of_classes or row == 0):
+                drawn = bootstrap_together(members, resamples, rng)
+                for ends, means in zip(rows[:, row], drawn, strict=True):
+                    ends[[0, 2, 5]], ends[[1, 3, 6]] = percentile_interval(means)
+        tables = (pd.DataFrame(each, columns=INTERVALS) for each in rows)
+        found |= dict(zip(numbers, tables, strict=True))
+    return [found[number] for number in range(len(scores))]
 
 
-def overall_intervals(
-    scores: Sequence[pd.DataFrame],
-    labels: Sequence[Int64[Array, " images"]],
-    classes: int,
-    resamples: int,
-    seed: int,
-) -> list[pd.DataFrame]:
-    """Compute `score_intervals` of several gates, without the ends of the intervals of classes.
-
-    The resamples of all images depend on their number only. They are drawn once for all gates with
-    the same number of scored images.
-
-    Args:
-        scores: a table of `score_maps` for each gate.
-        labels: the true class of each image, for each gate.
-        classes: number of classes.
-        resamples: number of bootstrap resamples.
-        seed: seed of the resamples.
-
-    Returns:
-        A table of `score_intervals` for each gate, in which the ends of classes are NaN.
-    """
-    groups = [
-        _in_all_and_classes(*of_gate, classes) for of_gate in zip(scores, labels, strict=True)
-    ]
-    found = [_without_ends(of_gate) for of_gate in groups]
-    for images in {len(of_all) for of_all, *_ in groups}:
-        gates = [i for i, (of_all, *_) in enumerate(groups) if len(of_all) == images]
-        if images >= 2:
-            rng = np.random.default_rng([seed, 2])
-            drawn = bootstrap_means_of([groups[i][0] for i in gates], resamples, rng)
-            for i, means in zip(gates, drawn, strict=True):
-                found[i][0, _LOW], found[i][0, _HIGH] = percentile_interval(means)
-    return [pd.DataFrame(rows, columns=INTERVALS) for rows in found]
-
-
-def _in_all_and_classes(
-    scores: pd.DataFrame, labels: NDArray[np.int64], classes: int
-) -> list[NDArray[np.float64]]:
-    """Return the values that have intervals, ``(n, 3)``: of all scored images, and of each class.
-
-    They are the Spearman correlation, the IoU, and the first minus its null.
-    """
-    scored = scores["scored"].to_numpy()
-    of_scored = scores[scored]
-    above = of_scored["spearman"] - of_scored["null_spearman"]
-    values = np.column_stack([of_scored["spearman"], of_scored["iou"], above])
-    groups = labels[scored]
-    return [values, *(values[groups == k] for k in range(classes))]
-
-
-def _without_ends(groups: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return the rows of `score_intervals` with ``above_null``, and NaN for the ends."""
-    rows = np.full((len(groups), len(INTERVALS)), np.nan)
-    rows[:, 4] = [members[:, 2].mean() if len(members) else np.nan for members in groups]
-    return rows
+def _resampled_scores(scores: pd.DataFrame) -> NDArray[np.float64]:
+    """Return Spearman's rho, the IoU, and rho minus that of another image, ``(n, 3)``."""
+    above = scores["spearman"] - scores["null_spearman"]
+    return np.column_stack([scores["spearman"], scores["iou"], above])
 
 
 def to_grid(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,8 @@ from attnscope.statistics.agreement import (
     CONTROLS,
     INTERVALS,
     SCORES,
+    intervals_of_scores,
     mean_scores,
-    overall_intervals,
-    score_intervals,
     score_maps,
 )
 from attnscope.statistics.profiles import class_moments
@@ -189,6 +188,7 @@ def agreement_summary(
     resamples: int = 1000,
     attribution: str = GRAD_CAM,
     class_intervals: bool = True,
+    gates: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Average `map_agreement` over images, for every gate that has a map, with intervals.
 
@@ -204,10 +204,11 @@ def agreement_summary(
         attribution: attribution method to use instead of Grad-CAM, as in `map_agreement`.
         class_intervals: whether the rows of the classes have intervals, which are NaN otherwise.
             Their time grows with the number of classes.
+        gates: names of the gates that are scored. Default: all of `comparable_gates`.
 
     Returns:
-        For each of `comparable_gates`, one row for ``all`` images and one row per class. The table
-        has no rows if there are none.
+        For each of the gates, in network order, one row for ``all`` images and one row per class.
+        The table has no rows if there are none.
 
         - ``gate``
         - ``depth``: position of the gate in the network, from 1.
@@ -224,30 +225,26 @@ def agreement_summary(
           is constant.
 
     Raises:
-        InputError: the attribution was not recorded, the target is unknown, or resamples is below
-            1.
+        InputError: the attribution was not recorded, the target is unknown, resamples is below 1,
+            or one of ``gates`` does not exist or cannot be scored.
     """
     expect_positive("resamples", resamples, 1000)
     classes = recording.classes
-    gates: list[dict[str, Any]] = []
-    scores, labels = [], []
-    scored = comparable_gates(recording, attribution)
+    if gates is None:
+        scored = comparable_gates(recording, attribution)
+    else:
+        scored = [recording.info(name) for name in gates]
     if attribution not in recording.attribution_methods:
         scored = recording.gates_with(MAP)  # the first one raises the error
-    for depth, gate in enumerate(recording.gates, start=1):
-        if gate not in scored:
-            continue
-        gates.append({"gate": gate.name, "depth": depth})
-        scores.append(map_agreement(recording, gate.name, target, seed, attribution))
-        labels.append(recording.labels[scores[-1]["row"]])
-    drawn = (len(classes), resamples, seed)
-    if class_intervals:
-        intervals = [score_intervals(*each, *drawn) for each in zip(scores, labels, strict=True)]
-    else:
-        intervals = overall_intervals(scores, labels, *drawn)
+    places = [(place, gate) for place, gate in enumerate(recording.gates, 1) if gate in scored]
+    scores = [map_agreement(recording, gate.name, target, seed, attribution) for _, gate in places]
+    labels = recording.labels[scores[0]["row"]] if scores else recording.labels
+    intervals = intervals_of_scores(
+        scores, labels, len(classes), resamples, seed, of_classes=class_intervals
+    )
     frames = [
-        mean_scores(of_gate, own, classes).join(ends).assign(**about)
-        for about, of_gate, own, ends in zip(gates, scores, labels, intervals, strict=True)
+        mean_scores(each, labels, classes).join(ends).assign(gate=gate.name, depth=depth)
+        for (depth, gate), each, ends in zip(places, scores, intervals, strict=True)
     ]
     columns = ["gate", "depth", "class", *SCORES, *CONTROLS, *INTERVALS, "scored", "constant"]
     return (

@@ -63,34 +63,34 @@ def bootstrap_means(
         np.add.at(sums, of_image, np.hstack([values, np.ones((len(values), 1))]))
         drawn = bootstrap_means(sums, resamples, rng)
         return drawn[:, :-1] / drawn[:, -1:]
-    return bootstrap_means_of([values], resamples, rng)[0]
+    return bootstrap_together([values], resamples, rng)[0]
 
 
-def bootstrap_means_of(
-    parts: Sequence[Float64[Array, "images _"]], resamples: int, rng: np.random.Generator
-) -> list[Float64[Array, "resamples _"]]:
-    """Return `bootstrap_means` of several tables of values of the same images.
+def bootstrap_together(
+    values: Sequence[Float64[Array, "images values"]], resamples: int, rng: np.random.Generator
+) -> list[Float64[Array, "resamples values"]]:
+    """Return the `bootstrap_means` of several arrays of the same images, under the same resamples.
 
-    All of them have the resamples that the first one alone would have.
+    Drawing takes longer than the means, and is done once.
 
     Args:
-        parts: ``(n, V)`` each, where V may differ.
+        values: ``(n, V)`` each.
         resamples: number of resamples.
         rng: random generator.
     """
-    images = len(parts[0])
+    images = len(values[0])
     block = max(1, _DRAWS // images)
-    means: list[list[NDArray[np.float64]]] = [[] for _ in parts]
+    means: list[list[NDArray[np.float64]]] = [[] for _ in values]
     for begin in range(0, resamples, block):
         size = min(block, resamples - begin)
         # Drawing and counting is faster than Generator.multinomial, which draws a binomial number
         # for each image.
         drawn = rng.integers(0, images, (size, images)) + images * np.arange(size)[:, None]
         count = np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images)
-        times = count.astype(np.float64)
-        for values, found in zip(parts, means, strict=True):
-            found.append(times @ values / images)
-    return [np.concatenate(found) for found in means]
+        weights = count.astype(np.float64)
+        for parts, each in zip(means, values, strict=True):
+            parts.append(weights @ each / images)
+    return [np.concatenate(parts) for parts in means]
 
 
 def permutation_p(

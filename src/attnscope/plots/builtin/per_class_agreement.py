@@ -178,8 +178,9 @@ def _last_gate(recording: Recording) -> LastGate:
         missing.append(no_grad_cam(recording))
     if missing:
         return LastGate(None, missing)
-    summary = statistics.agreement_summary(recording, "predicted", SEED)
-    return LastGate(summary[summary["gate"] == gates[-1].name], (), gates[-1])
+    last = gates[-1]
+    summary = statistics.agreement_summary(recording, "predicted", SEED, gates=[last.name])
+    return LastGate(summary, (), last)
 
 
 def _sentences(shown: PerClassAgreement) -> list[str]:
