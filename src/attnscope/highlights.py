@@ -168,15 +168,14 @@ def gates_that_could_be_constants(usage: pd.DataFrame) -> list[Highlight]:
         interval = as_interval(worst["removal_low"], worst["removal_high"], as_plain_points)
         text = (
             f"No use was detected of {len(undetected)} of {every}: {_slots(shown)}"
-            f"{_and_others(len(undetected) - len(shown), 'gate')}. They may be constants, which is "
-            "not shown. Each was replaced by its best constant; the largest loss of accuracy is "
+            f"{_and_others(len(undetected) - len(shown), 'gate')}. This does not show "
+            "that constants could replace them: with the best constants, the largest loss of "
+            "accuracy is "
             f"{as_plain_points(worst['removal_value'])} percentage points ({interval})"
         )
         if np.isfinite(undetected["detectable"]).any():
-            text += (
-                f", and one of {as_plain_points(undetected['detectable'].max())} points would have "
-                "been seen with a power of 80%"
-            )
+            seen = as_plain_points(undetected["detectable"].max())
+            text += f", and a loss of {seen} points would have been seen with a power of 80%"
         highlights.append(Highlight(f"{text}.", tuple(shown), USAGE))
     return highlights
 
@@ -271,8 +270,8 @@ def weakest_classes(metrics: pd.DataFrame) -> list[Highlight]:
         worst = known.iloc[int(known["recall"].to_numpy().argmin())]
         return [
             Highlight(
-                f"No class is shown to be harder than the others (lowest of {classes}: {{0}}, "
-                f"{_share(worst)}; all images: {as_percent(accuracy)}).",
+                f"No class is shown to be harder than the others, after Holm's correction over "
+                f"{classes} (lowest: {{0}}, {_share(worst)}; all images: {as_percent(accuracy)}).",
                 (str(worst["class"]),),
                 CONFUSION,
                 {"true": str(worst["class"])},

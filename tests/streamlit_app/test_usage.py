@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from attnscope import jobs
 from attnscope.files import read_json, write_sealed
+from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.recording.writer import ShardWriter
 from tests.streamlit_app.test_dashboard import APP, choose_view
@@ -110,6 +112,19 @@ def test_more_is_offered_only_if_something_was_not_measured(
 ) -> None:
     add_interventions(make_recording("cbam"))
     assert "Measure in full" not in labels(open_usage(tmp_path)), "all edits were made"
+
+
+def test_interventions_that_only_decoded_so_far_say_so_once(
+    make_recording: Maker, tmp_path: Path, open_usage: Open, add_interventions: Callable[..., Path]
+) -> None:
+    folder = add_interventions(make_recording("cbam"))
+    made = read_outcomes(folder)
+    shutil.rmtree(folder)
+    about = {**made.about, "experiments": ["decode"]}
+    write_outcomes(folder, Outcomes(about, None, {"decoding": made.table("decoding")}))
+    app = open_usage(tmp_path)
+    assert len(app.info) == 1
+    assert {"Measure quickly", "Measure in full"} <= set(labels(app))
 
 
 def test_folds_are_started_beside_the_run(
