@@ -112,7 +112,7 @@ def test_your_own_network_in_three_commands(
     run_block(shell, tmp_path)
     analyzed = tmp_path / "analyzed"
     assert [gate.name for gate in Run(analyzed).recording("test").gates] == ["2"]
-    for name in ("report.html", "statistics/between_class_variance.csv", "figures/gate_state.png"):
+    for name in ("report.html", "statistics/gate_state.csv", "figures/gate_state.png"):
         assert (analyzed / name).is_file(), name
     assert Run(analyzed).interventions("test") is not None
     command = [f"{SERVER[0]}/run-code", GIVEN + python.text + SEEN]
