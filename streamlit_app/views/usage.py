@@ -236,18 +236,21 @@ def _fold(folded: Folded) -> None:
             accuracy.metric(
                 f"Accuracy ({found.split})", percent(found.after),
                 f"{as_points(found.after - found.before)} points", delta_color="off",
+                delta_arrow="off",
                 help=f"On {found.images:,} images that chose no gate; before the fold it was "
                 f"{percent(found.before)}. {percent(found.agreement)} of the predictions stay.",
             )  # fmt: skip
             loss.metric(
-                "Loss (95% CI), points",
-                with_minus(f"{found.loss:.2f} ({found.low:.2f} to {found.high:.2f})"),
+                "Loss (points)",
+                with_minus(f"{found.loss:.2f}"),
+                with_minus(f"95% CI {found.low:.2f} to {found.high:.2f}"),
+                delta_color="off", delta_arrow="off",
                 help="Loss of accuracy in percentage points on the same images, with its 95% "
                 "confidence interval: the losses that fit these images.",
             )  # fmt: skip
         size.metric(
             "Parameters", f"{after:,}", f"{after - before:+,}".replace("-", "\N{MINUS SIGN}"),
-            delta_color="off",
+            delta_color="off", delta_arrow="off",
             help=f"{before:,} before the fold. {folded.stored_values:,} values of constants are "
             "stored beside the parameters.",
         )  # fmt: skip

@@ -29,12 +29,12 @@ images = data.normalization.apply(data.test.images[:4])
 dataset = torch.utils.data.TensorDataset(
     data.normalization.apply(data.test.images[:120]), data.test.labels[:120]
 )
-model = build_model("resnet18", attention="cbam", width=8)
+model = build_model("resnet18", attention="cbam", width=16)
 """
 """The names that the README says are the reader's."""
 SEEN = """\
-assert values["layer1.0.attention.channel"].shape == (4, 8), values
-assert recording["layer1.0.attention.channel", :100].shape == (100, 8)
+assert values["layer1.0.attention.channel"].shape == (4, 16), values
+assert recording["layer1.0.attention.channel", :100].shape == (100, 16)
 assert len(recording) == 120
 """
 

@@ -179,7 +179,8 @@ def test_a_fold_is_shown_with_its_loss_and_whether_it_was_tested(
     shown = {metric.label: metric.value for metric in app.metric}
     assert shown["Folded gates"] == "2 of 3"
     assert shown["Accuracy (test)"] == "95.00%"
-    assert "1.00 (−0.50 to 2.50)" in shown.values()
+    assert shown["Loss (points)"] == "1.00"
+    assert "−0.50 to 2.50" in next(m.delta for m in app.metric if m.label == "Loss (points)")
     assert shown["Parameters"] == "90"
     assert bool(app.warning) == (tolerance is None), "nothing was tested"
     assert any("0.5 percentage points" in c.value for c in app.caption) == (tolerance is not None)
