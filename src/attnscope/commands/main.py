@@ -141,7 +141,10 @@ def _find_command(name: str) -> type[Any] | None:
     if name not in _modules():
         return None
     module = import_module(f"{commands.__name__}.{name.replace('-', '_')}")
-    return getattr(module, "".join(word.capitalize() for word in name.split("-")), None)
+    command: type[Any] | None = getattr(
+        module, "".join(word.capitalize() for word in name.split("-")), None
+    )
+    return command
 
 
 def _modules() -> list[str]:
