@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from attnscope.training.config import TrainConfig as TrainConfig
     from attnscope.training.run import train_run as train_run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Analysis": "analyzing",

@@ -167,14 +167,16 @@ def gates_that_could_be_constants(usage: pd.DataFrame) -> list[Highlight]:
         interval = as_interval(worst["removal_low"], worst["removal_high"], as_plain_points)
         text = (
             f"No use was detected of {len(undetected)} of {every}: {_slots(shown)}"
-            f"{_and_others(len(undetected) - len(shown), 'gate')}. Whether they could be constants "
-            "is not shown. Each was replaced by its best constant; the largest loss of accuracy is "
+            f"{_and_others(len(undetected) - len(shown), 'gate')}. This does not show "
+            "that constants could replace them: with the best constants, the largest loss of "
+            "accuracy is "
             f"{as_plain_points(worst['removal_value'])} percentage points ({interval})"
         )
         if np.isfinite(undetected["detectable"]).any():
+            seen = as_plain_points(undetected["detectable"].max())
             text += (
-                f", and one of {as_plain_points(undetected['detectable'].max())} points, if no "
-                "image is gained, would have been seen with a power of 80%"
+                f", and a loss of {seen} points, if no image is gained, would have been seen with "
+                "a power of 80%"
             )
         highlights.append(Highlight(f"{text}.", tuple(shown), USAGE))
     return highlights
@@ -269,8 +271,8 @@ def weakest_classes(metrics: pd.DataFrame) -> list[Highlight]:
         return [
             Highlight(
                 "No class is shown to be harder than the others (one-sided binomial tests with the "
-                f"accuracy over all images, Holm's correction; lowest of {classes}: {{0}}, "
-                f"{_share(worst)}; all images: {as_percent(accuracy)}).",
+                f"accuracy over all images, Holm's correction over {classes} classes; lowest: "
+                f"{{0}}, {_share(worst)}; all images: {as_percent(accuracy)}).",
                 (str(worst["class"]),),
                 CONFUSION,
                 {"true": str(worst["class"])},

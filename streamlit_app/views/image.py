@@ -106,7 +106,8 @@ def _maps(run: Run, row: int) -> None:
         lambda: maps.values_table(run, maps.gates_of(run, [row]), maps.grad_cams_of(run, [row])),
     )
     st.caption(
-        "Each map at its own resolution, and below that over the image. All gates share one color "
+        "Each column is a spatial gate, named after its module; the last ones are Grad-CAM. Upper "
+        "row: each map at its own resolution; lower row: over the image. All gates share one color "
         "scale, and both Grad-CAM maps share another one. Grad-CAM shows which positions increased "
         f"the score of a class. {view_note(spatial, MAP)}"
     )

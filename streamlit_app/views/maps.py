@@ -94,7 +94,8 @@ def _one(run: Run, row: int, own: bool) -> None:
         lambda: maps.values_table(run, gates, cams),
     )
     st.caption(
-        "Each map at its own resolution, and below that over the image. All gates share one color "
+        "Each column is a spatial gate, named after its module; the last ones are Grad-CAM. Upper "
+        "row: each map at its own resolution; lower row: over the image. All gates share one color "
         "scale, and both Grad-CAM maps share another one, which starts at 0."
     )
     link_to(run, row)

@@ -21,6 +21,7 @@ from attnscope.plots.text import as_count, as_points, with_minus
 from attnscope.recording.places import outcomes_folder, run_of
 from attnscope.report.advice import intervene_command
 from attnscope.shell import shell_command
+from attnscope.statistics.noninferiority import fewest_images
 
 _QUICK_EDITS = ("mean", "constant", "swap_any")  # a gate is used if the best constant costs
 _QUICK_IMAGES = 180
@@ -201,7 +202,8 @@ def _folds(run: Run) -> None:
     with tested, st.container(border=True):
         st.markdown(
             "**Gates that pass a test**: one half of the validation images orders the gates, and "
-            "the other half tests that less than one percentage point of accuracy is lost."
+            "the other half tests that less than one percentage point of accuracy is lost. That "
+            f"half must have at least {fewest_images(0.01)} images."
         )
         _fold_button(
             "Fold what passes the test", f"Fold of {run.label}", target, f"{name}-folded-tested", []
@@ -239,18 +241,21 @@ def _fold(folded: Folded) -> None:
             accuracy.metric(
                 f"Accuracy ({found.split})", percent(found.after),
                 f"{as_points(found.after - found.before)} points", delta_color="off",
+                delta_arrow="off",
                 help=f"On {found.images:,} images that chose no gate; before the fold it was "
                 f"{percent(found.before)}. {percent(found.agreement)} of the predictions stay.",
             )  # fmt: skip
             loss.metric(
-                "Loss (95% CI), points",
-                with_minus(f"{found.loss:.2f} ({found.low:.2f} to {found.high:.2f})"),
+                "Loss (points)",
+                with_minus(f"{found.loss:.2f}"),
+                with_minus(f"95% CI {found.low:.2f} to {found.high:.2f}"),
+                delta_color="off", delta_arrow="off",
                 help="Loss of accuracy in percentage points on the same images, with its 95% "
                 "confidence interval.",
             )  # fmt: skip
         size.metric(
             "Parameters", f"{after:,}", f"{after - before:+,}".replace("-", "\N{MINUS SIGN}"),
-            delta_color="off",
+            delta_color="off", delta_arrow="off",
             help=f"{before:,} before the fold. {folded.stored_values:,} values of constants are "
             "stored beside the parameters.",
         )  # fmt: skip
@@ -277,6 +282,16 @@ def _interventions(run: Run, command: str | None) -> None:
         st.info(
             "There are no interventions on this recording, or the recording has changed since. "
             f"Interventions run the network again and take minutes. {how}."
+        )
+        if command:
+            _measure(run, command, False)
+        return
+    if intervened.outcomes.replacement is None and intervened.outcomes.tables.keys() <= {
+        "decoding"
+    }:
+        st.info(
+            "No gate has been replaced yet. If attnscope intervene is running now, reload this "
+            "page when it has finished."
         )
         if command:
             _measure(run, command, False)

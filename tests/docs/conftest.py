@@ -14,6 +14,30 @@ from tests.docs.server import running
 from tests.making import write_images
 
 TRAIN = "attnscope train --data digits --width 16 --image-size 16 --epochs 2 --batch-size 64"
+NETWORK = """\
+from torch import nn
+
+
+class SE(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.fc = nn.Sequential(nn.Linear(channels, 4), nn.ReLU(), nn.Linear(4, channels))
+
+    def forward(self, x):
+        return x * self.fc(x.mean((2, 3))).sigmoid()[:, :, None, None]
+
+
+def network(classes=2):
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.ReLU(),
+        SE(16),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, classes),
+    )
+"""
+"""A reader's own network, for images of two classes."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,6 +69,12 @@ def page_folder(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[Pat
         for name in starts_with(page):
             if name == "runs":
                 shutil.copytree(request.getfixturevalue("prepared") / "runs", tmp_path / "runs")
+            elif name == "mynet":
+                (tmp_path / "mynet.py").write_text(NETWORK, encoding="utf-8")
+                script = (
+                    "import mynet, torch; torch.save(mynet.network().state_dict(), 'mynet.pth')"
+                )
+                run_command([f"{SERVER[0]}/run-code", script], tmp_path)
             else:
                 write_images(tmp_path / name)
         return tmp_path

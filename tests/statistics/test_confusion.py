@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.cluster import hierarchy
 from statsmodels.stats.proportion import proportion_confint
 
 from attnscope.statistics import (
@@ -79,6 +81,15 @@ def test_the_order_is_by_rates_and_accepts_classes_without_images():
     order = order_by_confusion(counts)
     assert sorted(order) == [0, 1, 2, 3, 4]
     assert abs(order.index(0) - order.index(1)) == 1
+
+
+def test_the_order_is_that_of_the_mean_of_both_directions():
+    for seed in range(5):
+        counts = np.random.default_rng(seed).integers(0, 30, (7, 7))
+        rates = counts / counts.sum(1, keepdims=True)
+        distances = [1 - (rates[i, j] + rates[j, i]) / 2 for i, j in combinations(range(7), 2)]
+        tree = hierarchy.linkage(distances, "average", optimal_ordering=True)
+        assert order_by_confusion(counts) == hierarchy.leaves_list(tree).tolist()
 
 
 def test_many_classes_have_an_order_at_once():

@@ -49,6 +49,18 @@ def test_exact_and_near_copies_are_found_and_others_are_not(with_pictures, tmp_p
     assert frame["group"].nunique() == 60 - 3
 
 
+@pytest.mark.parametrize(("brighter", "images"), [(4, 2), (6, 1)])  # 0.08 and 0.12 of it
+def test_near_copies_differ_by_less_than_a_tenth_of_the_contrast(with_pictures, brighter, images):
+    """A picture that is brighter by d differs by d in every mean gray value."""
+    rng = np.random.default_rng(3)
+    blocks = rng.permutation(np.repeat([80, 180], 128)).reshape(16, 16)  # the contrast is 50
+    gray = np.repeat(np.repeat(blocks, 2, 0), 2, 1).astype(np.uint8)
+    one = np.repeat(gray[..., None], 3, -1)
+    others = [picture(rng) for _ in range(10)]
+    frame = image_copies(with_pictures([one, one + np.uint8(brighter), *others]))
+    assert frame.loc[frame["row"] == 0, "images"].item() == images
+
+
 def test_a_sentence_names_two_copies(with_pictures):
     rng = np.random.default_rng(1)
     pictures = [picture(rng) for _ in range(20)]

@@ -10,6 +10,7 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from attnscope.statistics import class_distances, compare_geometry, geometry
+from attnscope.statistics.distances import ClassMeans
 from attnscope.statistics.splits import stratified_folds
 from tests.making import refused
 
@@ -166,3 +167,23 @@ def test_compare_geometry_is_nan_or_refused_without_enough_classes_or_images(wri
         compare_geometry(a, a, permutations=0)
     with refused("AS717", names=(24,)):
         compare_geometry(a, a, groups=[0, 1])
+
+
+def test_squared_errors_of_class_means_are_variances_over_counts():
+    rng = np.random.default_rng(8)
+    labels = np.repeat([0, 1, 2], [3, 5, 9])
+    values = rng.normal(size=(17, 4)) * [1, 2, 3, 4]
+    means, errors, count = ClassMeans(values - values.mean(0), labels).moments()
+    for k in range(3):
+        own = values[labels == k]
+        assert means[k] == pytest.approx(own.mean(0) - values.mean(0))
+        assert errors[k] == pytest.approx((own.var(0, ddof=1) / len(own)).sum())
+        assert count[k] == len(own)
+
+
+def test_the_ceiling_is_the_geometric_mean_of_the_reliabilities(make_recording, monkeypatch):
+    recording = make_recording(names=TEN[:5])
+    found = {1: 0.81, 2: 0.49}  # by the seed of each network
+    monkeypatch.setattr(ClassMeans, "reliability", lambda self, seed: found[seed])
+    frame = compare_geometry(recording, recording, permutations=9, resamples=3, seed=1)
+    assert frame["ceiling"].unique() == pytest.approx([0.63])

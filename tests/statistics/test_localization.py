@@ -13,7 +13,7 @@ from attnscope.statistics import (
     localization_summary,
 )
 from attnscope.statistics.agreement import center_map
-from attnscope.statistics.inference import holm
+from attnscope.statistics.inference import bounded_mean_interval, holm
 from attnscope.statistics.localizing import localize, mean_test
 from tests.making import refused
 
@@ -142,6 +142,9 @@ def test_tables_of_a_recording(make_recording) -> None:
     assert own["p_center"] == pytest.approx(test["p"])
     assert own["over_center_low"] == pytest.approx(test["low"])
     assert (own["value"], own["images"]) == (pytest.approx(table["energy"].mean()), 30)
+    mean, std = table["energy"].agg(["mean", "std"])
+    ends = bounded_mean_interval(*map(np.array, ([mean], [std], [30])))
+    assert [own["low"], own["high"]] == pytest.approx(np.concatenate(ends))
     for measure in ("energy", "pointing"):
         part = summary[summary["measure"] == measure]
         np.testing.assert_allclose(part["p_other_holm"], holm(part["p_other"].to_numpy()))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from attnscope.statistics import error_position_summary, error_positions
+from attnscope.statistics import error_position_summary, error_positions, misclassification
 from attnscope.statistics.splits import stratified_folds
 from tests.making import refused
 
@@ -238,3 +240,18 @@ def test_copies_make_no_interval_narrower(write_recording):
     np.testing.assert_allclose(widths[2], widths[0], rtol=0.35)
     with refused("AS717", names=(800,)):
         error_position_summary(four, groups=[1])
+
+
+def test_the_movement_of_the_class_mean_cancels_in_differences_to_controls():
+    """The controls of the only pair are all images of the class, so they move as its mean does."""
+    rng = np.random.default_rng(4)
+    along, length = rng.normal(size=(20, 3)), rng.random((20, 3))
+    lines = SimpleNamespace(
+        gram=np.zeros((5, 3, 3)), along=lambda rows: along[rows], length=lambda rows: length[rows]
+    )
+    wrong, pair = rng.normal(size=(4, 2)), 0 * 3 + 1  # images of class 0 that are taken for 1
+    sums = misclassification._bootstrap_pairs(
+        lines, wrong, np.full(4, pair), {pair: np.arange(20)}, 50, rng, None, None
+    )
+    assert sums[:, 2].std() > 0.1
+    np.testing.assert_allclose(sums[:, 4], 4 * along[:, 1].mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from attnscope import jobs
 from attnscope.files import read_json, write_sealed
+from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.recording.writer import ShardWriter
 from tests.streamlit_app.test_dashboard import APP, choose_view
@@ -112,6 +114,19 @@ def test_more_is_offered_only_if_something_was_not_measured(
     assert "Measure in full" not in labels(open_usage(tmp_path)), "all edits were made"
 
 
+def test_interventions_that_only_decoded_so_far_say_so_once(
+    make_recording: Maker, tmp_path: Path, open_usage: Open, add_interventions: Callable[..., Path]
+) -> None:
+    folder = add_interventions(make_recording("cbam"))
+    made = read_outcomes(folder)
+    shutil.rmtree(folder)
+    about = {**made.about, "experiments": ["decode"]}
+    write_outcomes(folder, Outcomes(about, None, {"decoding": made.table("decoding")}))
+    app = open_usage(tmp_path)
+    assert len(app.info) == 1
+    assert {"Measure quickly", "Measure in full"} <= set(labels(app))
+
+
 def test_folds_are_started_beside_the_run(
     make_recording: Maker, tmp_path: Path, open_usage: Open, started: Started
 ) -> None:
@@ -164,7 +179,8 @@ def test_a_fold_is_shown_with_its_loss_and_whether_it_was_tested(
     shown = {metric.label: metric.value for metric in app.metric}
     assert shown["Folded gates"] == "2 of 3"
     assert shown["Accuracy (test)"] == "95.00%"
-    assert "1.00 (−0.50 to 2.50)" in shown.values()
+    assert shown["Loss (points)"] == "1.00"
+    assert "−0.50 to 2.50" in next(m.delta for m in app.metric if m.label == "Loss (points)")
     assert shown["Parameters"] == "90"
     assert bool(app.warning) == (tolerance is None), "nothing was tested"
     assert any("0.5 percentage points" in c.value for c in app.caption) == (tolerance is not None)

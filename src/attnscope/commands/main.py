@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from attnscope import __version__, commands
 from attnscope.commands.help_text import command_help, program_help
@@ -98,33 +98,31 @@ def _run(arguments: Sequence[str]) -> int | None:
     for module in plugins:
         load_plugin(module)
     name, *options = rest or [""]
-    known = dict(find_commands())
     if name in ("-h", "--help"):
-        _print_and_exit(program_help(_PROGRAM, _ABOUT, known.items()))
+        _print_and_exit(program_help(_PROGRAM, _ABOUT, find_commands()))
     if name == "--version":
         _print_and_exit(f"{_PROGRAM} {__version__}")
-    if name not in known:
-        _refuse_command(name, list(known))
-    command, program = known[name], f"{_PROGRAM} {name}"
-    assert isinstance(command, type)
+    command, program = _find_command(name), f"{_PROGRAM} {name}"
+    if command is None:
+        _refuse_command(name)
     if {"-h", "--help"} & set(options):
         _print_and_exit(command_help(command, program))
     code: int | None = parse(command, program, _with_new_names(command, options))()
     return code
 
 
-def _refuse_command(name: str, known: Sequence[str]) -> None:
+def _refuse_command(name: str) -> NoReturn:
     """Refuse a word that is not the name of a command."""
     if not name:
         raise InputError("AS955", f"no command is given; list the commands with: {_PROGRAM} --help")
     if name.startswith("-"):
         remedy = near_miss(name, ["--help", "--version", _PLUGIN], "options", _PROGRAM)
         raise InputError("AS951", f"the option {name} is unknown; {remedy}")
-    remedy = near_miss(name, known, "commands", _PROGRAM)
+    remedy = near_miss(name, [known for known, _ in find_commands()], "commands", _PROGRAM)
     raise InputError("AS950", f"the command '{name}' is unknown; {remedy}")
 
 
-def _print_and_exit(text: str) -> None:
+def _print_and_exit(text: str) -> NoReturn:
     print(text)
     sys.stdout.flush()
     raise SystemExit(0)
@@ -132,12 +130,26 @@ def _print_and_exit(text: str) -> None:
 
 def find_commands() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Name and class of each command in this folder, in alphabetical order."""
-    for found in sorted(module.name for module in iter_modules(commands.__path__)):
-        module = import_module(f"{commands.__name__}.{found}")
-        class_name = "".join(word.capitalize() for word in found.split("_"))
-        command = getattr(module, class_name, None)
+    for name in _modules():
+        command = _find_command(name)
         if command is not None:
-            yield found.replace("_", "-"), command
+            yield name, command
+
+
+def _find_command(name: str) -> type[Any] | None:
+    """The class of a command, without the import of the others, or None if there is none."""
+    if name not in _modules():
+        return None
+    module = import_module(f"{commands.__name__}.{name.replace('-', '_')}")
+    command: type[Any] | None = getattr(
+        module, "".join(word.capitalize() for word in name.split("-")), None
+    )
+    return command
+
+
+def _modules() -> list[str]:
+    """The modules of this folder, spelled like commands; some of them are no commands."""
+    return sorted(module.name.replace("_", "-") for module in iter_modules(commands.__path__))
 
 
 def split_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

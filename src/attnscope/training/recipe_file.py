@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -66,6 +65,8 @@ def read_recipe(file: Path) -> Recipe:
             AS103 and AS104, a key is unknown or missing; AS101, AS102, AS501, AS502 and AS513 to
             AS516, a value cannot be used. The message names the file and the key.
     """
+    import tomllib  # it takes as long as all of `attnscope --help` to import
+
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
