@@ -184,7 +184,7 @@ def _draw_png(figure: Figure, buffer: io.BytesIO, dpi: int, metadata: dict[str, 
     before = figure.dpi
     figure.dpi = dpi
     try:
-        FigureCanvasAgg(figure).print_png(buffer, metadata=metadata)
+        FigureCanvasAgg(figure).print_png(buffer, metadata=metadata)  # type: ignore[no-untyped-call]
     finally:
         figure.dpi = before
 
