@@ -48,7 +48,7 @@ def test_each_kind_has_a_row_and_each_measure_a_column_on_one_scale() -> None:
 def test_the_caption_has_the_largest_values_at_the_end() -> None:
     caption = PLOTS[PLOT].make(make_history()).caption
     assert numbers(caption) == [
-        "3", "12", "50", "150", "150", "0.400", "0.420", "22.0%", "2.0%", "82.0%", "−2.0%", "0.5%",
+        "3", "12", "50", "150", "150", "0.400", "0.420", "22.0%", "2.0%", "82.0%", "0", "−2.0%", "0.5%",
     ]  # fmt: skip
     assert caption.count("layer2.channel") == 4
 

@@ -67,8 +67,8 @@ def bootstrap_means(
 
 
 def bootstrap_together(
-    values: Sequence[Float64[Array, "images values"]], resamples: int, rng: np.random.Generator
-) -> list[Float64[Array, "resamples values"]]:
+    values: Sequence[Float64[Array, "images _"]], resamples: int, rng: np.random.Generator
+) -> list[Float64[Array, "resamples _"]]:
     """Return the `bootstrap_means` of several arrays of the same images, under the same resamples.
 
     Drawing takes longer than the means, and is done once.
