@@ -168,16 +168,16 @@ def test_what_a_plugin_registers_is_known_to_the_command_and_its_child_processes
 @pytest.mark.parametrize(
     ("arguments", "absent"),
     [
-        (["--version"], {"attnscope.commands.train", "attnscope.training.config"}),
-        (["--help"], set()),
-        (["trian"], set()),
-        (["verify", "--hepl"], {"attnscope.commands.train", "attnscope.training.config"}),
-        (["train", "--help"], {"attnscope.commands.demo"}),
-        (["train", "--epoch", "3"], {"attnscope.commands.demo"}),
+        (["--version"], ["attnscope.commands.train", "attnscope.training.config"]),
+        (["--help"], []),
+        (["trian"], []),
+        (["verify", "--hepl"], ["attnscope.commands.train", "attnscope.training.config"]),
+        (["train", "--help"], ["attnscope.commands.demo"]),
+        (["train", "--epoch", "3"], ["attnscope.commands.demo"]),
     ],
     ids=" ".join,
 )
-def test_the_program_answers_without_slow_imports(arguments: list[str], absent: set[str]) -> None:
+def test_the_program_answers_without_slow_imports(arguments: list[str], absent: list[str]) -> None:
     """Numbers and names of imports, since times depend on what else the machine does."""
     slow = {"torch", "matplotlib", "numpy", "pandas", "scipy", "sklearn", "streamlit", "captum"}
     slow |= {"tomllib"}
@@ -190,7 +190,7 @@ def test_the_program_answers_without_slow_imports(arguments: list[str], absent: 
     loaded = set(done.stderr.rpartition("modules ")[2].split())
     assert "attnscope.commands.main" in loaded
     assert len(loaded) < 300
-    assert not loaded & (slow | absent)
+    assert not loaded & (slow | set(absent))
 
 
 def test_interrupted_demo_writes_nothing_and_does_not_advise_to_resume(

@@ -23,6 +23,7 @@ def settle(page: Any) -> None:
 
 def download_all(page: Any) -> dict[str, bytes]:
     """Download every file of the first menu on the page: name -> content."""
+    settle(page)  # a menu that is replaced closes
     page.get_by_test_id("stMain").get_by_test_id("stPopover").get_by_role("button").first.click()
     found = {}
     for kind in ("PNG", "PDF", "CSV"):
