@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from attnscope.commands import main as main_module
 from attnscope.commands.main import main
+from attnscope.errors import InputError
 from attnscope.signals import PARENT, exit_code, interrupting_signals, was_interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -41,6 +43,63 @@ def test_a_signal_ends_a_command_with_its_exit_code_and_one_line(
         signal.signal(number, before)
     assert cleaned == [number]
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_signal_waits_for_the_end_of_an_import_and_a_second_one_does_not(
+    signals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that catches everything while it is imported cannot hide the signal."""
+    number, name = int(signal.SIGTERM), f"slow_module_{signals}"
+    end = tmp_path / "end of the import"
+    (tmp_path / f"{name}.py").write_text(
+        "import os, time\n"
+        "try:\n"
+        f"    os.kill(os.getpid(), {number})\n"
+        "    time.sleep(0.2)\n"
+        "except:\n"
+        "    pass\n" + f"os.kill(os.getpid(), {number})\n" * (signals - 1) + "time.sleep(0.2)\n"
+        f"open({str(end)!r}, 'w').close()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    reached = []
+
+    def work(arguments: object) -> None:
+        importlib.import_module(name)
+        time.sleep(10)
+        reached.append("the end of the work")
+
+    monkeypatch.setattr(main_module, "_run", work)
+    before = signal.getsignal(signal.SIGALRM)
+    assert main(["inspect"]) == 128 + number
+    assert reached == []
+    assert end.exists() == (signals == 1)
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_signal_in_an_import_that_ends_the_work_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"import os\nos.kill(os.getpid(), {int(signal.SIGTERM)})\n"
+    (tmp_path / "last_module.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(main_module, "_run", lambda _: importlib.import_module("last_module") and 0)
+    assert main(["inspect"]) == 128 + signal.SIGTERM
+
+
+def test_an_error_that_a_library_made_of_a_signal_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def work(arguments: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise InputError("AS343", "the file is damaged; take another one") from None
+
+    monkeypatch.setattr(main_module, "_run", work)
+    assert main(["inspect"]) == 128 + signal.SIGTERM
 
 
 def test_an_ignored_signal_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

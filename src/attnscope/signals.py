@@ -17,6 +17,10 @@ from types import FrameType
 _Handler = Callable[[int, FrameType | None], object]
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _PARENT_SECONDS = 0.5
+_LOOK_AGAIN = 0.05
+"""Seconds until it is looked again whether an import has ended."""
+_LONGEST_IMPORT = 10.0
+"""A signal waits for an import for this number of seconds at most."""
 PARENT = "ATTNSCOPE_PARENT"
 """Name of an environment variable: the process whose end is the end of a command, too."""
 _received: list[int] = []
@@ -56,15 +60,57 @@ def interrupting_signals() -> Iterator[None]:
 
     Signals that are ignored stay ignored, as SIGHUP is under ``nohup``. Outside the main thread
     nothing changes, because only the main thread receives signals.
+
+    A signal that comes during an import waits for its end: libraries catch the exception and go on,
+    or abort the process where C++ code imports. A second signal acts at once.
+
+    Raises:
+        KeyboardInterrupt: a signal came in the block, or waits when the block ends.
     """
     _received.clear()
+    began, waits = 0.0, False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        _received.append(number)
+        nonlocal began, waits
+        if number != _ALARM:
+            _received.append(number)
+            began = began or time.monotonic()
+        may_wait = len(_received) == 1 and time.monotonic() - began < _LONGEST_IMPORT
+        waits = _ALARM is not None and may_wait and _is_importing(frame)
+        if not waits:
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, _LOOK_AGAIN)
+
+    with _handlers(interrupt, {}), _alarm(interrupt):
+        yield
+    if waits:
         raise KeyboardInterrupt
 
-    with _handlers(interrupt, {}):
+
+_ALARM = getattr(signal, "SIGALRM", None)  # Windows has none
+
+
+@contextmanager
+def _alarm(handler: _Handler) -> Iterator[None]:
+    """Install a handler of the alarm, and end with no alarm set."""
+    if _ALARM is None or threading.current_thread() is not threading.main_thread():
         yield
+        return
+    before = signal.signal(_ALARM, handler)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(_ALARM, before)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Return whether a frame is part of an import."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

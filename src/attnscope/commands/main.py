@@ -65,6 +65,9 @@ def _run_and_report(given: Sequence[str]) -> int:
             sys.stdout.flush()
             return code
     except InputError as error:
+        if was_interrupted():  # a library that reads a file in Rust made another error of it
+            print("attnscope: interrupted", file=sys.stderr)
+            return exit_code()
         print(f"attnscope: {error}", file=sys.stderr)
         return 2
     except (FloatingPointError, LostProcess) as error:
