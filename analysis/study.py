@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import tyro
 
@@ -167,6 +168,8 @@ class Network:
         recording = Recording(self.run)
         tables = self.run.with_name(f"{self.name}-statistics")
         write_tables(recording, tables)
+        predictions = pd.DataFrame({"label": recording.labels, "predicted": recording.predictions})
+        write_bytes(tables / "predictions.csv", predictions.to_csv(index=False).encode())
         if has_gates:
             outcomes = find_outcomes(recording)
             assert outcomes is not None  # the stage before wrote them
@@ -189,11 +192,23 @@ class Network:
         self.results.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(self.results) as folder:
             for name in files.keys() - left_out:
-                write_bytes(folder / name, files[name].read_bytes())
+                if name.endswith(".json"):
+                    write_json(folder / name, _without_places(read_json(files[name])))
+                else:
+                    write_bytes(folder / name, files[name].read_bytes())
             write_json(folder / _DONE, {**facts, **provenance(self.study.device)})
         if not self.study.keep:
             for path in self.run.parent.glob(f"{self.name}*"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _without_places(value: Any) -> Any:
+    """Return the content of a JSON file without the places of its data on this machine."""
+    if isinstance(value, dict):
+        return {name: _without_places(v) for name, v in value.items() if name != "places"}
+    if isinstance(value, list):
+        return [_without_places(item) for item in value]
+    return value
 
 
 def provenance(device: str) -> dict[str, Any]:
@@ -209,6 +224,7 @@ def provenance(device: str) -> dict[str, Any]:
         "hardware": {
             "gpu": torch.cuda.get_device_name() if on_gpu else None,
             "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
             "machine": platform.machine(),
         },
     }
