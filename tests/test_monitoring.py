@@ -259,26 +259,29 @@ from torch.nn.parallel import DistributedDataParallel
 from attnscope import GateMonitor
 from tests.test_monitoring import make, probes, state, steps
 
-torch.set_num_threads(1)
-distributed.init_process_group("gloo")
-out, rank = Path(sys.argv[1]), distributed.get_rank()
-states = []
-for every in (None, 2):
+# A network in a global variable would keep the threads of gloo alive while the interpreter ends. A
+# thread that then asks for the interpreter's lock aborts the process.
+def train(every, out):
     model = make().train()
     network = DistributedDataParallel(model)
-    torch.manual_seed(rank)
+    torch.manual_seed(distributed.get_rank())
     monitor = None
     if every:
         monitor = GateMonitor(network, *probes(), every=every, file=out / "gates.jsonl")
-        assert bool(monitor.stopped) == (rank > 0)
-        assert bool(monitor.gates) == (rank == 0)
+        assert bool(monitor.stopped) == (distributed.get_rank() > 0)
+        assert bool(monitor.gates) == (distributed.get_rank() == 0)
     losses = torch.stack(list(steps(network, monitor)))
-    states.append({**state(model), "losses": losses})
+    return {**state(model), "losses": losses}
+
+torch.set_num_threads(1)
+distributed.init_process_group("gloo")
+out, rank = Path(sys.argv[1]), distributed.get_rank()
+plain, monitored = train(None, out), train(2, out)
 same = all(
-    torch.equal(value, states[1][name]) if hasattr(value, "shape") else value == states[1][name]
-    for name, value in states[0].items()
+    torch.equal(value, monitored[name]) if hasattr(value, "shape") else value == monitored[name]
+    for name, value in plain.items()
 )
-(out / f"{rank}.txt").write_text(f"{same} {states[0]['losses'].tolist()}")
+(out / f"{rank}.txt").write_text(f"{same} {plain['losses'].tolist()}")
 distributed.destroy_process_group()
 """
 
