@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +10,9 @@ import pytest
 
 from analysis import study as module
 from analysis.study import Study, main, networks
-from attnscope.files import read_json
+from attnscope.files import read_json, write_json, write_sealed
+from attnscope.recording.recording import Recording
+from attnscope.statistics import compare_accuracy, compare_geometry, compare_seeds
 
 
 def small(**options: object) -> Study:
@@ -74,9 +76,46 @@ def test_an_interrupted_network_goes_on_and_its_small_results_are_kept(
     states = pd.read_csv(results / "statistics-gate_state.csv")
     assert list(usage["gate"]) == list(dict.fromkeys(states["gate"]))
     assert (results / "interventions-effects.csv").is_file()
-    assert not any(Path("runs").iterdir()), "weights are not kept"
+    assert {"se-0", "se-0-folded"} <= {path.name for path in Path("runs").iterdir()}
     capsys.readouterr()
     main(small())
     assert capsys.readouterr().out == "se-0: done before\n"
     main(small(seeds=(1,), minutes=-1.0))
     assert not Path("results/se-1").exists()
+
+
+def test_networks_are_compared_over_seeds(
+    make_recording: Callable[..., Recording],
+    add_interventions: Callable[[Recording], Path],
+    tmp_path: Path,
+) -> None:
+    recordings: dict[str, list[Recording]] = {}
+    for kind in ("none", "se"):
+        for seed in (0, 1):
+            recording = make_recording(f"{kind}-{seed}", seed=seed, spatial=False)
+            manifest = recording.folder / "manifest.json"
+            about = read_json(manifest)
+            about["about"] |= {"model": {"attention": kind}, "seed": seed}
+            about["id"] = f"{kind}-{seed}"
+            write_sealed(manifest, about)
+            recordings.setdefault(kind, []).append(Recording(recording.folder))
+            if kind == "se":
+                add_interventions(recordings[kind][-1])
+            (tmp_path / "results" / f"{kind}-{seed}").mkdir(parents=True)
+            write_json(tmp_path / "results" / f"{kind}-{seed}" / "provenance.json", {})
+    runs = recordings["se"][0].folder.parents[2]
+    module.compare_networks(Study("digits", tmp_path / "results", runs, seeds=(0, 1)))
+    between = tmp_path / "results" / "between"
+    written = pd.read_csv(between / "accuracy-none-se.csv")
+    wanted = compare_seeds(recordings["none"], recordings["se"])
+    pd.testing.assert_frame_equal(written, wanted, check_dtype=False)
+    written = pd.read_csv(between / "accuracy-none-se-1.csv")
+    wanted = compare_accuracy(recordings["none"][1], recordings["se"][1])
+    pd.testing.assert_frame_equal(written, wanted, check_dtype=False)
+    written = pd.read_csv(between / "geometry-se-0-1.csv")
+    wanted = compare_geometry(recordings["se"][0], recordings["se"][1])
+    pd.testing.assert_frame_equal(written, wanted, check_dtype=False)
+    usage = pd.read_csv(between / "usage-se.csv")
+    assert (usage["seeds"] == 2).all()
+    assert list(usage["gate"][:-1]) == [gate.name for gate in recordings["se"][0].gates]
+    assert not list(between.glob("*cbam*"))
