@@ -26,10 +26,11 @@ from tyro.conf import Positional
 
 from attnscope.errors import InputError
 from attnscope.files import read_json, write_bytes
-from attnscope.plots.builtin import seed_usage
+from attnscope.plots import PLOTS
 from attnscope.plots.builtin.seed_differences import draw as draw_differences
+from attnscope.plots.builtin.seed_usage import SeedUsage
 from attnscope.plots.text import as_p, as_plain_points, as_points
-from attnscope.plots.theme import INK, NETWORK_COLORS, NULL_COLOR
+from attnscope.plots.theme import INK, NETWORK_COLORS, NULL_COLOR, style
 from attnscope.report import render
 from attnscope.statistics.inference import significant
 
@@ -216,7 +217,7 @@ def usage_figure(results: Results, kind: str) -> Figure | None:
     folders = results.gated[kind]
     is_joint = usage["kind"].isin(_JOINT)
     config = read_json(folders[0] / "provenance.json")["commands"]["interventions"].split()
-    shown = seed_usage.SeedUsage(
+    shown = SeedUsage(
         f"{kind}, {results.name}",
         usage[~is_joint].reset_index(drop=True),
         usage[is_joint].reset_index(drop=True),
@@ -224,7 +225,7 @@ def usage_figure(results: Results, kind: str) -> Figure | None:
         [statistic(folder, "joint") for folder in folders],
         int(config[config.index("--images") + 1]),
     )
-    (figure,) = seed_usage.lay_out(shown)
+    (figure,) = PLOTS["seed_usage"].figures(shown)
     return figure
 
 
@@ -241,8 +242,9 @@ def differences_figure(results: Results) -> Figure | None:
                                  strict=True):  # fmt: skip
         draw_differences(ax, table, (NONE, kind))
         ax.set_title(f"{kind} − {NONE}")
+        ax.set_xlabel("difference in accuracy (percentage points)")
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     figure.suptitle(f"Accuracy per class, with attention minus without: {results.name}")
     return figure
 
@@ -288,11 +290,13 @@ def figures(studies: Sequence[Results]) -> dict[str, Figure]:
     """Return file name without suffix -> figure."""
     drawn: dict[str, Figure | None] = {}
     for results in studies:
-        drawn[f"study_{results.name}_accuracy"] = differences_figure(results)
         for kind in results.gated:
             drawn[f"study_{results.name}_{kind}"] = usage_figure(results, kind)
-    found = {name: figure for name, figure in drawn.items() if figure is not None}
-    return {**found, "study_decodable_used": decodable_figure(studies)}
+    with style():
+        for results in studies:
+            drawn[f"study_{results.name}_accuracy"] = differences_figure(results)
+        drawn["study_decodable_used"] = decodable_figure(studies)
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def fill(page: str, studies: Sequence[Results]) -> str:
