@@ -176,6 +176,18 @@ def test_a_signal_while_the_program_is_starting_ends_it_with_one_line(
     assert "attnscope:" not in ended.stderr
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_is_ignored_is_ignored_while_the_program_is_starting(
+    number: int, tmp_path: Path
+) -> None:
+    """As SIGHUP is under nohup."""
+    text = SLOW.replace("NUMBER", str(int(number))).replace("SIG_DFL", "SIG_IGN")
+    (tmp_path / "attnscope").write_text(text)
+    arguments = [sys.executable, str(tmp_path / "attnscope")]
+    ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "went on\n", "")
+
+
 def test_an_error_of_a_library_that_was_interrupted_is_the_interruption(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,12 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from safetensors.numpy import save
 
 from analysis.attack import time_limit
 from attnscope.commands.main import main
 from attnscope.data.fingerprints import Fingerprints, write_fingerprints
 from attnscope.files import write_json, write_sealed
 from attnscope.hashes import write_hashes
+from attnscope.integrity import sealed_arrays
 from attnscope.recording.masking import add_masks
 from attnscope.recording.outcomes import Outcomes, outcomes_folder, write_outcomes
 from attnscope.recording.places import masks_file
@@ -251,6 +253,33 @@ def test_a_run_one_may_not_enter_is_not_passed_over(
 ) -> None:
     lock_folders(monkeypatch, run)
     found_problems(list(verify(run.parent)[-1].problems), ("AS692", run, "Permission denied"))
+
+
+def test_a_hidden_folder_of_runs_and_of_recordings_is_left_out(run: Path, tmp_path: Path) -> None:
+    """What an interrupted command was writing begins with a dot."""
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(run, tmp_path / "runs/good")
+    shutil.copytree(run, tmp_path / "runs/.unfinished")
+    recordings = tmp_path / "runs/good/recordings"
+    shutil.copytree(recordings / "test", recordings / ".unfinished")
+    for hidden in (tmp_path / "runs/.unfinished", recordings / ".unfinished"):
+        for file in hidden.rglob("*.safetensors"):
+            flip(file, 3)
+    found = verify(tmp_path / "runs")
+    assert len(found) == 4
+    assert not any(each.problems or ".unfinished" in str(each.folder) for each in found)
+
+
+def test_a_damaged_checkpoint_of_a_run_in_training_is_found(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    write_json(run / "config.json", {})
+    content = sealed_arrays(save({"weight": np.arange(4, dtype=np.float32)}))
+    (run / "checkpoint.safetensors").write_bytes(b"".join(content))
+    assert verify(run)[0].problems == ()
+    flip(run / "checkpoint.safetensors", (run / "checkpoint.safetensors").stat().st_size - 3)
+    (found,) = verify(run)
+    found_problems(list(found.problems), ("AS681", run / "checkpoint.safetensors"))
 
 
 def test_a_run_in_training_is_said_to_be_unfinished(tmp_path: Path) -> None:

@@ -82,9 +82,8 @@ def usage_over_seeds(
           same class.
 
         Columns have the units of `gate_usage`. Intervals of accuracies contain only values that are
-        possible. Within each question, p values are Holm-corrected
-        over all rows, and over accuracy and margin. Intervals and p values are NaN with one seed,
-        and if there is no variance.
+        possible. Within each question, p values are Holm-corrected over all rows, and over accuracy
+        and margin. Intervals and p values are NaN with one seed, and if there is no variance.
 
     Raises:
         InputError: there are no tables (AS712), they are of different gates (AS713), or the
