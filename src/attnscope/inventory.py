@@ -113,6 +113,12 @@ def list_entries(root: Path) -> list[Entry]:
     return sorted(found, key=lambda entry: entry.label)
 
 
+def folders_of_runs(root: Path) -> list[Path]:
+    """Return the folders directly in a folder that have runs or recordings, sorted by name."""
+    inner = (each for each in _folders(root) if not each.is_symlink() and each.name[0] != ".")
+    return [folder for folder in inner if list_entries(folder)]
+
+
 def read_accuracy(folder: Path) -> float:
     """Return the accuracy of a recording, 0 to 1, from two columns of its rows.
 

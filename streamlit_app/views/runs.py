@@ -19,7 +19,7 @@ from attnscope.inventory import Entry
 from attnscope.shell import shell_command
 
 SECONDS = 5  # between two looks at the folder
-MOST_NEWS = 5  # recordings that a message names
+MOST_NEWS = 5  # recordings or folders that a message names
 READING = 1.0  # seconds in which accuracies are read; the next look goes on
 STATES = {
     inventory.WHOLE: "whole",
@@ -38,14 +38,15 @@ def _table(entries: list[Entry], accuracies: dict[str, float]) -> pd.DataFrame:
             "State": STATES[entry.state],
             "Network": entry.network,
             "Data": entry.data,
-            "Split": entry.split or None,
-            "Images": entry.images,
             "Accuracy": 100 * accuracies.get(entry.label, float("nan")),
-            "Classes": entry.classes,
+            "Images": entry.images,
             "Gates": entry.gates,
-            "Seed": entry.seed,
             "Written": None if entry.changed is None else datetime.fromtimestamp(entry.changed),
             "MB": None if entry.size is None else entry.size / 1e6,
+            # A small window cuts off the last ones; the label of a run has its split.
+            "Seed": entry.seed,
+            "Classes": entry.classes,
+            "Split": entry.split or None,
         }
         for entry in entries
     )
@@ -53,8 +54,8 @@ def _table(entries: list[Entry], accuracies: dict[str, float]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
-def _number(help: str, form: str = "localized") -> Any:
-    return st.column_config.NumberColumn(format=form, help=help, width="small")
+def _number(help: str, width: int, form: str = "localized") -> Any:
+    return st.column_config.NumberColumn(format=form, help=help, width=width)
 
 
 def _show(entries: list[Entry], accuracies: dict[str, float]) -> None:
@@ -77,23 +78,26 @@ def _show(entries: list[Entry], accuracies: dict[str, float]) -> None:
             ),
             "Network": st.column_config.TextColumn(help="The network and its attention modules."),
             "Data": st.column_config.TextColumn(help="The data set that the images come from."),
-            "Split": st.column_config.TextColumn(
-                help="The part of the data set that was recorded.", width="small"
-            ),
-            "Images": _number("Number of recorded images."),
             "Accuracy": _number(
-                "Share of the recorded images that the network classifies correctly.", "%.2f%%"
+                "Share of the recorded images that the network classifies correctly.",
+                78,
+                "%.2f%%",
             ),
-            "Classes": _number("Number of classes."),
+            "Images": _number("Number of recorded images.", 65),
             "Gates": _number(
                 "Number of gates: values from 0 to 1, or other bounds, that the network computes "
-                "from the image and multiplies its features by."
+                "from the image and multiplies its features by.",
+                56,
             ),
-            "Seed": _number("The random seed of the training."),
             "Written": st.column_config.DatetimeColumn(
-                format="YYYY-MM-DD HH:mm", help="When the recording was written."
+                format="YYYY-MM-DD HH:mm", help="When the recording was written.", width=130
             ),
-            "MB": _number("Size on disk in megabytes.", "%.1f"),
+            "MB": _number("Size on disk in megabytes.", 60, "%.1f"),
+            "Seed": _number("The random seed of the training.", 50),
+            "Classes": _number("Number of classes.", 65),
+            "Split": st.column_config.TextColumn(
+                help="The part of the data set that was recorded.", width=75
+            ),
         },
     )
     rows = [*event["selection"]["rows"], *(row for row, _ in event["selection"]["cells"])]
@@ -165,6 +169,11 @@ def _empty() -> None:
     """Say what to do in a folder without runs."""
     place = cached.folder()
     st.info(f"There are no runs and no recordings in {literal(str(place))} yet.")
+    inner = inventory.folders_of_runs(place)
+    if inner:
+        st.markdown("Folders in it have some. To open one of them:")
+        commands = [shell_command("dashboard", folder) for folder in inner[:MOST_NEWS]]
+        st.code("\n".join(commands), language="sh")
     st.markdown(
         "To see everything at once, train two small networks on scikit-learn's digits. It takes "
         "some minutes and downloads nothing:"

@@ -175,6 +175,19 @@ def test_the_first_recording_of_a_folder_can_be_opened_at_once(
     assert "first/test" in app.markdown[0].value
 
 
+def test_a_folder_of_folders_of_runs_names_them(
+    tmp_path: Path, make_recording: Maker, open_runs: Open
+) -> None:
+    recording = make_recording("toy", count=6)
+    for name in ("first", "second", ".hidden"):
+        shutil.copytree(recording.folder.parents[1], tmp_path / "all" / name / "toy")
+    (tmp_path / "all" / "notes").mkdir()
+    (tmp_path / "all" / "elsewhere").symlink_to(tmp_path / "all" / "first")
+    app = open_runs(tmp_path / "all")
+    commands = app.code[0].value.splitlines()
+    assert commands == [f"attnscope dashboard {tmp_path / 'all' / n}" for n in ("first", "second")]
+
+
 def test_an_empty_folder_names_the_next_commands(tmp_path: Path, open_runs: Open) -> None:
     app = open_runs(tmp_path)
     assert_no_error(app)
