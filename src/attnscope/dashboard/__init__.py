@@ -1,4 +1,4 @@
-"""The dashboard without its pages: its server, its jobs, and what only its pages ask.
+"""The dashboard's server, its jobs, and what only pages ask.
 
 The pages are in ``streamlit_app/``. This package imports none of its modules, so that each module
 brings in only what it needs.
