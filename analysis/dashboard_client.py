@@ -27,6 +27,8 @@ from websockets.typing import Origin, Subprotocol
 
 _PATIENCE = 600
 """Seconds until an answer is given up."""
+_SOON = 1.0
+"""Parts of a page that run again within so many seconds wait for a result; others watch files."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class Visitor:
         """The controls on the present page."""
         self.buttons: dict[str, Widget] = {}
         """The buttons on the present page, disabled ones, too, by their ids."""
+        self._repeated: dict[str, float] = {}
+        """Parts of the present page that run again by themselves -> seconds between two runs."""
 
     def __enter__(self) -> Visitor:
         """Begin."""
@@ -155,6 +159,16 @@ class Visitor:
         """Press one of `buttons`, even if the page has disabled it."""
         return self._send(self.buttons[button].fragment, WidgetState(id=button, trigger_value=True))
 
+    def settle(self) -> float:
+        """Wait until the page shows everything, as a browser does, and return the seconds."""
+        began = time.perf_counter()
+        while waiting := [part for part, pause in self._repeated.items() if pause < _SOON]:
+            time.sleep(min(self._repeated[part] for part in waiting))
+            for part in waiting:
+                if part in self._repeated:
+                    self._send(part)
+        return time.perf_counter() - began
+
     def _send(self, fragment: str, *pressed: WidgetState) -> Answer:
         message = BackMsg()
         message.rerun_script.page_script_hash = self._page
@@ -175,6 +189,7 @@ class Visitor:
         if not fragment:
             self.widgets.clear()
             self.buttons.clear()
+            self._repeated.clear()
         began = time.perf_counter()
         self._socket.send(message.SerializeToString())
         answer = Answer()
@@ -184,12 +199,12 @@ class Visitor:
             answer.sent += len(received)
             forward = ForwardMsg.FromString(received)
             self._note(forward, answer)
-            early = ForwardMsg.ScriptFinishedStatus.FINISHED_EARLY_FOR_RERUN
-            if forward.WhichOneof("type") == "script_finished" and (
-                forward.script_finished != early
-            ):
+            if forward.WhichOneof("type") != "script_finished":
+                continue
+            if forward.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                 answer.seconds = time.perf_counter() - began
                 return answer
+            self._repeated.clear()  # the whole page runs again, and says anew what is repeated
 
     def _note(self, forward: ForwardMsg, answer: Answer) -> None:
         kind = forward.WhichOneof("type")
@@ -203,6 +218,10 @@ class Visitor:
             }
             self.pages = list(self._by_hash.values())
             self._page = forward.navigation.page_script_hash
+        elif kind == "auto_rerun":
+            self._repeated[forward.auto_rerun.fragment_id] = forward.auto_rerun.interval
+        elif kind == "stop_auto_rerun":
+            self._repeated.pop(forward.stop_auto_rerun.fragment_id, None)
         elif kind == "page_info_changed":
             self._query = forward.page_info_changed.query_string
         elif kind == "delta" and forward.delta.WhichOneof("type") == "new_element":

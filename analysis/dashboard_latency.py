@@ -10,6 +10,9 @@ links. The time of a rerun ends when the server has sent its last message for it
 server's process is measured beside it, so that other work on the machine matters less; the kernel
 counts it in hundredths of a second.
 
+What takes longer than a click is computed beside the page, which answers before. Such a click is
+complete when the page shows the result, and its CPU time is that of the whole.
+
 The first visit of each page is the first one of the server, with empty caches. A click is a control
 set to a value that was not shown before, or a link of the page.
 """
@@ -18,9 +21,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -71,14 +76,35 @@ SIZES = {
 }
 
 
+@dataclass(frozen=True)
+class Timed:
+    """One answer and what it took."""
+
+    answer: Answer
+    complete: float
+    """Seconds until the page showed everything."""
+    cpu: float
+    """Seconds of CPU time of the server until then."""
+
+
+def _timed(server: Server, visitor: Visitor, act: Callable[[], Answer]) -> Timed:
+    before = server.cpu
+    answer = act()
+    complete = answer.seconds + visitor.settle()
+    return Timed(answer, complete, server.cpu - before)
+
+
 @dataclass
 class Times:
     """Seconds of one page."""
 
     page: str
-    first: tuple[float, float] = (0.0, 0.0)
-    """On the clock and of the CPU, for the first visit."""
+    first: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Until the answer, until the page is complete, and of the CPU, for the first visit."""
     clock: list[float] = field(default_factory=list)
+    """Until the answer."""
+    complete: list[float] = field(default_factory=list)
+    """Until the page is complete."""
     cpu: list[float] = field(default_factory=list)
     slowest: str = ""
     """What the slowest click set."""
@@ -86,18 +112,19 @@ class Times:
     """Bytes of the largest answer."""
     errors: list[str] = field(default_factory=list)
 
-    def add(self, what: str, answer: Answer, cpu: float) -> None:
+    def add(self, what: str, timed: Timed) -> None:
         """Note a click."""
-        if not self.cpu or cpu > max(self.cpu):
+        if not self.clock or timed.answer.seconds > max(self.clock):
             self.slowest = what
-        self.clock.append(answer.seconds)
-        self.cpu.append(cpu)
-        self._note(answer)
+        self.clock.append(timed.answer.seconds)
+        self.complete.append(timed.complete)
+        self.cpu.append(timed.cpu)
+        self._note(timed.answer)
 
-    def visit(self, answer: Answer, cpu: float) -> None:
+    def visit(self, timed: Timed) -> None:
         """Note the first visit."""
-        self.first = (answer.seconds, cpu)
-        self._note(answer)
+        self.first = (timed.answer.seconds, timed.complete, timed.cpu)
+        self._note(timed.answer)
 
     def _note(self, answer: Answer) -> None:
         self.sent = max(self.sent, answer.sent)
@@ -105,7 +132,8 @@ class Times:
 
     def row(self) -> str:
         """Return a row of a table in Markdown."""
-        click = [_of(values, _PERCENTILE) for values in (self.clock, self.cpu)]
+        every = (self.clock, self.complete, self.cpu)
+        click = [_of(values, _PERCENTILE) for values in every]
         cells = [
             self.page or "first page",
             *(f"{seconds:.2f}" for seconds in self.first),
@@ -119,9 +147,9 @@ class Times:
 
 
 HEADER = """\
-| Page | First visit, s | First visit, CPU s | Clicks | Median, s | 95%, s | 95%, CPU s | Largest \
-answer, kB | Slowest click |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+| Page | First visit, s | complete, s | CPU, s | Clicks | Median, s | 95%, s | complete, s | \
+CPU, s | Largest answer, kB | Slowest click |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def _of(values: Sequence[float], percentile: float) -> str:
@@ -137,25 +165,23 @@ def measure(server: Server, query: str = "", clicks: int = _CLICKS) -> Iterator[
         clicks: Clicks on each page, at most.
     """
     with Visitor(server.port) as visitor:
-        before = server.cpu
-        answer = visitor.open("", query)
-        cpu = server.cpu - before
+
+        def timed(act: Callable[..., Answer], *what: Any) -> Timed:
+            return _timed(server, visitor, partial(act, *what))
+
+        visited = timed(visitor.open, "", query)
         pages = list(visitor.pages)
         for page in pages:
             times = Times(page)
             if page:
-                before = server.cpu
-                answer = visitor.open(page, query)
-                cpu = server.cpu - before
-            times.visit(answer, cpu)
-            links = list(dict.fromkeys(answer.links))
+                visited = timed(visitor.open, page, query)
+            times.visit(visited)
+            links = list(dict.fromkeys(visited.answer.links))
             for name, choice in _plan(visitor, page, query, clicks):
-                before, said = server.cpu, visitor.widgets[name].describe(choice)
-                clicked = visitor.click(name, choice)
-                times.add(said, clicked, server.cpu - before)
+                said = visitor.widgets[name].describe(choice)
+                times.add(said, timed(visitor.click, name, choice))
             for target, address in links[:_LINKS]:
-                before = server.cpu
-                times.add(f"link to {target}", visitor.go(target, address), server.cpu - before)
+                times.add(f"link to {target}", timed(visitor.go, target, address))
             yield times
 
 

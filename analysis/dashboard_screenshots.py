@@ -22,7 +22,10 @@ import tyro
 ROOT = Path(__file__).parents[1]
 PATIENCE = 120
 """Seconds that a page may take."""
-BUSY = '[data-testid="stStatusWidget"], [data-testid="stSkeleton"], [data-testid="stSpinner"]'
+BUSY = (
+    '[data-testid="stStatusWidget"], [data-testid="stSkeleton"], [data-testid="stSpinner"], '
+    ':text("Computing …")'
+)
 
 
 def main(

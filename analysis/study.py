@@ -8,20 +8,21 @@
 For each seed and each kind of attention: a training, recordings of it and of an untrained network,
 tables of all statistics, interventions, and a fold. These are the commands of attnscope, and
 ``provenance.json`` has them with the minutes that each took. The small results go to a folder per
-network in ``--out``; the runs, with their weights, stay in ``--runs`` until the network is done. A
-network whose results are there is not repeated, and an interrupted one goes on where it was.
+network in ``--out``; the runs, with their weights, stay in ``--runs``. A network whose results are
+there is not repeated, and an interrupted one goes on where it was. At the end, networks whose runs
+are there are compared over seeds; these tables go to ``between``.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ import torch
 import tyro
 
 import attnscope
-from attnscope import layout
+from attnscope import layout, statistics
 from attnscope.commands.main import main as command
 from attnscope.files import new_folder, read_json, write_bytes, write_json
+from attnscope.plots.tables import flat
 from attnscope.plots.usage import joint_of, usage_of
 from attnscope.recording.outcomes import find_outcomes, outcomes_folder
 from attnscope.recording.recording import Recording
@@ -77,8 +79,6 @@ class Study:
     """No network is begun after so many minutes."""
     device: str = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
-    keep: bool = False
-    """Keep the runs, with their weights."""
 
 
 @dataclass
@@ -177,7 +177,7 @@ class Network:
                 write_bytes(tables / f"{name}.csv", table.to_csv(index=False).encode())
 
     def _finish(self, has_gates: bool) -> None:
-        """Copy the small results, and remove the rest."""
+        """Copy the small results."""
         files = {name: self.run / name for name in (layout.CONFIG, layout.METRICS, layout.RESULT)}
         tables = self.run.with_name(f"{self.name}-statistics")
         folders = [tables]
@@ -197,9 +197,6 @@ class Network:
                 else:
                     write_bytes(folder / name, files[name].read_bytes())
             write_json(folder / _DONE, {**facts, **provenance(self.study.device)})
-        if not self.study.keep:
-            for path in self.run.parent.glob(f"{self.name}*"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _without_places(value: Any) -> Any:
@@ -249,8 +246,42 @@ def networks(study: Study) -> Iterator[Network]:
             yield Network(study, kind, seed)
 
 
+def compare_networks(study: Study) -> None:
+    """Write the tables of several networks: kinds over seeds, and seeds of one kind.
+
+    Kinds of which fewer than two runs are there have none.
+    """
+    kinds: dict[str, list[Recording]] = {}
+    for network in networks(study):
+        if network.is_done and network.run.is_dir():
+            kinds.setdefault(network.kind, []).append(Recording(network.run))
+    tables: dict[str, pd.DataFrame] = {}
+    for (name_a, a), (name_b, b) in combinations(kinds.items(), 2):
+        if len(a) == len(b) > 1:
+            tables[f"accuracy-{name_a}-{name_b}"] = statistics.compare_seeds(a, b)
+        for first, second in zip(a, b, strict=False):
+            pair = f"{name_a}-{name_b}-{first.about['seed']}"
+            tables[f"accuracy-{pair}"] = statistics.compare_accuracy(first, second)
+    for kind, recordings in kinds.items():
+        found = [find_outcomes(recording) for recording in recordings]
+        outcomes = [each for each in found if each is not None]
+        if not len(outcomes) == len(recordings) > 1:
+            continue
+        usages = [pd.concat([usage_of(o), joint_of(o)], ignore_index=True) for o in outcomes]
+        made = [o.replacement for o in outcomes if o.replacement is not None]
+        tables[f"usage-{kind}"] = statistics.usage_over_seeds(usages, outcomes=made)
+        for first, second in combinations(recordings, 2):
+            pair = f"{kind}-{first.about['seed']}-{second.about['seed']}"
+            tables[f"geometry-{pair}"] = statistics.compare_geometry(first, second)
+            tables[f"gates-{pair}"] = statistics.compare_gates(first, second)
+    if tables:
+        (study.out / "between").mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        write_bytes(study.out / "between" / f"{name}.csv", flat(table).to_csv(index=False).encode())
+
+
 def main(study: Study) -> None:
-    """Measure all networks whose results are missing."""
+    """Measure all networks whose results are missing, and compare all."""
     began = time.monotonic()
     for network in networks(study):
         if network.is_done:
@@ -263,6 +294,7 @@ def main(study: Study) -> None:
         accuracy = read_json(network.results / layout.RESULT)["test"]["accuracy"]
         minutes = sum(network.minutes.values())
         print(f"{network.name}: test accuracy {accuracy:.2%}, {minutes:.1f} minutes")
+    compare_networks(study)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec
 
 import addressed
+import background
 import cached
 import downloads
 import layouts
@@ -76,30 +77,48 @@ def in_percent(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     return frame.assign(**{name: 100 * frame[name] for name in columns})
 
 
-def show_plot(plot: Plot[Any, Any], draw: Callable[..., cached.Shown], of: str = "") -> None:
+def show_plot(plot: Plot[Any, Any], draw: functools.partial[cached.Shown], of: str = "") -> bool:
     """Show a plot with its caption and a menu of downloads, or the reason why it is unavailable.
 
     Args:
         plot: a registered plot.
-        draw: takes the plot's name and a format as `cached.plot` does, and returns figures and
-            caption. The caption is shown as plain text because it can contain names of
-            classes.
+        draw: `cached.plot` or its like with its first arguments; takes the plot's name and a
+            format, and returns figures and caption. The caption is shown as plain text because it
+            can contain names of classes.
         of: what the plot is of, for the names of downloaded files. Default: the label of the
             recording that is selected in the sidebar.
+
+    Returns:
+        Whether its result is there, so that tables of the same numbers cost nothing. If not, the
+        page says that it is computed.
     """
+    if not background.ready(_what(draw, plot.name), functools.partial(draw, plot.name)):
+        return False
     try:
         pages, caption = draw(plot.name)
     except Unavailable as reason:
         st.info(literal(str(reason)))
-        return
+        return True
     for page in pages:
         show_picture(page)
     st.text(caption)
     name = downloads.file_name(plot.name, of or st.session_state["run"])
     downloads.offer_plot(name, draw, plot, len(pages))
+    return True
 
 
-def browse(draw: dict[str, Callable[..., cached.Shown]], key: str, of: str = "") -> None:
+def _what(draw: functools.partial[cached.Shown], plot: str) -> str:
+    """Return a name for a plot of certain subjects, for all visitors the same."""
+
+    def key(subject: Any) -> Any:
+        if isinstance(subject, list):
+            return [key(each) for each in subject]
+        return getattr(subject, "key", subject)
+
+    return repr([plot, *(key(subject) for subject in draw.args)])
+
+
+def browse(draw: dict[str, functools.partial[cached.Shown]], key: str, of: str = "") -> None:
     """Show one plot, chosen in a select box.
 
     Args:

@@ -27,7 +27,7 @@ from attnscope.recording.recording import Recording
 from attnscope.runs import Run, open_recording
 from attnscope.statistics import group_by_kind
 from attnscope.statistics.comparison import expect_same_images
-from attnscope.statistics.inference import paired_accuracy_change, paired_interval
+from attnscope.statistics.inference import paired_accuracy_change, paired_interval, within
 from attnscope.statistics.seeds import expect_pairs
 
 Recorded: TypeAlias = Recording | Run | str | os.PathLike[str]
@@ -129,7 +129,7 @@ class SeedComparison:
         text = f"<SeedComparison '{a}' and '{b}': {len(self.a)} and {len(self.b)} seeds"
         if len(self.a) != len(self.b) or not len(self.a):
             return f"{text}>"
-        found = paired_interval(means[1] - means[0])
+        found = within(paired_interval(means[1] - means[0]), -1, 1)
         return (
             f"{text}, {len(self.a[0]):,} images, mean accuracy {_percent(means[0].mean())} and "
             f"{_percent(means[1].mean())}, difference "

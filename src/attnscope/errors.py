@@ -406,6 +406,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS941": "Two runs given to a script in analysis/ have the same folder name.",
         "AS942": "Interventions on disk belong to another recording.",
         "AS943": "A recording has no gate of the kind that a statistic describes.",
+        "AS944": "A page asks for a table that a study does not have.",
         "AS950": "A command is unknown.",
         "AS951": "An option is unknown.",
         "AS952": "An option has no value, or the wrong number of values.",

@@ -26,8 +26,8 @@ statistic = st.cache_data(
 )
 """Cache a function of recordings that returns a table or an array."""
 
-drawing = st.cache_data(show_spinner="Drawing figures", max_entries=64, hash_funcs=_BY_KEY)
-"""Cache a function of recordings that returns figures as bytes."""
+drawing = st.cache_data(show_spinner=False, max_entries=64, hash_funcs=_BY_KEY)
+"""Cache a function of recordings that returns figures as bytes. It can run outside of any page."""
 
 picture = st.cache_data(show_spinner=False, max_entries=2000, hash_funcs=_BY_KEY)
 """Cache a function that returns one small picture as bytes."""
@@ -37,8 +37,12 @@ arrays = st.cache_resource(
 )
 """Cache a function that returns large arrays, which are not copied and must not be changed."""
 
-result = st.cache_resource(show_spinner="Computing statistics", show_time=True, max_entries=12)
-"""Cache what a plot computes, which is not copied and must not be changed."""
+result = st.cache_resource(show_spinner=False, max_entries=12)
+"""Cache what a plot computes, which is not copied and must not be changed. It can run outside of
+any page."""
+
+test = st.cache_data(show_spinner=False, max_entries=200, hash_funcs=_BY_KEY)
+"""Cache a function of recordings that tests by permutations. It can run outside of any page."""
 
 small = st.cache_data(show_spinner=False, max_entries=5000, hash_funcs=_BY_KEY)
 """Cache a function that returns a few bytes about one recording, of which there may be many."""

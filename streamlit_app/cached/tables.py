@@ -20,7 +20,7 @@ from attnscope.plots.builtin.per_class_grad_cam import PerClassGradCam
 from attnscope.plots.usage import usage_of
 from attnscope.recording.recording import Recording
 from cached import results
-from cached.caching import statistic
+from cached.caching import statistic, test
 from cached.found import Intervened, Run
 
 _P = ParamSpec("_P")
@@ -45,11 +45,16 @@ calibration = _of_one(statistics.calibration)
 calibration_summary = _of_one(statistics.calibration_summary)
 misclassified = _of_one(statistics.misclassified)
 class_profiles = _of_one(statistics.class_profiles)
-channel_effects = _of_one(tested_effects)
 _gate_profiles = _of_one(statistics.gate_profiles)
 _gate_state = _of_one(statistics.gate_state)
 class_mean_maps = _of_one(statistics.class_mean_maps)
 class_mean_grad_cam = _of_one(statistics.class_mean_grad_cam)
+
+
+@test
+def channel_effects(run: Run, gate: str) -> pd.DataFrame:
+    """``statistics.channel_effects`` with the tests of ``permuted_channel_effects``"""
+    return tested_effects(run.recording, gate)
 
 
 @statistic

@@ -6,6 +6,7 @@ from functools import partial
 from urllib.parse import urlencode
 
 import addressed
+import background
 import cached
 import downloads
 import numpy as np
@@ -167,7 +168,11 @@ def _effects(run: Run, gate: str) -> pd.DataFrame:
     tested = size <= TESTED or st.toggle(
         "Test the channels (takes a while for a recording of this size)", key=f"test {gate}"
     )
-    return cached.channel_effects(run, gate) if tested else cached_channels.effects(run, gate)
+    if tested and background.ready(
+        f"test {run.key} {gate}", partial(cached.channel_effects, run, gate)
+    ):
+        return cached.channel_effects(run, gate)
+    return cached_channels.effects(run, gate)
 
 
 @section
@@ -315,9 +320,13 @@ if not gates:
 views = [*(["One gate"] if gates else []), "All gates"]
 view = addressed.segmented_control(st, "View", views, "channel_view", label_visibility="collapsed")
 if view == "All gates":
-    for plot in plots_of(Recording):
-        if plot.asks(needs.GATES):
-            show_plot(plot, partial(cached.plot, run))
+    shown = [
+        show_plot(plot, partial(cached.plot, run))
+        for plot in plots_of(Recording)
+        if plot.asks(needs.GATES)
+    ]
+    if not all(shown):
+        st.stop()
     profiles, state = cached.gate_profiles(run), cached.gate_state(run)
     st.subheader("State of each gate")
     columns = ("saturated_low", "saturated_high", "stuck", "constant")

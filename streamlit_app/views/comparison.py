@@ -49,8 +49,8 @@ _TEST = "p"  # stands for the columns of a test
 _CI = "95% confidence interval of the difference, in percentage points: "
 
 
-def _show(name: str, a: Run, b: Run) -> None:
-    show_plot(PLOTS[name], partial(cached.comparison, a, b), of=_files(a, b))
+def _show(name: str, a: Run, b: Run) -> bool:
+    return show_plot(PLOTS[name], partial(cached.comparison, a, b), of=_files(a, b))
 
 
 def _files(a: Run, b: Run) -> str:
@@ -286,7 +286,8 @@ def _gates(a: Run, b: Run) -> None:
         "mean square over channels). The channels of two networks do not correspond to each other, "
         "so single channels are not compared."
     )
-    _plots_that_need(PER_CHANNEL, a, b)
+    if not _plots_that_need(PER_CHANNEL, a, b):
+        return
     left, right = st.columns([3, 2], gap="large")
     left.dataframe(
         cached.compare_profiles(a, b),
@@ -318,7 +319,8 @@ def _grad_cam(a: Run, b: Run) -> None:
         "Agreement between the Grad-CAM maps of the two networks for the same image. The gray "
         "marks show the agreement with the Grad-CAM of another image, as a reference."
     )
-    _plots_that_need(needs.GRAD_CAM, a, b)
+    if not _plots_that_need(needs.GRAD_CAM, a, b):
+        return
     if a.recording.grad_cam_layers and b.recording.grad_cam_layers:  # otherwise the plot says so
         _grad_cam_table(a, b)
     st.subheader("Spatial gate and Grad-CAM", anchor=False)
@@ -359,10 +361,10 @@ def _all(a: Run, b: Run) -> None:
     )
 
 
-def _plots_that_need(what: str, a: Run, b: Run) -> None:
-    for plot in plots_of(Comparison):
-        if plot.asks(what):
-            _show(plot.name, a, b)
+def _plots_that_need(what: str, a: Run, b: Run) -> bool:
+    """Show some plots, and return whether the results of all are there."""
+    shown = [_show(plot.name, a, b) for plot in plots_of(Comparison) if plot.asks(what)]
+    return all(shown)
 
 
 @section

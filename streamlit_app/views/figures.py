@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import cached
@@ -17,7 +16,7 @@ run = chosen_run()
 st.title("All figures")
 st.markdown(f"{literal(run.label)}: the figures that `attnscope figures` writes.")
 intervened = chosen_interventions(run)
-draw: dict[str, Callable[..., cached.Shown]] = {}
+draw: dict[str, partial[cached.Shown]] = {}
 if intervened is not None:
     subject = Intervened(run.recording, intervened.outcomes)
     draw |= {plot.name: partial(cached.usage_plot, intervened) for plot in plots_for(subject)}

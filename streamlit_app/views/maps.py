@@ -132,8 +132,8 @@ def _agreement(run: Run) -> None:
         "center, the gate may only reflect a center bias."
     )
     for plot in plots_of(Recording):
-        if plot.asks(MAP, needs.GRAD_CAM):
-            show_plot(plot, partial(cached.plot, run))
+        if plot.asks(MAP, needs.GRAD_CAM) and not show_plot(plot, partial(cached.plot, run)):
+            return
     if not comparable_gates(recording):
         return  # the plot says so
     summary = cached.agreement_summary(run)

@@ -62,6 +62,27 @@ def test_compare_seeds_is_nan_for_one_pair(
     assert found["difference"].notna().all()
 
 
+def test_intervals_of_accuracies_contain_only_possible_values(make_recording: Make) -> None:
+    """With two pairs, Student's interval reaches 12.7 standard errors beyond the mean."""
+    a = [make_recording(f"a{i}", seed=i, accuracy=0.3, count=90) for i in range(2)]
+    b = [make_recording(f"b{i}", seed=9 + i, accuracy=0.6 + 0.3 * i, count=90) for i in range(2)]
+    found = compare_seeds(a, b).iloc[0]
+    gains = np.array([y.right.mean() - x.right.mean() for x, y in zip(a, b, strict=True)])
+    wanted = stats.ttest_rel(gains, [0, 0]).confidence_interval(0.95)
+    assert wanted.high > 1
+    assert (found["low"], found["high"]) == (pytest.approx(wanted.low), 1)
+    tables = [
+        usage_table([loss, 0.0], [0.0, 0.0]).assign(
+            balanced_accuracy=decoded, removal_margin=margin
+        )
+        for loss, decoded, margin in ((-0.1, 0.2, 0.1), (0.6, 0.9, 40.0))
+    ]
+    row = usage_over_seeds(tables).iloc[0]
+    assert (row["removal_low"], row["removal_high"]) == (-1, 1)
+    assert (row["balanced_low"], row["balanced_high"]) == (0, 1)
+    assert row["removal_margin_high"] > 100, "logits have no bounds"
+
+
 def test_compare_seeds_of_equal_networks_has_no_test(make_recording: Make) -> None:
     a = [make_recording(f"a{i}", seed=i) for i in range(2)]
     found = compare_seeds(a, a)

@@ -66,8 +66,7 @@ def _run_and_report(given: Sequence[str]) -> int:
             return code
     except InputError as error:
         if was_interrupted():  # a library that reads a file in Rust made another error of it
-            print("attnscope: interrupted", file=sys.stderr)
-            return exit_code()
+            return _interrupted()
         print(f"attnscope: {error}", file=sys.stderr)
         return 2
     except (FloatingPointError, LostProcess) as error:
@@ -86,14 +85,17 @@ def _run_and_report(given: Sequence[str]) -> int:
         print(f"attnscope: {named}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(f"attnscope: {error if error.args else 'interrupted'}", file=sys.stderr)
-        return exit_code()
+        return _interrupted(str(error))
     except Exception:
         # A library that is interrupted while it is being imported raises an error of its own.
         if not was_interrupted():
             raise
-        print("attnscope: interrupted", file=sys.stderr)
-        return exit_code()
+        return _interrupted()
+
+
+def _interrupted(how_to_go_on: str = "") -> int:
+    print(f"attnscope: {how_to_go_on or 'interrupted'}", file=sys.stderr)
+    return exit_code()
 
 
 def _run(arguments: Sequence[str]) -> int | None:

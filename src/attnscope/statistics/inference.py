@@ -123,6 +123,22 @@ def paired_interval(difference: Float64[Array, " pairs"]) -> dict[str, float]:
     return {"difference": mean, "low": float(low), "high": float(high), "p": float(p)}
 
 
+def within(found: dict[str, float], lowest: float, highest: float) -> dict[str, float]:
+    """Return a result whose interval has only values that are possible.
+
+    Student's interval of few differences can reach beyond them, and covers no less without them.
+
+    Args:
+        found: ``low`` and ``high``, which can be NaN, and others.
+        lowest: the smallest possible value.
+        highest: the largest possible value.
+    """
+    return {
+        **found,
+        **{end: float(np.clip(found[end], lowest, highest)) for end in ("low", "high")},
+    }
+
+
 def t_interval(
     estimate: ArrayLike, error: ArrayLike, degrees: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -17,6 +17,7 @@ from attnscope.statistics.inference import (
     paired_interval,
     significant,
     t_interval,
+    within,
 )
 from attnscope.statistics.outcome_pairs import (
     ImageOutcomes,
@@ -80,7 +81,8 @@ def usage_over_seeds(
           and class-specific, removal helps, and a gate of another class is worse than one of the
           same class.
 
-        Columns have the units of `gate_usage`. Within each question, p values are Holm-corrected
+        Columns have the units of `gate_usage`. Intervals of accuracies contain only values that are
+        possible. Within each question, p values are Holm-corrected
         over all rows, and over accuracy and margin. Intervals and p values are NaN with one seed,
         and if there is no variance.
 
@@ -97,7 +99,7 @@ def usage_over_seeds(
         return np.stack([usage[column].to_numpy(np.float64) for usage in usages])
 
     if "balanced_accuracy" in first:
-        found = [paired_interval(values) for values in stack("balanced_accuracy").T]
+        found = [within(paired_interval(v), 0, 1) for v in stack("balanced_accuracy").T]
         frame["balanced_accuracy"] = [each["difference"] for each in found]
         for end in ("low", "high"):
             frame[f"balanced_{end}"] = [each[end] for each in found]
@@ -116,6 +118,8 @@ def usage_over_seeds(
                 paired_interval(values) if crossed is None else crossed[k][place]
                 for k, values in enumerate(stack(part[0]).T)
             ]
+            if place == 0:  # accuracy, and not the margin
+                rows = [within(row, -1, 1) for row in rows]
             for column, key in zip(part, ("difference", "low", "high", "p"), strict=True):
                 frame[column] = [row[key] for row in rows]
         both = frame[[p, p_margin]].to_numpy(np.float64)

@@ -11,7 +11,7 @@ import pandas as pd
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.statistics.comparison import expect_same_images
-from attnscope.statistics.inference import holm, paired_interval
+from attnscope.statistics.inference import holm, paired_interval, within
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import bootstrap_interval
 
@@ -44,7 +44,7 @@ def compare_seeds(
         - ``seeds``: number of pairs.
         - ``accuracy_a``, ``accuracy_b``: mean accuracies over seeds, 0 to 1.
         - ``difference``: ``accuracy_b - accuracy_a``.
-        - ``low``, ``high``: 95% CI of the difference over seeds.
+        - ``low``, ``high``: 95% CI of the difference over seeds, at least -1 and at most 1.
         - ``p``
         - ``p_holm``: corrected over the classes (Holm 1979, Scandinavian Journal of Statistics 6).
           The row ``all`` is a test of its own, and its ``p_holm`` equals its ``p``.
@@ -72,7 +72,7 @@ def compare_seeds(
         if inside.any():
             of_a, of_b = right_a[:, inside].mean(1), right_b[:, inside].mean(1)
             row |= {"accuracy_a": of_a.mean(), "accuracy_b": of_b.mean()}
-            row |= paired_interval(of_b - of_a)
+            row |= within(paired_interval(of_b - of_a), -1, 1)
             per_image = (right_b - right_a)[:, inside].mean(0)
             low, high = bootstrap_interval(per_image[:, None], resamples, seed)
             row |= {"image_low": low[0], "image_high": high[0]}
