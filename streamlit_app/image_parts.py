@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from widgets import breakable, literal, row_of_controls, show_picture
 
-from attnscope.dashboard_access import actions_allowed
+from attnscope.dashboard.access import actions_allowed
 from attnscope.data.label_kinds import CLASS
 from attnscope.plots.images import scale_of
 from attnscope.statistics.neighbors import Distance

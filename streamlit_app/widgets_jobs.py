@@ -8,10 +8,10 @@ from pathlib import Path
 import streamlit as st
 from widgets import literal
 
-from attnscope import jobs
-from attnscope.dashboard_access import actions_allowed
+from attnscope.dashboard import jobs
+from attnscope.dashboard.access import actions_allowed
+from attnscope.dashboard.jobs import Job
 from attnscope.errors import InputError
-from attnscope.jobs import Job
 
 _SECONDS = 2
 """Time between two looks at a job that runs."""

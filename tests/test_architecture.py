@@ -126,7 +126,7 @@ def test_libraries_are_imported_only_where_allowed(file: Path) -> None:
     places = {
         "matplotlib": {"plots", "report"},
         "captum": {"attribution"},
-        "streamlit": {"serve", "commands"},
+        "streamlit": {"dashboard"},
     }
     for library, allowed in places.items():
         assert library not in packages(file) or module in allowed, f"{module} imports {library}"
@@ -143,7 +143,7 @@ def test_heavy_libraries_are_imported_late(file: Path) -> None:
     heavy = {"torch", "torchvision", "captum", "matplotlib", "pandas", "scipy", "sklearn"}
     assert not early & heavy
     own = {name for name, at_once in imports(file) if at_once and name.startswith("attnscope.")}
-    light = {"errors", "lazy", "layout", "files", "registry", "commands", "serve", "signals"}
+    light = {"errors", "lazy", "layout", "files", "registry", "commands", "signals"}
     light |= {"__version__", "shell", "writing"}
     own = {name for name in own if not name.startswith("attnscope.training.config.")}  # no torch
     if "TYPE_CHECKING" not in file.read_text(encoding="utf-8"):
@@ -219,6 +219,8 @@ def test_analysis_and_dashboard_do_not_import_each_other(folder: str) -> None:
 def test_recordings_are_analyzed_without_torch() -> None:
     """One process imports all modules, because each import takes seconds."""
     modules = ["recording", "statistics", "plots", "report"]
+    pages_ask = sorted(file.stem for file in (PACKAGE / "dashboard").glob("[a-z]*.py"))
+    modules += [f"dashboard.{name}" for name in pages_ask]
     script = "import sys, attnscope\n"
     for module in modules:
         script += f"import attnscope.{module}\n"

@@ -16,23 +16,20 @@ from attnscope.errors import ERRORS, InputError, first_line
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("src/attnscope", "streamlit_app", "analysis")
 SUBJECTS = {
-    "channel_removal.py": "68",  # it refuses what recordings and interventions refuse
     "analyzing.py": "15689",  # it leaves out what interventions refuse
     "attribution": "4",
     "capturing": "6",
     "commands": "9",
     "comparison.py": "9",
+    "dashboard": "156789",  # its server, jobs, lists of runs, t-SNE and removed channels
     "data": "26",  # items of data sets that are captured are a subject of AS6
     "files.py": "1",
     "integrity.py": "1",
     "hashes.py": "16",  # files of recordings are checked by it, too
     "folding": "8",
     "gate_history.py": "5",
-    "gate_space.py": "7",
     "gates": "4",
     "interventions": "8",
-    "inventory.py": "56",  # runs, and recordings
-    "jobs.py": "9",
     "live": "468",  # it refuses what captures and interventions refuse
     "monitoring.py": "5",
     "networks": "36",  # what an output lacks for a capture is a subject of AS6
@@ -41,8 +38,6 @@ SUBJECTS = {
     "registry.py": "1",
     "report": "19",  # the path of its file is a subject of AS1
     "runs.py": "5",
-    "dashboard_place.py": "1",
-    "serve.py": "1",
     "verifying.py": "56",
     "settings.py": "1",
     "run_config.py": "5",

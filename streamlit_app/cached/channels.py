@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from attnscope import statistics
-from attnscope.channel_removal import removed_channel
+from attnscope.dashboard.channel_removal import removed_channel
 from attnscope.plots.images import scale_of
 from attnscope.plots.theme import GATE_MAP, SIGNED_MAP
 from attnscope.recording.places import explored_folder

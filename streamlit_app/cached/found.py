@@ -9,10 +9,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from attnscope import runs as run_folders
+from attnscope.dashboard.inventory import DAMAGED, Entry, list_entries
 from attnscope.errors import InputError
 from attnscope.files import sha256_of
 from attnscope.gate_history import GateHistory
-from attnscope.inventory import DAMAGED, Entry, list_entries
 from attnscope.layout import ABOUT, MANIFEST
 from attnscope.recording.outcomes import Outcomes, find_outcomes, outcomes_folder
 from attnscope.recording.recording import Recording

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from attnscope.dashboard.inventory import read_accuracy
 from attnscope.errors import InputError
-from attnscope.inventory import read_accuracy
 from cached.found import Run
 
 _known: dict[str, float] = {}

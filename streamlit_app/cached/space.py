@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from attnscope.dashboard.gate_space import Places, placed_images
 from attnscope.data.label_kinds import CLASS
-from attnscope.gate_space import Places, placed_images
 from attnscope.statistics.embedding import Components, principal_components, sampled_rows
 from cached.caching import statistic
 from cached.channels import can_keep as can_keep

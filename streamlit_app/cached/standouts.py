@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from attnscope import highlights
-from attnscope.highlights import Highlight
+from attnscope.dashboard import highlights
+from attnscope.dashboard.highlights import Highlight
 from attnscope.plots import Unavailable
 from attnscope.plots.usage import joint_of
 from cached import tables

@@ -15,8 +15,8 @@ from channel_parts import PROFILE_HELP, class_intervals
 from widgets import breakable, chosen_run, literal, row_of_controls, section, show_picture
 from widgets import table_height as height_of
 
-from attnscope.channel_removal import IMAGES, remove_channel
-from attnscope.dashboard_access import actions_allowed
+from attnscope.dashboard.access import actions_allowed
+from attnscope.dashboard.channel_removal import IMAGES, remove_channel
 from attnscope.data.label_kinds import CLASS
 from attnscope.kinds import PER_CHANNEL
 from attnscope.plots.text import as_interval, as_points

@@ -24,7 +24,7 @@ from widgets import (
     table_height,
 )
 
-from attnscope import highlights
+from attnscope.dashboard import highlights
 from attnscope.gate_history import GateHistory
 from attnscope.layout import METRICS
 from attnscope.plots import plots_of

@@ -14,8 +14,8 @@ from cached import listing
 from widgets import literal, section, table_height
 from widgets_jobs import job_panel, start_button
 
-from attnscope import inventory
-from attnscope.inventory import Entry
+from attnscope.dashboard import inventory
+from attnscope.dashboard.inventory import Entry
 from attnscope.shell import shell_command
 
 SECONDS = 5  # between two looks at the folder

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from widgets import choose_overlay, chosen_run, gallery, literal, section
 from widgets_jobs import job_panel, start_button
 
-from attnscope.gate_space import MOST as PLACED
+from attnscope.dashboard.gate_space import MOST as PLACED
 from attnscope.kinds import PER_CHANNEL
 from attnscope.statistics.embedding import MOST
 
@@ -78,7 +78,7 @@ def _neighbors(run: Run, gate: str, by: str | None, only: list[str]) -> None:
             st.text(f"A random sample of {PLACED:,} of {len(recording):,} images is used.")
         start_button(
             "Compute t-SNE", f"t-SNE of {gate}", [str(recording.folder), gate],
-            folder=recording.folder, module="attnscope.gate_space",
+            folder=recording.folder, module="attnscope.dashboard.gate_space",
         )  # fmt: skip
         job_panel()
         return

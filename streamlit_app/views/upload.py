@@ -20,7 +20,7 @@ from image_parts import (
 )
 from widgets import chosen_run, literal, section, show_grid, show_picture
 
-from attnscope.dashboard_access import actions_allowed
+from attnscope.dashboard.access import actions_allowed
 from attnscope.kinds import MAP
 from attnscope.plots.views import view_note
 

@@ -15,7 +15,7 @@ from cached import Intervened, Run
 from widgets import chosen_run, literal, percent, section, show_plot, table_height
 from widgets_jobs import job_panel, start_button
 
-from attnscope.folds import Folded, find_folds
+from attnscope.dashboard.folds import Folded, find_folds
 from attnscope.plots import Plot, Unavailable, plots_for, subjects
 from attnscope.plots.text import as_count, as_points, with_minus
 from attnscope.recording.places import outcomes_folder, run_of

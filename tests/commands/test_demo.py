@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from attnscope import serve
 from attnscope.commands import demo
 from attnscope.commands.main import main
+from attnscope.dashboard import serve
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from tests.making import refused_command

@@ -29,7 +29,7 @@ PATIENCE = 120
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from attnscope.serve import serve
+from attnscope.dashboard.serve import serve
 sys.exit(serve(Path(sys.argv[1]), int(sys.argv[2]), **json.loads(sys.argv[3])))
 """
 
@@ -40,7 +40,7 @@ def serving(folder: Path, options: str = "{}") -> Iterator[str]:
 
     Args:
         folder: what the dashboard shows.
-        options: further arguments of `attnscope.serve.serve` as JSON.
+        options: further arguments of `attnscope.dashboard.serve.serve` as JSON.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

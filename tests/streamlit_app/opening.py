@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from attnscope.dashboard_access import script_arguments
+from attnscope.dashboard.access import script_arguments
 
 LOOK_ONLY = script_arguments(Path(), actions=False)[1:]
 """Words of the script where visitors may only look."""

@@ -34,7 +34,7 @@ def note(self, place):
     return connect(self, place)
 
 socket.socket.connect = note
-from attnscope.serve import serve
+from attnscope.dashboard.serve import serve
 sys.exit(serve(Path(sys.argv[1]), int(sys.argv[2]), **json.loads(sys.argv[4])))
 """
 """Serves a folder, and writes each address to which the process connects to a file."""
@@ -117,7 +117,7 @@ def started(
         folder: what the dashboard shows.
         cwd: the working directory, in which two files are written.
         env: variables of the environment besides those of this process.
-        options: further arguments of `attnscope.serve.serve`.
+        options: further arguments of `attnscope.dashboard.serve.serve`.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -14,8 +14,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from attnscope import statistics
-from attnscope.channel_removal import removed_channel
 from attnscope.commands.main import main
+from attnscope.dashboard.channel_removal import removed_channel
 from attnscope.recording.explored import explored_file, write_explored
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run

@@ -21,6 +21,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from attnscope import statistics
+from attnscope.dashboard.serve import serve
 from attnscope.files import read_json
 from attnscope.kinds import MAP, PER_CHANNEL
 from attnscope.plots import PLOTS, register_plot
@@ -29,7 +30,6 @@ from attnscope.plots.subjects import Comparison
 from attnscope.recording.format import Shard
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
-from attnscope.serve import serve
 from attnscope.statistics.verdicts import NOTHING, USED
 from tests.kinds_making import AXES, record_kind
 from tests.making import refused

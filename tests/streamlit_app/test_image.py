@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from attnscope.dashboard_access import script_arguments
+from attnscope.dashboard.access import script_arguments
 from attnscope.live import Channels, LiveNetwork, Mean, OfImage, One
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from attnscope import highlights, statistics
-from attnscope.highlights import Highlight
+from attnscope import statistics
+from attnscope.dashboard import highlights
+from attnscope.dashboard.highlights import Highlight
 from attnscope.plots.usage import joint_of, usage_of
 from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording

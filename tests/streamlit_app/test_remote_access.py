@@ -218,7 +218,9 @@ def test_work_is_not_started_by_the_click_of_a_disabled_button(
             before = visitor.open(name, query).errors
             (button,) = (key for key, found in visitor.buttons.items() if found.label == label)
             assert visitor.press(button).errors == before
-            started_here = [words for words in commands() if b"attnscope.gate_space" in words]
+            started_here = [
+                words for words in commands() if b"attnscope.dashboard.gate_space" in words
+            ]
             assert str(tmp_path) not in str(started_here)
 
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from attnscope import dashboard_access, jobs
 from attnscope.commands.main import main
+from attnscope.dashboard import access, jobs
 from attnscope.files import locked, write_json
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
@@ -232,7 +232,7 @@ def test_a_button_starts_the_recording_of_a_run(
 def test_work_cannot_be_started_where_visitors_may_only_look(
     trained: Path, open_runs: Open
 ) -> None:
-    look_only = dashboard_access.script_arguments(trained, actions=False)[1:]
+    look_only = access.script_arguments(trained, actions=False)[1:]
     app = open_runs(trained, *look_only)
     assert_no_error(app)
     assert [button.disabled for button in app.button] == [True]
@@ -272,7 +272,7 @@ def test_a_visitor_who_may_only_look_cannot_cancel(
     (tmp_path / "job_of_page.py").write_text("import time\ntime.sleep(120)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     jobs.start("Work", [], tmp_path, module="job_of_page")
-    app = open_runs(trained, *dashboard_access.script_arguments(trained, actions=False)[1:])
+    app = open_runs(trained, *access.script_arguments(trained, actions=False)[1:])
     assert "Cancel" not in labels(app)
 
 

@@ -16,8 +16,8 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
 
 from analysis.dashboard_client import Visitor
-from attnscope import jobs
-from attnscope.gate_space import place_images, placed_images
+from attnscope.dashboard import jobs
+from attnscope.dashboard.gate_space import place_images, placed_images
 from attnscope.recording.recording import Recording
 from attnscope.statistics.embedding import principal_components
 from tests.streamlit_app.in_browser import settle

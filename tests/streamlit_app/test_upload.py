@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from attnscope.dashboard_access import script_arguments
+from attnscope.dashboard.access import script_arguments
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from tests.streamlit_app.image_runs import make_captured_run

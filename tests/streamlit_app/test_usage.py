@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from attnscope import jobs
+from attnscope.dashboard import jobs
 from attnscope.files import read_json, write_sealed
 from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.recording.writer import ShardWriter
+from tests.dashboard.test_folds import BUILT
 from tests.streamlit_app.test_dashboard import APP, choose_view
-from tests.test_folds import BUILT
 
 Maker = Callable[..., Recording]
 Open = Callable[..., AppTest]

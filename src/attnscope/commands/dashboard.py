@@ -36,7 +36,7 @@ class Dashboard:
     of this machine always may."""
 
     def __call__(self) -> int:
-        from attnscope.serve import serve
+        from attnscope.dashboard.serve import serve
 
         return serve(
             self.folder,

@@ -127,7 +127,7 @@ def _offer(out: Path) -> int:
 
 def _show(out: Path) -> int:
     """Serve the dashboard and open it, on any port that is free: the demo took minutes."""
-    from attnscope.serve import free_port, serve
+    from attnscope.dashboard.serve import free_port, serve
 
     return serve(out, free_port(), open_browser=True)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from attnscope import serve
-from attnscope.dashboard_place import Place
+from attnscope.dashboard import serve
+from attnscope.dashboard.place import Place
 from tests.making import refused
 
 
@@ -32,7 +32,7 @@ def test_a_port_in_use_is_refused() -> None:
 def test_missing_pages_are_refused(tmp_path: Path) -> None:
     with refused("AS142", names=(tmp_path / "a" / "b",)):
         serve._find_app(tmp_path / "a" / "b")
-    assert serve._find_app(Path(serve.__file__).resolve().parent).is_file()
+    assert serve._find_app(Path(serve.__file__).resolve().parents[1]).is_file()
 
 
 @pytest.mark.parametrize("address", ["203.0.113.7", "no.such.host.invalid", "", "unix://a"])

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from attnscope import jobs
+from attnscope.dashboard import jobs
+from attnscope.dashboard.jobs import Job
 from attnscope.errors import InputError
-from attnscope.jobs import Job
 from tests.making import refused
 
 WORK = """
@@ -203,7 +203,7 @@ def test_a_job_that_has_ended_is_not_cancelled(begin: Begin) -> None:
 SERVER = """
 import sys, time
 from pathlib import Path
-from attnscope import jobs
+from attnscope.dashboard import jobs
 job = jobs.start("Work", [], Path("."), module="job_of_test")
 while job.line != "ready":
     time.sleep(0.02)

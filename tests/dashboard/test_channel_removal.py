@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from attnscope.channel_removal import remove_channel, removed_channel
 from attnscope.commands.main import main
+from attnscope.dashboard.channel_removal import remove_channel, removed_channel
 from attnscope.interventions.setup import scored_rows
 from attnscope.live import LiveNetwork
 from attnscope.runs import Run

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from attnscope.dashboard_access import Access
-from attnscope.dashboard_place import Place, checked_hosts, checked_path, tunnel
+from attnscope.dashboard.access import Access
+from attnscope.dashboard.place import Place, checked_hosts, checked_path, tunnel
 from tests.making import refused
 
 HERE = Place("127.0.0.1", 8501, "", ())

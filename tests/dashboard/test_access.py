@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attnscope.dashboard_access import Access, actions_allowed, script_arguments, without_token
+from attnscope.dashboard.access import Access, actions_allowed, script_arguments, without_token
 
 
 @pytest.mark.parametrize("allowed", [True, False])

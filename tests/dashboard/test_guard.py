@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from attnscope.dashboard_access import Access
-from attnscope.guard import App, Guard, Receive, Scope, Send
+from attnscope.dashboard.access import Access
+from attnscope.dashboard.guard import App, Guard, Receive, Scope, Send
 
 ACCESS = Access(8501, token="right", session="inside")
 COOKIE = ("cookie", f"a=b; {ACCESS.cookie}=inside")

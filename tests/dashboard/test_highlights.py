@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from attnscope import highlights, statistics
-from attnscope.highlights import (
+from attnscope import statistics
+from attnscope.dashboard import highlights
+from attnscope.dashboard.highlights import (
     all_gates_at_once,
     confused_pairs,
     gates_that_could_be_constants,

@@ -1,6 +1,6 @@
 """Neighbors among the gates of images, by t-SNE, computed in the background and kept.
 
-``python -m attnscope.gate_space RECORDING GATE`` is what the dashboard starts.
+``python -m attnscope.dashboard.gate_space RECORDING GATE`` is what the dashboard starts.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from attnscope import gate_space
-from attnscope.gate_space import main, place_images, placed_images
+from attnscope.dashboard import gate_space
+from attnscope.dashboard.gate_space import main, place_images, placed_images
 from attnscope.recording.recording import Recording
 from attnscope.statistics.embedding import neighbor_embedding, sampled_rows
 from tests.making import refused
@@ -22,7 +22,7 @@ Make = Callable[..., Recording]
 def test_what_the_command_computes_is_read_again(make_recording: Make) -> None:
     recording = make_recording()
     assert placed_images(recording, GATE) is None
-    command = [sys.executable, "-m", "attnscope.gate_space", str(recording.folder), GATE]
+    command = [sys.executable, "-m", "attnscope.dashboard.gate_space", str(recording.folder), GATE]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     found = placed_images(Recording(recording.folder), GATE)

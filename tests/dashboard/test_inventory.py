@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnscope import inventory
+from attnscope.dashboard import inventory
+from attnscope.dashboard.inventory import Entry, list_entries, read_accuracy
 from attnscope.files import is_locked, locked, write_json
-from attnscope.inventory import Entry, list_entries, read_accuracy
 from attnscope.recording.recording import Recording
 from tests.making import refused
 from tests.recording.making import make_arrays, write

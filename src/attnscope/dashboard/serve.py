@@ -15,10 +15,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from attnscope.dashboard_access import Access, script_arguments
-from attnscope.dashboard_place import Place, checked_hosts, checked_path, tunnel
+from attnscope.dashboard.access import Access, script_arguments
+from attnscope.dashboard.guard import Guard
+from attnscope.dashboard.place import Place, checked_hosts, checked_path, tunnel
 from attnscope.errors import InputError
-from attnscope.guard import Guard
 from attnscope.recording.places import list_recordings
 
 PORT = 8501
@@ -118,7 +118,7 @@ def serve(
     count = _count_recordings(folder)
     place = Place(address, port, checked_path(base_path), checked_hosts(allow_hosts))
     _check_port(port, address)
-    app = _find_app(Path(__file__).resolve().parent)
+    app = _find_app(Path(__file__).resolve().parents[1])
     # Imported here because they are slow.
     import streamlit
     from starlette.middleware import Middleware

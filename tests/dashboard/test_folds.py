@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from attnscope.dashboard.folds import find_folds
 from attnscope.files import write_sealed
-from attnscope.folds import find_folds
 from attnscope.recording.recording import Recording
 
 Maker = Callable[..., Recording]

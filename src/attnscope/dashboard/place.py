@@ -11,7 +11,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attnscope.dashboard_access import TOKEN, Access
+from attnscope.dashboard.access import TOKEN, Access
 from attnscope.errors import InputError
 
 _LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
