@@ -96,7 +96,13 @@ def _save(page: Any, file: Path, width: int, height: int, longest: int) -> None:
     """Save a page when nothing on it changes any more."""
     page.wait_for_selector('[data-testid="stMain"]', timeout=1000 * PATIENCE)
     _settle(page)
-    script = "Math.max(...[...document.querySelectorAll('section,div')].map(e => e.scrollHeight))"
+    # Tables and hidden parts are higher than what is seen of them.
+    script = """
+        Math.max(...['stMainBlockContainer', 'stSidebarContent'].map(name => {
+            const part = document.querySelector(`[data-testid="${name}"]`);
+            return part ? part.scrollHeight : 0;
+        }))
+    """
     page.set_viewport_size(
         {"width": width, "height": min(max(page.evaluate(script), height), max(longest, height))}
     )

@@ -29,6 +29,7 @@ from attnscope.files import read_json, write_bytes
 from attnscope.plots import PLOTS
 from attnscope.plots.builtin.seed_differences import draw as draw_differences
 from attnscope.plots.builtin.seed_usage import SeedUsage
+from attnscope.plots.choosing import largest_rows
 from attnscope.plots.text import as_p, as_plain_points, as_points
 from attnscope.plots.theme import INK, NETWORK_COLORS, NULL_COLOR, style
 from attnscope.report import render
@@ -235,7 +236,9 @@ def differences_figure(results: Results) -> Figure | None:
     found = {kind: table for kind, table in pairs.items() if table is not None}
     if not found:
         return None
-    shown = {kind: _most_different(table) for kind, table in found.items()}
+    shown = {
+        kind: table.iloc[largest_rows(table["difference"].abs())] for kind, table in found.items()
+    }
     rows = max(len(table) for table in shown.values())
     figure = Figure(figsize=(5.5 * len(shown), 1.4 + 0.28 * rows), layout="constrained")
     for ax, (kind, table) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(),
@@ -247,15 +250,6 @@ def differences_figure(results: Results) -> Figure | None:
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     figure.suptitle(f"Accuracy per class, with attention minus without: {results.name}")
     return figure
-
-
-def _most_different(table: pd.DataFrame, most: int = 20) -> pd.DataFrame:
-    """Return the row of all classes, and the classes with the largest differences."""
-    classes = table.iloc[1:]
-    if len(classes) > most:
-        order = classes["difference"].abs().sort_values(ascending=False).index[:most]
-        classes = classes.loc[sorted(order)]
-    return pd.concat([table.iloc[:1], classes], ignore_index=True)
 
 
 def decodable_figure(studies: Sequence[Results]) -> Figure:

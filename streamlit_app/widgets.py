@@ -27,6 +27,10 @@ from attnscope.plots.text import as_percent
 _P = ParamSpec("_P")
 PAGE = 20
 """Images on one page of a gallery."""
+_LONG = 700
+"""Characters of a caption above which it is folded away."""
+_LARGER = 1.4
+"""How many times the size for which it was drawn a figure is shown on a wide page."""
 _CARD = 168  # width of an image of a gallery in pixels: its link fits in one line
 
 
@@ -100,8 +104,12 @@ def show_plot(plot: Plot[Any, Any], draw: functools.partial[cached.Shown], of: s
         st.info(literal(str(reason)))
         return True
     for page in pages:
-        show_picture(page)
-    st.text(caption)
+        show_figure(page)
+    if len(caption) <= _LONG:
+        st.text(caption)
+    else:
+        with st.expander("What this figure says, in words"):
+            st.text(caption)
     name = downloads.file_name(plot.name, of or st.session_state["run"])
     downloads.offer_plot(name, draw, plot, len(pages))
     return True
@@ -153,6 +161,13 @@ def show_picture(png: bytes, width: int | None = None) -> None:
     """
     place = st if width is None else st.container(width=width)
     place.image(png, width="stretch", output_format="PNG")
+
+
+def show_figure(png: bytes) -> None:
+    """Show a figure at most so large that its text is a little larger than that of the page."""
+    with Image.open(io.BytesIO(png)) as image:
+        natural = image.width * 96 / image.info["dpi"][0]
+    show_picture(png, int(_LARGER * natural))
 
 
 def show_grid(png: bytes) -> None:

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from attnscope import statistics
+from attnscope.comparison import Comparison, SeedComparison
 from attnscope.plots.builtin import channel_gates
-from attnscope.plots.choosing import MOST_CLASSES, most_confused, most_different
+from attnscope.plots.choosing import (
+    MOST_CLASSES,
+    MOST_ROWS,
+    largest_rows,
+    most_confused,
+    most_different,
+)
 from attnscope.recording.recording import Recording
 from tests.plots.reading import draw_plot, labels, maps, shown
 
@@ -112,3 +119,39 @@ def test_a_large_recording_has_fewer_permutations_and_says_so(
     assert "p is at least 0.025" in few.caption, "the smallest p that there can be"
     found = channel_gates.tested_effects(recording, "layer1.attention.channel")
     assert found["p"].min() == pytest.approx(1 / 40)
+
+
+def test_rows_of_the_largest_values_are_chosen_below_that_of_all_classes() -> None:
+    values = np.zeros(1 + MANY)
+    values[[0, 3, 50, MANY]] = 9, 2, 3, 4
+    values[8] = np.nan
+    found = largest_rows(values)
+    assert len(found) == 1 + MOST_ROWS
+    assert found == sorted(found)
+    assert {0, 3, 50, MANY} <= set(found)
+    assert 8 not in found
+    assert largest_rows(values[: 1 + MOST_CLASSES]) == list(range(1 + MOST_CLASSES))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["per_class_accuracy", "seed_differences", "per_class_grad_cam", "per_class_agreement"],
+)
+def test_plots_with_a_row_for_each_class_show_some_and_say_so(
+    make_recording: Make, name: str
+) -> None:
+    names = [f"c{k}" for k in range(MANY)]
+    a, b = (
+        make_recording(f"{seed}", seed=seed, count=2 * MANY, names=names, accuracy=accuracy)
+        for seed, accuracy in ((0, 0.5), (1, 0.7))
+    )
+    pair = SeedComparison(("a", "b"), [a], [b]) if "seed" in name else Comparison(a, b)
+    drawing = draw_plot(name, pair)
+    rows = labels(drawing.figures[0].axes[0].get_yticklabels())
+    assert len(rows) == 1 + MOST_ROWS
+    assert rows[0] == "all"
+    assert set(rows[1:]) < set(names)
+    if "cam" not in name and "agreement" not in name:
+        table = Comparison(a, b).accuracy.iloc[1:].set_index("class")["difference"].abs()
+        assert table[rows[1:]].min() >= table.drop(rows[1:]).max()
+    assert f"Of {MANY} classes, the figure shows the {MOST_ROWS} " in drawing.caption

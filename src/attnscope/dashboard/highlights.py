@@ -271,7 +271,7 @@ def weakest_classes(metrics: pd.DataFrame) -> list[Highlight]:
         return [
             Highlight(
                 "No class is shown to be harder than the others (one-sided binomial tests with the "
-                f"accuracy over all images, Holm's correction over {classes} classes; lowest: "
+                f"accuracy over all images, Holm's correction over {classes}; lowest: "
                 f"{{0}}, {_share(worst)}; all images: {as_percent(accuracy)}).",
                 (str(worst["class"]),),
                 CONFUSION,

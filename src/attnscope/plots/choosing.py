@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 MOST_CLASSES = 100
 """Up to this number of classes a plot shows all of them."""
+MOST_ROWS = 40
+"""Number of classes that a plot with a row for each class shows if there are more."""
+FARTHEST = "whose correlation is farthest from that of all images"
+"""What classes have in common that were chosen by a correlation."""
 
 
 def most_different(means: Iterable[NDArray[np.float64]], count: int, at_most: int) -> list[int]:
@@ -65,6 +69,28 @@ def most_confused(counts: NDArray[np.int64], at_most: int) -> list[int]:
             break
         found |= pair
     return sorted(found) or _largest(counts.sum(1).astype(np.float64), at_most)
+
+
+def largest_rows(values: ArrayLike) -> list[int]:
+    """Choose rows of a table whose first row is all classes together, and each other one a class.
+
+    Args:
+        values: by what the classes are chosen, ``(1 + K,)``, such as absolute differences; NaN for
+            a class without a value.
+
+    Returns:
+        Rows, ascending: the first one, and the `MOST_ROWS` classes with the largest values; all
+        rows if there are no more than `MOST_CLASSES` classes.
+    """
+    of_rows = np.asarray(values, np.float64)
+    if len(of_rows) - 1 <= MOST_CLASSES:
+        return list(range(len(of_rows)))
+    return [0, *(1 + place for place in _largest(of_rows[1:], MOST_ROWS))]
+
+
+def row_note(classes: Sequence[str], rows: Sequence[int], which: str) -> str:
+    """Return `choice_note` for `largest_rows`."""
+    return choice_note(classes, rows[1:], which)
 
 
 def choice_note(classes: Sequence[str], chosen: Sequence[int], which: str) -> str:

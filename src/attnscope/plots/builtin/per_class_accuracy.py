@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from attnscope.plots.axes import class_rows, percent_tick, row_height, thinning
+from attnscope.plots.choosing import largest_rows, row_note
 from attnscope.plots.power import seen_in_classes
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Comparison
@@ -123,7 +124,7 @@ def draw_disagreements(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str
 def lay_out(shown: PerClassAccuracy) -> list[Figure]:
     """Draw accuracies on the left, images that only one network gets right on the right."""
     names = two_names(*shown.names)
-    drawn = with_drawn_names(shown.comparison, shown.classes)
+    drawn = with_drawn_names(shown.comparison.iloc[_rows(shown)], shown.classes)
     figure = Figure(figsize=(9.5, 1.9 + row_height(drawn)), layout="constrained")
     left, right = figure.subplots(1, 2)
     draw(left, drawn, names)
@@ -131,6 +132,10 @@ def lay_out(shown: PerClassAccuracy) -> list[Figure]:
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
     figure.suptitle(f"Accuracy per class: {names[0]} and {names[1]}")
     return [figure]
+
+
+def _rows(shown: PerClassAccuracy) -> list[int]:
+    return largest_rows(shown.comparison["difference"].abs())
 
 
 def caption(shown: PerClassAccuracy) -> str:
@@ -149,6 +154,8 @@ def caption(shown: PerClassAccuracy) -> str:
         f"only {name_b} on {whole['only_b']:,.0f}. This compares two trained networks, and says "
         "nothing about other seeds. "
     )
+    if note := row_note(shown.classes, _rows(shown), "whose accuracies differ most"):
+        text += f"{note} "
     different = classes[significant(classes["p_holm"])]
     tests = int(classes["p_holm"].notna().sum())
     if different.empty:

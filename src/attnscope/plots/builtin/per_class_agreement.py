@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from attnscope import statistics
 from attnscope.kinds import MAP, Gate
 from attnscope.plots.axes import class_rows, measure_axis, row_height
+from attnscope.plots.choosing import FARTHEST, largest_rows, row_note
 from attnscope.plots.frames import highest, lowest
 from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, Unavailable, register_plot
@@ -135,7 +136,7 @@ def _summaries(shown: PerClassAgreement) -> tuple[list[pd.DataFrame | None], lis
     for gate, name, label in zip(shown.gates, names, short, strict=True):
         summaries.append(None)
         if gate.summary is not None and gate.scored:
-            summaries[-1] = with_drawn_names(gate.summary, shown.classes)
+            summaries[-1] = with_drawn_names(gate.summary.iloc[_rows(shown)], shown.classes)
             lines.append(
                 f"{label}: last {noun_of(_gates(shown), MAP)} {gate.summary['gate'].iloc[0]}"
             )
@@ -143,6 +144,11 @@ def _summaries(shown: PerClassAgreement) -> tuple[list[pd.DataFrame | None], lis
             lines.append(_sentence(gate.summary, name))
         lines += gate.missing
     return summaries, lines
+
+
+def _rows(shown: PerClassAgreement) -> list[int]:
+    scores = [gate.summary["spearman"] for gate in shown.gates if gate.summary is not None]
+    return largest_rows(np.fmax.reduce([(each - each.iloc[0]).abs() for each in scores]))
 
 
 def table(shown: PerClassAgreement) -> pd.DataFrame:
@@ -160,6 +166,8 @@ def caption(shown: PerClassAgreement) -> str:
     text = " ".join(_sentences(shown))
     if all(gate.scored for gate in shown.gates):
         text += " No test compares the two networks."
+    if note := row_note(shown.classes, _rows(shown), FARTHEST):
+        text += f" {note}"
     return (
         f"Agreement of the last {noun_of(_gates(shown), MAP)} with Grad-CAM of the predicted class "
         "after the ReLU, per image at the coarser of the two resolutions; means over the images of "

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from attnscope import statistics
 from attnscope.plots import needs
 from attnscope.plots.axes import class_rows, measure_axis, row_height
+from attnscope.plots.choosing import FARTHEST, largest_rows, row_note
 from attnscope.plots.frames import highest, lowest
 from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, register_plot
@@ -69,7 +70,7 @@ def draw(ax: Axes, comparison: pd.DataFrame, measure: str) -> Axes:
 def lay_out(shown: PerClassGradCam) -> list[Figure]:
     """Draw a panel for each measure."""
     names = two_names(*shown.names)
-    drawn = with_drawn_names(shown.comparison, shown.classes)
+    drawn = with_drawn_names(shown.comparison.iloc[_rows(shown)], shown.classes)
     figure = Figure(figsize=(9.5, 1.9 + row_height(drawn)), layout="constrained")
     axes = figure.subplots(1, 2)
     for ax, measure in zip(axes, ("spearman", "iou"), strict=True):
@@ -78,6 +79,11 @@ def lay_out(shown: PerClassGradCam) -> list[Figure]:
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     figure.suptitle(f"Agreement of Grad-CAM: {names[0]} and {names[1]}")
     return [figure]
+
+
+def _rows(shown: PerClassGradCam) -> list[int]:
+    scores = shown.comparison["spearman"]
+    return largest_rows((scores - scores.iloc[0]).abs())
 
 
 def caption(shown: PerClassGradCam) -> str:
@@ -97,6 +103,8 @@ def caption(shown: PerClassGradCam) -> str:
         f"{as_score(whole['above_null'])}, {above}), and the IoU of the top 20% of cells is "
         f"{_score_of(whole, 'iou')} (null {as_score(whole['null_iou'])})."
     )
+    if note := row_note(shown.classes, _rows(shown), FARTHEST):
+        text += f" {note}"
     if len(classes) < 2:
         return text
     least, most = lowest(classes, "spearman"), highest(classes, "spearman")

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from attnscope.plots.axes import class_rows, points_tick, row_height
 from attnscope.plots.builtin import disagreements
 from attnscope.plots.builtin.disagreements import Disagreements
+from attnscope.plots.choosing import largest_rows, row_note
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Comparison, SeedComparison
 from attnscope.plots.text import as_interval, as_p, as_plain_points, as_points
@@ -76,7 +77,7 @@ def draw(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str]) -> Axes:
 def draw_on(ax: Axes, shown: SeedDifferences) -> Axes:
     """Draw the differences with their legend and title; the images of page 2 are left out."""
     names = two_names(*shown.names)
-    draw(ax, with_drawn_names(shown.comparison, shown.classes), names)
+    draw(ax, with_drawn_names(shown.comparison.iloc[_rows(shown)], shown.classes), names)
     ax.legend(fontsize=7)
     ax.set_title(_title(names))
     return ax
@@ -85,7 +86,7 @@ def draw_on(ax: Axes, shown: SeedDifferences) -> Axes:
 def lay_out(shown: SeedDifferences) -> list[Figure]:
     """Draw the differences, and on a second page the disagreements of the first seed, if any."""
     names = two_names(*shown.names)
-    drawn = with_drawn_names(shown.comparison, shown.classes)
+    drawn = with_drawn_names(shown.comparison.iloc[_rows(shown)], shown.classes)
     figure = Figure(figsize=(7.5, 1.2 + row_height(drawn)), layout="constrained")
     ax = draw(figure.subplots(), drawn, names)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -93,12 +94,17 @@ def lay_out(shown: SeedDifferences) -> list[Figure]:
     return [figure, *(disagreements.lay_out(shown.first) if shown.first.images else [])]
 
 
+def _rows(shown: SeedDifferences) -> list[int]:
+    return largest_rows(shown.comparison["difference"].abs())
+
+
 def caption(shown: SeedDifferences) -> str:
     """Say whether the configurations differ over seeds, and on which images of the first seed."""
+    note = row_note(shown.classes, _rows(shown), "whose accuracies differ most")
     return (
         "Difference in accuracy between two configurations for each class. "
-        f"{seeds_sentence(shown.comparison, *shown.names)} The rest is about the first seed of "
-        f"each configuration. {disagreements.caption(shown.first)}"
+        f"{note + ' ' if note else ''}{seeds_sentence(shown.comparison, *shown.names)} The rest is "
+        f"about the first seed of each configuration. {disagreements.caption(shown.first)}"
     )
 
 
