@@ -34,6 +34,7 @@ from attnscope.plots.text import as_p, as_plain_points, as_points
 from attnscope.plots.theme import INK, NETWORK_COLORS, NULL_COLOR, style
 from attnscope.report import render
 from attnscope.statistics.inference import significant
+from attnscope.statistics.questions import REMOVAL, direction
 
 NONE = "none"
 _DPI = 130
@@ -72,9 +73,30 @@ class Results:
         file = self.folder / _BETWEEN / f"{name}.csv"
         return pd.read_csv(file) if file.is_file() else None
 
-    def usage(self, kind: str) -> pd.DataFrame | None:
-        """Return `attnscope.statistics.usage_over_seeds` of a kind; None with one seed."""
-        return self.between(f"usage-{kind}")
+    def differences(self, a: str, b: str) -> pd.DataFrame | None:
+        """Return how much more accurate the second of two kinds is, for all images and each class.
+
+        Returns:
+            `attnscope.statistics.compare_seeds`; with one pair of networks, ``compare_accuracy`` of
+            it, whose intervals are over images; None without a pair.
+        """
+        over_seeds = self.between(f"accuracy-{a}-{b}")
+        if over_seeds is not None:
+            return over_seeds
+        seed = self.kinds[a][0].name.rsplit("-", 1)[1]
+        return self.between(f"accuracy-{a}-{b}-{seed}")
+
+    def usage(self, kind: str) -> pd.DataFrame:
+        """Return `attnscope.statistics.usage_over_seeds` of a kind.
+
+        With one network, it is the usage of that network, whose intervals are over images.
+        """
+        over_seeds = self.between(f"usage-{kind}")
+        if over_seeds is not None:
+            return over_seeds
+        first = self.gated[kind][0]
+        usage = pd.concat([statistic(first, name) for name in ("usage", "joint")])
+        return usage.assign(seeds=1, uses=(direction(usage, REMOVAL) > 0).astype(int))
 
 
 def statistic(folder: Path, name: str) -> pd.DataFrame:
@@ -114,7 +136,7 @@ def differences_table(results: Results) -> Iterator[list[str]]:
     """Yield one row per pair of kinds: difference of accuracy over seeds."""
     yield ["second − first", "seeds", "difference", "95% CI", "p", "classes that differ"]
     for a, b in combinations(results.kinds, 2):
-        table = results.between(f"accuracy-{a}-{b}")
+        table = results.differences(a, b)
         if table is None:
             continue
         whole, classes = table.iloc[0], table.iloc[1:]
@@ -122,7 +144,7 @@ def differences_table(results: Results) -> Iterator[list[str]]:
         names = ", ".join(differ["class"].astype(str)) or "none"
         yield [
             f"{b} − {a}",
-            str(int(whole["seeds"])),
+            str(int(whole.get("seeds", 1))),
             as_points(whole["difference"]),
             f"{as_plain_points(whole['low'])} to {as_plain_points(whole['high'])}",
             as_p(whole["p"]),
@@ -137,9 +159,7 @@ def gates_table(results: Results, kind: str) -> Iterator[list[str]]:
         "other class − same class", "used in",
     ]  # fmt: skip
     usage = results.usage(kind)
-    if usage is None:
-        return
-    folders = results.gated[kind]
+    folders = results.gated[kind][: int(usage["seeds"].max())]
     decoding = pd.concat([pd.read_csv(folder / "interventions-decoding.csv") for folder in folders])
     means = decoding.groupby("gate")[["untrained_accuracy", "input_accuracy"]].mean()
     for _, row in usage.iterrows():
@@ -211,8 +231,8 @@ def markdown(rows: Iterator[Sequence[str]]) -> str:
 
 
 def usage_figure(results: Results, kind: str) -> Figure | None:
-    """Draw what is decodable and used of each gate over the seeds of a kind."""
-    usage = results.usage(kind)
+    """Draw what is decodable and used of each gate over the seeds of a kind; None with one."""
+    usage = results.between(f"usage-{kind}")
     if usage is None:
         return None
     folders = results.gated[kind]
@@ -260,8 +280,6 @@ def decodable_figure(studies: Sequence[Results]) -> Figure:
         ax.axhline(0, color=INK, linewidth=0.8)
         for number, kind in enumerate(results.gated):
             usage = results.usage(kind)
-            if usage is None:
-                continue
             gates = usage[~usage["kind"].isin(_JOINT)]
             x, y = 100 * gates["balanced_accuracy"], 100 * gates["removal_value"]
             ends = 100 * gates[["removal_low", "removal_high"]]
