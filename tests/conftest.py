@@ -16,14 +16,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # torch is imported, and for the processes that tests start.
     os.environ["OMP_NUM_THREADS"] = "1"
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import ArrayLike
 
+from attnscope.files import read_json, write_sealed
 from attnscope.kinds import Gate
 from attnscope.recording.attributed import Attributed, Attributions
 from attnscope.recording.outcomes import Outcomes, outcomes_folder, write_outcomes
@@ -115,6 +117,27 @@ def make_recording(tmp_path: Path) -> Callable[..., Recording]:
                 some = {key: maps[here] for key, maps in explained.items() if here.any()}
                 writer.add_shard({**{k: v[piece] for k, v in arrays.items()}, **some}, table[piece])
         return Recording(folder)
+
+    return make
+
+
+@pytest.fixture
+def make_seeds(make_recording: Callable[..., Recording]) -> Callable[..., list[Recording]]:
+    """Makes recordings of one kind of network with several seeds, in the order of the seeds given.
+
+    Further arguments are those of ``make_recording``. The runs are called ``KIND-SEED``.
+    """
+
+    def make(kind: str, seeds: Sequence[int] = (0, 1), **options: Any) -> list[Recording]:
+        recordings = []
+        for seed in seeds:
+            folder = make_recording(f"{kind}-{seed}", seed=seed, **options).folder
+            about = read_json(folder / "manifest.json")
+            about["about"] |= {"model": {"attention": kind}, "seed": seed}
+            about["id"] = f"{kind}-{seed}"
+            write_sealed(folder / "manifest.json", about)
+            recordings.append(Recording(folder))
+        return recordings
 
     return make
 

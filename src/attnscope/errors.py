@@ -404,7 +404,6 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS923": "A recording is expected, and the argument is something else.",
         "AS940": "A script in analysis/ got no run.",
         "AS941": "Two runs given to a script in analysis/ have the same folder name.",
-        "AS942": "Interventions on disk belong to another recording.",
         "AS943": "A recording has no gate of the kind that a statistic describes.",
         "AS944": "A page asks for a table that a study does not have.",
         "AS950": "A command is unknown.",

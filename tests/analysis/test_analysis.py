@@ -7,24 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pytest
 
 from attnscope.commands.main import main
 from attnscope.comparison import Comparison
-from attnscope.files import read_json, write_sealed
-from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording
-from attnscope.statistics import (
-    between_class_variance,
-    channel_effects,
-    class_distances,
-    compare_gates,
-    compare_seeds,
-    permuted_channel_effects,
-    usage_over_seeds,
-)
 
 ANALYSIS = Path(__file__).parents[2] / "analysis"
 
@@ -123,120 +110,6 @@ def test_features_svm_classifies_digits_and_refuses_missing_weights(tmp_path: Pa
     assert last.split("C = ")[1] == best.split("C = ")[1].split(":")[0]
     missing = tmp_path / "none.pth"
     expect_refused(run("features_svm.py", "digits", "--weights", missing), names=(missing,))
-
-
-def test_decodable_vs_used(
-    make_recording: Callable[..., Recording],
-    add_interventions: Callable[[Recording], Path],
-    tmp_path: Path,
-) -> None:
-    """Two kinds of network with two seeds each, which have interventions."""
-    runs = []
-    for kind in ("se", "cbam"):
-        for seed in (1, 0):  # not in order: runs are ordered by seed
-            recording = make_recording(f"{kind}-{seed}", seed=seed, spatial=kind == "cbam")
-            manifest = recording.folder / "manifest.json"
-            about = read_json(manifest)
-            about["about"] |= {"model": {"attention": kind}, "seed": seed}
-            about["id"] = f"{kind}-{seed}"
-            write_sealed(manifest, about)
-            recording = Recording(recording.folder)
-            add_interventions(recording)
-            runs.append(recording.folder.parents[1])
-    out = tmp_path / "out"
-    done = run("decodable_vs_used.py", *runs, "--out", out)
-    assert done.returncode == 0, done.stderr
-    seeds = [[Recording(runs[i]) for i in pair] for pair in ((1, 0), (3, 2))]
-    written = pd.read_csv(out / "se-cbam.csv")
-    pd.testing.assert_frame_equal(written, compare_seeds(*seeds), check_dtype=False)
-    assert (out / "cbam-0-decodable_and_used.png").is_file()
-    assert (out / "se-1-static_gates.pdf").is_file()
-    over_seeds = pd.read_csv(out / "cbam-usage_over_seeds.csv")
-    each = [pd.read_csv(out / f"cbam-{seed}-usage.csv") for seed in (0, 1)]
-    made = [find_outcomes(recording).replacement for recording in seeds[1]]
-    wanted = usage_over_seeds(each, outcomes=made)
-    pd.testing.assert_frame_equal(over_seeds, wanted, check_dtype=False)
-    assert (out / "cbam-usage_over_seeds.png").is_file()
-    for figure in ("cbam-usage_over_seeds", "se-usage_over_seeds", "se-cbam"):
-        assert f"{figure}: " in done.stdout
-    page = (out / "report.html").read_text(encoding="utf-8")
-    order = ['id="seeds-1"', 'id="kinds-1"', 'id="run-1"']
-    places = [page.index(heading) for heading in order]
-    assert places == sorted(places)
-    done = run("decodable_vs_used.py", *runs[:3], "--out", tmp_path / "other")
-    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
-    assert "AS731" in done.stderr
-    assert not (tmp_path / "other").exists()
-
-
-def test_measures(make_recording: Callable[..., Recording], tmp_path: Path) -> None:
-    recordings = [
-        make_recording("a", count=60),
-        make_recording("b", spatial=False, count=60, seed=1),
-    ]
-    done = run(
-        "measures.py",
-        *(recording.folder for recording in recordings),
-        *("--out", tmp_path / "out", "--permutations", "9"),
-    )
-    expect_refused(done, "AS941", names=("test",))
-    folders = [recording.folder.parents[1] for recording in recordings]
-    arguments = [*folders, "--out", tmp_path / "out", "--permutations", "9"]
-    done = run("measures.py", *arguments)
-    assert done.returncode == 0, done.stderr
-    a, b = map(Recording, folders)
-    for name, recording in (("a", a), ("b", b)):
-        written = pd.read_csv(tmp_path / "out" / f"{name}-variance.csv")
-        pd.testing.assert_frame_equal(
-            written, between_class_variance(recording, 9), check_dtype=False, rtol=1e-5
-        )
-        channels = pd.read_csv(tmp_path / "out" / f"{name}-channels.csv")
-        summary = pd.read_csv(tmp_path / "out" / f"{name}-channels_summary.csv")
-        gates = recording.gates_of_kind("channel")
-        assert list(summary["gate"]) == [gate.name for gate in gates]
-        mine = channels[channels["gate"] == gates[0].name]
-        effects = permuted_channel_effects(recording, gates[0].name, 9)
-        np.testing.assert_allclose(mine["eta_squared"], effects["eta_squared"], rtol=1e-5)
-        np.testing.assert_allclose(mine["p_effect"], effects["p"])
-        plain = channel_effects(recording, gates[0].name)
-        np.testing.assert_allclose(mine["f"], plain["f"], rtol=1e-5)
-        np.testing.assert_allclose(mine["omega_squared"], plain["omega_squared"], rtol=1e-5)
-        distances = pd.read_csv(tmp_path / "out" / f"{name}-class_distances.csv")
-        first = distances[distances["gate"] == gates[0].name]
-        wide = first.pivot_table(index="class", columns="other", values="distance", sort=False)
-        wanted = class_distances(recording, gates[0].name)
-        np.testing.assert_allclose(wide, wanted, rtol=1e-5, atol=1e-12)
-        for table in ("profiles", "gate_profiles", "channel_states", "states", "errors"):
-            assert (tmp_path / "out" / f"{name}-{table}.csv").is_file()
-        assert summary["differs"][0] == (effects["p_max"] < 0.05).sum()
-        assert summary["largest_eta_squared"][0] == pytest.approx(mine["eta_squared"].max())
-    assert (tmp_path / "out" / "a-agreement.csv").is_file()
-    assert not (tmp_path / "out" / "b-agreement.csv").exists()
-    alike = pd.read_csv(tmp_path / "out" / "pairs_gates.csv")
-    wanted = compare_gates(a, b)
-    np.testing.assert_allclose(alike["similarity"], wanted["similarity"], rtol=1e-5)
-    expect_refused(run("measures.py", *arguments), names=(tmp_path / "out",))
-
-
-@pytest.mark.parametrize("script", ["measures.py", "decodable_vs_used.py"])
-def test_a_script_refuses_an_empty_list_of_runs(script: str, tmp_path: Path) -> None:
-    expect_refused(run(script, "--out", tmp_path / "out"), "AS940")
-
-
-def test_decodable_vs_used_refuses_interventions_on_another_recording(
-    make_recording: Callable[..., Recording],
-    add_interventions: Callable[[Recording], Path],
-    tmp_path: Path,
-) -> None:
-    recording = make_recording("se", spatial=False)
-    folder = add_interventions(recording)
-    manifest = recording.folder / "manifest.json"
-    about = read_json(manifest)
-    about["id"] = "another"
-    write_sealed(manifest, about)
-    run_folder = recording.folder.parents[1]
-    done = run("decodable_vs_used.py", run_folder, "--out", tmp_path / "out")
-    expect_refused(done, "AS942", names=(folder, recording.folder), warnings=1)
 
 
 def test_pictures_of_the_architecture_are_drawn_from_the_code(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from analysis import study as module
 from analysis import study_page
 from analysis.study import Study, main, networks
 from attnscope.errors import InputError
-from attnscope.files import read_json, write_json, write_sealed
+from attnscope.files import read_json, write_json
 from attnscope.plots.tables import flat
 from attnscope.plots.usage import joint_of, usage_of
 from attnscope.recording.outcomes import find_outcomes
@@ -97,26 +97,18 @@ def test_an_interrupted_network_goes_on_and_its_small_results_are_kept(
 
 @pytest.fixture
 def compared(
-    make_recording: Callable[..., Recording],
+    make_seeds: Callable[..., list[Recording]],
     add_interventions: Callable[[Recording], Path],
     tmp_path: Path,
 ) -> dict[str, list[Recording]]:
     """Two kinds with two seeds, whose networks are compared in ``results``."""
-    recordings: dict[str, list[Recording]] = {}
-    for kind in ("none", "se"):
-        for seed in (0, 1):
-            recording = make_recording(f"{kind}-{seed}", seed=seed, spatial=False)
-            manifest = recording.folder / "manifest.json"
-            about = read_json(manifest)
-            about["about"] |= {"model": {"attention": kind}, "seed": seed}
-            about["id"] = f"{kind}-{seed}"
-            write_sealed(manifest, about)
-            recordings.setdefault(kind, []).append(Recording(recording.folder))
-            if kind == "se":
-                add_interventions(recordings[kind][-1])
-            (tmp_path / "results" / f"{kind}-{seed}").mkdir(parents=True)
-            facts = {"minutes": {"train": 3.2}, "commands": {"interventions": "x --images 12"}}
-            write_json(tmp_path / "results" / f"{kind}-{seed}" / "provenance.json", facts)
+    recordings = {kind: make_seeds(kind, spatial=False) for kind in ("none", "se")}
+    for recording in recordings["se"]:
+        add_interventions(recording)
+    facts = {"minutes": {"train": 3.2}, "commands": {"interventions": "x --images 12"}}
+    for name in (f"{kind}-{seed}" for kind in recordings for seed in (0, 1)):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        write_json(tmp_path / "results" / name / "provenance.json", facts)
     runs = recordings["se"][0].folder.parents[2]
     module.compare_networks(Study("digits", tmp_path / "results", runs, seeds=(0, 1)))
     return recordings

@@ -18,6 +18,7 @@ from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.plots import plots_for, plots_of
 from attnscope.plots.subjects import Comparison
+from attnscope.plots.text import as_points
 from attnscope.recording.recording import Recording
 from attnscope.report import files, page, write_report
 from attnscope.statistics.comparison import expect_same_images
@@ -71,6 +72,25 @@ def test_report_is_one_file_that_loads_nothing_else(make_recording: Make, tmp_pa
     assert "made by the test" in text  # the source
     assert "training_curves: " in text
     assert [p.name for p in out.parent.iterdir()] == ["report.html"]
+
+
+def test_a_report_of_two_kinds_of_several_seeds_begins_with_what_holds_over_seeds(
+    make_seeds: Make,
+    add_interventions: Callable[[Recording], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    only(monkeypatch, "gate_profiles", "seed_usage", "seed_differences")
+    kinds = [make_seeds("se", (1, 0), spatial=False), make_seeds("cbam", (1, 0))]
+    for recording in kinds[1]:
+        add_interventions(recording)
+    folders = [recording.folder for kind in kinds for recording in kind]
+    text = write_report(folders, tmp_path / "report.html").read_text(encoding="utf-8")
+    places = [text.index(f'id="{name}-1"') for name in ("seeds", "kinds", "run")]
+    assert places == sorted(places)
+    se, cbam = ([Recording(kind[k].folder) for k in (1, 0)] for kind in kinds)  # by seed
+    difference = statistics.compare_seeds(se, cbam).iloc[0]["difference"]
+    assert as_points(difference) in text
 
 
 def test_report_escapes_what_comes_from_data(
