@@ -41,8 +41,8 @@ result = st.cache_resource(show_spinner=False, max_entries=12)
 """Cache what a plot computes, which is not copied and must not be changed. It can run outside of
 any page."""
 
-test = st.cache_data(show_spinner=False, max_entries=200, hash_funcs=_BY_KEY)
-"""Cache a function of recordings that tests by permutations. It can run outside of any page."""
+slow = st.cache_data(show_spinner=False, max_entries=200, hash_funcs=_BY_KEY)
+"""Cache a table of recordings that can take longer than a click. It can run outside of any page."""
 
 small = st.cache_data(show_spinner=False, max_entries=5000, hash_funcs=_BY_KEY)
 """Cache a function that returns a few bytes about one recording, of which there may be many."""

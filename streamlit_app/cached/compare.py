@@ -19,20 +19,20 @@ from attnscope.errors import InputError
 from attnscope.plots.text import shorten
 from attnscope.plots.theme import SIGNED_MAP, drawable_names
 from cached import confusion, tables
-from cached.caching import drawing, picture, small, statistic
+from cached.caching import drawing, picture, slow, small
 from cached.found import Run
 from cached.pictures import GRAD_CAM, heat
 
 EVERY, ONLY_A, ONLY_B, NEITHER = "All", "Only first correct", "Only second correct", "Both wrong"
 
 
-@statistic
+@slow
 def accuracy(a: Run, b: Run) -> pd.DataFrame:
     """``Comparison.accuracy``"""
     return Comparison(a.recording, b.recording).accuracy
 
 
-@statistic
+@slow
 def confusion_table(a: Run, b: Run) -> pd.DataFrame:
     """``statistics.compare_confusion``"""
     return statistics.compare_confusion(a.recording, b.recording)
@@ -156,7 +156,7 @@ def can_pair(a: Sequence[Run], b: Sequence[Run]) -> bool:
     )
 
 
-@statistic
+@slow
 def over_seeds(a: list[Run], b: list[Run]) -> pd.DataFrame:
     """``statistics.compare_seeds``"""
     return statistics.compare_seeds([run.recording for run in a], [run.recording for run in b])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from attnscope.dashboard.gate_space import Places, placed_images
 from attnscope.data.label_kinds import CLASS
 from attnscope.statistics.embedding import Components, principal_components, sampled_rows
-from cached.caching import statistic
+from cached.caching import slow
 from cached.channels import can_keep as can_keep
 from cached.found import Run
 
@@ -22,7 +22,7 @@ BY_TRUE, BY_PREDICTED, BY_ERROR = "True class", "Predicted class", "Right or wro
 RIGHT, WRONG, ANY, OTHER = "right", "wrong", "image", "all others"
 
 
-@statistic
+@slow
 def components(run: Run, gate: str) -> Components:
     """``statistics.embedding.principal_components``"""
     return principal_components(run.recording, gate, COMPONENTS)

@@ -20,7 +20,7 @@ from attnscope.plots.builtin.per_class_grad_cam import PerClassGradCam
 from attnscope.plots.usage import usage_of
 from attnscope.recording.recording import Recording
 from cached import results
-from cached.caching import statistic, test
+from cached.caching import slow, statistic
 from cached.found import Intervened, Run
 
 _P = ParamSpec("_P")
@@ -51,7 +51,7 @@ class_mean_maps = _of_one(statistics.class_mean_maps)
 class_mean_grad_cam = _of_one(statistics.class_mean_grad_cam)
 
 
-@test
+@slow
 def channel_effects(run: Run, gate: str) -> pd.DataFrame:
     """``statistics.channel_effects`` with the tests of ``permuted_channel_effects``"""
     return tested_effects(run.recording, gate)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import addressed
+import background
 import cached
 import downloads
 import numpy as np
@@ -66,6 +67,8 @@ def _interval(table: pd.DataFrame, low: str = "low", high: str = "high") -> pd.S
 
 
 def _accuracy(a: Run, b: Run) -> None:
+    if not background.ready(f"accuracy {a.key} {b.key}", partial(compare.accuracy, a, b)):
+        return
     comparison = compare.accuracy(a, b)
     whole = comparison.iloc[0]
     columns = st.columns(4)
@@ -155,6 +158,8 @@ def _name_different(comparison: pd.DataFrame, otherwise: str) -> None:
 
 @section
 def _confusion(a: Run, b: Run) -> None:
+    if not background.ready(f"confusion {a.key} {b.key}", partial(compare.confusion_table, a, b)):
+        return
     compare.confusion_table(a, b)  # raises InputError if the recordings are of different images
     classes = a.recording.classes
     by = addressed.segmented_control(
@@ -349,6 +354,8 @@ def _grad_cam_table(a: Run, b: Run) -> None:
 
 
 def _images(a: Run, b: Run) -> None:
+    if not background.ready(f"accuracy {a.key} {b.key}", partial(compare.accuracy, a, b)):
+        return
     compare.accuracy(a, b)  # raises InputError if the recordings are of different images
     _chosen_images(a, b)
 
@@ -475,6 +482,9 @@ def _over_seeds(kinds: dict[str, list[Run]]) -> None:
         f"{text} Each pair of networks has the same seed; the seed is the sampling unit of the "
         "differences."
     )
+    keys = " ".join(run.key for run in (*a, *b))
+    if not background.ready(f"over seeds {keys}", partial(compare.over_seeds, a, b)):
+        return
     comparison = compare.over_seeds(a, b)
     whole = comparison.iloc[0]
     columns = st.columns(4)

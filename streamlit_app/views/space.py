@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import addressed
+import background
 import downloads
 import numpy as np
 import streamlit as st
@@ -26,6 +28,8 @@ gates = [gate.name for gate in recording.gates if gate.per_image]
 
 @section
 def _components(run: Run, gate: str, by: str | None, only: list[str]) -> None:
+    if not background.ready(f"PCA {run.key} {gate}", partial(space.components, run, gate)):
+        return
     known = space.components(run, gate)
     count = int((known.explained > 0).sum())
     if count == 0:
