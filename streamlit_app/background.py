@@ -9,9 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import suppress
 
 import streamlit as st
 from streamlit.runtime import Runtime, get_instance
@@ -20,13 +18,26 @@ PATIENCE = 0.15
 """Seconds for which a page waits, so that what is quick or cached is shown at once."""
 _SECONDS = 0.5
 """Time between two looks at what is not finished."""
-_POOL = ThreadPoolExecutor(2, "background")
+_slots = threading.BoundedSemaphore(2)
+"""So many are computed at a time."""
 
 
-@dataclass(frozen=True)
 class _Work:
-    future: Future[Any]
-    began: float = field(default_factory=time.monotonic)
+    """One computation in a thread of its own."""
+
+    def __init__(self, compute: Callable[[], object]) -> None:
+        self.ended = threading.Event()
+        self.began = time.monotonic()
+        # A server that is stopped does not wait for it.
+        threading.Thread(target=self._run, args=(compute,), daemon=True).start()
+
+    def _run(self, compute: Callable[[], object]) -> None:
+        try:
+            # The page calls the function, too, and meets what it raises.
+            with _slots, suppress(Exception):
+                compute()
+        finally:
+            self.ended.set()
 
 
 _works: dict[str, _Work] = {}
@@ -48,11 +59,10 @@ def ready(name: str, compute: Callable[[], object]) -> bool:
     with _lock:
         work = _works.get(name)
         if work is None:
-            work = _works[name] = _Work(_POOL.submit(compute))
+            work = _works[name] = _Work(compute)
     # Without a server, as in Streamlit's own tests of apps, nobody would call the page again.
     has_server = type(get_instance()) is Runtime
-    wait([work.future], PATIENCE if has_server else None)
-    if work.future.done():
+    if work.ended.wait(PATIENCE if has_server else None):
         with _lock:
             if _works.get(name) is work:
                 del _works[name]
@@ -62,7 +72,7 @@ def ready(name: str, compute: Callable[[], object]) -> bool:
 
 
 def _waiting(work: _Work) -> None:
-    if work.future.done():
+    if work.ended.is_set():
         st.rerun()
     seconds = time.monotonic() - work.began
     st.markdown(f":material/hourglass_top: Computing … {seconds:.0f} s")

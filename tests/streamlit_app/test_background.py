@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from concurrent.futures import wait
 from types import ModuleType
 
 import pytest
@@ -43,6 +42,7 @@ def test_visitors_share_a_computation_and_see_its_result(monkeypatch: pytest.Mon
     def compute() -> int:
         if len(calls) < 1:
             calls.append(threading.current_thread())
+            assert calls[0].daemon, "a server that is stopped does not wait for it"
             assert go_on.wait(60)
         return 42
 
@@ -54,7 +54,7 @@ def test_visitors_share_a_computation_and_see_its_result(monkeypatch: pytest.Mon
     assert len(calls) == 1, "it is computed once"
     (work,) = background._works.values()
     go_on.set()
-    wait([work.future])
+    assert work.ended.wait(60)
     for visitor in visitors:
         visitor.run()
         assert [text.value for text in visitor.text] == ["answer: 42"]
