@@ -18,10 +18,10 @@ from attnscope.statistics.effects import edit_contrast, margins, replacement_eff
 from attnscope.statistics.inference import paired_accuracy_change, significant
 from attnscope.statistics.verdicts import (
     CLASS_USED,
-    HARMS,
     MIXED,
     NOTHING,
     SENSITIVE,
+    SHARPENS,
     UNUSED,
     USED,
 )
@@ -68,7 +68,7 @@ def test_verdicts_hold_for_many_gates() -> None:
         "g06": MIXED,  # accuracy falls and the margin rises
         "g07": USED,
         "g08": NOTHING,  # the margin rises with the gate of another class
-        "g09": HARMS,
+        "g09": SHARPENS,  # only the margin rises
         "g10": UNUSED,
     }
     assert usage.loc[list(wanted), "verdict"].to_dict() == wanted

@@ -50,6 +50,22 @@ def usage(**columns: object) -> pd.DataFrame:
     return frame.assign(**columns)
 
 
+def test_a_margin_that_rises_alone_is_no_better_prediction() -> None:
+    """A constant that doubles the logits doubles the margin."""
+    frame = usage(
+        removal_margin=[-2.0, 0.0, 0.0], removal_margin_low=[-2.2, -0.1, -0.1],
+        removal_margin_high=[-1.8, 0.1, 0.1], p_removal_margin=[1e-9, 1.0, 1.0],
+    )  # fmt: skip
+    said = removal_sentence(frame)
+    assert numbers(said)[:2] == ["1", "3"]
+    assert "helps" not in said
+    better = frame.assign(
+        removal_value=[-0.2, 0, 0], removal_low=[-0.3, -0.1, -0.1], removal_high=[-0.1, 0.1, 0.1],
+        p_removal=[1e-4, 1.0, 1.0],
+    )  # fmt: skip
+    assert "helps at 1 of 3" in removal_sentence(better)
+
+
 def test_a_gate_without_a_test_is_not_one_without_an_effect() -> None:
     nan = float("nan")
     said = removal_sentence(usage(p_removal=[1.0, nan, nan], p_removal_margin=[1.0, nan, 1.0]))

@@ -45,7 +45,12 @@ def removal_sentence(frame: pd.DataFrame, noun: str = "gate") -> str:
         )
     signs, mixed = direction(frame, REMOVAL), is_mixed(frame, REMOVAL)
     tested = _is_tested(frame, REMOVAL)
-    costs, helps = frame[signs > 0], frame[signs < 0]
+    gains = significant(frame["p_removal"])
+    costs, helps, sharpens = (
+        frame[signs > 0],
+        frame[(signs < 0) & gains],
+        frame[(signs < 0) & ~gains],
+    )
     text = ""
     if len(costs):
         text += (
@@ -60,6 +65,12 @@ def removal_sentence(frame: pd.DataFrame, noun: str = "gate") -> str:
             )
     if len(helps):
         text += f" Removal helps at {len(helps)} of {count}, most at {_least(helps, REMOVAL)}."
+    if len(sharpens):
+        text += (
+            f" Removal raises the margin at {len(sharpens)} of {count}, most at "
+            f"{_least(sharpens, REMOVAL)}; a constant that rescales the logits does so without "
+            "better predictions."
+        )
     if mixed.any():
         text += (
             f" At {int(mixed.sum())} of {count}, removal moves accuracy and margin in opposite "

@@ -78,8 +78,8 @@ def usage_over_seeds(
         - ``margin_std``: mean over the seeds.
         - ``reads``, ``uses``, ``class_specific``, ``harms``, ``misled``: number of seeds in which,
           by the tests of that seed alone, the class can be decoded, removal costs, the gate is used
-          and class-specific, removal helps, and a gate of another class is worse than one of the
-          same class.
+          and class-specific, removal is a gain, and a gate of another class is worse than one of
+          the same class.
 
         Columns have the units of `gate_usage`. Intervals of accuracies contain only values that are
         possible. Within each question, p values are Holm-corrected over all rows, and over accuracy

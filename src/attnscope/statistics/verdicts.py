@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from attnscope.statistics.inference import LEVEL
+from attnscope.statistics.inference import LEVEL, significant
 from attnscope.statistics.questions import (
     MATCHED,
     MISINFORMATION,
@@ -23,6 +23,7 @@ UNTESTED = "removal not measured"
 CLASS_USED = "used, class-specific"
 USED = "used"
 HARMS = "removal helps"
+SHARPENS = "removal raises the margin"
 MIXED = "removal moves accuracy and margin in opposite directions"
 NOT_NEEDED = "not needed"
 SENSITIVE = "no use detected; sensitive to the gate of another class"
@@ -30,11 +31,12 @@ UNUSED = "no use detected; class is decodable"
 NOTHING = "no use detected"
 JOINTLY = "used jointly; no single gate is"
 VERDICTS = (
-    CONSTANT, UNTESTED, NOT_NEEDED, CLASS_USED, USED, HARMS, MIXED, SENSITIVE, UNUSED, NOTHING,
+    CONSTANT, UNTESTED, NOT_NEEDED, CLASS_USED, USED, HARMS, SHARPENS, MIXED, SENSITIVE, UNUSED,
+    NOTHING,
 )  # fmt: skip
 """The verdicts of `gate_usage`, in the order in which the first that applies is taken."""
 JOINT_VERDICTS = (
-    UNTESTED, NOT_NEEDED, JOINTLY, CLASS_USED, USED, HARMS, MIXED, SENSITIVE, NOTHING,
+    UNTESTED, NOT_NEEDED, JOINTLY, CLASS_USED, USED, HARMS, SHARPENS, MIXED, SENSITIVE, NOTHING,
 )  # fmt: skip
 """The verdicts of `joint_usage`, in the same order."""
 
@@ -83,14 +85,16 @@ def verdicts(
             (kinds != "gate") & (removal > 0) & ~_has_used_part(asked, removal),
             (removal > 0) & specific,
             removal > 0,
+            # A constant that rescales the logits raises the margin without better predictions.
+            (removal < 0) & significant(asked["p_removal"], level),
             removal < 0,
             is_mixed(asked, REMOVAL, level),
             misled,
             nothing if reads is None else reads,
         ],
         [
-            CONSTANT, UNTESTED, NOT_NEEDED, JOINTLY, CLASS_USED, USED, HARMS, MIXED, SENSITIVE,
-            UNUSED,
+            CONSTANT, UNTESTED, NOT_NEEDED, JOINTLY, CLASS_USED, USED, HARMS, SHARPENS, MIXED,
+            SENSITIVE, UNUSED,
         ],
         NOTHING,
     ).astype(object)  # fmt: skip
