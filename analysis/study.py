@@ -41,7 +41,7 @@ from attnscope.recording.recording import Recording
 from attnscope.report import write_tables
 
 NONE = "none"
-_LARGEST = 200_000  # bytes; larger tables are of single images and are not kept
+_LARGEST = 40_000  # bytes; larger tables are of single channels or images and are not kept
 _DONE = "provenance.json"
 _STAGES = "stages.json"
 
