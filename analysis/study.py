@@ -33,6 +33,7 @@ import tyro
 import attnscope
 from attnscope import layout, statistics
 from attnscope.commands.main import main as command
+from attnscope.comparison import Comparison
 from attnscope.files import new_folder, read_json, write_bytes, write_json
 from attnscope.plots.tables import flat
 from attnscope.plots.usage import joint_of, usage_of
@@ -41,7 +42,7 @@ from attnscope.recording.recording import Recording
 from attnscope.report import write_tables
 
 NONE = "none"
-_LARGEST = 40_000  # bytes; larger tables are of single channels or images and are not kept
+_LARGEST = 60_000  # bytes; larger tables are of single channels or images and are not kept
 _DONE = "provenance.json"
 _STAGES = "stages.json"
 
@@ -261,7 +262,7 @@ def compare_networks(study: Study) -> None:
             tables[f"accuracy-{name_a}-{name_b}"] = statistics.compare_seeds(a, b)
         for first, second in zip(a, b, strict=False):
             pair = f"{name_a}-{name_b}-{first.about['seed']}"
-            tables[f"accuracy-{pair}"] = statistics.compare_accuracy(first, second)
+            tables[f"accuracy-{pair}"] = Comparison(first, second).accuracy
     for kind, recordings in kinds.items():
         found = [find_outcomes(recording) for recording in recordings]
         outcomes = [each for each in found if each is not None]

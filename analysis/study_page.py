@@ -30,11 +30,11 @@ from attnscope.plots import PLOTS
 from attnscope.plots.builtin.seed_differences import draw as draw_differences
 from attnscope.plots.builtin.seed_usage import SeedUsage
 from attnscope.plots.choosing import largest_rows
-from attnscope.plots.text import as_p, as_plain_points, as_points
+from attnscope.plots.text import as_count, as_p, as_plain_points, as_points
 from attnscope.plots.theme import INK, NETWORK_COLORS, NULL_COLOR, style
 from attnscope.report import render
 from attnscope.statistics.inference import significant
-from attnscope.statistics.questions import REMOVAL, direction
+from attnscope.statistics.questions import REMOVAL, columns_of, direction
 
 NONE = "none"
 _DPI = 130
@@ -77,8 +77,8 @@ class Results:
         """Return how much more accurate the second of two kinds is, for all images and each class.
 
         Returns:
-            `attnscope.statistics.compare_seeds`; with one pair of networks, ``compare_accuracy`` of
-            it, whose intervals are over images; None without a pair.
+            `attnscope.statistics.compare_seeds`; with one pair of networks, the accuracy of their
+            `attnscope.Comparison`, whose intervals are over images; None without a pair.
         """
         over_seeds = self.between(f"accuracy-{a}-{b}")
         if over_seeds is not None:
@@ -148,15 +148,16 @@ def differences_table(results: Results) -> Iterator[list[str]]:
             as_points(whole["difference"]),
             f"{as_plain_points(whole['low'])} to {as_plain_points(whole['high'])}",
             as_p(whole["p"]),
-            f"{names} (of {int(classes['p_holm'].notna().sum())})",
+            f"{names} of {int(classes['p_holm'].notna().sum())} that are tested",
         ]
 
 
 def gates_table(results: Results, kind: str) -> Iterator[list[str]]:
     """Yield one row per gate or group of gates: what is decodable, and what replacing costs."""
+    asked = {"best constant": "removal", "another image": "resample", "other class": "matched"}
     yield [
-        "gate", "decoded", "untrained", "input", "best constant", "95% CI", "another image",
-        "other class − same class", "used in",
+        "gate", "decoded", "untrained", "input",
+        *(f"{name}, {measure}" for name in asked for measure in ("points", "logits")), "used in",
     ]  # fmt: skip
     usage = results.usage(kind)
     folders = results.gated[kind][: int(usage["seeds"].max())]
@@ -168,21 +169,22 @@ def gates_table(results: Results, kind: str) -> Iterator[list[str]]:
         yield [
             row["gate"].replace(".attention", ""),
             *(f"{share:.0%}" if np.isfinite(share) else "" for share in decoded),
-            _starred(row, "removal"),
-            f"{as_plain_points(row['removal_low'])} to {as_plain_points(row['removal_high'])}",
-            _starred(row, "resample"),
-            _starred(row, "matched" if np.isfinite(row["matched_value"]) else "misinformation"),
+            *(cell for question in asked.values() for cell in _losses(row, question)),
             f"{int(row['uses'])} of {int(row['seeds'])}",
         ]
 
 
-def _starred(row: pd.Series[Any], question: str) -> str:
-    """Return an effect in points, with a star if accuracy or margin is significant."""
-    value = row[f"{question}_value"]
+def _losses(row: pd.Series[Any], question: str) -> tuple[str, str]:
+    """Return the loss of accuracy in points with its interval, and that of the margin.
+
+    A star marks what is significant.
+    """
+    value, low, high, p, margin, _, _, p_margin = row[columns_of(question)]
     if not np.isfinite(value):
-        return ""
-    tests = pd.Series([row[f"p_{question}"], row[f"p_{question}_margin"]])
-    return as_points(value) + ("*" if significant(tests).any() else "")
+        return "", ""
+    star, margin_star = ("*" if found else "" for found in significant(np.array([p, p_margin])))
+    ends = f" ({as_plain_points(low)} to {as_plain_points(high)})" if np.isfinite(low) else ""
+    return f"{as_points(value)}{star}{ends}", f"{margin:+.2f}{margin_star}".replace("-", "−")
 
 
 def folds_table(results: Results) -> Iterator[list[str]]:
@@ -204,8 +206,8 @@ def folds_table(results: Results) -> Iterator[list[str]]:
                 f"{count} of {count + len(fold['dynamic'])}",
                 f"{test['before']:.2%}",
                 f"{test['after']:.2%}",
-                f"{test['loss']:.2f}",
-                f"{test['low']:.2f} to {test['high']:.2f}",
+                f"{test['loss']:.2f}".replace("-", "−"),
+                f"{test['low']:.2f} to {test['high']:.2f}".replace("-", "−"),
                 f"{before - after:,}",
                 f"{speed:.2f}",
                 "" if jaccard is None else f"{jaccard:.2f}",
@@ -291,10 +293,11 @@ def decodable_figure(studies: Sequence[Results]) -> Figure:
         chance = gates["chance"].mean() * 100
         ax.axvline(chance, color=NULL_COLOR, linewidth=1.2, label="chance")
         ax.set_xlabel("balanced accuracy of a probe of the gate (%)")
-        ax.set_title(results.name)
+        seeds = max(len(folders) for folders in results.gated.values())
+        ax.set_title(f"{results.name} ({as_count(seeds, 'seed')})")
         ax.legend(fontsize=8)
     figure.axes[0].set_ylabel("accuracy lost with the best constant\n(percentage points)")
-    figure.suptitle("Decodable from each gate, and lost without it (means and 95% CIs over seeds)")
+    figure.suptitle("Decodable from each gate, and lost without it (95% CIs)")
     return figure
 
 

@@ -12,6 +12,7 @@ import pytest
 from analysis import study as module
 from analysis import study_page
 from analysis.study import Study, main, networks
+from attnscope.comparison import Comparison
 from attnscope.errors import InputError
 from attnscope.files import read_json, write_json
 from attnscope.plots.tables import flat
@@ -20,7 +21,6 @@ from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.statistics import (
     calibration_summary,
-    compare_accuracy,
     compare_geometry,
     compare_seeds,
 )
@@ -122,7 +122,7 @@ def test_networks_are_compared_over_seeds(
     wanted = compare_seeds(compared["none"], compared["se"])
     pd.testing.assert_frame_equal(written, wanted, check_dtype=False)
     written = pd.read_csv(between / "accuracy-none-se-1.csv")
-    wanted = compare_accuracy(compared["none"][1], compared["se"][1])
+    wanted = Comparison(compared["none"][1], compared["se"][1]).accuracy
     pd.testing.assert_frame_equal(written, wanted, check_dtype=False)
     written = pd.read_csv(between / "geometry-se-0-1.csv")
     wanted = compare_geometry(compared["se"][0], compared["se"][1])
@@ -186,7 +186,7 @@ def test_the_page_shows_the_numbers_of_the_result_files(
     assert [row[6:8] for row in rows if row[0] == "se-1"][1] == ["200", "1.20"]
     usage = pd.read_csv(results / "between" / "usage-se.csv")
     shown = [row for row in rows if row[0] in ("layer1.channel", "layer2.channel", "all")]
-    lost = [float(row[4].strip("*").replace("−", "-")) for row in shown]
+    lost = [float(row[4].split()[0].strip("*").replace("−", "-")) for row in shown]
     assert lost == pytest.approx(100 * usage["removal_value"], abs=0.06)
     figures = {Path(line).name for line in capsys.readouterr().out.splitlines()}
     assert figures == {
