@@ -212,7 +212,7 @@ def all_gates_at_once(joint: pd.DataFrame) -> list[Highlight]:
             f"{as_plain_logits(margin)} logits, {logits})"
         )
     else:
-        what = f"is shown to change neither {of_accuracy} nor the margin"
+        what = f"is not shown to change {of_accuracy} or the margin"
     return [Highlight(f"Replacing all gates at once by their best constants {what}.", (), USAGE)]
 
 
