@@ -248,24 +248,34 @@ def networks(study: Study) -> Iterator[Network]:
 
 
 def compare_networks(study: Study) -> None:
-    """Write the tables of several networks: kinds over seeds, and seeds of one kind.
+    """Write the tables of several networks: kinds over their common seeds, and seeds of one kind.
 
-    Kinds of which fewer than two runs are there have none.
+    A kind of which the run of a measured network is gone is left out: its tables would be of fewer
+    seeds than its results.
     """
-    kinds: dict[str, list[Recording]] = {}
+    measured: dict[str, list[Network]] = {}
     for network in networks(study):
-        if network.is_done and network.run.is_dir():
-            kinds.setdefault(network.kind, []).append(Recording(network.run))
+        if network.is_done:
+            measured.setdefault(network.kind, []).append(network)
+    kinds: dict[str, list[Recording]] = {}
+    for kind, found in measured.items():
+        gone = [network.name for network in found if not network.run.is_dir()]
+        if gone:
+            print(f"{kind} is not compared, because runs are gone: {', '.join(gone)}")
+        else:
+            kinds[kind] = [Recording(network.run) for network in found]
     tables: dict[str, pd.DataFrame] = {}
-    for (name_a, a), (name_b, b) in combinations(kinds.items(), 2):
-        if len(a) == len(b) > 1:
+    for name_a, name_b in combinations([kind for kind in study.kinds if kind in kinds], 2):
+        of_a, of_b = ({r.about["seed"]: r for r in kinds[name]} for name in (name_a, name_b))
+        seeds = sorted(of_a.keys() & of_b.keys())
+        a, b = ([of[seed] for seed in seeds] for of in (of_a, of_b))
+        if len(seeds) > 1:
             tables[f"accuracy-{name_a}-{name_b}"] = statistics.compare_seeds(a, b)
-        for first, second in zip(a, b, strict=False):
-            pair = f"{name_a}-{name_b}-{first.about['seed']}"
-            tables[f"accuracy-{pair}"] = Comparison(first, second).accuracy
+        for seed, first, second in zip(seeds, a, b, strict=True):
+            accuracy = Comparison(first, second).accuracy
+            tables[f"accuracy-{name_a}-{name_b}-{seed}"] = accuracy
     for kind, recordings in kinds.items():
-        found = [find_outcomes(recording) for recording in recordings]
-        outcomes = [each for each in found if each is not None]
+        outcomes = [each for r in recordings if (each := find_outcomes(r)) is not None]
         if not len(outcomes) == len(recordings) > 1:
             continue
         usages = [pd.concat([usage_of(o), joint_of(o)], ignore_index=True) for o in outcomes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -131,6 +132,26 @@ def test_networks_are_compared_over_seeds(
     assert (usage["seeds"] == 2).all()
     assert list(usage["gate"][:-1]) == [gate.name for gate in compared["se"][0].gates]
     assert not list(between.glob("*cbam*"))
+
+
+def test_networks_are_paired_by_seed_and_a_kind_without_a_run_is_left_out(
+    compared: dict[str, list[Recording]], tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    runs = compared["se"][0].folder.parents[2]
+    shutil.rmtree(results / "between")
+    (results / "none-0" / "provenance.json").unlink()  # not measured yet
+    module.compare_networks(Study("digits", results, runs, seeds=(0, 1)))
+    assert {file.name for file in (results / "between").glob("accuracy*")} == {
+        "accuracy-none-se-1.csv"
+    }
+    written = pd.read_csv(results / "between" / "accuracy-none-se-1.csv")
+    wanted = Comparison(compared["none"][1], compared["se"][1]).accuracy
+    pd.testing.assert_frame_equal(written, wanted, check_dtype=False)
+    shutil.rmtree(results / "between")
+    shutil.rmtree(runs / "se-0")
+    module.compare_networks(Study("digits", results, runs, seeds=(0, 1)))
+    assert not (results / "between").exists()
 
 
 def write_results(recording: Recording, folder: Path) -> None:
