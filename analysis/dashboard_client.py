@@ -186,10 +186,7 @@ class Visitor:
     def _run(self, message: BackMsg) -> Answer:
         message.rerun_script.query_string = self._query
         fragment = message.rerun_script.fragment_id
-        if not fragment:
-            self.widgets.clear()
-            self.buttons.clear()
-            self._repeated.clear()
+        self._forget(fragment)
         began = time.perf_counter()
         self._socket.send(message.SerializeToString())
         answer = Answer()
@@ -204,7 +201,17 @@ class Visitor:
             if forward.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                 answer.seconds = time.perf_counter() - began
                 return answer
-            self._repeated.clear()  # the whole page runs again, and says anew what is repeated
+            self._forget("")  # the whole page runs again
+
+    def _forget(self, fragment: str) -> None:
+        """Forget the controls of a part of the page that runs again and sends them anew."""
+        if not fragment:
+            self.widgets.clear()
+            self.buttons.clear()
+            self._repeated.clear()
+        for controls in (self.widgets, self.buttons):
+            for name in [name for name, each in controls.items() if each.fragment == fragment]:
+                del controls[name]
 
     def _note(self, forward: ForwardMsg, answer: Answer) -> None:
         kind = forward.WhichOneof("type")

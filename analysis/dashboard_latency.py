@@ -193,16 +193,19 @@ def _plan(
     A page that lost a control by a click is opened again, which is not counted.
     """
     opening = list(visitor.widgets)
-    turned = [name for name in opening if visitor.widgets[name].key != "run"]
+    # As they are now: a control leaves out the choice that it has, so they change with each click.
+    turned = {
+        name: visitor.choices(name) for name in opening if visitor.widgets[name].key != "run"
+    }
     given = turn = 0
-    while any(turn < len(visitor.choices(name)) for name in turned):
-        for name in turned:
-            if turn >= len(visitor.choices(name)):
+    while any(turn < len(choices) for choices in turned.values()):
+        for name, choices in turned.items():
+            if turn >= len(choices) or name not in visitor.widgets:
                 continue
             if given >= clicks:
                 return
             given += 1
-            yield name, visitor.choices(name)[turn]
+            yield name, choices[turn]
             for new in [other for other in visitor.widgets if other not in opening][:_NEW]:
                 for choice in visitor.choices(new)[:_NEW]:
                     if given < clicks and new in visitor.widgets:

@@ -14,7 +14,7 @@ from contextlib import suppress
 import streamlit as st
 from streamlit.runtime import Runtime, get_instance
 
-PATIENCE = 0.15
+PATIENCE = 0.05
 """Seconds for which a page waits, so that what is quick or cached is shown at once."""
 _SECONDS = 0.5
 """Time between two looks at what is not finished."""

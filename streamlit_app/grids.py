@@ -14,7 +14,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -48,6 +50,18 @@ class Column:
     def cmap(self) -> str:
         """Name of the colormap."""
         return GRAD_CAM_MAP if self.grad_cam else GATE_MAP
+
+
+class _Pixels(Artist):
+    """Draws pixels as they are: an image of matplotlib is resampled first, which takes longer."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        super().__init__()
+        opaque = np.full((*pixels.shape[:2], 1), 255, np.uint8)
+        self._pixels = np.dstack([pixels, opaque])
+
+    def draw(self, renderer: RendererBase) -> None:
+        renderer.draw_image(renderer.new_gc(), 0, 0, self._pixels[::-1])
 
 
 def grid_figure(
@@ -103,8 +117,9 @@ def grid_figure(
     with style():
         figure = Figure((width / DPI, height / DPI), dpi=DPI)
         ax = figure.add_axes((0, 0, 1, 1))
-        ax.imshow(canvas, interpolation="none", extent=(0, width, height, 0), aspect="auto")
+        ax.set(xlim=(0, width), ylim=(height, 0))
         ax.set_axis_off()
+        figure.add_artist(_Pixels(canvas))
         for j, title in enumerate(titles):
             start = places[0, j][0]
             if is_turned:

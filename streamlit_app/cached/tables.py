@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ _T = TypeVar("_T")
 
 def _of_one(
     function: Callable[Concatenate[Recording, _P], _T],
+    cache: Callable[[Callable[..., Any]], Callable[..., Any]] = statistic,
 ) -> Callable[Concatenate[Run, _P], _T]:
     """Return a statistic of a recording as a cached function of what was found."""
 
@@ -36,7 +37,7 @@ def _of_one(
     def cached(run: Run, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return function(run.recording, *args, **kwargs)
 
-    return statistic(cached)
+    return cache(cached)
 
 
 class_metrics = _of_one(statistics.class_metrics)
@@ -47,8 +48,8 @@ misclassified = _of_one(statistics.misclassified)
 class_profiles = _of_one(statistics.class_profiles)
 _gate_profiles = _of_one(statistics.gate_profiles)
 _gate_state = _of_one(statistics.gate_state)
-class_mean_maps = _of_one(statistics.class_mean_maps)
-class_mean_grad_cam = _of_one(statistics.class_mean_grad_cam)
+class_mean_maps = _of_one(statistics.class_mean_maps, slow)
+class_mean_grad_cam = _of_one(statistics.class_mean_grad_cam, slow)
 
 
 @slow

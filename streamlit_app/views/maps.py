@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import addressed
+import background
 import cached
 import numpy as np
 import streamlit as st
@@ -116,7 +117,10 @@ def _class_means(run: Run) -> None:
     if not picked:
         st.info("Select at least one class.")
         return
-    show_grid(cached.class_maps_png(run, picked, own))
+    draw = partial(cached.class_maps_png, run, picked, own)
+    if not background.ready(f"class maps {run.key} {picked} {own}", draw):
+        return
+    show_grid(draw())
     st.caption(
         "Mean over the images of each true class. Gray maps: classes without images. "
         f"{view_note(spatial, MAP)}"

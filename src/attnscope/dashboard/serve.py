@@ -126,6 +126,8 @@ def serve(
     for name in _USED_BY_PAGES:  # now, not while the first visitor waits
         import_module(name)
     _forget_modules()
+    # What is computed beside pages must not keep a page waiting for the interpreter.
+    sys.setswitchinterval(0.001)
     access = None if place.is_private else Access(port, place.base_path)
     actions = place.is_private or allow_actions
     _say(place, access, count, folder, actions)
