@@ -14,6 +14,8 @@ from attnscope.statistics.reading import expect_finite
 
 _SPLITS = 20
 """Number of splits from which the reliability of distances is estimated."""
+_CELLS = 2**22
+"""Number of class means that are held in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class ClassMeans:
         """
         values = recording.channel(gate)[rows].astype(np.float64)
         expect_finite(values, f"gate '{gate}'", recording)
-        return cls(values - values.mean(0), labels[rows])
+        values -= values.mean(0)
+        return cls(values, labels[rows])
 
     @property
     def classes(self) -> int:
@@ -56,7 +59,7 @@ class ClassMeans:
         labels, offset = self.labels[rows], self.offset[rows]
         count = np.bincount(labels, minlength=self.classes)
         means = class_sums(labels[None], self.classes, offset)[0] / count[:, None]
-        spread = np.bincount(labels, (offset**2).sum(1)) - count * (means**2).sum(1)
+        spread = np.bincount(labels, _squares(offset)) - count * _squares(means)
         return means, spread / (count - 1) / count, count
 
     def distances(self, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float64]:
@@ -68,7 +71,7 @@ class ClassMeans:
         """Return the mean rank correlation of two parts, for the length of both together."""
         rng = np.random.default_rng([seed, 1])
         images, classes = len(self.labels), self.classes
-        # All splits at once: a random order within each class, whose places alternate.
+        # A random order within each class, whose places alternate.
         order = np.argsort(self.labels + rng.random((_SPLITS, images)), axis=1)
         listed = np.sort(self.labels)
         place = np.arange(images) - np.searchsorted(listed, listed)
@@ -76,16 +79,28 @@ class ClassMeans:
         np.put_along_axis(part, order, (place % 2)[None], 1)
         joint = 2 * self.labels + part
         count = np.bincount(joint[0], minlength=2 * classes)
-        means = class_sums(joint, 2 * classes, self.offset) / count[:, None]
-        square = class_sums(joint, 2 * classes, (self.offset**2).sum(1)[:, None])[..., 0]
-        errors = (square - count * (means**2).sum(2)) / (count - 1) / count
-        x, y = (
-            standard_ranks(squared_distances(means[:, j::2]) - noise_of(errors[:, j::2]))
-            for j in range(2)
-        )
+        squares = _squares(self.offset)[:, None]
+        block = max(1, _CELLS // (2 * classes * max(self.offset.shape[1], classes)))
+        agreement = []
+        for begin in range(0, _SPLITS, block):
+            split = joint[begin : begin + block]
+            means = class_sums(split, 2 * classes, self.offset) / count[:, None]
+            square = class_sums(split, 2 * classes, squares)[..., 0]
+            errors = (square - count * _squares(means)) / (count - 1) / count
+            x, y = (
+                standard_ranks(squared_distances(means[:, j::2]) - noise_of(errors[:, j::2]))
+                for j in range(2)
+            )
+            agreement.append((x * y).sum(1))
         # Without a rank order in a part nothing is reliable.
-        mean = max(float(np.nan_to_num((x * y).sum(1).mean())), 0.0)
+        mean = max(float(np.nan_to_num(np.concatenate(agreement).mean())), 0.0)
         return 2 * mean / (1 + mean)
+
+
+def _squares(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sums of squares of the rows of ``(..., C)``, without a copy of their size."""
+    found: NDArray[np.float64] = np.einsum("...i,...i->...", values, values)
+    return found
 
 
 def squared_distances(means: NDArray[np.float64]) -> NDArray[np.float64]:
