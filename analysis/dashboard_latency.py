@@ -194,9 +194,7 @@ def _plan(
     """
     opening = list(visitor.widgets)
     # As they are now: a control leaves out the choice that it has, so they change with each click.
-    turned = {
-        name: visitor.choices(name) for name in opening if visitor.widgets[name].key != "run"
-    }
+    turned = {name: visitor.choices(name) for name in opening if visitor.widgets[name].key != "run"}
     given = turn = 0
     while any(turn < len(choices) for choices in turned.values()):
         for name, choices in turned.items():

@@ -175,16 +175,16 @@ def gates_table(results: Results, kind: str) -> Iterator[list[str]]:
 
 
 def _losses(row: pd.Series[Any], question: str) -> tuple[str, str]:
-    """Return the loss of accuracy in points with its interval, and that of the margin.
+    """Return the loss of accuracy in points with its interval, and the log loss that is added.
 
     A star marks what is significant.
     """
-    value, low, high, p, margin, _, _, p_margin = row[columns_of(question)]
+    value, low, high, p, log_loss, _, _, p_log_loss = row[columns_of(question)]
     if not np.isfinite(value):
         return "", ""
-    star, margin_star = ("*" if found else "" for found in significant(np.array([p, p_margin])))
+    star, log_loss_star = ("*" if found else "" for found in significant(np.array([p, p_log_loss])))
     ends = f" ({as_plain_points(low)} to {as_plain_points(high)})" if np.isfinite(low) else ""
-    return f"{as_points(value)}{star}{ends}", f"{margin:+.2f}{margin_star}".replace("-", "−")
+    return f"{as_points(value)}{star}{ends}", f"{log_loss:+.3f}{log_loss_star}".replace("-", "−")
 
 
 def folds_table(results: Results) -> Iterator[list[str]]:

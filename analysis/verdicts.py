@@ -45,7 +45,7 @@ class Rates:
     found: float
     """Mean share of the used gates that are found, 0 to 1; NaN without used gates."""
     untested: float
-    """Mean share of the tests of the margins that were refused, 0 to 1."""
+    """Mean share of the tests of the log losses that were refused, 0 to 1."""
     resample: int
     """Data sets in which resampling an unused gate is significant."""
     misinformation: int
@@ -97,7 +97,13 @@ def simulate(
     ) -> pd.DataFrame:
         values = {"row": np.arange(images), "label": 0, "prediction": (margin <= 0).astype(int)}
         return pd.DataFrame(
-            {"target": target, "edit": edit, **values, "margin": margin, "donor": donor}
+            {
+                "target": target,
+                "edit": edit,
+                **values,
+                "log_loss": np.logaddexp(0, -margin),
+                "donor": donor,
+            }
         )
 
     total = base + own.sum(0)
@@ -151,12 +157,12 @@ def count_false(
         false += bool((~truth & ~np.isin(said, (NOTHING, SENSITIVE))).any())
         # Sensitivity to a wrong gate is no use, and has rates of its own.
         for question in misled:
-            tests = asked.loc[~truth, [f"p_{question}", f"p_{question}_margin"]]
+            tests = asked.loc[~truth, [f"p_{question}", f"p_{question}_log_loss"]]
             misled[question] += bool(significant(tests).any())
         single = np.array([target_kind(name) == "gate" for name in names])
         if used:
             found.append(float((~np.isin(said[truth & single], (NOTHING, SENSITIVE))).mean()))
-        untested.append(float(asked["p_removal_margin"].isna().mean()))
+        untested.append(float(asked["p_removal_log_loss"].isna().mean()))
     share = float(np.mean(found)) if found else np.nan
     return Rates(used, data_sets, false, share, float(np.mean(untested)), **misled)
 

@@ -153,15 +153,15 @@ def add_interventions() -> Callable[..., Path]:
     def add(recording: Recording) -> Path:
         labels, images = recording.labels, len(recording)
         own = {"row": np.arange(images), "label": labels, "prediction": recording.predictions}
-        margin = np.where(recording.right, 1.0, -1.0)
+        log_loss = np.where(recording.right, 1.0, 3.0)
         names = [gate.name for gate in recording.gates]
-        frames = [pd.DataFrame({"target": "", "edit": "own", **own, "margin": margin})]
+        frames = [pd.DataFrame({"target": "", "edit": "own", **own, "log_loss": log_loss})]
         for target in [*names, "all"]:
             for edit in ("mean", "constant", "swap_same", "swap_other"):
-                after = {"target": target, "edit": edit, **own, "margin": margin}
+                after = {"target": target, "edit": edit, **own, "log_loss": log_loss}
                 if edit != "swap_same" and target == names[0]:
                     wrong = (labels + 1) % len(recording.classes)
-                    after |= {"prediction": wrong, "margin": -np.ones(images)}
+                    after |= {"prediction": wrong, "log_loss": 3 * np.ones(images)}
                 frames.append(pd.DataFrame(after))
         replacement = pd.concat(frames, ignore_index=True)
         about = {"name": recording.name, "recording": recording.id, "images": images, "seed": 0}

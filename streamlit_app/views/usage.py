@@ -50,15 +50,16 @@ def _verdicts(intervened: Intervened) -> None:
     st.caption(
         "Probe accuracy: balanced accuracy of a linear probe that predicts the class from the "
         "gate; chance: the same with permuted labels. Removal: accuracy with the image's own "
-        "gate minus accuracy with the best constant, in percentage points, and the same for the "
-        "margin (logits). Resample: the same for the gate of any other image. Misinformation: "
+        "gate minus accuracy with the best constant, in percentage points, and the log loss that "
+        "the constant adds (nats), each at its best temperature, so that a change in confidence "
+        "alone is none. Resample: the same for the gate of any other image. Misinformation: "
         "accuracy with the gate of another image of the same class minus accuracy with that of "
         "another class; matched: with donors of equal brightness and contrast. Oracle: accuracy "
         "with the mean gate of the true class minus accuracy with the own gate. A gate is "
-        "called used only if removal costs: accuracy or margin is significantly lower. The "
-        "intervals in parentheses are 95% CIs, which are not corrected; verdicts rest on p "
+        "called used only if removal costs: accuracy is significantly lower or log loss higher. "
+        "The intervals in parentheses are 95% CIs, which are not corrected; verdicts rest on p "
         "values after Holm's correction over all gates and blocks, and over accuracy and "
-        f"margin. The standard deviation of the margins is {usage['margin_std'].max():.3g}. If "
+        f"log loss. The log loss of the network is {usage['own_log_loss'].max():.3g} nats. If "
         "no use is detected, a loss of the percentage points in the column Detectable would "
         "have been seen with a power of 80%, if no image is gained."
     )
@@ -67,9 +68,9 @@ def _verdicts(intervened: Intervened) -> None:
         for title, unit, columns in (
             ("Removal (points)", 100, ("removal_value", "removal_low", "removal_high")),
             (
-                "Removal (margin)",
+                "Removal (log loss, nats)",
                 1,
-                ("removal_margin", "removal_margin_low", "removal_margin_high"),
+                ("removal_log_loss", "removal_log_loss_low", "removal_log_loss_high"),
             ),
             ("Resample (points)", 100, ("resample_value", "resample_low", "resample_high")),
             (

@@ -32,6 +32,7 @@ from attnscope.interventions import (
 )
 from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import RecordingWriter
+from attnscope.statistics.effects import margins
 from tests.interventions.test_ablation import Weighted
 from tests.interventions.toy import toy_images
 from tests.making import refused
@@ -109,7 +110,8 @@ def test_commands_accept_a_run_of_0_1(
 ) -> None:
     monkeypatch.chdir(unpacked)
     gate = "layer1.0.attention.channel"
-    assert main(["intervene", "run", "--images", "6", "--experiments", "ablate"]) == 0
+    experiments = ["--experiments", "decode", "replace", "ablate"]
+    assert main(["intervene", "run", "--images", "6", *experiments]) == 0
     assert main(["fold", "run", "--gates", gate, "--out", "folded"]) == 0
     assert json.loads(Path("folded/fold.json").read_text())["folded"] == {gate: "norm"}
     assert main(["figures", "run"]) == 0
@@ -144,6 +146,10 @@ def test_interventions_give_the_outcomes_of_the_version_before_donors_were_store
         .merge(found.replacement.astype(keys), on=[*keys, "row"], suffixes=("", "_now"))
     )
     assert len(both) == len(found.replacement) == 6 * (25 * 4 + 1)
+    assert found.logits is not None
+    now = margins(found.logits, found.replacement["label"].to_numpy())
+    order = found.replacement.astype(keys).assign(margin_now=now)[[*keys, "row", "margin_now"]]
+    both = both.merge(order, on=[*keys, "row"])
     np.testing.assert_allclose(both["margin_now"], both["margin"], rtol=0, atol=1e-5)
     assert (both["prediction_now"] == both["prediction"]).all()
     assert (both["label_now"] == both["label"]).all()
@@ -151,11 +157,11 @@ def test_interventions_give_the_outcomes_of_the_version_before_donors_were_store
         found.tables["effects"], on=[*keys], suffixes=("", "_now")
     )
     assert len(effects) == 25 * 4
-    for column in ("change", "margin_change", "flips", "lost"):
+    for column in ("change", "flips", "lost"):
         np.testing.assert_allclose(effects[f"{column}_now"], effects[column], rtol=0, atol=1e-5)
     # The intervals of swaps now include the dependence of images that share a donor.
     constant = effects[effects["edit"].isin(("mean", "predicted"))]
-    for column in ("low", "high", "margin_low"):
+    for column in ("low", "high"):
         np.testing.assert_allclose(constant[f"{column}_now"], constant[column], rtol=0, atol=1e-5)
 
 

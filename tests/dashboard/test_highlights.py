@@ -143,17 +143,17 @@ def test_gates_without_a_detected_use_are_not_said_to_be_unused() -> None:
 def test_all_gates_together_name_the_effect_that_is_significant() -> None:
     effect = {
         "removal_value": 0.12, "removal_low": 0.1, "removal_high": 0.2,
-        "removal_margin": 0.7, "removal_margin_low": 0.5, "removal_margin_high": 0.9,
+        "removal_log_loss": 0.7, "removal_log_loss_low": 0.5, "removal_log_loss_high": 0.9,
     }  # fmt: skip
     nothing = all_gates_at_once(joint(**effect))[0].write()
-    sure = all_gates_at_once(joint(**effect, p_removal_margin=0.001))[0].write()
+    sure = all_gates_at_once(joint(**effect, p_removal_log_loss=0.001))[0].write()
     worse = all_gates_at_once(joint(**effect, p_removal=0.001))[0].write()
     assert len({nothing, sure, worse}) == 3
     assert "0.7" not in numbers(nothing)
-    assert numbers(sure)[-4:] == ["0.7", "95", "0.5", "0.9"]
+    assert numbers(sure)[:4] == ["0.7", "95", "0.5", "0.9"]
     assert numbers(worse) == ["12.0", "95", "10.0", "20.0"]
     better = {**effect, "removal_value": -0.12, "removal_low": -0.2, "removal_high": -0.1}
-    none = {"removal_margin_low": -0.1}
+    none = {"removal_log_loss_low": -0.1}
     gained = all_gates_at_once(joint(**{**better, **none}, p_removal=0.001))[0].write()
     assert numbers(gained)[0] == "12.0"
     assert gained.split("12.0")[0] != worse.split("12.0")[0]

@@ -13,9 +13,8 @@ from attnscope import edit_gates
 from attnscope.interventions import run_experiments_in
 from attnscope.interventions.concepts import _Erased, erase_class
 from attnscope.interventions.leace import Eraser
-from attnscope.statistics.effects import margins
 from attnscope.statistics.logits import logits_of_values
-from tests.interventions.known import known_setup
+from tests.interventions.known import best_losses, known_setup
 
 
 def values_of_classes(units: int = 6, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -69,10 +68,10 @@ def test_erasing_the_class_costs_only_where_it_is_used(tmp_path: Path) -> None:
     assert found["class"]["units"] == 3
     assert found["class"]["change"] < -0.4
     assert used["change"] < -0.4
-    assert max(used["p"], used["p_margin"]) < 0.01
+    assert max(used["p"], used["p_log_loss"]) < 0.01
     assert used["p_random"] == pytest.approx(1 / 20)
-    assert used["margin_change"] < used["null_low"]
-    assert ignored["change"] == ignored["margin_change"] == 0
+    assert used["log_loss_change"] > used["null_high"]
+    assert ignored["change"] == ignored["log_loss_change"] == 0
     assert ignored["p"] == ignored["p_random"] == 1
     assert used["moved"] > 0
 
@@ -100,8 +99,8 @@ def test_erased_gates_are_those_that_the_network_is_run_with(tmp_path: Path) -> 
         own_logits = setup.recording.logits[setup.scored]
     labels = setup.recording.labels[setup.scored]
     found = erase_class(setup, draws=1, progress=False).iloc[0]
-    shift = margins(wanted, labels) - margins(own_logits, labels)
-    assert found["margin_change"] == pytest.approx(shift.mean(), abs=1e-4)
+    shift = best_losses(wanted, labels) - best_losses(own_logits, labels)
+    assert found["log_loss_change"] == pytest.approx(shift.mean(), abs=1e-3)
 
 
 def test_an_interrupted_erasure_continues_with_the_same_results(tmp_path: Path) -> None:

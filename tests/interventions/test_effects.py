@@ -14,17 +14,23 @@ from attnscope.plots.builtin.decodable_and_used import usage_sentence
 from attnscope.plots.builtin.static_gates import static_sentence
 from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.statistics import gate_usage
-from attnscope.statistics.effects import edit_contrast, margins, replacement_effects
+from attnscope.statistics.effects import (
+    calibrated_log_losses,
+    edit_contrast,
+    margins,
+    replacement_effects,
+)
 from attnscope.statistics.inference import paired_accuracy_change, significant
 from attnscope.statistics.verdicts import (
     CLASS_USED,
+    HARMS,
     MIXED,
     NOTHING,
     SENSITIVE,
-    SHARPENS,
     UNUSED,
     USED,
 )
+from tests.interventions.known import best_losses
 from tests.making import refused
 
 
@@ -46,35 +52,35 @@ def test_verdicts_hold_for_many_gates() -> None:
         "matched_other": ("g00", "g04"),
         "swap_other": ("g01", "g05"),
     }
-    moved = {"constant": {"g02": -2, "g06": 2, "g07": -2, "g09": 2}, "swap_other": {"g08": 2}}
-    rows = [("", "own", i, i % 10, i % 10, 1.0) for i in range(100)]
+    moved = {"constant": {"g02": 2, "g06": -2, "g07": 2, "g09": -2}, "swap_other": {"g08": -2}}
+    rows = [("", "own", i, i % 10, i % 10, -1.0) for i in range(100)]
     for gate in gates:
         for edit in ("constant", "swap_same", "swap_other", "matched_same", "matched_other"):
             shift = moved.get(edit, {}).get(gate, 0)
             for i in range(100):
                 said = (i + 1) % 10 if i < 60 and gate in wrong.get(edit, ()) else i % 10
-                rows.append((gate, edit, i, i % 10, said, 1 + rng.normal() + shift))
+                rows.append((gate, edit, i, i % 10, said, -1 + rng.normal() + shift))
     outcomes = pd.DataFrame(
-        rows, columns=["target", "edit", "row", "label", "prediction", "margin"]
+        rows, columns=["target", "edit", "row", "label", "prediction", "log_loss"]
     )
     usage = gate_usage(probe, outcomes).set_index("gate")
     wanted = {
         "g00": CLASS_USED,  # a constant and a wrong class cost
         "g01": USED,  # without matched donors, nothing is said about the class
-        "g02": USED,  # only the margin falls
+        "g02": USED,  # only the log loss rises
         "g03": USED,  # the probe finds nothing
         "g04": SENSITIVE,
         "g05": SENSITIVE,
-        "g06": MIXED,  # accuracy falls and the margin rises
+        "g06": MIXED,  # accuracy and log loss fall
         "g07": USED,
-        "g08": NOTHING,  # the margin rises with the gate of another class
-        "g09": SHARPENS,  # only the margin rises
+        "g08": NOTHING,  # the log loss falls with the gate of another class
+        "g09": HARMS,  # only the log loss falls
         "g10": UNUSED,
     }
     assert usage.loc[list(wanted), "verdict"].to_dict() == wanted
     assert significant(usage["p_read"]).sum() == 14
     assert usage.loc["g00", "removal_value"] == pytest.approx(0.6)
-    assert usage.loc["g09", "removal_margin"] == pytest.approx(-2, abs=0.3)
+    assert usage.loc["g09", "removal_log_loss"] == pytest.approx(-2, abs=0.3)
     sentence = usage_sentence(usage.reset_index())
     for value in ("14 of 16", "5 of 16", "g00", "60.0", "g09", "g06"):
         assert value in sentence
@@ -102,12 +108,12 @@ def test_effects_equal_those_of_a_loop(make_outcomes: Callable[[], pd.DataFrame]
             gained += now and not was
             lost += was and not now
             flips += own["prediction"] != image["prediction"]
-            shifts.append(image["margin"] - own["margin"])
+            shifts.append(image["log_loss"] - own["log_loss"])
         assert (row["gained"], row["lost"]) == (gained, lost)
         assert row["change"] == pytest.approx((gained - lost) / len(part))
         assert row["flips"] == pytest.approx(flips / len(part))
-        assert row["margin_change"] == pytest.approx(np.mean(shifts))
-        assert row["margin_low"] < row["margin_change"] < row["margin_high"]
+        assert row["log_loss_change"] == pytest.approx(np.mean(shifts))
+        assert row["log_loss_low"] < row["log_loss_change"] < row["log_loss_high"]
         assert row["low"] <= row["change"] <= row["high"]
 
 
@@ -120,7 +126,7 @@ def make_outcomes() -> Callable[[], pd.DataFrame]:
             for row in range(40):
                 rows.append((target, edit, row, row % 3, rng.integers(3), rng.normal()))
         return pd.DataFrame(
-            rows, columns=["target", "edit", "row", "label", "prediction", "margin"]
+            rows, columns=["target", "edit", "row", "label", "prediction", "log_loss"]
         )
 
     return make
@@ -176,12 +182,31 @@ def test_p_values_of_a_contrast_equal_those_of_scipy(
         found = edit_contrast(mixed, first, second).set_index("target").loc["a"]
         assert found["images"] == len(rows)
         assert found["p"] == pytest.approx(stats.binomtest(alone[1], sum(alone), 0.5).pvalue)
-        margin = np.array([(a.margin, b.margin) for a, b in pairs])
-        assert found["p_margin"] == pytest.approx(
-            stats.ttest_rel(margin[:, 1], margin[:, 0]).pvalue
+        log_loss = np.array([(a.log_loss, b.log_loss) for a, b in pairs])
+        assert found["p_log_loss"] == pytest.approx(
+            stats.ttest_rel(log_loss[:, 1], log_loss[:, 0]).pvalue
         )
         assert found["change"] == pytest.approx((alone[1] - alone[0]) / len(rows))
-        assert found["margin_change"] == pytest.approx((margin[:, 1] - margin[:, 0]).mean())
+        assert found["log_loss_change"] == pytest.approx((log_loss[:, 1] - log_loss[:, 0]).mean())
+
+
+def test_log_losses_equal_those_of_torch_at_the_best_temperature() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(4, size=200)
+    logits = rng.normal(size=(200, 4)) + 1.5 * np.eye(4)[labels]
+    wanted = best_losses(logits, labels)
+    for scale in (1.0, 0.02, 30.0):  # a network that is more or less sure
+        found = calibrated_log_losses(scale * logits + rng.normal(size=(200, 1)), labels)
+        np.testing.assert_allclose(found, wanted, rtol=0.02)
+        assert found.mean() == pytest.approx(wanted.mean(), abs=1e-5)
+    flat = calibrated_log_losses(rng.normal(size=(5000, 4)), rng.integers(4, size=5000))
+    assert flat.mean() == pytest.approx(np.log(4), abs=0.002), "the logits tell nothing"
+
+
+def test_the_best_log_losses_of_a_network_without_errors_are_zero() -> None:
+    labels = np.arange(30) % 3
+    logits = np.eye(3)[labels] + 0.3 * np.random.default_rng(0).random((30, 3))
+    assert calibrated_log_losses(logits, labels).tolist() == [0] * 30
 
 
 def test_margins_equal_those_by_hand() -> None:

@@ -20,7 +20,7 @@ from attnscope.interventions import (
 )
 from attnscope.interventions.replacement import replace_and_keep
 from attnscope.recording.outcomes import read_outcomes
-from attnscope.statistics.effects import margins
+from tests.interventions.known import best_losses
 from tests.interventions.toy import toy_images, toy_setup
 from tests.making import refused
 
@@ -69,9 +69,8 @@ def test_each_row_has_the_logits_of_the_network_with_the_gate_of_its_donor(
             expected = setup.model(x).numpy()
         np.testing.assert_allclose(logits, expected, atol=1e-5, err_msg=edit)
         np.testing.assert_array_equal(rows["prediction"], logits.argmax(1))
-        np.testing.assert_array_equal(
-            rows["margin"], margins(logits, rows["label"].to_numpy()).astype(np.float32)
-        )
+        losses = best_losses(logits, rows["label"].to_numpy())
+        np.testing.assert_allclose(rows["log_loss"], losses, atol=2e-3, err_msg=edit)
     same = table[table["edit"] == "swap_same"]
     assert (same["donor_class"] == same["label"]).all()
     other = table[table["edit"] == "swap_other"]
@@ -174,7 +173,7 @@ def test_earlier_outcomes_without_logits_are_made_again_if_an_edit_is_missing(
     assert len(found.logits) == len(found.replacement) == 30 * 4
     merged = old.merge(found.replacement, on=["target", "edit", "row"], suffixes=("", "_new"))
     assert len(merged) == len(old)
-    np.testing.assert_array_equal(merged["margin"], merged["margin_new"])
+    np.testing.assert_array_equal(merged["log_loss"], merged["log_loss_new"])
 
 
 def test_unknown_edits_are_refused(setup: InterventionSetup, tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ from attnscope.plots.usage import usage_of
 from attnscope.recording.outcomes import find_outcomes, read_outcomes, write_outcomes
 from attnscope.statistics.effects import (
     edit_contrast,
-    margins,
 )
 from attnscope.statistics.inference import significant
 from attnscope.statistics.verdicts import CONSTANT, UNUSED, USED
+from tests.interventions.known import best_losses
 from tests.interventions.toy import CLASSES, Toy, effects, toy_images, toy_setup
 from tests.making import refused
 
@@ -54,7 +54,7 @@ def test_replacing_an_ignored_gate_changes_nothing(tmp_path: Path) -> None:
     assert (profile.argmax(1) == np.arange(3)).all()  # the class is decodable
     found = effects(setup).loc["gate"]
     assert found["change"].eq(0).all()
-    assert found["margin_change"].eq(0).all()
+    assert found["log_loss_change"].eq(0).all()
     assert (found["low"] < 0).all()  # the interval of no change has a width
     assert (found["low"] > -0.15).all()
 
@@ -64,13 +64,9 @@ def test_only_neutral_changes_a_constant_gate(tmp_path: Path) -> None:
     static = found.drop(["neutral", "constant"])
     assert found.loc["constant", "change"] == 0
     assert static["change"].eq(0).all()
-    assert static["margin_change"].abs().max() < 1e-5  # means of one value, in float32
-    gate = torch.sigmoid(torch.tensor(0.7)).item()
-    own = toy_images().tensors[0].mean((2, 3))
-    labels = toy_images().tensors[1]
-    margin = margins(5 * own.numpy(), labels.numpy()).mean()
-    # Neutral is a gate of 1: every logit is multiplied by 1 / gate.
-    assert found.loc["neutral", "margin_change"] == pytest.approx(margin * (1 - gate), rel=0.05)
+    assert static["log_loss_change"].abs().max() < 1e-5  # means of one value, in float32
+    # Neutral is a gate of 1, so that every logit is divided by the gate: no prediction is better.
+    assert found.loc["neutral", ["change", "log_loss_change"]].abs().max() < 1e-5
 
 
 def test_contrasts_distinguish_used_ignored_and_constant_gates(tmp_path: Path) -> None:
@@ -118,7 +114,7 @@ def test_verdicts_distinguish_used_ignored_and_constant_gates(tmp_path: Path) ->
     assert significant(rows["p_read"]).tolist() == [True, True, False]
     for question in ("removal", "resample", "misinformation"):
         assert significant(rows[f"p_{question}"])[:2].tolist() == [True, False]
-    assert significant(rows["p_misinformation_margin"]).tolist() == [True, False, False]
+    assert significant(rows["p_misinformation_log_loss"]).tolist() == [True, False, False]
     assert rows["misinformation_value"].tolist() == [1, 0, 0]
     assert rows["removal_value"].iloc[0] == pytest.approx(2 / 3)
     assert "100.0" in captions["used"]  # percentage points
@@ -166,8 +162,8 @@ def test_predicted_and_true_use_the_means_of_their_classes(tmp_path: Path) -> No
         x = images.tensors[0][rows["row"].tolist()]
         edits = {"gate": lambda g, f, gates=gates: gates[:, :, None, None]}
         with torch.no_grad(), edit_gates(model, edits):
-            wanted = margins(model(x).numpy(), labels)
-        np.testing.assert_allclose(rows["margin"], wanted, atol=1e-5)
+            wanted = best_losses(model(x).numpy(), labels)
+        np.testing.assert_allclose(rows["log_loss"], wanted, atol=2e-3)
 
 
 def test_a_gate_over_branches_has_no_neutral_value(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_only_matched_donors_tell_the_class_from_the_brightness(
     assert usage["p_misinformation"] < 0.05
     assert abs(usage["matched_value"]) < 0.05
     assert usage["p_matched"] > 0.05
-    assert usage["p_matched_margin"] > 0.05
+    assert usage["p_matched_log_loss"] > 0.05
     matching = outcomes.about["matching"]
     assert matching["on"] == ["brightness", "contrast"]
     assert matching["distance"] < 0.2 < matching["caliper"] < 1 < matching["random_distance"]
@@ -136,8 +136,8 @@ def test_a_gate_is_not_needed_only_if_a_smallest_effect_was_stated(
         found = gate_usage(decoding, table, smallest_effect=smallest).iloc[0]
         assert found["verdict"] == verdict
         assert found["equivalent"] == (verdict == NOT_NEEDED)
-    found = gate_usage(decoding, table, smallest_effect=0.03, smallest_margin=1e-3).iloc[0]
-    assert found["verdict"] == NOT_NEEDED  # no margin moves
+    found = gate_usage(decoding, table, smallest_effect=0.03, smallest_log_loss=1e-3).iloc[0]
+    assert found["verdict"] == NOT_NEEDED  # no log loss moves
     used = answer("class")[0]
     stated = gate_usage(used.table("decoding"), used.replacement, smallest_effect=0.5)
     assert stated["verdict"].tolist() == [CLASS_USED]

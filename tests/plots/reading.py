@@ -166,24 +166,24 @@ def with_named_experiments(outcomes: Outcomes, gates: list[str]) -> Outcomes:
         "low": 0.2 * sign - 0.05,
         "high": 0.2 * sign + 0.05,
         "p": np.where(sign, 0.001, 0.9),
-        "margin_change": 0.5 * sign,
-        "margin_low": 0.5 * sign - 0.1,
-        "margin_high": 0.5 * sign + 0.1,
-        "p_margin": np.where(sign, 0.001, 0.9),
+        "log_loss_change": -0.5 * sign,
+        "log_loss_low": -0.5 * sign - 0.1,
+        "log_loss_high": -0.5 * sign + 0.1,
+        "p_log_loss": np.where(sign, 0.001, 0.9),
     }
     concept = pd.DataFrame({"gate": gates, "rank": 2, "units": 8, "is_removal": False, **effect})
     concept = concept.assign(
-        moved=0.1, random_moved=0.1, random_change=-0.01, null=-0.02, null_low=-0.1, null_high=0.05,
+        moved=0.1, random_moved=0.1, random_change=-0.01, null=0.02, null_low=-0.05, null_high=0.1,
         p_random=0.025, draws=39,
     )  # fmt: skip
     recovered = {f"recovered_{key}": each for key, each in effect.items() if key != "images"}
     sufficiency = pd.DataFrame({"gate": gates, **effect, **recovered})
     pairs = pd.DataFrame({"first": gates, "second": gates[::-1], **effect}).assign(
         excess=0.1 * sign,
-        excess_margin=0.4 * sign,
-        excess_margin_low=0.4 * sign - 0.1,
-        excess_margin_high=0.4 * sign + 0.1,
-        p_excess_margin=effect["p"],
+        excess_log_loss=-0.4 * sign,
+        excess_log_loss_low=-0.4 * sign - 0.1,
+        excess_log_loss_high=-0.4 * sign + 0.1,
+        p_excess_log_loss=effect["p"],
     )
     tables = {"concept": concept, "sufficiency": sufficiency, "pairs": pairs}
     about = {**outcomes.about, "concept_left_out": {"paths": "it is a softmax"}}

@@ -97,7 +97,7 @@ def test_usage_over_seeds_names_the_gate_with_the_largest_effect():
     assert 30.3 in numbers(said)  # points
     assert 60.0 in numbers(said)  # balanced accuracy of the best gate, in percent
     moved = [
-        table.assign(removal_value=0.0, removal_margin=[0, 0.1 + k / 999])
+        table.assign(removal_value=0.0, removal_log_loss=[0, 0.1 + k / 999])
         for k, table in enumerate(tables)
     ]
     shown = numbers(seed_usage_sentence(usage_over_seeds(moved), "se"))
@@ -116,7 +116,7 @@ def test_the_largest_end_of_an_interval_is_shown_if_no_use_is_found():
     assert round(100 * frame["removal_high"].max(), 1) in shown
     worse = usage_over_seeds(
         [
-            table.assign(removal_value=[0, -0.2 - k / 999], removal_margin=[0, -0.1])
+            table.assign(removal_value=[0, -0.2 - k / 999], removal_log_loss=[0, -0.1])
             for k, table in enumerate(tables)
         ]
     )
@@ -154,7 +154,7 @@ def test_effects_of_gates_replaced_together_have_their_sign():
     # The unedited network is wrong where the edited one was, and right the other way around.
     lost = better[(better["target"] == "all") & (better["edit"] == "constant")]
     own = better["edit"] == "own"
-    for column in ("prediction", "margin"):
+    for column in ("prediction", "log_loss"):
         values = better[column].to_numpy().copy()
         values[own], values[lost.index] = lost[column], better.loc[own, column]
         better[column] = values

@@ -42,53 +42,47 @@ def usage(**columns: object) -> pd.DataFrame:
     frame = pd.DataFrame({"gate": ["a", "b", "c"], "kind": "channel", "depth": [1, 2, 3]})
     for question in QUESTIONS:
         frame[columns_of(question.name)] = 0.0
-        frame[[f"p_{question.name}", f"p_{question.name}_margin"]] = 1.0
+        frame[[f"p_{question.name}", f"p_{question.name}_log_loss"]] = 1.0
     frame = frame.assign(
         balanced_accuracy=[0.4, 0.5, 0.6], chance=0.1, p_read=1.0, equivalent=False,
-        detectable=0.08, detectable_margin=0.2, verdict=NOTHING, margin_std=1.0,
+        detectable=0.08, detectable_log_loss=0.2, verdict=NOTHING, own_log_loss=1.0,
     )  # fmt: skip
     return frame.assign(**columns)
 
 
-def test_a_margin_that_rises_alone_is_no_better_prediction() -> None:
-    """A constant that doubles the logits doubles the margin."""
+def test_a_log_loss_that_falls_alone_is_a_better_prediction() -> None:
     frame = usage(
-        removal_margin=[-2.0, 0.0, 0.0], removal_margin_low=[-2.2, -0.1, -0.1],
-        removal_margin_high=[-1.8, 0.1, 0.1], p_removal_margin=[1e-9, 1.0, 1.0],
+        removal_log_loss=[-0.2, 0.0, 0.0], removal_log_loss_low=[-0.3, -0.1, -0.1],
+        removal_log_loss_high=[-0.1, 0.1, 0.1], p_removal_log_loss=[1e-9, 1.0, 1.0],
     )  # fmt: skip
     said = removal_sentence(frame)
-    assert numbers(said)[:2] == ["1", "3"]
-    assert "helps" not in said
-    better = frame.assign(
-        removal_value=[-0.2, 0, 0], removal_low=[-0.3, -0.1, -0.1], removal_high=[-0.1, 0.1, 0.1],
-        p_removal=[1e-4, 1.0, 1.0],
-    )  # fmt: skip
-    assert "helps at 1 of 3" in removal_sentence(better)
+    assert "helps at 1 of 3" in said
+    assert "falls by 0.2 nats (95% CI 0.1 to 0.3)" in said
 
 
 def test_a_gate_without_a_test_is_not_one_without_an_effect() -> None:
     nan = float("nan")
-    said = removal_sentence(usage(p_removal=[1.0, nan, nan], p_removal_margin=[1.0, nan, 1.0]))
+    said = removal_sentence(usage(p_removal=[1.0, nan, nan], p_removal_log_loss=[1.0, nan, 1.0]))
     assert numbers(said)[:2] == ["2", "3"]  # nothing is seen at two of three
     assert numbers(said)[-2:] == ["1", "3"]  # and one was not tested
-    none = removal_sentence(usage(p_removal=nan, p_removal_margin=nan))
+    none = removal_sentence(usage(p_removal=nan, p_removal_log_loss=nan))
     assert "8.0" not in numbers(none)  # nothing could have been seen
     asked = usage(
-        p_misinformation=[0.001, nan, 1.0], p_misinformation_margin=[0.001, nan, 1.0],
+        p_misinformation=[0.001, nan, 1.0], p_misinformation_log_loss=[0.001, nan, 1.0],
         misinformation_value=[0.3, 0.9, 0.0], misinformation_low=0.1, misinformation_high=0.5,
-        p_matched=nan, p_matched_margin=nan,
+        p_matched=nan, p_matched_log_loss=nan,
     )  # fmt: skip
     said = misinformation_sentence(asked)
     assert numbers(said)[:2] == ["1", "2"]
     assert "30.0" in numbers(said)
     assert "90.0" not in numbers(said)
-    assert oracle_sentence(usage(p_oracle=[1.0, nan, 1.0], p_oracle_margin=nan)).count("2 gates")
+    assert oracle_sentence(usage(p_oracle=[1.0, nan, 1.0], p_oracle_log_loss=nan)).count("2 gates")
 
 
-def test_the_largest_cost_is_that_of_the_margin_if_no_accuracy_falls() -> None:
+def test_the_largest_cost_is_that_of_the_log_loss_if_no_accuracy_falls() -> None:
     frame = usage(
-        removal_margin=[0.0, 0.2, 0.7], removal_margin_low=[-0.1, 0.1, 0.5],
-        removal_margin_high=[0.1, 0.3, 0.9], p_removal_margin=[1.0, 0.01, 0.001],
+        removal_log_loss=[0.0, 0.2, 0.7], removal_log_loss_low=[-0.1, 0.1, 0.5],
+        removal_log_loss_high=[0.1, 0.3, 0.9], p_removal_log_loss=[1.0, 0.01, 0.001],
     )  # fmt: skip
     said = removal_sentence(frame)
     assert numbers(said)[:2] == ["2", "3"]
@@ -100,13 +94,13 @@ def test_the_largest_cost_is_that_of_the_margin_if_no_accuracy_falls() -> None:
 def test_what_is_not_significant_beside_a_cost_is_said_to_be_so() -> None:
     frame = usage(
         removal_value=[-0.006, 0, 0], removal_low=-0.02, removal_high=0.01,
-        removal_margin=[0.2, 0, 0], removal_margin_low=0.1, removal_margin_high=0.3,
-        p_removal_margin=[0.001, 1, 1],
+        removal_log_loss=[0.2, 0, 0], removal_log_loss_low=0.1, removal_log_loss_high=0.3,
+        p_removal_log_loss=[0.001, 1, 1],
     )  # fmt: skip
     row = frame.iloc[0]
-    accuracy, margin = effect_of(row, "removal").split(" and ")
+    accuracy, log_loss = effect_of(row, "removal").split(" and ")
     assert "not significant" in accuracy
-    assert "not significant" not in margin
+    assert "not significant" not in log_loss
     both = effect_of(row.where(row.index != "p_removal", 0.01), "removal")
     assert "not significant" not in both
     untested = effect_of(row.where(row.index != "p_removal", np.nan), "removal")
@@ -292,12 +286,12 @@ def test_gates_that_do_the_same_damage_do_not_stand_in_for_each_other(
     tables: dict[str, pd.DataFrame],
 ) -> None:
     said = pairs.pairs_sentence(tables["pairs"])
-    assert numbers(said)[:3] == ["1", "4", "−0.4"]
+    assert numbers(said)[:3] == ["1", "4", "0.4"]
     assert said.index("lost and fourth") < said.index("gained and third")
-    none = pairs.pairs_sentence(tables["pairs"].assign(p_excess_margin=0.2))
+    none = pairs.pairs_sentence(tables["pairs"].assign(p_excess_log_loss=0.2))
     assert numbers(none)[:3] == ["0", "4", "4"]
     assert "0.5" in numbers(none)  # the farthest end of the intervals
-    unknown = pairs.pairs_sentence(tables["pairs"].assign(p_excess_margin=np.nan))
+    unknown = pairs.pairs_sentence(tables["pairs"].assign(p_excess_log_loss=np.nan))
     assert numbers(unknown)[:3] == ["0", "4", "4"]
 
 

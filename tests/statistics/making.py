@@ -26,15 +26,15 @@ def usage_table(removal: list[float], misinformation: list[float], p: float = 0.
     return table.assign(
         removal_value=removal,
         p_removal=p,
-        removal_margin=[
+        removal_log_loss=[
             -size if value < 0 else size for value, size in zip(removal, (0.1, 0.2), strict=True)
         ],
-        p_removal_margin=[0.5, 0.5],
+        p_removal_log_loss=[0.5, 0.5],
         misinformation_value=misinformation,
         p_misinformation=p,
-        misinformation_margin=[0.3, 0.0],
-        p_misinformation_margin=[0.5, 0.5],
-        margin_std=2.0,
+        misinformation_log_loss=[0.3, 0.0],
+        p_misinformation_log_loss=[0.5, 0.5],
+        own_log_loss=2.0,
         verdict=NOTHING,
     )
 
@@ -43,13 +43,13 @@ def outcomes_with_errors(wrong: dict[str, int]) -> pd.DataFrame:
     """Outcomes of 100 correct images; ``constant`` makes the first ``wrong[target]`` wrong."""
     rng = np.random.default_rng(0)
     right = pd.DataFrame({"row": range(100), "label": 0, "prediction": 0})
-    margin = 1 + rng.random(100)
-    frames = [right.assign(target="", edit="own", margin=margin)]
+    log_loss = 3 + rng.random(100)
+    frames = [right.assign(target="", edit="own", log_loss=log_loss)]
     for target, count in wrong.items():
         for edit in ("mean", "constant", "swap_same", "swap_other"):
             lost = count if edit == "constant" else 0
             prediction = (np.arange(100) < lost).astype(int)
-            moved = margin - 2 * prediction + 1e-3 * rng.normal(size=100)
-            edited = right.assign(target=target, edit=edit, prediction=prediction, margin=moved)
+            moved = log_loss + 2 * prediction + 1e-3 * rng.normal(size=100)
+            edited = right.assign(target=target, edit=edit, prediction=prediction, log_loss=moved)
             frames.append(edited)
     return pd.concat(frames, ignore_index=True)

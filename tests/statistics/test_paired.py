@@ -16,7 +16,7 @@ from attnscope.statistics.paired import (
     detectable_loss,
     detectable_shift,
     find_sharing,
-    margin_interval,
+    mean_interval,
     moved,
     shared_t,
     sign_flip,
@@ -43,11 +43,11 @@ def test_the_interval_of_single_donors_is_that_of_paired_accuracy_changes() -> N
     assert accuracy_interval(after.astype(float) - before) == pytest.approx(wanted, abs=1e-12)
 
 
-def test_the_interval_of_margins_is_that_of_scipy() -> None:
+def test_the_interval_of_log_losses_is_that_of_scipy() -> None:
     values = np.random.default_rng(2).normal(size=30)
     for level in (0.9, 0.95):
         wanted = stats.ttest_1samp(values, 0).confidence_interval(level)
-        assert margin_interval(values, level=level) == pytest.approx(tuple(wanted))
+        assert mean_interval(values, level=level) == pytest.approx(tuple(wanted))
 
 
 def test_images_that_share_a_donor_are_found() -> None:
@@ -79,19 +79,25 @@ def test_few_donors_are_refused() -> None:
     donor = np.arange(100) % 9
     sharing = find_sharing(np.arange(100), donor, 100)
     assert np.isnan(shared_t(np.random.default_rng(0).normal(size=100), sharing))
-    assert np.isnan(margin_interval(np.arange(100.0), sharing)).all()
+    assert np.isnan(mean_interval(np.arange(100.0), sharing)).all()
+    rows = [("", "own", i, 0, 0, 1.0, -1) for i in range(4)]
+    rows += [("g", "swap_any", i, 0, int(i == 0), 2.0 + i, 7) for i in range(4)]
+    columns = ["target", "edit", "row", "label", "prediction", "log_loss", "donor"]
+    row = edit_contrast(pd.DataFrame(rows, columns=columns), "swap_any", "own").iloc[0]
+    assert row["change"] == 0.25
+    assert row[["low", "high", "log_loss_low", "log_loss_high", "p", "p_log_loss"]].isna().all()
 
 
-def test_margins_of_few_images_that_move_are_not_tested() -> None:
+def test_log_losses_of_few_images_that_move_are_not_tested() -> None:
     def outcomes(count: int) -> pd.DataFrame:
-        own = pd.DataFrame({"row": range(60), "label": 0, "prediction": 0, "margin": 1.0})
-        margin = np.where(np.arange(60) < count, 0.5 - 0.01 * np.arange(60), 1.0)
-        edited = own.assign(margin=margin)
+        own = pd.DataFrame({"row": range(60), "label": 0, "prediction": 0, "log_loss": 1.0})
+        log_loss = np.where(np.arange(60) < count, 0.5 - 0.01 * np.arange(60), 1.0)
+        edited = own.assign(log_loss=log_loss)
         return pd.concat(
             [own.assign(target="", edit="own"), edited.assign(target="g", edit="mean")]
         )
 
-    found = [edit_contrast(outcomes(n), "mean", "own")["p_margin"].item() for n in (0, 9, 10)]
+    found = [edit_contrast(outcomes(n), "mean", "own")["p_log_loss"].item() for n in (0, 9, 10)]
     assert found[0] == 1
     assert np.isnan(found[1])
     assert found[2] < 0.01
@@ -117,7 +123,7 @@ def several_donors() -> pd.DataFrame:
         ("g", "matched_other", 0, 0, 1, -1.0, 10, 1), ("g", "matched_other", 0, 0, 0, 1.0, 11, 1),
         ("g", "matched_other", 1, 1, 1, 3.0, 12, 0), ("g", "matched_other", 1, 1, 1, 2.0, 13, 0),
     ]  # fmt: skip
-    columns = ["target", "edit", "row", "label", "prediction", "margin", "donor", "donor_class"]
+    columns = ["target", "edit", "row", "label", "prediction", "log_loss", "donor", "donor_class"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -127,7 +133,7 @@ def test_an_image_with_several_donors_counts_with_their_mean() -> None:
     assert found["images"] == 2
     assert found["accuracy"] == 0.75
     assert found["change"] == -0.25
-    assert found["margin_change"] == pytest.approx((-2 + -1.5) / 2)
+    assert found["log_loss_change"] == pytest.approx((-2 + -1.5) / 2)
     assert (found["flips"], found["agreement"]) == (0.25, 0.75)
     # The first image is predicted as its first donor's class.
     assert (found["interchange"], found["interchange_own"]) == (0.25, 0)
@@ -152,20 +158,20 @@ def test_the_contrast_of_edits_with_several_donors_is_that_of_their_means() -> N
                 {
                     "target": "" if edit == "own" else "g", "edit": edit, "row": row, "label": 0,
                     "prediction": rng.random(len(row)) < (0.6 if edit == "matched_other" else 0.2),
-                    "margin": rng.normal(size=len(row)),
+                    "log_loss": rng.normal(size=len(row)),
                 }
             )
         )  # fmt: skip
     table = pd.concat(frames, ignore_index=True).astype({"prediction": int})
     found = edit_contrast(table, "matched_other", "matched_same").iloc[0]
     mean = table.assign(right=table["prediction"] == 0).groupby(["edit", "row"])[
-        ["right", "margin"]
+        ["right", "log_loss"]
     ]
     means = mean.mean()
     difference = (means.loc["matched_same"] - means.loc["matched_other"]).astype(float)
     assert found["change"] == pytest.approx(difference["right"].mean())
     assert found["p"] == pytest.approx(sign_flip((2 * difference["right"]).round().astype(int)))
-    assert found["p_margin"] == pytest.approx(stats.ttest_1samp(difference["margin"], 0).pvalue)
+    assert found["p_log_loss"] == pytest.approx(stats.ttest_1samp(difference["log_loss"], 0).pvalue)
 
 
 def test_the_interval_over_crossed_seeds_and_images_covers_other_images() -> None:

@@ -73,14 +73,14 @@ def test_intervals_of_accuracies_contain_only_possible_values(make_recording: Ma
     assert (found["low"], found["high"]) == (pytest.approx(wanted.low), 1)
     tables = [
         usage_table([loss, 0.0], [0.0, 0.0]).assign(
-            balanced_accuracy=decoded, removal_margin=margin
+            balanced_accuracy=decoded, removal_log_loss=log_loss
         )
-        for loss, decoded, margin in ((-0.1, 0.2, 0.1), (0.6, 0.9, 40.0))
+        for loss, decoded, log_loss in ((-0.1, 0.2, 0.1), (0.6, 0.9, 40.0))
     ]
     row = usage_over_seeds(tables).iloc[0]
     assert (row["removal_low"], row["removal_high"]) == (-1, 1)
     assert (row["balanced_low"], row["balanced_high"]) == (0, 1)
-    assert row["removal_margin_high"] > 100, "logits have no bounds"
+    assert row["removal_log_loss_high"] > 100, "logits have no bounds"
 
 
 def test_compare_seeds_of_equal_networks_has_no_test(make_recording: Make) -> None:
@@ -162,12 +162,12 @@ def test_usage_over_seeds_equals_scipy() -> None:
     np.testing.assert_allclose(frame["removal_value"], values.mean(0))
     np.testing.assert_allclose(frame["removal_low"], interval.low)
     np.testing.assert_allclose(frame["removal_high"], interval.high)
-    # The margins of the first gate and of the second are tests of the same family, if they vary.
+    # The log losses of the first gate and of the second are tests of the same family, if they vary.
     smaller, larger = test.pvalue[1], test.pvalue[0]
-    margin = stats.ttest_1samp([0.1, -0.1, 0.1], 0).pvalue
-    wanted = multipletests([larger, smaller, margin], method="holm")[1]
+    log_loss = stats.ttest_1samp([0.1, -0.1, 0.1], 0).pvalue
+    wanted = multipletests([larger, smaller, log_loss], method="holm")[1]
     np.testing.assert_allclose(frame["p_removal"], wanted[:2])
-    np.testing.assert_allclose(frame["p_removal_margin"], [wanted[2], np.nan])
+    np.testing.assert_allclose(frame["p_removal_log_loss"], [wanted[2], np.nan])
     # The second gate has the same value for every seed, and no spread to test against.
     assert frame["misinformation_value"].tolist() == pytest.approx([-0.02, 0])
     assert frame["misinformation_low"].isna().tolist() == [False, True]
@@ -188,8 +188,8 @@ def test_usage_over_seeds_counts_the_tests_of_single_seeds() -> None:
     specific = [table.assign(verdict=CLASS_USED) for table in tables[:2]]
     assert usage_over_seeds(specific)["class_specific"].tolist() == [2, 2]
     assert usage_over_seeds(tables, level=0.02)["uses"].tolist() == [1, 0]
-    # A margin that surely has the opposite sign is a contradiction, and no use.
-    mixed = [table.assign(removal_margin=-0.1, removal_margin_high=-0.05) for table in tables]
+    # A log loss that surely has the opposite sign is a contradiction, and no use.
+    mixed = [table.assign(removal_log_loss=-0.1, removal_log_loss_high=-0.05) for table in tables]
     assert usage_over_seeds(mixed)["uses"].tolist() == [0, 0]
     assert usage_over_seeds(tables, level=0.002)["reads"].tolist() == [0, 3]
 
@@ -228,20 +228,20 @@ def test_usage_over_seeds_with_outcomes_is_that_of_crossed_seeds_and_images() ->
     shift = rng.normal(0.3, 1, (3, 80)) + rng.normal(0, 1, 80)
     outcomes = []
     for seed in range(3):
-        own = pd.DataFrame({"row": range(80), "label": 0, "prediction": 0, "margin": 2.0})
-        edited = own.assign(prediction=wrong[seed].astype(int), margin=2.0 - shift[seed])
+        own = pd.DataFrame({"row": range(80), "label": 0, "prediction": 0, "log_loss": 2.0})
+        edited = own.assign(prediction=wrong[seed].astype(int), log_loss=2.0 + shift[seed])
         frames = [own.assign(target="", edit="own"), edited.assign(target="g", edit="constant")]
         outcomes.append(pd.concat(frames, ignore_index=True))
     usages = [joint_usage(table.replace({"g": "all"})).assign(gate="g") for table in outcomes]
     found = usage_over_seeds(usages, outcomes=outcomes).iloc[0]
     assert found["removal_value"] == pytest.approx(wrong.mean())
-    assert found["removal_margin"] == pytest.approx(shift.mean())
+    assert found["removal_log_loss"] == pytest.approx(shift.mean())
     seeds, images, mean = shift.mean(1), shift.mean(0), shift.mean()
     rest = shift - seeds[:, None] - images + mean
     parts = [seeds.var(ddof=1) / 3, images.var(ddof=1) / 80]
     variance = sum(parts) - (rest**2).sum() / (2 * 79) / 240
     degrees = variance**2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 79)
     half = stats.t.ppf(0.975, degrees) * np.sqrt(variance)
-    assert found["removal_margin_high"] == pytest.approx(mean + half)
+    assert found["removal_log_loss_high"] == pytest.approx(mean + half)
     with refused("AS741", names=(3, 2)):
         usage_over_seeds(usages, outcomes=outcomes[:2])

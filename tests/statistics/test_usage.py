@@ -35,15 +35,15 @@ def test_joint_usage_finds_effects_that_single_gates_hide() -> None:
     assert list(found["kind"]) == ["block", "block", "all"]
     assert found["removal_value"].tolist() == pytest.approx([0.2, 0.05, 0.3])
     p = [stats.binomtest(0, n).pvalue for n in (20, 5, 30)]
-    # Six targets with two tests each are one family: the margins of the six are tested as well.
-    margin = [
+    # Six targets with two tests each are one family: the log losses of the six are tested as well.
+    log_loss = [
         stats.ttest_1samp(_lost(made, target), 0).pvalue if errors >= 10 or not errors else np.nan
         for target, errors in WRONG.items()
     ]
     plain = [stats.binomtest(0, n).pvalue if n else 1 for n in WRONG.values()]
-    wanted = multipletests([*plain, *(m for m in margin if m == m)], method="holm")[1]
+    wanted = multipletests([*plain, *(m for m in log_loss if m == m)], method="holm")[1]
     assert found["p_removal"].tolist() == pytest.approx(wanted[3:6].tolist())
-    assert found.loc["all", "removal_margin"] == pytest.approx(0.6, abs=0.001)
+    assert found.loc["all", "removal_log_loss"] == pytest.approx(0.6, abs=0.001)
     assert found["misinformation_value"].eq(0).all()
     assert found["p_misinformation"].eq(1).all()
     assert found["verdict"].tolist() == [JOINTLY, NOTHING, USED]
@@ -51,8 +51,8 @@ def test_joint_usage_finds_effects_that_single_gates_hide() -> None:
 
 
 def _lost(made: pd.DataFrame, target: str) -> pd.Series:
-    margin = made.set_index(["target", "edit", "row"])["margin"].sort_index()
-    return margin["", "own"] - margin[target, "constant"]
+    log_loss = made.set_index(["target", "edit", "row"])["log_loss"].sort_index()
+    return log_loss["", "own"] - log_loss[target, "constant"]
 
 
 def test_decode_gates_has_the_intervals_of_its_controls(
@@ -90,14 +90,14 @@ def test_decode_gates_takes_several_untrained_draws(
 def test_joint_usage_is_empty_for_a_network_of_one_gate() -> None:
     alone = joint_usage(outcomes_with_errors({"a": 3}))
     assert alone.empty
-    assert {"gate", "kind", "removal_value", "p_removal", "margin_std"} <= set(alone.columns)
+    assert {"gate", "kind", "removal_value", "p_removal", "own_log_loss"} <= set(alone.columns)
 
 
 def test_incomplete_outcomes_are_refused() -> None:
     outcomes = outcomes_with_errors({"a": 3})
     own = outcomes["edit"] == "own"
-    with refused("AS707", names=("margin",)):
-        replacement_effects(outcomes.drop(columns="margin"))
+    with refused("AS707", names=("log_loss",)):
+        replacement_effects(outcomes.drop(columns="log_loss"))
     with refused("AS708", names=("row 7",)):
         replacement_effects(outcomes[~(own & (outcomes["row"] == 7))])
     with refused("AS709", names=("row 5",)):

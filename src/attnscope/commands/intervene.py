@@ -46,8 +46,8 @@ class Intervene:
     """Smallest change in accuracy that matters, in percentage points, such as 0.5. With it, gates
     whose removal is shown to change less are called not needed. State it before you look at the
     results. Default: that of the output folder."""
-    smallest_margin: float | None = None
-    """The same for the margin, in logits."""
+    smallest_log_loss: float | None = None
+    """The same for the log loss, in nats."""
     seed: int = 0
     """Random seed."""
     out: Path | None = None
@@ -86,11 +86,11 @@ class Intervene:
             batch_size=self.batch_size,
             device=self.device,
             smallest_effect=self.smallest_effect,
-            smallest_margin=self.smallest_margin,
+            smallest_log_loss=self.smallest_log_loss,
         )
         if "effects" in outcomes.tables:
             table = outcomes.tables["effects"]
-            columns = ["target", "edit", "images", "change", "low", "high", "margin_change"]
+            columns = ["target", "edit", "images", "change", "low", "high", "log_loss_change"]
             print(table[columns].to_string(index=False, float_format="{:+.4f}".format))
         out = outcomes_folder(recording.folder) if self.out is None else self.out
         images = counted(outcomes.about["images"], "image")

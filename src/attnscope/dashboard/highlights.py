@@ -21,7 +21,7 @@ from attnscope.plots.text import (
     as_count,
     as_interval,
     as_percent,
-    as_plain_logits,
+    as_plain_nats,
     as_plain_points,
 )
 from attnscope.recording.recording import Recording
@@ -193,26 +193,26 @@ def all_gates_at_once(joint: pd.DataFrame) -> list[Highlight]:
         return []
     row = whole.iloc[0]
     points = as_interval(row["removal_low"], row["removal_high"], as_plain_points)
-    logits = as_interval(row["removal_margin_low"], row["removal_margin_high"], as_plain_logits)
-    loss, margin = row["removal_value"], row["removal_margin"]
+    nats = as_interval(row["removal_log_loss_low"], row["removal_log_loss_high"], as_plain_nats)
+    loss, log_loss = row["removal_value"], row["removal_log_loss"]
     of_accuracy = f"the accuracy (loss: {as_plain_points(loss)} percentage points, {points})"
     if is_mixed(whole, REMOVAL)[0]:
         what = (
-            f"changes accuracy and margin in opposite directions (loss: {as_plain_points(loss)} "
-            f"percentage points, {points}; {as_plain_logits(margin)} logits, {logits})"
+            f"improves one of accuracy and log loss and worsens the other (accuracy lost: "
+            f"{as_plain_points(loss)} percentage points, {points}; log loss added: "
+            f"{as_plain_nats(log_loss)} nats, {nats})"
         )
     elif significant(np.array([row["p_removal"]]))[0]:
         verb = "costs" if loss > 0 else "gains"
         what = f"{verb} {as_plain_points(abs(loss))} percentage points of accuracy (loss: {points})"
-    elif significant(np.array([row["p_removal_margin"]]))[0]:
-        verb = "less" if margin > 0 else "more"
+    elif significant(np.array([row["p_removal_log_loss"]]))[0]:
+        verb = "raises" if log_loss > 0 else "lowers"
         what = (
-            f"is not shown to change {of_accuracy}; the network is {verb} sure of the right class "
-            "(loss of the margin: "
-            f"{as_plain_logits(margin)} logits, {logits})"
+            f"{verb} the log loss by {as_plain_nats(abs(log_loss))} nats (added: {nats}); it is "
+            f"not shown to change {of_accuracy}"
         )
     else:
-        what = f"is not shown to change {of_accuracy} or the margin"
+        what = f"is not shown to change {of_accuracy} or the log loss"
     return [Highlight(f"Replacing all gates at once by their best constants {what}.", (), USAGE)]
 
 

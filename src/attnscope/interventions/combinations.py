@@ -19,11 +19,12 @@ from attnscope.statistics.inference import holm, paired_t
 from attnscope.statistics.outcome_pairs import (
     ImageOutcomes,
     accuracy_difference,
+    log_loss_difference,
     paired_changes,
     paired_images,
     paired_tests,
 )
-from attnscope.statistics.paired import margin_interval
+from attnscope.statistics.paired import mean_interval
 
 _EDIT = "constant"
 _EFFECT = [
@@ -31,10 +32,10 @@ _EFFECT = [
     "low",
     "high",
     "p",
-    "margin_change",
-    "margin_low",
-    "margin_high",
-    "p_margin",
+    "log_loss_change",
+    "log_loss_low",
+    "log_loss_high",
+    "p_log_loss",
 ]
 _SUFFICIENCY = ["gate", "images", *_EFFECT, *(f"recovered_{column}" for column in _EFFECT)]
 _PAIRS = [
@@ -43,10 +44,10 @@ _PAIRS = [
     "images",
     *_EFFECT,
     "excess",
-    "excess_margin",
-    "excess_margin_low",
-    "excess_margin_high",
-    "p_excess_margin",
+    "excess_log_loss",
+    "excess_log_loss_low",
+    "excess_log_loss_high",
+    "p_excess_log_loss",
 ]
 
 
@@ -92,14 +93,14 @@ def measure_sufficiency(
         One row per gate; none for a network with one gate:
 
         - ``gate``, ``images``
-        - ``change``, ``low``, ``high``, ``p``, ``margin_change``, ``margin_low``, ``margin_high``,
-          ``p_margin``: accuracy and margin if only this gate is that of the image, minus those of
-          the unedited network, as in `attnscope.statistics.edit_contrast`. A gate is sufficient if
-          there is no loss.
+        - ``change``, ``low``, ``high``, ``p``, ``log_loss_change``, ``log_loss_low``,
+          ``log_loss_high``, ``p_log_loss``: accuracy and log loss if only this gate is that of the
+          image, minus those of the unedited network, as in `attnscope.statistics.edit_contrast`. A
+          gate is sufficient if there is no loss.
         - the same with ``recovered_`` in front: minus those with constants for all gates, what the
           gate adds alone.
 
-        p values are Holm-corrected over gates, accuracy and margin.
+        p values are Holm-corrected over gates, accuracy and log loss.
     """
     targets = sufficiency_targets(setup)
     if not targets:
@@ -115,7 +116,7 @@ def measure_sufficiency(
         recovered = {f"recovered_{name}": value for name, value in gained.items()}
         rows.append({"gate": gate.name, "images": len(alone), **effect, **recovered})
     found = pd.DataFrame(rows, columns=_SUFFICIENCY)
-    for columns in (["p", "p_margin"], ["recovered_p", "recovered_p_margin"]):
+    for columns in (["p", "p_log_loss"], ["recovered_p", "recovered_p_log_loss"]):
         _correct(found, columns)
     return found
 
@@ -139,15 +140,17 @@ def measure_pairs(
         One row per pair of gates that are applied in the forward of one module:
 
         - ``first``, ``second``, ``images``
-        - ``change``, ``low``, ``high``, ``p``, ``margin_change``, ``margin_low``, ``margin_high``,
-          ``p_margin``: changes under constants for both gates, as in
+        - ``change``, ``low``, ``high``, ``p``, ``log_loss_change``, ``log_loss_low``,
+          ``log_loss_high``, ``p_log_loss``: changes under constants for both gates, as in
           `attnscope.statistics.edit_contrast`.
-        - ``excess``, ``excess_margin``, ``excess_margin_low``, ``excess_margin_high``,
-          ``p_excess_margin``: the change minus the sum of the changes under a constant for either
-          gate alone. It is negative if the gates stand in for each other, and positive if they do
-          the same damage. Student's t interval (95%) and paired t test of the margins.
+        - ``excess``, ``excess_log_loss``, ``excess_log_loss_low``, ``excess_log_loss_high``,
+          ``p_excess_log_loss``: the change minus the sum of the changes under a constant for either
+          gate alone. The excess of the log loss is positive if the gates stand in for each other,
+          and negative if they do the same damage; that of the accuracy has the opposite sign.
+          Student's t interval (95%) and paired t test of the log losses.
 
-        p values are Holm-corrected over pairs, accuracy and margin; those of the excess over pairs.
+        p values are Holm-corrected over pairs, accuracy and log loss; those of the excess over
+        pairs.
     """
     targets = pair_targets(setup)
     if not targets:
@@ -162,26 +165,26 @@ def measure_pairs(
             continue
         first, second = target.gates
         both = paired_images(_of(table, ""), _of(table, target.name))
-        accuracy, margin = _shifts(*both)
+        accuracy, log_loss = _shifts(*both)
         alone = [_shifts(own, ImageOutcomes.of(_of(table, name))) for name in target.gates]
-        excess = margin - alone[0][1] - alone[1][1]
-        low, high = margin_interval(excess)
+        excess = log_loss - alone[0][1] - alone[1][1]
+        low, high = mean_interval(excess)
         rows.append(
             {
                 "first": first,
                 "second": second,
-                "images": len(margin),
+                "images": len(log_loss),
                 **_effect(*both, resamples, setup.seed),
                 "excess": float((accuracy - alone[0][0] - alone[1][0]).mean()),
-                "excess_margin": float(excess.mean()),
-                "excess_margin_low": low,
-                "excess_margin_high": high,
-                "p_excess_margin": paired_t(np.zeros(len(excess)), excess),
+                "excess_log_loss": float(excess.mean()),
+                "excess_log_loss_low": low,
+                "excess_log_loss_high": high,
+                "p_excess_log_loss": paired_t(np.zeros(len(excess)), excess),
             }
         )
     found = pd.DataFrame(rows, columns=_PAIRS)
-    _correct(found, ["p", "p_margin"])
-    _correct(found, ["p_excess_margin"])
+    _correct(found, ["p", "p_log_loss"])
+    _correct(found, ["p_excess_log_loss"])
     return found
 
 
@@ -198,7 +201,7 @@ def _of(table: pd.DataFrame, target: str) -> pd.DataFrame:
 def _shifts(
     before: ImageOutcomes, after: ImageOutcomes
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return accuracy_difference(before, after), after.margin - before.margin
+    return accuracy_difference(before, after), log_loss_difference(before, after)
 
 
 def _effect(

@@ -20,7 +20,7 @@ from attnscope.interventions.work import Work, alone, batches_of
 from attnscope.kinds import Gate
 from attnscope.recording.pieces import Piece
 from attnscope.shapes import Array
-from attnscope.statistics.effects import OUTCOME_COLUMNS, OWN, edit_contrast, margins
+from attnscope.statistics.effects import OUTCOME_COLUMNS, OWN, calibrated_log_losses, edit_contrast
 from attnscope.statistics.inference import holm
 from attnscope.statistics.logits import INVERTIBLE, logits_of_values
 from attnscope.statistics.resampling import null_band, permutation_p
@@ -55,10 +55,10 @@ _COLUMNS = [
     "low",
     "high",
     "p",
-    "margin_change",
-    "margin_low",
-    "margin_high",
-    "p_margin",
+    "log_loss_change",
+    "log_loss_low",
+    "log_loss_high",
+    "p_log_loss",
     "moved",
     "random_moved",
     "random_change",
@@ -116,16 +116,17 @@ def erase_class(
         - ``gate``, ``rank``, ``units``: number of erased directions, and of values of the gate.
         - ``is_removal``: whether everything is erased.
         - ``images``
-        - ``change``, ``low``, ``high``, ``p``, ``margin_change``, ``margin_low``, ``margin_high``,
-          ``p_margin``: changes of accuracy and margin by erasing the class, as in
-          `attnscope.statistics.edit_contrast`. p is Holm-corrected over gates, accuracy and margin.
+        - ``change``, ``low``, ``high``, ``p``, ``log_loss_change``, ``log_loss_low``,
+          ``log_loss_high``, ``p_log_loss``: changes of accuracy and log loss by erasing the class,
+          as in `attnscope.statistics.edit_contrast`. p is Holm-corrected over gates, accuracy and
+          log loss.
         - ``moved``, ``random_moved``: root mean squared change of the gate by erasing the class,
           and by random subspaces, in units of the gate.
         - ``random_change``: mean change in accuracy over the random subspaces.
-        - ``null``, ``null_low``, ``null_high``: mean change in margin over the random subspaces,
+        - ``null``, ``null_low``, ``null_high``: mean change in log loss over the random subspaces,
           and its central 95%.
-        - ``p_random``: share of random subspaces that lower the margin at least as much, one-sided,
-          not corrected. Null hypothesis: the class is a random subspace of this rank.
+        - ``p_random``: share of random subspaces that raise the log loss at least as much,
+          one-sided, not corrected. Null hypothesis: the class is a random subspace of this rank.
         - ``draws``
 
     Raises:
@@ -252,12 +253,12 @@ def _outcomes(
     frames = []
     for place, each in enumerate(logits):
         edit = OWN if not target else ERASED if place == 0 else str(place)
-        values = {"row": rows, "label": labels, "prediction": each.argmax(1)}
+        losses = calibrated_log_losses(each, labels)
+        values = {
+            "row": rows, "label": labels, "prediction": each.argmax(1), "log_loss": losses,
+        }  # fmt: skip
         frames.append(
-            pd.DataFrame(
-                {"target": target, "edit": edit, **values, "margin": margins(each, labels)},
-                columns=OUTCOME_COLUMNS,
-            )
+            pd.DataFrame({"target": target, "edit": edit, **values}, columns=OUTCOME_COLUMNS)
         )
     return pd.concat(frames, ignore_index=True)
 
@@ -271,7 +272,7 @@ def _table(
     draws: int,
 ) -> pd.DataFrame:
     rows = []
-    own = base["margin"].mean()
+    own = base["log_loss"].mean()
     right = (base["prediction"] == base["label"]).mean()
     for outcomes in found:
         name = str(outcomes["target"].iloc[0])
@@ -279,7 +280,7 @@ def _table(
         erased = outcomes[outcomes["edit"] == ERASED]
         contrast = edit_contrast(pd.concat([base, erased]), OWN, ERASED, resamples, seed).iloc[0]
         random = outcomes[outcomes["edit"] != ERASED]
-        drawn = random.groupby("edit", sort=False)["margin"].mean().to_numpy() - own
+        drawn = random.groupby("edit", sort=False)["log_loss"].mean().to_numpy() - own
         hits = (random["prediction"] == random["label"]).mean()
         null_low, null_high = null_band(drawn)
         rows.append(
@@ -295,11 +296,11 @@ def _table(
                 "null": drawn.mean(),
                 "null_low": null_low,
                 "null_high": null_high,
-                "p_random": float(permutation_p(-drawn, np.asarray(-contrast["margin_change"]))),
+                "p_random": float(permutation_p(drawn, np.asarray(contrast["log_loss_change"]))),
                 "draws": draws,
             }
         )
     table = pd.DataFrame(rows, columns=_COLUMNS)
-    both = table[["p", "p_margin"]].to_numpy(np.float64)
-    table[["p", "p_margin"]] = holm(both.ravel()).reshape(both.shape)
+    both = table[["p", "p_log_loss"]].to_numpy(np.float64)
+    table[["p", "p_log_loss"]] = holm(both.ravel()).reshape(both.shape)
     return table

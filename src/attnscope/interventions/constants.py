@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from jaxtyping import Int64
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from attnscope.gates.hooks import Edit, as_factor
 from attnscope.interventions.donors import Replacements
@@ -25,6 +24,7 @@ from attnscope.interventions.work import Work, batches_of
 from attnscope.kinds import HAS_NEUTRAL, Gate
 from attnscope.recording.pieces import Piece
 from attnscope.shapes import Array
+from attnscope.statistics.effects import calibrated_log_losses
 from attnscope.statistics.splits import stratified_sample
 
 CANDIDATES = ("neutral", "mean", "median")
@@ -42,8 +42,9 @@ class Constants:
     chosen: Mapping[str, str] = field(default_factory=dict)
     """Name of a target -> one of `CANDIDATES`, or `EACH`."""
     table: pd.DataFrame | None = None
-    """One row for each target and candidate: target, candidate, images, accuracy, log_loss (mean,
-    in nats), chosen (whether it is the best one). None if nothing was chosen."""
+    """One row for each target and candidate: target, candidate, images, accuracy, log_loss (mean
+    at its best temperature, in nats), chosen (whether it is the best one). None if nothing was
+    chosen."""
 
     def of(self, target: Target) -> dict[str, str]:
         """Return the constant of each gate of a target: name of a gate -> one of `CANDIDATES`."""
@@ -84,8 +85,9 @@ def choose_constants(
     """Compare the constants of each target on images that are not scored.
 
     Among the constants whose accuracy is within one standard error of the highest, the one with the
-    lowest log loss is chosen. For several gates, the best constant of each gate is a candidate, if
-    they differ.
+    lowest log loss is chosen, each at its own best temperature: otherwise a constant would be
+    chosen because it makes the network more or less confident. For several gates, the best
+    constant of each gate is a candidate, if they differ.
 
     Args:
         setup: The network and its images.
@@ -123,7 +125,7 @@ def choose_constants(
             "candidate": candidate,
             "images": len(rows),
             "accuracy": float((each.argmax(1) == labels).mean()),
-            "log_loss": float(_log_losses(each, labels).mean()),
+            "log_loss": float(calibrated_log_losses(each, labels).mean()),
             "chosen": candidate == chosen[name],
         }
         for name, found in logits.items()
@@ -224,11 +226,4 @@ def _best(found: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64]) -
         return bool(lost.mean() <= lost.std() / np.sqrt(len(lost)))
 
     near = [name for name in found if is_near(name)]
-    return min(near, key=lambda name: _log_losses(found[name], labels).mean())
-
-
-def _log_losses(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    losses: NDArray[np.float64] = -log_softmax(logits.astype(np.float64), axis=1)[
-        np.arange(len(labels)), labels
-    ]
-    return losses
+    return min(near, key=lambda name: calibrated_log_losses(found[name], labels).mean())

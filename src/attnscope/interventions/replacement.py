@@ -35,7 +35,7 @@ from attnscope.interventions.work import Work, alone, batches_of
 from attnscope.kinds import Gate
 from attnscope.recording.pieces import Piece
 from attnscope.shapes import Array
-from attnscope.statistics.effects import OUTCOME_COLUMNS, OWN, margins
+from attnscope.statistics.effects import OUTCOME_COLUMNS, OWN, calibrated_log_losses
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def replace_gates(
     Returns:
         A data frame with one row for each target, edit and image, and for each donor of an edit
         with several donors. Columns: target, edit, row (of the recording), label, prediction,
-        margin (logit of the true class minus the largest other logit), donor (the row whose gate
-        was taken; -1 if it is not the gate of one image), donor_class (its class, or the class
+        log_loss (in nats, at the best temperature of the target and edit), donor (the row whose
+        gate was taken; -1 if it is not the gate of one image), donor_class (its class, or the class
         whose mean was taken; -1 if there is none). Rows of the unedited network have target ``""``
         and edit ``own``. A row is left out if there is no replacement: no donor of that class, or
         no neutral value, as for gates over branches.
@@ -292,7 +292,7 @@ def _collect(
                     "row": rows[places],
                     "label": labels[rows[places]],
                     "prediction": logits.argmax(1),
-                    "margin": margins(logits, labels[rows[places]]).astype(np.float32),
+                    "log_loss": np.nan,  # all images of an edit have one temperature
                     "donor": donor,
                     "donor_class": of_class,
                 }
@@ -306,8 +306,11 @@ def _collect(
             order = np.argsort(batch["row"].to_numpy(), kind="stable")
             frames.append(batch.iloc[order])
             every.append(np.concatenate(logits_of_batch)[order])
-    table = pd.concat(frames, ignore_index=True)
-    return _categorical(table), np.concatenate(every)
+    table, logits = pd.concat(frames, ignore_index=True), np.concatenate(every)
+    true, losses = table["label"].to_numpy(), np.empty(len(table), np.float32)
+    for of_edit in table.groupby(["target", "edit"], sort=False).indices.values():
+        losses[of_edit] = calibrated_log_losses(logits[of_edit], true[of_edit])
+    return _categorical(table.assign(log_loss=losses)), logits
 
 
 def _categorical(outcomes: pd.DataFrame) -> pd.DataFrame:

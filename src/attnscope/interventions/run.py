@@ -58,7 +58,7 @@ def intervene(
     batch_size: int = 64,
     device: str | torch.device = "auto",
     smallest_effect: float | None = None,
-    smallest_margin: float | None = None,
+    smallest_log_loss: float | None = None,
     progress: bool = True,
 ) -> Outcomes:
     """Replace, swap, ablate and randomize the gates of a network, and measure the effects.
@@ -100,7 +100,7 @@ def intervene(
         smallest_effect: The smallest change in accuracy that matters, in percentage points. With
             it, a gate is called not needed if removal is shown to change less. State it before
             looking at the results. It is stored with them. Default: that of the output folder.
-        smallest_margin: The same for the margin, in logits.
+        smallest_log_loss: The same for the log loss, in nats.
         progress: Whether to print what the experiments cost, and to show a progress bar.
 
     Returns:
@@ -112,7 +112,7 @@ def intervene(
             else (AS810, AS811), or an unfinished call had other settings (AS634).
         TypeError: The target is neither a run, a recording nor a path.
     """
-    stated = _stated(smallest_effect, smallest_margin)
+    stated = _stated(smallest_effect, smallest_log_loss)
     known = _prepare(
         target, split, experiments, edits, images, minutes, seed, seed_runs, out, data, data_root,
         batch_size, device, is_timed=progress,
@@ -289,8 +289,8 @@ def _prepare(
     return _Prepared(folder, setup, seeds, untrained, experiments, edits, plan)
 
 
-def _stated(smallest_effect: float | None, smallest_margin: float | None) -> dict[str, float]:
-    """Return the smallest effects of interest as they are stored: a share, and logits.
+def _stated(smallest_effect: float | None, smallest_log_loss: float | None) -> dict[str, float]:
+    """Return the smallest effects of interest as they are stored: a share, and nats.
 
     Raises:
         InputError: One is out of range (AS829).
@@ -304,14 +304,14 @@ def _stated(smallest_effect: float | None, smallest_margin: float | None) -> dic
                 "must be above 0 and below 100, such as 0.5",
             )
         stated["smallest_effect"] = smallest_effect / 100
-    if smallest_margin is not None:
-        if not 0 < smallest_margin < float("inf"):
+    if smallest_log_loss is not None:
+        if not 0 < smallest_log_loss < float("inf"):
             raise InputError(
                 "AS829",
-                f"the smallest margin of interest is {smallest_margin:g} logits; it must be above "
-                "0, such as 0.1",
+                f"the smallest change in log loss of interest is {smallest_log_loss:g} nats; it "
+                "must be above 0, such as 0.02",
             )
-        stated["smallest_margin"] = smallest_margin
+        stated["smallest_log_loss"] = smallest_log_loss
     return stated
 
 

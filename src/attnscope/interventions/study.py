@@ -197,7 +197,7 @@ def run_experiments_in(
         experiments: As for `run_experiments`.
         edits: As for `run_experiments`.
         plan: What the remaining experiments cost, for the progress bar. Default: it is measured.
-        stated: ``smallest_effect`` (a share) and ``smallest_margin`` (in logits), the smallest
+        stated: ``smallest_effect`` (a share) and ``smallest_log_loss`` (in nats), the smallest
             effects of interest, which verdicts and captions use. Default: those of the folder.
         progress: As for `run_experiments`.
 

@@ -51,8 +51,8 @@ def as_logits(value: float) -> str:
     return with_minus(f"{value:+.2g}")
 
 
-def as_plain_logits(value: float) -> str:
-    """Write a difference of logits without a plus."""
+def as_plain_nats(value: float) -> str:
+    """Write a difference in log loss without a plus."""
     return with_minus(f"{value:.2g}")
 
 

@@ -48,7 +48,7 @@ def usage_of(outcomes: Outcomes) -> pd.DataFrame:
             outcomes.table("decoding"),
             made,
             smallest_effect=outcomes.about.get("smallest_effect"),
-            smallest_margin=outcomes.about.get("smallest_margin"),
+            smallest_log_loss=outcomes.about.get("smallest_log_loss"),
         ),
     )
 
@@ -64,7 +64,7 @@ def joint_of(outcomes: Outcomes) -> pd.DataFrame:
         lambda made: statistics.joint_usage(
             made,
             smallest_effect=outcomes.about.get("smallest_effect"),
-            smallest_margin=outcomes.about.get("smallest_margin"),
+            smallest_log_loss=outcomes.about.get("smallest_log_loss"),
         ),
     )
 
@@ -101,15 +101,15 @@ def draw_usage(ax: Axes, usage: pd.DataFrame) -> Axes:
     return over_gates(ax, list(usage["gate"]))
 
 
-def draw_margins(ax: Axes, usage: pd.DataFrame) -> Axes:
-    """Draw the same as `draw_usage` in logits: the margin changes even if the prediction does not.
+def draw_log_losses(ax: Axes, usage: pd.DataFrame) -> Axes:
+    """Draw the same as `draw_usage` for the log loss, which changes before predictions do.
 
     Args:
         ax: the Axes to draw on.
         usage: `attnscope.statistics.gate_usage` or ``usage_over_seeds``.
     """
-    _draw_series(ax, usage, "{}_margin", "{}_margin_low", "{}_margin_high", "p_{}_margin")
-    ax.set_ylabel("margin lost (logits)")
+    _draw_series(ax, usage, "{}_log_loss", "{}_log_loss_low", "{}_log_loss_high", "p_{}_log_loss")
+    ax.set_ylabel("log loss added (nats)")
     return over_gates(ax, list(usage["gate"]))
 
 
@@ -167,24 +167,24 @@ def one_legend(figure: Figure, axes: Sequence[Axes]) -> None:
     )
 
 
-def accuracy_above_margin(
+def accuracy_above_log_loss(
     table: pd.DataFrame,
     draw: Callable[[Axes, pd.DataFrame, str], Axes],
     titles: tuple[str, str],
     title: str,
 ) -> list[Figure]:
-    """Draw a panel for accuracy and one for margin, over the same gates.
+    """Draw a panel for accuracy and one for log loss, over the same gates.
 
     Args:
         table: one row per gate.
-        draw: draws the table on Axes; its last argument is ``accuracy`` or ``margin``.
+        draw: draws the table on Axes; its last argument is ``accuracy`` or ``log_loss``.
         titles: titles of the panels.
         title: title of the figure.
     """
     width = float(np.clip(2.5 + 0.42 * len(table), 6.5, 14))
     figure = Figure(figsize=(width, 5.6), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
-    for ax, measure, text in zip(axes, ("accuracy", "margin"), titles, strict=True):
+    for ax, measure, text in zip(axes, ("accuracy", "log_loss"), titles, strict=True):
         draw(ax, table, measure)
         ax.set_title(text)
     axes[0].tick_params(labelbottom=False)

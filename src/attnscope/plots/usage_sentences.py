@@ -13,7 +13,7 @@ from attnscope.plots.frames import highest, lowest
 from attnscope.plots.text import (
     as_count,
     as_interval,
-    as_plain_logits,
+    as_plain_nats,
     as_plain_points,
 )
 from attnscope.statistics.inference import significant
@@ -37,7 +37,7 @@ def removal_sentence(frame: pd.DataFrame, noun: str = "gate") -> str:
         noun: what a row is.
     """
     count = as_count(len(frame), noun)
-    if frame[["p_removal", "p_removal_margin"]].isna().to_numpy().all():
+    if frame[["p_removal", "p_removal_log_loss"]].isna().to_numpy().all():
         return (
             f" Whether the network uses {'it' if len(frame) == 1 else 'them'} was not tested"
             f" ({count}): there is no test of the best constant instead of the image's own gate "
@@ -45,12 +45,7 @@ def removal_sentence(frame: pd.DataFrame, noun: str = "gate") -> str:
         )
     signs, mixed = direction(frame, REMOVAL), is_mixed(frame, REMOVAL)
     tested = _is_tested(frame, REMOVAL)
-    gains = significant(frame["p_removal"])
-    costs, helps, sharpens = (
-        frame[signs > 0],
-        frame[(signs < 0) & gains],
-        frame[(signs < 0) & ~gains],
-    )
+    costs, helps = frame[signs > 0], frame[signs < 0]
     text = ""
     if len(costs):
         text += (
@@ -65,16 +60,10 @@ def removal_sentence(frame: pd.DataFrame, noun: str = "gate") -> str:
             )
     if len(helps):
         text += f" Removal helps at {len(helps)} of {count}, most at {_least(helps, REMOVAL)}."
-    if len(sharpens):
-        text += (
-            f" Removal raises the margin at {len(sharpens)} of {count}, most at "
-            f"{_least(sharpens, REMOVAL)}; a constant that rescales the logits does so without "
-            "better predictions."
-        )
     if mixed.any():
         text += (
-            f" At {int(mixed.sum())} of {count}, removal moves accuracy and margin in opposite "
-            f"directions: {_most(frame[mixed], REMOVAL)}."
+            f" At {int(mixed.sum())} of {count}, accuracy and log loss disagree on whether removal "
+            f"costs or helps: {_most(frame[mixed], REMOVAL)}."
         )
     rest = frame[(signs == 0) & ~mixed & tested]
     if len(rest):
@@ -124,12 +113,12 @@ def oracle_sentence(frame: pd.DataFrame) -> str:
     if gains.empty:
         return f"{text}{_highest_end(frame, ORACLE)}."
     most = _leading(gains, ORACLE)
-    value, margin = f"{ORACLE}_value", f"{ORACLE}_margin"
+    value, log_loss = f"{ORACLE}_value", f"{ORACLE}_log_loss"
     interval = as_interval(most[f"{ORACLE}_low"], most[f"{ORACLE}_high"], as_plain_points)
-    of_margin = as_interval(most[f"{margin}_low"], most[f"{margin}_high"], as_plain_logits)
+    of_log_loss = as_interval(most[f"{log_loss}_low"], most[f"{log_loss}_high"], as_plain_nats)
     return (
         f"{text}, most at {most['gate']}: by {as_plain_points(most[value])} percentage points "
-        f"({interval}) and {as_plain_logits(most[margin])} logits of the margin ({of_margin})."
+        f"({interval}) and {as_plain_nats(most[log_loss])} nats of the log loss ({of_log_loss})."
     )
 
 
@@ -145,11 +134,11 @@ def joint_sentence(joint: pd.DataFrame) -> str:
     if len(blocks):
         said = removal_sentence(blocks, "block").lstrip()
         text += f" For all gates of a block together: {said[:1].lower()}{said[1:]}"
-    if len(together) and not together[["p_removal", "p_removal_margin"]].isna().to_numpy().all():
+    if len(together) and not together[["p_removal", "p_removal_log_loss"]].isna().to_numpy().all():
         row = together.iloc[0]
         found = {1: ": a significant cost", -1: ": a significant gain"}.get(
             int(direction(together, REMOVAL)[0]),
-            ": in opposite directions" if is_mixed(together, REMOVAL)[0] else "",
+            ": one is better and the other worse" if is_mixed(together, REMOVAL)[0] else "",
         )
         text += f" With the best constants for all gates, {effect_of(row, REMOVAL)}{found}."
     if "verdict" in joint:
@@ -163,19 +152,18 @@ def joint_sentence(joint: pd.DataFrame) -> str:
 
 
 def as_losses(table: pd.DataFrame, prefix: str = "") -> pd.DataFrame:
-    """Return changes of accuracy and margin as losses, with the columns of the question removal.
+    """Return changes of accuracy and log loss as losses, with the columns of the question removal.
 
     Args:
         table: a table of `attnscope.interventions` with the columns ``change``, ``low``, ``high``,
-            ``p``, ``margin_change``, ``margin_low``, ``margin_high`` and ``p_margin``.
+            ``p``, ``log_loss_change``, ``log_loss_low``, ``log_loss_high`` and ``p_log_loss``.
         prefix: what the names of these columns begin with, such as ``recovered_``.
     """
-    columns = {
-        "_value": "change", "_low": "high", "_high": "low",
-        "_margin": "margin_change", "_margin_low": "margin_high", "_margin_high": "margin_low",
-    }  # fmt: skip
-    losses = {f"{REMOVAL}{end}": -table[f"{prefix}{name}"] for end, name in columns.items()}
-    tests = {f"p_{REMOVAL}{end}": table[f"{prefix}p{end}"] for end in ("", "_margin")}
+    turned = {"_value": "change", "_low": "high", "_high": "low"}
+    losses = {f"{REMOVAL}{end}": -table[f"{prefix}{name}"] for end, name in turned.items()}
+    for end, name in (("", "change"), ("_low", "low"), ("_high", "high")):
+        losses[f"{REMOVAL}_log_loss{end}"] = table[f"{prefix}log_loss_{name}"]
+    tests = {f"p_{REMOVAL}{end}": table[f"{prefix}p{end}"] for end in ("", "_log_loss")}
     return table.assign(**losses, **tests)
 
 
@@ -191,17 +179,26 @@ def losses_sentence(losses: pd.DataFrame, what: str, noun: str = "gate") -> str:
 
 
 def effect_of(row: pd.Series[Any], question: str) -> str:
-    """Say what happens to accuracy and margin, with intervals; loss and gain are named.
+    """Say what happens to accuracy and log loss, with intervals; loss and gain are named.
 
     A gate may be used by one of the two alone, so that the other is said not to be significant.
     """
-    value, margin = float(row[f"{question}_value"]), float(row[f"{question}_margin"])
+    value, log_loss = float(row[f"{question}_value"]), float(row[f"{question}_log_loss"])
     ends = float(row[f"{question}_low"]), float(row[f"{question}_high"])
-    margin_ends = float(row[f"{question}_margin_low"]), float(row[f"{question}_margin_high"])
-    p, p_margin = float(row[f"p_{question}"]), float(row[f"p_{question}_margin"])
+    log_loss_ends = float(row[f"{question}_log_loss_low"]), float(row[f"{question}_log_loss_high"])
+    p, p_log_loss = float(row[f"p_{question}"]), float(row[f"p_{question}_log_loss"])
     accuracy = _change("accuracy", value, ends, p, as_plain_points, " percentage points")
-    of_margin = _change("the margin", margin, margin_ends, p_margin, as_plain_logits, " logits")
-    return f"{accuracy} and {of_margin}"
+    # What is lost of the accuracy falls; what the log loss gains rises.
+    of_log_loss = _change(
+        "the log loss",
+        log_loss,
+        log_loss_ends,
+        p_log_loss,
+        as_plain_nats,
+        " nats",
+        ("rises", "falls"),
+    )
+    return f"{accuracy} and {of_log_loss}"
 
 
 def _change(
@@ -211,28 +208,30 @@ def _change(
     p: float,
     form: Callable[[float], str],
     unit: str,
+    verbs: tuple[str, str] = ("falls", "rises"),
 ) -> str:
+    """Say what a cost does to a measure, whose value and ends are costs, with an interval."""
     if np.isnan(lost):
         return f"{what} was not measured"
     note = "" if np.isnan(p) or significant(p) else ", not significant"
     if not lost:
         return f"{what} does not change ({as_interval(*ends, form)}{note})"
-    verb = "falls" if lost > 0 else "rises"
+    verb = verbs[0] if lost > 0 else verbs[1]
     if lost < 0:
         lost, ends = -lost, (-ends[1], -ends[0])
     return f"{what} {verb} by {form(lost)}{unit} ({as_interval(*ends, form)}{note})"
 
 
 def _is_tested(frame: pd.DataFrame, question: str) -> NDArray[np.bool_]:
-    """Return where a question has a p value of the accuracy or of the margin."""
+    """Return where a question has a p value of the accuracy or of the log loss."""
     tested: NDArray[np.bool_] = (
-        frame[[f"p_{question}", f"p_{question}_margin"]].notna().any(axis=1).to_numpy()
+        frame[[f"p_{question}", f"p_{question}_log_loss"]].notna().any(axis=1).to_numpy()
     )
     return tested
 
 
 def _leading(frame: pd.DataFrame, question: str, sign: int = 1) -> pd.Series[Any]:
-    """Return the row with the largest effect: of accuracy, or of the margin if no accuracy moves.
+    """Return the row with the largest effect: of accuracy, or of the log loss if no accuracy moves.
 
     Args:
         frame: rows with an effect in one direction.
@@ -240,8 +239,8 @@ def _leading(frame: pd.DataFrame, question: str, sign: int = 1) -> pd.Series[Any
         sign: 1 for the largest cost, -1 for the largest gain.
     """
     value = f"{question}_value"
-    if not (sign * frame[value] > 0).any() and frame[f"{question}_margin"].notna().any():
-        value = f"{question}_margin"
+    if not (sign * frame[value] > 0).any() and frame[f"{question}_log_loss"].notna().any():
+        value = f"{question}_log_loss"
     return (highest if sign > 0 else lowest)(frame, value)
 
 
@@ -280,7 +279,7 @@ def _detectable(rest: pd.DataFrame) -> str:
     """Say which effect of removal would have been seen; starts with a space."""
     return (
         f" a loss of {as_plain_points(rest['detectable'].max())} percentage points, if no image is "
-        f"gained, or a change in margin of {rest['detectable_margin'].max():.2g} standard "
+        f"gained, or a change in log loss of {rest['detectable_log_loss'].max():.2g} standard "
         "deviations of the change, would have been seen with a power of 80%."
     )
 
@@ -290,7 +289,7 @@ def _highest_end(frame: pd.DataFrame, question: str) -> str:
     found = []
     for column, form, unit in (
         (f"{question}_high", as_plain_points, "percentage points"),
-        (f"{question}_margin_high", as_plain_logits, "logits of the margin"),
+        (f"{question}_log_loss_high", as_plain_nats, "nats of the log loss"),
     ):
         if frame[column].notna().any():
             found.append(f"{form(frame[column].max())} {unit}")
@@ -299,7 +298,7 @@ def _highest_end(frame: pd.DataFrame, question: str) -> str:
 
 def _question(frame: pd.DataFrame, question: str, what: str, noun: str = "gate") -> str:
     """Say where a question is answered by a loss; empty if it was not tested."""
-    tests = frame[[f"p_{question}", f"p_{question}_margin"]]
+    tests = frame[[f"p_{question}", f"p_{question}_log_loss"]]
     if tests.isna().to_numpy().all():
         return ""
     every = len(frame)
@@ -315,7 +314,7 @@ def _question(frame: pd.DataFrame, question: str, what: str, noun: str = "gate")
     if len(helps):
         text += f"; it helps at {len(helps)}, most at {_least(helps, question)}"
     if mixed.any():
-        text += f"; at {int(mixed.sum())}, accuracy and margin move in opposite directions"
+        text += f"; at {int(mixed.sum())}, accuracy and log loss disagree"
     if len(frame) < every:
         text += f"; it was not tested at {every - len(frame)}"
     return f"{text}."

@@ -299,9 +299,33 @@ def read_outcomes(folder: Path) -> Outcomes:
                 f"{folder / name} cannot be read ({first_line(error)}); remove {folder} and run "
                 "attnscope intervene again",
             ) from None
+    about = with_current_keys(about)
+    earlier = _of_margins(replacement, tables)
+    if earlier:
+        _log.warning(
+            "%s: %s measured margins, whose scale an edit can change, and not log losses; run "
+            "attnscope intervene to measure them again",
+            folder,
+            ", ".join(earlier),
+        )
+        kept = [name for name in about.get("experiments", []) if name not in earlier]
+        about = {**about, "experiments": kept}
+        tables = {name: t for name, t in tables.items() if EXPERIMENT_OF[name] not in earlier}
+        replacement = None if EXPERIMENT_OF[REPLACED] in earlier else replacement
     if replacement is not None and (folder / layout.REPLACEMENT_LOGITS).is_file():
         logits = partial(_read_logits, folder)
-    return Outcomes(with_current_keys(about), replacement, tables, logits)
+    return Outcomes(about, replacement, tables, logits)
+
+
+def _of_margins(replacement: pd.DataFrame | None, tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return the experiments of earlier versions, which had margins in the place of log losses."""
+    every = {**tables, **({} if replacement is None else {REPLACED: replacement})}
+    found = [
+        EXPERIMENT_OF[name]
+        for name, table in every.items()
+        if name != "ablation" and not {"margin", "margin_change"}.isdisjoint(table.columns)
+    ]
+    return list(dict.fromkeys(found))
 
 
 def verify_outcomes(folder: Path) -> tuple[list[str], str]:

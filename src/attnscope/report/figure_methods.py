@@ -62,7 +62,7 @@ def _tests(asked: Sequence[str]) -> str:
         f"; the variance includes that images share donors {cite('aronow2015')}" if donors else ""
     )
     return (
-        f"The effects of {listed([_QUESTIONS[name] for name in asked])} on accuracy and margin "
+        f"The effects of {listed([_QUESTIONS[name] for name in asked])} on accuracy and log loss "
         f"were tested by exact McNemar tests {cite('mcnemar1947')} and paired t tests "
         f"{cite('student1908')}{shared}. Within each question p values were corrected over all "
         f"gates and blocks and over both measures {cite('holm1979')}, and a gate is called used if "
@@ -70,7 +70,7 @@ def _tests(asked: Sequence[str]) -> str:
         f"{cite('bonett2012')}, with shared donors where there are some."
         if "removal" in asked
         else f"The effects of {listed([_QUESTIONS[name] for name in asked])} on accuracy and "
-        f"margin were tested by exact McNemar tests {cite('mcnemar1947')} and paired t tests "
+        f"log loss were tested by exact McNemar tests {cite('mcnemar1947')} and paired t tests "
         f"{cite('student1908')}{shared}, corrected over all gates and blocks {cite('holm1979')}."
     )
 

@@ -180,8 +180,8 @@ def _intervened(name: str, outcomes: Outcomes) -> list[str]:
     stated = []
     if about.get("smallest_effect"):
         stated.append(f"{as_plain_points(about['smallest_effect'])} percentage points of accuracy")
-    if about.get("smallest_margin"):
-        stated.append(f"{about['smallest_margin']:g} logits of margin")
+    if about.get("smallest_log_loss"):
+        stated.append(f"{about['smallest_log_loss']:g} nats of log loss")
     if stated:
         found.append(
             f"The smallest effect of interest was {listed(stated)}; equivalence was tested by two "

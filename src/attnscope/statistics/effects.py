@@ -1,8 +1,8 @@
 """Effects of interventions: paired differences over images, with intervals.
 
-An outcome is the result of one edit for one image: the ``prediction``, and the ``margin``, which is
-the logit of the true class minus the largest other logit. An edit that takes the gates of several
-donors has an outcome for each of them, and the image counts with the mean over its donors.
+An outcome is the result of one edit for one image: the ``prediction``, and the ``log_loss`` of the
+true class at the best temperature of the edit. An edit that takes the gates of several donors has
+an outcome for each of them, and the image counts with the mean over its donors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float32, Float64, Int64
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp
 
 from attnscope.errors import InputError
 from attnscope.shapes import Array
@@ -25,7 +26,11 @@ from attnscope.statistics.outcome_pairs import (
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import bootstrap_interval
 
-OUTCOME_COLUMNS = ["target", "edit", "row", "label", "prediction", "margin"]
+OUTCOME_COLUMNS = ["target", "edit", "row", "label", "prediction", "log_loss"]
+_TEMPERATURES = 1e3
+"""Temperatures lie within this factor of 1: the best one of a network without errors is 0."""
+_LEAST = 1e-6
+"""Smaller log losses, in nats, are 0. They occur where the temperature has reached its end."""
 OWN = "own"
 """Name of the edit that keeps every gate as it is: the unedited network."""
 _CONTRAST_COLUMNS = [
@@ -34,11 +39,11 @@ _CONTRAST_COLUMNS = [
     "change",
     "low",
     "high",
-    "margin_change",
-    "margin_low",
-    "margin_high",
+    "log_loss_change",
+    "log_loss_low",
+    "log_loss_high",
     "p",
-    "p_margin",
+    "p_log_loss",
 ]
 
 
@@ -65,7 +70,40 @@ def margins(
     return found
 
 
-@statistic("Effect of each edit of each gate on accuracy and margin.", takes=("outcomes",))
+def calibrated_log_losses(
+    logits: Float[Array, "images classes"], labels: Int64[Array, " images"]
+) -> Float64[Array, " images"]:
+    """Compute the log loss of each image at the temperature with the lowest mean.
+
+    Logits have no unit: what divides all of them by one number, such as an edit that makes a
+    network more or less confident, changes log losses and margins without changing what the logits
+    tell about the class. The temperature (Guo et al. 2017, ICML) removes this. Since the mean is at
+    its lowest there, its error does not depend, to first order, on that of the temperature, which
+    is estimated from the same images.
+
+    Args:
+        logits: ``(N, K)`` with at least two classes.
+        labels: the true class of each image, ``(N,)``.
+
+    Returns:
+        ``(N,)``, in nats, at least 0.
+    """
+    every = np.asarray(logits, np.float64)
+    # Relative to the true class, so that small losses are exact.
+    every = every - every[np.arange(len(every)), labels][:, None]
+
+    def losses(log_inverse: float) -> NDArray[np.float64]:
+        return np.asarray(logsumexp(np.exp(log_inverse) * every, axis=1))
+
+    end = float(np.log(_TEMPERATURES))
+    # The mean is convex in the inverse temperature, so it has one minimum.
+    best = minimize_scalar(lambda x: losses(x).mean(), bounds=(-end, end), method="bounded")
+    found = losses(float(best.x))
+    found[found < _LEAST] = 0
+    return found
+
+
+@statistic("Effect of each edit of each gate on accuracy and log loss.", takes=("outcomes",))
 def replacement_effects(
     outcomes: pd.DataFrame,
     resamples: int = 1000,
@@ -75,14 +113,14 @@ def replacement_effects(
     """Measure the effect of each edit of each target, relative to the unedited network.
 
     The interval of the change in accuracy is Bonett and Price's (`paired_accuracy_change`), those
-    of the change in margin and of the divergence are the 95% percentile bootstrap over images
+    of the change in log loss and of the divergence are the 95% percentile bootstrap over images
     (Efron 1979, Annals of Statistics 7), and those of shares are Wilson's (1927, JASA 22). The
     intervals of changes include the dependence of images that share a donor
     (`attnscope.statistics.paired`). Null hypothesis: the change is 0.
 
     Args:
         outcomes: the table of `attnscope.interventions.replace_gates` with the columns target,
-            edit, row, label, prediction and margin. The edit ``own`` occurs once per image.
+            edit, row, label, prediction and log_loss. The edit ``own`` occurs once per image.
         resamples: number of bootstrap resamples.
         seed: seed of the resamples.
         logits: the logits of each row of the outcomes (`Outcomes.logits`), ``(R, K)``.
@@ -94,8 +132,8 @@ def replacement_effects(
         - ``images``: number of images.
         - ``accuracy``: accuracy under the edit, 0 to 1.
         - ``change``, ``low``, ``high``: change in accuracy, -1 to 1, with its 95% CI.
-        - ``margin_change``, ``margin_low``, ``margin_high``: mean change in margin, in units of the
-          logits, with its 95% CI.
+        - ``log_loss_change``, ``log_loss_low``, ``log_loss_high``: mean change in log loss
+          (`calibrated_log_losses`), in nats, with its 95% CI; positive if predictions are worse.
         - ``flips``, ``flips_low``, ``flips_high``: share of images whose prediction changes, 0 to
           1, with its 95% CI.
         - ``gained``, ``lost``: images that become correct, and that become wrong.
@@ -163,11 +201,11 @@ def edit_contrast(
 
     ``p`` is the two-sided exact McNemar test, and with several donors per image the exact sign-flip
     test of the differences, which generalizes it. Null hypothesis: an image that is correct under
-    exactly one edit is equally likely to be correct under either. ``p_margin`` is the two-sided
-    paired t test of the margins. Null hypothesis: the mean margins are equal. If donors serve
+    exactly one edit is equally likely to be correct under either. ``p_log_loss`` is the two-sided
+    paired t test of the log losses. Null hypothesis: the mean log losses are equal. If donors serve
     several images, the variance includes the dependence of these images
     (`attnscope.statistics.paired`): ``p`` is the larger one of the exact test and of a t test with
-    this variance, and ``p_margin`` is that of the t test.
+    this variance, and ``p_log_loss`` is that of the t test.
 
     Args:
         outcomes: the table of `attnscope.interventions.replace_gates`.
@@ -183,12 +221,12 @@ def edit_contrast(
         - ``images``: number of images that have both edits.
         - ``change``, ``low``, ``high``: accuracy of the second edit minus accuracy of the first, -1
           to 1, with its 95% CI (`paired_accuracy_change`).
-        - ``margin_change``, ``margin_low``, ``margin_high``: mean difference in margin, in units of
-          the logits, with its 95% CI (percentile bootstrap over images).
-        - ``p``, ``p_margin``: not corrected for the number of targets. ``p_margin`` and the ends of
-          the margin interval are NaN with fewer than two images. ``p_margin`` is also NaN if the
-          margins of fewer than 10 images move (it is 1 if none does), and both are NaN if fewer
-          than 10 donors serve several images.
+        - ``log_loss_change``, ``log_loss_low``, ``log_loss_high``: log loss of the second edit
+          minus log loss of the first, in nats, with its 95% CI (percentile bootstrap over images).
+        - ``p``, ``p_log_loss``: not corrected for the number of targets. ``p_log_loss`` and the
+          ends of the interval of the log loss are NaN with fewer than two images. ``p_log_loss`` is
+          also NaN if the log losses of fewer than 10 images move (it is 1 if none does), and both
+          are NaN if fewer than 10 donors serve several images.
 
     Raises:
         InputError: an edit is unknown, a column is missing, or an image has no outcome, or several,

@@ -16,7 +16,7 @@ from attnscope.statistics.paired import (
     Sharing,
     accuracy_interval,
     find_sharing,
-    margin_interval,
+    mean_interval,
     moved,
     shared_t,
     sign_flip,
@@ -32,8 +32,8 @@ class ImageOutcomes:
     """``(N,)``, rows of the recording."""
     right: NDArray[np.bool_] | NDArray[np.float64]
     """``(N,)``, whether the image is correct; the share of its donors if an image has several."""
-    margin: NDArray[np.float64]
-    """``(N,)``"""
+    log_loss: NDArray[np.float64]
+    """``(N,)``, in nats."""
     counts: NDArray[np.int64]
     """``(N,)``, number of donors."""
     donors: NDArray[np.int64]
@@ -43,20 +43,20 @@ class ImageOutcomes:
     def of(cls, outcomes: pd.DataFrame) -> ImageOutcomes:
         """Take the mean over the donors of each image, in the order of the images."""
         rows, right = outcomes["row"].to_numpy(), is_right(outcomes)
-        margin = outcomes["margin"].to_numpy(np.float64)
+        log_loss = outcomes["log_loss"].to_numpy(np.float64)
         donors = np.empty((2, 0), np.int64)
         if "donor" in outcomes:
             donor = outcomes["donor"].to_numpy(np.int64)
             donors = np.stack([rows, donor])[:, donor >= 0]
         if not outcomes["row"].duplicated().any():
-            return cls(rows, right, margin, np.ones(len(rows), np.int64), donors)
+            return cls(rows, right, log_loss, np.ones(len(rows), np.int64), donors)
         images, first, place, counts = np.unique(
             rows, return_index=True, return_inverse=True, return_counts=True
         )
         order = np.argsort(first)
         means = [
             (np.bincount(place, np.asarray(values, np.float64)) / counts)[order]
-            for values in (right, margin)
+            for values in (right, log_loss)
         ]
         return cls(images[order], means[0], means[1], counts[order], donors)
 
@@ -65,7 +65,7 @@ class ImageOutcomes:
         places = pd.Index(self.rows).get_indexer(pd.Index(rows))
         donors = self.donors[:, np.isin(self.donors[0], rows)]
         return ImageOutcomes(
-            rows, self.right[places], self.margin[places], self.counts[places], donors
+            rows, self.right[places], self.log_loss[places], self.counts[places], donors
         )
 
 
@@ -82,6 +82,11 @@ def accuracy_difference(before: ImageOutcomes, after: ImageOutcomes) -> Float64[
     return found
 
 
+def log_loss_difference(before: ImageOutcomes, after: ImageOutcomes) -> Float64[Array, " images"]:
+    """Return the difference in log loss of each image, ``(N,)``; positive if it is worse after."""
+    return after.log_loss - before.log_loss
+
+
 def sharing_of(before: ImageOutcomes, after: ImageOutcomes) -> Sharing | None:
     """Return which images share a donor in either edit; None if none do."""
     rows, donors = np.concatenate([before.donors, after.donors], axis=1)
@@ -94,46 +99,47 @@ def sharing_of(before: ImageOutcomes, after: ImageOutcomes) -> Sharing | None:
 def paired_changes(
     before: ImageOutcomes, after: ImageOutcomes, resamples: int, seed: int
 ) -> dict[str, float]:
-    """Return the changes in accuracy and margin of the same images, with their intervals."""
-    difference, shift = accuracy_difference(before, after), after.margin - before.margin
+    """Return the changes in accuracy and log loss of the same images, with their intervals."""
+    difference, shift = accuracy_difference(before, after), log_loss_difference(before, after)
     sharing = sharing_of(before, after)
     if sharing is None and before.right.dtype == after.right.dtype == bool:
         change, low, high = paired_accuracy_change(before.right, after.right)
     else:
-        inflation = 1.0 if sharing is None else sharing.inflation(difference)
-        change = float(difference.mean())
-        low, high = accuracy_interval(difference, inflation)
+        change, low, high = float(difference.mean()), np.nan, np.nan
+        if sharing is None or sharing.is_enough:
+            inflation = 1.0 if sharing is None else sharing.inflation(difference)
+            low, high = accuracy_interval(difference, inflation)
     if sharing is None:
         ends = bootstrap_interval(shift[:, None], resamples, seed)
-        margin_low, margin_high = ends[0][0], ends[1][0]
+        log_loss_low, log_loss_high = ends[0][0], ends[1][0]
     else:
-        margin_low, margin_high = margin_interval(shift, sharing)
+        log_loss_low, log_loss_high = mean_interval(shift, sharing)
     return {
         "change": change,
         "low": low,
         "high": high,
-        "margin_change": float(shift.mean()),
-        "margin_low": margin_low,
-        "margin_high": margin_high,
+        "log_loss_change": float(shift.mean()),
+        "log_loss_low": log_loss_low,
+        "log_loss_high": log_loss_high,
     }
 
 
 def paired_tests(before: ImageOutcomes, after: ImageOutcomes) -> dict[str, float]:
-    """Return p of the accuracy and of the margin."""
-    sharing, shift = sharing_of(before, after), after.margin - before.margin
+    """Return p of the accuracy and of the log loss."""
+    sharing, shift = sharing_of(before, after), log_loss_difference(before, after)
     if before.right.dtype == after.right.dtype == bool:
         p = mcnemar(before.right, after.right)
     else:
         steps = np.lcm.reduce(np.unique(np.concatenate([before.counts, after.counts])))
         p = sign_flip(np.rint(steps * accuracy_difference(before, after)).astype(np.int64))
     if sharing is None:
-        p_margin = paired_t(before.margin, after.margin)
+        p_log_loss = paired_t(before.log_loss, after.log_loss)
     else:
         p = float(np.maximum(p, shared_t(accuracy_difference(before, after), sharing)))
-        p_margin = shared_t(shift, sharing)
+        p_log_loss = shared_t(shift, sharing)
     if 0 < moved(shift) < FEWEST_MOVED:
-        p_margin = np.nan
-    return {"p": p, "p_margin": p_margin}
+        p_log_loss = np.nan
+    return {"p": p, "p_log_loss": p_log_loss}
 
 
 def is_right(outcomes: pd.DataFrame) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ POWER = 0.8
 FEWEST_DONORS = 10
 """With fewer distinct donors, of which some are used several times, there is no test."""
 FEWEST_MOVED = 10
-"""With fewer images whose margin moves, the margins are not tested."""
+"""With fewer images whose log loss moves, the log losses are not tested."""
 _MOVED = 0.01
 """An image has moved if its change is larger than this share of the largest one."""
 _MOST_CONNECTED = 0.5
@@ -179,10 +179,10 @@ def accuracy_interval(
     return max(float(middle - half), -1.0), min(float(middle + half), 1.0)
 
 
-def margin_interval(
+def mean_interval(
     difference: Float[Array, " images"], sharing: Sharing | None = None, level: float = 0.95
 ) -> tuple[float, float]:
-    """Return Student's t interval of a mean difference in margin.
+    """Return Student's t interval of a mean difference.
 
     Args:
         difference: the difference of each image, ``(N,)``.
@@ -229,7 +229,7 @@ def detectable_loss(images: int, level: float) -> float:
 
 
 def detectable_shift(images: int, level: float) -> float:
-    """Return the smallest mean change in margin that is found with a power of 80%.
+    """Return the smallest mean change in log loss that is found with a power of 80%.
 
     Args:
         images: number of images N.

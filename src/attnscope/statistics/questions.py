@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 
 from attnscope.statistics.effects import OWN, edit_contrast, own_outcomes
 from attnscope.statistics.inference import LEVEL, holm, significant
-from attnscope.statistics.outcome_pairs import accuracy_difference, paired_images
+from attnscope.statistics.outcome_pairs import (
+    accuracy_difference,
+    log_loss_difference,
+    paired_images,
+)
 from attnscope.statistics.paired import (
     accuracy_interval,
     detectable_loss,
     detectable_shift,
-    margin_interval,
+    mean_interval,
 )
 
 EQUIVALENCE = 0.9
@@ -31,7 +35,10 @@ EQUIVALENCE = 0.9
 
 @dataclass(frozen=True)
 class Question:
-    """A comparison of two edits: the accuracy under the second minus that under the first."""
+    """A comparison of two edits: the accuracy under the second minus that under the first.
+
+    Log losses are compared the other way round, so that a positive value has the same meaning.
+    """
 
     name: str
     """Prefix of its columns."""
@@ -59,18 +66,18 @@ REMOVAL, RESAMPLE, MISINFORMATION, MATCHED, ORACLE = (question.name for question
 
 
 def columns_of(question: str) -> list[str]:
-    """Return the columns of a question: accuracy and p, then margin and p."""
+    """Return the columns of a question: accuracy and p, then log loss and p."""
     ends = ("value", "low", "high")
     accuracy = [f"{question}_{end}" for end in ends]
-    margin = [f"{question}_margin{end}" for end in ("", "_low", "_high")]
-    return [*accuracy, f"p_{question}", *margin, f"p_{question}_margin"]
+    log_loss = [f"{question}_log_loss{end}" for end in ("", "_low", "_high")]
+    return [*accuracy, f"p_{question}", *log_loss, f"p_{question}_log_loss"]
 
 
 def ask(outcomes: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
     """Answer all questions about all targets of edits.
 
     p values are Holm-corrected within each question: over all targets (gates, blocks and all gates
-    together), and over accuracy and margin.
+    together), and over accuracy and log loss.
 
     Args:
         outcomes: table of `attnscope.interventions.replace_gates`.
@@ -80,12 +87,12 @@ def ask(outcomes: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
         One row per target, with the index ``target`` and the columns of each question
         (`columns_of`); NaN where an edit was not made. Then
 
-        - ``removal_equal_low``, ``removal_equal_high``, ``removal_margin_equal_low``,
-          ``removal_margin_equal_high``: 90% CIs, for tests of equivalence.
-        - ``detectable``, ``detectable_margin``: the loss of accuracy (a share) and the change in
-          margin (in standard deviations of the change) that removal would have shown with a power
+        - ``removal_equal_low``, ``removal_equal_high``, ``removal_log_loss_equal_low``,
+          ``removal_log_loss_equal_high``: 90% CIs, for tests of equivalence.
+        - ``detectable``, ``detectable_log_loss``: the loss of accuracy (a share) and the change in
+          log loss (in standard deviations of the change) that removal would have shown with a power
           of 80%, from the numbers of images and of tests alone.
-        - ``margin_std``: standard deviation over images of the margins of the unedited network.
+        - ``own_log_loss``: mean log loss of the unedited network, in nats.
 
     Raises:
         InputError: a column is missing, or an image has no outcome, or several, of the unedited
@@ -106,16 +113,16 @@ def ask(outcomes: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
         for end, given in (("value", "change"), ("low", "low"), ("high", "high")):
             frame[f"{name}_{end}"] = contrast[given]
         frame[f"p_{name}"] = contrast["p"]
-        for end in ("", "_low", "_high"):
-            frame[f"{name}_margin{end}"] = contrast[f"margin{end or '_change'}"]
-        frame[f"p_{name}_margin"] = contrast["p_margin"]
-        tests = [f"p_{name}", f"p_{name}_margin"]
+        for end, given in (("", "change"), ("_low", "high"), ("_high", "low")):
+            frame[f"{name}_log_loss{end}"] = -contrast[f"log_loss_{given}"]
+        frame[f"p_{name}_log_loss"] = contrast["p_log_loss"]
+        tests = [f"p_{name}", f"p_{name}_log_loss"]
         both = frame[tests].to_numpy(np.float64)
         frame[tests] = holm(both.ravel()).reshape(both.shape)
-    count = int(frame[["p_removal", "p_removal_margin"]].notna().to_numpy().sum())
+    count = int(frame[["p_removal", "p_removal_log_loss"]].notna().to_numpy().sum())
     found = [_removal_of(target, edited, own, LEVEL / max(count, 1)) for target in targets]
     frame = frame.join(pd.DataFrame(found, frame.index))
-    frame["margin_std"] = own["margin"].std()
+    frame["own_log_loss"] = own["log_loss"].mean()
     return frame
 
 
@@ -128,16 +135,17 @@ def direction(frame: pd.DataFrame, question: str, level: float = LEVEL) -> NDArr
         level: significance level.
 
     Returns:
-        ``(rows,)``: 1 if the value is positive (a cost): accuracy or margin is significant, and the
-        other one does not have the opposite sign, by its 95% CI; -1 if it is negative; 0 otherwise.
+        ``(rows,)``: 1 if the value is positive (a cost): accuracy or log loss is significant, and
+        the other one does not have the opposite sign, by its 95% CI; -1 if it is negative; 0
+        otherwise.
     """
     columns = columns_of(question)
     value, of_value, by_value = _signs(frame, columns[:4], level)
-    margin, of_margin, by_margin = _signs(frame, columns[4:], level)
+    log_loss, of_log_loss, by_log_loss = _signs(frame, columns[4:], level)
     found = np.zeros(len(frame), np.int64)
     for sign in (1, -1):
-        found[by_value & (value == sign) & (of_margin != -sign)] = sign
-        found[by_margin & (margin == sign) & (of_value != -sign)] = sign
+        found[by_value & (value == sign) & (of_log_loss != -sign)] = sign
+        found[by_log_loss & (log_loss == sign) & (of_value != -sign)] = sign
     return found
 
 
@@ -159,13 +167,13 @@ def _signs(
 def is_mixed(frame: pd.DataFrame, question: str, level: float = LEVEL) -> NDArray[np.bool_]:
     """Return whether something is significant, and the other's interval is on the other side."""
     found = significant(frame[f"p_{question}"], level)
-    found |= significant(frame[f"p_{question}_margin"], level)
+    found |= significant(frame[f"p_{question}_log_loss"], level)
     mixed: NDArray[np.bool_] = found & (direction(frame, question, level) == 0)
     return mixed
 
 
 def is_equivalent(
-    frame: pd.DataFrame, smallest_effect: float | None, smallest_margin: float | None
+    frame: pd.DataFrame, smallest_effect: float | None, smallest_log_loss: float | None
 ) -> NDArray[np.bool_]:
     """Return whether removal is shown to have no effect that matters.
 
@@ -175,14 +183,14 @@ def is_equivalent(
     Args:
         frame: the table of `ask`.
         smallest_effect: smallest change in accuracy that matters, a share; None if not given.
-        smallest_margin: smallest change in margin that matters, in logits; None if not given.
+        smallest_log_loss: smallest change in log loss that matters, in nats; None if not given.
 
     Returns:
         ``(rows,)``; False if neither is given.
     """
     given = [
         (size, f"removal{name}_equal")
-        for size, name in ((smallest_effect, ""), (smallest_margin, "_margin"))
+        for size, name in ((smallest_effect, ""), (smallest_log_loss, "_log_loss"))
         if size is not None
     ]
     found = np.full(len(frame), bool(given))
@@ -200,13 +208,14 @@ def _removal_of(
     before, after = paired_images(part, own.reset_index())
     difference = accuracy_difference(before, after)
     low, high = accuracy_interval(difference, level=EQUIVALENCE)
-    margin_low, margin_high = margin_interval(after.margin - before.margin, level=EQUIVALENCE)
+    added = -log_loss_difference(before, after)
+    log_loss_low, log_loss_high = mean_interval(added, level=EQUIVALENCE)
     images = len(difference)
     return {
         "removal_equal_low": low,
         "removal_equal_high": high,
-        "removal_margin_equal_low": margin_low,
-        "removal_margin_equal_high": margin_high,
+        "removal_log_loss_equal_low": log_loss_low,
+        "removal_log_loss_equal_high": log_loss_high,
         "detectable": detectable_loss(images, level),
-        "detectable_margin": detectable_shift(images, level),
+        "detectable_log_loss": detectable_shift(images, level),
     }

@@ -20,8 +20,8 @@ from attnscope.statistics.inference import (
     within,
 )
 from attnscope.statistics.outcome_pairs import (
-    ImageOutcomes,
     accuracy_difference,
+    log_loss_difference,
     paired_images,
     sharing_of,
 )
@@ -75,7 +75,7 @@ def usage_over_seeds(
         - ``seeds``: number of seeds.
         - ``balanced_accuracy``, ``balanced_low``, ``balanced_high``, ``chance``
         - the columns of each question, as in `gate_usage`.
-        - ``margin_std``: mean over the seeds.
+        - ``own_log_loss``: mean over the seeds.
         - ``reads``, ``uses``, ``class_specific``, ``harms``, ``misled``: number of seeds in which,
           by the tests of that seed alone, the class can be decoded, removal costs, the gate is used
           and class-specific, removal is a gain, and a gate of another class is worse than one of
@@ -83,7 +83,7 @@ def usage_over_seeds(
 
         Columns have the units of `gate_usage`. Intervals of accuracies contain only values that are
         possible. Within each question, p values are Holm-corrected over all rows, and over accuracy
-        and margin. Intervals and p values are NaN with one seed, and if there is no variance.
+        and log loss. Intervals and p values are NaN with one seed, and if there is no variance.
 
     Raises:
         InputError: there are no tables (AS712), they are of different gates (AS713), or the
@@ -108,7 +108,7 @@ def usage_over_seeds(
         if all(usage[columns].isna().to_numpy().all() for usage in usages):
             frame[columns] = np.nan  # it was not asked
             continue
-        p, p_margin = columns[3], columns[7]
+        p, p_log_loss = columns[3], columns[7]
         crossed = None
         if outcomes is not None and len(outcomes) > 1:
             crossed = [_crossed(outcomes, str(gate), question) for gate in frame["gate"]]
@@ -117,13 +117,13 @@ def usage_over_seeds(
                 paired_interval(values) if crossed is None else crossed[k][place]
                 for k, values in enumerate(stack(part[0]).T)
             ]
-            if place == 0:  # accuracy, and not the margin
+            if place == 0:  # accuracy, and not the log loss
                 rows = [within(row, -1, 1) for row in rows]
             for column, key in zip(part, ("difference", "low", "high", "p"), strict=True):
                 frame[column] = [row[key] for row in rows]
-        both = frame[[p, p_margin]].to_numpy(np.float64)
-        frame[[p, p_margin]] = holm(both.ravel()).reshape(both.shape)
-    frame["margin_std"] = stack("margin_std").mean(0)
+        both = frame[[p, p_log_loss]].to_numpy(np.float64)
+        frame[[p, p_log_loss]] = holm(both.ravel()).reshape(both.shape)
+    frame["own_log_loss"] = stack("own_log_loss").mean(0)
 
     def count(holds: Callable[[pd.DataFrame], NDArray[np.bool_]]) -> NDArray[np.int64]:
         counted: NDArray[np.int64] = np.stack([holds(usage) for usage in usages]).sum(0)
@@ -189,7 +189,7 @@ def crossed_interval(
 def _crossed(
     outcomes: Sequence[pd.DataFrame], target: str, question: Question
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the answer to a question over seeds: the accuracy, and the margin."""
+    """Return the answer to a question over seeds: the accuracy, and the log loss."""
     pairs = []
     for table in outcomes:
         part = table[table["target"].astype(str) == target]
@@ -209,12 +209,8 @@ def _crossed(
     by_accuracy = np.stack([accuracy_difference(*pair) for pair in taken])
     return (
         crossed_interval(by_accuracy, sharing),
-        crossed_interval(np.stack([_shift(*pair) for pair in taken]), sharing),
+        crossed_interval(np.stack([-log_loss_difference(*pair) for pair in taken]), sharing),
     )
-
-
-def _shift(before: ImageOutcomes, after: ImageOutcomes) -> NDArray[np.float64]:
-    return after.margin - before.margin
 
 
 def _expect(usages: Sequence[pd.DataFrame], outcomes: Sequence[pd.DataFrame] | None) -> None:

@@ -136,7 +136,7 @@ def gate_usage(
     level: float = LEVEL,
     *,
     smallest_effect: float | None = None,
-    smallest_margin: float | None = None,
+    smallest_log_loss: float | None = None,
 ) -> pd.DataFrame:
     """Compare, for each gate, whether the class can be decoded with whether the gate is used.
 
@@ -144,8 +144,8 @@ def gate_usage(
       corrected over the gates).
     - Removal: what is lost if the network never sees the image's own gate. ``removal`` replaces it
       by the best constant, which was chosen on images that are not scored; ``resample`` by the gate
-      of any other image. A gate is called used only if the best constant costs: its accuracy or its
-      margin is significantly lower, and the other one is not higher.
+      of any other image. A gate is called used only if the best constant costs: its accuracy is
+      significantly lower or its log loss significantly higher, and the other one is not better.
     - Misinformation: accuracy with the gate of another image of the same class minus accuracy with
       that of another class; ``misinformation`` for random donors, ``matched`` for donors of similar
       brightness and contrast. It measures the sensitivity to a wrong gate, not use. A gate is
@@ -154,7 +154,8 @@ def gate_usage(
 
     Null hypothesis of each p: the respective difference is 0. Tests and intervals (95%) are those
     of `edit_contrast`. Within each question, p is Holm-corrected over all targets (gates, blocks
-    and all gates together), and over accuracy and margin. "No use detected" does not mean "not
+    and all gates together), and over accuracy and log loss (at the best temperature of each edit,
+    `calibrated_log_losses`). "No use detected" does not mean "not
     used": ``detectable`` says which loss would have been found.
 
     Args:
@@ -163,7 +164,7 @@ def gate_usage(
         level: significance level of the verdicts, after correction.
         smallest_effect: smallest change in accuracy that matters, a share. With it, a gate is
             called not needed if the 90% CI of removal lies within it (two one-sided tests at 5%).
-        smallest_margin: smallest change in margin that matters, in logits.
+        smallest_log_loss: smallest change in log loss that matters, in nats.
 
     Returns:
         One row per gate:
@@ -174,15 +175,15 @@ def gate_usage(
         - ``p_read``: ``p_max`` of the probe.
         - for each question Q (``removal``, ``resample``, ``misinformation``, ``matched``,
           ``oracle``): ``Q_value``, ``Q_low``, ``Q_high``, ``p_Q``: effect on accuracy, -1 to 1;
-          ``Q_margin``, ``Q_margin_low``, ``Q_margin_high``, ``p_Q_margin``: effect on the margin,
-          in units of the logits. NaN if the edits of the question were not made.
-        - ``removal_equal_low``, ``removal_equal_high``, ``removal_margin_equal_low``,
-          ``removal_margin_equal_high``: 90% CIs of removal.
-        - ``detectable``, ``detectable_margin``: the loss of accuracy (a share) and the change in
-          margin (in standard deviations of the change) that removal would have shown with a power
+          ``Q_log_loss``, ``Q_log_loss_low``, ``Q_log_loss_high``, ``p_Q_log_loss``: effect on the
+          log loss, in nats, with the sign of ``Q_value``: positive if the first edit is worse. NaN
+          if the edits of the question were not made.
+        - ``removal_equal_low``, ``removal_equal_high``, ``removal_log_loss_equal_low``,
+          ``removal_log_loss_equal_high``: 90% CIs of removal.
+        - ``detectable``, ``detectable_log_loss``: the loss of accuracy (a share) and the change in
+          log loss (in standard deviations of the change) that removal would have shown with a power
           of 80%, from the numbers of images and of tests alone.
-        - ``margin_std``: standard deviation over images of the margins of the unedited network, the
-          same for all gates.
+        - ``own_log_loss``: mean log loss of the unedited network, in nats, the same for all gates.
         - ``equivalent``: whether removal is shown to cost less than the smallest effects.
         - ``verdict``: one of `attnscope.statistics.verdicts.VERDICTS`.
 
@@ -212,13 +213,13 @@ def gate_usage(
             "p_read": read["p_max"].to_numpy(),
         }
     ).join(asked.reset_index(drop=True))
-    frame["equivalent"] = is_equivalent(asked, smallest_effect, smallest_margin)
+    frame["equivalent"] = is_equivalent(asked, smallest_effect, smallest_log_loss)
     frame["verdict"] = verdicts(
         asked,
         constant=read["constant"].to_numpy(bool),
         reads=significant(frame["p_read"], level),
         smallest_effect=smallest_effect,
-        smallest_margin=smallest_margin,
+        smallest_log_loss=smallest_log_loss,
         level=level,
     )
     return frame
@@ -233,7 +234,7 @@ def joint_usage(
     level: float = LEVEL,
     *,
     smallest_effect: float | None = None,
-    smallest_margin: float | None = None,
+    smallest_log_loss: float | None = None,
 ) -> pd.DataFrame:
     """Measure what the network uses of gates that are replaced together.
 
@@ -246,7 +247,7 @@ def joint_usage(
         outcomes: table of `attnscope.interventions.replace_gates`.
         level: as for `gate_usage`.
         smallest_effect: as for `gate_usage`.
-        smallest_margin: as for `gate_usage`.
+        smallest_log_loss: as for `gate_usage`.
 
     Returns:
         One row per target of several gates; no rows for a network with one gate:
@@ -260,9 +261,9 @@ def joint_usage(
         InputError: the outcomes lack a column.
     """
     asked = ask(outcomes)
-    asked["equivalent"] = is_equivalent(asked, smallest_effect, smallest_margin)
+    asked["equivalent"] = is_equivalent(asked, smallest_effect, smallest_log_loss)
     asked["verdict"] = verdicts(
-        asked, smallest_effect=smallest_effect, smallest_margin=smallest_margin, level=level
+        asked, smallest_effect=smallest_effect, smallest_log_loss=smallest_log_loss, level=level
     )
     columns = list(asked.columns)
     asked["kind"] = [target_kind(str(target)) for target in asked.index]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from attnscope.statistics.inference import LEVEL, significant
+from attnscope.statistics.inference import LEVEL
 from attnscope.statistics.questions import (
     MATCHED,
     MISINFORMATION,
@@ -23,20 +23,19 @@ UNTESTED = "removal not measured"
 CLASS_USED = "used, class-specific"
 USED = "used"
 HARMS = "removal helps"
-SHARPENS = "removal raises the margin"
-MIXED = "removal moves accuracy and margin in opposite directions"
+MIXED = "accuracy and log loss disagree on removal"
 NOT_NEEDED = "not needed"
 SENSITIVE = "no use detected; sensitive to the gate of another class"
 UNUSED = "no use detected; class is decodable"
 NOTHING = "no use detected"
 JOINTLY = "used jointly; no single gate is"
 VERDICTS = (
-    CONSTANT, UNTESTED, NOT_NEEDED, CLASS_USED, USED, HARMS, SHARPENS, MIXED, SENSITIVE, UNUSED,
+    CONSTANT, UNTESTED, NOT_NEEDED, CLASS_USED, USED, HARMS, MIXED, SENSITIVE, UNUSED,
     NOTHING,
 )  # fmt: skip
 """The verdicts of `gate_usage`, in the order in which the first that applies is taken."""
 JOINT_VERDICTS = (
-    UNTESTED, NOT_NEEDED, JOINTLY, CLASS_USED, USED, HARMS, SHARPENS, MIXED, SENSITIVE, NOTHING,
+    UNTESTED, NOT_NEEDED, JOINTLY, CLASS_USED, USED, HARMS, MIXED, SENSITIVE, NOTHING,
 )  # fmt: skip
 """The verdicts of `joint_usage`, in the same order."""
 
@@ -54,7 +53,7 @@ def verdicts(
     constant: NDArray[np.bool_] | None = None,
     reads: NDArray[np.bool_] | None = None,
     smallest_effect: float | None = None,
-    smallest_margin: float | None = None,
+    smallest_log_loss: float | None = None,
     level: float = LEVEL,
 ) -> NDArray[np.object_]:
     """Return the verdict on each target of edits.
@@ -64,7 +63,7 @@ def verdicts(
         constant: ``(rows,)``, whether the gate has one value for all images.
         reads: ``(rows,)``, whether the class is decodable from the gate.
         smallest_effect: smallest change in accuracy that matters, a share; None if not given.
-        smallest_margin: smallest change in margin that matters, in logits; None if not given.
+        smallest_log_loss: smallest change in log loss that matters, in nats; None if not given.
         level: significance level.
 
     Returns:
@@ -72,7 +71,7 @@ def verdicts(
     """
     nothing = np.zeros(len(asked), bool)
     removal = direction(asked, REMOVAL, level)
-    untested = asked[["p_removal", "p_removal_margin"]].isna().all(axis=1).to_numpy()
+    untested = asked[["p_removal", "p_removal_log_loss"]].isna().all(axis=1).to_numpy()
     misled = (direction(asked, MISINFORMATION, level) > 0) | (direction(asked, MATCHED, level) > 0)
     # Only matched donors tell the class from brightness and contrast.
     specific = direction(asked, MATCHED, level) > 0
@@ -81,19 +80,17 @@ def verdicts(
         [
             nothing if constant is None else constant,
             untested,
-            is_equivalent(asked, smallest_effect, smallest_margin),
+            is_equivalent(asked, smallest_effect, smallest_log_loss),
             (kinds != "gate") & (removal > 0) & ~_has_used_part(asked, removal),
             (removal > 0) & specific,
             removal > 0,
-            # A constant that rescales the logits raises the margin without better predictions.
-            (removal < 0) & significant(asked["p_removal"], level),
             removal < 0,
             is_mixed(asked, REMOVAL, level),
             misled,
             nothing if reads is None else reads,
         ],
         [
-            CONSTANT, UNTESTED, NOT_NEEDED, JOINTLY, CLASS_USED, USED, HARMS, SHARPENS, MIXED,
+            CONSTANT, UNTESTED, NOT_NEEDED, JOINTLY, CLASS_USED, USED, HARMS, MIXED,
             SENSITIVE, UNUSED,
         ],
         NOTHING,

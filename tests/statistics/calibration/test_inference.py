@@ -42,7 +42,7 @@ def test_interval_of_a_paired_change_in_accuracy(before, gain, loss):
     expect_coverage(low, high, gain - loss)
 
 
-def test_interval_of_a_change_in_margin():
+def test_interval_of_a_change_in_log_loss():
     rng = np.random.default_rng(1)
     values = rng.exponential(1, (600 * TIMES, 200)) - 1.3
     ends = [bootstrap_interval(run[:, None], 400, i) for i, run in enumerate(values)]
@@ -50,8 +50,8 @@ def test_interval_of_a_change_in_margin():
     expect_coverage(low, high, -0.3)
 
 
-def test_paired_t_of_margins():
-    """Changes in margin have heavy tails."""
+def test_paired_t_of_log_losses():
+    """Changes in log loss have heavy tails."""
     rng = np.random.default_rng(6)
     before = rng.normal(3, 3, (600 * TIMES, 200))
     after = before + 0.01 * rng.standard_t(3, before.shape)
@@ -84,7 +84,7 @@ def test_mcnemar_and_the_bootstrap_interval():
 
 @pytest.mark.parametrize("donors", [15, 60])
 @pytest.mark.parametrize("moving", [0.05, 1.0])
-def test_margins_whose_donors_are_reused(donors, moving):
+def test_log_losses_whose_donors_are_reused(donors, moving):
     """200 images, each with two of few donors, some of whose gates are unusual."""
     rng = np.random.default_rng(7)
     p = []
@@ -102,7 +102,7 @@ def test_margins_whose_donors_are_reused(donors, moving):
 
 @pytest.mark.parametrize("between", [0.2, 1.0])
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_margins_over_seeds_that_share_images_and_donors(seeds, between):
+def test_log_losses_over_seeds_that_share_images_and_donors(seeds, between):
     """Each image has two donors, the same in all seeds; seeds differ by ``between``."""
     rng = np.random.default_rng(8)
     p = []

@@ -11,7 +11,7 @@ from tests.statistics.calibration.rates import RUNS, TIMES, expect_coverage, exp
 
 
 def test_usage_of_gates_without_effect():
-    """Edits of three gates change the margins at random.
+    """Edits of three gates change the log losses at random.
 
     Images have different difficulties, and all gates are compared with the same outcomes of the
     unedited network, so the tests of the gates depend on each other.
@@ -25,14 +25,14 @@ def test_usage_of_gates_without_effect():
         columns=["target", "edit", "row", "label"],
     )
     rng = np.random.default_rng(10)
-    least = {"p_removal": [], "p_misinformation": []}  # with the p of the margins
+    least = {"p_removal": [], "p_misinformation": []}  # with the p of the log losses
     for _ in range(200 * TIMES):
-        # Changes in margin have heavy tails.
-        margin = (rng.normal(size=images) + rng.standard_t(3, (len(edits), images))).ravel()
-        said = (outcomes["label"] + (margin <= 0)) % 3
-        usage = gate_usage(decoding, outcomes.assign(prediction=said, margin=margin))
+        # Changes in log loss have heavy tails.
+        log_loss = (rng.normal(size=images) + rng.standard_t(3, (len(edits), images))).ravel()
+        said = (outcomes["label"] + (log_loss <= 0)) % 3
+        usage = gate_usage(decoding, outcomes.assign(prediction=said, log_loss=log_loss))
         for p, values in least.items():
-            values.append(usage[[p, f"{p}_margin"]].min(axis=None))
+            values.append(usage[[p, f"{p}_log_loss"]].min(axis=None))
     for p, values in least.items():
         expect_false_positives(values, conservative=True, of=p)
 
@@ -41,11 +41,11 @@ def test_usage_over_seeds_of_gates_without_effect():
     """Three seeds of six gates; only the removal of the first gate costs, in all seeds.
 
     That gate is nearly always significant, and the other five test Holm's second step. There are six
-    gates, each with a test of the accuracy and one of the margin, which are independent: the
+    gates, each with a test of the accuracy and one of the log loss, which are independent: the
     family-wise error is at most 1 - (1 - 0.05 / 12)^12 = 4.9%.
     """
     table = pd.DataFrame({"gate": [f"g{k}" for k in range(6)], "kind": "channel"})
-    table = table.assign(depth=range(1, 7), balanced_accuracy=0.5, chance=0.1, margin_std=2.0)
+    table = table.assign(depth=range(1, 7), balanced_accuracy=0.5, chance=0.1, own_log_loss=2.0)
     table = table.assign(p_read=1.0, verdict="")
     for question in QUESTIONS:
         table[columns_of(question.name)] = np.nan
@@ -55,13 +55,18 @@ def test_usage_over_seeds_of_gates_without_effect():
         draws = rng.normal(0, 0.02, (3, 4, 6))
         draws[:, 0, 0] += 0.5
         draws[:, :2] = draws[:, :2].round(3)  # accuracies over a thousand images
-        names = ("removal_value", "misinformation_value", "removal_margin", "misinformation_margin")
+        names = (
+            "removal_value",
+            "misinformation_value",
+            "removal_log_loss",
+            "misinformation_log_loss",
+        )
         usages = [table.assign(**dict(zip(names, draw, strict=True))) for draw in draws]
         frame = usage_over_seeds(usages)
         # Significant or not tested: rounded accuracies of three seeds can be equal.
         found.append(not frame["p_removal"][0] >= 0.05)
         for p, values in least.items():
-            both = frame[[p, f"{p}_margin"]].to_numpy().ravel()
+            both = frame[[p, f"{p}_log_loss"]].to_numpy().ravel()
             values.append(np.nanmin(both[1:] if p == "p_removal" else both))
     assert np.mean(found) > 0.99
     for p, values in least.items():
@@ -71,7 +76,9 @@ def test_usage_over_seeds_of_gates_without_effect():
 def test_the_interval_of_a_share_of_flips():
     """An edit that changes the prediction of one image in twelve."""
     images = 200
-    edits = pd.DataFrame({"target": ["", "g"], "edit": ["own", "mean"], "label": 0, "margin": 0.0})
+    edits = pd.DataFrame(
+        {"target": ["", "g"], "edit": ["own", "mean"], "label": 0, "log_loss": 0.0}
+    )
     outcomes = edits.loc[np.repeat([0, 1], images)].assign(row=np.tile(np.arange(images), 2))
     rng = np.random.default_rng(13)
     frames = []

@@ -1,4 +1,4 @@
-"""Accuracy and margin if the class is erased from each gate, beside random subspaces."""
+"""Accuracy and log loss if the class is erased from each gate, beside random subspaces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attnscope.plots.subjects import Identity, Intervened, identity
 from attnscope.plots.text import as_count
 from attnscope.plots.theme import INK, NULL_COLOR
 from attnscope.plots.titles import title_of
-from attnscope.plots.usage import accuracy_above_margin
+from attnscope.plots.usage import accuracy_above_log_loss
 from attnscope.plots.usage_sentences import as_losses, losses_sentence
 from attnscope.statistics.inference import LEVEL, significant
 from attnscope.statistics.questions import REMOVAL, direction
@@ -52,26 +52,26 @@ def compute(made: Intervened) -> Concept:
 
 
 def draw(ax: Axes, concept: pd.DataFrame, measure: str) -> Axes:
-    """Draw the change in accuracy or in margin, with that under random subspaces.
+    """Draw the change in accuracy or in log loss, with that under random subspaces.
 
     Args:
         ax: the Axes to draw on.
         concept: of `Concept`.
-        measure: ``accuracy`` or ``margin``.
+        measure: ``accuracy`` or ``log_loss``.
     """
     x = np.arange(len(concept))
     ax.axhline(0, color=INK, linewidth=0.8)
-    if measure == "margin":
+    if measure == "log_loss":
         low, high = (concept[f"null_{end}"].to_numpy(float) for end in ("low", "high"))
         ax.bar(
             x, high - low, 0.8, low, color="#D5D5D5", edgecolor=NULL_COLOR, linewidth=0.8,
             label="random subspaces, central 95%",
         )  # fmt: skip
         draw_intervals(
-            ax, x, concept, "margin_change",
-            low="margin_low", high="margin_high", label="class erased", p="p_margin",
+            ax, x, concept, "log_loss_change",
+            low="log_loss_low", high="log_loss_high", label="class erased", p="p_log_loss",
         )  # fmt: skip
-        ax.set_ylabel("change in margin (logits)")
+        ax.set_ylabel("change in log loss (nats)")
     else:
         ax.plot(
             x + 0.2, concept["random_change"], "s", color=NULL_COLOR, markerfacecolor="white",
@@ -86,13 +86,13 @@ def draw(ax: Axes, concept: pd.DataFrame, measure: str) -> Axes:
 
 
 def lay_out(shown: Concept) -> list[Figure]:
-    """Draw a panel for accuracy and one for margin, over the same gates."""
+    """Draw a panel for accuracy and one for log loss, over the same gates."""
     titles = (
         f"Accuracy (filled: p < {LEVEL}, exact test, Holm)",
-        f"Margin (filled: p < {LEVEL}, t test, Holm)",
+        f"Log loss (filled: p < {LEVEL}, t test, Holm)",
     )
     title = f"Class erased from single gates: {title_of(shown.of)}"
-    return accuracy_above_margin(shown.concept, draw, titles, title)
+    return accuracy_above_log_loss(shown.concept, draw, titles, title)
 
 
 def caption(shown: Concept) -> str:
@@ -100,11 +100,11 @@ def caption(shown: Concept) -> str:
     table = shown.concept
     count, draws = int(table["images"].max()), int(table["draws"].max())
     text = (
-        f"Accuracy and margin on {as_count(count, 'image')} if the linear information on the class "
-        "is erased from one gate (LEACE, fitted on other images), with paired 95% CIs, beside "
-        f"{draws} random subspaces of the same rank and the same mean squared change. "
+        f"Accuracy and log loss on {as_count(count, 'image')} if the linear information on the "
+        "class is erased from one gate (LEACE, fitted on other images), with paired 95% CIs, "
+        f"beside {draws} random subspaces of the same rank and the same mean squared change. "
         f"{concept_sentence(table)} p values of costs are corrected over the gates, and over "
-        f"accuracy and margin (Holm, level {LEVEL})."
+        f"accuracy and log loss (Holm, level {LEVEL})."
     )
     if shown.left_out:
         reasons = "; ".join(f"{gate}: {why}" for gate, why in shown.left_out.items())
@@ -125,7 +125,7 @@ def concept_sentence(table: pd.DataFrame) -> str:
     if len(own):
         more = int(significant(own["p_random"]).sum())
         text += (
-            f" At {more} of {as_count(len(own), 'such gate')}, the margin falls more than under "
+            f" At {more} of {as_count(len(own), 'such gate')}, the log loss rises more than under "
             f"random subspaces (p < {LEVEL}, one-sided, not corrected)."
         )
     whole = int(table["is_removal"].astype(bool).sum())

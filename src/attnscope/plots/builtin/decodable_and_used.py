@@ -22,7 +22,7 @@ from attnscope.plots.theme import NULL_COLOR
 from attnscope.plots.titles import title_of
 from attnscope.plots.usage import (
     draw_border,
-    draw_margins,
+    draw_log_losses,
     draw_usage,
     joint_of,
     one_legend,
@@ -135,7 +135,7 @@ def lay_out(shown: DecodableAndUsed) -> list[Figure]:
     draw(axes[1], shown.decoding, "omega_squared")
     axes[1].set_title("Share of the variance of the gate between classes")
     draw_usage(axes[2], drawn)
-    draw_margins(axes[3], drawn)
+    draw_log_losses(axes[3], drawn)
     title_usage(axes, shown.usage, ", exact test, Holm", ", t test, Holm")
     one_legend(figure, (axes[0], axes[2]))  # the second panel has the marks of the first
     figure.suptitle(f"Decodable and used: {title_of(shown.of)}")
@@ -148,27 +148,27 @@ def _asks_about_classes(usage: pd.DataFrame) -> bool:
 
 
 def title_usage(
-    axes: Sequence[Axes], usage: pd.DataFrame, test_of_accuracy: str, test_of_margin: str
+    axes: Sequence[Axes], usage: pd.DataFrame, test_of_accuracy: str, test_of_log_loss: str
 ) -> None:
     """Title the last two panels of a column, and name the gates below the last one.
 
     Args:
-        axes: all panels. The last two show the losses of accuracy and of margin, of single gates
+        axes: all panels. The last two show the effects on accuracy and on log loss, of single gates
             and then of joint targets.
         usage: the single gates.
         test_of_accuracy: the end of the sentence that says which marks are filled.
-        test_of_margin: the same for the margin.
+        test_of_log_loss: the same for the log loss.
     """
-    accuracy, margin = axes[-2:]
+    accuracy, log_loss = axes[-2:]
     asked = "Removal and misinformation" if _asks_about_classes(usage) else "Removal"
     accuracy.set_title(f"{asked}: accuracy lost (filled: p < {LEVEL}{test_of_accuracy})")
-    margin.set_title(
-        f"{asked}: margin lost (SD {usage['margin_std'].max():.3g}; "
-        f"filled: p < {LEVEL}{test_of_margin})"
+    log_loss.set_title(
+        f"{asked}: log loss added (network: {usage['own_log_loss'].max():.3g}; "
+        f"filled: p < {LEVEL}{test_of_log_loss})"
     )
-    for ax in (accuracy, margin):
+    for ax in (accuracy, log_loss):
         draw_border(ax, len(usage))
-    margin.set_xlabel(IN_ORDER)
+    log_loss.set_xlabel(IN_ORDER)
     for ax in axes[:-1]:
         ax.tick_params(labelbottom=False)
 
@@ -184,15 +184,16 @@ def caption(shown: DecodableAndUsed) -> str:
     """Say from which gates the class is decodable, and where it is used, alone and jointly."""
     return (
         "From top to bottom: how well the class can be decoded from each gate; the share of the "
-        "variance of the gate that lies between classes (ω²); and the losses of accuracy and of "
-        f"margin {_replacements(shown.usage)}. "
+        "variance of the gate that lies between classes (ω²); and the accuracy that is lost and "
+        "the log loss that is added (in nats, at the best temperature with and without the "
+        f"replacement) {_replacements(shown.usage)}. "
         f"{usage_sentence(shown.usage, shown.decoding)}{joint_sentence(shown.joint)}"
         f"{_matching(shown.matching)} "
         f"The losses are measured on {shown.scored:,} images; constants and the gates of other "
         "images come from the remaining images, on which the best constant was chosen as well. "
         "Within each question, p values of losses are corrected over all gates and blocks, and "
-        f"over accuracy and margin (Holm, level {LEVEL}); those of decoding over the gates, by the "
-        "highest accuracy under permuted labels."
+        f"over accuracy and log loss (Holm, level {LEVEL}); those of decoding over the gates, by "
+        "the highest accuracy under permuted labels."
     )
 
 

@@ -15,7 +15,7 @@ from attnscope.plots import needs
 from attnscope.plots.frames import highest, lowest
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, Intervened, identity
-from attnscope.plots.text import as_count, as_interval, as_plain_logits, short_names, shorten
+from attnscope.plots.text import as_count, as_interval, as_plain_nats, short_names, shorten
 from attnscope.plots.theme import INK, NETWORK_COLORS
 from attnscope.plots.titles import title_of
 from attnscope.plots.usage_sentences import as_losses, losses_sentence
@@ -44,13 +44,13 @@ def compute(made: Intervened) -> Pairs:
 
 
 def draw(ax: Axes, shown: Pairs) -> Axes:
-    """Draw the excess of the loss of margin by both gates over the sum of the single losses."""
+    """Draw what both gates add to the log loss, minus the sum of what either adds alone."""
     table = shown.pairs
     y = np.arange(len(table))
-    value = table["excess_margin"].to_numpy(float)
-    ends = (table[f"excess_margin_{end}"].to_numpy(float) for end in ("low", "high"))
+    value = table["excess_log_loss"].to_numpy(float)
+    ends = (table[f"excess_log_loss_{end}"].to_numpy(float) for end in ("low", "high"))
     spread = np.nan_to_num(np.abs(np.array([end - value for end in ends])))
-    full = significant(table["p_excess_margin"])
+    full = significant(table["p_excess_log_loss"])
     color = NETWORK_COLORS[0]
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.errorbar(value, y, xerr=spread, fmt="none", ecolor=color, elinewidth=1.2, capsize=2)
@@ -62,7 +62,7 @@ def draw(ax: Axes, shown: Pairs) -> Axes:
     # Longer than the labels of single gates, which would be cut.
     labels = [shorten(f"{a} + {b}", 48) for a, b in zip(first, second, strict=True)]
     ax.set_yticks(y, labels, fontsize=7)
-    ax.set_xlabel("margin: both gates minus the sum of single gates (logits)")
+    ax.set_xlabel("log loss: both gates minus the sum of single gates (nats)")
     ax.grid(axis="x")
     ax.set_axisbelow(True)
     return ax
@@ -88,11 +88,11 @@ def caption(shown: Pairs) -> str:
     """Say which gates stand in for each other."""
     count = as_count(int(shown.pairs["images"].max()), "image")
     return (
-        f"Change in margin on {count} with constants for two gates of a block, minus the sum of "
-        "the changes with a constant for either alone, with 95% CIs. Below 0, the gates stand in "
-        f"for each other; above 0, they do the same damage. Filled: p < {LEVEL} (t test, Holm's "
+        f"Change in log loss on {count} with constants for two gates of a block, minus the sum of "
+        "the changes with a constant for either alone, with 95% CIs. Above 0, the gates stand in "
+        f"for each other; below 0, they do the same damage. Filled: p < {LEVEL} (t test, Holm's "
         f"correction over the pairs). {pairs_sentence(shown.pairs)} p values of costs are "
-        f"corrected over the pairs, and over accuracy and margin (Holm, level {LEVEL})."
+        f"corrected over the pairs, and over accuracy and log loss (Holm, level {LEVEL})."
     )
 
 
@@ -102,26 +102,26 @@ def pairs_sentence(table: pd.DataFrame) -> str:
     Args:
         table: the table, with at least one pair.
     """
-    found = significant(table["p_excess_margin"])
+    found = significant(table["p_excess_log_loss"])
     backup, same = (
-        table[found & (sign * table["excess_margin"].to_numpy(float) > 0)] for sign in (-1, 1)
+        table[found & (sign * table["excess_log_loss"].to_numpy(float) > 0)] for sign in (1, -1)
     )
     count = as_count(len(table), "pair")
     text = f"The gates stand in for each other in {len(backup)} of {count}"
     if len(backup):
-        text += f", most in {_excess_of(lowest(backup, 'excess_margin'))}"
+        text += f", most in {_excess_of(highest(backup, 'excess_log_loss'))}"
     if len(same):
         text += (
             f"; they do the same damage in {len(same)}, most in "
-            f"{_excess_of(highest(same, 'excess_margin'))}"
+            f"{_excess_of(lowest(same, 'excess_log_loss'))}"
         )
-    rest = table[~found & table["p_excess_margin"].notna().to_numpy()]
+    rest = table[~found & table["p_excess_log_loss"].notna().to_numpy()]
     if len(rest):
-        ends = rest[["excess_margin_low", "excess_margin_high"]].abs().max().max()
+        ends = rest[["excess_log_loss_low", "excess_log_loss_high"]].abs().max().max()
         text += f"; in {len(rest)} neither is seen"
         if np.isfinite(ends):
-            text += f" (the 95% CIs reach at most {as_plain_logits(ends)} logits from 0)"
-    untested = int(table["p_excess_margin"].isna().sum())
+            text += f" (the 95% CIs reach at most {as_plain_nats(ends)} nats from 0)"
+    untested = int(table["p_excess_log_loss"].isna().sum())
     if untested:
         text += f"; {untested} could not be tested"
     named = table.assign(gate=table["first"] + " + " + table["second"])
@@ -130,9 +130,9 @@ def pairs_sentence(table: pd.DataFrame) -> str:
 
 
 def _excess_of(row: pd.Series[Any]) -> str:
-    interval = as_interval(row["excess_margin_low"], row["excess_margin_high"], as_plain_logits)
+    interval = as_interval(row["excess_log_loss_low"], row["excess_log_loss_high"], as_plain_nats)
     return (
-        f"{row['first']} and {row['second']}: {as_plain_logits(row['excess_margin'])} logits "
+        f"{row['first']} and {row['second']}: {as_plain_nats(row['excess_log_loss'])} nats "
         f"({interval})"
     )
 

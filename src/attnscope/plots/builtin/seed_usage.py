@@ -20,7 +20,7 @@ from attnscope.plots.subjects import Seeds
 from attnscope.plots.text import as_count, as_interval, as_percent, shorten
 from attnscope.plots.theme import NULL_COLOR
 from attnscope.plots.usage import (
-    draw_margins,
+    draw_log_losses,
     draw_usage,
     joint_of,
     one_legend,
@@ -121,8 +121,8 @@ def lay_out(shown: SeedUsage) -> list[Figure]:
     draw_usage(axes[1], drawn)
     series = series_of(drawn)
     draw_each_seed(axes[1], each, [(f"{name}_value", shift) for name, shift in series])
-    draw_margins(axes[2], drawn)
-    draw_each_seed(axes[2], each, [(f"{name}_margin", shift) for name, shift in series])
+    draw_log_losses(axes[2], drawn)
+    draw_each_seed(axes[2], each, [(f"{name}_log_loss", shift) for name, shift in series])
     title_usage(axes, shown.usage, " over seeds, Holm", " over seeds, Holm")
     one_legend(figure, list(axes))
     title = f"Decodable and used over {len(shown.usages)} seeds: {shorten(shown.kind, 40)}"
@@ -144,7 +144,7 @@ def caption(shown: SeedUsage) -> str:
         "of decoding hold for other seeds. "
         f"{seed_usage_sentence(shown.usage, shown.kind)}{joint_sentence(shown.joint)} Tests over "
         "seeds are t tests; within each question, p values are corrected over all gates and "
-        f"blocks, and over accuracy and margin (Holm, level {LEVEL})."
+        f"blocks, and over accuracy and log loss (Holm, level {LEVEL})."
     )
 
 

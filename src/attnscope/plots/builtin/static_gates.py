@@ -142,8 +142,8 @@ def caption(shown: StaticGates) -> str:
         f"Accuracy on {shown.scored:,} images if each gate, all gates of a block, or all gates are "
         f"replaced by {_by(shown)}, with paired 95% CIs. The line is the unedited network: "
         f"{as_percent(shown.own)}. Filled marks show a significant loss of accuracy (McNemar, "
-        f"p < {LEVEL} after Holm's correction over all gates and blocks); margins are not tested "
-        f"here.{more} "
+        f"p < {LEVEL} after Holm's correction over all gates and blocks); log losses are not "
+        f"tested here.{more} "
         f"{static_sentence(shown.effects, shown.lost)}"
     )
 

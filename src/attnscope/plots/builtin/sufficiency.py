@@ -19,7 +19,7 @@ from attnscope.plots.subjects import Identity, Intervened, identity
 from attnscope.plots.text import as_count, as_interval, as_plain_points
 from attnscope.plots.theme import INK
 from attnscope.plots.titles import title_of
-from attnscope.plots.usage import accuracy_above_margin
+from attnscope.plots.usage import accuracy_above_log_loss
 from attnscope.plots.usage_sentences import as_losses, losses_sentence
 from attnscope.statistics.inference import LEVEL
 from attnscope.statistics.questions import REMOVAL, direction, is_mixed
@@ -27,7 +27,7 @@ from attnscope.statistics.questions import REMOVAL, direction, is_mixed
 
 @dataclass(frozen=True)
 class Sufficiency:
-    """Accuracy and margin with one gate of the image and constants for all others."""
+    """Accuracy and log loss with one gate of the image and constants for all others."""
 
     of: Identity
     sufficiency: pd.DataFrame
@@ -52,11 +52,11 @@ def draw(ax: Axes, sufficiency: pd.DataFrame, measure: str) -> Axes:
     Args:
         ax: the Axes to draw on.
         sufficiency: of `Sufficiency`.
-        measure: ``accuracy`` or ``margin``.
+        measure: ``accuracy`` or ``log_loss``.
     """
     x = np.arange(len(sufficiency))
     value, end, p = ("change", "", "p") if measure == "accuracy" else (
-        "margin_change", "margin_", "p_margin"
+        "log_loss_change", "log_loss_", "p_log_loss"
     )  # fmt: skip
     ax.axhline(0, color=INK, linewidth=0.8)
     for side, (prefix, label) in enumerate(
@@ -71,29 +71,29 @@ def draw(ax: Axes, sufficiency: pd.DataFrame, measure: str) -> Axes:
         ax.set_ylabel("difference in accuracy\n(percentage points)")
         ax.yaxis.set_major_formatter(points_tick)
     else:
-        ax.set_ylabel("difference in margin (logits)")
+        ax.set_ylabel("difference in log loss (nats)")
     return over_gates(ax, list(sufficiency["gate"]))
 
 
 def lay_out(shown: Sufficiency) -> list[Figure]:
-    """Draw a panel for accuracy and one for margin, over the same gates."""
+    """Draw a panel for accuracy and one for log loss, over the same gates."""
     titles = (
         f"Accuracy with one gate (filled: p < {LEVEL}, McNemar, Holm)",
-        f"Margin with one gate (filled: p < {LEVEL}, t test, Holm)",
+        f"Log loss with one gate (filled: p < {LEVEL}, t test, Holm)",
     )
     title = f"One gate alone: {title_of(shown.of)}"
-    return accuracy_above_margin(shown.sufficiency, draw, titles, title)
+    return accuracy_above_log_loss(shown.sufficiency, draw, titles, title)
 
 
 def caption(shown: Sufficiency) -> str:
     """Say which gates add something alone, and where nothing is lost without the others."""
     count = as_count(int(shown.sufficiency["images"].max()), "image")
     return (
-        f"Accuracy and margin on {count} if one gate is that of the image and all others are their "
-        "best constants, with paired 95% CIs: minus those of the unedited network, and minus those "
-        f"with constants for all gates. {sufficiency_sentence(shown.sufficiency)} For each of the "
-        "two comparisons, p values are corrected over the gates, and over accuracy and margin "
-        f"(Holm, level {LEVEL})."
+        f"Accuracy and log loss on {count} if one gate is that of the image and all others are "
+        "their best constants, with paired 95% CIs: minus those of the unedited network, and minus "
+        f"those with constants for all gates. {sufficiency_sentence(shown.sufficiency)} For "
+        "each of the two comparisons, p values are corrected over the gates, and over accuracy and "
+        f"log loss (Holm, level {LEVEL})."
     )
 
 
@@ -108,7 +108,7 @@ def sufficiency_sentence(table: pd.DataFrame) -> str:
     rest = losses[
         (direction(losses, REMOVAL) == 0)
         & ~is_mixed(losses, REMOVAL)
-        & losses[[f"p_{REMOVAL}", f"p_{REMOVAL}_margin"]].notna().any(axis=1)
+        & losses[[f"p_{REMOVAL}", f"p_{REMOVAL}_log_loss"]].notna().any(axis=1)
     ]
     if len(rest):
         # No loss that is seen is not yet sufficiency: the interval says how much may be lost.
@@ -123,8 +123,8 @@ def sufficiency_sentence(table: pd.DataFrame) -> str:
     added = as_losses(table, "recovered_")
     gains = added[direction(added, REMOVAL) < 0]
     text += (
-        f" Beyond constants for all gates, a gate alone adds accuracy or margin at {len(gains)} of "
-        f"{as_count(len(added), 'gate')}"
+        f" Beyond constants for all gates, a gate alone improves accuracy or log loss at "
+        f"{len(gains)} of {as_count(len(added), 'gate')}"
     )
     if gains.empty:
         return f"{text}."
@@ -140,7 +140,7 @@ register_plot(
     Plot(
         name="sufficiency",
         title="One gate alone",
-        about="Accuracy and margin with one gate of the image, and constants for all others.",
+        about="Accuracy and log loss with one gate of the image, and constants for all others.",
         subject=Intervened,
         compute=compute,
         draw=draw,
