@@ -7,16 +7,18 @@
 
 For each seed and each kind of attention: a training, recordings of it and of an untrained network,
 tables of all statistics, interventions, and a fold. These are the commands of attnscope, and
-``provenance.json`` has them with the minutes that each took. The small results go to a folder per
-network in ``--out``; the runs, with their weights, stay in ``--runs``. A network whose results are
-there is not repeated, and an interrupted one goes on where it was. At the end, networks whose runs
-are there are compared over seeds; these tables go to ``between``.
+``provenance.json`` has them, the minutes that each took, and the commit with which each was made.
+The small results go to a folder per network in ``--out``; the runs, with their weights, stay in
+``--runs``. A network whose results are there is not repeated, except for the stages in ``--again``,
+and an interrupted one goes on where it was. At the end, networks whose runs are there are compared
+over seeds; these tables go to ``between``.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -76,6 +78,9 @@ class Study:
     tolerance: float = 1.0
     """Largest accepted loss of accuracy of a fold, in percentage points. Few validation images need
     a larger one."""
+    again: tuple[str, ...] = ()
+    """Stages that are done once more on networks that are done, such as interventions and
+    statistics after a change to them."""
     minutes: float = float("inf")
     """No network is begun after so many minutes."""
     device: str = "auto"
@@ -93,6 +98,8 @@ class Network:
     """Stage -> the minutes that it took."""
     commands: dict[str, str] = field(default_factory=dict)
     """Stage -> its command."""
+    commits: dict[str, str | None] = field(default_factory=dict)
+    """Stage -> the commit with which it was done."""
 
     @property
     def name(self) -> str:
@@ -142,6 +149,9 @@ class Network:
         if file.is_file():
             before = read_json(file)
             self.minutes, self.commands = before["minutes"], before["commands"]
+            self.commits = before["commits"]
+        for stage in self.study.again:
+            self.minutes.pop(stage, None)
 
     def _command(self, stage: str, arguments: list[str]) -> None:
         self.commands[stage] = " ".join(["attnscope", *arguments])
@@ -161,8 +171,9 @@ class Network:
         began = time.perf_counter()
         work()
         self.minutes[stage] = round((time.perf_counter() - began) / 60, 2)
+        self.commits[stage] = _commit()
         self.run.parent.mkdir(parents=True, exist_ok=True)
-        done = {"minutes": self.minutes, "commands": self.commands}
+        done = {"minutes": self.minutes, "commands": self.commands, "commits": self.commits}
         write_json(self.run.with_name(f"{self.name}-{_STAGES}"), done)
 
     def _write_statistics(self, has_gates: bool) -> None:
@@ -189,8 +200,15 @@ class Network:
             origin = "statistics" if folder == tables else "interventions"
             files |= {f"{origin}-{file.name}": file for file in folder.glob("*.csv")}
         left_out = [name for name, file in files.items() if file.stat().st_size > _LARGEST]
-        facts = {"commands": self.commands, "minutes": self.minutes, "left_out": left_out}
+        facts = {
+            "commands": self.commands,
+            "minutes": self.minutes,
+            "commits": self.commits,
+            "left_out": left_out,
+        }
         self.results.parent.mkdir(parents=True, exist_ok=True)
+        if self.study.again and self.is_done:
+            shutil.rmtree(self.results)
         with new_folder(self.results) as folder:
             for name in files.keys() - left_out:
                 if name.endswith(".json"):
@@ -213,7 +231,6 @@ def provenance(device: str) -> dict[str, Any]:
     """Return what the results depend on beside the commands: versions and hardware."""
     on_gpu = device != "cpu" and torch.cuda.is_available()
     return {
-        "commit": _commit(),
         "versions": {
             "attnscope": attnscope.__version__,
             "torch": torch.__version__,
@@ -295,7 +312,7 @@ def main(study: Study) -> None:
     """Measure all networks whose results are missing, and compare all."""
     began = time.monotonic()
     for network in networks(study):
-        if network.is_done:
+        if network.is_done and not (study.again and network.run.is_dir()):
             print(f"{network.name}: done before")
             continue
         if time.monotonic() - began > 60 * study.minutes:

@@ -94,6 +94,18 @@ def test_an_interrupted_network_goes_on_and_its_small_results_are_kept(
     assert capsys.readouterr().out == "se-0: done before\n"
     main(small(seeds=(1,), minutes=-1.0))
     assert not Path("results/se-1").exists()
+    monkeypatch.setattr(module, "_commit", lambda: "later")
+    predictions.to_csv(results / "an-old-table.csv")
+    main(small(again=("interventions", "statistics")))
+    assert called[6:] == ["intervene"]
+    again = read_json(results / "provenance.json")
+    assert again["commits"] == {
+        **facts["commits"],
+        "interventions": "later",
+        "statistics": "later",
+    }
+    assert again["minutes"]["train"] == facts["minutes"]["train"]
+    assert not (results / "an-old-table.csv").exists()
 
 
 @pytest.fixture
