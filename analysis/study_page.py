@@ -157,7 +157,7 @@ def gates_table(results: Results, kind: str) -> Iterator[list[str]]:
     asked = {"best constant": "removal", "another image": "resample", "other class": "matched"}
     yield [
         "gate", "decoded", "untrained", "input",
-        *(f"{name}, {measure}" for name in asked for measure in ("points", "logits")), "used in",
+        *(f"{name}, {measure}" for name in asked for measure in ("points", "nats")), "used in",
     ]  # fmt: skip
     usage = results.usage(kind)
     folders = results.gated[kind][: int(usage["seeds"].max())]
