@@ -19,7 +19,7 @@ from attnscope.report.bibliography import bibliography, references
 from attnscope.report.citing import Methods, cite
 from attnscope.report.figure_methods import OF_FIGURES
 from attnscope.report.methods import Run, Shown, methods_of
-from tests.plots.reading import numbers, only, with_named_experiments
+from tests.plots.reading import add_masks, numbers, only, with_named_experiments
 
 Make = Callable[..., Recording]
 
@@ -65,8 +65,12 @@ def test_every_sentence_of_a_figure_cites_what_is_known(
     make_recording: Make, add_interventions: Callable[..., Path]
 ) -> None:
     """Each plot that has sentences is drawn, and every key that the module cites resolves."""
-    a, b = (make_recording(name, count=90, seed=i, accuracy=0.6) for i, name in enumerate("ab"))
+    a, b = (
+        make_recording(name, count=90, seed=i, accuracy=0.6, attributed=9)
+        for i, name in enumerate("ab")
+    )
     add_interventions(a)
+    add_masks(a, 60)
     outcomes = find_outcomes(a)
     assert outcomes is not None
     made = Intervened(a, with_named_experiments(outcomes, [gate.name for gate in a.gates]))

@@ -61,8 +61,9 @@ def _tests(asked: Sequence[str]) -> str:
     shared = (
         f"; the variance includes that images share donors {cite('aronow2015')}" if donors else ""
     )
+    measured = f"log loss (at the best temperature of each edit {cite('guo2017')})"
     return (
-        f"The effects of {listed([_QUESTIONS[name] for name in asked])} on accuracy and log loss "
+        f"The effects of {listed([_QUESTIONS[name] for name in asked])} on accuracy and {measured} "
         f"were tested by exact McNemar tests {cite('mcnemar1947')} and paired t tests "
         f"{cite('student1908')}{shared}. Within each question p values were corrected over all "
         f"gates and blocks and over both measures {cite('holm1979')}, and a gate is called used if "
@@ -70,7 +71,7 @@ def _tests(asked: Sequence[str]) -> str:
         f"{cite('bonett2012')}, with shared donors where there are some."
         if "removal" in asked
         else f"The effects of {listed([_QUESTIONS[name] for name in asked])} on accuracy and "
-        f"log loss were tested by exact McNemar tests {cite('mcnemar1947')} and paired t tests "
+        f"{measured} were tested by exact McNemar tests {cite('mcnemar1947')} and paired t tests "
         f"{cite('student1908')}{shared}, corrected over all gates and blocks {cite('holm1979')}."
     )
 
@@ -110,6 +111,25 @@ def _maps(result: Any) -> list[str]:
         "Spatial gates were compared with Grad-CAM image by image at the coarser resolution of "
         "both, by Spearman's correlation, beside the Grad-CAM of another image as a null; 95% "
         f"intervals are percentile bootstraps over images {cite('efron1979')}."
+    ]
+
+
+def _methods_of_maps(result: Any) -> list[str]:
+    return [
+        f"Spatial gates were compared with {as_count(len(result.summaries), 'attribution method')} "
+        "image by image, by Spearman's correlation, beside the attribution of another image as a "
+        f"null; 95% intervals are percentile bootstraps over images {cite('efron1979')}."
+    ]
+
+
+def _localized(result: Any) -> list[str]:
+    return [
+        "Whether maps lie on the objects was measured on "
+        f"{as_count(result.masks.used, 'image')} with masks by the pointing game "
+        f"{cite('zhang2018')} and by the share of the map's energy inside the mask, and tested "
+        "against a Gaussian at the image center and against the maps of all other images, by t "
+        f"tests {cite('student1908')}, the latter on jackknife pseudovalues {cite('tukey1958')}, "
+        f"corrected over the maps {cite('holm1979')}."
     ]
 
 
@@ -156,6 +176,8 @@ OF_FIGURES: Mapping[str, Callable[[Any], list[str]]] = {
     "per_class_gates": _geometry,
     "per_class_agreement": _maps,
     "map_agreement": _maps,
+    "attribution_agreement": _methods_of_maps,
+    "localization": _localized,
     "per_class_grad_cam": lambda result: [
         "The Grad-CAM of two networks was compared image by image, beside that of another image as "
         f"a null; 95% intervals are percentile bootstraps over images {cite('efron1979')}."
