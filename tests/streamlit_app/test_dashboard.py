@@ -285,7 +285,7 @@ def test_interventions_are_shown_with_a_verdict_on_each_gate(
     assert shown["Verdict"].iloc[3] == NOTHING
     right = 100 * (recording.labels == recording.predictions).mean()
     assert shown["Removal (points)"].iloc[0].startswith(f"{right:+.2f} (")
-    assert not shown["Removal (log_loss)"].iloc[0].startswith("+0.00")
+    assert not shown["Removal (log loss, nats)"].iloc[0].startswith("+0.00")
     assert shown["Misinformation (points)"].iloc[0].startswith(f"{right:+.2f} (")
     assert shown["Misinformation (points)"].iloc[1].startswith("+0.00 (")
     assert "layer1.attention.channel" in texts(app), "the caption names the gate that is used"

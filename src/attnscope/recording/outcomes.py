@@ -8,6 +8,8 @@ SHA-256 of that table. Outcomes of version 0.1 have no such file.
 ``about.json`` has the SHA-256 of every other file under ``files``, and a seal. Before files are
 replaced, it lists the old and the new hashes, so that a kill between two files leaves none that is
 unknown. What is read is checked; outcomes of earlier versions have no hashes.
+
+More than 400 lines because writing, reading and checking share one format.
 """
 
 from __future__ import annotations
