@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -49,7 +50,10 @@ def ask(
     }
     if kind == "websocket":
         del scope["method"]
-    asyncio.run(Guard(app, ["localhost"], **settings)(scope, receive, send))
+    # In a thread of its own: the browser of other tests leaves a loop running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        asked = Guard(app, ["localhost"], **settings)(scope, receive, send)
+        thread.submit(asyncio.run, asked).result()
     return dict(sent[0])
 
 
