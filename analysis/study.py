@@ -246,15 +246,25 @@ def provenance(device: str) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout, with a mark if it has changes; None outside of one."""
-    try:
-        call = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """Return the commit of the checkout, with a mark if code has changes; None outside of one."""
+
+    def git(*arguments: str) -> str:
         done = subprocess.run(
-            call, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            ["git", *arguments],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
         )
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        # Results of a study may lie in the checkout; they do not change those of other networks.
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "analysis")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return f"{commit}-dirty" if changed else commit
 
 
 def networks(study: Study) -> Iterator[Network]:

@@ -184,7 +184,8 @@ def _losses(row: pd.Series[Any], question: str) -> tuple[str, str]:
         return "", ""
     star, log_loss_star = ("*" if found else "" for found in significant(np.array([p, p_log_loss])))
     ends = f" ({as_plain_points(low)} to {as_plain_points(high)})" if np.isfinite(low) else ""
-    return f"{as_points(value)}{star}{ends}", f"{log_loss:+.3f}{log_loss_star}".replace("-", "−")
+    added = round(log_loss, 3) + 0.0  # no negative zero
+    return f"{as_points(value)}{star}{ends}", f"{added:+.3f}{log_loss_star}".replace("-", "−")
 
 
 def folds_table(results: Results) -> Iterator[list[str]]:
