@@ -107,11 +107,12 @@ def _verdicts(intervened: Intervened) -> None:
 
 def _effect(row: pd.Series, columns: tuple[str, str, str], unit: float) -> str:
     """Write a value with its interval, or that it was not measured."""
-    value, low, high = (unit * float(row[column]) for column in columns)
+    digits = 2 if unit == 100 else 3  # points, or nats
+    value, low, high = (round(unit * float(row[column]), digits) + 0.0 for column in columns)
     if value != value:
         return "not measured"
-    interval = f" ({low:+.2f} to {high:+.2f})" if low == low else " (no interval)"
-    return f"{value:+.2f}{interval}".replace("-", "\N{MINUS SIGN}")
+    interval = f" ({low:+.{digits}f} to {high:+.{digits}f})" if low == low else " (no interval)"
+    return f"{value:+.{digits}f}{interval}".replace("-", "\N{MINUS SIGN}")
 
 
 @section
