@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from analysis import dashboard_latency
-from analysis.dashboard_latency import Size
+from analysis.dashboard_latency import Size, _plan
 from attnscope.recording.recording import Recording
 
 VIEWS = Path(__file__).parents[2] / "streamlit_app" / "views"
@@ -31,6 +32,29 @@ def test_every_page_is_visited_and_clicked(
     assert sum(int(row[4]) for row in rows) > 5
     assert re.search(r"^\d+ MiB, at most \d+ MiB$", printed, re.M)
     assert "shows an error" not in printed
+
+
+class FakeVisitor:
+    """A page with one control, which never offers what it is set to."""
+
+    def __init__(self) -> None:
+        self.set_to = "a"
+        self.clicked: list[str] = []
+
+    @property
+    def widgets(self) -> dict[str, SimpleNamespace]:
+        return {"view": SimpleNamespace(key="view")}
+
+    def choices(self, name: str) -> tuple[str, ...]:
+        return tuple(each for each in "abcd" if each != self.set_to)
+
+
+def test_each_choice_of_a_control_is_clicked_once() -> None:
+    visitor = FakeVisitor()
+    for _, choice in _plan(visitor, "page", "", 40):  # type: ignore[arg-type]
+        visitor.set_to = str(choice)
+        visitor.clicked.append(visitor.set_to)
+    assert visitor.clicked == ["b", "c", "d"]
 
 
 def test_a_wide_recording_has_as_many_channels_as_asked_for(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from attnscope.interventions import (
     erase,
     randomize_gates,
 )
-from attnscope.recording.outcomes import read_outcomes
+from attnscope.recording.outcomes import outcomes_folder, read_outcomes
 from attnscope.recording.recording import RecordingWriter
 from attnscope.statistics.effects import margins
 from tests.interventions.test_ablation import Weighted
@@ -110,6 +110,10 @@ def test_commands_accept_a_run_of_0_1(
 ) -> None:
     monkeypatch.chdir(unpacked)
     gate = "layer1.0.attention.channel"
+    before = read_outcomes(outcomes_folder(Recording("run").folder))
+    assert before.replacement is None, "it has margins in the place of log losses"
+    assert before.experiments == ["decode"]
+    assert set(before.tables) == {"decoding"}
     experiments = ["--experiments", "decode", "replace", "ablate"]
     assert main(["intervene", "run", "--images", "6", *experiments]) == 0
     assert main(["fold", "run", "--gates", gate, "--out", "folded"]) == 0

@@ -44,6 +44,11 @@ def best_losses(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArr
     return min(tried, key=lambda losses: losses.mean().item()).numpy()
 
 
+def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return torch's mean cross-entropy."""
+    return F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
+
+
 def pooled(x: Tensor) -> Tensor:
     """Return the mean of each channel without the mark."""
     return x[:, :, 1:].mean((2, 3))

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from attnscope.interventions.constants import _best
 from attnscope.plots.builtin.decodable_and_used import usage_sentence
 from attnscope.plots.builtin.static_gates import static_sentence
 from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
@@ -30,7 +31,7 @@ from attnscope.statistics.verdicts import (
     UNUSED,
     USED,
 )
-from tests.interventions.known import best_losses
+from tests.interventions.known import best_losses, cross_entropy
 from tests.making import refused
 
 
@@ -205,8 +206,21 @@ def test_log_losses_equal_those_of_torch_at_the_best_temperature() -> None:
 
 def test_the_best_log_losses_of_a_network_without_errors_are_zero() -> None:
     labels = np.arange(30) % 3
-    logits = np.eye(3)[labels] + 0.3 * np.random.default_rng(0).random((30, 3))
-    assert calibrated_log_losses(logits, labels).tolist() == [0] * 30
+    noise = np.random.default_rng(0).random((30, 3))
+    for scale in (1, 0.02):  # with the second, the highest inverse temperature leaves some loss
+        logits = scale * (np.eye(3)[labels] + 0.1 * noise)
+        assert calibrated_log_losses(logits, labels).tolist() == [0] * 30
+
+
+def test_a_constant_is_not_chosen_because_the_network_is_more_sure_with_it() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=300)
+    logits = rng.normal(size=(300, 3)) + 1.5 * np.eye(3)[labels]
+    worse = logits + 0.3 * rng.normal(size=(300, 3))
+    plain = {name: cross_entropy(each, labels) for name, each in (("mean", 0.2 * logits),
+                                                                  ("neutral", worse))}  # fmt: skip
+    assert plain["neutral"] < plain["mean"], "at its own temperature it looks better"
+    assert _best({"neutral": worse, "mean": 0.2 * logits}, labels) == "mean"
 
 
 def test_margins_equal_those_by_hand() -> None:

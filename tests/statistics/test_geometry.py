@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
-from attnscope.statistics import class_distances, compare_geometry, geometry
+from attnscope.statistics import class_distances, compare_geometry, distances, geometry
 from attnscope.statistics.distances import ClassMeans
 from attnscope.statistics.splits import stratified_folds
 from tests.making import refused
@@ -143,8 +143,10 @@ def test_compare_geometry_does_not_depend_on_the_block_size_except_for_the_boots
     expected = compare_geometry(a, b, resamples=200)
     assert compare_geometry(a, b, resamples=200).equals(expected)
     monkeypatch.setattr(geometry, "_CELLS", 1)
+    monkeypatch.setattr(distances, "_CELLS", 1)
     found = compare_geometry(a, b, resamples=200)
     assert found[["spearman", "p"]].equals(expected[["spearman", "p"]])
+    np.testing.assert_allclose(found["ceiling"], expected["ceiling"], rtol=1e-9)
     assert np.abs(found["low"] - expected["low"]).max() < 0.3
 
 

@@ -44,6 +44,11 @@ def test_joint_usage_finds_effects_that_single_gates_hide() -> None:
     wanted = multipletests([*plain, *(m for m in log_loss if m == m)], method="holm")[1]
     assert found["p_removal"].tolist() == pytest.approx(wanted[3:6].tolist())
     assert found.loc["all", "removal_log_loss"] == pytest.approx(0.6, abs=0.001)
+    # The 90% interval of a mean, by Student's t.
+    lost = -_lost(made, "all")
+    half = stats.t.ppf(0.95, 99) * lost.std() / 10
+    ends = [f"removal_log_loss_equal_{end}" for end in ("low", "high")]
+    assert found.loc["all", ends].tolist() == pytest.approx([0.6 - half, 0.6 + half], abs=0.001)
     assert found["misinformation_value"].eq(0).all()
     assert found["p_misinformation"].eq(1).all()
     assert found["verdict"].tolist() == [JOINTLY, NOTHING, USED]

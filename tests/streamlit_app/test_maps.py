@@ -104,6 +104,11 @@ def test_a_grid_shows_each_value_in_the_color_of_its_scale() -> None:
         color = np.array(cmap(value)[:3])
         share = (np.abs(found - color).max(2) < 0.012).mean()
         assert share > 0.02, value
+    top, bottom = (
+        np.flatnonzero((np.abs(found - np.array(cmap(value)[:3])).max(2) < 0.012).any(1)).mean()
+        for value in (0.25, 1.0)
+    )
+    assert top < bottom, "the first map is above the second"
     gray = np.abs(found - np.array([0xE4] * 3) / 255).max(2) < 0.012
     assert gray.mean() > 0.05  # the cell without a value
 
