@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from attnscope.statistics.effects import calibrated_log_losses
 from attnscope.statistics.inference import (
     mcnemar,
     paired_accuracy_change,
@@ -56,6 +57,19 @@ def test_paired_t_of_log_losses():
     before = rng.normal(3, 3, (600 * TIMES, 200))
     after = before + 0.01 * rng.standard_t(3, before.shape)
     expect_false_positives([paired_t(a, b) for a, b in zip(before, after, strict=True)])
+
+
+def test_log_losses_at_the_best_temperature_of_each_edit():
+    """Two noisy versions of the same logits, one of them five times larger."""
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(400 * TIMES):
+        labels = rng.integers(4, size=200)
+        shared = rng.normal(size=(200, 4)) + 1.5 * np.eye(4)[labels]
+        before, after = shared + 0.3 * rng.normal(size=(2, 200, 4))
+        losses = [calibrated_log_losses(logits, labels) for logits in (before, 5 * after)]
+        found.append(paired_t(*losses))
+    expect_false_positives(found)
 
 
 def test_paired_interval_over_seeds():
