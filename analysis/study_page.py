@@ -263,7 +263,7 @@ def differences_figure(results: Results) -> Figure | None:
         kind: table.iloc[largest_rows(table["difference"].abs())] for kind, table in found.items()
     }
     rows = max(len(table) for table in shown.values())
-    figure = Figure(figsize=(5.5 * len(shown), 1.4 + 0.28 * rows), layout="constrained")
+    figure = Figure(figsize=(max(5.5 * len(shown), 8.0), 1.4 + 0.28 * rows), layout="constrained")
     for ax, (kind, table) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(),
                                  strict=True):  # fmt: skip
         draw_differences(ax, table, (NONE, kind))

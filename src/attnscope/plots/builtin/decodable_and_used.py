@@ -163,8 +163,8 @@ def title_usage(
     asked = "Removal and misinformation" if _asks_about_classes(usage) else "Removal"
     accuracy.set_title(f"{asked}: accuracy lost (filled: p < {LEVEL}{test_of_accuracy})")
     log_loss.set_title(
-        f"{asked}: log loss added (network: {usage['own_log_loss'].max():.3g}; "
-        f"filled: p < {LEVEL}{test_of_log_loss})"
+        f"{asked}: log loss added to {usage['own_log_loss'].max():.3g} "
+        f"(filled: p < {LEVEL}{test_of_log_loss})"
     )
     for ax in (accuracy, log_loss):
         draw_border(ax, len(usage))
