@@ -1,4 +1,4 @@
-"""How often verdicts on gates are false: python analysis/verdicts.py --data-sets 1000.
+"""How often verdicts on gates are false: python analysis/verdicts.py --data-sets 500.
 
 Networks with 16 gates in four blocks are simulated, of which 0, 1 or 8 are used. The script counts
 the data sets in which any gate or block that is not used gets a verdict that says otherwise.
