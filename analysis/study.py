@@ -9,7 +9,7 @@ For each seed and each kind of attention: a training, recordings of it and of an
 tables of all statistics, interventions, and a fold. These are the commands of attnscope, and
 ``provenance.json`` has them, the minutes that each took, and the commit with which each was made.
 The small results go to a folder per network in ``--out``; the runs, with their weights, stay in
-``--runs``. A network whose results are there is not repeated, except for the stages in ``--again``,
+``--runs``. A network whose results are there is not repeated, except for what ``--again`` does,
 and an interrupted one goes on where it was. At the end, networks whose runs are there are compared
 over seeds; these tables go to ``between``.
 """
@@ -47,6 +47,7 @@ NONE = "none"
 _LARGEST = 60_000  # bytes; larger tables are of single channels or images and are not kept
 _DONE = "provenance.json"
 _STAGES = "stages.json"
+_AGAIN = ("interventions", "statistics")
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ class Study:
     tolerance: float = 1.0
     """Largest accepted loss of accuracy of a fold, in percentage points. Few validation images need
     a larger one."""
-    again: tuple[str, ...] = ()
-    """Stages that are done once more on networks that are done, such as interventions and
-    statistics after a change to them."""
+    again: bool = False
+    """Do interventions and statistics once more on networks that are done and whose runs are there,
+    after a change to them."""
     minutes: float = float("inf")
     """No network is begun after so many minutes."""
     device: str = "auto"
@@ -149,9 +150,12 @@ class Network:
         if file.is_file():
             before = read_json(file)
             self.minutes, self.commands = before["minutes"], before["commands"]
-            self.commits = before["commits"]
-        for stage in self.study.again:
-            self.minutes.pop(stage, None)
+            self.commits = before.get("commits", {})
+        if self.study.again and self.is_done:
+            # The command does not repeat experiments whose outcomes are there.
+            shutil.rmtree(outcomes_folder(Recording(self.run).folder), ignore_errors=True)
+            for stage in _AGAIN:
+                self.minutes.pop(stage, None)
 
     def _command(self, stage: str, arguments: list[str]) -> None:
         self.commands[stage] = " ".join(["attnscope", *arguments])

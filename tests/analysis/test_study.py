@@ -18,7 +18,7 @@ from attnscope.errors import InputError
 from attnscope.files import read_json, write_json
 from attnscope.plots.tables import flat
 from attnscope.plots.usage import joint_of, usage_of
-from attnscope.recording.outcomes import find_outcomes
+from attnscope.recording.outcomes import find_outcomes, outcomes_folder
 from attnscope.recording.recording import Recording
 from attnscope.statistics import (
     calibration_summary,
@@ -96,8 +96,11 @@ def test_an_interrupted_network_goes_on_and_its_small_results_are_kept(
     assert not Path("results/se-1").exists()
     monkeypatch.setattr(module, "_commit", lambda: "later")
     predictions.to_csv(results / "an-old-table.csv")
-    main(small(again=("interventions", "statistics")))
+    about = outcomes_folder(Recording("runs/se-0").folder) / "about.json"
+    made = about.stat().st_ino, about.stat().st_mtime_ns
+    main(small(again=True))
     assert called[6:] == ["intervene"]
+    assert (about.stat().st_ino, about.stat().st_mtime_ns) != made, "it was made anew"
     again = read_json(results / "provenance.json")
     assert again["commits"] == {
         **facts["commits"],
