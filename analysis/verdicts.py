@@ -22,6 +22,7 @@ from attnscope.statistics.inference import significant
 from attnscope.statistics.questions import ask
 from attnscope.statistics.verdicts import NOTHING, SENSITIVE, target_kind, verdicts
 
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "verdicts.csv"
 GATES, BLOCKS = 16, 4
 USED = (0, 1, 8)
 EDITS = {
@@ -183,7 +184,7 @@ def _is_used(target: str, used: int) -> bool:
     return int(target[-2:]) < used
 
 
-def main(data_sets: int = 1000, images: int = 250, out: Path = Path("verdicts.csv")) -> None:
+def main(data_sets: int = 1000, images: int = 250, out: Path = RESULTS) -> None:
     """Measure the rate of false verdicts with 0, 1 and 8 of 16 gates used.
 
     Args:
