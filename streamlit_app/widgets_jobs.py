@@ -85,7 +85,7 @@ def _running(job: Job, compact: bool) -> None:
         if job.line:
             st.caption(literal(job.line))
         if job.is_ending:
-            st.caption("It was cancelled, and ends after it has put away what it was writing.")
+            st.caption("The job was canceled. It stops after it has saved its finished work.")
         elif actions_allowed():
             st.button(
                 "Cancel", key=f"cancel {job.number}", icon=":material/stop:", on_click=job.cancel
@@ -100,8 +100,8 @@ def _ended(job: Job) -> None:
             st.success(f"{literal(job.title)} is finished.", icon=":material/check:")
         elif job.state == "cancelled":
             st.info(
-                f"{literal(job.title)} was cancelled. What was finished is kept: the same button "
-                "goes on from there."
+                f"{literal(job.title)} was canceled. Finished work is kept, and the same button "
+                "continues from there."
             )
         else:
             st.error(f"{literal(job.title)} failed: {literal(job.line or 'it said nothing')}")

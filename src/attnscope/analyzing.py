@@ -244,7 +244,7 @@ def find_recorded(
         raise InputError(
             "AS530",
             f"{folder} does not exist; give a run, a recording, or a network as timm:NAME, "
-            "torchvision:NAME or package.module:callable",
+            "torchvision:NAME, folded:FOLDER or package.module:callable",
         )
     run = Run(folder)
     source = run.source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import addressed
 import downloads
@@ -126,9 +127,10 @@ def _removal(run: Run, gate: str, channel: int) -> None:
         st.info(f"The recording has {recording.no_accuracy}, so that no accuracy can be measured.")
         return
     if not cached_channels.can_keep(run):
+        folder = Path(recording.folder).resolve().parent
         st.info(
             "The result would be kept beside the recording, which is outside of the dashboard's "
-            f"folder. Start the dashboard with the folder above: {literal('attnscope dashboard')}"
+            f"folder. Start the dashboard with: {literal(f'attnscope dashboard {folder}')}"
         )
         return
     known = cached_channels.removal(run, gate, channel)

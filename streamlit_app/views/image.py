@@ -132,7 +132,7 @@ def _between(run: Run, row: int) -> None:
         st, f"Compare {names[first]} with", names, "versus", "class", default=None,
         scope=run.key, placeholder=names[other],
         help="The first class is the predicted one. Without a choice, the second class is the true "
-        "class, or the next probable one if the prediction is right.",
+        "class, or the next most probable one if the prediction is right.",
     )  # fmt: skip
     if addressed.is_unknown("versus"):
         return

@@ -93,10 +93,10 @@ def _show(entries: list[Entry], accuracies: dict[str, float]) -> None:
                 format="YYYY-MM-DD HH:mm", help="When the recording was written.", width=130
             ),
             "MB": _number("Size on disk in megabytes.", 60, "%.1f"),
-            "Seed": _number("The random seed of the training.", 50),
+            "Seed": _number("The random seed of the run.", 50),
             "Classes": _number("Number of classes.", 65),
             "Split": st.column_config.TextColumn(
-                help="The part of the data set that was recorded.", width=75
+                help="The split of the data set that was recorded.", width=75
             ),
         },
     )

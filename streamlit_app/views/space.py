@@ -51,7 +51,7 @@ def _components(run: Run, gate: str, by: str | None, only: list[str]) -> None:
     note.metric(
         "Explained variance of both axes",
         f"{100 * float(known.explained[list({x, y})].sum()):.1f}%",
-        help="Share of the variance of the gates that the picture shows. The rest lies along other "
+        help="Share of the variance of the gates that the figure shows. The rest lies along other "
         "components.",
     )
     titles = (names[x], names[y])

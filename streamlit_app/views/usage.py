@@ -30,7 +30,7 @@ INTERVENTIONS, CONSTANTS = "Interventions", "Constants in place of gates"
 _OTHER_TABLES = {
     "constants": "Constants: the best one of each gate, chosen on images that are not scored",
     "ablation": "Ablation: channels replaced by their mean, compared with random channels",
-    "erasing_areas": "Deletion and insertion: pixels erased or restored in the order of a map",
+    "erasing_areas": "Deletion and insertion: pixels deleted or restored in the order of a map",
     "randomization": "Randomization: parameters reinitialized, compared with other seeds",
 }
 
@@ -52,7 +52,7 @@ def _verdicts(intervened: Intervened) -> None:
         "gate; chance: the same with permuted labels. Removal: accuracy with the image's own "
         "gate minus accuracy with the best constant, in percentage points, and the log loss that "
         "the constant adds (nats), each at its best temperature, so that a change in confidence "
-        "alone is none. Resample: the same for the gate of any other image. Misinformation: "
+        "alone does not count. Resample: the same for the gate of any other image. Misinformation: "
         "accuracy with the gate of another image of the same class minus accuracy with that of "
         "another class; matched: with donors of equal brightness and contrast. Oracle: accuracy "
         "with the mean gate of the true class minus accuracy with the own gate. A gate is "

@@ -32,7 +32,6 @@ from attnscope.interventions import (
 )
 from attnscope.recording.outcomes import outcomes_folder, read_outcomes
 from attnscope.recording.recording import RecordingWriter
-from attnscope.statistics.effects import margins
 from tests.interventions.test_ablation import Weighted
 from tests.interventions.toy import toy_images
 from tests.making import refused
@@ -169,8 +168,29 @@ def test_interventions_give_the_outcomes_of_the_version_before_donors_were_store
         np.testing.assert_allclose(constant[f"{column}_now"], constant[column], rtol=0, atol=1e-5)
 
 
+def margins(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Compute the logit of the true class minus the largest other one, as earlier versions did."""
+    is_true = np.eye(logits.shape[1], dtype=bool)[labels]
+    return logits[is_true] - np.where(is_true, -np.inf, logits).max(1)
+
+
+def ablate_with_margins(
+    setup: InterventionSetup, patch: pytest.MonkeyPatch, **options: Any
+) -> pd.DataFrame:
+    """Ablate channels, with the measure of earlier versions in the place of the log loss."""
+    measure = "attnscope.interventions.ablation.calibrated_log_losses"
+    patch.setattr(measure, lambda logits, labels: -margins(logits.astype(float), labels))
+    found = ablate_channels(setup, **options)
+    for end, opposite in (("change", "change"), ("low", "high"), ("high", "low")):
+        found[f"margin_{end}"] = -found[f"log_loss_{opposite}"]
+    null = -found[["null", "null_high", "null_low"]]
+    return found.assign(
+        **dict(zip(["null", "null_low", "null_high"], null.T.to_numpy(), strict=True))
+    )
+
+
 def test_experiments_give_the_tables_of_the_version_before_they_could_be_resumed(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With all random draws, on the toy network of the tests."""
     earlier = unpack_outcomes(tmp_path / "earlier")
@@ -182,8 +202,8 @@ def test_experiments_give_the_tables_of_the_version_before_they_could_be_resumed
     some = {"images": 20, "progress": False}
     erased = erase(setup, steps=4, **some)
     found = {
-        "ablation": ablate_channels(
-            setup, shares=(1 / 12, 0.5), draws=50, exceedances=None, **some
+        "ablation": ablate_with_margins(
+            setup, monkeypatch, shares=(1 / 12, 0.5), draws=50, exceedances=None, **some
         ),
         "erasing_areas": erased.areas,
         "erasing_curves": erased.curves,
@@ -196,7 +216,9 @@ def test_experiments_give_the_tables_of_the_version_before_they_could_be_resumed
         )
 
 
-def test_equal_gates_are_ordered_at_random_as_before(tmp_path: Path) -> None:
+def test_equal_gates_are_ordered_at_random_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The gates are 0 or 1, so that which of them are the highest is drawn for each batch."""
     earlier = unpack_outcomes(tmp_path / "earlier")
     model, images = Weighted().eval(), toy_images(60)
@@ -207,9 +229,8 @@ def test_equal_gates_are_ordered_at_random_as_before(tmp_path: Path) -> None:
         model, images, tmp_path / "r", classes=list("abc"), grad_cam_layers=(), progress=False
     )
     setup = InterventionSetup(model, images, recording, batch_size=7)
-    found = ablate_channels(
-        setup, shares=(1 / 12, 0.5), draws=10, exceedances=None, images=20, progress=False
-    )
+    some = {"shares": (1 / 12, 0.5), "draws": 10, "images": 20, "progress": False}
+    found = ablate_with_margins(setup, monkeypatch, exceedances=None, **some)
     expected = pd.read_csv(earlier / "toy-ties.csv")
     pd.testing.assert_frame_equal(
         found[expected.columns], expected, check_dtype=False, rtol=0, atol=1e-5

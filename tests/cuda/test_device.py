@@ -18,7 +18,8 @@ from attnscope import Moments, Recording, Run, capture, find_gates, watch_gates
 from attnscope.data.images import LabeledImages
 from attnscope.folding.algebra import fold_gates
 from attnscope.gates.hooks import edit_gates
-from attnscope.interventions import InterventionSetup, replace_gates
+from attnscope.interventions import InterventionSetup
+from attnscope.interventions.replacement import replace_and_keep
 from attnscope.monitoring import GateMonitor
 from attnscope.training.loop import TrainingLoop
 from tests.cuda import device_name
@@ -205,15 +206,18 @@ def test_edited_gates_give_the_logits_of_the_cpu(device: torch.device) -> None:
 
 def test_interventions_equal_those_on_the_cpu(device: torch.device, tmp_path: Path) -> None:
     setup = toy_setup("used", tmp_path)
-    a = replace_gates(setup, progress=False)
+    a = replace_and_keep(setup, progress=False)
     moved = InterventionSetup(setup.model.to(device), toy_images(), setup.recording)
-    b = replace_gates(moved, progress=False)
-    np.testing.assert_array_equal(a[["target", "edit", "row"]], b[["target", "edit", "row"]])
-    scale = float(a["margin"].abs().max())
-    np.testing.assert_allclose(b["margin"], a["margin"], atol=LOGITS * scale)
-    clear = a["margin"].abs().to_numpy() > 2 * LOGITS * scale
-    assert clear.mean() > 0.7  # margins of an edit to the mean are 0 for some images
-    np.testing.assert_array_equal(a["prediction"][clear], b["prediction"][clear])
+    b = replace_and_keep(moved, progress=False)
+    keys = ["target", "edit", "row"]
+    np.testing.assert_array_equal(a.table[keys], b.table[keys])
+    tolerance = LOGITS * float(np.abs(a.logits).max())
+    np.testing.assert_allclose(b.logits, a.logits, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(b.table["log_loss"], a.table["log_loss"], rtol=0, atol=1e-4)
+    second, first = np.sort(a.logits, axis=1)[:, -2:].T
+    clear = first - second > 2 * tolerance
+    assert clear.mean() > 0.7  # the logits of an edit to the mean are equal for some images
+    np.testing.assert_array_equal(a.table["prediction"][clear], b.table["prediction"][clear])
 
 
 @pytest.mark.parametrize("placement", ["block", "stage"])

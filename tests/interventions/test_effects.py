@@ -18,7 +18,6 @@ from attnscope.statistics import gate_usage
 from attnscope.statistics.effects import (
     calibrated_log_losses,
     edit_contrast,
-    margins,
     replacement_effects,
 )
 from attnscope.statistics.inference import paired_accuracy_change, significant
@@ -221,11 +220,6 @@ def test_a_constant_is_not_chosen_because_the_network_is_more_sure_with_it() -> 
                                                                   ("neutral", worse))}  # fmt: skip
     assert plain["neutral"] < plain["mean"], "at its own temperature it looks better"
     assert _best({"neutral": worse, "mean": 0.2 * logits}, labels) == "mean"
-
-
-def test_margins_equal_those_by_hand() -> None:
-    logits = np.array([[1.0, 3.0, 2.0], [4.0, 0.0, 4.0], [0.0, -1.0, -5.0]])
-    assert margins(logits, np.array([1, 0, 2])).tolist() == [1.0, 0.0, -5.0]
 
 
 def test_the_caption_of_static_gates_names_the_largest_losses() -> None:

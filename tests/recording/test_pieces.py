@@ -48,6 +48,17 @@ def test_pieces_without_a_folder_stay_in_memory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_forgotten_pieces_leave_memory_and_others_are_written(tmp_path: Path) -> None:
+    with Pieces(tmp_path / "p", PLAN) as pieces:
+        pieces.keep("batch", {"n": np.ones(2)})
+        pieces.keep("sum", {"n": np.full(1, 2.0)})
+        pieces.forget(["batch", "never kept"])
+        assert "batch" not in pieces
+    with Pieces(tmp_path / "p", PLAN) as again:
+        assert "batch" not in again
+        assert again.find("sum")["n"].tolist() == [2]
+
+
 def test_nothing_is_written_before_a_piece_is_finished(tmp_path: Path) -> None:
     with Pieces(tmp_path / "p" / "replace", PLAN):
         pass

@@ -12,7 +12,7 @@ from attnscope.kinds import Gate
 from attnscope.statistics import class_mean_grad_cam, class_mean_maps, gate_logits
 from attnscope.statistics.agreement import center_map, score_maps, to_grid, top_overlap
 from attnscope.statistics.class_sums import class_sums, permuted_labels
-from attnscope.statistics.effects import calibrated_log_losses, margins
+from attnscope.statistics.effects import calibrated_log_losses
 from attnscope.statistics.geometry import gate_similarity, linear_cka
 from attnscope.statistics.inference import (
     bounded_mean_interval,
@@ -74,7 +74,6 @@ def checked(function):
         (to_grid, (MAPS, (2, 2)), {0: MAPS[0]}),
         (top_overlap, (VALUES, VALUES), {1: VALUES[:5]}),
         (center_map, ((4, 3),), {0: 4}),
-        (margins, (VALUES, LABELS), {1: SHORT}),
         (calibrated_log_losses, (VALUES, LABELS), {1: SHORT}),
         (gate_similarity, (VALUES, VALUES[:, :3], CHANNEL), {1: VALUES[:5]}),
         (gate_similarity, (MAPS, MAPS, MAP), {1: MAPS[:5]}),

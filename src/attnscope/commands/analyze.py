@@ -36,8 +36,8 @@ class Analyze:
     }
 
     target: Annotated[str | None, Argument(positional=True, metavar="TARGET")] = None
-    """Network: timm:NAME, torchvision:NAME or package.module:callable, as for --model. Or a run
-    folder or a recording."""
+    """Network: timm:NAME, torchvision:NAME, folded:FOLDER or package.module:callable, as for
+    --model. Or a run folder or a recording."""
     network: NetworkOptions = field(default_factory=NetworkOptions)
     split: Split = "test"
     """Split to analyze."""
@@ -47,7 +47,7 @@ class Analyze:
     skip_unreadable: bool = False
     """Skip images that cannot be read, and list them. Default: stop at such an image."""
     allow_changed_data: bool = False
-    """Go on with images that have changed since the network was trained. The recording says what
+    """Continue with images that have changed since the network was trained. The recording says what
     has changed. Default: stop, and name the images."""
     out: Path | None = None
     """Folder for everything about a network. Results of a run or a recording are written to its own

@@ -48,7 +48,7 @@ class Capture:
     skip_unreadable: bool = False
     """Skip images that cannot be read, and list them. Default: stop at such an image."""
     allow_changed_data: bool = False
-    """Go on with images that have changed since the network was trained. The recording says what
+    """Continue with images that have changed since the network was trained. The recording says what
     has changed. Default: stop, and name the images."""
     split: Split = "test"
     """Split to record."""
@@ -75,7 +75,7 @@ class Capture:
     """Precision of the network; bf16 uses autocast. Values are stored as float32 in both cases."""
     compile: bool = False
     """Compile the network, which takes half a minute and is faster for many images. Default: on a
-    GPU the way that is expected to end first, on a CPU no compilation."""
+    GPU, the method that is expected to finish first; on a CPU, no compilation."""
     moments: bool = False
     """Record sums over the images of each class (moments) instead of values for each image. They
     are written to RUN/moments/SPLIT, or RUN/untrained/moments/SPLIT."""

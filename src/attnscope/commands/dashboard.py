@@ -27,7 +27,7 @@ class Dashboard:
     base_path: Annotated[str | None, Argument(metavar="PATH")] = None
     """Path under which the pages are served, such as lab/gates, for a proxy."""
     allow_host: Annotated[tuple[str, ...], Argument(metavar="HOST")] = ()
-    """Further names of the host under which browsers ask for the dashboard, such as that of a
+    """Additional host names under which browsers reach the dashboard, such as that of a
     proxy."""
     open: bool = False
     """Open the dashboard in the browser of this machine."""

@@ -39,8 +39,8 @@ class Fold:
     data_root: Path | None = None
     """Folder that contains CIFAR-10 or CIFAR-100. Default: the folder used for training."""
     allow_changed_data: bool = False
-    """Go on with images that have changed since the network was trained, unless images that trained
-    it would choose its gates. Default: stop, and name the images."""
+    """Continue with images that have changed since the network was trained, unless training images
+    would be used to choose the gates. Default: stop, and name the images."""
     batch_size: int = 128
     """Batch size."""
     device: str = "auto"

@@ -13,7 +13,8 @@ class Inspect:
     """List the gates of a network, and why other activations are not gates."""
 
     target: TargetArgument
-    """Network: a run folder, timm:NAME, torchvision:NAME or package.module:callable."""
+    """Network: a run folder, timm:NAME, torchvision:NAME, folded:FOLDER or
+    package.module:callable."""
     image_size: int | None = None
     """Height and width of the images in pixels. Default: that of the network."""
     channels: int | None = None

@@ -39,7 +39,8 @@ class Intervene:
     """Number of images on which accuracy is measured, at most half of each class. The other images
     supply the replacement gates. Some experiments use only a share of the measured images: ablate a
     tenth (at least 50), erase a fifth (at least 100), concept half (at least 100), randomize half
-    (at least 250). Default: that of the output folder, else 250, or as many as --minutes hold."""
+    (at least 250). Default: that of the output folder, else 250, or as many as fit into
+    --minutes."""
     minutes: float = 3
     """Time in minutes for the experiment replace, which limits the default of --images."""
     smallest_effect: float | None = None

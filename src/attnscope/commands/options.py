@@ -54,7 +54,7 @@ class NetworkOptions:
     """Network that attnscope did not train."""
 
     model: Annotated[str | None, Argument(metavar="TARGET")] = None
-    """Network: timm:NAME, torchvision:NAME or package.module:callable."""
+    """Network: timm:NAME, torchvision:NAME, folded:FOLDER or package.module:callable."""
     weights: Path | None = None
     """Weights of --model: a safetensors file or a PyTorch state dict. Default: the weights that the
     network is built with."""
@@ -80,8 +80,8 @@ class NetworkOptions:
     """Per-channel standard deviation for normalization. Default: as for --mean."""
     output: Annotated[str | None, Argument(metavar="OUTPUT")] = None
     """Output of --model that has the class scores: a key, an index, package.module:function, or a
-    form of scores, such as probabilities, one_logit, or none to record gates only. Default: as the
-    output for four images shows."""
+    form of scores, such as probabilities, one_logit, or none to record gates only. Default:
+    inferred from the output for four images."""
 
     def expect_none(self, given: str = "a run folder", but: Sequence[str] = ()) -> None:
         """Refuse these options where no network is given.

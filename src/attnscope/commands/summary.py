@@ -18,8 +18,9 @@ class Summary:
     option_groups: ClassVar[dict[str, tuple[str, ...]]] = {"Built-in network": ("network",)}
 
     target: TargetArgument = "resnet18"
-    """Network: a run folder, timm:NAME, torchvision:NAME, package.module:callable, or a built-in
-    architecture: resnet18, resnet34, resnet50, resnet101, resnet152 or cnn. Default: resnet18."""
+    """Network: a run folder, timm:NAME, torchvision:NAME, folded:FOLDER,
+    package.module:callable, or a built-in architecture: resnet18, resnet34, resnet50, resnet101,
+    resnet152 or cnn. Default: resnet18."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     num_classes: int = 10
     """Number of classes of a built-in network."""

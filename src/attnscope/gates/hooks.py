@@ -222,8 +222,8 @@ class _Blocks:
                 fired = ", ".join(sorted(listener.fired)) or "none"
                 raise InputError(
                     "AS402",
-                    f"the gate {silent[0]} did not multiply anything in this forward (gates that "
-                    f"did: {fired}); find the gates again on the input of this forward",
+                    f"the gate {silent[0]} did not multiply anything in this forward pass (gates "
+                    f"that did: {fired}); find the gates again on the input of this forward pass",
                 )
 
 

@@ -34,7 +34,7 @@ class Constancy:
         """Return the refusal of a gate for which it does not hold."""
         return InputError(
             "AS404",
-            f"the gate {self.gate} varies along the axis {self.axis} in this forward, but was "
+            f"the gate {self.gate} varies along the axis {self.axis} in this forward pass, but was "
             "constant along it on the sample; find the gates on a larger sample",
         )
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
 from attnscope.errors import InputError
 from attnscope.gates.axes import parse_layout
 from attnscope.gates.hooks import as_factor
-from attnscope.interventions.channel_losses import ORDERS, ChannelLosses
+from attnscope.interventions.channel_losses import ORDERS, ChannelLosses, Outcome
 from attnscope.interventions.replay import PrefixCache
 from attnscope.interventions.setup import InterventionSetup, expect_draws, expect_images
 from attnscope.interventions.work import Work, alone, batches_of
 from attnscope.kinds import PER_CHANNEL, Gate
 from attnscope.recording.pieces import Piece
-from attnscope.statistics.effects import margins
+from attnscope.shapes import Array
+from attnscope.statistics.effects import calibrated_log_losses
 from attnscope.statistics.resampling import sequential_p
 
 _COLUMNS = [
@@ -32,9 +34,9 @@ _COLUMNS = [
     "change",
     "low",
     "high",
-    "margin_change",
-    "margin_low",
-    "margin_high",
+    "log_loss_change",
+    "log_loss_low",
+    "log_loss_high",
     "null",
     "null_low",
     "null_high",
@@ -76,7 +78,7 @@ def ablate_channels(
     both. For such a ranking, a small p does not show that a channel is more important. p-values are
     not corrected for the number of rows.
 
-    Random sets are drawn until ``exceedances`` of them decrease the margin at least as much as each
+    Random sets are drawn until ``exceedances`` of them raise the log loss at least as much as each
     of the four orders, or ``draws`` are drawn (`attnscope.statistics.resampling.sequential_p`,
     Besag and Clifford 1991). So draws are saved where no order is special. A p below
     ``exceedances / draws`` rests on all draws and is that of the full test.
@@ -99,11 +101,11 @@ def ablate_channels(
 
         - gate, share, channels (number of ablated channels), order, images;
         - change, low, high: change in accuracy (-1 to 1) with its 95% CI (Bonett and Price 2012);
-        - margin_change, margin_low, margin_high: mean change of the margin in units of the logits
-          with its 95% bootstrap CI;
+        - log_loss_change, log_loss_low, log_loss_high: mean change of the log loss
+          (`attnscope.statistics.effects.calibrated_log_losses`) in nats with its 95% bootstrap CI;
         - null, null_low, null_high: mean and 2.5th and 97.5th percentile over the draws of the
-          mean margin change under random channels;
-        - p: sequential p value; small if the margin decreases more than under random channels;
+          mean change of the log loss under random channels;
+        - p: sequential p value; small if the log loss rises more than under random channels;
         - p_draws: number of draws on which p rests;
         - draws: number of draws that were made for this gate and share, on which the null and the
           row ``random`` rest.
@@ -132,31 +134,25 @@ def ablate_channels(
     sequential_p(np.zeros(0), 0.0, exceedances, draws)  # refuses a wrong number now
     rows = setup.sample(images)
     run = _Run(setup, gates, units, shares, draws, rows)
-    losses = {
-        (gate.name, share): ChannelLosses(len(rows), draws, exceedances)
-        for gate in gates
-        for share in shares
-    }
+    table = []
     with alone(work, progress, "ablate") as todo, setup.eval_without_gradients():
         todo.start(len(rows) * len(gates) * run.reruns_of_gate)
-        for round_ in range(-1, -(-draws // ROUND)):  # the orders, then the draws
-            active = {
-                gate.name: [s for s in shares if not losses[gate.name, s].has_stopped]
-                for gate in gates
-            }
-            run.round(todo, round_, {name: some for name, some in active.items() if some}, losses)
+        for gate in gates:
+            losses = {share: ChannelLosses(draws, exceedances) for share in shares}
+            run.orders(todo, gate, losses)
+            for first in range(0, draws, ROUND):
+                active = [share for share in shares if not losses[share].has_stopped]
+                if active:
+                    run.draw(todo, gate, range(first, min(first + ROUND, draws)), active, losses)
+            for share in shares:
+                about = {"gate": gate.name, "share": share, "channels": run.count(gate, share)}
+                table += losses[share].rows(about, resamples, setup.seed)
         todo.end()
-    table = []
-    for gate in gates:
-        for share in shares:
-            about = {"gate": gate.name, "share": share, "channels": run.count(gate, share)}
-            own = run.own > 0
-            table += losses[gate.name, share].rows(about, own, resamples, setup.seed)
     return pd.DataFrame(table, columns=_COLUMNS)
 
 
 class _Run:
-    """The reruns of the network, batch by batch."""
+    """The reruns of the network, gate by gate and batch by batch."""
 
     def __init__(
         self,
@@ -167,12 +163,10 @@ class _Run:
         draws: int,
         rows: NDArray[np.int64],
     ) -> None:
-        self._setup, self._gates, self._shares, self._draws = setup, gates, shares, draws
+        self._setup, self._shares = setup, shares
         self._rows, self._units = rows, units
         self._labels = setup.recording.labels[rows]
         self._cache = PrefixCache(setup.model, setup.gates, [(gate.name,) for gate in gates])
-        self.own = np.zeros(len(rows))
-        """``(n,)``, the margins of the unedited network."""
         self.reruns_of_gate = 1 + len(shares) * (len(ORDERS) + draws)
         """The largest number of reruns of the network for each gate and image."""
         rng = setup.rng("channels")
@@ -198,89 +192,121 @@ class _Run:
         """Return the number of channels that are a share of a gate's channels."""
         return max(1, round(share * self._units[gate.name]))
 
-    def round(
+    def orders(self, work: Work, gate: Gate, losses: Mapping[float, ChannelLosses]) -> None:
+        """Ablate the channels that the four orders choose, and add the outcomes to the losses."""
+        reruns = 1 + len(self._shares) * len(ORDERS)
+        own, *edited = self._outcomes(work, gate, "orders", reruns, self._orders)
+        for place, share in enumerate(self._shares):
+            of_share = edited[place * len(ORDERS) : (place + 1) * len(ORDERS)]
+            losses[share].start(own, dict(zip(ORDERS, of_share, strict=True)))
+
+    def draw(
         self,
         work: Work,
-        number: int,
-        active: Mapping[str, Sequence[float]],
-        losses: Mapping[tuple[str, float], ChannelLosses],
+        gate: Gate,
+        draws: range,
+        shares: Sequence[float],
+        losses: Mapping[float, ChannelLosses],
     ) -> None:
-        """Ablate once more, and add the changes to the losses.
+        """Ablate random channels, and add the outcomes to the losses of the shares."""
+        reruns = len(shares) * len(draws)
+        compute = partial(self._random, shares=shares, draws=draws)
+        found = self._outcomes(work, gate, f"draws {draws.start}", reruns, compute)
+        for place, share in enumerate(shares):
+            losses[share].add_draws(found[place * len(draws) : (place + 1) * len(draws)])
+
+    def _outcomes(
+        self,
+        work: Work,
+        gate: Gate,
+        what: str,
+        reruns: int,
+        compute: Callable[[Gate, int], list[Tensor]],
+    ) -> list[Outcome]:
+        """Return the outcomes of some reruns of all images.
+
+        Only log losses stay: the logits of all draws would fill the memory with many classes. A
+        log loss needs the logits of all images, because the temperature is fitted to them.
 
         Args:
             work: The pieces.
-            number: Number of the round of draws; -1 for the four orders.
-            active: Name of a gate -> the shares for which there are draws.
-            losses: Where the changes are added.
+            gate: The gate.
+            what: The name of the reruns, for the pieces.
+            reruns: The number of reruns for each image.
+            compute: The logits of each rerun of a batch, from the gate and the batch's number.
         """
         size = self._setup.batch_size
         starts = range(0, len(self._rows), size)
-        gates = [gate for gate in self._gates if gate.name in active]
-        draws = range(number * ROUND, min((number + 1) * ROUND, self._draws))
-        needed = [
-            not all(f"{batch}/{number}/{gate.name}" in work.pieces for gate in gates)
-            for batch in range(len(starts))
-        ]
+        names = [f"{gate.name}/{what}/{number}" for number in range(len(starts))]
+        joined = f"{gate.name}/{what}"
+        is_done = joined in work.pieces
+        needed = [not is_done and name not in work.pieces for name in names]
         batches = batches_of(self._setup, self._rows, needed)
-        for batch, start in enumerate(starts):
-            places = slice(start, min(start + size, len(self._rows)))
-            labels = self._labels[places]
-            if needed[batch]:
+        pieces = []
+        for number, start in enumerate(starts):
+            if needed[number]:
                 self._cache.forward(next(batches)[1].x)
-            for gate in gates:
-                shares = active[gate.name]
-                piece = work.piece(
-                    f"{batch}/{number}/{gate.name}",
-                    len(labels)
-                    * (len(shares) * len(draws) if number >= 0 else 1 + len(shares) * len(ORDERS)),
-                    partial(self._orders, gate, batch, labels)
-                    if number < 0
-                    else partial(self._random, gate, shares, draws, labels),
-                )
-                if number < 0:
-                    self.own[places] = piece["own"]
-                for share, margin in zip(shares, piece["margin"], strict=True):
-                    loss = losses[gate.name, share]
-                    for each, values in enumerate(margin):
-                        shift, right = values - self.own[places], values > 0
-                        if number < 0:
-                            loss.add(ORDERS[each], places, shift, right)
-                        else:
-                            loss.add_draw(draws[each], places, shift, right)
-        for name, shares in active.items():
-            for share in shares:
-                losses[name, share].check(draws.stop if number >= 0 else 0)
+            if not is_done:
+                units = (min(start + size, len(self._rows)) - start) * reruns
+                run = partial(_logits, compute, gate, number)
+                pieces.append(work.piece(names[number], units, run)["logits"])
+        units = len(self._rows) * reruns if is_done else 0
+        found = work.piece(joined, units, partial(_outcomes_of, pieces, self._labels))
+        work.pieces.forget(names)
+        return [Outcome(*each) for each in zip(found["log_loss"], found["right"], strict=True)]
 
-    def _orders(self, gate: Gate, batch: int, labels: NDArray[np.int64]) -> Piece:
-        """Return the margins under the four orders: ``own`` ``(n,)``, ``margin`` ``(S, 4, n)``."""
+    def _orders(self, gate: Gate, batch: int) -> list[Tensor]:
+        """Return the logits of the unedited network, and those of each share and order."""
         rng = self._setup.rng("channels")
         rng.bit_generator.state = self._ties[batch, gate.name]
         values = self._cache.gate_values[gate.name].cpu()
         score = {"gate": values.float(), "gate x norm": values * _norms(self._cache, gate)}
-        margin = np.zeros((len(self._shares), len(ORDERS), len(labels)))
-        for place, share in enumerate(self._shares):
-            count = self.count(gate, share)
-            for order, name in enumerate(ORDERS):
-                end, _, ranking = name.partition(" ")
-                mask = _choose(score[ranking], count, end == "top", rng)
-                margin[place, order] = self._ablated(gate, mask, labels)
-        own = margins(self._cache.logits.float().cpu().numpy(), labels)
-        return {"own": own, "margin": margin}
+        found = [self._cache.logits]
+        for share in self._shares:
+            for order in ORDERS:
+                end, _, ranking = order.partition(" ")
+                mask = _choose(score[ranking], self.count(gate, share), end == "top", rng)
+                found.append(self._ablated(gate, mask))
+        return found
 
     def _random(
-        self, gate: Gate, shares: Sequence[float], draws: range, labels: NDArray[np.int64]
-    ) -> Piece:
-        """Return the margins under random channels: ``margin`` ``(S, draws, n)``."""
-        margin = np.zeros((len(shares), len(draws), len(labels)))
+        self, gate: Gate, batch: int, *, shares: Sequence[float], draws: range
+    ) -> list[Tensor]:
+        """Return the logits of each share and draw."""
         shape = self._cache.gate_values[gate.name].shape
-        for place, share in enumerate(shares):
-            for each, draw in enumerate(draws):
+        found = []
+        for share in shares:
+            for draw in draws:
                 one = torch.from_numpy(self._sets[gate.name][draw] < self.count(gate, share))
-                margin[place, each] = self._ablated(gate, one.expand(shape), labels)
-        return {"margin": margin}
+                found.append(self._ablated(gate, one.expand(shape)))
+        return found
 
-    def _ablated(self, gate: Gate, mask: Tensor, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        return _ablated_margins(self._cache, gate, mask, self._means[gate.name], labels)
+    def _ablated(self, gate: Gate, mask: Tensor) -> Tensor:
+        """Return the logits with the gates of the chosen channels set to their mean."""
+        mean = self._means[gate.name]
+        chosen = as_factor(mask, gate).to(mean.device)
+        ablated = as_factor(mean[None], gate)
+
+        def edit(own: Tensor, features: Tensor) -> Tensor:
+            return torch.where(chosen, ablated.to(own.dtype), own)
+
+        return self._cache.rerun({gate.name: edit})
+
+
+def _logits(compute: Callable[[Gate, int], list[Tensor]], gate: Gate, number: int) -> Piece:
+    """Return ``logits`` ``(E, n, K)`` of the reruns of a batch."""
+    return {"logits": np.stack([z.float().cpu().numpy() for z in compute(gate, number)])}
+
+
+def _outcomes_of(
+    pieces: Sequence[Float32[Array, "reruns batch classes"]], labels: NDArray[np.int64]
+) -> Piece:
+    """Return ``log_loss`` and ``right``, both ``(E, N)``, from the logits of the batches."""
+    logits = np.concatenate(pieces, axis=1)
+    return {
+        "log_loss": np.stack([calibrated_log_losses(each, labels) for each in logits]),
+        "right": logits.argmax(2) == labels,
+    }
 
 
 def ablatable_gates(setup: InterventionSetup) -> dict[str, int]:
@@ -310,19 +336,6 @@ def _choose(score: Tensor, count: int, highest: bool, rng: np.random.Generator) 
     order = torch.from_numpy(rng.permutation(score.shape[1]))
     chosen = order[score[:, order].argsort(dim=1, descending=highest, stable=True)[:, :count]]
     return torch.zeros(score.shape, dtype=torch.bool).scatter_(1, chosen, True)
-
-
-def _ablated_margins(
-    cache: PrefixCache, gate: Gate, mask: Tensor, mean: Tensor, labels: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return the margins ``(n,)`` with the gates of the chosen channels set to their mean."""
-    chosen = as_factor(mask, gate).to(mean.device)
-    ablated = as_factor(mean[None], gate)
-
-    def edit(own: Tensor, features: Tensor) -> Tensor:
-        return torch.where(chosen, ablated.to(own.dtype), own)
-
-    return margins(cache.rerun({gate.name: edit}).float().cpu().numpy(), labels)
 
 
 def _norms(cache: PrefixCache, gate: Gate) -> Tensor:

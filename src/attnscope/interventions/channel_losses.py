@@ -1,6 +1,9 @@
-"""Changes of margin and accuracy under the ablation of channels, and their statistics."""
+"""Changes of log loss and accuracy under the ablation of channels, and their statistics."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,103 +17,93 @@ L2 norm of the channel that it multiplies."""
 ORDERS = tuple(f"{end} {ranking}" for ranking in RANKINGS for end in ("top", "bottom"))
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a network predicts for each image."""
+
+    log_loss: NDArray[np.float64]
+    """``(N,)``, in nats."""
+    right: NDArray[np.bool_]
+    """``(N,)``, whether the prediction is right."""
+
+
 class ChannelLosses:
-    """Changes of margin and accuracy for one gate and share, by image.
+    """Changes of log loss and accuracy for one gate and share, by image.
 
     Args:
-        images: Number of images.
         draws: Largest number of random sets of channels.
         exceedances: As for `attnscope.statistics.resampling.sequential_p`.
     """
 
-    def __init__(self, images: int, draws: int, exceedances: int | None) -> None:
-        self._shift = {order: np.zeros(images) for order in ORDERS}
-        self._right = {order: np.zeros(images, bool) for order in ORDERS}
-        self._draws = np.zeros((draws, images))
-        self._draws_right = np.zeros(images)
-        self._exceedances = exceedances
-        self._made = 0
-        self.has_stopped = False
+    def __init__(self, draws: int, exceedances: int | None) -> None:
+        self._most_draws, self._exceedances = draws, exceedances
+        self._own = Outcome(np.zeros(0), np.zeros(0, bool))
+        self._orders: dict[str, Outcome] = {}
+        self._draws: list[Outcome] = []
+
+    def start(self, own: Outcome, orders: Mapping[str, Outcome]) -> None:
+        """Add the outcomes of the unedited network, and those under each of `ORDERS`."""
+        self._own, self._orders = own, dict(orders)
+
+    def add_draws(self, draws: Sequence[Outcome]) -> None:
+        """Add outcomes under random sets of channels."""
+        self._draws += draws
+
+    @property
+    def has_stopped(self) -> bool:
         """Whether no order needs more draws."""
+        drawn = self._drawn()
+        return all(self._test(order, drawn)[2] for order in ORDERS)
 
-    def add(
-        self,
-        order: str,
-        places: slice,
-        shift: NDArray[np.float64],
-        right: NDArray[np.bool_],
-    ) -> None:
-        """Add the changes under an order for a batch.
+    def _changes(self, outcome: Outcome) -> NDArray[np.float64]:
+        return outcome.log_loss - self._own.log_loss
 
-        Args:
-            order: One of `ORDERS`.
-            places: Places of the batch among the images.
-            shift: ``(n,)``, the change of the margin.
-            right: ``(n,)``, whether the prediction is right.
-        """
-        self._shift[order][places] = shift
-        self._right[order][places] = right
+    def _drawn(self) -> NDArray[np.float64]:
+        """Return the mean change of the log loss of each draw."""
+        return np.array([self._changes(draw).mean() for draw in self._draws])
 
-    def add_draw(
-        self, draw: int, places: slice, shift: NDArray[np.float64], right: NDArray[np.bool_]
-    ) -> None:
-        """Add the changes under a random set of channels for a batch, as `add` does."""
-        self._draws[draw, places] = shift
-        self._draws_right[places] += right
-
-    def check(self, made: int) -> None:
-        """Note that these draws are made for all images, and find out whether they suffice."""
-        self._made = made
-        self.has_stopped = all(self._test(order)[2] for order in ORDERS)
-
-    def _test(self, order: str) -> tuple[float, int, bool]:
-        drawn = self._draws[: self._made].mean(1)
-        observed = -float(self._shift[order].mean())
-        return sequential_p(-drawn, observed, self._exceedances, len(self._draws))
+    def _test(self, order: str, drawn: NDArray[np.float64]) -> tuple[float, int, bool]:
+        observed = float(self._changes(self._orders[order]).mean())
+        return sequential_p(drawn, observed, self._exceedances, self._most_draws)
 
     def rows(
-        self, about: dict[str, object], own: NDArray[np.bool_], resamples: int, seed: int
+        self, about: Mapping[str, object], resamples: int, seed: int
     ) -> list[dict[str, object]]:
         """Return the rows of the table: one for each order, and one for random channels.
 
         Args:
             about: Columns that all rows have.
-            own: ``(n,)``, whether the unedited network is right.
             resamples: Number of bootstrap resamples.
             seed: Seed of the resamples.
         """
-        draws = self._draws[: self._made]
-        drawn = draws.mean(1)
+        own, drawn = self._own.right, self._drawn()
         null_low, null_high = null_band(drawn)
         null = {"null": drawn.mean(), "null_low": null_low, "null_high": null_high}
-        null["draws"] = self._made
+        common = {**about, "images": len(own), **null, "draws": len(drawn)}
         found: list[dict[str, object]] = []
-        for order in ORDERS:
-            change, low, high = paired_accuracy_change(own, self._right[order])
-            p, used, _ = self._test(order)
+        for order, outcome in self._orders.items():
+            change, low, high = paired_accuracy_change(own, outcome.right)
+            p, used, _ = self._test(order, drawn)
             found.append(
                 {
-                    **about,
+                    **common,
                     "order": order,
-                    "images": len(own),
                     "change": change,
                     "low": low,
                     "high": high,
-                    **_mean_and_interval(self._shift[order], "margin_", resamples, seed),
-                    **null,
+                    **_mean_and_interval(self._changes(outcome), "log_loss_", resamples, seed),
                     "p": p,
                     "p_draws": used,
                 }
             )
-        accuracy = self._draws_right / len(draws) - own
+        accuracy = np.mean([draw.right for draw in self._draws], axis=0) - own
+        log_loss = np.mean([self._changes(draw) for draw in self._draws], axis=0)
         found.append(
             {
-                **about,
+                **common,
                 "order": "random",
-                "images": len(own),
                 **_mean_and_interval(accuracy, "", resamples, seed),
-                **_mean_and_interval(draws.mean(0), "margin_", resamples, seed),
-                **null,
+                **_mean_and_interval(log_loss, "log_loss_", resamples, seed),
             }
         )
         return found

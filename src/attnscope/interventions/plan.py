@@ -56,11 +56,11 @@ class Cost:
     def __str__(self) -> str:
         time_taken = f"about {_duration(self.seconds)}"
         if not self.forwards:
-            return f"{self.experiment}: no forwards, {time_taken}"
+            return f"{self.experiment}: no forward passes, {time_taken}"
         most = "at most " if self.at_most else ""
         return (
             f"{self.experiment}: {number_of(self.images, 'image')}, {most}{self.forwards:,} "
-            f"forwards of one image (the work of {self.whole:,.0f} complete ones), {most}"
+            f"forward passes of one image (the work of {self.whole:,.0f} complete ones), {most}"
             f"{time_taken}"
         )
 
@@ -96,7 +96,7 @@ class Plan:
             (c.experiment, c.images, c.forwards, round(c.whole), _duration(c.seconds))
             for c in self.costs
         ]
-        columns = ("Experiment", "Images", "Forwards", "As complete forwards", "Time")
+        columns = ("Experiment", "Images", "Forward passes", "As complete passes", "Time")
         return html_page(f"Plan on {self.device}", html_table(columns, rows))
 
 
@@ -297,7 +297,8 @@ def _ablate(setup: InterventionSetup, timing: Timing, edits: Sequence[str]) -> C
         return None
     images = min(subsample(setup, "ablate"), len(setup.scored))
     reruns = 1 + len(SHARES) * (len(ORDERS) + DRAWS)
-    complete = 1 + -(-DRAWS // ROUND)  # each round of draws begins with a complete forward
+    # Each gate begins with a complete forward, and so does each round of its draws.
+    complete = len(gates) * (1 + -(-DRAWS // ROUND))
     first = min(setup.batch_size, images)
     after = sum(timing.after([gate]) for gate in gates)
     each = sum(timing.seconds_after([gate]) for gate in gates)

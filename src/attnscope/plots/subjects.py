@@ -135,8 +135,8 @@ def open_subject(plot: str, subject: type, targets: Sequence[Any], split: str = 
     if len(kinds) != 1:
         raise InputError(
             "AS903",
-            f"the plot {plot} got {len(kinds)} kinds of network ({', '.join(kinds)}); give the "
-            "seeds of one kind, which differ in nothing but the seed",
+            f"the plot {plot} got {len(kinds)} configurations ({', '.join(kinds)}); give the "
+            "seeds of one configuration, which differ in nothing but the seed",
         )
     ((kind, seeds),) = kinds.items()
     return Seeds(kind, seeds, [_outcomes_of(recording) for recording in seeds])

@@ -325,7 +325,7 @@ def _of_margins(replacement: pd.DataFrame | None, tables: Mapping[str, pd.DataFr
     found = [
         EXPERIMENT_OF[name]
         for name, table in every.items()
-        if name != "ablation" and not {"margin", "margin_change"}.isdisjoint(table.columns)
+        if not {"margin", "margin_change"}.isdisjoint(table.columns)
     ]
     return list(dict.fromkeys(found))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -102,6 +102,12 @@ class Pieces:
         self._bytes += sum(array.nbytes for array in piece.values())
         if time.monotonic() - self._written > _SECONDS or self._bytes > _BYTES:
             self.write()
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Remove pieces from memory that others have replaced, so that many fit into it."""
+        for name in names:
+            self._known.pop(name, None)
+        self._unwritten = [name for name in self._unwritten if name in self._known]
 
     def write(self) -> None:
         """Write the pieces that are only in memory."""

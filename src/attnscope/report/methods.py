@@ -193,7 +193,7 @@ def _intervened(name: str, outcomes: Outcomes) -> list[str]:
 _EXPERIMENTS = {
     "ablate": "Channels of a gate were set to their means and compared with random sets of as many "
     f"channels, drawn until the result was clear {cite('besag1991')}.",
-    "erase": "Positions were erased and restored in the order of the maps (deletion and insertion) "
+    "erase": "Pixels were deleted and restored in the order of the maps (deletion and insertion) "
     f"{cite('petsiuk2018')}, compared with random orders and with the order from the center.",
     "randomize": f"Learned parameters were reinitialized {cite('adebayo2018')}, and the gates "
     "compared with those of the trained network.",

@@ -42,7 +42,7 @@ def image_copies(recording: Recording) -> pd.DataFrame:
     copies agree in at least one of four parts of a difference hash (64 bits that say whether a mean
     of gray values is larger than its neighbor), and differ by at most 10% of their contrast: the
     root mean square difference of 16 × 16 mean gray values, over their standard deviation. This
-    finds an image that was compressed or scaled anew, and not two images of one thing. Copies of
+    finds an image that was compressed or scaled again, and not two images of one thing. Copies of
     copies are in one group.
 
     Args:

@@ -47,36 +47,13 @@ _CONTRAST_COLUMNS = [
 ]
 
 
-def margins(
-    logits: Float[Array, "images classes"], labels: Int64[Array, " images"]
-) -> Float64[Array, " images"]:
-    """Compute the logit of the true class minus the largest other logit, for each image.
-
-    The margin is positive if the image is classified correctly.
-
-    Args:
-        logits: ``(N, K)`` with at least two classes.
-        labels: the true class of each image, ``(N,)``.
-
-    Returns:
-        ``(N,)``, in units of the logits.
-    """
-    every = np.asarray(logits, np.float64)
-    rows = np.arange(len(every))
-    true = every[rows, labels].copy()
-    others = every.copy()
-    others[rows, labels] = -np.inf
-    found: NDArray[np.float64] = true - others.max(1)
-    return found
-
-
 def calibrated_log_losses(
     logits: Float[Array, "images classes"], labels: Int64[Array, " images"]
 ) -> Float64[Array, " images"]:
     """Compute the log loss of each image at the temperature with the lowest mean.
 
     Logits have no unit: what divides all of them by one number, such as an edit that makes a
-    network more or less confident, changes log losses and margins without changing what the logits
+    network more or less confident, changes log losses without changing what the logits
     tell about the class. The temperature (Guo et al. 2017, ICML) removes this. Since the mean is at
     its lowest there, its error does not depend, to first order, on that of the temperature, which
     is estimated from the same images.

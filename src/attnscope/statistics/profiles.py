@@ -205,7 +205,7 @@ def gate_profiles(recording: Recording | Moments) -> pd.DataFrame:
     """Average every gate over its channels or pixels, then over the images of each class.
 
     For branches that share a softmax, the mean over the branches is the same for every image, so
-    the mean of the first branch is used. The interval is Student's t interval (95%) over images.
+    the mean of the first branch is used. The interval is that of `class_profiles`.
     There is no test.
 
     Args:

@@ -122,15 +122,15 @@ def group_by_kind(recordings: Sequence[Recording]) -> dict[str, list[Recording]]
                     raise InputError(
                         "AS733",
                         f"{kind[seeds.index(seed)].folder} and {kind[i].folder} are of the same "
-                        f"kind and of seed {seed}; give each run once",
+                        f"configuration and of seed {seed}; give each run once",
                     )
             kind = sorted(kind, key=lambda recording: recording.about["seed"])
         name = str(attention) if plain else kind[0].name
         if name in named:
             raise InputError(
                 "AS734",
-                f"{named[name][0].folder} and {kind[0].folder} are of different kinds but are both "
-                f"named {name}; rename one of their run folders",
+                f"{named[name][0].folder} and {kind[0].folder} are of different configurations but "
+                f"are both named {name}; rename one of their run folders",
             )
         named[name] = kind
     return named
@@ -153,8 +153,8 @@ def expect_pairs(a: Sequence[Recording], b: Sequence[Recording]) -> None:
     if len(a) != len(b):
         raise InputError(
             "AS731",
-            f"there are {len(a)} recordings of one kind and {len(b)} of the other; give as many of "
-            "each, trained with the same seeds",
+            f"there are {len(a)} recordings of one configuration and {len(b)} of the other; give "
+            "as many of each, trained with the same seeds",
         )
     for first, second in zip(a, b, strict=True):
         seeds = first.about.get("seed"), second.about.get("seed")

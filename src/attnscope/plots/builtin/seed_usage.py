@@ -159,7 +159,7 @@ def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
     always = frame[frame["reads"] == seeds]
     text = f"{name}, {seeds} seed{'' if seeds == 1 else 's'}: "
     if always.empty:
-        text += f"the class is found to be decodable from none of {count} in every seed."
+        text += f"there is no gate among {count} from which the class is decodable in every seed."
     else:
         best = highest(always, "balanced_accuracy")
         text += (

@@ -211,7 +211,7 @@ def _title(shown: StaticGates) -> str:
 register_plot(
     Plot(
         name="static_gates",
-        title="Static gates",
+        title="Constants in place of gates",
         about="Accuracy if gates are replaced by the best constant for all images.",
         subject=Intervened,
         compute=compute,
