@@ -172,6 +172,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS416": "A network cannot be exported as a graph for any number of images.",
         "AS417": "The exported graph of a network lacks a gate or has other values.",
         "AS418": "An exported graph is called with images of another size or precision.",
+        "AS419": "A gate multiplies more often than on the sample.",
         "AS420": "The features that a gate multiplies are not maps of channels.",
         "AS421": "A gate has no value at which it changes nothing.",
         "AS422": "A gate, or the features that it multiplies, has no channel of this number.",

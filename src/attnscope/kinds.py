@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -74,7 +74,8 @@ class Gate:
     hi: float
     """Lower and upper bound of the gate: those of the activation after ``1 + g``, ``2 * g`` ..."""
     neutral: float
-    """The value that leaves the features unchanged: 1, or 0 for ``x + x * g``."""
+    """The value that leaves the features unchanged: 1, or 0 for ``x + x * g``, or 2 for
+    ``x * g - x``."""
     made_in: str = ""
     """Path of the module whose forward runs the activation."""
     call: int = 0
@@ -84,6 +85,9 @@ class Gate:
     unknown, and None in recordings of version 0.1."""
     entry: int = 0
     """How often the module had been entered before in the same forward."""
+    calls: int = field(default=0, compare=False)
+    """Number of activations on the sample of which this is one: those of the module with the same
+    source and form. 0 if it is unknown, as in recordings of version 0.1."""
     form: str = ""
     """Operations between the activation and the multiplication, such as ``add 1``."""
     applied_in: str = ""
@@ -331,12 +335,12 @@ def mean_of_first_path(values: NDArray[Any], gate: Gate) -> NDArray[np.float64]:
 
 def _check(kind: Kind) -> None:
     """Refuse an incomplete kind when it is registered, not when it is first used."""
-    for field in ("name", "about"):
-        if not isinstance(getattr(kind, field), str) or not getattr(kind, field).strip():
-            raise ValueError(f"its {field} must be a non-empty string")
-    for field in ("recognizes", "image_means", "channel_view", "map_view"):
-        if not callable(getattr(kind, field)):
-            raise TypeError(f"its {field} must be a function")
+    for name in ("name", "about"):
+        if not isinstance(getattr(kind, name), str) or not getattr(kind, name).strip():
+            raise ValueError(f"its {name} must be a non-empty string")
+    for name in ("recognizes", "image_means", "channel_view", "map_view"):
+        if not callable(getattr(kind, name)):
+            raise TypeError(f"its {name} must be a function")
     unknown = sorted(set(kind.traits) - TRAITS)
     if unknown:
         raise ValueError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from attnscope.gates import as_factor, edit_gates, find_gates, watch_gates
+from attnscope.gates import as_factor, edit_gates, find_gates, inspect_gates, watch_gates
 from attnscope.gates.axes import (
     axes_of,
     complete,
@@ -142,3 +143,31 @@ def test_one_value_for_all_images_is_used_for_all_rows_of_each(case: str) -> Non
             results.append(model(x))
     assert torch.equal(*results)
     assert not torch.allclose(results[0], model(x))
+
+
+def test_an_axis_of_which_the_network_takes_one_size_is_not_taken_for_channels() -> None:
+    """The network takes any height, but one width: the gate is a map all the same."""
+
+    class OneWidth(nn.Module):
+        def __init__(self, strip: bool) -> None:
+            super().__init__()
+            self.score = nn.Conv2d(3, 1, 3, padding=1)
+            self.register_buffer("columns", torch.arange(8.0) / 8)
+            self.strip = strip
+
+        def forward(self, x: Tensor) -> Tensor:
+            gate = torch.sigmoid(self.score(x)) * self.columns
+            gate = gate.mean(3, keepdim=True) if self.strip else gate
+            return (x * gate).mean((2, 3))
+
+    x = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = OneWidth(strip=False).eval()
+    (gate,) = find_gates(model, x)
+    assert (gate.kind, gate.layout, gate.axes) == ("spatial", "NCHW", "NHW")
+    with torch.no_grad(), watch_gates(model, [gate]) as values:
+        model(x)
+        by_hand = torch.sigmoid(model.score(x))[:, 0] * model.columns
+    torch.testing.assert_close(values[gate.name], by_hand)
+    refused = inspect_gates(OneWidth(strip=True).eval(), x)
+    assert not refused.gates
+    assert [each.code for each in refused.ungated] == ["size"]

@@ -221,7 +221,11 @@ def _conclude(first: Finder, last: Probes, kinds: Sequence[str]) -> Inspection:
             # Another operation may have consumed the activation, too, which says less.
             if reasons.get(origin, ("consumed", ""))[0] == "consumed":
                 reasons[origin] = read
-    gates = _named(found, first.bare)
+    calls: dict[tuple[str, str], int] = {}
+    for use in first.uses.values():
+        series = use.mark.series
+        calls[series] = max(calls.get(series, 0), use.mark.number + 1)
+    gates = _named(found, first.bare, calls)
     served = {origin for each in found for origin in each.use.mark.origins}
     return Inspection(
         [gates[each.use.mark.place] for each in found],
@@ -238,8 +242,16 @@ def _conclude(first: Finder, last: Probes, kinds: Sequence[str]) -> Inspection:
     )
 
 
-def _named(found: Sequence[_Found], bare: set[str]) -> dict[Place, Gate]:
-    """Return the gates by place, each with the name of the module that computes it."""
+def _named(
+    found: Sequence[_Found], bare: set[str], calls: Mapping[tuple[str, str], int]
+) -> dict[Place, Gate]:
+    """Return the gates by place, each with the name of the module that computes it.
+
+    Args:
+        found: the gates.
+        bare: paths of the modules without submodules and parameters.
+        calls: `Mark.series` -> the number of its activations on the sample.
+    """
     gates: dict[Place, Gate] = {}
     # Names must not depend on which other kinds were requested.
     for each in sorted(found, key=lambda each: not each.kind.searched):
@@ -259,6 +271,7 @@ def _named(found: Sequence[_Found], bare: set[str]) -> dict[Place, Gate]:
             call=mark.number,
             source=mark.source,
             entry=mark.entry,
+            calls=calls.get(mark.series, 0),
             form=mark.form,
             applied_in=use.applied_in,
             layout=format_layout(each.layout),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from attnscope.gates.lineage import Lineage
 from attnscope.gates.marks import Bounds, Mark
 from attnscope.gates.modes import eval_mode
 from attnscope.gates.ops.operation import Known
-from attnscope.gates.products import UNBOUNDED_FORM, Product
+from attnscope.gates.products import UNBOUNDED_FORM, Product, covers_map
 from attnscope.gates.sums import Made
 from attnscope.gates.tensor_map import TensorMap
 from attnscope.gates.tracer import Tracer, own_level
@@ -143,6 +143,11 @@ class Finder(Tracer):
         use = self._use(gate, mark, features, origin)
         if features is None:
             self._factors[mark.place] = use
+            beside = product.beside
+            if beside is not None and covers_map(beside, gate):
+                # Bounded features with one channel, unless the product of the two is a gate.
+                alone = replace(use, features=tuple(beside.shape))
+                self._of_bounded.setdefault(mark.place, (alone, frozenset(mark.origins)))
             return product.gate
         if product.other is not None:
             use.features = tuple(features.shape)
@@ -269,8 +274,11 @@ class Finder(Tracer):
             if made is None or made.place not in self.uses:
                 continue
             use = self.uses[made.place]
-            if operation.adds and any(other is made.features() for other in arguments):
-                use.neutral = 0.0
+            if any(other is made.features() for other in arguments):
+                if operation.adds or operation.subtracts == number:
+                    use.neutral = 0.0
+                elif operation.subtracts is not None and not made.is_scaled:
+                    use.neutral = 2.0  # x * g - x
             if operation.sums:
                 axes = arguments[1] if len(arguments) > 1 else range(argument.ndim)
                 axes = [axes] if isinstance(axes, int) else axes
@@ -280,8 +288,15 @@ class Finder(Tracer):
                 own = {axis for axis, size in enumerate(use.features) if size == 1}
                 use.summed |= made.summed(contracted[number]) & (use.softmax_axes | own)
             moved = made.moved(known, arguments) if number == 0 else None
+            others = [a for place, a in enumerate(arguments) if place != number]
+            if operation.scales and output.shape == argument.shape and self._are_fixed(others):
+                moved = replace(made, is_scaled=True)
             if moved is not None:
                 self._made[output] = moved
+
+    def _are_fixed(self, arguments: Sequence[Any]) -> bool:
+        """Return whether arguments are numbers or do not depend on the input."""
+        return all(not isinstance(a, Tensor) or self.is_static(a) for a in arguments)
 
     def settle(self) -> None:
         """Add the gates of bounded features to the uses, if their product is no gate itself."""
@@ -313,6 +328,7 @@ def look(model: nn.Module, inputs: Inputs, batched: bool = True, *, whole: bool 
         torch.random.fork_rng(devices=[]),
     ):
         finder = Finder(model, batched)
+        inputs = inputs.copied()  # the network may write into them
         try:
             with finder:
                 model(*inputs.args, **inputs.kwargs)

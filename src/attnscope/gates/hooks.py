@@ -67,8 +67,9 @@ def watch_gates(
         branch gate ``(N, B, C)``, or ``(N, C)`` if each branch has its own multiplication.
 
     Raises:
-        InputError: during a forward, if a gate does not multiply anything (AS402), or varies along
-            an axis along which it was constant on the sample (AS404).
+        InputError: during a forward, if a gate does not multiply anything (AS402), varies along
+            an axis along which it was constant on the sample (AS404), or multiplies more often than
+            on the sample (AS419).
     """
     values: dict[str, Tensor] = {}
     with _serve(model, _Listener(gates, values=values, checks=checks)):
@@ -95,8 +96,8 @@ def edit_gates(
 
     Raises:
         InputError: a gate does not exist (AS401); or during a forward, if a gate does not multiply
-            anything (AS402), an edit returns another shape (AS403), or the gate runs inside
-            ``torch.utils.checkpoint`` (AS405).
+            anything (AS402), an edit returns another shape (AS403), the gate runs inside
+            ``torch.utils.checkpoint`` (AS405), or multiplies more often than on the sample (AS419).
     """
     with _serve(model, _Listener(gates, edits)):
         yield
@@ -113,12 +114,13 @@ class _Listener:
     checks: list[Constancy] | None = None
     """What must hold of the values, which the caller checks."""
     fired: set[str] = field(default_factory=set)
-    edited: dict[tuple[str, torch.Size], Tensor] = field(default_factory=dict)
-    """The result of an edit in this forward, for a gate that is used twice."""
+    edited: dict[tuple[object, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """The gate and the result of its edit in this forward, for a gate that is used twice."""
 
     def __post_init__(self) -> None:
         self.by_place: dict[Place, Gate] = {}
         self.by_name: dict[str, Gate] = {}
+        self.by_series: dict[tuple[str, str], Gate] = {}
         self.meets_unbounded = False
         if self.gates is not None:
             self.set_gates(self.gates)
@@ -135,6 +137,9 @@ class _Listener:
         self.gates = [g for g in gates if self.values is not None or g.name in self.edits]
         self.by_place = {place_of(gate): gate for gate in self.gates}
         self.by_name = {gate.name: gate for gate in self.gates}
+        self.by_series = {
+            (gate.made_in, f"{gate.source}|{gate.form}"): gate for gate in self.gates if gate.calls
+        }
         self.meets_unbounded = any(gate.form == UNBOUNDED_FORM for gate in self.gates)
 
     def find(self, mark: Mark) -> Gate | None:
@@ -203,11 +208,12 @@ class _Blocks:
             if site.name in listener.edits:
                 if running is not None:
                     refuse_checkpoint(running)
-                key = site.name, edited.shape
+                # The gate is kept, so that no other tensor gets its memory.
+                key = site.name, *_memory(edited)
                 if key not in listener.edited:
                     new = listener.edits[site.name](edited, edited if other is None else other)
-                    listener.edited[key] = as_shape_of(new, edited, site)
-                edited = listener.edited[key]
+                    listener.edited[key] = edited, as_shape_of(new, edited, site)
+                edited = listener.edited[key][1]
             listener.fired.add(site.name)
         for listener, site in known:
             if site and listener.values is not None and site.name not in listener.values:
@@ -295,6 +301,9 @@ class _Server(_Blocks, Tracer):
         known = [(listener, listener.find(mark)) for listener in self.listeners]
         if any(site is not None for _, site in known) and (self.called or product.mark.outside):
             self._check_part(product.mark)
+        for listener, site in known:
+            if site is None and not mark.outside:
+                _refuse_more(mark, listener)
         edited = self._exchange(known, gate, product.features, self.running)
         if not product.divides:
             return edited
@@ -326,6 +335,28 @@ def place_of(gate: Gate) -> Place:
     if gate.source is None:
         return gate.made_in, gate.call, gate.form
     return gate.made_in, gate.call, f"{gate.source}|{gate.form}"
+
+
+def _refuse_more(mark: Mark, listener: _Listener) -> None:
+    """Refuse a gate that was not there on the sample, because its module runs more often now."""
+    gate = listener.by_series.get(mark.series)
+    if gate is not None and mark.number >= gate.calls:
+        raise InputError(
+            "AS419",
+            f"the gate {gate.name} multiplies more often in this forward pass than on the sample "
+            f"({gate.calls}), and the further multiplications could be neither read nor edited; "
+            "find the gates again on an input for which the network runs as often",
+        )
+
+
+def _memory(tensor: Tensor) -> tuple[object, ...]:
+    """Return what equals for two views of the same values only, while both are kept."""
+    with torch._C.DisableTorchFunction():
+        try:
+            start = tensor.data_ptr()
+        except RuntimeError:  # a tensor without memory, as in torch.func
+            start = id(tensor)
+        return start, tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _is_within(path: str, module: str) -> bool:

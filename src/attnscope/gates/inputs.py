@@ -76,6 +76,10 @@ class Inputs:
 
         return self._map(shorten, lambda images: images[:count])
 
+    def copied(self) -> Inputs:
+        """Return copies of the inputs, into which a network may write."""
+        return self._map(torch.clone, lambda images: [image.clone() for image in images])
+
     def placed(self, device: torch.device, dtype: torch.dtype) -> Inputs:
         """Return copies of the inputs on a device; floating-point tensors in one precision."""
 

@@ -44,6 +44,8 @@ class Mark:
     """Whether the activation ran outside of all modules of the network."""
     is_statistic: bool = False
     """Whether the values were reduced over axes since the activation."""
+    operands: tuple[object, ...] = ()
+    """The operations since the activation with their other operands, which `form` does not tell."""
 
     @property
     def place(self) -> tuple[str, int, str]:
@@ -52,6 +54,11 @@ class Mark:
         The source tells apart two activations of one module, of which one may run in training only.
         """
         return self.made_in, self.number, f"{self.source}|{self.form}"
+
+    @property
+    def series(self) -> tuple[str, str]:
+        """What all activations of a module with the same source and form have in common."""
+        return self.made_in, f"{self.source}|{self.form}"
 
     @property
     def old_place(self) -> tuple[str, int, str]:

@@ -28,13 +28,16 @@ class Probes:
     """Letter of the changed dimension -> the forward. ``N`` has one image more."""
     spatial: Mapping[str, int]
     """Letter of a spatial dimension -> its axis in the main input, counted from the end."""
+    refused: str = ""
+    """Letters of the spatial dimensions of which the network takes one size only, although it takes
+    several of another one."""
 
     @property
     def spatial_letters(self) -> str:
         """Letters of the spatial dimensions of the input, also if the network takes one size."""
         main = self.inputs.main
         if self.spatial or main is None:
-            return "".join(self.spatial)
+            return "".join(self.spatial) + self.refused
         axes = main.ndim - (self.batch is not None and not self.inputs.is_list)
         return SPATIAL.get(axes - 1, "")
 
@@ -158,22 +161,26 @@ def probe(model: nn.Module, inputs: Inputs) -> Probes:
         elif not extended.error or extended.uses:
             variants["N"] = extended
     spatial = {}
-    for letter, (axis, finder) in _spatial_probes(model, inputs, batched).items():
+    probes, refused = _spatial_probes(model, inputs, batched)
+    for letter, (axis, finder) in probes.items():
         spatial[letter] = axis
         variants[letter] = finder
-    return Probes(inputs, sample, inputs.batch_size(batched), variants, spatial)
+    return Probes(inputs, sample, inputs.batch_size(batched), variants, spatial, refused)
 
 
 def _spatial_probes(
     model: nn.Module, inputs: Inputs, batched: bool
-) -> dict[str, tuple[int, Finder]]:
-    """Return letter -> axis of the main input, and the forward with this axis doubled."""
+) -> tuple[dict[str, tuple[int, Finder]], str]:
+    """Return letter -> axis of the main input, and the forward with this axis doubled.
+
+    The letters of the dimensions that the network refused to double come second.
+    """
     main = inputs.main
     if main is None:
-        return {}
+        return {}, ""
     axes = main.ndim - (batched and not inputs.is_list)  # of one image
     if axes < 1 or axes > 4 or (axes == 1 and main.is_floating_point()):
-        return {}
+        return {}, ""
     accepted: dict[int, Finder] = {}
 
     def attempt(axis: int) -> bool:
@@ -187,9 +194,12 @@ def _spatial_probes(
     # Channels come first in PyTorch, but an image may also be (H, W, C), or a video (T, C, H, W).
     if axes == 2 or (axes > 2 and not all(answers)):
         attempt(-axes)
-    order = sorted(accepted)
+    order, refused = sorted(accepted), ""
     if -axes in accepted or axes <= 2:
         letters = SPATIAL.get(len(order), "")
     else:
-        letters = "".join(SPATIAL[len(usual)][axis] for axis in order)  # axes are negative
-    return {letter: (axis, accepted[axis]) for letter, axis in zip(letters, order, strict=False)}
+        every = SPATIAL[len(usual)]
+        letters = "".join(every[axis] for axis in order)  # axes are negative
+        refused = "".join(letter for letter in every if letter not in letters)
+    probes = {letter: (axis, accepted[axis]) for letter, axis in zip(letters, order, strict=False)}
+    return probes, refused

@@ -36,6 +36,8 @@ class Product:
     """How ``gate`` was made from the argument, if it is not the argument itself."""
     other: Mark | None = None
     """The mark of bounded features of the gate's shape. The product may then be one gate."""
+    beside: Tensor | None = None
+    """The other factor, if it is a gate or bounded features with one channel."""
 
     def replaced(self, value: Any, edited: Tensor) -> Any:
         """Return what an argument of the operation is after an edit of the gate."""
@@ -79,7 +81,10 @@ def products_of(
             return [Product(b, of_b, a, addend)]
         if factors.divides:
             return []
-        return [Product(a, of_a, None, addend), Product(b, of_b, None, addend)]
+        return [
+            Product(a, of_a, None, addend, beside=b),
+            Product(b, of_b, None, addend, beside=a),
+        ]
     gate, features, mark = (a, b, of_a) if of_a else (b, a, of_b)
     if factors.divides and mark is of_b:
         return []  # a gate that is divided by something
@@ -170,6 +175,12 @@ def _distinct(tensor: Tensor) -> int:
     """Return the number of values of a tensor that `expand` has not repeated."""
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
     return math.prod(size for size, stride in sizes if stride)
+
+
+def covers_map(features: Tensor, gate: Tensor) -> bool:
+    """Return whether a gate broadcasts to what may be bounded features with one channel."""
+    positions = features.shape[2:]
+    return len(positions) > 0 and min(positions) > 1 and _covers(features, gate)
 
 
 def _is_map(tensor: Tensor) -> bool:

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from attnscope.gates.ops.operation import Known
 
+_COPIES = frozenset(
+    {
+        "clone",
+        "contiguous",
+        "detach",
+        "to",
+        "type",
+        "type_as",
+        "float",
+        "half",
+        "bfloat16",
+        "double",
+    }
+    | {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_dropout"}
+)
 _SWAPS = frozenset({"transpose", "swapaxes", "swapdims"})
 
 
 @dataclass(frozen=True)
 class Made:
-    """A product of features and a gate, or a view of it with its axes in another order."""
+    """A product of features and a gate, also after a permutation of its axes or a scaling."""
 
     features: weakref.ref[Tensor]
     """The features."""
@@ -24,9 +39,13 @@ class Made:
     """The gate."""
     axes: tuple[int, ...]
     """For each axis, which axis of the product it is."""
+    is_scaled: bool = False
+    """Whether it was multiplied by what does not depend on the input, since."""
 
     def moved(self, known: Known, arguments: Sequence[Any]) -> Made | None:
-        """Return the same for the result of an operation that permutes axes, else None."""
+        """Return the same for the result of an operation that permutes axes or copies."""
+        if known.name in _COPIES:
+            return self
         order = list(range(len(self.axes)))
         given = [axis for each in arguments[1:] for axis in _integers(each)]
         if known.name in _SWAPS and len(given) == 2:
@@ -36,7 +55,7 @@ class Made:
             order = given
         else:
             return None
-        return Made(self.features, self.place, tuple(self.axes[axis] for axis in order))
+        return replace(self, axes=tuple(self.axes[axis] for axis in order))
 
     def summed(self, axes: Sequence[int]) -> frozenset[int]:
         """Return which axes of the product these are."""

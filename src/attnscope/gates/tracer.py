@@ -49,6 +49,7 @@ from attnscope.gates.products import (
     unbounded_multiplier,
 )
 from attnscope.gates.tensor_map import TensorMap
+from attnscope.gates.variants import Variants, operands_of
 from attnscope.registry import load_declared_plugins
 
 # Tensor arguments that can be passed by keyword, in their positional order.
@@ -109,6 +110,7 @@ class Tracer(TorchFunctionMode):
         self._running: list[str] = []
         self._calls: dict[str, int] = {}
         self._entries: dict[str, int] = {}
+        self._variants = Variants()
         self._handles: list[RemovableHandle] = []
         # id of a module -> the module, which is kept so that no other gets its id, and its path.
         self._modules: dict[int, _Traced] = {}
@@ -245,6 +247,7 @@ class Tracer(TorchFunctionMode):
         if known.is_root or not self._running:
             self._running.clear()
             self._calls.clear()
+            self._variants.clear()
             self._entries.clear()
             self._mark_parameters_static()
             for tensor in Inputs(args, kwargs or {}).tensors:  # an attribute may hold an input
@@ -343,6 +346,7 @@ class Tracer(TorchFunctionMode):
             others = self._unbounded_products(operation.multiplies, arguments, products)
             if marked and not products:
                 others += bounded_product(operation.multiplies, arguments, marks, self.is_static)
+            products, others = self._numbered(products), self._numbered(others)
             for product in (*products, *others):
                 edited = self.meet(product)
                 if edited is not product.gate:
@@ -379,6 +383,14 @@ class Tracer(TorchFunctionMode):
                 self._forget(output)
         self.note(known, arguments, marks, outputs, products)
         return result
+
+    def _numbered(self, products: Sequence[Product]) -> list[Product]:
+        """Return the products with marks that tell apart gates of the same place."""
+        found = []
+        for product in products:
+            mark = self._variants.numbered(product.mark)
+            found.append(product if mark is product.mark else replace(product, mark=mark))
+        return found
 
     def _is_moving(self, args: tuple[Any, ...]) -> bool:
         """Return whether the first argument depends on the input, so that the result does."""
@@ -493,7 +505,8 @@ class Tracer(TorchFunctionMode):
             factors = operation.multiplies
             if products[0].features is not None or factors is None or not factors.is_product:
                 return None
-            return product_of(products[0].mark, products[1].mark, known.name)
+            a, b = products[0].mark, products[1].mark
+            return replace(product_of(a, b, known.name), operands=a.operands + b.operands)
         if operation.carries is None:
             return None
         tensors = [a for a in arguments if isinstance(a, Tensor)]
@@ -512,6 +525,7 @@ class Tracer(TorchFunctionMode):
         )
         if mark is None:
             return None
+        mark = operands_of(known, arguments, keywords, marks, mark)
         copied: frozenset[int] = frozenset()
         if operation.keeps_places:
             source = next(a for a, own in zip(arguments, marks, strict=True) if own)

@@ -218,17 +218,17 @@ def _operand(argument: object, mark: Mark | None, call: Call) -> tuple[Bounds | 
 
 
 register_operation("add", of_two(marks.add, adds=True), "radd")
-register_operation("sub", of_two(marks.subtract), "subtract")
-register_operation("rsub", of_two(lambda a, b: marks.subtract(b, a)))
+register_operation("sub", replace(of_two(marks.subtract), subtracts=1), "subtract")
+register_operation("rsub", replace(of_two(lambda a, b: marks.subtract(b, a)), subtracts=0))
 register_operation(
     "mul",
-    replace(of_two(marks.multiply), multiplies=Factors(is_product=True), squares=True),
+    replace(of_two(marks.multiply), multiplies=Factors(is_product=True), squares=True, scales=True),
     "multiply",
     "rmul",
 )
 register_operation(
     "div",
-    replace(of_two(marks.divide), multiplies=Factors(1, 0, divides=True)),
+    replace(of_two(marks.divide), multiplies=Factors(1, 0, divides=True), scales=True),
     "divide",
     "true_divide",
     "truediv",
@@ -237,7 +237,7 @@ register_operation("maximum", of_two(lambda a, b: (max(a[0], b[0]), max(a[1], b[
 register_operation("minimum", of_two(lambda a, b: (min(a[0], b[0]), min(a[1], b[1]))), "fmin")
 register_operation("rdiv", of_two(lambda a, b: marks.divide(b, a)), "rtruediv")
 register_operation("pow", replace(of_two(marks.power), activates=_even_power, one_sided=True))
-register_operation("neg", replace(of_one(marks.negate), negates=True), "negative")
+register_operation("neg", replace(of_one(marks.negate), negates=True, scales=True), "negative")
 register_operation("reciprocal", of_one(lambda a: marks.divide((1.0, 1.0), a)))
 register_operation(
     "square",

@@ -11,7 +11,9 @@ from attnscope.gates.marks import Mark
 from attnscope.gates.ops.operation import Call, Operation, register_operation
 
 
-def moves(*, keeps_places: bool = False, keeps_factors: bool = False) -> Operation:
+def moves(
+    *, keeps_places: bool = False, keeps_factors: bool = False, rearranges: bool = False
+) -> Operation:
     """Return the handler of an operation that moves the values of its first argument.
 
     The result is the same gate.
@@ -20,6 +22,7 @@ def moves(*, keeps_places: bool = False, keeps_factors: bool = False) -> Operati
         keeps_places: whether no value moves, or values are only repeated. See `Operation`.
         keeps_factors: whether the result is the first argument or a copy of it, so that a product
             of two gates remains a product of two gates.
+        rearranges: whether values move to other places of the same shape. See `Operation`.
     """
 
     def carry(call: Call) -> Mark | None:
@@ -27,7 +30,7 @@ def moves(*, keeps_places: bool = False, keeps_factors: bool = False) -> Operati
             call.first, factors=call.first.factors if keeps_factors else ()
         )
 
-    return Operation(carries=carry, keeps_places=keeps_places)
+    return Operation(carries=carry, keeps_places=keeps_places, rearranges=rearranges)
 
 
 def selects() -> Operation:
@@ -101,9 +104,9 @@ def _label(value: Any) -> str:
 
 _MOVES = """
     view reshape view_as reshape_as flatten unflatten ravel squeeze unsqueeze permute transpose
-    swapaxes swapdims movedim moveaxis t adjoint atleast_3d roll flip rot90 pixel_shuffle
-    pixel_unshuffle channel_shuffle
+    swapaxes swapdims movedim moveaxis t adjoint atleast_3d pixel_shuffle pixel_unshuffle
 """.split()  # noqa: SIM905
+_REARRANGEMENTS = ("roll", "flip", "rot90", "channel_shuffle")
 _GROWTHS = """
     expand expand_as broadcast_to repeat repeat_interleave tile
 """.split()  # noqa: SIM905
@@ -119,6 +122,8 @@ _SELECTIONS = """
 
 for _name in _MOVES:
     register_operation(_name, moves())
+for _name in _REARRANGEMENTS:
+    register_operation(_name, moves(rearranges=True))
 for _name in (*_GROWTHS, *_CASTS):
     register_operation(_name, moves(keeps_places=True))
 for _name in _COPIES:

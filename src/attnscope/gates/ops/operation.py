@@ -116,10 +116,19 @@ class Operation:
     """Whether `activates` gives one bound only, so that the result is no gate by itself."""
     takes_list: bool = False
     """Whether the first argument is a list of tensors."""
+    rearranges: bool = False
+    """Whether values move to other places, as in a flip. The result has the form of the argument,
+    and is another gate if both multiply."""
     creates: bool = False
     """Whether the result does not depend on the values of the arguments."""
     adds: bool = False
     """Whether the result is the sum of the arguments. ``x + x * g`` has the neutral value 0."""
+    subtracts: int | None = None
+    """Index of the argument that is subtracted from the other one. ``x - x * g`` has the neutral
+    value 0, and ``x * g - x`` has 2."""
+    scales: bool = False
+    """Whether the result is one argument times the other, or times -1. A product of features and a
+    gate stays one if the other does not depend on the input."""
     sums: bool = False
     """Whether the result is a sum over the axes in the second argument. Such a sum over the axes of
     a softmax is a pooling."""
