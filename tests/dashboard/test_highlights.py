@@ -115,14 +115,14 @@ def test_gates_that_are_not_needed_are_named_with_the_largest_possible_cost() ->
     (said,) = gates_that_could_be_constants(
         usage(
             verdict=[NOT_NEEDED, NOT_NEEDED, USED], removal_value=[0.001, 0.002, 0.5],
-            removal_equal_low=[-0.008, -0.002, 0.4], removal_equal_high=[0.008, 0.004, 0.6],
+            removal_low=[-0.008, -0.002, 0.4], removal_high=[0.008, 0.004, 0.6],
         )
     )  # fmt: skip
     assert said.names == ("a", "b")
     assert numbers(said.write()) == [
         "2",
         "3",
-        "90",
+        "95",
         "0.8",
     ]  # not the interval of b, whose loss is larger
 

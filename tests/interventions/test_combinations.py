@@ -32,7 +32,7 @@ def test_one_of_three_votes_is_not_sufficient(tmp_path: Path) -> None:
     assert found["recovered_change"].eq(0).all()
 
 
-def test_gates_of_a_block_that_stand_in_for_each_other_have_an_excess(tmp_path: Path) -> None:
+def test_gates_of_which_either_is_enough_have_an_excess(tmp_path: Path) -> None:
     setup = known_setup("block", tmp_path)
     found = measure_pairs(setup, progress=False)
     assert found[["first", "second"]].to_numpy().tolist() == [["pair", "pair#2"]]

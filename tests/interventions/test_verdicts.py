@@ -130,14 +130,17 @@ def test_a_gate_is_not_needed_only_if_a_smallest_effect_was_stated(
     outcomes = answer("ignored")[0]
     decoding, table = outcomes.table("decoding"), outcomes.replacement
     usage = gate_usage(decoding, table).iloc[0]
-    # 90 images without a change: ± 1.6448536 √(2 / 92 / 92) by hand.
-    assert usage["removal_equal_high"] == pytest.approx(1.6448536 * np.sqrt(2) / 92, abs=1e-7)
-    for smallest, verdict in ((0.02, UNUSED), (0.03, NOT_NEEDED)):
+    assert np.isnan(usage["p_equivalent"])
+    # 90 images without a change. If the loss were s, nothing would be lost with (1 - s)^90.
+    for smallest, verdict in ((0.03, UNUSED), (0.04, NOT_NEEDED)):
         found = gate_usage(decoding, table, smallest_effect=smallest).iloc[0]
         assert found["verdict"] == verdict
         assert found["equivalent"] == (verdict == NOT_NEEDED)
-    found = gate_usage(decoding, table, smallest_effect=0.03, smallest_log_loss=1e-3).iloc[0]
-    assert found["verdict"] == NOT_NEEDED  # no log loss moves
+        assert found["p_equivalent"] == pytest.approx((1 - smallest) ** 90, abs=2e-3)
+    # No log loss moves, so that nothing tells how much the edit changes.
+    found = gate_usage(decoding, table, smallest_effect=0.04, smallest_log_loss=1e-3).iloc[0]
+    assert found["verdict"] == UNUSED
+    assert found["p_equivalent"] == 1
     used = answer("class")[0]
     stated = gate_usage(used.table("decoding"), used.replacement, smallest_effect=0.5)
     assert stated["verdict"].tolist() == [CLASS_USED]

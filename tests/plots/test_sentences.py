@@ -282,7 +282,7 @@ def test_no_loss_that_is_seen_is_not_called_sufficient(tables: dict[str, pd.Data
     assert numbers(lost)[:2] == ["1", "1"]
 
 
-def test_gates_that_do_the_same_damage_do_not_stand_in_for_each_other(
+def test_pairs_that_cost_more_together_are_told_from_those_that_cost_less(
     tables: dict[str, pd.DataFrame],
 ) -> None:
     said = pairs.pairs_sentence(tables["pairs"])

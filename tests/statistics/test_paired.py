@@ -15,6 +15,7 @@ from attnscope.statistics.paired import (
     accuracy_interval,
     detectable_loss,
     detectable_shift,
+    equivalence_t,
     find_sharing,
     mean_interval,
     moved,
@@ -232,3 +233,18 @@ def test_two_seeds_have_one_degree_of_freedom() -> None:
     error = half / stats.t.ppf(0.975, 1)
     assert 0 < error < 0.2
     assert found["p"] == pytest.approx(2 * stats.t.sf(found["difference"] / error, 1))
+
+
+def test_equivalence_is_two_one_sided_t_tests() -> None:
+    rng = np.random.default_rng(0)
+    difference = rng.normal(0.02, 0.3, 200)
+    for smallest in (0.03, 0.05, 0.1):
+        expected = max(
+            stats.ttest_1samp(difference, smallest, alternative="less").pvalue,
+            stats.ttest_1samp(difference, -smallest, alternative="greater").pvalue,
+        )
+        assert equivalence_t(difference, smallest) == pytest.approx(expected)
+    few = np.zeros(200)
+    few[:9] = 0.01
+    assert equivalence_t(few, 0.1) == 1
+    assert equivalence_t(np.zeros(200), 1e-9) == 1

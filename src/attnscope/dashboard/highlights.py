@@ -148,13 +148,13 @@ def gates_that_could_be_constants(usage: pd.DataFrame) -> list[Highlight]:
     needless = usage[usage["verdict"] == NOT_NEEDED].sort_values("removal_value")
     if len(needless):
         shown = list(needless["gate"])[:MOST]
-        most = needless["removal_equal_high"].max()
+        most = needless["removal_high"].max()
         highlights.append(
             Highlight(
                 f"{len(needless)} of {every} could be constants: {_slots(shown)}"
                 f"{_and_others(len(needless) - len(shown), 'gate')}. Replacing one of them by its "
                 "best constant is shown to change less than the smallest effect that was stated "
-                "beforehand; the 90% CIs of the loss of accuracy reach up to "
+                "beforehand; the 95% CIs of the loss of accuracy reach up to "
                 f"{as_plain_points(most)} percentage points.",
                 tuple(shown),
                 USAGE,

@@ -1,4 +1,4 @@
-"""Gates in combination: is one gate sufficient, and do two gates stand in for each other?
+"""Gates in combination: is one gate sufficient, and do two cost more together than apart?
 
 Gates are replaced by their best constants (`attnscope.interventions.constants`).
 """
@@ -128,7 +128,10 @@ def measure_pairs(
     progress: bool = True,
     work: Work | None = None,
 ) -> pd.DataFrame:
-    """Measure whether two gates of a block stand in for each other.
+    """Measure whether constants for two gates of a block cost more together than apart.
+
+    Log losses are convex in the logits, so those of gates that do not depend on each other need not
+    add up: an excess does not show that one gate stands in for the other.
 
     Args:
         setup: The network and its images.
@@ -145,8 +148,8 @@ def measure_pairs(
           `attnscope.statistics.edit_contrast`.
         - ``excess``, ``excess_log_loss``, ``excess_log_loss_low``, ``excess_log_loss_high``,
           ``p_excess_log_loss``: the change minus the sum of the changes under a constant for either
-          gate alone. The excess of the log loss is positive if the gates stand in for each other,
-          and negative if they do the same damage; that of the accuracy has the opposite sign.
+          gate alone. The excess of the log loss is positive if both together cost more than the
+          sum, and negative if they cost less; that of the accuracy has the opposite sign.
           Student's t interval (95%) and paired t test of the log losses.
 
         p values are Holm-corrected over pairs, accuracy and log loss; those of the excess over

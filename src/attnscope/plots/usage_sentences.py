@@ -55,8 +55,8 @@ def removal_sentence(frame: pd.DataFrame, noun: str = "gate") -> str:
         small = int(costs["equivalent"].sum()) if "equivalent" in costs else 0
         if small:
             text += (
-                f" At {small} of these the 90% CI lies within the smallest effect of interest, so "
-                "that the gate is not needed in spite of the cost."
+                f" At {small} of these the cost is shown to be below the smallest effect of "
+                "interest, so that the gate is not needed in spite of the cost."
             )
     if len(helps):
         text += f" Removal helps at {len(helps)} of {count}, most at {_least(helps, REMOVAL)}."
@@ -260,7 +260,7 @@ def _nothing_seen(rest: pd.DataFrame, where: str) -> str:
     if "equivalent" in rest and rest["equivalent"].any():
         shown = int(rest["equivalent"].sum())
         text += (
-            f"; at {shown} of them the 90% CI lies within the smallest effect of interest, so that "
+            f"; at {shown} of them the change is shown to be below the smallest effect, so that "
             f"{'it is' if shown == 1 else 'they are'} not needed"
         )
         rest = rest[~rest["equivalent"].astype(bool)]

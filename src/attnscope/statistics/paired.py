@@ -204,6 +204,27 @@ def mean_interval(
     return float(values.mean()) - half, float(values.mean()) + half
 
 
+def equivalence_t(difference: Float[Array, " images"], smallest: float) -> float:
+    """Return the p value of two one-sided t tests of a mean difference.
+
+    Null hypothesis: the mean difference is at least ``smallest`` in either direction.
+
+    Args:
+        difference: the difference of each image, ``(N,)``.
+        smallest: the smallest difference that matters, above 0.
+
+    Returns:
+        p, the larger of the two. It is 1 if fewer than `FEWEST_MOVED` images move: where the losses
+        are 0 with and without an edit, they do not tell how much the edit changes.
+    """
+    values = np.asarray(difference, np.float64)
+    count = len(values)
+    if count < 2 or moved(values) < FEWEST_MOVED:
+        return 1.0
+    error = values.std(ddof=1) / np.sqrt(count)
+    return float(stats.t.cdf((abs(values.mean()) - smallest) / error, count - 1))
+
+
 def detectable_loss(images: int, level: float) -> float:
     """Return the smallest loss of accuracy that is found with a power of 80%.
 

@@ -17,20 +17,13 @@ from numpy.typing import NDArray
 
 from attnscope.statistics.effects import OWN, edit_contrast, own_outcomes
 from attnscope.statistics.inference import LEVEL, holm, significant
+from attnscope.statistics.noninferiority import paired_loss_p
 from attnscope.statistics.outcome_pairs import (
     accuracy_difference,
     log_loss_difference,
     paired_images,
 )
-from attnscope.statistics.paired import (
-    accuracy_interval,
-    detectable_loss,
-    detectable_shift,
-    mean_interval,
-)
-
-EQUIVALENCE = 0.9
-"""Level of the interval that must lie within the smallest effects for an equivalence."""
+from attnscope.statistics.paired import detectable_loss, detectable_shift, equivalence_t
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,12 @@ def columns_of(question: str) -> list[str]:
     return [*accuracy, f"p_{question}", *log_loss, f"p_{question}_log_loss"]
 
 
-def ask(outcomes: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
+def ask(
+    outcomes: pd.DataFrame,
+    resamples: int = 1000,
+    smallest_effect: float | None = None,
+    smallest_log_loss: float | None = None,
+) -> pd.DataFrame:
     """Answer all questions about all targets of edits.
 
     p values are Holm-corrected within each question: over all targets (gates, blocks and all gates
@@ -82,13 +80,15 @@ def ask(outcomes: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
     Args:
         outcomes: table of `attnscope.interventions.replace_gates`.
         resamples: number of bootstrap resamples.
+        smallest_effect: smallest change in accuracy that matters, a share; None if not stated.
+        smallest_log_loss: smallest change in log loss that matters, in nats; None if not stated.
 
     Returns:
         One row per target, with the index ``target`` and the columns of each question
         (`columns_of`); NaN where an edit was not made. Then
 
-        - ``removal_equal_low``, ``removal_equal_high``, ``removal_log_loss_equal_low``,
-          ``removal_log_loss_equal_high``: 90% CIs, for tests of equivalence.
+        - ``p_equivalent``: Holm-corrected over all targets. Null hypothesis: removal changes the
+          accuracy, or the log loss, by at least the smallest effect. NaN if none is stated.
         - ``detectable``, ``detectable_log_loss``: the loss of accuracy (a share) and the change in
           log loss (in standard deviations of the change) that removal would have shown with a power
           of 80%, from the numbers of images and of tests alone.
@@ -122,6 +122,9 @@ def ask(outcomes: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
     count = int(frame[["p_removal", "p_removal_log_loss"]].notna().to_numpy().sum())
     found = [_removal_of(target, edited, own, LEVEL / max(count, 1)) for target in targets]
     frame = frame.join(pd.DataFrame(found, frame.index))
+    smallest = smallest_effect, smallest_log_loss
+    equivalence = [_equivalence(target, edited, own, *smallest) for target in targets]
+    frame["p_equivalent"] = holm(np.array(equivalence, np.float64))
     frame["own_log_loss"] = own["log_loss"].mean()
     return frame
 
@@ -172,50 +175,44 @@ def is_mixed(frame: pd.DataFrame, question: str, level: float = LEVEL) -> NDArra
     return mixed
 
 
-def is_equivalent(
-    frame: pd.DataFrame, smallest_effect: float | None, smallest_log_loss: float | None
-) -> NDArray[np.bool_]:
-    """Return whether removal is shown to have no effect that matters.
+def _equivalence(
+    target: str,
+    edited: pd.DataFrame,
+    own: pd.DataFrame,
+    smallest_effect: float | None,
+    smallest_log_loss: float | None,
+) -> float:
+    """Return the p value of the test that removal changes less than the smallest effects.
 
-    Two one-sided tests at 5% (Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics
-    15): the 90% interval lies within the smallest effect. If both are given, both must hold.
-
-    Args:
-        frame: the table of `ask`.
-        smallest_effect: smallest change in accuracy that matters, a share; None if not given.
-        smallest_log_loss: smallest change in log loss that matters, in nats; None if not given.
-
-    Returns:
-        ``(rows,)``; False if neither is given.
+    Two one-sided tests in each measure that is stated (Schuirmann 1987, Journal of Pharmacokinetics
+    and Biopharmaceutics 15): the exact test of a paired loss for accuracy, and Student's for the
+    log loss. All of them must be significant, so p is the largest.
     """
-    given = [
-        (size, f"removal{name}_equal")
-        for size, name in ((smallest_effect, ""), (smallest_log_loss, "_log_loss"))
-        if size is not None
-    ]
-    found = np.full(len(frame), bool(given))
-    for size, name in given:
-        low, high = (frame[f"{name}_{end}"].to_numpy(np.float64) for end in ("low", "high"))
-        found &= (low > -size) & (high < size)
-    return found
+    part = edited[(edited["target"] == target) & (edited["edit"] == "constant")]
+    if not len(part):
+        return np.nan
+    before, after = paired_images(part, own.reset_index())
+    p = [np.nan]
+    if smallest_effect is not None:
+        difference = accuracy_difference(before, after)
+        lost, gained = int((difference > 0).sum()), int((difference < 0).sum())
+        p += [
+            paired_loss_p(one, other, len(difference), smallest_effect)
+            for one, other in ((lost, gained), (gained, lost))
+        ]
+    if smallest_log_loss is not None:
+        p.append(equivalence_t(log_loss_difference(before, after), smallest_log_loss))
+    return float(np.nanmax(p)) if len(p) > 1 else np.nan
 
 
 def _removal_of(
     target: str, edited: pd.DataFrame, own: pd.DataFrame, level: float
 ) -> dict[str, float]:
-    """Return what removal says beyond its contrast: intervals at 90%, and what could be seen."""
+    """Return which effects of removal could be seen."""
     part = edited[(edited["target"] == target) & (edited["edit"] == "constant")]
     before, after = paired_images(part, own.reset_index())
-    difference = accuracy_difference(before, after)
-    low, high = accuracy_interval(difference, level=EQUIVALENCE)
-    added = -log_loss_difference(before, after)
-    log_loss_low, log_loss_high = mean_interval(added, level=EQUIVALENCE)
-    images = len(difference)
+    images = len(accuracy_difference(before, after))
     return {
-        "removal_equal_low": low,
-        "removal_equal_high": high,
-        "removal_log_loss_equal_low": log_loss_low,
-        "removal_log_loss_equal_high": log_loss_high,
         "detectable": detectable_loss(images, level),
         "detectable_log_loss": detectable_shift(images, level),
     }

@@ -14,7 +14,7 @@ from attnscope.statistics.control_task import probe_selectivity
 from attnscope.statistics.inference import LEVEL, significant
 from attnscope.statistics.probe import linear_probe
 from attnscope.statistics.probe_gain import probe_gain, several
-from attnscope.statistics.questions import ask, is_equivalent
+from attnscope.statistics.questions import ask
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.variance import between_class_variance
 from attnscope.statistics.verdicts import CLASS_USED as CLASS_USED
@@ -163,7 +163,7 @@ def gate_usage(
         outcomes: table of `attnscope.interventions.replace_gates`.
         level: significance level of the verdicts, after correction.
         smallest_effect: smallest change in accuracy that matters, a share. With it, a gate is
-            called not needed if the 90% CI of removal lies within it (two one-sided tests at 5%).
+            called not needed if removal is shown to change less (two one-sided exact tests).
         smallest_log_loss: smallest change in log loss that matters, in nats.
 
     Returns:
@@ -178,8 +178,7 @@ def gate_usage(
           ``Q_log_loss``, ``Q_log_loss_low``, ``Q_log_loss_high``, ``p_Q_log_loss``: effect on the
           log loss, in nats, with the sign of ``Q_value``: positive if the first edit is worse. NaN
           if the edits of the question were not made.
-        - ``removal_equal_low``, ``removal_equal_high``, ``removal_log_loss_equal_low``,
-          ``removal_log_loss_equal_high``: 90% CIs of removal.
+        - ``p_equivalent``: p of the test that removal changes less than the smallest effects.
         - ``detectable``, ``detectable_log_loss``: the loss of accuracy (a share) and the change in
           log loss (in standard deviations of the change) that removal would have shown with a power
           of 80%, from the numbers of images and of tests alone.
@@ -193,7 +192,7 @@ def gate_usage(
         InputError: the outcomes lack a column or a gate.
     """
     known = list(decoding["gate"])
-    asked = ask(outcomes)
+    asked = ask(outcomes, smallest_effect=smallest_effect, smallest_log_loss=smallest_log_loss)
     for gate in known:
         if gate not in asked.index:
             raise InputError(
@@ -213,13 +212,11 @@ def gate_usage(
             "p_read": read["p_max"].to_numpy(),
         }
     ).join(asked.reset_index(drop=True))
-    frame["equivalent"] = is_equivalent(asked, smallest_effect, smallest_log_loss)
+    frame["equivalent"] = significant(frame["p_equivalent"], level)
     frame["verdict"] = verdicts(
         asked,
         constant=read["constant"].to_numpy(bool),
         reads=significant(frame["p_read"], level),
-        smallest_effect=smallest_effect,
-        smallest_log_loss=smallest_log_loss,
         level=level,
     )
     return frame
@@ -260,11 +257,9 @@ def joint_usage(
     Raises:
         InputError: the outcomes lack a column.
     """
-    asked = ask(outcomes)
-    asked["equivalent"] = is_equivalent(asked, smallest_effect, smallest_log_loss)
-    asked["verdict"] = verdicts(
-        asked, smallest_effect=smallest_effect, smallest_log_loss=smallest_log_loss, level=level
-    )
+    asked = ask(outcomes, smallest_effect=smallest_effect, smallest_log_loss=smallest_log_loss)
+    asked["equivalent"] = significant(asked["p_equivalent"], level)
+    asked["verdict"] = verdicts(asked, level=level)
     columns = list(asked.columns)
     asked["kind"] = [target_kind(str(target)) for target in asked.index]
     frame = asked[asked["kind"] != "gate"].rename_axis("gate").reset_index()

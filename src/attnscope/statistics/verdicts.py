@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from attnscope.statistics.inference import LEVEL
+from attnscope.statistics.inference import LEVEL, significant
 from attnscope.statistics.questions import (
     MATCHED,
     MISINFORMATION,
     REMOVAL,
     direction,
-    is_equivalent,
     is_mixed,
 )
 
@@ -52,8 +51,6 @@ def verdicts(
     *,
     constant: NDArray[np.bool_] | None = None,
     reads: NDArray[np.bool_] | None = None,
-    smallest_effect: float | None = None,
-    smallest_log_loss: float | None = None,
     level: float = LEVEL,
 ) -> NDArray[np.object_]:
     """Return the verdict on each target of edits.
@@ -62,8 +59,6 @@ def verdicts(
         asked: rows of the table of `attnscope.statistics.questions.ask`; the index has the targets.
         constant: ``(rows,)``, whether the gate has one value for all images.
         reads: ``(rows,)``, whether the class is decodable from the gate.
-        smallest_effect: smallest change in accuracy that matters, a share; None if not given.
-        smallest_log_loss: smallest change in log loss that matters, in nats; None if not given.
         level: significance level.
 
     Returns:
@@ -80,7 +75,7 @@ def verdicts(
         [
             nothing if constant is None else constant,
             untested,
-            is_equivalent(asked, smallest_effect, smallest_log_loss),
+            significant(asked["p_equivalent"], level),
             (kinds != "gate") & (removal > 0) & ~_has_used_part(asked, removal),
             (removal > 0) & specific,
             removal > 0,

@@ -1,4 +1,4 @@
-"""Whether two gates of a block stand in for each other."""
+"""Whether constants for two gates of a block cost more together than apart."""
 
 from __future__ import annotations
 
@@ -85,13 +85,14 @@ def lay_out(shown: Pairs) -> list[Figure]:
 
 
 def caption(shown: Pairs) -> str:
-    """Say which gates stand in for each other."""
+    """Say which pairs cost more, or less, than the sum of the single gates."""
     count = as_count(int(shown.pairs["images"].max()), "image")
     return (
         f"Change in log loss on {count} with constants for two gates of a block, minus the sum of "
-        "the changes with a constant for either alone, with 95% CIs. Above 0, the gates stand in "
-        f"for each other; below 0, they do the same damage. Filled: p < {LEVEL} (t test, Holm's "
-        f"correction over the pairs). {pairs_sentence(shown.pairs)} p values of costs are "
+        "the changes with a constant for either alone, with 95% CIs. Above 0, both together cost "
+        "more than the sum, and below 0 less. Log losses of gates that do not depend on each other "
+        f"do not simply add up, either. Filled: p < {LEVEL} (t test, Holm's correction over the "
+        f"pairs). {pairs_sentence(shown.pairs)} p values of costs are "
         f"corrected over the pairs, and over accuracy and log loss (Holm, level {LEVEL})."
     )
 
@@ -107,14 +108,11 @@ def pairs_sentence(table: pd.DataFrame) -> str:
         table[found & (sign * table["excess_log_loss"].to_numpy(float) > 0)] for sign in (1, -1)
     )
     count = as_count(len(table), "pair")
-    text = f"The gates stand in for each other in {len(backup)} of {count}"
+    text = f"Both together cost more than the sum in {len(backup)} of {count}"
     if len(backup):
         text += f", most in {_excess_of(highest(backup, 'excess_log_loss'))}"
     if len(same):
-        text += (
-            f"; they do the same damage in {len(same)}, most in "
-            f"{_excess_of(lowest(same, 'excess_log_loss'))}"
-        )
+        text += f"; less in {len(same)}, most in {_excess_of(lowest(same, 'excess_log_loss'))}"
     rest = table[~found & table["p_excess_log_loss"].notna().to_numpy()]
     if len(rest):
         ends = rest[["excess_log_loss_low", "excess_log_loss_high"]].abs().max().max()
@@ -145,7 +143,7 @@ register_plot(
     Plot(
         name="pairs",
         title="Pairs of gates",
-        about="Whether two gates of a block stand in for each other, or do the same damage.",
+        about="Whether constants for two gates of a block cost more together than apart.",
         subject=Intervened,
         compute=compute,
         draw=draw,
