@@ -54,6 +54,9 @@ def test_a_plugin_that_cannot_be_imported_is_refused(
         load_plugin("no_such_module")
     with refused("AS125", names=("'broken_plugin'", "RuntimeError: first")):
         load_plugin("broken_plugin")
+    (tmp_path / "ending_plugin.py").write_text("raise SystemExit(0)")
+    with refused("AS125", names=("'ending_plugin'", "__name__ == '__main__'")):
+        load_plugin("ending_plugin")
 
 
 def test_a_declared_plugin_that_cannot_be_imported_is_refused(

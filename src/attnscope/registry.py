@@ -12,14 +12,12 @@ These modules are imported when a registry is first read. `load_plugin` and the 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from attnscope.errors import InputError, first_line
+from attnscope.importing import import_from_here
 
 PLUGIN_GROUP = "attnscope.plugins"
 T = TypeVar("T")
@@ -138,18 +136,14 @@ def load_plugin(module: str) -> None:
         InputError: AS125, it cannot be imported.
     """
     load_declared_plugins()
-    directory = str(Path.cwd())
-    sys.path.insert(0, directory)
     try:
-        import_module(module)
+        import_from_here(module)
     except Exception as error:  # a plugin may raise anything
         raise InputError(
             "AS125",
             f"the plugin '{module}' cannot be imported ({type(error).__name__}: "
             f"{first_line(error)}); give --plugin the name of a Python module that can be imported",
         ) from None
-    finally:
-        sys.path.remove(directory)
     if module not in _loaded_by_hand:
         _loaded_by_hand.append(module)
 

@@ -114,6 +114,11 @@ def no_splits() -> Any:
     return dataset
 
 
+def ends() -> None:
+    """A function that ends the program."""
+    raise SystemExit
+
+
 def splits() -> dict[str, Any]:
     """Data sets of tensors: nine test images, and six training images."""
     return {"train": torch.utils.data.TensorDataset(*colored(6)), "test": no_splits()}

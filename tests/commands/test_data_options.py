@@ -207,6 +207,9 @@ def test_data_sets_that_cannot_be_opened_are_refused(
     expect("AS230", "no_such_module:make", names=("no_such_module", "digits"))
     expect("AS230", f"{KNOWN}:nothing", names=(f"{KNOWN}:nothing",))
     expect("AS231", f"{KNOWN}:gates_of", names=(f"{KNOWN}:gates_of",))
+    expect("AS231", f"{KNOWN}:ends", names=(f"{KNOWN}:ends", "ends the program"))
+    (place / "ending_data_set.py").write_text("raise SystemExit(0)\n")
+    expect("AS230", "ending_data_set:make", names=("ending_data_set", "__name__ == '__main__'"))
     expect("AS674", f"{KNOWN}:five", names=("Color",))
     expect("AS232", f"{KNOWN}:splits", "--split", "validation", names=("'validation'", "'test'"))
     for option, value in (

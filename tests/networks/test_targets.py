@@ -50,6 +50,10 @@ def no_network():
     return 3
 
 
+def ends():
+    raise SystemExit
+
+
 built = network()
 number = 3
 """
@@ -60,8 +64,9 @@ def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python modules of a user in the current folder."""
     (tmp_path / "own_networks.py").write_text(OWN)
     (tmp_path / "broken_networks.py").write_text("import nothing_of_this_name\n")
+    (tmp_path / "ending_networks.py").write_text(f"{OWN}\nraise SystemExit(0)\n")
     monkeypatch.chdir(tmp_path)
-    for name in ("own_networks", "broken_networks"):
+    for name in ("own_networks", "broken_networks", "ending_networks"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -118,6 +123,8 @@ def test_timm_and_torchvision_build_without_downloading() -> None:
         ("own_networks:no_network", "AS327", ("own_networks:no_network", "type int")),
         ("not_there:network", "AS324", ("'not_there'", "ModuleNotFoundError")),
         ("broken_networks:network", "AS324", ("'broken_networks'", "nothing_of_this_name")),
+        ("ending_networks:network", "AS324", ("'ending_networks'", "__name__ == '__main__'")),
+        ("own_networks:ends", "AS326", ("own_networks:ends", "ends the program")),
     ],
 )
 def test_a_target_that_cannot_be_built_is_refused(
@@ -273,6 +280,11 @@ def test_capture_builds_timm_networks_for_gray_images(
             ["capture", "--model", "timm:resnet18", "--data", "digits", "--out", "x"],
             "AS329",
             "timm:resnet18",
+        ),
+        (
+            ["capture", "--model", "ending_networks:network", *CAPTURE[3:], "--out", "x"],
+            "AS324",
+            "ending_networks",
         ),
     ],
 )

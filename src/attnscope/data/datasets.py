@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from attnscope.data.items import item_count
 from attnscope.data.known import DATA_SOURCES
 from attnscope.errors import InputError, first_line
-from attnscope.importing import import_from_here
+from attnscope.importing import call_imported, import_from_here
 
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -46,7 +46,7 @@ def open_data_set(text: str, split: str) -> Dataset[Any]:
     # A class has ``__getitem__``, too, and its items are those of the data set that it builds.
     if isinstance(found, type) or (callable(found) and not hasattr(found, "__getitem__")):
         try:
-            found = found()
+            found = call_imported(found)
         except Exception as error:  # user code raises exceptions of any type
             raise InputError(
                 "AS231",

@@ -20,7 +20,7 @@ from attnscope import layout
 from attnscope.data.normalization import Normalization
 from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
-from attnscope.importing import import_from_here
+from attnscope.importing import call_imported, import_from_here
 from attnscope.networks.weights import load_model
 from attnscope.registry import Registry
 
@@ -219,7 +219,7 @@ def _load_callable(module: str, attribute: str) -> nn.Module:
 
 def _build(name: str, build: Callable[[], Any]) -> nn.Module:
     try:
-        model = build()
+        model = call_imported(build)
     except Exception as error:  # user code raises exceptions of any type
         raise InputError(
             "AS326",
