@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 # A shell starts background jobs with SIGINT ignored, and nohup those with SIGHUP. The processes that
 # tests start and interrupt would inherit it.
@@ -16,7 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # torch is imported, and for the processes that tests start.
     os.environ["OMP_NUM_THREADS"] = "1"
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ from attnscope.statistics.effects import replacement_effects
 from attnscope.statistics.usage import decode_gates
 
 CLASSES = ["cat", "dog", "owl"]
+
+
+@pytest.fixture(autouse=True)
+def restored_python_path() -> Iterator[None]:
+    """Importing a module of a user adds its folder to the path of Python for the whole process.
+
+    Other tests have modules of the same name in other folders.
+    """
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ T = TypeVar("T")
 def import_from_here(module: str) -> ModuleType:
     """Import a module of the user, which runs its code.
 
-    The working directory comes first on the path of Python while the module is imported.
+    The working directory comes first on the path of Python while the module is imported, and last
+    from then on: functions and data sets can import modules beside theirs when they run.
 
     Raises:
         ImportError: The module ends the program, as a script without a main guard does.
@@ -27,13 +28,16 @@ def import_from_here(module: str) -> ModuleType:
     working_directory = str(Path.cwd())
     sys.path.insert(0, working_directory)
     try:
-        return importlib.import_module(module)
+        imported = importlib.import_module(module)
     except SystemExit:  # a command would end as if it had done its work
         raise ImportError(
             "it ends the program when it is imported; put that under if __name__ == '__main__'"
         ) from None
     finally:
         sys.path.remove(working_directory)
+    if working_directory not in sys.path:
+        sys.path.append(working_directory)
+    return imported
 
 
 def call_imported(function: Callable[[], T]) -> T:

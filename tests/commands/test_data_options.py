@@ -196,6 +196,20 @@ def test_a_data_set_is_named_by_module_and_callable(
     assert (place / "out-interventions" / "replacement.parquet").is_file()
 
 
+def test_a_data_set_can_import_modules_of_its_folder_when_it_is_read(place: Path) -> None:
+    (place / "lazy_reader.py").write_text("from tests.capturing.known import no_splits as read\n")
+    (place / "lazy_data_set.py").write_text(
+        "class Lazy:\n"
+        "    classes = ['apple', 'lime', 'plum']\n"
+        "    def __len__(self):\n"
+        "        return 9\n"
+        "    def __getitem__(self, index):\n"
+        "        import lazy_reader\n"
+        "        return lazy_reader.read()[index]\n"
+    )
+    assert len(run("color", data="lazy_data_set:Lazy")) == 9
+
+
 def test_data_sets_that_cannot_be_opened_are_refused(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

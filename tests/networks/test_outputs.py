@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -296,7 +295,6 @@ def test_a_function_is_applied_and_found_again_by_name(
         assert torch.equal(adapter(output), -scores())
         again = OutputAdapter.from_dict(adapter.to_dict())
         assert torch.equal(again(output), -scores())
-    assert str(tmp_path) not in sys.path
 
 
 def test_an_output_that_changes_its_form_is_refused() -> None:

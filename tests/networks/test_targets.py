@@ -54,6 +54,12 @@ def ends():
     raise SystemExit
 
 
+def of_sibling():
+    import sibling_networks
+
+    return sibling_networks.classifier()
+
+
 built = network()
 number = 3
 """
@@ -65,8 +71,9 @@ def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_networks.py").write_text(OWN)
     (tmp_path / "broken_networks.py").write_text("import nothing_of_this_name\n")
     (tmp_path / "ending_networks.py").write_text(f"{OWN}\nraise SystemExit(0)\n")
+    (tmp_path / "sibling_networks.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    for name in ("own_networks", "broken_networks", "ending_networks"):
+    for name in ("own_networks", "broken_networks", "ending_networks", "sibling_networks"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -83,12 +90,26 @@ def run_folder(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("own_modules")
 @pytest.mark.parametrize("name", ["own_networks:network", "own_networks:built"])
 def test_a_callable_or_network_of_a_module_is_loaded(name: str) -> None:
-    path = list(sys.path)
     target = load_target(name)
     assert isinstance(target.model, nn.Sequential)
     assert not target.model.training
     assert (target.image_size, target.normalization) == (224, None)
-    assert sys.path == path
+
+
+@pytest.mark.usefixtures("own_modules")
+def test_a_callable_can_import_modules_of_its_folder_when_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, here = list(sys.path), str(Path.cwd())
+    for _ in range(2):
+        assert isinstance(load_target("own_networks:of_sibling").model, nn.Sequential)
+        assert sys.path == [*path, here], "installed packages come before the folder"
+    with refused("AS324"):
+        load_target("broken_networks:network")
+    assert sys.path == [*path, here]
+    monkeypatch.syspath_prepend(here)
+    load_target("own_networks:of_sibling")
+    assert sys.path[0] == here, "what the user has put first stays there"
 
 
 def test_a_run_has_its_image_size_and_normalization(run_folder: Path) -> None:
