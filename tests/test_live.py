@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.commands.main import main
+from attnscope.data.uploads import decode_upload
 from attnscope.live import Channels, LiveNetwork, Mean, OfImage, One, Values
+from attnscope.networks.build import build_model
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
+from attnscope.sources import Source
 from tests.folding.runs import make_run, untrained, write_digits
 from tests.making import refused
 
@@ -165,6 +169,31 @@ def test_another_image_is_prepared_as_the_recorded_ones(run: Run, network: LiveN
     assert known.normalization == run.normalization
     pixels = run.split("test").images[7]
     torch.testing.assert_close(network.prepare(pixels), plain_inputs(run, [7]))
+
+
+def test_another_image_of_16_bits_is_scaled_as_the_recorded_ones(tmp_path: Path) -> None:
+    digits = write_digits(tmp_path / "digits", deep=True)
+    made = make_run(tmp_path / "se", digits, untrained("se"), "layer")
+    own = ["--model", f"{__name__}:bright", "--data", f"folder:{digits}", "--image-size", "16"]
+    assert main(["capture", str(made)]) == 0
+    assert main(["capture", *own, "--out", str(tmp_path / "own")]) == 0
+    for recording in (Run(made).recording(), Recording(tmp_path / "own")):
+        live, path = LiveNetwork.open(recording), recording.rows["path"][5]
+        known = live.preparation
+        assert known.white == 4095
+        sent = decode_upload((digits / path).read_bytes(), known.size, white=known.white)
+        torch.testing.assert_close(live.prepare(sent.pixels), live.images([5]))
+        source = recording.source()
+        assert Source.from_dict(source.to_dict()) == source
+        earlier = {key: value for key, value in source.to_dict().items() if key != "white"}
+        assert Source.from_dict(earlier).white is None
+    assert "white" not in replace(source, white=None).to_dict(), "as earlier versions wrote"
+
+
+def bright() -> nn.Module:
+    """A network with a gate, which has no run."""
+    torch.manual_seed(0)
+    return build_model("resnet18", attention="se", width=16)
 
 
 def test_threads_get_their_own_answers(network: LiveNetwork) -> None:

@@ -75,6 +75,9 @@ class Source:
     allow_changed_data: bool = False
     """Whether to go on with images that are not those that the run was trained with. It is not part
     of what a recording stores about its source."""
+    white: int | None = None
+    """The value of white in images with 16 bits per channel, once the images were opened: another
+    image is scaled like them. None if it is not known, or no image has 16 bits."""
 
     def __post_init__(self) -> None:
         _check_split(self.split)
@@ -175,7 +178,7 @@ class Source:
             self._estimate_norms(target.model, normalization)
         size = images.shape[-1]
         pinned = replace(network.pinned(), image_size=size, normalization=normalization)
-        source = replace(self, network=pinned, data=_pinned(self.data))
+        source = replace(self, network=pinned, data=_pinned(self.data), white=loaded.white)
         about = source.describe(loaded.skipped)
         notes = list(loaded.notes)
         if isinstance(loaded, Data):
@@ -364,6 +367,7 @@ class Source:
             "data": {**data, "data_root": str(self.data.data_root)},
             "split": self.split,
             **({} if places is None else {"places": places}),
+            **({} if self.white is None else {"white": self.white}),
         }
 
     @classmethod
@@ -379,7 +383,9 @@ class Source:
         if network["normalization"] is not None:
             network["normalization"] = Normalization(**network["normalization"])
         data["data_root"] = Path(data["data_root"])
-        return cls(NetworkSource(**network), DataSettings(**data), value["split"])
+        return cls(
+            NetworkSource(**network), DataSettings(**data), value["split"], white=white_of(value)
+        )
 
     def _open_images(
         self, normalization: Normalization | None
@@ -408,6 +414,12 @@ def _check_split(split: str) -> None:
         raise InputError(
             "AS536", f"split '{split}' is unknown; choose one of {', '.join(layout.SPLITS)}"
         )
+
+
+def white_of(stored: object) -> int | None:
+    """Return the white in what `Source.to_dict` returned; None in that of earlier versions."""
+    white = stored.get("white") if isinstance(stored, Mapping) else None
+    return white if isinstance(white, int) and white > 0 else None
 
 
 def _pinned(data: DataSettings) -> DataSettings:

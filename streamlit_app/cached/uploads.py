@@ -47,7 +47,9 @@ def look(run: Run, sha256: str, _content: bytes) -> Seen:
 
     network = live.network(run)
     how = network.preparation
-    found = decode_upload(_content, how.size, resized=how.resized, channels=how.channels)
+    found = decode_upload(
+        _content, how.size, resized=how.resized, channels=how.channels, white=how.white
+    )
     x = network.prepare(found.pixels)
     gates = network.gates(x)
     logits, cam = None, None

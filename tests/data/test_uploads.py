@@ -60,6 +60,18 @@ def test_an_upload_is_decoded_as_a_file_of_a_folder(
     assert torch.equal(cropped, larger[:, 4:20, 4:20])
 
 
+def test_16_bits_are_scaled_by_the_white_of_the_folder(tmp_path: Path) -> None:
+    values = RNG.integers(0, 4096, (20, 20)).astype(np.uint16)
+    content = saved(Image.fromarray(values), "PNG")
+    found = decode_upload(content, 20, channels=1, white=4095)
+    np.testing.assert_array_equal(found.pixels[0], (values / 4095 * 255).round())
+    assert any("4095" in note for note in found.notes)
+    assert decode_upload(content, 20, channels=1).pixels.max() == 16, "65535 is white otherwise"
+    values[3, 4] = 4096
+    with refused("AS264", names=("4096", "4095")):
+        decode_upload(saved(Image.fromarray(values), "PNG"), 20, white=4095)
+
+
 def test_orientation_transparency_and_deep_pixels_are_as_in_a_folder(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

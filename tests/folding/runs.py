@@ -17,8 +17,11 @@ from attnscope.networks.build import build_model
 from attnscope.networks.weights import save_model
 
 
-def write_digits(root: Path) -> Path:
-    """For each of ten classes, write 16 training, 6 validation and 8 test images."""
+def write_digits(root: Path, *, deep: bool = False) -> Path:
+    """For each of ten classes, write 16 training, 6 validation and 8 test images.
+
+    They are RGB of 8 bits per channel, or gray of 12 bits in 16 if they are ``deep``.
+    """
     source = load_digits()
     for k in range(10):
         rows = np.flatnonzero(source.target == k)
@@ -26,8 +29,12 @@ def write_digits(root: Path) -> Path:
             folder = root / split / str(k)
             folder.mkdir(parents=True)
             for row in rows[start:stop]:
-                pixels = (source.images[row] * (255 / 16)).astype(np.uint8)
-                Image.fromarray(pixels).convert("RGB").save(folder / f"{row}.png")
+                pixels = source.images[row] * (255 / 16)
+                if deep:
+                    image = Image.fromarray((16 * pixels).astype(np.uint16))
+                else:
+                    image = Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+                image.save(folder / f"{row}.png")
     return root
 
 

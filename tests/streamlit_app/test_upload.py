@@ -48,9 +48,11 @@ def linked(app: AppTest) -> list[int]:
     return [int(label.split()[-1]) for label in labels if label.startswith("Open image")]
 
 
+@pytest.mark.parametrize("deep", [False, True], ids=["8 bits", "12 bits"])
 def test_a_recorded_image_gets_its_recorded_prediction_and_is_its_own_neighbor(
-    captured: Run, open_upload: Callable[..., AppTest]
+    deep: bool, captured: Run, open_upload: Callable[..., AppTest], tmp_path: Path
 ) -> None:
+    captured = make_captured_run(tmp_path, deep=True) if deep else captured
     recording = captured.recording()
     row = 42
     file = Path(captured.config["data"].removeprefix("folder:")) / recording.rows["path"][row]

@@ -119,8 +119,8 @@ def decode(
             not returned.
 
     Raises:
-        ValueError: The scale of the pixel values is unknown, the image has another number of
-            channels than 4, or its 16 bits per channel cannot be read.
+        ValueError: The scale of the pixel values is unknown, values are above that of white, the
+            image has another number of channels than 4, or its 16 bits per channel cannot be read.
         Exception: Pillow cannot decode the file; the type depends on the file format.
     """
     with Image.open(file) as opened:
@@ -134,6 +134,8 @@ def decode(
             highest = _highest(values, channels)
             if white is None:
                 return Decoded(None, turned=turned, cropped=cropped, highest=highest)
+            if highest > white:  # bytes would overflow
+                raise ValueError(f"values up to {highest} are above {white}, which is white")
             image = _to_bytes(values, white, channels)
             image.getexif()[_ORIENTATION] = orientation
         elif image.mode == "F":

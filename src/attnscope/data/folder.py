@@ -239,7 +239,8 @@ def _load(
         else:
             images = part.images if len(kept) == len(part.images) else part.images[kept]
             loaded.append(LabeledImages(images, known, paths, names, part.facts["hash"][kept]))
-    return LoadedSplits(loaded, unreadable, changes=[reader.changes(part) for part in read])
+    changes = [reader.changes(part) for part in read]
+    return LoadedSplits(loaded, unreadable, changes=changes, white=reader.white)
 
 
 def _streams(count: int, bytes_each: int) -> bool:

@@ -116,6 +116,11 @@ class FolderImages:
                 part.sha256 = None
                 self._fill(part, np.flatnonzero(deep))
 
+    @property
+    def white(self) -> int | None:
+        """The value of white in images with 16 bits per channel; None before `scale`."""
+        return self._decoder.white
+
     def files(self, part: FilesRead) -> ImageFiles:
         """Return how the readable files of a part are decoded again, if images are streamed."""
         assert self._pool is not None

@@ -46,6 +46,8 @@ class Data:
     changed: list[str] = field(default_factory=list)
     """What has changed since the network of a run was trained, if it was opened although something
     has; one phrase for each split."""
+    white: int | None = None
+    """The value of white in images with 16 bits per channel; None if there are none."""
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits().items())
@@ -202,6 +204,7 @@ class DataSettings:
                 name: found.notes + change_notes(changes[i : i + 1])
                 for i, name in enumerate(("train", "validation", "test"))
             },
+            white=found.white,
         )
 
     def load_test(self, download: bool = True) -> LoadedSplits:

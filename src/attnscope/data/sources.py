@@ -64,6 +64,8 @@ class LoadedSplits:
     """What else a user should know: what was passed over, split or changed; one line each."""
     changes: list[Changes] = field(default_factory=list)
     """What was changed in the images of each split, for notes on a split alone; may be empty."""
+    white: int | None = None
+    """The value of white in images with 16 bits per channel; None if there are none."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,12 @@ class Upload:
 
 
 def decode_upload(
-    content: bytes, size: int, *, resized: int | None = None, channels: int = 3
+    content: bytes,
+    size: int,
+    *,
+    resized: int | None = None,
+    channels: int = 3,
+    white: int | None = None,
 ) -> Upload:
     """Decode an image file of an unknown origin.
 
@@ -51,11 +56,12 @@ def decode_upload(
         size: height and width of the returned image, in pixels.
         resized: the shorter side after resizing, before the center is cropped. Default: ``size``.
         channels: 1 for the luminance, 3 for RGB, 4 for the four bands of RGBA files.
+        white: the value of white, if the image has 16 bits per channel. Default: 65535.
 
     Raises:
         InputError: the file is empty or larger than `MAX_BYTES` (AS260), neither PNG, JPEG nor
             WebP (AS261), has more than `MAX_PIXELS` (AS262) or several frames (AS263), or is
-            damaged or cannot be used (AS264).
+            damaged or cannot be used (AS264), such as one that is brighter than white.
     """
     if not content:
         raise InputError("AS260", f"the image file is empty; {_REMEDY}")
@@ -67,11 +73,10 @@ def decode_upload(
         )
     kind = _kind_of(content)
     width, height, frames = _header(content, kind)
+    white = white or MAX_16_BIT
     try:
         with refused_bombs():
-            found = decode(
-                io.BytesIO(content), resized or size, channels=channels, white=MAX_16_BIT
-            )
+            found = decode(io.BytesIO(content), resized or size, channels=channels, white=white)
     except Exception as error:  # Pillow's decoders raise exceptions of many types
         raise _damaged(kind, error) from None
     assert found.pixels is not None  # the level of white is given
@@ -85,7 +90,7 @@ def decode_upload(
     if found.cropped:
         notes.append("its sides were cut off to make it a square")
     if found.highest is not None:
-        notes.append(f"of its 16 bits per channel, {MAX_16_BIT} is white")
+        notes.append(f"of its 16 bits per channel, {white} is white")
     pixels = crop_center(found.pixels[None], size)[0].contiguous()
     return Upload(pixels, kind, width, height, tuple(notes))
 

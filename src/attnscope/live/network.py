@@ -68,6 +68,8 @@ class Preparation:
     channels: int
     """1 for gray, 3 for RGB, 4 for four bands."""
     normalization: Normalization
+    white: int | None = None
+    """The value of white in recorded images with 16 bits per channel; None if it is not known."""
 
 
 class LiveNetwork:
@@ -123,7 +125,8 @@ class LiveNetwork:
                 "images of a folder to be able to try others",
             )
         channels = data.channels or network.channels or 3
-        return Preparation(size, data.resize or size, channels, network.normalization)
+        resized, white = data.resize or size, self._source.white
+        return Preparation(size, resized, channels, network.normalization, white)
 
     def images(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> Tensor:
         """Return recorded images as the network gets them, ``(n, C, H, W)``.

@@ -54,7 +54,7 @@ def find_source(
             "(in Python, attnscope.interventions.InterventionSetup takes a model and its images)",
         )
     from attnscope.data.places import find_data, is_gone
-    from attnscope.sources import Source
+    from attnscope.sources import Source, white_of
 
     skip = bool(about.get("skipped"))  # files that could not be read were left out of the capture
     if run is not None:
@@ -80,7 +80,7 @@ def find_source(
             weights_sha256=about.get("weights_sha256"),
             estimated_norms=bool(about.get("estimated_norms")),  # earlier versions did not
         )
-        return replace(source, network=network)
+        return replace(source, network=network, white=white_of(stored))
     assert isinstance(stored, dict)
     try:
         source = Source.from_dict(stored)
