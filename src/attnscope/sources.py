@@ -203,7 +203,7 @@ class Source:
         if scheme is not None:
             network = replace(network, num_classes=len(classes) or None)
             if scheme.takes_channels and len(dataset):  # type: ignore[arg-type]
-                channels = parse_item(dataset[0]).image.shape[0]
+                channels = parse_item(dataset[0], 0).image.shape[0]
                 network = replace(network, channels=None if channels == 3 else channels)
             model = network.load().model
         source = replace(self, network=network.pinned())

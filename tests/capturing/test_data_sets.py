@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,17 @@ def test_paths_of_items_are_those_of_the_recording(tmp_path: Path) -> None:
     items = [{"image": x, "label": y, "path": Path("a") / str(y)} for x, y in ITEMS]
     found = record(tmp_path / "dicts", items)
     assert found.rows["path"][1] == "a/1"
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_of_an_item_that_is_not_utf8_is_refused(tmp_path: Path, kind: Any) -> None:
+    """A table of a recording cannot store it, and would fail after the images of a whole shard."""
+    items = [(x, y, kind(f"{n}-café.png")) for n, (x, y) in enumerate(ITEMS)]
+    items[4] = (*items[4][:2], kind(os.fsdecode(b"caf\xe9.png")))
+    with refused("AS216", names=(r"caf\udce9.png", "item 4")):
+        record(tmp_path, items)
+    items.pop(4)
+    assert record(tmp_path / "others", items).rows["path"][1] == "1-café.png"
 
 
 def test_parts_of_data_sets_have_the_classes_of_the_whole(tmp_path: Path) -> None:

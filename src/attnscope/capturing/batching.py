@@ -76,10 +76,10 @@ def batches(
     own = torch.Generator()
     loader = DataLoader(Subset(dataset, rows), batch_size, generator=own, collate_fn=list)
     for some in loader:
-        items = [parse_item(item) for item in some]
+        numbers = rows[start : start + len(some)]
+        items = [parse_item(item, row) for item, row in zip(some, numbers, strict=True)]
         x = _stack(items, normalization)
         labels = [item.label for item in items]
-        numbers = rows[start : start + len(x)]
         yield Batch(
             send(x, device),
             to_bytes(x, normalization),
@@ -112,7 +112,7 @@ def read_sample(
     rows = range(min(len(dataset), SAMPLE_IMAGES))  # type: ignore[arg-type]
     if isinstance(dataset, LabeledImages):
         return next(batches(dataset, rows, SAMPLE_IMAGES, normalization, device)).x, None
-    items = [parse_item(dataset[row]) for row in rows]
+    items = [parse_item(dataset[row], row) for row in rows]
     return _stack(items, normalization).to(device), [item.label for item in items]
 
 

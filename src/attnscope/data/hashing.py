@@ -28,7 +28,7 @@ def hash_data(dataset: LabeledImages | Dataset[Any]) -> str:
     count = len(dataset)  # type: ignore[arg-type]
     digest.update(f"{type(dataset).__module__}.{type(dataset).__qualname__}".encode())
     for i in sorted({*range(min(count, _ITEMS)), *range(max(count - _ITEMS, 0), count)}):
-        item = parse_item(dataset[i])
+        item = parse_item(dataset[i], i)
         digest.update(f"{i} {_text(item.label)} {tuple(item.image.shape)}\n".encode())
         digest.update(_bytes(item.image))
     return digest.hexdigest()

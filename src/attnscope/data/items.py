@@ -34,11 +34,16 @@ class Item:
     """Where the image comes from; None if the data set does not say it."""
 
 
-def parse_item(item: object) -> Item:
+def parse_item(item: object, row: int) -> Item:
     """Return the image, the label and the path of an item of a data set.
 
+    Args:
+        item: The item.
+        row: Its index, for messages.
+
     Raises:
-        InputError: The item has another form, or its image is not a tensor of floats.
+        InputError: The item has another form, its image is not a tensor of floats, or its path is
+            not UTF-8.
     """
     path: object = None
     if isinstance(item, Tensor):
@@ -61,7 +66,20 @@ def parse_item(item: object) -> Item:
             f"the path of an item of the data set is of type {type(path).__name__}; it must be "
             "text: change its __getitem__",
         )
-    return Item(_image(image), label, None if path is None else os.fsdecode(str(path)))
+    return Item(_image(image), label, None if path is None else _text(str(path), row))
+
+
+def _text(path: str, row: int) -> str:
+    """Return a path after checking that a table of a recording can store it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            "AS216",
+            f"the path {path!a} of item {row} of the data set is not UTF-8; rename the file, or "
+            "change its __getitem__",
+        ) from None
+    return path
 
 
 def _image(image: object) -> Tensor:

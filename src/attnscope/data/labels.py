@@ -40,7 +40,7 @@ def label_kind_of(
         return CLASS
     count = len(dataset)  # type: ignore[arg-type]
     if first is None:
-        first = [parse_item(dataset[i]).label for i in range(min(count, _SAMPLE))]
+        first = [parse_item(dataset[i], i).label for i in range(min(count, _SAMPLE))]
     forms = {_form(label) for label in first}
     if forms <= {_FLOAT, _ONE_HOT} and count > len(first):
         forms |= {_form(label) for label in _all_labels(dataset)}
@@ -103,7 +103,7 @@ def _all_labels(dataset: Dataset[Any]) -> Iterator[object]:
         yield from (dataset.dataset.tensors[1][i] for i in dataset.indices)
     else:
         for i in range(len(dataset)):  # type: ignore[arg-type]
-            yield parse_item(dataset[i]).label
+            yield parse_item(dataset[i], i).label
 
 
 def _form(label: object) -> str:
