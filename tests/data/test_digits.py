@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from attnscope.data.images import batches
 from attnscope.data.load import Data, DataSettings, load_data
@@ -67,6 +69,25 @@ def test_rows_are_selected_by_array_and_slice(digits: Data) -> None:
     assert rows.paths == [digits.test.paths[5], digits.test.paths[2]]
     assert torch.equal(rows.images[1], digits.test.images[2])
     assert digits.test[2:4].paths == digits.test.paths[2:4]
+
+
+def test_a_row_is_an_image_with_its_label_as_in_data_sets_of_torch(digits: Data) -> None:
+    split: Any = digits.test
+    for row in (5, -3, np.int64(7), torch.tensor(9)):
+        image, label = split[row]
+        assert torch.equal(image, split.images[row])
+        assert type(label) is int
+        assert label == split.labels[row]
+    with pytest.raises(IndexError):
+        split[len(split)]
+    assert len(split[torch.tensor([9])]) == 1, "an array of one row selects images"
+    pairs = list(split)
+    assert len(pairs) == len(split) > 128
+    assert torch.equal(torch.stack([image for image, _ in pairs]), split.images)
+    assert [label for _, label in pairs] == split.labels.tolist()
+    loaded = list(DataLoader(split, 100))
+    assert torch.equal(torch.cat([images for images, _ in loaded]), split.images)
+    assert torch.equal(torch.cat([labels for _, labels in loaded]), split.labels)
 
 
 def test_the_test_split_is_the_same_when_loaded_alone() -> None:

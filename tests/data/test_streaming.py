@@ -207,6 +207,12 @@ def test_selections_and_conversions_are_those_in_memory(
     for (x, y), (z, w) in zip(batches(a, 25), batches(b, 25), strict=True):
         assert torch.equal(x, z)
         assert torch.equal(y, w)
+    for change in (lambda x: x, lambda x: x[rows].with_channels(1)):
+        for (x, k), (y, m) in zip(change(a), change(b), strict=True):
+            assert torch.equal(x, y)
+            assert k == m
+        assert torch.equal(change(a)[-4][0], change(b)[-4][0])
+        assert change(a)[-4][1] == change(b)[-4][1]
 
 
 def test_reading_leaves_the_random_state_alone(folder: Path, stream: Callable[[], None]) -> None:

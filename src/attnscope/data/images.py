@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from attnscope.errors import InputError
 from attnscope.lazy import renamed_names
 
 _CHUNK = 1024  # images that are converted at once
+_ITERATED = 64  # images that are read at once for a loop over single ones
 Rows = slice | Sequence[int] | NDArray[np.int64]
 """Row numbers, as a slice, a range, a list or an array."""
 
@@ -52,9 +54,11 @@ class ValueSums:
 class LabeledImages:
     """Images of one size in memory, with the label and the path of each.
 
-    ``images[rows]`` selects images by a slice or an array of row numbers. Code that goes through
-    many images takes their pixels from `read`, and their number and size from `shape`, so that it
-    accepts `attnscope.data.streamed.StreamedImages` as well, which are not in memory.
+    ``images[rows]`` selects images by a slice or an array of row numbers. ``images[row]`` is one
+    image, uint8 ``(C, H, W)``, and its label, as in the data sets of torchvision; going through the
+    images gives such pairs, too. Code that goes through many images takes their pixels from `read`,
+    and their number and size from `shape`, so that it accepts
+    `attnscope.data.streamed.StreamedImages` as well, which are not in memory.
     """
 
     images: UInt8[Tensor, "images channels height width"]
@@ -165,14 +169,32 @@ class LabeledImages:
             digest.update(self.images[start : start + _CHUNK].contiguous().numpy().data)
         return digest.hexdigest()
 
-    def __getitem__(self, rows: NDArray[np.int64] | slice) -> LabeledImages:
-        index = np.arange(len(self))[rows]
-        return LabeledImages(
-            self.images[index],
-            self.labels[index],
-            [self.paths[i] for i in index],
-            self.classes,
-            None if self.read_hashes is None else self.read_hashes[index],
+    @overload
+    def __getitem__(self, rows: int) -> tuple[UInt8[Tensor, "channels height width"], int]: ...
+
+    @overload
+    def __getitem__(self, rows: NDArray[np.int64] | slice) -> Self: ...
+
+    def __getitem__(self, rows: Any) -> Any:
+        # numpy takes a tensor of one row for the row.
+        index = np.arange(len(self))[rows.numpy() if isinstance(rows, Tensor) else rows]
+        if index.ndim:
+            return self._selected(index)
+        row = int(index)
+        return next(self.read([slice(row, row + 1)]))[0], int(self.labels[row])
+
+    def __iter__(self) -> Iterator[tuple[UInt8[Tensor, "channels height width"], int]]:
+        for images, labels in batches(self, _ITERATED):
+            yield from zip(images, labels.tolist(), strict=True)
+
+    def _selected(self, index: NDArray[np.int64]) -> Self:
+        """Return the images of some rows."""
+        return replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            paths=[self.paths[i] for i in index],
+            read_hashes=None if self.read_hashes is None else self.read_hashes[index],
         )
 
     def _in_gray(self) -> LabeledImages:

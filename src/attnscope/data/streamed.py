@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -136,11 +136,10 @@ class StreamedImages(LabeledImages):
             return self
         return self._decoded_with(crop=size)
 
-    def __getitem__(self, rows: NDArray[np.int64] | slice) -> StreamedImages:
-        index = np.arange(len(self))[rows]
+    def _selected(self, index: NDArray[np.int64]) -> Self:
         files = replace(self.files, facts=self.files.facts[index], sha256=None)
         paths = [self.paths[i] for i in index]
-        return StreamedImages(files, self.labels[index], paths, self.classes)
+        return type(self)(files, self.labels[index], paths, self.classes)
 
     def _in_gray(self) -> StreamedImages:
         return self._decoded_with(gray=True)
