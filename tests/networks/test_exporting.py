@@ -113,6 +113,17 @@ def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     refused_command(capsys, "AS113", *arguments, names=(file,))
 
 
+def half() -> nn.Module:
+    return Net().bfloat16()
+
+
+def test_the_command_writes_a_network_of_another_number_type(tmp_path: Path) -> None:
+    arguments = ["export", f"{__name__}:half", "--image-size", "8"]
+    assert main([*arguments, "--out", str(tmp_path / "net.pt2")]) == 0
+    program = torch.export.load(tmp_path / "net.pt2")
+    assert program.module()(images(3).bfloat16()).dtype == torch.bfloat16
+
+
 def test_what_cannot_be_written_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

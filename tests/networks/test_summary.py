@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,21 @@ def test_shapes_and_counts_equal_those_by_hand() -> None:
     assert gate.bounds == (0, 1)
     assert model.training
     assert not model.conv._forward_hooks
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_image_has_the_number_type_of_the_network(dtype: torch.dtype) -> None:
+    model = Toy()
+    assert summarize(copy.deepcopy(model).to(dtype), 16) == summarize(model, 16)
+
+
+def half() -> nn.Module:
+    return Toy().bfloat16()
+
+
+def test_a_network_of_another_number_type_is_inspected(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", f"{__name__}:half", "--image-size", "16"]) == 0
+    assert "spatial" in capsys.readouterr().out
 
 
 def test_counts_of_resnet18_equal_those_of_torchvision() -> None:

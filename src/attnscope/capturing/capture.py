@@ -27,7 +27,7 @@ from attnscope.capturing.batching import Batch, batches, read_sample
 from attnscope.capturing.explaining import Explanations
 from attnscope.capturing.filling import Shard, shard_line
 from attnscope.capturing.forwards import Forwards
-from attnscope.capturing.number_types import as_inputs, number_type, of_type
+from attnscope.capturing.number_types import as_inputs, of_type
 from attnscope.capturing.pictures import IN_UNIT_RANGE, describe_clipping, describe_picture
 from attnscope.capturing.pooling import pooling_edits
 from attnscope.capturing.settings import SHARD_IMAGES, CaptureSettings
@@ -52,6 +52,7 @@ from attnscope.gates.detect import inspect_gates
 from attnscope.gates.hooks import Edit, edit_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
+from attnscope.networks.number_types import number_type
 from attnscope.networks.output_forms import Sample
 from attnscope.networks.output_parts import describe
 from attnscope.networks.outputs import Choice, OutputAdapter, adapted, find_adapter

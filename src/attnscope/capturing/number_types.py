@@ -9,12 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.capturing.batching import Batch
-
-
-def number_type(model: nn.Module) -> torch.dtype:
-    """Return the floating point type of a network's first parameter or buffer; float32 without."""
-    tensors = (*model.parameters(), *model.buffers())
-    return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+from attnscope.networks.number_types import number_type
 
 
 def as_inputs(found: Iterable[Batch], model: nn.Module) -> Iterator[Batch]:

@@ -38,6 +38,7 @@ class Export:
         from attnscope.networks.channels import expect_channels
         from attnscope.networks.exporting import export_file
         from attnscope.networks.known import NetworkSource
+        from attnscope.networks.number_types import number_type
 
         if self.channels < 1:
             raise InputError("AS960", f"channels is {self.channels}; it must be at least 1")
@@ -48,6 +49,7 @@ class Export:
         if not isinstance(network, GraphNetwork):
             shape = (4, self.channels, found.image_size, found.image_size)
             noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            noise = noise.to(number_type(network))
             try:
                 network = export_gates(network, noise)
             except InputError:

@@ -33,6 +33,7 @@ class Inspect:
         from attnscope.kinds import KINDS
         from attnscope.networks.channels import channels_of, expect_channels
         from attnscope.networks.known import NetworkSource
+        from attnscope.networks.number_types import number_type
         from attnscope.networks.summary import describe_gates
 
         source = NetworkSource(self.target, image_size=self.image_size, channels=self.channels)
@@ -44,6 +45,7 @@ class Inspect:
             raise InputError("AS960", f"channels is {channels}; it must be at least 1")
         shape = (4, channels, size, size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        noise = noise.to(number_type(target.model))
         kinds = tuple(KINDS) if self.all_kinds else None
         try:
             found = describe_gates(target.model, noise, "4 images of noise", kinds)

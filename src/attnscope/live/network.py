@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 
 from attnscope.attribution import ATTRIBUTIONS, GRAD_CAM, last_map_layer
 from attnscope.capturing.batching import batches
-from attnscope.capturing.number_types import as_inputs, number_type, of_type
+from attnscope.capturing.number_types import as_inputs, of_type
 from attnscope.capturing.pictures import IN_UNIT_RANGE
 from attnscope.data.images import LabeledImages, Normalization
 from attnscope.errors import InputError
@@ -35,6 +35,7 @@ from attnscope.gates.hooks import edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import HAS_NEUTRAL, Gate
 from attnscope.live.edits import EditMaker, GateEdit
+from attnscope.networks.number_types import number_type
 from attnscope.networks.outputs import OutputAdapter, adapted
 from attnscope.recording.recording import Recording
 from attnscope.recording.reopening import expect_fp32

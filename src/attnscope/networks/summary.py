@@ -17,6 +17,7 @@ from attnscope.gates.hooks import edit_gates, watch_gates
 from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate, Ungated
 from attnscope.networks.channels import channels_of
+from attnscope.networks.number_types import number_type
 from attnscope.notebook import html_paragraph, html_table, number_of
 
 
@@ -245,7 +246,8 @@ def summarize(model: nn.Module, image_size: int) -> Summary:
         return hook
 
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    image = torch.zeros(1, channels_of(model), image_size, image_size, device=device)
+    size = 1, channels_of(model), image_size, image_size
+    image = torch.zeros(size, dtype=number_type(model), device=device)
     handles = [m.register_forward_hook(store_shape(path)) for path, m in model.named_modules()]
     counter = FlopCounterMode(display=False)
     try:
