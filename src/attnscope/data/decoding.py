@@ -163,17 +163,6 @@ def decode(
     return Decoded(tensor, transparent, turned, cropped, highest)
 
 
-def read_image(file: Path, size: int) -> Tensor:
-    """Read one image as RGB: see `decode`. The white of 16-bit values is 65535.
-
-    Returns:
-        uint8, ``(3, size, size)``.
-    """
-    pixels = decode(file, size, white=MAX_16_BIT).pixels
-    assert pixels is not None  # the level of white is given
-    return pixels
-
-
 def highest_value(file: Path, channels: int = 3) -> int:
     """Return the highest value of an image with 16 bits per channel, and -1 for all others.
 
