@@ -281,6 +281,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS677": "A capture without class scores cannot have moments, Grad-CAM or attributions.",
         "AS678": "A kind of gate has no value for each image.",
         "AS679": "Moments need class labels.",
+        "AS680": "An image of the data set to capture has values that are not finite.",
         "AS681": "A file of a recording has changed since it was written.",
         "AS682": "A file of a recording is missing.",
         "AS683": "A recording contains an entry that is not one of its shards.",

@@ -323,6 +323,18 @@ def test_sequences_may_have_any_values(tmp_path: Path) -> None:
         record(tmp_path / "volumes", Tensors(images[:, :, None] * 20, labels), Color(dimensions=3))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("row", [2, 7], ids=["sample", "later"])
+def test_values_that_are_not_finite_are_refused_with_their_row(
+    tmp_path: Path, value: float, row: int
+) -> None:
+    """Another normalization, for which values outside 0 to 1 ask, would not help."""
+    images = IMAGES.clone()
+    images[row, 1, 0, 0] = value
+    with refused("AS680", names=(f"item {row} ",)):
+        record(tmp_path, Tensors(images, LABELS), batch_size=2)
+
+
 def test_a_normalization_of_other_pixel_values_is_said_or_refused(tmp_path: Path) -> None:
     """The user's own values cannot be wrong for the network, but pictures are clipped."""
     x = IMAGES / IMAGES.max() * 2 - 1

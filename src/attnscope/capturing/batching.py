@@ -60,8 +60,8 @@ def batches(
         label_kind: What the labels are, one of `attnscope.data.label_kinds.LABEL_KINDS`.
 
     Raises:
-        InputError: An item is not an image with a label, or has values outside 0 to 1 although no
-            normalization was given.
+        InputError: An item is not an image with a label, or has values that are not finite or
+            outside 0 to 1 although no normalization was given.
     """
     if isinstance(dataset, LabeledImages):
         parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
@@ -78,7 +78,7 @@ def batches(
     for some in loader:
         numbers = rows[start : start + len(some)]
         items = [parse_item(item, row) for item, row in zip(some, numbers, strict=True)]
-        x = _stack(items, normalization)
+        x = _stack(items, normalization, numbers)
         labels = [item.label for item in items]
         yield Batch(
             send(x, device),
@@ -113,12 +113,20 @@ def read_sample(
     if isinstance(dataset, LabeledImages):
         return next(batches(dataset, rows, SAMPLE_IMAGES, normalization, device)).x, None
     items = [parse_item(dataset[row], row) for row in rows]
-    return _stack(items, normalization).to(device), [item.label for item in items]
+    return _stack(items, normalization, rows).to(device), [item.label for item in items]
 
 
-def _stack(items: Sequence[Item], normalization: Normalization) -> Tensor:
+def _stack(items: Sequence[Item], normalization: Normalization, rows: Sequence[int]) -> Tensor:
     x = stack_images([item.image for item in items])
     if normalization is IN_UNIT_RANGE and x.ndim != 3 and not 0 <= x.min() <= x.max() <= 1:
+        finite = torch.isfinite(x).flatten(1).all(1)
+        if not finite.all():
+            row = rows[int(finite.int().argmin())]
+            raise InputError(
+                "AS680",
+                f"the image of item {row} of the data set has values that are NaN or infinite; "
+                "repair it, or leave it out of the data set",
+            )
         raise InputError(
             "AS667",
             f"the images have values from {x.min():g} to {x.max():g}, outside 0 to 1; pass the "
