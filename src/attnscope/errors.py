@@ -83,6 +83,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS233": "An option does not apply to a data set of tensors.",
         "AS234": "Images in files are needed, and the source is a data set of tensors.",
         "AS235": "A normalization is not for pixel values from 0 to 1.",
+        "AS236": "A folder of an image folder has the name of a split, and images without classes.",
         "AS240": "The environment variable for the memory of images is not a number of GiB.",
         "AS241": "The environment variable for the processes that decode images is not a number.",
         "AS242": "A process that decodes images has ended.",

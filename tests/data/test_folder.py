@@ -104,6 +104,32 @@ def test_missing_and_superfluous_splits_are_refused(root: Path) -> None:
         load(root)
 
 
+@pytest.mark.parametrize("names", [("train",), ("Test",), ("train", "eval")])
+def test_classes_with_the_names_of_splits_are_refused(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """A flat folder of vehicles has the class train."""
+    for name in ("bus", "car", *names):
+        for i in range(3):
+            save(tmp_path / name / f"{i}.png", i)
+    first = names[0]
+    with refused("AS236", names=(f" {first}/ of {tmp_path}", f"{first}_/", f"{first}/CLASS/")):
+        load(tmp_path)
+    for name in names:
+        (tmp_path / name).rename(tmp_path / f"{name}_")
+    assert load(tmp_path).classes == sorted(["bus", "car", *(f"{name}_" for name in names)])
+
+
+def test_other_folders_beside_splits_are_no_classes(root: Path) -> None:
+    save(root / "more" / "0.png")
+    assert load(root).classes == ["ant", "bee"]
+    save(root / "train" / "loose.png")
+    assert load(root).classes == ["ant", "bee"]
+    shutil.rmtree(root / "test")
+    with refused("AS206"):
+        load(root)
+
+
 def test_a_folder_without_images_is_refused(root: Path) -> None:
     for folder in (root / "train/ant", root / "train/bee"):
         shutil.rmtree(folder)

@@ -137,6 +137,17 @@ def pass_over_others(root: Path, splits: tuple[Path, ...], passed: PassedOver) -
             _pass_over_file(path, passed, loose=True)
 
 
+def has_loose_images(folder: Path) -> bool:
+    """Return whether images lie in a folder itself and none in the folders in it."""
+    try:
+        paths = list(folder.iterdir())
+    except OSError:  # it is refused where it is read
+        return False
+    return any(map(_is_image, paths)) and not any(
+        _holds_image(path) for path in paths if path.is_dir()
+    )
+
+
 def _with_parents(folder: Path) -> frozenset[str]:
     """Return the real paths of a folder and of all folders that contain it or a link to it."""
     real = Path(os.path.realpath(folder))

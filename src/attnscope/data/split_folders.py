@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnscope.data.listing import has_loose_images
 from attnscope.errors import InputError
 
 SPLIT_NAMES = {
@@ -44,8 +45,8 @@ def find_split_folders(root: Path, paths: Sequence[Path]) -> SplitFolders | None
         The folders; None if no folder has the name of a split.
 
     Raises:
-        InputError: There is no training split or nothing but a training split, or two folders can
-            be the same split.
+        InputError: There is no training split or nothing but a training split, two folders can be
+            the same split, or classes have the names of splits.
     """
     folders = [path for path in paths if path.is_dir()]
     found = {
@@ -54,6 +55,7 @@ def find_split_folders(root: Path, paths: Sequence[Path]) -> SplitFolders | None
     }
     if not any(found.values()):
         return None
+    _expect_no_classes(root, folders, [folder for some in found.values() for folder in some])
     evaluation = [folder for folder in found["validation"] if folder.name.lower() == "eval"]
     if not found["test"] and len(found["validation"]) == 2 and evaluation:
         found["validation"].remove(evaluation[0])
@@ -79,3 +81,28 @@ def find_split_folders(root: Path, paths: Sequence[Path]) -> SplitFolders | None
             " create one",
         )
     return SplitFolders(found["train"][0], held_out)
+
+
+def _expect_no_classes(root: Path, folders: Sequence[Path], named: Sequence[Path]) -> None:
+    """Refuse folders that have the names of splits, and are classes like the folders beside them.
+
+    They could also be splits whose images were not sorted into classes yet, so they are not read as
+    classes without a word.
+
+    Args:
+        root: The image folder.
+        folders: All folders in it.
+        named: Those with the names of splits.
+
+    Raises:
+        InputError: All of them have images and no class folders, and another folder has, too.
+    """
+    others = [folder for folder in folders if folder not in named]
+    if any(map(has_loose_images, others)) and all(map(has_loose_images, named)):
+        first = named[0].name
+        raise InputError(
+            "AS236",
+            f"the folder {first}/ of {root} has the name of a split, and images without class "
+            f"folders, as a class has them; if it is a class, rename it, for example to {first}_/; "
+            f"if it is a split, sort its images into {first}/CLASS/",
+        )
