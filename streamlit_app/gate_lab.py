@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from attnscope.live import GateEdit
 
 SLIDERS = 12
-ONE, MEAN, OTHER, CHANNELS = "one", "its mean", "that of another image", "single channels"
+NEUTRAL, MEAN = "its neutral value", "its mean"
+OTHER, CHANNELS = "that of another image", "single channels"
 
 
 @section
@@ -54,15 +55,18 @@ def gate_lab(run: Run, row: int) -> None:
         return
     info = recording.info(gate)
     edits = {
-        **({ONE: "one"} if info.has(HAS_NEUTRAL) else {}),
+        **({NEUTRAL: "neutral"} if info.has(HAS_NEUTRAL) else {}),
         MEAN: "mean",
         OTHER: "other",
         # A view is a mean, and a mean cannot be set.
         **({CHANNELS: "channels"} if info.has(PER_CHANNEL) else {}),
     }
+    neutral = ""
+    if info.has(HAS_NEUTRAL):  # 0 for a gate that acts as x + x * g
+        neutral = f"The neutral value, {info.neutral:g}, leaves the features as they are. "
     chosen = addressed.segmented_control(
         place, "Set it to", list(edits), "lab_edit", default=MEAN,
-        help="One leaves the features as they are. The mean is that over all recorded images.",
+        help=f"{neutral}The mean is that over all recorded images.",
     )  # fmt: skip
     before = live.scores(run, row, None, None)  # says in one line if the network is not found
     edit = _edit(run, row, gate, chosen)
@@ -73,11 +77,11 @@ def gate_lab(run: Run, row: int) -> None:
 
 def _edit(run: Run, row: int, gate: str, chosen: str) -> GateEdit | None:
     """Show the controls of one kind of edit, and return the edit."""
-    from attnscope.live import Channels, Mean, OfImage, One
+    from attnscope.live import Channels, Mean, Neutral, OfImage
 
     recording = run.recording
-    if chosen == ONE:
-        return One()
+    if chosen == NEUTRAL:
+        return Neutral()
     if chosen == MEAN:
         return Mean()
     if chosen == OTHER:

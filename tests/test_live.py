@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from attnscope.commands.main import main
 from attnscope.data.uploads import decode_upload
-from attnscope.live import Channels, LiveNetwork, Mean, OfImage, One, Values
+from attnscope.live import Channels, LiveNetwork, Mean, Neutral, OfImage, Values
 from attnscope.networks.build import build_model
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
@@ -97,7 +97,7 @@ def test_each_edit_gives_the_logits_of_a_plain_hook_on_the_module_of_the_gate(
 
     own = network.scores(ROWS)
     for path, edit, change in (
-        (CHANNEL, One(), torch.ones_like),
+        (CHANNEL, Neutral(), torch.ones_like),
         (CHANNEL, Mean(), lambda gate: mean.expand_as(gate)),
         (SPATIAL, OfImage(9), lambda gate: other.expand_as(gate)),
         (CHANNEL, Channels({2: 0.25, 5: 1.0}), dragged),
@@ -109,6 +109,39 @@ def test_each_edit_gives_the_logits_of_a_plain_hook_on_the_module_of_the_gate(
         assert np.abs(found - own).max() > 1e-3, edit
     np.testing.assert_array_equal(network.scores(ROWS), own)
     np.testing.assert_array_equal(network.scores(network.images(ROWS)), own)
+
+
+def test_the_neutral_value_of_a_gate_that_is_added_is_zero(tmp_path: Path) -> None:
+    digits = write_digits(tmp_path / "digits")
+    own = ["--model", f"{__name__}:added", "--data", f"folder:{digits}", "--image-size", "16"]
+    assert main(["capture", *own, "--out", str(tmp_path / "own")]) == 0
+    live = LiveNetwork.open(Recording(tmp_path / "own"))
+    (gate,) = live.recording.gates
+    model, x = added(), live.images(ROWS)
+    with torch.no_grad():
+        plain = model.fc(model.conv(x).mean((2, 3))).numpy()
+    found = live.scores(ROWS, {gate.name: Neutral()})
+    np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-4)
+    assert np.abs(found - live.scores(ROWS)).max() > 1e-3
+
+
+class Added(nn.Module):
+    """Adds to the features what its gate lets through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        x = x + x * torch.sigmoid(self.gate(x.mean((2, 3))))[:, :, None, None]
+        scores: Tensor = self.fc(x.mean((2, 3)))
+        return scores
+
+
+def added() -> Added:
+    torch.manual_seed(0)
+    return Added().eval()
 
 
 def test_values_of_each_image_stay_with_it_over_several_batches(network: LiveNetwork) -> None:
@@ -155,7 +188,7 @@ def test_edits_that_do_not_fit_are_refused(network: LiveNetwork) -> None:
     with refused("AS422", names=(SPATIAL,)):
         network.scores(ROWS, {SPATIAL: Channels({0: 1.0})})
     with refused("AS608", names=("nothing",)):
-        network.scores(ROWS, {"nothing": One()})
+        network.scores(ROWS, {"nothing": Neutral()})
     for rows in ([-1], [len(network.recording)]):
         with pytest.raises(IndexError):
             network.images(rows)

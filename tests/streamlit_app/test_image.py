@@ -13,12 +13,14 @@ import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from attnscope.commands.main import main
 from attnscope.dashboard.access import script_arguments
-from attnscope.live import Channels, LiveNetwork, Mean, OfImage, One
+from attnscope.live import Channels, LiveNetwork, Mean, Neutral, OfImage
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run
 from attnscope.statistics.between import class_line
 from attnscope.statistics.neighbors import gate_space, nearest_images
+from tests.folding.runs import write_digits
 from tests.streamlit_app.image_runs import make_captured_run
 
 APP = Path(__file__).parents[2] / "streamlit_app" / "app.py"
@@ -181,7 +183,9 @@ def test_a_network_without_spatial_gates_shows_grad_cam(
     assert len(app.get("image")) == 2 + 10  # the picture, Grad-CAM, and ten neighbors
 
 
-@pytest.mark.parametrize("kind", ["one", "its mean", "that of another image", "single channels"])
+@pytest.mark.parametrize(
+    "kind", ["its neutral value", "its mean", "that of another image", "single channels"]
+)
 def test_the_gate_lab_shows_the_logits_of_the_edited_network(
     kind: str, captured: Run, open_image: Callable[..., AppTest]
 ) -> None:
@@ -192,7 +196,7 @@ def test_the_gate_lab_shows_the_logits_of_the_edited_network(
     edit_control.set_value(kind)
     app.run()
     network = LiveNetwork.open(recording)
-    edit: Any = {"one": One(), "its mean": Mean()}.get(kind)
+    edit: Any = {"its neutral value": Neutral(), "its mean": Mean()}.get(kind)
     if kind == "that of another image":
         app.number_input(key="lab_image").set_value(9).run()
         edit = OfImage(9)
@@ -208,6 +212,19 @@ def test_the_gate_lab_shows_the_logits_of_the_edited_network(
     assert f"Its logit changes by {change}" in texts(app)
     largest = f"{float(np.abs(after - before).max()):.3f}"
     assert f"the largest change of a logit is {largest}" in texts(app)
+
+
+def test_the_gate_lab_names_the_neutral_value_of_the_gate(
+    tmp_path: Path, open_image: Callable[..., AppTest]
+) -> None:
+    """It is 0 for a gate that acts as x + x * g."""
+    digits = write_digits(tmp_path / "digits")
+    given = ["--model", "tests.test_live:added", "--data", f"folder:{digits}", "--image-size", "16"]
+    assert main(["capture", *given, "--out", str(tmp_path / "captured")]) == 0
+    app = open_image(tmp_path / "captured", image="4", lab="true")
+    assert_no_error(app)
+    (edit_control,) = (g for g in app.get("button_group") if g.label == "Set it to")
+    assert "The neutral value, 0, leaves" in edit_control.help
 
 
 def test_the_gate_lab_says_in_one_line_that_the_network_is_not_found(

@@ -25,7 +25,7 @@ _UNITS = "BGC"
 
 
 @dataclass(frozen=True)
-class One:
+class Neutral:
     """The value that leaves the features unchanged: 1, or 0 for a gate that acts as x + x * g."""
 
 
@@ -60,7 +60,7 @@ class Values:
     """``(*gate)`` or ``(n, *gate)``, such as ``(C,)`` or ``(n, C)``."""
 
 
-GateEdit = One | Mean | OfImage | Channels | Values
+GateEdit = Neutral | Mean | OfImage | Channels | Values
 
 
 class EditMaker:
@@ -100,7 +100,7 @@ class EditMaker:
         if isinstance(edit, Channels):
             wanted = self._checked_channels(gate, edit)
             return lambda start, count: _set_channels(gate, wanted, count)
-        if isinstance(edit, One):
+        if isinstance(edit, Neutral):
             if not gate.has(HAS_NEUTRAL):
                 raise InputError(
                     "AS421",

@@ -1,4 +1,4 @@
-"""A recording's network that answers questions at once: what does it say if this gate is one?
+"""A recording's network that answers questions at once: what does it say with another gate?
 
 >>> network = LiveNetwork.open(Recording("runs/digits-resnet18-cbam"))
 >>> before = network.scores([17])
