@@ -66,7 +66,10 @@ _TAIL = """\
   products.
 - **Larger members** of the families, which repeat the same blocks, and the quantized networks of
   torchvision, whose float layers are those of the others.
-- **Gates inside compiled or scripted functions**, which attnscope refuses (AS406).
+- **Gates inside compiled modules and scripted functions**, which attnscope refuses (AS406). A
+  scripted function is found if the code of a module's `forward`, or of a Python function that it
+  calls, names it; not one that is imported inside a function, or that an object which is no module
+  holds.
 - **Detection networks** ran with images of 128 pixels and at most 50 boxes per image.
 """
 

@@ -25,11 +25,9 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
-from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from attnscope.errors import InputError
 from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import UNBOUNDED, Bounds, Mark
 from attnscope.gates.modes import FUNCTION_MODES, has_fast_path, is_opaque
@@ -49,6 +47,7 @@ from attnscope.gates.products import (
     unbounded_multiplier,
 )
 from attnscope.gates.tensor_map import TensorMap
+from attnscope.gates.untraceable import refuse_untraceable
 from attnscope.gates.variants import Variants, operands_of
 from attnscope.registry import load_declared_plugins
 
@@ -92,7 +91,7 @@ class Tracer(TorchFunctionMode):
     Marks are stored by weak reference, so a marked tensor does not live longer.
 
     Raises:
-        InputError: on entering, if a module is scripted or compiled (AS406).
+        InputError: on entering, if a module or a function is scripted or compiled (AS406).
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -194,8 +193,7 @@ class Tracer(TorchFunctionMode):
         load_declared_plugins()  # import plugins now, not in the middle of a forward
         model = self._model()
         assert model is not None  # the caller's `with` holds it
-        for path, module in model.named_modules():
-            _refuse_untraceable(module, path)
+        refuse_untraceable(model)
         is_wrapped = [name for name, _ in model.named_children()] == ["module"]
         for path, module in model.named_modules():
             if is_wrapped:  # the names leave out a wrapper such as DataParallel
@@ -531,33 +529,6 @@ class Tracer(TorchFunctionMode):
             source = next(a for a, own in zip(arguments, marks, strict=True) if own)
             copied = _copied_along(mark, source, tensor)
         return replace(mark, copied=copied)
-
-
-def _refuse_untraceable(module: nn.Module, path: str) -> None:
-    """Refuse modules that run without Python, because their operations cannot be traced."""
-    what = ""
-    where = f"the module {path}" if path else "the network"
-    if isinstance(module, torch.jit.ScriptModule):
-        what = "scripted or traced by torch.jit"
-    elif type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
-        what = "compiled by torch.compile"
-    for name, value in vars(module).items():
-        if isinstance(value, torch.jit.ScriptFunction):
-            what, where = "scripted by torch.jit", f"the function {path and path + '.'}{name}"
-        elif callable(value) and hasattr(value, "_torchdynamo_orig_callable"):
-            what, where = "compiled by torch.compile", f"the function {path and path + '.'}{name}"
-    if any(isinstance(p, UninitializedParameter) for p in module.parameters(recurse=False)):
-        raise InputError(
-            "AS414",
-            f"{where} ({type(module).__name__}) has lazy parameters that are not initialized; run "
-            "the network once on a sample before you search for gates",
-        )
-    if what:
-        raise InputError(
-            "AS406",
-            f"{where} ({type(module).__name__}) is {what}, so its operations cannot be traced; "
-            "use the original code",
-        )
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
