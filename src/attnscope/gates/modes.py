@@ -1,4 +1,4 @@
-"""Eval mode for a block, and modules that run without the modes of torch."""
+"""Eval mode for a block, modules that run without the modes of torch, and compiled functions."""
 
 from __future__ import annotations
 
@@ -63,6 +63,37 @@ def without_modes() -> Iterator[None]:
         yield
     finally:
         FUNCTION_MODES.switch_on()
+
+
+class EagerStance:
+    """Lets what torch.compile compiled run as Python while a tracer is open.
+
+    A compiled function would have its operations compiled together with the tracer. The stance of
+    the compiler is that of the process, and tracers of several threads may overlap: the first sets
+    it, and the last restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._stance: Any = None
+
+    def enter(self) -> None:
+        """Set the stance, unless another tracer has."""
+        with self._lock:
+            if self._depth == 0:
+                self._stance = torch.compiler.set_stance("force_eager")
+            self._depth += 1
+
+    def leave(self) -> None:
+        """Restore the stance, after the last tracer."""
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                self._stance.__exit__(None, None, None)
+
+
+EAGER_STANCE = EagerStance()
 
 
 _FAST_PATHS = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)

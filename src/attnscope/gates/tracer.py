@@ -30,7 +30,7 @@ from torch.utils.hooks import RemovableHandle
 
 from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import UNBOUNDED, Bounds, Mark
-from attnscope.gates.modes import FUNCTION_MODES, has_fast_path, is_opaque
+from attnscope.gates.modes import EAGER_STANCE, FUNCTION_MODES, has_fast_path, is_opaque
 from attnscope.gates.ops.arithmetic import product_of
 from attnscope.gates.ops.operation import (
     UNKNOWN,
@@ -212,6 +212,7 @@ class Tracer(TorchFunctionMode):
                 for name, value in vars(module).items()
                 if not name.startswith("_") and next(_tensors([value]), None) is not None
             ]
+        EAGER_STANCE.enter()
         # Hooks on all modules, and none on the network's own: a copy of the network that is made
         # inside the block has no hooks, and the network can be pickled.
         enter = register_module_forward_pre_hook(self._enter_module)
@@ -222,6 +223,7 @@ class Tracer(TorchFunctionMode):
         return self
 
     def __exit__(self, *error: Any) -> None:
+        EAGER_STANCE.leave()
         while self._untraced:  # a hook of somebody else may have raised
             self._untraced.pop()
             FUNCTION_MODES.switch_on()

@@ -21,6 +21,9 @@ _OF_A_MODULE = frozenset(dir(nn.Module))
 def refuse_untraceable(model: nn.Module) -> None:
     """Refuse a network with parts that run without Python, and one that is not initialized.
 
+    A function that `torch.compile` compiled is refused only as an attribute of a module. Others run
+    as Python under a tracer (`attnscope.gates.modes.EagerStance`).
+
     Raises:
         InputError: AS406, a module or a function is scripted or compiled; AS414, there are lazy
             parameters.
