@@ -161,3 +161,66 @@ def test_a_replaced_buffer_is_released() -> None:
             old.append(weakref.ref(model.seen))
         # The tracer may hold the one that the last forward began with, and no older one.
         assert [ref() is not None for ref in old] == [False] * 3 + [True] * 2
+
+
+class Padded(nn.Module):
+    """Writes images into a larger batch through views, as the detectors of torchvision do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.squeeze = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 6)
+
+    def padded(self, x: Tensor) -> Tensor:
+        batch = torch.zeros(len(x), 3, x.shape[2] + 2, x.shape[3] + 2)
+        for own, image in zip(batch, x, strict=True):
+            own[:, : image.shape[1], : image.shape[2]].copy_(image)
+        return batch
+
+    def gate(self, y: Tensor) -> Tensor:
+        return torch.sigmoid(self.squeeze(y.mean((2, 3))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(self.padded(x))
+        return (y * self.gate(y)[:, :, None, None]).mean((2, 3))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_batch_that_was_written_through_views_holds_features(mode: Any) -> None:
+    model, x = Padded().eval(), images()
+    with mode():
+        (found,) = find_gates(model, x)
+        assert (found.kind, found.axes) == ("channel", "NC")
+        with watch_gates(model, [found]) as seen:
+            model(x)
+        expected = model.gate(model.conv(model.padded(x)))
+    assert torch.equal(seen[found.name], expected)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_gate_that_was_written_through_a_view_is_none_anymore(mode: Any) -> None:
+    class Overwritten(Padded):
+        def gate(self, y: Tensor) -> Tensor:
+            gate = super().gate(y)
+            gate[:, :].copy_(y.amax((2, 3)))
+            return gate
+
+        def padded(self, x: Tensor) -> Tensor:
+            return x
+
+    with mode():
+        assert find_gates(Overwritten().eval(), images()) == []
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_mask_that_other_memory_was_written_beside_remains_static(mode: Any) -> None:
+    class Masked(Padded):
+        def forward(self, x: Tensor) -> Tensor:
+            mask = torch.ones(6, 1, 1)
+            y = self.conv(self.padded(x))
+            return (y * torch.sigmoid(mask)).mean((2, 3))
+
+    with mode():
+        assert find_gates(Masked().eval(), images()) == []
+        (found,) = find_gates(Masked().eval(), images(), ["static"])
+    assert found.kind == "static"

@@ -7,6 +7,7 @@ that is not in it. Most tensors of a network are not, and each operation asks fo
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar, overload
 
 from torch import Tensor
@@ -46,6 +47,13 @@ class TensorMap(Generic[Value]):
     def discard(self, tensor: Any) -> None:
         """Remove a tensor, if it is in the map."""
         self._entries.pop(id(tensor), None)
+
+    def items(self) -> Iterator[tuple[Tensor, Value]]:
+        """Yield the tensors that still exist, with their values."""
+        for reference, value in list(self._entries.values()):
+            tensor = reference()
+            if tensor is not None:
+                yield tensor, value
 
     def __contains__(self, tensor: Any) -> bool:
         return self.get(tensor, self) is not self

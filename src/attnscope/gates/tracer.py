@@ -16,6 +16,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -356,6 +357,9 @@ class Tracer(TorchFunctionMode):
         outputs = list(_tensors([result]))
         if (known.writes or kwargs.get("inplace")) and tensors:
             outputs = outputs or tensors[:1]
+        if writes:
+            for output in outputs:
+                self._forget_aliases(output)
         fresh: Mark | None = None
         if tensors and not (marked and operation.carries):
             fresh = self._fresh_mark(known, arguments, keywords, tensors, static)
@@ -400,6 +404,21 @@ class Tracer(TorchFunctionMode):
         """Forget a tensor, such as the result of an operation that says nothing about it."""
         self._marks.discard(tensor)
         self._move(tensor)
+
+    def _forget_aliases(self, written: Tensor) -> None:
+        """Forget the tensors that share the memory of one that was written to.
+
+        Otherwise their versions tell of the write. Tensors of inference mode have none.
+        """
+        if _version(written) is not None:
+            return
+        shares = partial(torch._C._is_alias_of, written)  # type: ignore[attr-defined]
+        for tensor, version in self._static.items():
+            if version is None and tensor is not written and shares(tensor):
+                self._move(tensor)
+        for tensor, (_, version) in self._marks.items():
+            if version is None and tensor is not written and shares(tensor):
+                self._marks.discard(tensor)
 
     def _move(self, tensor: Tensor) -> None:
         """Note that a tensor depends on the input."""
