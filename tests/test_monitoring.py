@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,35 @@ class Restless(Net):
         return super().forward(x + 0.01 * noise) + 1e-3 * self.seen + 1e-3 * self.calls
 
 
+class Remembering(Net):
+    """Keeps tensors in plain attributes, writes into them, and lets its output depend on them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = torch.zeros(3)
+        self.log: list[Any] = []
+        self.cache = {"sums": [torch.zeros(3)], "last": (torch.zeros(1), {"count": 0})}
+        self.grid = torch.zeros(1, 3).expand(4, 3)  # cannot be written into
+        self.register_buffer("repeated", torch.ones(1, 3).expand(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.detach().mean((0, 2, 3))
+        self.average.mul_(0.9).data.add_(0.1 * mean)  # `data` has a version of its own
+        self.log += [mean, len(self.log)]
+        self.cache["sums"][0] += mean
+        self.cache["last"][0].copy_(mean[:1])
+        self.cache["last"][1]["count"] += 1
+        self.cache[f"more {len(self.cache)}"] = mean
+        memory = self.average + self.cache["sums"][0] + self.cache["last"][0] + len(self.log)
+        return super().forward(x) + 1e-3 * memory + 1e-3 * self.cache["last"][1]["count"]
+
+    def memory(self) -> tuple[Any, ...]:
+        sums, (last, inner) = self.cache["sums"], self.cache["last"]
+        log = [each.tolist() if isinstance(each, Tensor) else each for each in self.log]
+        tensors = [each.tolist() for each in (self.average, sums[0], last)]
+        return tensors, log, list(self.cache), dict(inner)
+
+
 def make(kind: Callable[[], nn.Module] = Net) -> nn.Module:
     torch.manual_seed(0)
     random.seed(0)
@@ -114,6 +144,7 @@ def state(model: nn.Module) -> dict[str, Any]:
         **{f"{n}.grad": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None},
         "modes": [module.training for module in model.modules()],
         "calls": getattr(model, "calls", 0),
+        "memory": model.memory() if isinstance(model, Remembering) else (),
         "torch": torch.get_rng_state(),
         "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002
         "python": random.getstate(),
@@ -147,6 +178,7 @@ def trained(
 WAYS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], nn.Module]]] = {
     "eager": (Net, lambda model: model),
     "restless": (Restless, lambda model: model),
+    "remembering": (Remembering, lambda model: model),
     "data-parallel": (Net, nn.DataParallel),
     "compiled": (Net, lambda model: torch.compile(model, backend="aot_eager")),
 }
@@ -164,6 +196,27 @@ def test_training_is_the_same_bit_for_bit(way: str, tmp_path: Path) -> None:
     moved = monitor.history.values("distance")
     assert (moved[0] == 0).all()
     assert (moved[1:] > 0).all()
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_attributes_have_their_content_again_after_a_look(raises: bool) -> None:
+    model = make(Remembering).train()
+    model(probes()[0])
+    parts = [model.average, model.log, model.cache, model.cache["sums"], model.cache["last"]]
+    before = model.memory()
+    versions = model.average._version
+    with suppress(ZeroDivisionError), aside(model):
+        model(probes()[0])
+        model.log.pop(0)
+        model.cache["sums"][0] = torch.ones(3)
+        assert model.memory() != before
+        if raises:
+            raise ZeroDivisionError
+    assert model.memory() == before
+    after = [model.average, model.log, model.cache, model.cache["sums"], model.cache["last"]]
+    assert all(a is b for a, b in zip(parts, after, strict=True))
+    # The version is that of the write in the block: the content was put back without another one.
+    assert model.average._version == versions + 1
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of dynamo, for parts

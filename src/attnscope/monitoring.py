@@ -67,9 +67,10 @@ class GateMonitor:
     than 4096 values per image are read on a regular grid.
 
     **Training is the same as without a monitor, bit for bit** (`attnscope.gates.aside`): the mode
-    of each module, BatchNorm statistics, gradients and random states are restored. A compiled
-    network is observed without compilation. Under DistributedDataParallel only the process of rank
-    0 observes, and no other process waits for it before the next synchronization.
+    of each module, BatchNorm statistics, attributes, gradients and random states are restored;
+    `aside` lists what a forward could change beyond that. A compiled network is observed without
+    compilation. Under DistributedDataParallel only the process of rank 0 observes, and no other
+    process waits for it before the next synchronization.
 
     An observation that fails, as on a full disk, does not stop the training: the monitor warns once
     and observes no more (`stopped`).

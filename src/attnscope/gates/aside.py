@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,13 +53,16 @@ def aside(model: nn.Module) -> Iterator[nn.Module]:
 
     Inside the block, the network is in eval mode, without gradients, without autocast, and not
     compiled. Random numbers have a fixed seed, so that a network that draws some draws the same in
-    each block. Afterwards, also after an exception, everything is as it was: the mode and the
+    each block. Afterwards, also after an exception, these are as they were: the mode and the
     attributes of each module, all buffers, gradients, and the state of every random generator
-    (of torch on its device, of NumPy, of Python, and those that modules hold). Nothing waits for
-    another process.
+    (of torch on its device, of NumPy, of Python, and those that modules hold). Of attributes that
+    are tensors, lists, tuples or dicts, or are in such a list, tuple or dict, the content is as it
+    was, too. Nothing waits for another process.
 
-    What a forward does to objects outside the network cannot be undone, such as values that a hook
-    appends to a list.
+    Not restored are parameters that a forward writes into, the content of attributes of other
+    types (NumPy arrays, sets, queues, objects of other classes), the content of sparse and nested
+    tensors that are no buffers, and objects outside the network, such as a list to which a hook
+    appends.
 
     Args:
         model: the network, as `unwrapped` returns it.
@@ -69,7 +73,9 @@ def aside(model: nn.Module) -> Iterator[nn.Module]:
     modules = list(model.modules())
     attributes = [dict(vars(module)) for module in modules]
     tables = [{name: dict(vars(module)[name]) for name in _TABLES} for module in modules]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    held, containers = _contents(modules)
+    held += (buffer for buffer in model.buffers() if not _is_repeated(buffer))
+    contents = [(tensor, tensor.detach().clone()) for tensor in held]
     generators = [restorer for each in attributes for restorer in _restorers(each)]
     device = next((each.device for each in _tensors(model)), torch.device("cpu"))
     cuda = {each.device.index or 0 for each in _tensors(model) if each.device.type == "cuda"}
@@ -91,8 +97,10 @@ def aside(model: nn.Module) -> Iterator[nn.Module]:
             _restore(vars(module), before)
             for name, entries in table.items():
                 _restore(vars(module)[name], entries)
-        for buffer, content in buffers:
-            buffer.data.copy_(content)  # `data`: no new version, which a backward would refuse
+        for container, before in containers:
+            _refill(container, before)
+        for tensor, content in contents:
+            tensor.data.copy_(content)  # `data`: no new version, which a backward would refuse
         for restore in generators:
             restore()
         random.setstate(python)
@@ -126,6 +134,67 @@ def _restore(table: dict[str, Any], before: dict[str, Any]) -> None:
     for name, value in before.items():
         if name not in table or table[name] is not value:
             table[name] = value
+
+
+def _contents(
+    modules: list[nn.Module],
+) -> tuple[list[Tensor], list[tuple[list[Any] | dict[Any, Any], Any]]]:
+    """Return what a forward could change in the attributes of modules without replacing them.
+
+    Returns:
+        The tensors, and each list and dict with a copy of it.
+    """
+    tensors: list[Tensor] = []
+    containers: list[tuple[list[Any] | dict[Any, Any], Any]] = []
+    waiting = [v for m in modules for name, v in vars(m).items() if name not in _TABLES]
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (Tensor, list, tuple, dict)):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+        if isinstance(value, Tensor):
+            if _is_writable(value):
+                tensors.append(value)
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+            if isinstance(value, list):
+                containers.append((value, value[:]))
+        elif isinstance(value, dict):
+            waiting += value.values()
+            containers.append((value, list(value.items())))
+    return tensors, containers
+
+
+def _is_writable(tensor: Tensor) -> bool:
+    """Return whether a forward may write into a tensor, and its content can be put back."""
+    if isinstance(tensor, nn.Parameter) or tensor.layout != torch.strided or tensor.is_nested:
+        return False
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        return False
+    return not _is_repeated(tensor)
+
+
+def _is_repeated(tensor: Tensor) -> bool:
+    """Return whether values share memory, as after `expand`. Torch refuses to write into them."""
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return False
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return any(size > 1 and not stride for size, stride in sizes)
+
+
+def _refill(container: list[Any] | dict[Any, Any], before: list[Any]) -> None:
+    """Put the entries that a list or a dict had back into it, if it has others."""
+    if isinstance(container, list):
+        if len(container) != len(before) or any(map(operator.is_not, container, before)):
+            container[:] = before
+    else:
+        now = [each for item in container.items() for each in item]
+        own = [each for item in before for each in item]
+        if len(now) != len(own) or any(map(operator.is_not, now, own)):
+            container.clear()
+            container.update(before)
 
 
 def _restorers(attributes: dict[str, Any]) -> Iterator[Callable[[], object]]:
