@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from attnscope.gates.detect import find_gates
 from attnscope.gates.hooks import edit_gates, watch_gates
 from tests.gates.nets import (
     CHANNELS,
+    MidForward,
     Net,
     Squeeze,
     build,
@@ -33,6 +35,42 @@ def test_the_tracer_works_again_after_a_forward_that_raised() -> None:
             model(pictures()[:, :2])
         model(pictures())
         assert list(seen) == [gate.name for gate in gates]
+
+
+def test_the_tracer_works_again_after_an_interrupt_that_was_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Torch calls no hook after a KeyboardInterrupt, such as one in a convolution."""
+    model = MidForward().eval()
+    gates = find_gates(model, images())
+
+    def interrupt(*args: Any) -> Tensor:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with torch.no_grad(), watch_gates(model, gates) as seen:
+        for module in (nn.Conv2d, nn.Linear):
+            name = "_conv_forward" if module is nn.Conv2d else "forward"
+            monkeypatch.setattr(module, name, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                model(images())
+            seen.clear()
+            model(images())
+            expected = model.gate(model.conv(images()).relu())
+            assert torch.equal(seen[gates[0].name], expected)
+    # The modes are on, and only once: a mode of somebody else sees the operations.
+    called = []
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            called.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Mode():
+        torch.ones(2).sigmoid()
+    assert torch.Tensor.sigmoid in called
 
 
 def test_a_network_that_catches_its_own_exception_keeps_its_names() -> None:

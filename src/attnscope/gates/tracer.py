@@ -225,9 +225,7 @@ class Tracer(TorchFunctionMode):
 
     def __exit__(self, *error: Any) -> None:
         EAGER_STANCE.leave()
-        while self._untraced:  # a hook of somebody else may have raised
-            self._untraced.pop()
-            FUNCTION_MODES.switch_on()
+        self._switch_on()  # a hook of somebody else may have raised
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._known.clear()
         self._state = None
@@ -240,12 +238,20 @@ class Tracer(TorchFunctionMode):
             if model is not None:
                 model._forward_pre_hooks_with_kwargs.pop(handle.id, None)
 
+    def _switch_on(self) -> None:
+        """Switch the modes on again that were switched off in modules which were not left."""
+        while self._untraced:
+            self._untraced.pop()
+            FUNCTION_MODES.switch_on()
+
     def _enter_module(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
         known = self._modules.get(id(module))
         if known is None or self._paused:
             return
         path = known.path
         if known.is_root or not self._running:
+            # After a KeyboardInterrupt in the last forward, torch has called no hook.
+            self._switch_on()
             self._running.clear()
             self._calls.clear()
             self._variants.clear()
