@@ -188,10 +188,10 @@ class Gate:
 NOT_A_GATE: Mapping[str, str] = MappingProxyType(
     {
         "consumed": "consumed by {}",
-        "unused": "not used by any operation",
+        "unused": "no operation that attnscope follows uses it",
         "returned": "returned by the network",
         "no-features": "multiplies a tensor that is not a feature map",
-        "size": "its axes cannot be determined, because the network takes one image size only",
+        "size": "its axes cannot be determined",
         "no-batch-axis": "multiplies features without an axis of images",
         "whole-batch": "one gate for the whole batch",
         "pooling": "the weights of a softmax pooling",

@@ -28,6 +28,7 @@ from attnscope.gates import (
 )
 from attnscope.gates.marks import UNBOUNDED, add, divide, multiply, negate, power, subtract
 from attnscope.gates.ops import operation as registered
+from tests.gates import nets
 from tests.making import refused
 
 
@@ -266,3 +267,21 @@ def test_bounds_by_hand() -> None:
     assert power((-2.0, 1.0), (2.0, 2.0)) == (0.0, 4.0)
     assert power((-2.0, -1.0), (2.0, 2.0)) == (1.0, 4.0)
     assert multiply((0.0, 1.0), (0.0, float("inf"))) == (0.0, float("inf"))
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@torch.no_grad()
+def test_operands_of_einsum_can_be_one_list(kind: type) -> None:
+    def multiply(net: nets.Net, y: Tensor) -> Tensor:
+        return torch.einsum("nchw,nc->nchw", kind((y, torch.sigmoid(nets.logits(net, y)))))
+
+    model = nets.Net(multiply).eval()
+    y = model.conv(nets.images())
+    gate = torch.sigmoid(nets.logits(model, y))
+    (found,) = find_gates(model, nets.images())
+    assert (found.kind, found.axes) == ("channel", "NC")
+    with watch_gates(model, [found]) as seen:
+        assert torch.equal(model(nets.images()), torch.einsum("nchw,nc->nchw", y, gate))
+    assert torch.equal(seen[found.name], gate)
+    with edit_gates(model, {found.name: lambda g, x: g * g}, [found]):
+        torch.testing.assert_close(model(nets.images()), y * (gate * gate)[:, :, None, None])

@@ -14,6 +14,7 @@ from attnscope.gates.hooks import watch_gates
 from attnscope.kinds import NOT_A_GATE
 from tests.gates.nets import (
     CHANNELS,
+    SIZE,
     Net,
     channel,
     column,
@@ -210,6 +211,34 @@ def test_a_consumed_activation_is_named_with_its_consumer() -> None:
     first, second = inspect_gates(model, images()).ungated
     assert (first.activation, first.code, first.detail) == ("sigmoid", "consumed", "cumsum")
     assert second.code == "unbounded"
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "detail"),
+    [
+        (lambda net, y: y * (spatial(y) / spatial(y).amax((2, 3), keepdim=True)), "consumed", "div"),
+        (lambda net, y: y / spatial(y), "consumed", "div"),
+        (lambda net, y: y * (1 / spatial(y)), "consumed", "rdiv"),
+        (lambda net, y: torch._foreach_mul([y], [spatial(y).expand_as(y).clone()])[0],
+         "consumed", "foreach_mul"),
+        (lambda net, y: torch.meshgrid([channel(net, y).flatten()], indexing="ij")[0].sum() + y,
+         "consumed", "meshgrid"),
+        (lambda net, y: torch.vmap(torch.mul)(y, channel(net, y)), "unused", ""),
+        (lambda net, y: torch.stack([a * b for a, b in zip(y, channel(net, y), strict=True)]),
+         "size", ""),
+    ],
+)  # fmt: skip
+def test_a_reason_is_true_of_a_network_that_takes_any_size(
+    body: Callable[[Net, Tensor], Tensor], code: str, detail: str
+) -> None:
+    model = Net(body).eval()
+    assert model(images(size=SIZE + 3)).shape[-1] == SIZE + 3
+    found = inspect_gates(model, images())
+    ungated = next(each for each in found.ungated if each.activation == "sigmoid")
+    assert (ungated.code, ungated.detail) == (code, detail)
+    assert "image size" not in ungated.reason
+    # An operation uses each of them, so that another one cannot be said to have no use.
+    assert "any operation" not in ungated.reason
 
 
 def test_groups_that_share_an_axis_with_the_images_are_read_by_image_and_group() -> None:

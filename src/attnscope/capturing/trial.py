@@ -139,7 +139,7 @@ def notes_on_gates(found: Inspection) -> list[str]:
         more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
         notes.append(
             f"not recorded: {', '.join(named[:_NAMED])}{more}; such a product may be a gate, but "
-            "its axes cannot be determined, because the network takes one image size only"
+            "its axes cannot be determined"
         )
     if not found.gates:
         notes.append(

@@ -6,6 +6,7 @@ import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -138,7 +139,7 @@ class Finder(Tracer):
         if product.divides:
             mark = mark.inverted()
             gate = 1 / gate
-        if not mark.bounded or (mark.is_statistic and product.divides):
+        if not _is_gate(product):
             return product.gate
         use = self._use(gate, mark, features, origin)
         if features is None:
@@ -206,16 +207,19 @@ class Finder(Tracer):
         kept: set[tuple[str, int]] = set()
         for output in outputs:
             mark = self.mark_of(output)
-            if mark is not None:
+            if mark is not None and mark.bounded:
                 kept.update(mark.origins)
-                if mark.bounded:
-                    self.activations.setdefault(mark.origins[0], mark.activation)
+                self.activations.setdefault(mark.origins[0], mark.activation)
+            elif mark is not None and not any(own and own.bounded for own in marks):
+                kept.update(mark.origins)  # it had no bounds before
+        ended = [product.mark for product in products if not _is_gate(product)]
         if outputs and not products:
-            for mark in filter(None, marks):
-                for origin in mark.origins:
-                    if origin not in kept:
-                        self.reasons.setdefault(origin, ("consumed", known.name))
+            lists = [each for each in arguments if isinstance(each, (list, tuple))]
+            ended = [*filter(None, marks), *filter(None, map(self.mark_of, chain(*lists)))]
             self._note_routing(known, arguments, marks, outputs)
+        for origin in (origin for mark in ended for origin in mark.origins):
+            if origin not in kept:
+                self.reasons.setdefault(origin, ("consumed", known.name))
         self.lineage.follow(known, arguments, outputs, self.is_static)
         if self._made and outputs:
             self._follow(known, arguments, outputs[0])
@@ -338,6 +342,12 @@ def look(model: nn.Module, inputs: Inputs, batched: bool = True, *, whole: bool 
             finder.error = first_line(error)
     finder.settle()
     return finder
+
+
+def _is_gate(product: Product) -> bool:
+    """Return whether the factor of a product has bounds, as a divisor of the features, too."""
+    mark = product.mark.inverted() if product.divides else product.mark
+    return mark.bounded and not (mark.is_statistic and product.divides)
 
 
 def _softmax_axes(gate: Tensor, bounds: Bounds) -> tuple[int, ...]:

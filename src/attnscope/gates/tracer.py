@@ -333,6 +333,8 @@ class Tracer(TorchFunctionMode):
             for output in _tensors([result]):
                 self._forget(output)
             return result
+        if operation.takes_operands and len(args) == 2 and isinstance(args[1], (list, tuple)):
+            args = args[0], *args[1]
         arguments, keywords = list(args), kwargs
         if kwargs:
             arguments += [kwargs[key] for key in _BY_NAME if key in kwargs]

@@ -264,7 +264,11 @@ register_operation("addcmul", multiplies(1, 2, addend=0))
 register_operation("lerp", multiplies(1, 2))
 register_operation(
     "einsum",
-    Operation(multiplies=Factors(1, 2, align=_align_einsum), contracts=_contract_einsum),
+    Operation(
+        multiplies=Factors(1, 2, align=_align_einsum),
+        contracts=_contract_einsum,
+        takes_operands=True,
+    ),
 )
 register_operation(
     "diag_embed",

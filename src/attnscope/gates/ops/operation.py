@@ -119,6 +119,8 @@ class Operation:
     rearranges: bool = False
     """Whether values move to other places, as in a flip. The result has the form of the argument,
     and is another gate if both multiply."""
+    takes_operands: bool = False
+    """Whether the tensors after the first argument can be one list, as in ``torch.einsum``."""
     creates: bool = False
     """Whether the result does not depend on the values of the arguments."""
     adds: bool = False
