@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from attnscope.gates import edit_gates, find_gates, watch_gates
@@ -149,3 +150,119 @@ def test_map_forgets_tensors_with_their_end_and_tells_them_apart() -> None:
     known[other] = "other"
     known.discard(other)
     assert other not in known
+
+
+class Quantized(Tensor):
+    """Weights with linear and convolution of their own, as those with quantized values have."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func not in (F.linear, torch.conv2d, F.multi_head_attention_forward):
+            return super().__torch_function__(func, types, args, kwargs or {})
+        with torch._C.DisableTorchFunctionSubclass():
+            args = [0.5 * a.as_subclass(Tensor) if type(a) is cls else a for a in args]
+            return func(*args, **(kwargs or {}))
+
+
+def quantized(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.detach().as_subclass(Quantized), requires_grad=False)
+
+
+def assert_read_as_it_runs(model: Gated, images: Tensor) -> None:
+    with torch.no_grad():
+        plain, gate = model(images), model.seen
+        found = find_gates(model, images)
+        with watch_gates(model, found) as values:
+            assert torch.equal(model(images), plain)
+    assert gate is not None
+    assert torch.equal(values[found[0].name], gate)
+
+
+@pytest.mark.parametrize("name", ["first", "gate", "second"])
+@pytest.mark.parametrize("registered", [True, False])
+def test_weights_with_operations_of_their_own_keep_them(
+    name: str, registered: bool, images: Tensor
+) -> None:
+    torch.manual_seed(0)
+    model = Gated().eval()
+    before = model(images)
+    module = getattr(model, name)
+    weight = quantized(module.weight)
+    del module.weight
+    module.weight = weight if registered else weight.detach()
+    assert registered == ("weight" in module._parameters)
+    assert not torch.allclose(model(images), before)
+    assert_read_as_it_runs(model, images)
+
+
+def test_weights_that_are_replaced_in_a_block_keep_their_operations(images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = Gated().eval()
+    found = find_gates(model, images)
+    with torch.no_grad(), watch_gates(model, found):
+        before = model(images)
+        model.second.weight = quantized(model.second.weight)
+        after = model(images)
+    torch.testing.assert_close(after, model(images), rtol=0, atol=0)
+    assert not torch.allclose(after, before)
+
+
+def test_an_input_with_operations_of_its_own_keeps_them(images: Tensor) -> None:
+    class Wrapping(Gated):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.as_subclass(Quantized))
+
+    torch.manual_seed(0)
+    model = Wrapping().eval()
+    assert not torch.allclose(model(images), Gated.forward(model, images))
+    assert_read_as_it_runs(model, images)
+
+
+def test_a_forward_of_an_instance_is_traced(images: Tensor) -> None:
+    """Adapters replace the forward of a module of torch."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)).eval()
+    conv, squeeze = model[1], nn.Linear(4, 4)
+    seen: list[Tensor] = []
+
+    def forward(x: Tensor) -> Tensor:
+        seen[:] = [torch.sigmoid(squeeze(x.mean((2, 3))))]
+        return conv._conv_forward(x, conv.weight, conv.bias) * seen[0][:, :, None, None]
+
+    conv.forward = forward
+    with torch.no_grad():
+        (gate,) = find_gates(model, images)
+        with watch_gates(model, [gate]) as values:
+            model(images)
+    assert torch.equal(values[gate.name], seen[0])
+
+
+@pytest.mark.parametrize("keywords", [False, True])
+def test_attention_to_tensors_with_operations_of_their_own_is_traced(
+    keywords: bool, images: Tensor
+) -> None:
+    class Attending(Gated):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.wrapped = True
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = super().forward(x)[:, None].expand(-1, 3, -1)
+            rows = rows.as_subclass(Quantized) if self.wrapped else rows
+            named = dict(query=rows, key=rows, value=rows)
+            out = self.attention(**named) if keywords else self.attention(*named.values())
+            return out[0]
+
+    torch.manual_seed(0)
+    model = Attending().eval()
+    with torch.no_grad():
+        wrapped = model(images)
+        model.wrapped = False
+        assert not torch.allclose(model(images), wrapped)
+        assert_read_as_it_runs(model, images)  # by its fast path
+        model.wrapped = True
+    assert_read_as_it_runs(model, images)
+    assert not model.attention._forward_pre_hooks_with_kwargs

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -107,12 +107,16 @@ _OPAQUE = frozenset(
 )
 
 
+_PLAIN = frozenset({Tensor, nn.Parameter, type(None)})
+
+
 def is_opaque(module: nn.Module) -> bool:
     """Return whether a module runs one operation that is not registered, and nothing else.
 
     The class must be one of torch exactly: a parametrized module has a class of its own.
     """
-    return type(module) in _OPAQUE
+    own = vars(module)
+    return type(module) in _OPAQUE and "forward" not in own and _holds_plain(module)
 
 
 def has_fast_path(module: nn.Module) -> bool:
@@ -121,5 +125,19 @@ def has_fast_path(module: nn.Module) -> bool:
     All submodules must be those of torch, in which no gate can be.
     """
     return type(module) in _FAST_PATHS and all(
-        type(each).__module__.startswith("torch.nn.") for each in module.modules()
+        type(each).__module__.startswith("torch.nn.") and _holds_plain(each)
+        for each in module.modules()
     )
+
+
+def are_plain(tensors: Iterable[Tensor | None]) -> bool:
+    """Return whether no tensor has operations of its own, as those with quantized values have.
+
+    `FunctionModes.switch_off` would switch these operations off, too.
+    """
+    return _PLAIN.issuperset(map(type, tensors))
+
+
+def _holds_plain(module: nn.Module) -> bool:
+    """Return whether the tensors that are plain attributes of a module are plain."""
+    return are_plain(value for value in vars(module).values() if isinstance(value, Tensor))

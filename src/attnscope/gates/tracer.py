@@ -31,7 +31,7 @@ from torch.utils.hooks import RemovableHandle
 
 from attnscope.gates.inputs import Inputs
 from attnscope.gates.marks import UNBOUNDED, Bounds, Mark
-from attnscope.gates.modes import EAGER_STANCE, FUNCTION_MODES, has_fast_path, is_opaque
+from attnscope.gates.modes import EAGER_STANCE, FUNCTION_MODES, are_plain, has_fast_path, is_opaque
 from attnscope.gates.ops.arithmetic import product_of
 from attnscope.gates.ops.operation import (
     UNKNOWN,
@@ -84,6 +84,13 @@ class _Traced:
     is_opaque: bool
     """Whether it runs one operation that is not registered, and nothing else."""
     has_fast_path: bool
+    tensors: tuple[dict[str, Tensor | None], ...]
+    """The dicts of parameters and buffers, if the module could run without the mode."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its weights have no operations of their own. They can be replaced in a block."""
+        return all(are_plain(tensors.values()) for tensors in self.tensors)
 
 
 class Tracer(TorchFunctionMode):
@@ -204,8 +211,11 @@ class Tracer(TorchFunctionMode):
                 is_learned = bool(list(module.parameters(recurse=False)))
                 if not is_learned:
                     self.bare.add(path)
+            without_mode = is_opaque(module), has_fast_path(module)
+            within = module.modules() if any(without_mode) else ()
+            tensors = tuple(own for each in within for own in (each._parameters, each._buffers))
             self._modules[id(module)] = _Traced(
-                module, path, module is model, is_learned, is_opaque(module), has_fast_path(module)
+                module, path, module is model, is_learned, *without_mode, tensors
             )
             self._owned += [module._parameters, module._buffers]
             self._holders += [
@@ -218,7 +228,9 @@ class Tracer(TorchFunctionMode):
         # inside the block has no hooks, and the network can be pickled.
         enter = register_module_forward_pre_hook(self._enter_module)
         leave = register_module_forward_hook(self._leave_module, always_call=True)
-        model._forward_pre_hooks_with_kwargs[enter.id] = True  # the inputs may be keywords
+        for known in self._modules.values():
+            if known.is_root or known.has_fast_path:  # the inputs may be keywords
+                known.module._forward_pre_hooks_with_kwargs[enter.id] = True
         self._handles += [enter, leave]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -229,14 +241,13 @@ class Tracer(TorchFunctionMode):
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._known.clear()
         self._state = None
+        for handle in self._handles:
+            handle.remove()
+            for known in self._modules.values():
+                known.module._forward_pre_hooks_with_kwargs.pop(handle.id, None)
         self._modules.clear()
         self._owned.clear()
         self._holders.clear()
-        model = self._model()
-        for handle in self._handles:
-            handle.remove()
-            if model is not None:
-                model._forward_pre_hooks_with_kwargs.pop(handle.id, None)
 
     def _switch_on(self) -> None:
         """Switch the modes on again that were switched off in modules which were not left."""
@@ -266,13 +277,21 @@ class Tracer(TorchFunctionMode):
                 self.begin_part(path)
         self._entries[path] = self._entries.get(path, -1) + 1
         self._running.append(path)
-        # An active mode would switch off the fast path, which changes the last bits. The other
-        # modules say nothing about their results, and run faster without the mode.
-        # A hook before a module could hold a gate.
-        skips = known.is_opaque and self.skips_unknown and not module._forward_pre_hooks
-        if known.has_fast_path or (skips and self._is_moving(args)):
+        if self._runs_without_mode(known, args, kwargs or {}):
             self._untraced.append(len(self._running))
             FUNCTION_MODES.switch_off()
+
+    def _runs_without_mode(
+        self, known: _Traced, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bool:
+        """Return whether a module must or can run without the mode, which changes no value."""
+        # An active mode would switch off the fast path, which changes the last bits.
+        if known.has_fast_path:
+            return known.is_plain and are_plain(_tensors([*args, *kwargs.values()]))
+        # The others say nothing about their results, and run faster without the mode.
+        # A hook before a module could hold a gate.
+        skips = known.is_opaque and self.skips_unknown and not known.module._forward_pre_hooks
+        return skips and self._is_moving(args) and are_plain(args) and known.is_plain
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
         known = self._modules.get(id(module))
