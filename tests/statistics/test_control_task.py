@@ -54,6 +54,18 @@ def test_a_gate_of_looks_and_a_gate_of_the_class_are_told_apart(planted: Recordi
     np.testing.assert_allclose(found["selectivity"], difference)
 
 
+def test_a_class_of_copies_of_one_image_is_left_out(planted: Recording) -> None:
+    # Otherwise the probe of the class could not be fitted, and all numbers would be missing.
+    labels = np.where(planted.labels == 2, np.arange(IMAGES) % 2, planted.labels)
+    labels[-2:] = 2
+    groups = np.append(np.arange(IMAGES - 2), [IMAGES, IMAGES])
+    recording = _relabeled(planted, labels)
+    found = probe_selectivity(recording, seed=1, groups=groups)
+    probe = linear_probe(recording, 1, seed=1, groups=groups)
+    np.testing.assert_array_equal(found["accuracy"], probe["balanced_accuracy"])
+    assert found["selectivity"].notna().all()
+
+
 def test_the_interval_of_the_control_is_that_of_its_draws(planted: Recording) -> None:
     tasks = control_tasks(planted, 3, 4, seed=2)
     scores = [

@@ -14,7 +14,7 @@ from attnscope.kinds import Gate
 from attnscope.recording.recording import Recording
 from attnscope.statistics import class_sums, gate_logits, linear_probe, probe, rotation
 from attnscope.statistics.inference import mean_share_interval
-from attnscope.statistics.splits import stratified_folds
+from attnscope.statistics.splits import present_classes, stratified_folds
 from tests.making import refused
 
 
@@ -138,6 +138,35 @@ def test_copies_are_in_one_half_and_permuted_together(write_recording):
     assert row["scored"] == 2 * alone["scored"]
     with refused("AS717", names=(80,)):
         linear_probe(recording, 9, groups=[1, 2])
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_a_class_of_copies_of_one_image_is_left_out(write_recording, copies):
+    # A probe needs each class in both halves, and copies are in one half.
+    labels, logits = sigmoids(80, 1.5, classes=2)
+    values = special.expit(np.append(logits, np.full((copies, 6), 3.0), 0))
+    recording = write_recording(labels=np.append(labels, [2] * copies), gates={"g": values})
+    row = linear_probe(recording, 99, seed=3, groups=np.append(np.arange(80), [80] * copies)).loc[0]
+    halves = stratified_folds(labels, 2, np.random.default_rng(3))
+    x = gate_logits(recording, "g")[0][:80].astype(float)
+    fit, score = halves == 1, halves == 0
+    best = chosen(x[fit], labels[fit], 2, 4)
+    found = by_definition(x[fit], labels[fit], x[score], 2, best)
+    assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels[score], found))
+    assert row["null"] == pytest.approx(1 / 2, abs=0.03)
+    assert (row["fitted"], row["scored"]) == (40, 40)
+
+
+def test_present_classes_count_groups_by_the_class_of_their_first_image():
+    labels = np.array([0, 1, 0, 2, 2, 1, 4, 2, 0])
+    groups = np.array([5, 3, 3, 9, 9, 7, 8, 3, 6])  # the images of group 3 have three classes
+    known, kept, count = present_classes(labels, 2, groups)
+    np.testing.assert_array_equal(known, [0, 1])  # groups 5 and 6, groups 3 and 7
+    np.testing.assert_array_equal(kept, [0, 1, 0, -1, -1, 1, -1, -1, 0])
+    np.testing.assert_array_equal(count, [3, 2])
+    halves = stratified_folds(kept, 2, np.random.default_rng(0), groups)
+    for label in range(2):
+        assert set(halves[kept == label]) == {0, 1}
 
 
 def test_linear_probe_is_close_to_scikit_learn(write_recording):

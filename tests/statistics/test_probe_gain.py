@@ -13,13 +13,13 @@ from tests.making import refused
 from tests.statistics.test_probe import by_definition, chosen, sigmoids
 
 
-def cross_fitted(x, labels, seed):
+def cross_fitted(x, labels, seed, classes=3):
     halves = stratified_folds(labels, 2, np.random.default_rng(seed))
     found = np.zeros(len(labels), int)
     for half in range(2):
         fit, score = halves == 1 - half, halves == half
-        best = chosen(x[fit], labels[fit], 3, seed + 1)
-        found[score] = by_definition(x[fit], labels[fit], x[score], 3, best)
+        best = chosen(x[fit], labels[fit], classes, seed + 1)
+        found[score] = by_definition(x[fit], labels[fit], x[score], classes, best)
     return found
 
 
@@ -40,6 +40,20 @@ def test_the_difference_equals_a_loop_over_halves(write_recording):
     within = [((apart[labels == k] - apart[labels == k].mean()) ** 2).sum() for k in range(3)]
     error = np.sqrt(sum((each + 2 / 3) / 30**2 for each in within)) / 3
     assert (row["high"] - row["low"]) / 2 == pytest.approx(1.99 * error, rel=0.01)
+
+
+def test_a_class_of_copies_of_one_image_is_left_out(write_recording):
+    labels, logits = sigmoids(80, 1, classes=2)
+    values = special.expit(np.append(logits, np.full((3, 6), 3.0), 0))
+    inputs = np.random.default_rng(5).normal(size=values.shape)
+    recording = write_recording(
+        labels=np.append(labels, [2] * 3), gates={"g": values}, pooled={"g": inputs}
+    )
+    row = probe_gain(recording, seed=3, groups=np.append(np.arange(80), [80] * 3)).loc[0]
+    x = gate_logits(recording, "g")[0][:80].astype(float)
+    own = cross_fitted(x, labels, 3, classes=2)
+    assert row["accuracy"] == pytest.approx(balanced_accuracy_score(labels, own))
+    assert row["images"] == 80
 
 
 def test_a_gate_that_lost_information_is_below_its_input(write_recording):

@@ -118,6 +118,32 @@ def test_selectivity_is_zero_on_average_without_effect(write_recording):
     assert frame["p_max"].min() > 0.01
 
 
+def test_a_class_of_copies_of_one_image_is_left_out(write_recording):
+    # The class is chosen on one half and scored on the other, and copies are in one half.
+    rng = np.random.default_rng(4)
+    labels = np.repeat([0, 1, 2], [30, 26, 12])
+    groups = np.append(np.arange(56), [56] * 12)
+    values = rng.gamma(3, 0.05, (68, 4))
+    values[56:] = values[56] + 0.3
+    recording = write_recording(labels=labels, gates={"g": values})
+    frame = class_selectivity(recording, "g", permutations=19, seed=5, groups=groups)
+    halves = stratified_folds(labels[:56], 2, np.random.default_rng(5))
+    means = np.stack(
+        [
+            [values[:56][(halves == half) & (labels[:56] == k)].mean(0) for k in range(2)]
+            for half in range(2)
+        ]
+    )
+    best = means[1].argmax(0)
+    a, b = (means[0][each, np.arange(4)] for each in (best, 1 - best))
+    assert list(frame["best"]) == [recording.classes[k] for k in best]
+    np.testing.assert_allclose(frame["selectivity"], (a - b) / (a + b), atol=1e-6)
+    # Twelve copies of one image are not ten images either.
+    effects = permuted_channel_effects(recording, "g", 19, groups=groups)
+    assert (effects["classes"] == 2).all()
+    assert (permuted_channel_effects(recording, "g", 19)["classes"] == 3).all()
+
+
 def welch(groups, of_all):
     """Welch's F (1951), where the variance of all images counts as a quarter of an image of each class."""
     n = np.array([len(group) for group in groups])

@@ -66,20 +66,21 @@ def probe_selectivity(
         - ``control_accuracy``, ``control_low``, ``control_high``: mean balanced accuracy of the
           control tasks, with its 95% CI.
         - ``selectivity``, ``selectivity_low``, ``selectivity_high``: the first minus the second.
-        - ``draws``: number of control tasks. Tasks in which a class has fewer than two images are
-          left out.
+        - ``draws``: number of control tasks. Tasks in which a class has images in fewer than two
+          halves are left out.
 
-        Classes of fewer than two images are left out. With fewer than two classes, for a probe that
-        cannot be fitted, and without a control task, all numbers except draws are NaN; intervals
-        of the control are also NaN with one draw.
+        Classes of fewer than two images are left out; copies count as one image, of the class of
+        the first of them. With fewer than two classes, for a probe that cannot be fitted, and
+        without a control task, all numbers except draws are NaN; intervals of the control are also
+        NaN with one draw.
 
     Raises:
         InputError: draws is below 1 (AS701), the activation of a gate has no inverse here, or there
             is not one group per image (AS717).
     """
     expect_positive("draws", draws, 5)
-    known, labels, _ = present_classes(recording.labels, at_least=2)
     copies = checked_groups(groups, len(recording))
+    known, labels, _ = present_classes(recording.labels, at_least=2, groups=copies)
     tasks = control_tasks(recording, len(known), draws, seed) if len(known) >= 2 else []
     rows = []
     for depth, gate in enumerate(recording.gates, start=1):
@@ -131,7 +132,7 @@ def _probed(
     """Return the probe of some labels and the labels of the scored images; None without a probe."""
     halves = stratified_folds(labels, 2, np.random.default_rng(seed), copies)
     fit, score = np.flatnonzero(halves == FIT), np.flatnonzero(halves == SCORE)
-    for half in (fit, score):  # copies may leave a class in one half only
+    for half in (fit, score):  # copies may leave a class of a control task in one half only
         if (np.bincount(labels[half], minlength=classes) == 0).any():
             return None
     probe = fit_probe(values, fit, score, labels, classes, seed, copies)

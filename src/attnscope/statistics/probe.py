@@ -100,9 +100,10 @@ def linear_probe(
         - ``shrinkage``: weight of the identity in the covariance.
         - ``clipped``: number of values without a finite logit; 0 for pooled inputs.
 
-        Classes of fewer than two images are left out. With fewer than two classes, and for a gate
-        that multiplies another gate and so has no pooled input, fitted and scored are 0 and all
-        other numbers except clipped are NaN. A constant gate is at the chance level. If a gate
+        Classes of fewer than two images are left out; copies count as one image, of the class of
+        the first of them. With fewer than two classes, and for a gate that multiplies another gate
+        and so has no pooled input, fitted and scored are 0 and all other numbers except clipped are
+        NaN. A constant gate is at the chance level. If a gate
         varies, but not on the fitting half, no probe can be fitted, and all numbers except fitted,
         scored and clipped are NaN.
 
@@ -117,8 +118,8 @@ def linear_probe(
         raise InputError(
             "AS706", f"the probe cannot use of='{of}'; choose one of {', '.join(READERS)}"
         )
-    known, labels, _ = present_classes(recording.labels, at_least=2)
     copies = checked_groups(groups, len(recording))
+    known, labels, _ = present_classes(recording.labels, at_least=2, groups=copies)
     halves = stratified_folds(labels, 2, np.random.default_rng(seed), copies)
     rows = []
     drawn: dict[int, NDArray[np.float64]] = {}  # row -> accuracies, of the true labels first

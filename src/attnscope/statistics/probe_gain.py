@@ -56,8 +56,9 @@ def probe_gain(
         - ``draws``: number of untrained networks; 1 for the input.
         - ``images``: number of scored images.
 
-        Classes of fewer than two images are left out. With fewer than two classes, and for a probe
-        that cannot be fitted, all numbers except draws and images are NaN.
+        Classes of fewer than two images are left out; copies count as one image, of the class of
+        the first of them. With fewer than two classes, and for a probe that cannot be fitted, all
+        numbers except draws and images are NaN.
 
     Raises:
         InputError: the recordings do not hold the same images, the activation of a gate has no
@@ -66,8 +67,8 @@ def probe_gain(
     controls = several(untrained)
     for control in controls:
         expect_same_images(recording, control)
-    known, labels, _ = present_classes(recording.labels, at_least=2)
     copies = checked_groups(groups, len(recording))
+    known, labels, _ = present_classes(recording.labels, at_least=2, groups=copies)
     halves = stratified_folds(labels, 2, np.random.default_rng(seed), copies)
     pair = (np.flatnonzero(halves == FIT), np.flatnonzero(halves == SCORE))
 

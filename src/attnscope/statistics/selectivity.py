@@ -83,8 +83,9 @@ def class_selectivity(
         - ``negative``: whether a value is below 0, where the ratio has neither bounds nor meaning.
 
         best and all numbers are NaN for constant and for negative channels, and for a channel that
-        is zero on the scoring half. Classes of fewer than two images are left out; with fewer than
-        two classes all numbers are NaN. low and high are NaN if a class has fewer than two images
+        is zero on the scoring half. Classes of fewer than two images are left out; copies count as
+        one image, of the class of the first of them. With fewer than two classes all numbers are
+        NaN. low and high are NaN if a class has fewer than two images
         in the scoring half.
 
     Raises:
@@ -96,7 +97,7 @@ def class_selectivity(
     values = StandardizedGate(recording, gate, PER_CHANNEL)
     channels = len(values.mean)
     negative = values.minimum < 0
-    known, labels, _ = present_classes(recording.labels, at_least=2)
+    known, labels, _ = present_classes(recording.labels, at_least=2, groups=copies)
     best: NDArray[np.object_] = np.full(channels, np.nan, object)
     index, low, high, p, p_max = (np.full(channels, np.nan) for _ in range(5))
     if len(known) >= 2:
@@ -182,8 +183,9 @@ def permuted_channel_effects(
         - ``constant``: whether the channel has the same value for all images. Its numbers are NaN.
 
         Classes of fewer than ten images, whose standard errors are not known well enough, are not
-        tested. With fewer than two tested classes welch and the p values are NaN. eta_squared is
-        NaN with fewer than two classes, or if every class has one image.
+        tested; copies count as one image, of the class of the first of them. With fewer than two
+        tested classes welch and the p values are NaN. eta_squared is NaN with fewer than two
+        classes, or if every class has one image.
 
     Raises:
         InputError: the gate does not exist or is not a channel gate, a value is not finite,
@@ -197,7 +199,7 @@ def permuted_channel_effects(
     known, labels, count = present_classes(recording.labels)
     if 2 <= len(known) < len(labels):
         eta[varying] = _eta_squared(values, labels, count)[varying]
-    known, labels, count = present_classes(recording.labels, at_least=FEWEST)
+    known, labels, count = present_classes(recording.labels, at_least=FEWEST, groups=copies)
     if len(known) >= 2 and varying.any():
         kept = np.where(labels < 0, -1, 0)
         blocks = permuted_class_sums(

@@ -11,20 +11,28 @@ from attnscope.shapes import Array
 
 
 def present_classes(
-    labels: Int64[Array, " images"], at_least: int = 1
+    labels: Int64[Array, " images"],
+    at_least: int = 1,
+    groups: Int64[Array, " images"] | None = None,
 ) -> tuple[Int64[Array, " classes"], Int64[Array, " images"], Int64[Array, " classes"]]:
     """Renumber the classes that have images from 0.
 
     Args:
         labels: class of each image, ``(N,)``.
         at_least: minimal number of images of a class.
+        groups: group of each image, ``(N,)``, as in `stratified_folds`. All images of a group count
+            as one image of the class of the first of them, so that a class with ``at_least``
+            images has one in each of as many folds.
 
     Returns:
         The classes ``(K,)``; the new label of each image ``(N,)``, -1 for an image of a class with
-        fewer than ``at_least`` images; and the class counts ``(K,)``.
+        fewer than ``at_least`` images; and the number of images of each class ``(K,)``, of which
+        copies count.
     """
     count = np.bincount(labels)
-    known = np.flatnonzero(count >= at_least)
+    first = slice(None) if groups is None else np.unique(groups, return_index=True)[1]
+    apart = np.bincount(labels[first], minlength=len(count))
+    known = np.flatnonzero((apart >= at_least) & (count > 0))
     place = np.full(len(count), -1)
     place[known] = np.arange(len(known))
     return known, place[labels], count[known]
