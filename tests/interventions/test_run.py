@@ -115,7 +115,8 @@ def test_the_number_of_images_follows_from_the_time_and_then_from_the_folder(
     plan = plan_interventions(run, **{k: v for k, v in options.items() if k != "progress"}, out=out)
     assert plan.images == 20  # the fewest, although 3 minutes hold none
     assert "20 instead of 40" in plan.notes[0]
-    needed = fewest_changes(6)  # four gates, a block and all together
+    needed = fewest_changes(12)  # accuracy and log loss of four gates, a block and all together
+    assert needed != fewest_changes(6)
     assert f"at least {ceil(100 * needed / 20)} points" in plan.notes[1]
     assert not out.exists()
     # 40 seconds for the verification of a batch of 40, and then 6 seconds for each image.

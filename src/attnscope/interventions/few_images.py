@@ -20,7 +20,8 @@ def fewest_changes(tests: int) -> int:
     the level divided by their number (Holm 1979, Scandinavian Journal of Statistics 6).
 
     Args:
-        tests: Number of p values that are corrected together, at least 1.
+        tests: Number of p values that are corrected together, at least 1: of replaced gates, two
+            for each target, of accuracy and of log loss.
     """
     return 1 + math.ceil(math.log2(tests / LEVEL))
 

@@ -282,7 +282,8 @@ def _prepare(
             of_replace = todo.get("replace", edits)
             if "replace" in todo:
                 most = len(recording) // 2  # the others supply the replacement gates
-                advice = advise_images(len(setup.scored), len(setup.targets()), most)
+                tests = 2 * len(setup.targets())  # accuracy and log loss of each are corrected
+                advice = advise_images(len(setup.scored), tests, most)
                 notes += [] if advice is None else [advice]
             notes += [f"{name}: continues what was interrupted" for name in unfinished(folder)]
             plan = plan_experiments(setup, list(todo), edits=of_replace, timing=timing, notes=notes)
