@@ -158,7 +158,7 @@ OF_FIGURES: Mapping[str, Callable[[Any], list[str]]] = {
     "decodable_and_used": _probes,
     "static_gates": lambda result: [
         f"Losses by constants were tested by exact McNemar tests {cite('mcnemar1947')}, corrected "
-        f"over gates and blocks {cite('holm1979')}."
+        f"over gates and blocks, and over accuracy and log loss {cite('holm1979')}."
     ],
     "concept": _erased,
     "sufficiency": lambda result: [

@@ -47,7 +47,7 @@ class StaticGates:
 
 
 def compute(made: Intervened) -> StaticGates:
-    """Test the losses, with Holm's correction."""
+    """Test the losses of accuracy, with the correction of `attnscope.statistics.gate_usage`."""
     outcomes = made.outcomes
     assert outcomes.replacement is not None  # else the need for it is not met
     effects = outcomes.table("effects")
@@ -62,8 +62,10 @@ def compute(made: Intervened) -> StaticGates:
     rows = effects[effects["edit"] == edit]
     contrast = statistics.edit_contrast(outcomes.replacement, edit, OWN).set_index("target")
     contrast = contrast.loc[list(rows["target"])]
-    # Gates, blocks and all gates together are one family of tests, as in `gate_usage`.
-    corrected = holm(contrast["p"].to_numpy(float))
+    # As in `gate_usage`, accuracy and log loss of all targets are one family of tests, so that the
+    # same loss is not significant here and not significant there.
+    both = contrast[["p", "p_log_loss"]].to_numpy(float)
+    corrected = holm(both.ravel()).reshape(both.shape)[:, 0]
     lost = significant(corrected) & (contrast["change"].to_numpy(float) > 0)
     own = float((rows["accuracy"] - rows["change"]).iloc[0])
     return StaticGates(identity(made.recording), rows, lost, own, outcomes.about["images"])
@@ -142,8 +144,8 @@ def caption(shown: StaticGates) -> str:
         f"Accuracy on {shown.scored:,} images if each gate, all gates of a block, or all gates are "
         f"replaced by {_by(shown)}, with paired 95% CIs. The line is the unedited network: "
         f"{as_percent(shown.own)}. Filled marks show a significant loss of accuracy (McNemar, "
-        f"p < {LEVEL} after Holm's correction over all gates and blocks); log losses are not "
-        f"tested here.{more} "
+        f"p < {LEVEL} after Holm's correction over all gates and blocks, and over accuracy and log "
+        f"loss); log losses are not shown here.{more} "
         f"{static_sentence(shown.effects, shown.lost)}"
     )
 
