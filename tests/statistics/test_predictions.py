@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from attnscope.statistics import (
     calibration,
@@ -230,3 +230,28 @@ def test_the_debiased_error_is_the_sign_of_one_half_times_the_gap_of_the_other(w
             drawn.append(np.sign(halves[0]) * halves[1])
         assert found["value"] == pytest.approx(np.mean(drawn), abs=0.003)
         assert found["low"] <= abs(accuracy - confidence) <= found["high"]
+
+
+def test_the_calibration_error_lies_in_its_interval_and_is_not_cut_at_zero(write_recording):
+    values = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(0, 1.5, (60, 3))
+        chance = special.softmax(logits, axis=1)
+        labels = np.array([rng.choice(3, p=each) for each in chance])  # calibrated
+        recording = write_recording(f"r{seed}", labels=labels, logits=logits)
+        row = calibration_summary(recording).set_index("measure").loc["calibration_error"]
+        assert row["low"] <= row["value"] <= row["high"]
+        # The standard error by its definition, bin by bin.
+        confidence, right = chance.max(1), chance.argmax(1) == labels
+        bins, variance = np.ceil(confidence * 15), 0.0
+        for each in np.unique(bins):
+            inside = bins == each
+            c, apart = confidence[inside], (right - confidence)[inside]
+            spread = apart.var(ddof=1) / len(c) if len(c) > 1 else 0.0
+            variance += np.mean(inside) ** 2 * max(spread, (c * (1 - c)).sum() / len(c) ** 2)
+        below = row["value"] - stats.norm.ppf(0.975) * np.sqrt(variance)
+        assert row["low"] == pytest.approx(below, abs=1e-5)
+        values.append(row["value"])
+    assert min(values) < 0 < max(values)
+    assert np.mean(values) == pytest.approx(0, abs=0.02)

@@ -166,7 +166,7 @@ def calibration_summary(recording: Recording, bins: int = 15) -> pd.DataFrame:
 
     The interval of the calibration error begins 1.96 standard errors below the debiased error, and
     ends 1.96 standard errors above the error that is not debiased, because the truth lies between
-    both on average. The Brier score (Brier 1950, Monthly Weather Review 78) and the log loss are
+    both on average. Neither is cut at 0. The Brier score (Brier 1950, Monthly Weather Review 78) and the log loss are
     means over images with Student's t interval (95%); both are proper scores, which cannot be
     improved by probabilities other than the true ones. There is no test.
 
@@ -180,7 +180,7 @@ def calibration_summary(recording: Recording, bins: int = 15) -> pd.DataFrame:
         - ``measure``: ``calibration_error``, ``brier`` or ``log_loss``.
         - ``value``: the debiased expected calibration error, which can be slightly negative; the
           Brier score, 0 to 2, the sum over the classes; the log loss in nats.
-        - ``low``, ``high``: 95% CI; NaN with one image.
+        - ``low``, ``high``: 95% CI, which contains the value; NaN with one image.
         - ``images``: number of images.
 
     Raises:
@@ -206,7 +206,8 @@ def calibration_summary(recording: Recording, bins: int = 15) -> pd.DataFrame:
     low, high = normal_interval(value, error)[0], normal_interval(plain, error)[1]
     if images < 2:
         low = high = np.nan
-    rows = [("calibration_error", value, max(low, 0.0), high)]
+    # Neither the value nor the interval is cut at 0: the mean of cut values would be too large.
+    rows = [("calibration_error", value, low, high)]
     brier, loss = np.zeros(images), np.zeros(images)
     every, labels = recording.logits, recording.labels
     for piece in row_chunks(images, every.shape[1]):
