@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -126,3 +128,33 @@ def test_invalid_thresholds_are_refused(recording, thresholds):
 def test_channel_statistics_refuse_other_gates(make_recording):
     with refused("AS609", names=("layer1.attention.spatial",)):
         channel_states(make_recording(), "layer1.attention.spatial")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "neutral", "dead"),
+    [
+        ((0, 1), 1, [0.0]),  # x * sigmoid
+        ((1, 2), 1, []),  # x * (1 + sigmoid): 1 changes nothing
+        ((-1, 1), 1, [0.0]),  # x * tanh: -1 changes the sign
+        ((-1, 1), 0, [-1.0]),  # x + x * tanh
+        ((0, 1), 0, []),  # x + x * sigmoid: 0 changes nothing
+    ],
+)
+def test_a_dead_channel_multiplies_by_zero(write_recording, bounds, neutral, dead):
+    planted = [-1.0, 0.0, 1.0, 2.0]
+    values = np.array([planted, planted]) + [[0.004], [-0.004]]
+    recording = write_recording(labels=[0, 1], gates={"g": values}, bounds=bounds)
+    recording.gates[0] = replace(recording.gates[0], neutral=neutral)
+    features = 1 + np.random.default_rng(0).random((2, 4))
+    product = features * values + (features if neutral == 0 else 0)
+    vanishes = (np.abs(product / features) < 0.01).all(0)
+    frame = channel_states(recording, "g", [0.01])
+    inside = (np.array(planted) >= bounds[0]) & (np.array(planted) <= bounds[1])
+    np.testing.assert_array_equal(frame["dead"][inside], vanishes[inside])
+    assert [p for p, is_dead in zip(planted, vanishes & inside, strict=True) if is_dead] == dead
+    assert state_sweep(recording, [0.01])["dead"][0] == frame["dead"].mean()
+    one = np.full((2, 1), bounds[0])  # at the low bound, of which only some remove the features
+    alone = write_recording("alone", labels=[0, 1], gates={"g": one}, bounds=bounds)
+    alone.gates[0] = replace(alone.gates[0], neutral=neutral)
+    assert channel_states(alone, "g", [0.01])["saturated_low"].tolist() == [1]
+    assert channel_states(alone, "g", [0.01])["dead"].tolist() == [bounds[0] in dead]

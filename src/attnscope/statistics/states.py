@@ -34,6 +34,8 @@ class _Tally:
     """``(4, T, N)``: share of the image's units in each state."""
     by_unit: NDArray[np.float64]
     """``(4, T, U)``: share of the images in which the unit is in each state."""
+    dead: NDArray[np.bool_]
+    """``(T, U)``: whether the unit multiplies the features by 0 in every image."""
     spread: NDArray[np.float64]
     """``(U,)``: largest minus smallest value, as a share of the gate's range."""
 
@@ -51,7 +53,9 @@ def state_sweep(recording: Recording, thresholds: Sequence[float] = THRESHOLDS) 
     - ``stuck`` within t of the middle of the bounds, where a sigmoid starts.
 
     A unit (a channel, or a position for other kinds of gates) is ``constant`` if its values over
-    all images span at most t, and ``dead`` if it is saturated low for every image.
+    all images span at most t, and ``dead`` if every image has a value within t of the one that
+    removes the features: 0, or -1 for ``x + x * g``. A gate that cannot reach this value, such as
+    ``1 + sigmoid``, is never dead, whatever its lower bound.
 
     Shares of values are means over images. Their interval (95%) is Korn and Graubard's (1998,
     Survey Methodology 24; `bounded_mean_interval`): it has a width also if no image has such a
@@ -88,7 +92,7 @@ def state_sweep(recording: Recording, thresholds: Sequence[float] = THRESHOLDS) 
             frame[name] = moments.mean[0]
             frame[f"{name}_from"], frame[f"{name}_to"] = low[0], high[0]
         frame["constant"] = (tally.spread <= np.array(thresholds)[:, None]).mean(1)
-        frame["dead"] = (tally.by_unit[0] == 1).mean(1)
+        frame["dead"] = tally.dead.mean(1)
         frames.append(frame.assign(gate=gate.name, kind=gate.kind, depth=depth))
     columns += ["constant", "dead"]
     empty = pd.DataFrame(columns=columns)
@@ -133,7 +137,7 @@ def channel_states(
     for name, shares in zip(_STATES, tally.by_unit, strict=True):
         frame[name] = shares.ravel()
     frame["constant"] = (tally.spread <= np.array(thresholds)[:, None]).ravel()
-    frame["dead"] = tally.by_unit[0].ravel() == 1
+    frame["dead"] = tally.dead.ravel()
     return frame
 
 
@@ -195,7 +199,10 @@ def _tally(
     units = int(np.prod(recording.values(name, trait, slice(0, 0)).shape[1:]))
     by_image = np.zeros((len(_STATES), len(thresholds), len(recording)))
     by_unit = np.zeros((len(_STATES), len(thresholds), units), np.int64)
+    dead = np.full((len(thresholds), units), gate.bounded)
     low, high = np.full(units, np.inf), np.full(units, -np.inf)
+    # The features are multiplied by g, whose neutral value is 1, or by 1 + g, where it is 0.
+    zero = gate.neutral - 1
     for rows in gate_chunks(recording, name):
         values = recording.values(name, trait, rows).reshape(-1, units)
         np.minimum(low, values.min(0), out=low)
@@ -211,7 +218,8 @@ def _tally(
             for i, which in enumerate(inside):
                 by_image[i, j, rows] = which.mean(1)
                 by_unit[i, j] += which.sum(0)
+            dead[j] &= ((values >= zero - margin) & (values <= zero + margin)).all(0)
     shares = by_unit / len(recording)
     if not gate.bounded:  # there is no range of which a threshold could be a share
-        return _Tally(by_image * np.nan, shares * np.nan, (high - low) * np.nan)
-    return _Tally(by_image, shares, (high - low) / (gate.hi - gate.lo))
+        return _Tally(by_image * np.nan, shares * np.nan, dead, (high - low) * np.nan)
+    return _Tally(by_image, shares, dead, (high - low) / (gate.hi - gate.lo))
