@@ -62,8 +62,8 @@ class Comparison:
         Returns:
             The table of `attnscope.statistics.compare_accuracy` (b minus a, exact McNemar test,
             Holm's correction over the classes), with the columns low and high: the 95% confidence
-            interval of the difference (Bonett and Price 2012, British Journal of Mathematical and
-            Statistical Psychology 65). NaN for a class without images.
+            interval of the difference (Bonett and Price 2012, Journal of Educational and Behavioral
+            Statistics 37). NaN for a class without images.
 
         Raises:
             InputError: the recordings are not of the same images.

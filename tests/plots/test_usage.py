@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,17 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from attnscope.plots.builtin import static_gates
+from attnscope.plots.builtin.decodable_and_used import _replacements
 from attnscope.plots.subjects import Intervened
 from attnscope.plots.usage import usages_of
+from attnscope.plots.usage_sentences import misinformation_sentence
 from attnscope.recording.outcomes import Outcomes, read_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.statistics import replacement_effects
 from attnscope.statistics.inference import significant
 from attnscope.statistics.questions import ask
 from tests.making import refused
+from tests.plots.test_sentences import usage
 
 Make = Callable[..., Recording]
 
@@ -63,3 +67,9 @@ def test_constants_are_tested_as_in_the_verdicts(make_recording: Make, edit: str
     np.testing.assert_array_equal(shown.lost, wanted)
     if edit == "constant":
         np.testing.assert_array_equal(significant(ask(outcomes)["p_removal"]), wanted)
+
+
+def test_matched_donors_are_about_equal() -> None:
+    # They are matched within a caliper, so that they still differ.
+    for said in (_replacements(usage()), misinformation_sentence(usage(p_matched=0.01))):
+        assert re.findall(r"(\w+ \w+) brightness", said) == ["about equal"]

@@ -146,3 +146,21 @@ def test_the_report_ends_with_the_methods_and_writes_them_on_request(
     assert entries.count("\n@") + 1 == len(re.findall(r"^@", entries, re.M))
     cited = re.findall(r"@(\w+)", out.with_name("r-methods.md").read_text(encoding="utf-8"))
     assert set(cited) == set(re.findall(r"^@\w+\{(\w+)", entries, re.M))
+
+
+def test_the_paper_of_bonett_and_price_is_cited_as_in_the_bibliography() -> None:
+    bibtex = references()["bonett2012"].bibtex
+    journal = re.search(r"journal = {(.*?)}", bibtex)
+    volume = re.search(r"volume = {(.*?)}", bibtex)
+    assert journal
+    assert volume
+    package = Path(methods.__file__).parents[1]
+    cited = [
+        found
+        for path in package.rglob("*.py")
+        for found in re.findall(
+            r"Bonett and Price(?:'s)? \(?2012, ([^)\d]+ \d+)", " ".join(path.read_text().split())
+        )
+    ]
+    assert len(cited) >= 3
+    assert set(cited) == {f"{journal[1]} {volume[1]}"}

@@ -258,13 +258,17 @@ def test_too_few_classes_or_images_give_nan(write_recording, function, labels):
     assert frame[["p", "p_max"]].isna().all(axis=None)
 
 
-def test_selectivity_has_no_interval_for_a_half_of_few_images(write_recording):
-    labels = np.repeat([0, 1], [18, 22])
+@pytest.mark.parametrize(("images", "has_interval"), [(18, False), (19, True)])
+def test_selectivity_has_an_interval_for_halves_of_ten_images(
+    write_recording, images, has_interval
+):
+    # The scoring half is the larger one: it has 9 or 10 images of the first class.
+    labels = np.repeat([0, 1], [images, 40 - images])
     frame = class_selectivity(
         write_recording(labels=labels, gates={"g": np.arange(1, 41)[:, None] / 50}), "g", 9
     )
     assert frame["selectivity"].notna().all()
-    assert frame[["low", "high"]].isna().all(axis=None)
+    assert (frame[["low", "high"]].notna() == has_interval).all(axis=None)
 
 
 @pytest.mark.parametrize("function", [class_selectivity, permuted_channel_effects])

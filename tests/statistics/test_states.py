@@ -142,7 +142,7 @@ def test_channel_statistics_refuse_other_gates(make_recording):
 )
 def test_a_dead_channel_multiplies_by_zero(write_recording, bounds, neutral, dead):
     planted = [-1.0, 0.0, 1.0, 2.0]
-    values = np.array([planted, planted]) + [[0.004], [-0.004]]
+    values = np.add.outer([0.004, -0.004], planted)
     recording = write_recording(labels=[0, 1], gates={"g": values}, bounds=bounds)
     recording.gates[0] = replace(recording.gates[0], neutral=neutral)
     features = 1 + np.random.default_rng(0).random((2, 4))

@@ -1,4 +1,4 @@
-"""Pairs of donors, of the same class and of another, with equal brightness and contrast."""
+"""Pairs of donors, of the same class and of another, with about equal brightness and contrast."""
 
 from __future__ import annotations
 

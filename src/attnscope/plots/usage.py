@@ -27,7 +27,7 @@ _SERIES = (
     (REMOVAL, 0, "o", "best constant instead of the image's own gate"),
     (RESAMPLE, 0, "^", "gate of any other image instead of the image's own gate"),
     (MISINFORMATION, 1, "s", "gate of another class instead of the same class"),
-    (MATCHED, 1, "D", "the same, donors of equal brightness and contrast"),
+    (MATCHED, 1, "D", "the same, donors of about equal brightness and contrast"),
 )
 """Question, number of the color, marker, and label."""
 _WIDTH = 0.6

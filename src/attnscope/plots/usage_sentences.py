@@ -94,7 +94,9 @@ def misinformation_sentence(frame: pd.DataFrame) -> str:
         "The gate of another class instead of the same class (misinformation)",
     )
     matched = _question(
-        frame, MATCHED, "With donors of equal brightness and contrast, the gate of another class"
+        frame,
+        MATCHED,
+        "With donors of about equal brightness and contrast, the gate of another class",
     )
     if not text + matched:
         return ""

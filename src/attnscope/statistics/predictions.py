@@ -166,9 +166,9 @@ def calibration_summary(recording: Recording, bins: int = 15) -> pd.DataFrame:
 
     The interval of the calibration error begins 1.96 standard errors below the debiased error, and
     ends 1.96 standard errors above the error that is not debiased, because the truth lies between
-    both on average. Neither is cut at 0. The Brier score (Brier 1950, Monthly Weather Review 78) and the log loss are
-    means over images with Student's t interval (95%); both are proper scores, which cannot be
-    improved by probabilities other than the true ones. There is no test.
+    both on average. Neither is cut at 0. The Brier score (Brier 1950, Monthly Weather Review 78)
+    and the log loss are means over images with Student's t interval (95%); both are proper scores,
+    which cannot be improved by probabilities other than the true ones. There is no test.
 
     Args:
         recording: recording of one network.

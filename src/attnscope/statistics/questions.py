@@ -50,7 +50,7 @@ QUESTIONS = (
     ),
     Question(
         "matched", "matched_other", "matched_same", "lost with the gate of another class instead "
-        "of the same class, of images of equal brightness and contrast",
+        "of the same class, of images of about equal brightness and contrast",
     ),
     Question("oracle", OWN, "true", "gained with the mean gate of the true class"),
 )  # fmt: skip

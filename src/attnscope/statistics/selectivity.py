@@ -85,8 +85,7 @@ def class_selectivity(
         best and all numbers are NaN for constant and for negative channels, and for a channel that
         is zero on the scoring half. Classes of fewer than two images are left out; copies count as
         one image, of the class of the first of them. With fewer than two classes all numbers are
-        NaN. low and high are NaN if a class has fewer than two images
-        in the scoring half.
+        NaN. low and high are NaN if a class has fewer than ten images in the scoring half.
 
     Raises:
         InputError: the gate does not exist or is not a channel gate, a value is not finite,

@@ -204,7 +204,7 @@ def _replacements(usage: pd.DataFrame) -> str:
         RESAMPLE: "when it is replaced by the gate of any other image (resample ablation)",
         MISINFORMATION: "when it is that of another class instead of the same class "
         "(misinformation)",
-        MATCHED: "the same with donors of equal brightness and contrast",
+        MATCHED: "the same with donors of about equal brightness and contrast",
     }
     made = [words[name] for name, _ in series_of(usage)]
     return ", ".join(made) if len(made) < 2 else f"{', '.join(made[:-1])}, and {made[-1]}"
