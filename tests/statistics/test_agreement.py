@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attnscope.statistics.agreement import center_map, to_grid, top_overlap
+from attnscope.statistics.agreement import center_map, score_maps, to_grid
 
 
 def pooled(image, rows, columns):
@@ -25,6 +25,12 @@ def pooled(image, rows, columns):
     )
 
 
+def iou(a, b):
+    """The overlap of maps of one row of pixels, ``(N, P)``, as the package computes it."""
+    labels = np.zeros(len(a), np.int64)
+    return score_maps(a[:, None], b[:, None], labels, 0)["iou"].to_numpy()
+
+
 @pytest.mark.parametrize("grid", [(4, 4), (2, 7), (3, 5), (1, 1), (8, 7)])
 def test_to_grid_is_adaptive_average_pooling(grid):
     maps = np.random.default_rng(0).random((3, 8, 7)).astype(np.float32)
@@ -38,24 +44,24 @@ def test_to_grid_keeps_a_constant_map_exactly_constant():
     assert (small == constants).all()
 
 
-def test_top_overlap_shares_the_last_places_between_tied_pixels():
+def test_the_overlap_shares_the_last_places_between_tied_pixels():
     # The top fifth of ten pixels has two places. In b nine pixels share the second place.
     a = np.array([[9, 8, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32)
     b = np.array([[9, 0, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32)
-    assert top_overlap(a, a) == top_overlap(b, b) == 1
+    assert iou(a, a) == iou(b, b) == 1
     shared = 1 + 1 / 9
-    assert top_overlap(a, b) == pytest.approx(shared / (4 - shared))
+    assert iou(a, b) == pytest.approx(shared / (4 - shared))
     # The order of the pixels does not matter.
-    assert top_overlap(a[:, ::-1], b[:, ::-1]) == pytest.approx(top_overlap(a, b))
+    assert iou(a[:, ::-1], b[:, ::-1]) == pytest.approx(iou(a, b))
 
 
 @pytest.mark.parametrize(("pixels", "top"), [(2, 1), (4, 1), (16, 3), (49, 10), (64, 13)])
-def test_top_overlap_uses_a_fifth_of_the_pixels_and_at_least_one(pixels, top):
+def test_the_overlap_uses_a_fifth_of_the_pixels_and_at_least_one(pixels, top):
     # The top of a is the bottom of b, except for one pixel that is at the top of both.
     a = np.arange(pixels, dtype=np.float32)[None]
     b = -a
     b[0, -1] = 1
-    assert top_overlap(a, b) == pytest.approx(1 / (2 * top - 1))
+    assert iou(a, b) == pytest.approx(1 / (2 * top - 1))
 
 
 def test_center_map_ties_cells_at_equal_distance():

@@ -10,7 +10,7 @@ from jaxtyping import TypeCheckError, jaxtyped
 
 from attnscope.kinds import Gate
 from attnscope.statistics import class_mean_grad_cam, class_mean_maps, gate_logits
-from attnscope.statistics.agreement import center_map, score_maps, to_grid, top_overlap
+from attnscope.statistics.agreement import center_map, score_maps, to_grid
 from attnscope.statistics.class_sums import class_sums, permuted_labels
 from attnscope.statistics.effects import calibrated_log_losses
 from attnscope.statistics.geometry import gate_similarity, linear_cka
@@ -72,7 +72,6 @@ def checked(function):
     [
         (score_maps, (MAPS, MAPS[:, :2], LABELS, 0), {2: SHORT}),
         (to_grid, (MAPS, (2, 2)), {0: MAPS[0]}),
-        (top_overlap, (VALUES, VALUES), {1: VALUES[:5]}),
         (center_map, ((4, 3),), {0: 4}),
         (calibrated_log_losses, (VALUES, LABELS), {1: SHORT}),
         (gate_similarity, (VALUES, VALUES[:, :3], CHANNEL), {1: VALUES[:5]}),

@@ -46,11 +46,6 @@ def as_score(value: float) -> str:
     return with_minus(f"{_rounded(value, 2):.2f}") if np.isfinite(value) else "–"
 
 
-def as_logits(value: float) -> str:
-    """Write a difference of logits with its sign."""
-    return with_minus(f"{value:+.2g}")
-
-
 def as_plain_nats(value: float) -> str:
     """Write a difference in log loss without a plus."""
     return with_minus(f"{value:.2g}")

@@ -230,22 +230,8 @@ def _area_weights(old: int, new: int) -> NDArray[np.float64]:
     return weights
 
 
-def top_overlap(
-    a: Float32[Array, "images pixels"], b: Float32[Array, "images pixels"]
-) -> Float64[Array, " images"]:
-    """Compute the intersection over union of the top 20% of each row of two arrays.
-
-    Args:
-        a: values, ``(N, P)``.
-        b: values of the same shape.
-
-    Returns:
-        ``(N,)``, 0 to 1.
-    """
-    return _overlap(_top_places(a), _top_places(b))
-
-
 def _overlap(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the intersection over union of the `_top_places` of each row, 0 to 1."""
     overlap: NDArray[np.float64] = np.minimum(x, y).sum(1) / np.maximum(x, y).sum(1)
     return overlap
 

@@ -17,10 +17,7 @@ from attnscope.statistics.probe_gain import probe_gain, several
 from attnscope.statistics.questions import ask
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.variance import between_class_variance
-from attnscope.statistics.verdicts import CLASS_USED as CLASS_USED
-from attnscope.statistics.verdicts import CONSTANT as CONSTANT
-from attnscope.statistics.verdicts import target_kind as target_kind
-from attnscope.statistics.verdicts import verdicts
+from attnscope.statistics.verdicts import target_kind, verdicts
 
 _CONTROL_COLUMNS = ["control_accuracy", "control_low", "control_high"]
 _CONTROL_COLUMNS += ["selectivity", "selectivity_low", "selectivity_high"]
