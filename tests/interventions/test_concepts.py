@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
 
 from attnscope import edit_gates
 from attnscope.interventions import run_experiments_in
-from attnscope.interventions.concepts import _Erased, erase_class
+from attnscope.interventions.concepts import _Erased, _outcomes, _table, erase_class
 from attnscope.interventions.leace import Eraser
+from attnscope.kinds import Gate
 from attnscope.statistics.logits import logits_of_values
 from tests.interventions.known import best_losses, known_setup
 
@@ -65,6 +69,9 @@ def test_erasing_the_class_costs_only_where_it_is_used(tmp_path: Path) -> None:
     }
     used, ignored = found["wide"], found["ignored"]
     assert (used["rank"], used["units"], used["is_removal"]) == (2, 12, False)
+    assert used["spanned"] == 12
+    assert used["probe_before"] > 0.9
+    assert used["probe_low"] < used["probe_chance"] < used["probe_high"]
     assert found["class"]["units"] == 3
     assert found["class"]["change"] < -0.4
     assert used["change"] < -0.4
@@ -101,6 +108,91 @@ def test_erased_gates_are_those_that_the_network_is_run_with(tmp_path: Path) -> 
     found = erase_class(setup, draws=1, progress=False).iloc[0]
     shift = best_losses(wanted, labels) - best_losses(own_logits, labels)
     assert found["log_loss_change"] == pytest.approx(shift.mean(), abs=1e-3)
+
+
+@dataclass
+class Planted:
+    """What `_Erased` needs of an `InterventionSetup`: planted logits, and no network."""
+
+    gate: Gate
+    logits: np.ndarray
+    labels: np.ndarray
+    seed: int = 0
+    copies: None = None
+
+    @property
+    def donors(self) -> np.ndarray:
+        return np.arange(len(self.labels)) % 3 > 0
+
+    @property
+    def recording(self) -> Planted:
+        return self
+
+    def gates_of(self, name: str, rows: np.ndarray) -> np.ndarray:
+        share = {
+            "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+            "hardsigmoid": lambda z: np.clip(z + 0.5, 0, 1),
+        }[self.gate.activation](self.logits[rows])
+        return share.astype(np.float32)
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        return np.random.default_rng(0)
+
+
+def planted(activation: str, scale: float) -> Planted:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 3000)
+    logits = (rng.normal(size=(5, 20))[labels] + rng.normal(size=(3000, 20))) * scale
+    return Planted(Gate("g", "channel", 20, None, activation, 0, 1, 1), logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("activation", "scale", "restores"),
+    [("sigmoid", 1.0, False), ("hardsigmoid", 0.05, False), ("hardsigmoid", 0.5, True)],
+)
+def test_a_probe_says_whether_clipping_restores_the_class(
+    activation: str, scale: float, restores: bool
+) -> None:
+    setup = planted(activation, scale)
+    rows = np.flatnonzero(~setup.donors)
+    erased = _Erased.of(setup, setup.gate, rows, 1)
+    # The same by hand: a plain LEACE, and the discriminant analysis of scikit-learn.
+    values = setup.gates_of("g", np.arange(3000)).astype(np.float64)
+    logits = np.log(values / (1 - values)) if activation == "sigmoid" else values
+    eraser = Eraser.fit(logits[setup.donors], setup.labels[setup.donors])
+    new = logits + eraser.change(logits)
+    new = new if activation == "sigmoid" else np.clip(new, 0, 1)
+    np.testing.assert_allclose(
+        logits_of_values(erased.edited[0], setup.gate)[0], new[rows], atol=1e-4
+    )
+    for name, each in (("probe_before", logits), ("probe_after", new)):
+        lda = LinearDiscriminantAnalysis().fit(each[setup.donors], setup.labels[setup.donors])
+        theirs = balanced_accuracy_score(setup.labels[rows], lda.predict(each[rows]))
+        assert erased.facts[name] == pytest.approx(theirs, abs=0.03)
+    facts = erased.facts
+    assert facts["probe_before"] > 0.7
+    assert facts["probe_chance"] == pytest.approx(1 / 5, abs=0.01)
+    assert (facts["probe_low"] > facts["probe_chance"]) == restores
+    assert facts["probe_low"] < facts["probe_after"] < facts["probe_high"]
+
+
+def test_a_gate_with_constant_channels_is_removed_if_all_that_varies_is_erased() -> None:
+    setup = planted("sigmoid", 1.0)
+    setup.logits[:, 4:] = 0.3  # four channels vary, and four directions tell five classes apart
+    rows = np.flatnonzero(~setup.donors)
+    erased = _Erased.of(setup, setup.gate, rows, 1)
+    facts = erased.facts
+    own = np.log(1 / (1 / setup.gates_of("g", np.flatnonzero(setup.donors)) - 1.0))
+    assert facts["spanned"] == np.linalg.matrix_rank(np.cov(own.T), tol=1e-6) == 4
+    assert (facts["rank"], facts["units"]) == (4, 20)
+    np.testing.assert_allclose(erased.edited[0], erased.edited[0][:1].repeat(len(rows), 0))
+    logits = np.random.default_rng(1).normal(size=(3, len(rows), 5)).astype(np.float32)
+    base = _outcomes("", rows, setup.labels[rows], logits[:1])
+    found = _outcomes("g", rows, setup.labels[rows], logits[1:])
+    assert _table(base, [found], {"g": facts}, 9, 0, 1)["is_removal"].tolist() == [True]
+    # Nothing is left that a probe could read; rounding errors are no information.
+    assert facts["probe_after"] == pytest.approx(1 / 5)
+    assert facts["probe_before"] > 0.4
 
 
 def test_an_interrupted_erasure_continues_with_the_same_results(tmp_path: Path) -> None:

@@ -174,7 +174,8 @@ def with_named_experiments(outcomes: Outcomes, gates: list[str]) -> Outcomes:
     concept = pd.DataFrame({"gate": gates, "rank": 2, "units": 8, "is_removal": False, **effect})
     concept = concept.assign(
         moved=0.1, random_moved=0.1, random_change=-0.01, null=0.02, null_low=-0.05, null_high=0.1,
-        p_random=0.025, draws=39,
+        p_random=0.025, draws=39, spanned=8, probe_before=0.8, probe_after=0.34, probe_low=0.27,
+        probe_high=0.41, probe_chance=0.333,
     )  # fmt: skip
     recovered = {f"recovered_{key}": each for key, each in effect.items() if key != "images"}
     sufficiency = pd.DataFrame({"gate": gates, **effect, **recovered})

@@ -5,6 +5,7 @@ The numbers and names in a sentence are compared, never its words: `snapshots/ca
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -270,6 +271,22 @@ def test_erasing_a_class_that_helps_is_no_use(tables: dict[str, pd.DataFrame]) -
     nothing = concept.concept_sentence(table.iloc[2:])
     assert numbers(nothing)[:2] == ["0", "2"]
     assert "5.0" in numbers(nothing)  # the end of the intervals
+
+
+def test_a_class_that_clipping_restores_is_not_called_erased(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    table = tables["concept"]
+    assert "0 of 4 probed gates" in concept.concept_sentence(table)
+    clipped = table.assign(probe_after=[0.34, 0.46, 0.41, np.nan])
+    clipped = clipped.assign(probe_low=[0.3, 0.42, 0.36, np.nan], probe_high=0.5)
+    said = concept.concept_sentence(clipped)
+    assert "2 of 3 probed gates" in said
+    assert "46.0" in said.partition("gained; it was")[0]
+    assert {"46.0", "42.0", "50.0", "80.0", "33.3"} <= set(re.findall(r"[\d.]+(?=%)", said))
+    assert "41.0%" not in said
+    before = table.drop(columns=[name for name in table if str(name).startswith("probe")])
+    assert "probe" not in concept.concept_sentence(before)  # a table of version 0.2.0
 
 
 def test_no_loss_that_is_seen_is_not_called_sufficient(tables: dict[str, pd.DataFrame]) -> None:

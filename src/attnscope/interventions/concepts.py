@@ -23,6 +23,7 @@ from attnscope.shapes import Array
 from attnscope.statistics.effects import OUTCOME_COLUMNS, OWN, calibrated_log_losses, edit_contrast
 from attnscope.statistics.inference import holm
 from attnscope.statistics.logits import INVERTIBLE, logits_of_values
+from attnscope.statistics.probe import probe_of_values
 from attnscope.statistics.resampling import null_band, permutation_p
 
 CONCEPT_DRAWS = 39
@@ -30,6 +31,8 @@ CONCEPT_DRAWS = 39
 MOST_UNITS = 4096
 """Gates with more values per image are left out: the covariance of their values is too large."""
 ERASED = "class erased"
+_ROUNDING = 1e-5
+"""Largest spread of rounding errors in single precision, as a share of the spread of the logits."""
 
 _Activation = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 _ACTIVATIONS: Mapping[str, _Activation] = {
@@ -45,10 +48,13 @@ _ACTIVATIONS: Mapping[str, _Activation] = {
 }
 """Activation -> the function that maps `attnscope.statistics.gate_logits` to the position of the
 gate between its bounds, 0 to 1. A softmax has none for each value alone."""
+# What a linear probe reads from the gate, and from the gate with the class erased.
+_PROBE = ("probe_before", "probe_after", "probe_low", "probe_high", "probe_chance")
 _COLUMNS = [
     "gate",
     "rank",
     "units",
+    "spanned",
     "is_removal",
     "images",
     "change",
@@ -59,6 +65,7 @@ _COLUMNS = [
     "log_loss_low",
     "log_loss_high",
     "p_log_loss",
+    *_PROBE,
     "moved",
     "random_moved",
     "random_change",
@@ -95,12 +102,19 @@ def erase_class(
 ) -> pd.DataFrame:
     """Erase the class from the logits of each gate (LEACE), and measure what the network loses.
 
-    The eraser is fitted on donors. The changed logits are mapped back through the activation, so
-    that the values stay within their bounds. After that no linear probe can read the class on the
-    donors; only linear information is meant. Random subspaces of the same rank in the whitened
-    logits, each scaled to the same mean squared change of the logits, show what a change of this
-    size costs whatever it erases. If the rank reaches the number of values, everything is erased,
-    and erasing is the same as removal by a constant.
+    The eraser is fitted on donors, of which all classes then have the same mean logits, so that no
+    linear probe reads the class from the logits of the donors; only linear information is meant.
+    The changed logits are mapped back through the activation, so that the values stay within their
+    bounds. An activation that clips, such as a hard sigmoid, cannot take on all of them, and a
+    linear probe may read the class from the values that are left. ``probe_after`` measures this:
+    the probe of `attnscope.statistics.linear_probe`, fitted on the values of the donors with the
+    class erased, and scored on those that the network is run with. If it is above chance, the class
+    was erased in part.
+
+    Random subspaces of the same rank in the whitened logits, each scaled to the same mean squared
+    change of the logits, show what a change of this size costs whatever it erases. If the rank
+    reaches the number of directions along which the logits vary, everything is erased, and erasing
+    is the same as removal by a constant.
 
     Args:
         setup: The network and its images.
@@ -114,12 +128,17 @@ def erase_class(
         One row per gate; gates that cannot be erased are left out (`erasable_gates`).
 
         - ``gate``, ``rank``, ``units``: number of erased directions, and of values of the gate.
+        - ``spanned``: number of directions along which the logits of the donors vary.
         - ``is_removal``: whether everything is erased.
         - ``images``
         - ``change``, ``low``, ``high``, ``p``, ``log_loss_change``, ``log_loss_low``,
           ``log_loss_high``, ``p_log_loss``: changes of accuracy and log loss by erasing the class,
           as in `attnscope.statistics.edit_contrast`. p is Holm-corrected over gates, accuracy and
           log loss.
+        - ``probe_before``, ``probe_after``: balanced accuracy of a linear probe of the class, 0 to
+          1, on the gate and on the gate with the class erased; ``probe_low``, ``probe_high``: 95%
+          CI of the latter; ``probe_chance``: its mean under permuted labels. They are NaN if the
+          probe cannot be fitted.
         - ``moved``, ``random_moved``: root mean squared change of the gate by erasing the class,
           and by random subspaces, in units of the gate.
         - ``random_change``: mean change in accuracy over the random subspaces.
@@ -187,11 +206,11 @@ class _Erased:
     ) -> _Erased:
         """Fit on donors, and erase from the gates of the images in ``rows``."""
         donors = np.flatnonzero(setup.donors)
-        labels = setup.recording.labels[donors]
+        labels = setup.recording.labels
         theirs = logits_of_values(setup.gates_of(gate.name, donors), gate)[0]
         recorded = setup.gates_of(gate.name, rows)
         logits = logits_of_values(recorded, gate)[0]
-        eraser = Eraser.fit(theirs, labels)
+        eraser = Eraser.fit(theirs, labels[donors])
         change = eraser.change(logits)
         size = np.sqrt((change**2).mean())
         rng = setup.rng(f"subspaces {gate.name}")
@@ -203,14 +222,57 @@ class _Erased:
         every = np.stack(values)
         flat = recorded.reshape(len(rows), -1)
         steps = np.sqrt(((every - flat) ** 2).mean((1, 2)))
+        # What the network is run with: values in single precision, within their bounds.
+        erased = [_gate_of(theirs + eraser.change(theirs), gate), values[0]]
+        left = [logits_of_values(each.astype(np.float32), gate)[0] for each in erased]
+        probed = _probed(setup, donors, rows, (theirs, logits), (left[0], left[1]))
         facts = {
             "rank": eraser.rank,
             "units": logits.shape[1],
+            "spanned": eraser.spanned,
+            **probed,
             "moved": float(steps[0]),
             "random_moved": float(np.sqrt((steps[1:] ** 2).mean())),
         }
         shape = (len(every), *recorded.shape)
         return cls(gate, every.reshape(shape).astype(np.float32), facts)
+
+
+def _probed(
+    setup: InterventionSetup,
+    donors: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    before: tuple[NDArray[np.float64], NDArray[np.float64]],
+    after: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> dict[str, float]:
+    """Fit a probe on donors and score it on other images, before and after the class is erased.
+
+    The donors themselves cannot be scored: where all their classes have one mean, those of a half
+    lie on the other side of those of the rest, and a probe of one half is worse than chance.
+
+    Args:
+        setup: The network and its images.
+        donors: Rows of the donors, ``(N,)``.
+        rows: Rows of the other images, ``(n,)``.
+        before: Logits of the donors, ``(N, U)``, and of the other images, ``(n, U)``.
+        after: The same with the class erased.
+
+    Returns:
+        The columns `_PROBE`; NaN where no probe can be fitted.
+    """
+    every = np.concatenate([donors, rows])
+    labels = setup.recording.labels[every]
+    copies = None if setup.copies is None else setup.copies[every]
+    places = np.arange(len(every))
+    fit, score = places[: len(donors)], places[len(donors) :]
+    own, left = np.concatenate(before), np.concatenate(after)
+    # A unit that is erased as a whole differs between images by rounding errors only.
+    left[:, left[fit].std(0) <= _ROUNDING * own[fit].std(0)] = 0
+    first, second = (
+        probe_of_values(values, labels, fit, score, setup.seed, copies) for values in (own, left)
+    )
+    found = [second.get(key, np.nan) for key in ("balanced_accuracy", "low", "high", "null")]
+    return dict(zip(_PROBE, [first.get("balanced_accuracy", np.nan), *found], strict=True))
 
 
 def _gate_of(logits: Float64[Array, "images units"], gate: Gate) -> NDArray[np.float64]:
@@ -288,8 +350,14 @@ def _table(
                 "gate": name,
                 "rank": int(facts["rank"]),
                 "units": int(facts["units"]),
-                "is_removal": facts["rank"] >= facts["units"],
+                "spanned": int(facts["spanned"]),
+                "is_removal": facts["rank"] >= facts["spanned"],
                 **contrast.drop("target").to_dict(),
+                "probe_before": facts["probe_before"],
+                "probe_after": facts["probe_after"],
+                "probe_low": facts["probe_low"],
+                "probe_high": facts["probe_high"],
+                "probe_chance": facts["probe_chance"],
                 "moved": facts["moved"],
                 "random_moved": facts["random_moved"],
                 "random_change": hits - right,

@@ -13,6 +13,8 @@ from attnscope.shapes import Array
 
 _RANK_TOLERANCE = 1e-6
 """Singular values below this share of the largest one count as 0."""
+_NO_VARIANCE = 1e-12
+"""Variances below this share of the largest one count as 0."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Eraser:
     """W⁻¹"""
     basis: Float64[Array, "units rank"]
     """Orthonormal columns that span the column space of ``W C``."""
+    spanned: int
+    """Number of directions along which the values vary: the rank of their covariance."""
 
     @classmethod
     def fit(cls, values: Float[Array, "images units"], labels: Int64[Array, " images"]) -> Self:
@@ -51,7 +55,7 @@ class Eraser:
         covariance, _ = ledoit_wolf(centered, assume_centered=True)
         variances, axes = np.linalg.eigh(covariance)
         # Units without any variance are not changed.
-        known = variances > variances.max(initial=0.0) * 1e-12
+        known = variances > variances.max(initial=0.0) * _NO_VARIANCE
         scales = np.sqrt(variances[known])
         whitening = (axes[:, known] / scales) @ axes[:, known].T
         coloring = (axes[:, known] * scales) @ axes[:, known].T
@@ -59,7 +63,10 @@ class Eraser:
         cross = centered.T @ (indicators - indicators.mean(0)) / len(values)
         left, sizes, _ = np.linalg.svd(whitening @ cross, full_matrices=False)
         rank = int((sizes > _RANK_TOLERANCE * sizes.max(initial=0.0)).sum())
-        return cls(mean, whitening, coloring, left[:, :rank])
+        # Not of the shrunk covariance, in which a unit without variance has some.
+        own = np.linalg.eigvalsh(centered.T @ centered / len(values))
+        spanned = int((own > own.max(initial=0.0) * _NO_VARIANCE).sum())
+        return cls(mean, whitening, coloring, left[:, :rank], spanned)
 
     @property
     def rank(self) -> int:

@@ -80,6 +80,8 @@ class _Experiment:
             "seed": setup.seed,
             "batch_size": setup.batch_size,
             **({"edits": list(self.edits)} if self.name == "replace" else {}),
+            # Pieces of earlier versions do not hold what a probe reads after the erasure.
+            **({"probed": True} if self.name == "concept" else {}),
         }
 
     def run(self, work: Work) -> Outcomes:

@@ -136,11 +136,17 @@ def _localized(result: Any) -> list[str]:
 def _erased(result: Any) -> list[str]:
     draws = int(result.concept["draws"].max())
     count = int(result.concept["images"].max())
-    return [
+    sentences = [
         f"The linear information on the class was erased from single gates {cite('belrose2023')} "
         f"and the loss on {as_count(count, 'image')} compared with {draws} random subspaces of the "
         f"same rank and mean squared change; p values were corrected {cite('holm1979')}."
     ]
+    if "probe_after" in result.concept:  # version 0.2.0 did not measure it
+        sentences.append(
+            "What a linear probe still reads was measured by linear discriminant analysis "
+            f"{cite('fisher1936')}, fitted on the images of the erasure and scored on the others."
+        )
+    return sentences
 
 
 def _geometry(result: Any) -> list[str]:

@@ -171,3 +171,21 @@ class ProbedValues:
         self.clipped += clipped
         self.varies |= bool((values.max(0) > values.min(0)).any())
         return values
+
+
+class HeldValues:
+    """What is decoded from if it is in memory, as `ProbedValues` for a recording."""
+
+    def __init__(self, values: Float[Array, "images units"]) -> None:
+        """Keep values.
+
+        Args:
+            values: ``(N, U)``, finite.
+        """
+        self._values = np.asarray(values, np.float32)
+        self.varies = bool((self._values.max(0) > self._values.min(0)).any())
+        """Whether a unit has different values for different images."""
+
+    def rotate(self, pairs: Sequence[tuple[Rows, Rows]]) -> list[Rotated]:
+        """Return the images to fit on and those to score, in principal axes, for each pair."""
+        return [Rotated.of(self._values[fit], self._values[score]) for fit, score in pairs]

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int64
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
+from attnscope.shapes import Array
 from attnscope.statistics.class_sums import permuted_labels
 from attnscope.statistics.inference import mean_share_interval, t_interval
-from attnscope.statistics.logits import READERS, ProbedValues
+from attnscope.statistics.logits import READERS, HeldValues, ProbedValues
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.registry import statistic
 from attnscope.statistics.resampling import null_band, permutation_p
@@ -202,8 +204,46 @@ class FittedProbe:
     shrinkage: float
 
 
+def probe_of_values(
+    values: Float[Array, "images units"],
+    labels: Int64[Array, " images"],
+    fit: Rows,
+    score: Rows,
+    seed: int,
+    copies: Int64[Array, " images"] | None = None,
+    permutations: int = 200,
+) -> dict[str, float]:
+    """Fit the probe of `linear_probe` on values in memory, and score it on others.
+
+    Args:
+        values: ``(N, U)``.
+        labels: class of each image, ``(N,)``.
+        fit: rows of the images to fit on, ``(n,)``.
+        score: rows of the images to score, ``(m,)``.
+        seed: seed of the further split and the permutations.
+        copies: which images are copies of one another, ``(N,)``.
+        permutations: number of permutations of the labels.
+
+    Returns:
+        ``balanced_accuracy``, ``low``, ``high``, ``null`` and the other numbers of one gate of
+        `linear_probe`. Classes without an image in ``fit`` or in ``score`` are left out. Nothing is
+        returned with fewer than two classes, and for values that vary, but not in ``fit``.
+    """
+    known = np.intersect1d(labels[fit], labels[score])
+    if len(known) < 2:
+        return {}
+    fit, score = (rows[np.isin(labels[rows], known)] for rows in (fit, score))
+    place = np.searchsorted(known, labels)
+    probe = fit_probe(HeldValues(values), fit, score, place, len(known), seed, copies)
+    if probe is None:
+        return {}
+    of_scored = None if copies is None else copies[score]
+    accuracy = _chance(probe.predictions, place[score], permutations, seed, of_scored)
+    return _summary(probe, place[score], accuracy)
+
+
 def fit_probe(
-    values: ProbedValues,
+    values: ProbedValues | HeldValues,
     fit: Rows,
     score: Rows,
     labels: NDArray[np.int64],

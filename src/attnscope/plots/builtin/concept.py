@@ -16,7 +16,7 @@ from attnscope.plots.axes import over_gates, points_tick
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, Intervened, identity
-from attnscope.plots.text import as_count
+from attnscope.plots.text import as_count, as_interval, as_percent
 from attnscope.plots.theme import INK, NULL_COLOR
 from attnscope.plots.titles import title_of
 from attnscope.plots.usage import accuracy_above_log_loss
@@ -119,7 +119,7 @@ def concept_sentence(table: pd.DataFrame) -> str:
         table: the table, with at least one gate.
     """
     losses = as_losses(table)
-    text = losses_sentence(losses, "Erasing the class")
+    text = losses_sentence(losses, "Erasing the class") + _left_sentence(table)
     costs = losses[direction(losses, REMOVAL) > 0]
     own = costs[~costs["is_removal"].astype(bool)]
     if len(own):
@@ -132,10 +132,32 @@ def concept_sentence(table: pd.DataFrame) -> str:
     if whole:
         text += (
             f" At {as_count(whole, 'gate')} everything is erased, because the class needs as many "
-            "directions as the gate has values: there it is removal by a constant, and says "
-            "nothing about the class."
+            "directions as those along which the gate varies: there it is removal by a constant, "
+            "and says nothing about the class."
         )
     return text
+
+
+def _left_sentence(table: pd.DataFrame) -> str:
+    """Say where a linear probe still reads the class; empty for a table of an earlier version."""
+    if "probe_after" not in table:
+        return ""
+    probed = table[table["probe_after"].notna()]
+    left = probed[probed["probe_low"] > probed["probe_chance"]]
+    text = (
+        f" With the class erased, a linear probe reads it above chance at {len(left)} of "
+        f"{as_count(len(probed), 'probed gate')} (95% CI)"
+    )
+    if left.empty:
+        return f"{text}."
+    most = left.iloc[int(left["probe_after"].to_numpy(float).argmax())]
+    interval = as_interval(most["probe_low"], most["probe_high"], as_percent)
+    return (
+        f"{text}, where it was erased in part, since an activation that clips restores it. The "
+        f"highest balanced accuracy is {as_percent(most['probe_after'])} ({interval}) at "
+        f"{most['gate']}; it was {as_percent(most['probe_before'])} before, and chance is "
+        f"{as_percent(most['probe_chance'])}."
+    )
 
 
 register_plot(
