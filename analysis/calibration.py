@@ -56,8 +56,12 @@ def table(results: dict[str, Any]) -> str:
         if row["what"].startswith("mean of"):
             lines.append(f"| {what} | {row['rate']:.3f} | – | – | {data_sets:,} |")
             continue
-        # The coverage is that of the intervals that are given.
-        given = round(data_sets * (1 - row["refused"])) if "coverage" in what else data_sets
+        # The coverage is that of the intervals that are given; so are some rates.
+        is_of_given = "coverage" in what or "among those given" in what
+        given = round(data_sets * (1 - row["refused"])) if is_of_given else data_sets
+        if not given:
+            lines.append(f"| {what} | none given | – | 100.0% | {data_sets:,} |")
+            continue
         low, high = stats.binomtest(round(row["rate"] * given), given).proportion_ci()
         lines.append(
             f"| {what} | {100 * row['rate']:.1f}% | {100 * low:.1f} to {100 * high:.1f}% | "

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 from scipy.spatial.distance import pdist, squareform
 
 from attnscope.statistics import class_distances, compare_geometry, distances, geometry
@@ -189,3 +189,47 @@ def test_the_ceiling_is_the_geometric_mean_of_the_reliabilities(make_recording, 
     monkeypatch.setattr(ClassMeans, "reliability", lambda self, seed: found[seed])
     frame = compare_geometry(recording, recording, permutations=9, resamples=3, seed=1)
     assert frame["ceiling"].unique() == pytest.approx([0.63])
+
+
+@pytest.mark.parametrize(("apart", "seed"), [(0.0, 1), (0.35, 2), (1.0, 3)])
+def test_the_test_for_any_difference_of_classes_is_that_of_scipy(apart, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1, 2], [20, 12, 4])
+    values = rng.normal(size=(36, 5)) + apart * rng.normal(size=(3, 5))[labels]
+    values -= values.mean(0)
+
+    def between(places):
+        given = labels[places.astype(int)]
+        groups = [values[given == k] for k in range(3)]
+        return sum(len(group) * (group.mean(0) ** 2).sum() for group in groups)
+
+    theirs = stats.permutation_test(
+        (np.arange(36),), between, permutation_type="pairings", alternative="greater",
+        n_resamples=1999, vectorized=False, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    error = 3 * np.sqrt(theirs.pvalue * (1 - theirs.pvalue) / 99)
+    found = ClassMeans(values, labels).difference_p(0)
+    assert found == pytest.approx(theirs.pvalue, abs=max(error, 0.015))
+
+
+def test_reliable_distances_of_classes_that_do_not_differ_are_not_compared(write_recording):
+    """Distances of noise alone are reliable in some networks, where a small class is far away."""
+    labels = np.repeat(np.arange(6), [40, 30, 20, 12, 10, 8])
+    halves = stratified_folds(labels, 2, np.random.default_rng(0))
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        bright = rng.normal(size=(120, 1)) * rng.normal(size=12)
+        values = special.expit(bright + 0.3 * rng.normal(size=(120, 12))).astype(np.float32)
+        parts = [values[halves == half].astype(np.float64) for half in range(2)]
+        reliable = [
+            ClassMeans(part - part.mean(0), labels[halves == half]).reliability(half)
+            for half, part in enumerate(parts)
+        ]
+        if min(reliable) >= 0.5:
+            break
+    recording = write_recording(labels=labels, gates={"g": values}, names=TEN[:6])
+    row = compare_geometry(recording, recording, resamples=9).loc[0]
+    assert row["ceiling"] == pytest.approx(np.sqrt(np.prod(reliable)))
+    assert row["ceiling"] >= 0.5
+    assert row[["p", "low", "high"]].isna().all()
+    assert np.isfinite(row["spearman"])

@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnscope.recording.recording import Recording
-from attnscope.statistics.class_sums import class_sums
+from attnscope.statistics.class_sums import class_sums, permuted_labels
 from attnscope.statistics.ranks import standard_ranks
 from attnscope.statistics.reading import expect_finite
+from attnscope.statistics.resampling import permutation_p
 
 _SPLITS = 20
 """Number of splits from which the reliability of distances is estimated."""
+_ORDERS = 99
+"""Number of orders of the labels by which it is tested whether the classes differ at all."""
 _CELLS = 2**22
 """Number of class means that are held in memory at a time."""
 
@@ -95,6 +98,30 @@ class ClassMeans:
         # Without a rank order in a part nothing is reliable.
         mean = max(float(np.nan_to_num(np.concatenate(agreement).mean())), 0.0)
         return 2 * mean / (1 + mean)
+
+    def difference_p(self, seed: int) -> float:
+        """Test whether the classes differ at all, by permutations of the labels of the images.
+
+        The statistic is the sum of squares between the classes (Anderson 2001, Austral Ecology 26,
+        with Euclidean distance). Null hypothesis: the gate holds no information about the class.
+
+        Returns:
+            p, one-sided, at least 1 / 100.
+        """
+        rng = np.random.default_rng([seed, 2])  # a random stream separate from that of the splits
+        count = np.bincount(self.labels)[:, None]
+        width = self.classes * max(self.offset.shape[1], self.classes)
+        block = max(1, min(_CELLS // width, _CELLS // len(self.labels)))
+        orders = permuted_labels(self.labels, _ORDERS, rng)
+        between = [
+            (class_sums(part, self.classes, self.offset) ** 2 / count).sum((1, 2))
+            for part in (
+                self.labels[None],
+                *(orders[begin : begin + block] for begin in range(0, _ORDERS, block)),
+            )
+        ]
+        drawn = np.concatenate(between)
+        return float(permutation_p(drawn[1:], drawn[0]))
 
 
 def _squares(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
 from attnscope.statistics.comparison import expect_same_images, shared_channel_gates
 from attnscope.statistics.distances import ClassMeans, noise_of, squared_distances
+from attnscope.statistics.inference import significant
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.ranks import rank_correlation, standard_ranks
 from attnscope.statistics.reading import gate_rows
@@ -111,7 +112,10 @@ def compare_geometry(
     exchangeable with others. The test is therefore refused where a network's distances are not
     reliable: its half is split further into two parts, 20 times, and ``reliability`` is the mean
     rank correlation between the distances of both parts, for the length of the half (Spearman 1910
-    and Brown 1910, British Journal of Psychology 3).
+    and Brown 1910, British Journal of Psychology 3). Distances of noise alone can be reliable by
+    chance, so that it is also refused unless the classes differ in both networks: by a permutation
+    test of the sum of squares between classes in its half (Anderson 2001, Austral Ecology 26), at
+    5%.
 
     The interval is a bootstrap over images, drawn within each class. Resampling adds noise to the
     distances and lowers rho once more, as sampling did, so that the bias is subtracted: ``2 rho -
@@ -140,7 +144,8 @@ def compare_geometry(
           numbers of images: the root of the product of the two reliabilities, 0 to 1.
         - ``p``
 
-        low, high and p are NaN if the reliability of a network is below 0.5. All numbers except
+        low, high and p are NaN if the reliability of a network is below 0.5, or if the classes do
+        not differ in a network. All numbers except
         classes are NaN with fewer than three classes, or if all distances of a network are equal.
 
     Raises:
@@ -192,6 +197,10 @@ def _compared(
     reliable = [network.reliability(seed + i) for i, network in enumerate(networks)]
     found = {"spearman": rho, "ceiling": math.sqrt(reliable[0] * reliable[1])}
     if min(reliable) < _RELIABLE:
+        return found
+    # Distances that are noise alone can be reliable by chance, where the smallest classes happen to
+    # be far from all others. If that happens in both networks, they look alike.
+    if not all(significant(net.difference_p(seed + i)) for i, net in enumerate(networks)):
         return found
     low, high = _interval(networks, rho, resamples, seed)
     return {**found, "low": low, "high": high, "p": p}
