@@ -44,3 +44,19 @@ def test_numbers_have_a_minus_sign_and_differences_a_plus() -> None:
     assert text.as_number(-0.5) == "−0.500"
     assert text.as_percent(0.9183, 2) == "91.83%"
     assert [text.as_p(0.0123), text.as_p(0.0009)] == ["p = 0.012", "p < 0.001"]
+
+
+@pytest.mark.parametrize("zero", [-0.0, 0.0])
+def test_zero_has_no_minus(zero: float) -> None:
+    forms = (
+        text.as_percent, text.as_plain_points, text.as_number, text.as_score, text.as_plain_nats,
+    )  # fmt: skip
+    assert [form(zero) for form in forms] == ["0.0%", "0.0", "0.000", "0.00", "0"]
+    assert [text.as_points(zero), text.as_logits(zero)] == ["+0.0", "+0"]
+    assert text.as_interval(zero, -zero, text.as_plain_nats) == "95% CI 0 to 0"
+    rounded = [text.as_percent(-1e-9), text.as_points(-1e-9), text.as_plain_points(-1e-9)]
+    assert rounded == ["0.0%", "+0.0", "0.0"]
+
+
+def test_a_percentage_has_a_minus_sign() -> None:
+    assert text.as_percent(-0.051) == "−5.1%"

@@ -10,7 +10,9 @@ import numpy as np
 
 def as_percent(share: float, digits: int = 1) -> str:
     """Write a share of 0 to 1 in percent, ``91.8%``; a dash for NaN."""
-    return f"{100 * share:.{digits}f}%" if np.isfinite(share) else "–"
+    if not np.isfinite(share):
+        return "–"
+    return with_minus(f"{_rounded(100 * share, digits):.{digits}f}%")
 
 
 def as_points(difference: float) -> str:
@@ -47,8 +49,8 @@ def as_score(value: float) -> str:
 
 
 def as_plain_nats(value: float) -> str:
-    """Write a difference in log loss without a plus."""
-    return with_minus(f"{value:.2g}")
+    """Write a difference in log loss without a plus; a dash for NaN."""
+    return with_minus(f"{_without_sign_of_zero(value):.2g}") if np.isfinite(value) else "–"
 
 
 def as_p(p: float) -> str:
@@ -79,7 +81,12 @@ def as_count(count: int, noun: str, plural: str = "") -> str:
 
 def _rounded(value: float, digits: int) -> float:
     """Round a number; one that is 0 then has no sign."""
-    return round(float(value), digits) + 0.0
+    return _without_sign_of_zero(round(float(value), digits))
+
+
+def _without_sign_of_zero(value: float) -> float:
+    """Return the number; 0 for the zero with a minus, which a loss of 0 with its sign turned is."""
+    return float(value) + 0.0
 
 
 def with_minus(number: str) -> str:

@@ -208,7 +208,7 @@ def _largest(shown: GatesOverTraining, measure: str, words: str) -> str:
     top = int(np.nanargmax(last))
     if measure == "saturated" and not last[top]:
         return "no value is saturated"
-    return f"{words} {with_minus(as_percent(last[top]))} ({shorten(shown.gates[top], 60)})"
+    return f"{words} {as_percent(last[top])} ({shorten(shown.gates[top], 60)})"
 
 
 def _extremes(shown: GatesOverTraining) -> str:
