@@ -80,6 +80,14 @@ def test_without_a_test_no_difference_is_claimed() -> None:
     assert "0 images" in describe_localization(table(OFF).iloc[:0], "energy")
 
 
+def test_maps_without_a_test_against_one_null_are_counted() -> None:
+    no_center = {"p_center": np.nan, "p_center_holm": np.nan, "detectable_center": np.nan}
+    text = describe_localization(table({**ONLY_OTHER, **no_center}, OFF, UNTESTED), "energy")
+    assert numbers(text)[0] == "2"
+    assert "1 map is not tested against a Gaussian" in text
+    assert "not tested against" not in describe_localization(table(ON, OFF, UNTESTED), "energy")
+
+
 def test_what_could_have_been_seen_is_said_where_something_was_not_seen() -> None:
     text = describe_localization(table(OFF, {**OFF, "detectable_other": 0.07}), "energy")
     assert {"7.0", "4.0"} <= set(numbers(text))  # points, of the worst map

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from attnscope import statistics
-from attnscope.plots.builtin import map_agreement
+from attnscope.plots.builtin import attribution_agreement, map_agreement
 from attnscope.recording.recording import Recording
 from tests.plots.reading import draw_plot, labels
 
@@ -57,3 +58,53 @@ def test_map_agreement_draws_the_summary(make_recording: Make) -> None:
     whole = statistics.agreement_summary(recording).groupby("gate", sort=False).first()
     np.testing.assert_allclose(axes[0].lines[0].get_ydata(), whole["spearman"])
     np.testing.assert_allclose(axes[1].lines[1].get_ydata(), whole["null_iou"])
+
+
+def test_a_grid_without_a_center_is_not_compared_with_one(make_recording: Make) -> None:
+    shown = map_agreement.compute(make_recording())
+    assert shown.grid == (4, 4)
+    whole, gaussian = map_agreement.caption(shown), map_agreement._NULLS[2][3]
+    assert "4×4" in whole
+    assert "cell," not in whole
+    none = {"center_spearman": np.nan, "center_iou": np.nan}
+    small = replace(shown, summary=shown.summary.assign(**none), grid=(2, 2))
+    said = map_agreement.caption(small)
+    assert "2×2 cells" in said
+    assert "1 cell," in said  # the top 20%
+    assert "of 2 (" in whole
+    assert "of 2 (" not in said  # no count beside the center
+    for axes, there in (
+        (map_agreement.lay_out(each)[0].axes, each is shown) for each in (shown, small)
+    ):
+        assert [(gaussian in labels_of(ax)) for ax in axes] == [there] * 2
+    # One gate of two has a coarser grid than Grad-CAM.
+    first = shown.summary["gate"].iloc[0]
+    one = shown.summary.copy()
+    one.loc[one["gate"] == first, list(none)] = np.nan
+    said = map_agreement.caption(replace(shown, summary=one))
+    assert " of 1 (" in said
+    assert "1 gate," in said
+
+
+def labels_of(ax: Axes) -> list[str]:
+    return ax.get_legend_handles_labels()[1]
+
+
+def test_gates_that_cannot_be_compared_with_another_image_are_not_counted(
+    make_recording: Make,
+) -> None:
+    recording = make_recording(attributed=12)
+    shown, other = map_agreement.compute(recording), attribution_agreement.compute(recording)
+    low = shown.summary.copy()
+    low.loc[low["gate"] == low["gate"].iloc[0], "above_null_low"] = np.nan
+    said = map_agreement.caption(replace(shown, summary=low))
+    assert " of 1 spatial gates" in said
+    assert "1 gate." in said  # is not tested
+    none = map_agreement.caption(replace(shown, summary=low.assign(above_null_low=np.nan)))
+    assert " of 2 spatial gates" not in none
+    method, table = next(iter(other.summaries.items()))
+    for count in (1, 2):
+        lost = table.assign(above_null_low=table["above_null_low"].where(table.index >= count))
+        said = attribution_agreement.caption(replace(other, summaries={method: lost}))
+        assert "of 2 gates" not in said
+        assert ("of 1 gate, 1 " in said) == (count == 1)

@@ -161,3 +161,13 @@ def test_without_scored_images_there_is_no_figure(write_recording: Make) -> None
     for name in ("per_class_agreement", "disagreements"):
         with refused("AS723"):
             draw_plot(name, bare, other)
+
+
+def test_a_class_of_one_scored_image_is_not_counted_as_like_the_null() -> None:
+    rows = pd.DataFrame(
+        {"above_null_low": [0.1, -0.1, np.nan], "above_null_high": [0.2, 0.1, np.nan]}
+    )
+    said = per_class_agreement._beside_null(rows)
+    assert numbers(said)[:3] == ["1", "2", "0"]
+    assert numbers(said)[-1] == "1"
+    assert numbers(per_class_agreement._beside_null(rows.iloc[2:])) == []

@@ -109,6 +109,10 @@ def describe_localization(summary: pd.DataFrame, measure: str) -> str:
     text = f"{head}: {_counted(counts, family)}{_below(counts)}"
     if untested := len(rows) - counts.tested:
         text += f" {as_count(untested, 'map')} cannot be tested, because too few images differ."
+    for null in NULLS:
+        if without := int(tested[f"p_{null}"].isna().sum()):
+            verb = "is" if without == 1 else "are"
+            text += f" {as_count(without, 'map')} {verb} not tested against {_NULLS[null]}."
     text += f" The highest score is that of {_effect(highest(tested, 'value'))}"
     if counts.both < counts.tested:
         text += f" {_detectable(tested)}"

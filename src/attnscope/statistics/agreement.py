@@ -230,6 +230,11 @@ def _area_weights(old: int, new: int) -> NDArray[np.float64]:
     return weights
 
 
+def top_count(pixels: int) -> int:
+    """Return the number of pixels in the top fifth of a map: rounded, and at least one."""
+    return max(1, (pixels + 2) // 5)
+
+
 def _overlap(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the intersection over union of the `_top_places` of each row, 0 to 1."""
     overlap: NDArray[np.float64] = np.minimum(x, y).sum(1) / np.maximum(x, y).sum(1)
@@ -244,7 +249,7 @@ def _top_places(values: NDArray[Any]) -> NDArray[np.float64]:
     select the whole map where a ReLU leaves few pixels above zero.
     """
     pixels = values.shape[1]
-    places = max(1, (pixels + 2) // 5)
+    places = top_count(pixels)
     last = np.partition(values, pixels - places, axis=1)[:, pixels - places, None]
     above, tied = values > last, values == last
     share = (places - above.sum(1, keepdims=True)) / tied.sum(1, keepdims=True)

@@ -19,7 +19,7 @@ from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Identity, identity
 from attnscope.plots.tables import stacked
-from attnscope.plots.text import as_interval, as_number, method_name
+from attnscope.plots.text import as_count, as_interval, as_number, method_name
 from attnscope.plots.theme import NULL_COLOR, class_colors
 from attnscope.plots.titles import title_of
 from attnscope.plots.views import noun_of, view_note
@@ -112,8 +112,8 @@ def table(shown: AttributionAgreement) -> pd.DataFrame:
 def caption(shown: AttributionAgreement) -> str:
     """Count the gates that agree with each method more than with the map of another image."""
     found = "; ".join(
-        f"{method_name(method)}: {int((summary['above_null_low'] > 0).sum())} of {len(summary)} "
-        f"gates ({shown.images[method]:,} images), {_best(summary)}"
+        f"{method_name(method)}: {_above_null(summary)} ({shown.images[method]:,} images), "
+        f"{_best(summary)}"
         for method, summary in shown.summaries.items()
     )
     return (
@@ -123,6 +123,16 @@ def caption(shown: AttributionAgreement) -> str:
         "than with that of another image (95% CI of the difference above 0, not corrected), and "
         f"highest correlation: {found}. {view_note(shown.gates, MAP)}"
     ).rstrip()
+
+
+def _above_null(summary: pd.DataFrame) -> str:
+    """Count the gates above the null, among those that can be compared."""
+    low = summary["above_null_low"].dropna()
+    if low.empty:
+        return "not tested, because too few images are scored"
+    text = f"{int((low > 0).sum())} of {as_count(len(low), 'gate')}"
+    untested = len(summary) - len(low)
+    return f"{text}, {untested} not tested" if untested else text
 
 
 def _best(summary: pd.DataFrame) -> str:

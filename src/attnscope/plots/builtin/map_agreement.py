@@ -24,6 +24,7 @@ from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
 from attnscope.plots.titles import title_of
 from attnscope.plots.views import noun_of, view_note
 from attnscope.recording.recording import Recording
+from attnscope.statistics.agreement import top_count
 from attnscope.statistics.maps import comparable_gates
 
 _NULLS = (
@@ -32,6 +33,8 @@ _NULLS = (
     ("center", 0.32, "P", "null: Gaussian at the image center"),
 )
 """Columns of the summary, horizontal offsets from the gate, markers and labels."""
+_FEW_CELLS = 16
+"""Number of cells of Grad-CAM below which the caption warns of coarse scores."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class MapAgreement:
     """The gates that are scored."""
     left_out: Sequence[str] = ()
     """Names of the gates that have other positions than Grad-CAM."""
+    grid: tuple[int, int] = (0, 0)
+    """Rows and columns of Grad-CAM."""
 
 
 def compute(recording: Recording) -> MapAgreement:
@@ -58,11 +63,14 @@ def compute(recording: Recording) -> MapAgreement:
     if not gates:
         raise Unavailable("AS904", _other_positions(left_out).removesuffix("."))
     summary = statistics.agreement_summary(recording, "predicted", SEED, class_intervals=False)
-    return MapAgreement(identity(recording), summary, gates, left_out)
+    rows, columns = recording.grad_cam(rows=slice(0, 0)).shape[1:]
+    return MapAgreement(identity(recording), summary, gates, left_out, (rows, columns))
 
 
 def draw(ax: Axes, summary: pd.DataFrame, measure: str) -> Axes:
     """Draw the agreement of each spatial gate with Grad-CAM over depth, with three nulls.
+
+    A null without a score is not drawn: a grid with at most two cells per side has no center.
 
     Args:
         ax: the Axes to draw on.
@@ -87,6 +95,8 @@ def draw(ax: Axes, summary: pd.DataFrame, measure: str) -> Axes:
     label = "Grad-CAM of the same image, 95% CI (small marks: classes)"
     ax.plot(own_at, whole[measure], "o", markersize=6.5, color=own, label=label)
     for null, shift, marker, label in _NULLS:
+        if whole[f"{null}_{measure}"].isna().all():
+            continue
         ax.plot(
             at + shift,
             whole[f"{null}_{measure}"],
@@ -117,8 +127,6 @@ def lay_out(shown: MapAgreement) -> list[Figure]:
 def caption(shown: MapAgreement) -> str:
     """Count the gates that agree with Grad-CAM of the same image, and list their scores."""
     whole = shown.summary.groupby("gate", sort=False).first()
-    above = int((whole["above_null_low"] > 0).sum())
-    central = int((whole["center_spearman"] > whole["spearman"]).sum())
     scored = int(whole["scored"].max())
     unscored = int(whole["constant"].sum())
     what = noun_of(shown.gates, MAP, plural=True)
@@ -126,11 +134,8 @@ def caption(shown: MapAgreement) -> str:
         f"Agreement of each {noun_of(shown.gates, MAP)} with Grad-CAM of the predicted class, per "
         "image at the coarser of the two resolutions. Large marks are means over all images with "
         "95% CIs, small marks are means over the images of one class; IoU compares the top 20% of "
-        f"cells. Up to {as_count(scored, 'image')} are scored. "
-        f"{above} of {len(whole)} {what} agree more with the Grad-CAM of the same image "
-        "than with that of another image (95% CI of the difference in Spearman correlation above "
-        "0, not corrected). The mean correlation with a Gaussian at the image center is higher "
-        f"than that with Grad-CAM at {central} of {len(whole)} (not tested)."
+        f"cells. {_cells(shown.grid)} Up to {as_count(scored, 'image')} are scored. "
+        f"{_above_null(whole, what)}{_beside_center(whole)}"
     )
     if whole["spearman"].notna().any():
         best = highest(whole.reset_index(), "spearman")
@@ -143,6 +148,63 @@ def caption(shown: MapAgreement) -> str:
         )
     text += f" {unscored:,} maps are excluded because the gate or Grad-CAM is constant."
     return f"{text} {view_note(shown.gates, MAP)}{_other_positions(shown.left_out)}".rstrip()
+
+
+def _cells(grid: tuple[int, int]) -> str:
+    """Name the grid of Grad-CAM, and warn if it is coarse."""
+    rows, columns = grid
+    text = f"Grad-CAM has {rows}×{columns} cells"
+    if rows * columns >= _FEW_CELLS:
+        return f"{text}."
+    top = as_count(top_count(rows * columns), "cell")
+    return f"{text}, so that the top 20% is {top}, and the scores are coarse."
+
+
+def _above_null(whole: pd.DataFrame, what: str) -> str:
+    """Count the gates that agree more with the same image, among those that can be compared.
+
+    Args:
+        whole: the rows of `MapAgreement` for all images.
+        what: what the gates are called.
+    """
+    low = whole["above_null_low"].dropna()
+    if low.empty:
+        return (
+            f"Whether {what} agree more with the Grad-CAM of the same image than with that of "
+            "another image is not tested: too few images are scored."
+        )
+    text = (
+        f"{int((low > 0).sum())} of {len(low)} {what} agree more with the Grad-CAM of the same "
+        "image than with that of another image (95% CI of the difference in Spearman correlation "
+        "above 0, not corrected)."
+    )
+    if untested := len(whole) - len(low):
+        text += f" Not tested, because too few images are scored: {as_count(untested, 'gate')}."
+    return text
+
+
+def _beside_center(whole: pd.DataFrame) -> str:
+    """Count the gates that agree more with the center than with Grad-CAM; starts with a space."""
+    compared = whole[whole["center_spearman"].notna()]
+    without = int((whole["scored"] > 0).sum()) - len(compared)
+    if compared.empty:
+        return (
+            " A grid with at most two cells per side has no center, so that no gate is compared "
+            "with a Gaussian at the image center."
+            if without
+            else ""
+        )
+    central = int((compared["center_spearman"] > compared["spearman"]).sum())
+    text = (
+        " The mean correlation with a Gaussian at the image center is higher than that with "
+        f"Grad-CAM at {central} of {len(compared)} (not tested)."
+    )
+    if without:
+        text += (
+            f" Not compared with the Gaussian: {as_count(without, 'gate')}, whose grid has at most "
+            "two cells per side and so no center."
+        )
+    return text
 
 
 def _other_positions(names: Sequence[str]) -> str:

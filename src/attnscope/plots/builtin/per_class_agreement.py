@@ -20,7 +20,7 @@ from attnscope.plots.maps import SEED
 from attnscope.plots.registry import Plot, Unavailable, register_plot
 from attnscope.plots.subjects import Comparison, has_grad_cam, no_gate, no_grad_cam
 from attnscope.plots.tables import stacked
-from attnscope.plots.text import as_interval, as_number
+from attnscope.plots.text import as_count, as_interval, as_number
 from attnscope.plots.theme import NETWORK_COLORS, NULL_COLOR
 from attnscope.plots.titles import short_pair, title_lines, two_names, with_drawn_names
 from attnscope.plots.views import noun_of, view_note
@@ -209,20 +209,35 @@ def _sentence(summary: pd.DataFrame, name: str) -> str:
             f"{whole['gate']} or Grad-CAM is constant in each."
         )
     scored = classes[classes["scored"] > 0]
-    above = int((scored["above_null_low"] > 0).sum())
-    below = int((scored["above_null_high"] < 0).sum())
     least, most = lowest(scored, "spearman"), highest(scored, "spearman")
     return (
         f"{name}, {whole['gate']}: Spearman {as_number(whole['spearman'])} over "
         f"{whole['scored']:,.0f} images "
         f"({as_interval(whole['spearman_low'], whole['spearman_high'])}); with Grad-CAM of another "
-        f"image (null) it is {as_number(whole['null_spearman'])}. The agreement is above the null "
-        f"in {above} of {len(scored)} classes and below it in {below} (95% CI of the difference, "
-        f"not corrected). It is lowest for class {least['class']} ({_spearman_of(least)}) and "
-        f"highest for class {most['class']} ({_spearman_of(most)}); whether classes differ is not "
+        f"image (null) it is {as_number(whole['null_spearman'])}. {_beside_null(scored)} It is "
+        f"lowest for class {least['class']} ({_spearman_of(least)}) and highest for class "
+        f"{most['class']} ({_spearman_of(most)}); whether classes differ is not "
         "tested. "
         f"{int(whole['constant']):,} images are excluded because the gate or Grad-CAM is constant."
     )
+
+
+def _beside_null(scored: pd.DataFrame) -> str:
+    """Count the classes above and below the null, among those that can be compared."""
+    tested = scored[scored["above_null_low"].notna()]
+    if tested.empty:
+        return "Classes are not tested against the null: each has a single scored image."
+    above = int((tested["above_null_low"] > 0).sum())
+    below = int((tested["above_null_high"] < 0).sum())
+    text = (
+        f"The agreement is above the null in {above} of "
+        f"{as_count(len(tested), 'class', 'classes')} and below it in {below} (95% CI of the "
+        "difference, not corrected)."
+    )
+    if untested := len(scored) - len(tested):
+        number = as_count(untested, "class", "classes")
+        text += f" Not tested: {number} with a single scored image."
+    return text
 
 
 def _spearman_of(row: pd.Series[Any]) -> str:
