@@ -69,7 +69,29 @@ def test_channel_gates_share_scales_and_start_with_the_planted_channel(
     # Channels, gates, images, the scale, its bounds, the largest difference, channels that differ ...
     assert said.pop(2) == "60"
     assert said[:7] == ["24", "2", f"{low:.3g}", f"{high:.3g}", "0", "1", f"±{top:.3g}"]
-    # ... with the level; the best channel, its effect and p, and the smallest p that is possible;
-    # channels that are constant.
-    assert said[7:] == ["1", "4.2%", "0.05", "0", f"{omega:.2f}", "0.005", "199", "0.005", "1"]
+    # ... of those that were tested, with the level; the best channel, its effect and p, and the
+    # smallest p that is possible; channels that are constant.
+    assert said[7:11] == ["1", "23", "4.3%", "0.05"]
+    assert said[11:] == ["0", f"{omega:.2f}", "0.005", "199", "0.005", "1"]
     assert "layer1.attention.channel" in drawing.caption
+
+
+def test_channels_without_a_test_are_not_said_to_be_alike(write_recording: Make) -> None:
+    rng = np.random.default_rng(0)
+
+    def caption(counts: list[int], values: float = 1.0) -> list[str]:
+        labels = np.repeat(np.arange(3), counts)
+        gates = {"layer1.gate": 0.5 + values * rng.uniform(0, 0.1, (len(labels), 4))}
+        recording = write_recording(f"net-{counts}-{values}", labels=labels, gates=gates)
+        return numbers(channel_gates.caption(channel_gates.compute(recording)))
+
+    few = caption([4, 4, 4])
+    assert "0.0%" not in few
+    assert "0.05" not in few  # the level of a test
+    assert few[8:11] == ["10", "0", "3"]  # images, and classes that have them
+    some = caption([20, 20, 4])
+    assert some[9] == "4"
+    assert some[12:15] == ["10", "1", "3"]
+    none = caption([20, 20, 20], values=0.0)
+    assert "0.05" not in none
+    assert none[-1] == "4"  # constant

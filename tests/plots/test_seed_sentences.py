@@ -160,3 +160,13 @@ def test_effects_of_gates_replaced_together_have_their_sign():
         better[column] = values
     assert "rises by 30.0" in joint_sentence(joint_usage(better))
     assert joint_sentence(joint_usage(outcomes_with_errors({"a": 3}))) == ""
+
+
+def test_gates_without_a_probe_are_not_said_to_hold_no_class():
+    none = usage_table([0.0, 0.0], [0.0, 0.0]).assign(
+        balanced_accuracy=np.nan, chance=np.nan, p_read=np.nan
+    )
+    found = seed_usage_sentence(usage_over_seeds([none]), "se")
+    weak = seed_usage_sentence(usage_over_seeds([none.assign(balanced_accuracy=0.1)]), "se")
+    assert "in every seed" in weak
+    assert "in every seed" not in found

@@ -25,7 +25,7 @@ from attnscope.plots.theme import GATE_MAP, SIGNED_MAP
 from attnscope.plots.titles import drawn_names, title_of, with_drawn_names
 from attnscope.plots.views import noun_of, size_of, view_note
 from attnscope.recording.recording import Recording
-from attnscope.statistics.inference import LEVEL, significant
+from attnscope.statistics.inference import FEWEST, LEVEL, significant
 
 GATES_A_PAGE = 8
 PERMUTATIONS = 199
@@ -199,28 +199,58 @@ def caption(shown: ChannelGates) -> str:
     low, high = shown.scale
     effects = shown.effects
     found = pd.concat(effects.values(), keys=effects.keys(), names=["gate", None]).reset_index()
-    different, constant = int(significant(found["p_max"]).sum()), int(found["constant"].sum())
+    constant = int(found["constant"].sum())
     text = (
         f"Mean gate of each class for {len(found):,} channels in "
         f"{as_count(len(shown.gates), 'gate')}, over {as_count(shown.of.images, 'image')}. Left: "
         f"the mean gate, on one color scale from {low:.3g} to {high:.3g} "
         f"({bounds_of(shown.gates)}). Right: the same minus the channel's mean over the classes, "
-        f"at most ±{shown.limit:.3g}. The class means are found to differ in "
-        f"{as_count(different, 'channel')} ({as_percent(different / len(found))}; permuted Welch "
-        f"test, p < {LEVEL} corrected over the channels of each gate, not over gates{_few(shown)})"
+        f"at most ±{shown.limit:.3g}. {_tested(shown, found)}"
     )
     if found["omega_squared"].notna().any():
         best = highest(found, "omega_squared")
         text += (
             f". The largest effect is in channel {best['channel']} of {best['gate']}: "
-            f"ω² = {best['omega_squared']:.2f}, {as_p(best['p_max'])} (corrected; with "
-            f"{shown.permutations} permutations, p is at least "
-            f"{as_p_number(1 / (shown.permutations + 1))})"
+            f"ω² = {best['omega_squared']:.2f}"
         )
+        if np.isfinite(best["p_max"]):
+            text += (
+                f", {as_p(best['p_max'])} (corrected; with {shown.permutations} permutations, p is "
+                f"at least {as_p_number(1 / (shown.permutations + 1))})"
+            )
     verb = "is" if constant == 1 else "are"
     text += f". {as_count(constant, 'channel')} {verb} constant over all images."
     note = choice_note(shown.classes, shown.drawn, "whose mean gates differ most from the mean")
     return " ".join(filter(None, [text, note, view_note(shown.gates, PER_CHANNEL)]))
+
+
+def _tested(shown: ChannelGates, found: pd.DataFrame) -> str:
+    """Count the channels whose class means differ, among those that were tested; without a stop.
+
+    Args:
+        shown: the result.
+        found: its effects, one below the other.
+    """
+    tested = int(found["p_max"].notna().sum())
+    if not tested and found["constant"].all():
+        return "No channel is tested, because none varies"
+    counts = next(iter(shown.profiles.values())).groupby("class", sort=False)["count"].first()
+    large, few = int((counts >= FEWEST).sum()), f"classes of fewer than {FEWEST} images"
+    if not tested:
+        return (
+            "Whether the class means differ is not tested: too few images per class (the test "
+            f"leaves out {few}, and {large} of {len(counts)} "
+            f"{'is' if large == 1 else 'are'} larger)"
+        )
+    different = int(significant(found["p_max"]).sum())
+    text = (
+        f"The class means are found to differ in {different} of "
+        f"{as_count(tested, 'tested channel')} ({as_percent(different / tested)}; permuted Welch "
+        f"test, p < {LEVEL} corrected over the channels of each gate, not over gates{_few(shown)})"
+    )
+    if small := len(counts) - large:
+        text += f". The test leaves out {few}: {small} of {len(counts)}"
+    return text
 
 
 def _few(shown: ChannelGates) -> str:

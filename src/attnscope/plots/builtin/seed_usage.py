@@ -158,7 +158,9 @@ def seed_usage_sentence(frame: pd.DataFrame, name: str) -> str:
     seeds, count = int(frame["seeds"].iloc[0]), as_count(len(frame), "gate")
     always = frame[frame["reads"] == seeds]
     text = f"{name}, {seeds} seed{'' if seeds == 1 else 's'}: "
-    if always.empty:
+    if frame["balanced_accuracy"].isna().all():
+        text += f"no linear probe could be fitted ({count}): there are too few images or classes."
+    elif always.empty:
         text += f"there is no gate among {count} from which the class is decodable in every seed."
     else:
         best = highest(always, "balanced_accuracy")
