@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from attnscope import statistics
 from attnscope.plots.builtin import channel_gates
+from attnscope.plots.text import with_minus
 from attnscope.recording.recording import Recording
 from tests.plots.reading import draw_plot, labels, maps, numbers, shown
 
@@ -74,6 +75,20 @@ def test_channel_gates_share_scales_and_start_with_the_planted_channel(
     assert said[7:11] == ["1", "23", "4.3%", "0.05"]
     assert said[11:] == ["0", f"{omega:.2f}", "0.005", "199", "0.005", "1"]
     assert "layer1.attention.channel" in drawing.caption
+
+
+def test_the_panel_names_the_channel_that_the_caption_names(make_recording: Make) -> None:
+    recording = make_recording(effect=0.3)
+    drawing = draw_plot("channel_gates", recording)
+    gates = ("layer1.attention.channel", "layer2.attention.channel")
+    axes = [ax for ax in drawing.figures[0].axes if ax.images]
+    for gate, ax in zip(gates, axes[1::2], strict=True):
+        effects = statistics.channel_effects(recording, gate)
+        best = effects.loc[effects["omega_squared"].idxmax()]
+        share = with_minus(f"{best['omega_squared']:.3f}")
+        assert numbers(ax.get_title(loc="left")) == [share, str(best["channel"])]
+    assert "channel 0 of layer1.attention.channel" in drawing.caption
+    assert all("omega squared" in ax.get_xlabel() for ax in axes[-2:])
 
 
 def test_channels_without_a_test_are_not_said_to_be_alike(write_recording: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,15 @@ from attnscope.plots.images import bounds_of, draw_colorbar, shared_scale, show
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, identity
 from attnscope.plots.tables import stacked
-from attnscope.plots.text import as_count, as_number, as_p, as_p_number, as_percent, shorten
+from attnscope.plots.text import (
+    as_count,
+    as_number,
+    as_p,
+    as_p_number,
+    as_percent,
+    as_score,
+    shorten,
+)
 from attnscope.plots.theme import GATE_MAP, SIGNED_MAP
 from attnscope.plots.titles import drawn_names, title_of, with_drawn_names
 from attnscope.plots.views import noun_of, size_of, view_note
@@ -170,17 +179,27 @@ def lay_out(shown: ChannelGates) -> list[Figure]:
             size = size_of(gate, frame["channel"].nunique())
             title = shorten(f"{gate.name}   ({size})", 60)
             draw(left, frame, low=low, high=high, order=order, only=only, title=title)
-            title = f"largest ω² {as_number(ranked['omega_squared'].max())}"
+            title = _title_of_best(ranked.iloc[0])
             draw_differences(right, frame, limit=limit, order=order, only=only, title=title)
             right.set_yticklabels([])
         for ax in axes[-1]:
-            ax.set_xlabel("channels, by decreasing dependence on the class (rank of ω²)")
+            ax.set_xlabel(
+                "channels, by decreasing share of variance\nbetween classes (omega squared)"
+            )
         draw_colorbar(axes[0, 0], f"mean gate ({bounds_of(shown.gates)})", list(axes[:, 0]))
         draw_colorbar(axes[0, 1], "mean gate − mean over classes", list(axes[:, 1]))
         what = noun_of(shown.gates, PER_CHANNEL, plural=True).capitalize()
         figure.suptitle(f"{what} per class: {title_of(shown.of)}")
         pages.append(figure)
     return pages
+
+
+def _title_of_best(best: pd.Series[Any]) -> str:
+    """Name the channel with the largest share of variance between classes, and the share."""
+    if np.isnan(best["omega_squared"]):
+        return "share of variance between classes: not known for any channel"
+    share = as_number(best["omega_squared"])
+    return f"largest share of variance: {share} (channel {best['channel']})"
 
 
 def table(shown: ChannelGates) -> pd.DataFrame:
@@ -210,8 +229,8 @@ def caption(shown: ChannelGates) -> str:
     if found["omega_squared"].notna().any():
         best = highest(found, "omega_squared")
         text += (
-            f". The largest effect is in channel {best['channel']} of {best['gate']}: "
-            f"ω² = {best['omega_squared']:.2f}"
+            f". The share of variance between classes (omega squared) is largest in channel "
+            f"{best['channel']} of {best['gate']}: {as_score(best['omega_squared'])}"
         )
         if np.isfinite(best["p_max"]):
             text += (
