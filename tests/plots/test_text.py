@@ -10,7 +10,15 @@ from attnscope.plots import text
 @pytest.mark.parametrize(
     ("names", "short"),
     [
-        (["layer1.0.attention.channel", "layer1.1.attention.channel"], ["0", "1"]),
+        (["layer1.0.attention.channel", "layer1.1.attention.channel"], ["layer1.0", "layer1.1"]),
+        (["features.0.3", "features.1.3"], ["features.0", "features.1"]),
+        (["features.0.3", "features.0.5"], ["features.0.3", "features.0.5"]),
+        (["net.blocks.0.gate.2", "net.blocks.1.gate.4"], ["blocks.0.gate.2", "blocks.1.gate.4"]),
+        (["net.features.3", "net.features.3#2"], ["features.3", "features.3#2"]),
+        (["net.features.0.3", "net.features.1.b.3"], ["features.0", "features.1.b"]),
+        (["net.0.3", "net.1.b.3"], ["net.0", "net.1.b"]),
+        (["0.gate", "1.gate"], ["0.gate", "1.gate"]),
+        (["0", "1"], ["0", "1"]),
         (["layer1.0.attention.channel", "layer2.0.attention.channel"], ["layer1", "layer2"]),
         (
             ["layer1.0.attention.channel", "layer2.0.attention.spatial"],

@@ -110,23 +110,42 @@ def in_lines(texts: Sequence[str], width: int) -> str:
 def short_names(gates: Sequence[str]) -> list[str]:
     """Return the names of gates without the components that all of them share.
 
-    ``layer1.0.attention.channel, layer2.0.attention.channel`` become ``layer1, layer2``. If the
-    names have different numbers of components, only shared ones at the start and the end go.
+    ``layer1.0.attention.channel, layer2.0.attention.channel`` become ``layer1, layer2``. A number
+    keeps the name before it: ``features.0.3, features.1.3`` become ``features.0, features.1``. If
+    the names have different numbers of components, only shared ones at the start and the end go.
     """
     parts = [name.split(".") for name in dict.fromkeys(gates)]
     if len(parts) < 2:
         return list(gates)
     if len({len(p) for p in parts}) == 1:
-        kept = [i for i, shared in enumerate(zip(*parts, strict=True)) if len(set(shared)) > 1]
-        return [".".join(name.split(".")[i] for i in kept) for name in gates]
-    shortest = min(len(p) for p in parts)
-    end = 0
-    while end < shortest - 1 and len({p[-1 - end] for p in parts}) == 1:
-        end += 1
-    start = 0
-    while start < shortest - 1 - end and len({p[start] for p in parts}) == 1:
-        start += 1
-    return [".".join(name.split(".")[start : len(name.split(".")) - end]) for name in gates]
+        kept = {i for i, shared in enumerate(zip(*parts, strict=True)) if len(set(shared)) > 1}
+        for i in range(len(parts[0]) - 1, 0, -1):
+            if i in kept and _any_number(parts, i):
+                kept.add(i - 1)
+        short = {".".join(p): ".".join(p[i] for i in sorted(kept)) for p in parts}
+    else:
+        shortest = min(len(p) for p in parts)
+        end = 0
+        while end < shortest - 1 and len({p[-1 - end] for p in parts}) == 1:
+            end += 1
+        start = 0
+        while start < shortest - 1 - end and len({p[start] for p in parts}) == 1:
+            start += 1
+        while start and _any_number(parts, start):
+            start -= 1
+        short = {".".join(p): ".".join(p[start : len(p) - end]) for p in parts}
+    # The modules of a network may have numbers for names, which no name precedes.
+    return list(gates) if any(map(_is_number, short.values())) else [short[name] for name in gates]
+
+
+def _any_number(parts: Sequence[Sequence[str]], place: int) -> bool:
+    """Return whether a component of any name is a number."""
+    return any(_is_number(p[place]) for p in parts)
+
+
+def _is_number(component: str) -> bool:
+    """Return whether a component is a number, as in ``features.3``, or one of several: ``3#2``."""
+    return component.partition("#")[0].isdecimal()
 
 
 def method_name(method: str) -> str:
