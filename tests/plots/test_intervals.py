@@ -36,6 +36,16 @@ def test_only_what_is_significant_is_filled(ax: Axes) -> None:
     assert {line.get_color() for line in ax.lines if len(line.get_xdata())} == {NETWORK_COLORS[1]}
 
 
+def test_the_legend_of_a_tested_series_has_the_hollow_mark(ax: Axes) -> None:
+    sure = FRAME.assign(p=0.0)
+    draw_intervals(
+        ax, np.arange(3), sure, "value", low="low", high="high", p="p", color="green", label="it"
+    )
+    (handle,), names = ax.get_legend_handles_labels()
+    assert names == ["it"]
+    assert (handle.get_color(), handle.get_markerfacecolor()) == ("green", "white")
+
+
 def test_without_tests_all_are_filled_and_intervals_are_the_ends(ax: Axes) -> None:
     draw_intervals(ax, np.arange(3), FRAME, "value", low="low", high="high", label="of it")
     assert marks(ax) == ([0.1, 0.2, 0.3], [])

@@ -94,6 +94,20 @@ def test_chance_is_the_accuracy_of_the_predictions_under_permuted_labels(write_r
     )
 
 
+def test_the_limit_divides_significant_gates_from_others(write_recording):
+    """Also with so few images that the central 95% of the null reach all of them."""
+    for count, classes in ((8, 4), (60, 3), (90, 3)):
+        gates = {}
+        for effect in (0, 0.5, 1, 4):
+            labels, logits = sigmoids(count, effect, seed=int(2 * effect), classes=classes)
+            gates[f"g{effect}"] = special.expit(logits)
+        recording = write_recording(f"net{count}", labels=labels, gates=gates, names=list("abcd"))
+        frame = linear_probe(recording, permutations=199)
+        assert frame["limit"].nunique() == 1
+        above = frame["balanced_accuracy"] > frame["limit"]
+        assert above.tolist() == (frame["p_max"] < 0.05).tolist()
+
+
 def test_usable_information_by_definition(write_recording):
     """Two normal classes: the probabilities follow from the density of each class."""
     labels, logits = sigmoids(400, 1.5, 2, classes=2)

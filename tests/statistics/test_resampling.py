@@ -10,6 +10,7 @@ from scipy import stats
 
 from attnscope.statistics import resampling
 from attnscope.statistics.class_sums import class_sums, permuted_labels
+from attnscope.statistics.inference import LEVEL
 from attnscope.statistics.resampling import (
     bootstrap_interval,
     bootstrap_means,
@@ -22,6 +23,7 @@ from attnscope.statistics.resampling import (
     percentile_interval,
     permutation_p,
     sequential_p,
+    upper_limit,
 )
 from attnscope.statistics.splits import (
     class_partners,
@@ -168,6 +170,15 @@ def test_permutation_p_counts_the_observed_order_and_ties():
     # 0.2 ties with one value and is below one; a value slightly below the observed one ties.
     assert permutation_p(permuted, np.array([0.2, 8.0])).tolist() == [3 / 4, 1 / 4]
     assert permutation_p(np.array([1 - 1e-12, 0.9]), np.array(1.0)) == 2 / 3
+
+
+@pytest.mark.parametrize("draws", [5, 18, 19, 20, 39, 40, 199, 200, 999])
+def test_what_exceeds_the_upper_limit_is_significant(draws):
+    permuted = np.random.default_rng(draws).integers(0, 30, draws) / 30
+    limit = upper_limit(permuted)
+    assert np.isnan(limit) == (draws < 20)
+    for observed in np.arange(-1, 32) / 30:
+        assert (permutation_p(permuted, observed) < LEVEL) == (observed > limit)
 
 
 def test_permutation_p_equals_scipy():

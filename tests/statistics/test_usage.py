@@ -21,7 +21,7 @@ from attnscope.statistics import (
     replacement_effects,
     usage_over_seeds,
 )
-from attnscope.statistics.verdicts import JOINTLY, NOTHING, UNTESTED, USED
+from attnscope.statistics.verdicts import JOINTLY, NOTHING, UNTESTED, UNUSED, USED
 from tests.making import refused
 from tests.statistics.making import outcomes_with_errors, usage_table
 
@@ -120,6 +120,17 @@ def test_incomplete_outcomes_are_refused() -> None:
         replacement_effects(pd.concat([outcomes, outcomes[own & (outcomes["row"] == 5)]]))
     with refused("AS710", names=("nothing", "swap_same")):
         edit_contrast(outcomes, "mean", "nothing")
+
+
+def test_a_probe_that_scored_few_images_is_not_tested() -> None:
+    decoding = pd.DataFrame({"gate": ["a"], "kind": "channel", "depth": 1, "constant": False})
+    decoding = decoding.assign(balanced_accuracy=1.0, null=0.25, p_max=0.04)
+    outcomes = outcomes_with_errors({"a": 0})
+    few, enough = (gate_usage(decoding.assign(scored=n), outcomes) for n in (9, 10))
+    assert few["p_read"].isna().all()
+    assert few["verdict"].tolist() == [NOTHING]
+    assert enough["p_read"].tolist() == [0.04]
+    assert enough["verdict"].tolist() == [UNUSED]
 
 
 def test_outcomes_of_other_gates_are_refused() -> None:

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
+from matplotlib.transforms import Bbox
 
 from attnscope.plots.text import short_names, shorten, with_minus
 from attnscope.plots.theme import INK
 
 IN_ORDER = "gate (in forward order)"
 """Label of an axis of gates."""
+_BESIDE = 0.2
+"""Room beside the places of all gates, where each gate has a width of 1."""
 _MEASURES = {"spearman": "Spearman correlation", "iou": "IoU of the top 20%"}
 
 
@@ -46,10 +49,26 @@ def thinning(axis: Axis, count: int, points: float) -> int:
 def over_gates(ax: Axes, gates: Sequence[str]) -> Axes:
     """Label gates from left to right at 0, 1, 2 ..., with room for marks beside each."""
     label_axis(ax.xaxis, short_names(gates))
-    ax.set_xlim(-0.6, len(gates) - 0.4)
+    ax.set_xlim(-0.5 - _BESIDE / 2, len(gates) - 0.5 + _BESIDE / 2)
     ax.grid(axis="y")
     ax.set_axisbelow(True)
     return ax
+
+
+def as_wide_as_gates(ax: Axes, gates: int, places: int) -> None:
+    """Make the panel of `over_gates` narrower, so that each gate lies above the same gate below.
+
+    Args:
+        ax: the panel, which shows fewer gates than the panels of the same column.
+        gates: number of gates of this panel.
+        places: number of gates of the other panels, of which the first are the same.
+    """
+    share = (gates + _BESIDE) / (places + _BESIDE)
+
+    def narrow(box: Bbox) -> Bbox:
+        return Bbox.from_bounds(box.x0, box.y0, share * box.width, box.height)
+
+    ax.set_axes_locator(lambda panel, _: narrow(panel.get_position(original=True)))
 
 
 def class_rows(ax: Axes, classes: Sequence[str]) -> Axes:

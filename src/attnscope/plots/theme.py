@@ -23,6 +23,8 @@ GRAD_CAM_MAP = "viridis"
 SIGNED_MAP = "RdBu_r"
 NETWORK_COLORS = ("#0072B2", "#D55E00")
 """Colors of the first and the second network of a comparison."""
+PROBE_COLOR = "#009E73"
+"""Color of what a gate says about the class, next to those of replaced gates."""
 NULL_COLOR = "#8C8C8C"
 """Color of null values, next to those that were found."""
 INK = "#222222"

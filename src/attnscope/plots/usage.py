@@ -13,7 +13,7 @@ from attnscope import statistics
 from attnscope.errors import InputError, first_line
 from attnscope.plots import needs
 from attnscope.plots.axes import IN_ORDER, over_gates, points_tick
-from attnscope.plots.intervals import draw_intervals
+from attnscope.plots.intervals import draw_intervals, filled_mark
 from attnscope.plots.registry import Unavailable
 from attnscope.plots.text import short_names
 from attnscope.plots.theme import INK
@@ -156,15 +156,18 @@ def draw_border(ax: Axes, after: int) -> Axes:
 
 
 def one_legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Draw one legend below the figure with each entry of several Axes once."""
+    """Draw one legend below the figure with each entry of several Axes once.
+
+    The last entry says what filled marks mean.
+    """
     shown = {
         label: handle
         for ax in axes
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(
-        list(shown.values()), list(shown), loc="outside lower center", ncols=2, fontsize=7
-    )
+    handles = [*shown.values(), filled_mark()]
+    names = [*shown, str(handles[-1].get_label())]
+    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=7)
 
 
 def accuracy_above_log_loss(

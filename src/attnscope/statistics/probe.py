@@ -14,11 +14,11 @@ from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.shapes import Array
 from attnscope.statistics.class_sums import permuted_labels
-from attnscope.statistics.inference import mean_share_interval, t_interval
+from attnscope.statistics.inference import FEWEST, mean_share_interval, t_interval
 from attnscope.statistics.logits import READERS, HeldValues, ProbedValues
 from attnscope.statistics.profiles import class_moments
 from attnscope.statistics.registry import statistic
-from attnscope.statistics.resampling import null_band, permutation_p
+from attnscope.statistics.resampling import null_band, permutation_p, upper_limit
 from attnscope.statistics.rotation import Rows
 from attnscope.statistics.splits import (
     checked_groups,
@@ -93,6 +93,7 @@ def linear_probe(
         - ``low``, ``high``: 95% CI.
         - ``null``: chance, the mean under permuted labels.
         - ``null_low``, ``null_high``: ends of the central 95% under permuted labels.
+        - ``limit``: limit of the test over all gates: ``p_max`` of a higher accuracy is below 0.05.
         - ``p``: one-sided.
         - ``p_max``: p corrected over the gates, by comparison with the highest accuracy of any gate
           under each permutation (Westfall and Young 1993, Resampling-Based Multiple Testing).
@@ -153,14 +154,44 @@ def linear_probe(
         row["clipped"] = values.clipped
         rows.append(row)
     columns = ["gate", "kind", "depth", "balanced_accuracy", "low", "high"]
-    columns += ["null", "null_low", "null_high", "p", "p_max", "nats", "nats_low", "nats_high"]
+    columns += [
+        "null",
+        "null_low",
+        "null_high",
+        "limit",
+        "p",
+        "p_max",
+        "nats",
+        "nats_low",
+        "nats_high",
+    ]
     columns += ["fitted", "scored", "shrinkage", "clipped"]
     if drawn:
         # All gates use the same permutations of the labels.
         highest = np.max([accuracy[1:] for accuracy in drawn.values()], axis=0)
         for place, accuracy in drawn.items():
+            rows[place]["limit"] = upper_limit(highest)
             rows[place]["p_max"] = float(permutation_p(highest, accuracy[0]))
     return pd.DataFrame(rows, columns=columns)
+
+
+def decoding_p(decoding: pd.DataFrame, column: str = "p_max") -> NDArray[np.float64]:
+    """Return the p value with which the class is called decodable from each gate, ``(rows,)``.
+
+    Args:
+        decoding: table of `linear_probe` or `attnscope.statistics.decode_gates`.
+        column: name of the p value.
+
+    Returns:
+        The p value; NaN without this column, and where the probe scored fewer than ten images,
+        among which a few hits decide.
+    """
+    p = np.full(len(decoding), np.nan)
+    if column in decoding:
+        p[:] = decoding[column]
+    if "scored" in decoding:
+        p[decoding["scored"].to_numpy() < FEWEST] = np.nan
+    return p
 
 
 def _summary(

@@ -16,7 +16,7 @@ from scipy import stats
 
 from attnscope.errors import InputError
 from attnscope.shapes import Array
-from attnscope.statistics.inference import ENDS, normal_interval
+from attnscope.statistics.inference import ENDS, LEVEL, normal_interval
 from attnscope.statistics.ranks import standard_ranks
 from attnscope.statistics.splits import expect_positive
 
@@ -172,6 +172,22 @@ def null_band(permuted: Float64[Array, " draws"]) -> tuple[float, float]:
     """
     low, high = np.quantile(permuted, ENDS, method="weibull")
     return float(low), float(high)
+
+
+def upper_limit(permuted: Float64[Array, " draws"], level: float = LEVEL) -> float:
+    """Return the limit of a one-sided permutation test: what is larger is significant.
+
+    Args:
+        permuted: values under B permutations, ``(B,)``.
+        level: significance level.
+
+    Returns:
+        The smallest value that `permutation_p` does not find significant in any case; NaN if there
+        are too few permutations for a p below the level.
+    """
+    draws = len(permuted)
+    allowed = int(((1 + np.arange(draws + 1)) / (1 + draws) < level).sum())
+    return float(np.sort(permuted)[draws - allowed]) if allowed else np.nan
 
 
 def bootstrap_interval(

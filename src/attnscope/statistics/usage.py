@@ -12,7 +12,7 @@ from attnscope.errors import InputError
 from attnscope.recording.recording import Recording
 from attnscope.statistics.control_task import probe_selectivity
 from attnscope.statistics.inference import LEVEL, significant
-from attnscope.statistics.probe import linear_probe
+from attnscope.statistics.probe import decoding_p, linear_probe
 from attnscope.statistics.probe_gain import probe_gain, several
 from attnscope.statistics.questions import ask
 from attnscope.statistics.registry import statistic
@@ -169,7 +169,7 @@ def gate_usage(
         - ``gate``, ``kind``, ``depth``
         - ``balanced_accuracy``, ``chance``: of the probe, and its mean under permuted labels; 0 to
           1.
-        - ``p_read``: ``p_max`` of the probe.
+        - ``p_read``: ``p_max`` of the probe; NaN if it scored fewer than ten images.
         - for each question Q (``removal``, ``resample``, ``misinformation``, ``matched``,
           ``oracle``): ``Q_value``, ``Q_low``, ``Q_high``, ``p_Q``: effect on accuracy, -1 to 1;
           ``Q_log_loss``, ``Q_log_loss_low``, ``Q_log_loss_high``, ``p_Q_log_loss``: effect on the
@@ -206,7 +206,7 @@ def gate_usage(
             "depth": read["depth"].to_numpy(),
             "balanced_accuracy": read["balanced_accuracy"].to_numpy(),
             "chance": read["null"].to_numpy(),
-            "p_read": read["p_max"].to_numpy(),
+            "p_read": decoding_p(read),
         }
     ).join(asked.reset_index(drop=True))
     frame["equivalent"] = significant(frame["p_equivalent"], level)

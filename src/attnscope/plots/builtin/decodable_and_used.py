@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope.plots import needs
-from attnscope.plots.axes import IN_ORDER, over_gates, percent_tick
+from attnscope.plots.axes import IN_ORDER, as_wide_as_gates, over_gates, percent_tick
 from attnscope.plots.frames import highest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Identity, Intervened, identity
 from attnscope.plots.text import as_count, as_interval, as_percent
-from attnscope.plots.theme import NULL_COLOR
+from attnscope.plots.theme import NULL_COLOR, PROBE_COLOR
 from attnscope.plots.titles import title_of
 from attnscope.plots.usage import (
     draw_border,
@@ -38,7 +38,8 @@ from attnscope.plots.usage_sentences import (
     resample_sentence,
 )
 from attnscope.recording.outcomes import REPLACED
-from attnscope.statistics.inference import LEVEL, significant
+from attnscope.statistics.inference import FEWEST, LEVEL, significant
+from attnscope.statistics.probe import decoding_p
 from attnscope.statistics.questions import MATCHED, MISINFORMATION, REMOVAL, RESAMPLE
 from attnscope.statistics.verdicts import CONSTANT
 
@@ -48,6 +49,7 @@ _CONTROLS = (
     ("control", "x", 0.3, "control task (random classes of similar pictures)"),
 )
 """Columns of the table of decoding, markers, horizontal offsets from the gate, labels."""
+TOO_FEW = "too few images to test"
 
 
 @dataclass(frozen=True)
@@ -83,26 +85,31 @@ def compute(made: Intervened) -> DecodableAndUsed:
 def draw(ax: Axes, decoding: pd.DataFrame, measure: str) -> Axes:
     """Draw how well the class can be decoded from each gate, with the null of permuted labels.
 
+    The gray band of the accuracy ends at the limit of the test, so that only significant marks,
+    which are filled, lie above it; a line in it is the mean (chance). The band of omega squared is
+    the central 95%.
+
     Args:
         ax: the Axes to draw on.
         decoding: of `DecodableAndUsed`.
         measure: ``balanced_accuracy`` or ``omega_squared``.
     """
-    prefix = "" if measure == "balanced_accuracy" else "omega_"
+    is_accuracy = measure == "balanced_accuracy"
+    prefix = "" if is_accuracy else "omega_"
     x = np.arange(len(decoding))
     low, high = (decoding[f"{prefix}null_{end}"].to_numpy(float) for end in ("low", "high"))
-    # A band may be thinner than a line: its edge keeps it visible.
-    ax.bar(
-        x,
-        high - low,
-        0.8,
-        low,
-        color="#D5D5D5",
-        edgecolor=NULL_COLOR,
-        linewidth=0.8,
-        label="null: permuted labels, central 95%",
-    )
-    if measure == "balanced_accuracy":
+    if is_accuracy and "limit" in decoding:  # outcomes of earlier versions have none
+        low, high = np.zeros(len(x)), decoding["limit"].to_numpy(float)
+    # Outcomes of earlier versions have no p of omega squared.
+    p = decoding_p(decoding, "p_max" if is_accuracy else "omega_p")
+    if not is_accuracy or np.isfinite(p).any():
+        # A band may be thinner than a line: its edge keeps it visible.
+        ax.bar(
+            x, high - low, 0.8, low, color="#D5D5D5", edgecolor=NULL_COLOR, linewidth=0.8,
+            label="permuted labels (chance)",
+        )  # fmt: skip
+    if is_accuracy:
+        ax.hlines(decoding["null"], x - 0.4, x + 0.4, color=NULL_COLOR, linewidth=0.8)
         # Next to the gate's own mark, so that no interval hides another.
         for name, form, shift, label in _CONTROLS:
             # Outcomes of earlier versions have no control task.
@@ -113,13 +120,16 @@ def draw(ax: Axes, decoding: pd.DataFrame, measure: str) -> Axes:
                     x + shift, value, yerr=np.maximum(np.nan_to_num(spread), 0), fmt=form,
                     color="#777777", markersize=4, elinewidth=0.8, label=label,
                 )  # fmt: skip
-    draw_intervals(ax, x, decoding, measure, low=f"{prefix}low", high=f"{prefix}high", label="gate")
-    ax.set_ylabel({"balanced_accuracy": "balanced accuracy"}.get(measure, "ω²"))
+    draw_intervals(
+        ax, x, decoding.assign(p_drawn=p), measure, low=f"{prefix}low", high=f"{prefix}high",
+        color=PROBE_COLOR, label="gate (upper panels)", p="p_drawn",
+    )  # fmt: skip
+    ax.set_ylabel("balanced accuracy" if is_accuracy else "omega squared")
     lowest_end = float(np.nanmin([*low, *decoding[f"{prefix}low"], 0]))
     # The frame would hide a band around 0.
     room = 0.03 * ax.get_ylim()[1] if lowest_end < 0 else 0
     ax.set_ylim(lowest_end - room, None)
-    if measure == "balanced_accuracy":
+    if is_accuracy:
         ax.yaxis.set_major_formatter(percent_tick)
     return over_gates(ax, list(decoding["gate"]))
 
@@ -129,17 +139,31 @@ def lay_out(shown: DecodableAndUsed) -> list[Figure]:
     drawn = with_joint(shown.usage, shown.joint)
     width = float(np.clip(2.5 + 0.42 * len(drawn), 6.5, 14))
     figure = Figure(figsize=(width, 10.2), layout="constrained")
-    axes = figure.subplots(4, 1, sharex=True)
+    axes = figure.subplots(4, 1)
     draw(axes[0], shown.decoding, "balanced_accuracy")
-    axes[0].set_title("Decodable: accuracy of a linear probe of the class (chance: gray band)")
+    axes[0].set_title(
+        f"Decodable: accuracy of a linear probe of the class ({_band_note(shown.decoding)})"
+    )
     draw(axes[1], shown.decoding, "omega_squared")
-    axes[1].set_title("Share of the variance of the gate between classes")
+    axes[1].set_title(
+        "Share of variance between classes, omega squared (band: 95% of permuted labels)"
+    )
+    for ax in axes[:2]:  # they have no blocks
+        as_wide_as_gates(ax, len(shown.decoding), len(drawn))
     draw_usage(axes[2], drawn)
     draw_log_losses(axes[3], drawn)
     title_usage(axes, shown.usage, ", exact test, Holm", ", t test, Holm")
-    one_legend(figure, (axes[0], axes[2]))  # the second panel has the marks of the first
+    one_legend(figure, axes[:3])  # the last panel has the marks of the third
     figure.suptitle(f"Decodable and used: {title_of(shown.of)}")
     return [figure]
+
+
+def _band_note(decoding: pd.DataFrame) -> str:
+    """Say what the gray band of the accuracy is."""
+    if np.isnan(decoding_p(decoding)).all():
+        return TOO_FEW
+    band = f"p ≥ {LEVEL}" if "limit" in decoding else "95% of permuted labels"
+    return f"line: chance; band: {band}"
 
 
 def _asks_about_classes(usage: pd.DataFrame) -> bool:
@@ -184,9 +208,10 @@ def caption(shown: DecodableAndUsed) -> str:
     """Say from which gates the class is decodable, and where it is used, alone and jointly."""
     return (
         "From top to bottom: how well the class can be decoded from each gate; the share of the "
-        "variance of the gate that lies between classes (ω²); and the accuracy that is lost and "
-        "the log loss that is added (in nats, at the best temperature with and without the "
-        f"replacement) {_replacements(shown.usage)}. "
+        "variance of the gate that lies between classes (omega squared); and the accuracy that is "
+        "lost and the log loss that is added (in nats, at the best temperature with and without "
+        f"the replacement) {_replacements(shown.usage)}. Filled marks: p < {LEVEL}; that of omega "
+        "squared is of permuted labels, one-sided and not corrected. "
         f"{usage_sentence(shown.usage, shown.decoding)}{joint_sentence(shown.joint)}"
         f"{_matching(shown.matching)} "
         f"The losses are measured on {shown.scored:,} images; constants and the gates of other "
@@ -220,7 +245,7 @@ def usage_sentence(usage: pd.DataFrame, decoding: pd.DataFrame | None = None) ->
     if usage.empty:
         return "The network has no gates."
     return (
-        _decodable_sentence(usage)
+        _decodable_sentence(usage, decoding)
         + _decoding_details(usage, decoding)
         + removal_sentence(usage)
         + resample_sentence(usage)
@@ -246,10 +271,16 @@ def _matching(matching: Mapping[str, Any] | None) -> str:
     return text
 
 
-def _decodable_sentence(usage: pd.DataFrame) -> str:
+def _decodable_sentence(usage: pd.DataFrame, decoding: pd.DataFrame | None) -> str:
     probed = int(usage["p_read"].notna().sum())
     decodable, count = usage[significant(usage["p_read"])], as_count(probed, "gate")
-    if not probed:
+    if not probed and usage["balanced_accuracy"].notna().any():
+        text = f"Whether the class is decodable is not tested: {TOO_FEW}"
+        if decoding is not None:
+            scored = as_count(int(decoding["scored"].max()), "image")
+            text += f" ({scored} that the probe did not see; a test needs {FEWEST})"
+        text += "."
+    elif not probed:
         text = "No linear probe could be fitted: there are too few images or classes."
     elif decodable.empty:
         text = f"The class is not found to be decodable from any of {count}."

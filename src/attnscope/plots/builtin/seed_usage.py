@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnscope import statistics
-from attnscope.plots.axes import over_gates, percent_tick
+from attnscope.plots.axes import as_wide_as_gates, over_gates, percent_tick
 from attnscope.plots.builtin.decodable_and_used import title_usage
 from attnscope.plots.frames import highest
 from attnscope.plots.intervals import draw_intervals
 from attnscope.plots.registry import Plot, register_plot
 from attnscope.plots.subjects import Seeds
 from attnscope.plots.text import as_count, as_interval, as_percent, shorten
-from attnscope.plots.theme import NULL_COLOR
+from attnscope.plots.theme import NULL_COLOR, PROBE_COLOR
 from attnscope.plots.usage import (
     draw_log_losses,
     draw_usage,
@@ -80,9 +80,10 @@ def draw(ax: Axes, usage: pd.DataFrame) -> Axes:
     """
     x = np.arange(len(usage))
     ax.hlines(usage["chance"], x - 0.4, x + 0.4, color=NULL_COLOR, linewidth=1.5, label="chance")
+    # There is no test over seeds, so that no mark is filled.
     draw_intervals(
-        ax, x, usage, "balanced_accuracy",
-        low="balanced_low", high="balanced_high", label="gate",
+        ax, x, usage.assign(p_drawn=np.nan), "balanced_accuracy", low="balanced_low",
+        high="balanced_high", color=PROBE_COLOR, label="gate (upper panel)", p="p_drawn",
     )  # fmt: skip
     ax.set_ylabel("balanced accuracy")
     ax.set_ylim(0, None)
@@ -114,8 +115,9 @@ def lay_out(shown: SeedUsage) -> list[Figure]:
     each = [with_joint(*both) for both in zip(shown.usages, shown.joints, strict=True)]
     width = float(np.clip(2.5 + 0.42 * len(drawn), 6.5, 14))
     figure = Figure(figsize=(width, 8.2), layout="constrained")
-    axes = figure.subplots(3, 1, sharex=True)
+    axes = figure.subplots(3, 1)
     draw(axes[0], shown.usage)
+    as_wide_as_gates(axes[0], len(shown.usage), len(drawn))  # it has no blocks
     draw_each_seed(axes[0], shown.usages, [("balanced_accuracy", 0.03)])
     axes[0].set_title("Decodable: accuracy of a linear probe of the class")
     draw_usage(axes[1], drawn)
