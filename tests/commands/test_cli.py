@@ -21,6 +21,7 @@ from attnscope.files import read_json
 from attnscope.plots import PLOTS
 from attnscope.recording.outcomes import read_outcomes
 from attnscope.recording.recording import Recording
+from attnscope.statistics.verdicts import VERDICTS
 from tests.making import refused_command, write_images
 
 PLAIN = ["--model", "resnet18", "--width", "16", "--epochs", "1"]
@@ -136,6 +137,12 @@ def test_intervene_writes_outcomes_that_the_report_shows(
     assert main(["intervene", str(run), *some, "--batch-size", "4"]) == 0
     printed = capsys.readouterr()
     assert str(run / "interventions" / "test") in printed.out
+    assert str(run / "interventions" / "test" / "effects.csv") in printed.out
+    for gate in Recording(run).gates:  # one line for each, and none for an edit
+        (line,) = [line for line in printed.out.splitlines() if line.startswith(gate.name)]
+        assert re.search(r"%.*%.* to .* to ", line)
+        assert line.endswith(tuple(VERDICTS))
+    assert "swap_any" not in printed.out
     assert re.findall(r"^(\w+): .*cond", printed.err, re.M)[:3] == ["decode", "replace", "erase"]
     written = {file: file.stat().st_mtime_ns for file in (run / "interventions").rglob("*.*")}
     assert main(["intervene", str(run), *some, "--batch-size", "4"]) == 0  # nothing is repeated

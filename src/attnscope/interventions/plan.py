@@ -60,8 +60,8 @@ class Cost:
         most = "at most " if self.at_most else ""
         return (
             f"{self.experiment}: {number_of(self.images, 'image')}, {most}{self.forwards:,} "
-            f"forward passes of one image (the work of {self.whole:,.0f} complete ones), {most}"
-            f"{time_taken}"
+            f"forward passes of one image (as much work as {self.whole:,.0f} complete passes), "
+            f"{most}{time_taken}"
         )
 
 

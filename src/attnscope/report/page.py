@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files as package_files
 from itertools import combinations
 from pathlib import Path
@@ -36,8 +36,7 @@ from attnscope.plots.text import (
     as_points,
 )
 from attnscope.plots.titles import two_names
-from attnscope.plots.usage import usage_of
-from attnscope.plots.usage_sentences import effect_of
+from attnscope.plots.verdict_table import verdict_table
 from attnscope.progress import progress_bar
 from attnscope.recording.outcomes import Outcomes, find_outcomes
 from attnscope.recording.places import distinct_names
@@ -49,8 +48,6 @@ from attnscope.report.methods import Run as Described
 from attnscope.report.methods import Shown, methods_of
 from attnscope.statistics.inference import LEVEL, significant
 from attnscope.statistics.predictions import CALIBRATION_MEASURES
-from attnscope.statistics.questions import REMOVAL
-from attnscope.statistics.verdicts import UNTESTED
 from attnscope.writing import writing
 
 DPI = 120
@@ -223,7 +220,7 @@ def _describe(recording: Recording, drawn: _Drawn) -> dict[str, Any]:
         "about": {_KEYS.get(k, k.replace("_", " ")): _lines(v) for k, v in about.items()},
         "figures": figures,
         "left_out": lines_of(left_out),
-        "verdicts": _verdicts(intervened[0]) if intervened else [],
+        "verdicts": verdict_table(intervened[0].outcomes).to_dict("records") if intervened else [],
     }
 
 
@@ -237,19 +234,6 @@ def _calibration(recording: Recording) -> list[dict[str, str]]:
         }
         for _, row in statistics.calibration_summary(recording).iterrows()
     ]
-
-
-def _verdicts(made: Intervened) -> list[dict[Hashable, Any]]:
-    """Return the verdict on each gate with the effect of removal; nothing if that is missing."""
-    try:
-        usage = usage_of(made.outcomes)
-    except Unavailable:  # the list of missing figures says so
-        return []
-    effects = [
-        "not measured" if row["verdict"] == UNTESTED else effect_of(row, REMOVAL)
-        for _, row in usage.iterrows()
-    ]
-    return usage[["gate", "kind", "verdict"]].assign(effect=effects).to_dict("records")
 
 
 def _kinds(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
