@@ -29,6 +29,9 @@ from attnscope.statistics.effects import OWN
 from attnscope.statistics.inference import LEVEL, holm, significant
 from attnscope.statistics.verdicts import target_kind
 
+_BESIDE = 0.02
+"""Room beside accuracies of 0% and 100%, for the marks."""
+
 
 @dataclass(frozen=True)
 class StaticGates:
@@ -93,7 +96,8 @@ def draw(
     """
     y = np.arange(len(effects))
     kept = effects["accuracy"].to_numpy(float)
-    low, high = (own + effects[end].to_numpy(float) for end in ("low", "high"))
+    # The interval of a change may be longer than that of an accuracy, which has bounds.
+    low, high = (np.clip(own + effects[end].to_numpy(float), 0, 1) for end in ("low", "high"))
     ax.axvline(own, color=INK, linewidth=0.9, label="unedited network")
     for chosen, face in ((True, NETWORK_COLORS[1]), (False, "white")):
         rows = np.array(lost) == chosen
@@ -105,6 +109,8 @@ def draw(
                 markerfacecolor=face, markersize=5, elinewidth=1.2, capsize=2,
                 label="significant loss" if chosen else "no significant loss",
             )  # fmt: skip
+    left, right = ax.get_xlim()
+    ax.set_xlim(max(left, -_BESIDE), min(right, 1 + _BESIDE))
     ax.set_ylim(len(effects) - 0.4, -0.6)
     label_axis(ax.yaxis, list(labels))
     # Enough digits to distinguish the ticks: losses may be tenths of a point.
@@ -160,12 +166,18 @@ def static_sentence(effects: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
     kinds = np.array([target_kind(target) for target in effects["target"]])
     gates, costly = effects[kinds == "gate"], effects[(kinds == "gate") & lost]
     if costly.empty:
-        worst = lowest(gates, "low")
         text = (
             f"A constant for a single gate lowers accuracy significantly at none of "
-            f"{as_count(len(gates), 'gate')}; the interval reaches furthest at "
-            f"{worst['target']}: a change of {_points_of(worst)}."
+            f"{as_count(len(gates), 'gate')}; "
         )
+        if (gates["change"] < 0).any():
+            worst = lowest(gates, "low")
+            text += (
+                f"the interval reaches furthest at {worst['target']}: a change of "
+                f"{_points_of(worst)}."
+            )
+        else:
+            text += f"{_nothing_lost(gates)}."
     else:
         most = lowest(costly, "change")
         text = (
@@ -175,13 +187,18 @@ def static_sentence(effects: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
         )
     blocks = effects[kinds == "block"]
     if len(blocks):
-        worst = lowest(blocks, "change")
         costly = int((lost & (kinds == "block")).sum())
         text += (
             f" Constants for all gates of a block lower accuracy significantly at {costly} of "
-            f"{as_count(len(blocks), 'block')}. The accuracy is lowest at {worst['target']}: a "
-            f"change of {_points_of(worst)}."
+            f"{as_count(len(blocks), 'block')}"
         )
+        if (blocks["change"] < 0).any():
+            worst = lowest(blocks, "change")
+            text += (
+                f". The accuracy is lowest at {worst['target']}: a change of {_points_of(worst)}."
+            )
+        else:
+            text += f"; {_nothing_lost(blocks)}."
     together = effects[kinds == "all"]
     if len(together):
         row = together.iloc[0]
@@ -191,6 +208,19 @@ def static_sentence(effects: pd.DataFrame, lost: NDArray[np.bool_]) -> str:
             f"change of {_points_of(row)}, {found}."
         )
     return text
+
+
+def _nothing_lost(rows: pd.DataFrame) -> str:
+    """Say that no replacement lowers the accuracy, and how far the intervals reach.
+
+    No row is named: all are the same, or the lowest one has no loss.
+    """
+    verb = "lowers" if (rows["change"] > 0).any() else "changes"
+    low, high = as_plain_points(rows["low"].min()), as_plain_points(rows["high"].max())
+    return (
+        f"no replacement {verb} the accuracy (the 95% CIs of the changes reach from {low} to "
+        f"{high} percentage points)"
+    )
 
 
 def _points_of(row: pd.Series[Any]) -> str:
