@@ -142,9 +142,11 @@ def test_a_significant_cost_within_the_smallest_effect_is_said_to_be_one() -> No
     )  # fmt: skip
     said = removal_sentence(frame)
     assert numbers(said)[:2] == ["1", "3"]
-    assert said.count("90%") == 2  # of the gate that costs, and of the one that does not
+    assert (
+        said.count("smallest effect") == 2
+    )  # of the gate that costs, and of the one that does not
     assert "8.0" in numbers(said)  # what would have been seen at the third
-    assert "90%" not in removal_sentence(frame.assign(equivalent=False))
+    assert "smallest effect" not in removal_sentence(frame.assign(equivalent=False))
 
 
 def test_the_probe_says_its_interval_and_no_probe_is_no_result() -> None:

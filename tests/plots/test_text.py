@@ -60,7 +60,7 @@ def test_zero_has_no_minus(zero: float) -> None:
         text.as_percent, text.as_plain_points, text.as_number, text.as_score, text.as_plain_nats,
     )  # fmt: skip
     assert [form(zero) for form in forms] == ["0.0%", "0.0", "0.000", "0.00", "0"]
-    assert [text.as_points(zero), text.as_logits(zero)] == ["+0.0", "+0"]
+    assert [text.as_points(zero), text.as_plain_nats(zero)] == ["+0.0", "0"]
     assert text.as_interval(zero, -zero, text.as_plain_nats) == "95% CI 0 to 0"
     rounded = [text.as_percent(-1e-9), text.as_points(-1e-9), text.as_plain_points(-1e-9)]
     assert rounded == ["0.0%", "+0.0", "0.0"]
