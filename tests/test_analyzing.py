@@ -311,6 +311,31 @@ def test_a_folder_of_something_else_is_refused(
     analyze(*GATED, "--output", "logits", *skip)
 
 
+def test_weights_that_are_drawn_anew_are_refused_before_anything_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["theirs:Gated", *DATA, *OUT]
+    refused_command(capsys, "AS329", "analyze", *command, names=("theirs:Gated", "--weights FILE"))
+    assert not (folder / "there").exists()
+    command = ["theirs:Gated", "--data", "theirs:Images", *OUT]
+    refused_command(capsys, "AS329", "analyze", *command, names=("theirs:Gated", "--weights FILE"))
+    assert not (folder / "there").exists()
+    analyze(*command, "--skip", "interventions", "figures", "report")
+    assert "theirs:Gated" in str(Recording("there/recordings/test").about["notes"])
+
+
+def test_a_network_that_is_built_with_its_weights_needs_no_file(folder: Path) -> None:
+    state = torch.get_rng_state()
+    analyze("theirs:gated", *DATA, *OUT, "--skip", "figures", "report")
+    assert "notes" not in Recording("there/recordings/test").about
+    source = Recording("there/recordings/test").source()
+    torch.set_rng_state(state)
+    model = source.network.load().model
+    before = torch.get_rng_state()
+    assert not source.network.draws_weights(model)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_each_split_has_its_own_results(folder: Path) -> None:
     analyze(*GATED)
     before = written(folder / "there")

@@ -294,6 +294,7 @@ def analyze_source(
                     ),
                     device=choose_device(settings.device),
                     progress=progress,
+                    again="interventions" in chosen,
                 )
         facts = None
         if settings.masks is not None:

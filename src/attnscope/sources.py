@@ -149,14 +149,17 @@ class Source:
         )
         return cls(network, settings, split, allow_changed_data)
 
-    def open(self) -> Subject:
+    def open(self, again: bool = False) -> Subject:
         """Open the network and its images.
 
+        Args:
+            again: whether the network must have the same weights when it is opened again.
+
         Raises:
-            InputError: one of them cannot be opened or the weights do not fit; AS537, the data has
-                other classes than the run was trained with; AS538, its images have changed since
-                the run was trained; AS244, they are gone; AS235, the normalization is not for pixel
-                values from 0 to 1.
+            InputError: one of them cannot be opened or the weights do not fit; AS329, they are
+                other ones each time; AS537, the data has other classes than the run was trained
+                with; AS538, its images have changed since the run was trained; AS244, they are
+                gone; AS235, the normalization is not for pixel values from 0 to 1.
         """
         network = self.network
         network.expect_weights()
@@ -168,8 +171,14 @@ class Source:
         if has_scheme:
             network = replace(network, channels=self.data.channels)
         target = (replace(network, weights=None) if has_scheme else network).load()
+        drawn = network.draws_weights(target.model)
+        if drawn and again:
+            raise network.random_weights()
+        drawn_note = [_drawn_note(network.target)] if drawn else []
         if self.data.is_data_set:
-            return self._open_with_data_set(target.model)
+            subject = self._open_with_data_set(target.model)
+            subject.about["notes"] += drawn_note
+            return subject
         images, loaded, normalization, changes = self._open_images(target.normalization)
         if has_scheme:
             network = replace(network, num_classes=len(images.classes))
@@ -190,6 +199,7 @@ class Source:
             notes.append(
                 f"the data has changed since the network was trained: {'; '.join(changes)}"
             )
+        notes += drawn_note
         if notes:  # else the plan is equal to that of a version without notes
             about["notes"] = notes
         return Subject(target.model, images, normalization, about, source)
@@ -420,6 +430,14 @@ def white_of(stored: object) -> int | None:
     """Return the white in what `Source.to_dict` returned; None in that of earlier versions."""
     white = stored.get("white") if isinstance(stored, Mapping) else None
     return white if isinstance(white, int) and white > 0 else None
+
+
+def _drawn_note(target: str) -> str:
+    return (
+        f"the network {target} has other weights each time it is built, so that attnscope "
+        "intervene, fold and analyze cannot open it again; to use them, capture again with "
+        "--weights FILE"
+    )
 
 
 def _pinned(data: DataSettings) -> DataSettings:

@@ -30,7 +30,7 @@ from attnscope.recording.outcomes import find_outcomes
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run, open_captured
 from attnscope.sources import Source
-from tests.making import refused, write_images
+from tests.making import refused, refused_command, write_images
 
 OURS = """
 import torch
@@ -164,12 +164,20 @@ def test_without_its_own_plan_nothing_is_opened_unchecked(folder: Path) -> None:
     Recording(recording.folder).network()
 
 
-def test_callable_with_new_random_weights_is_refused(folder: Path) -> None:
+def test_callable_with_new_random_weights_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their recording says so, and so does every command that opens the network again."""
     recording = capture_target(folder, "theirs:unseeded", None, "--no-grad-cam")
-    with refused("AS642", names=("theirs:unseeded", recording.folder)):
-        recording.network()
+    said = [line for line in capsys.readouterr().err.splitlines() if "--weights FILE" in line]
+    assert [line for line in said if "theirs:unseeded" in line], "a line of the standard error"
+    assert [note for note in recording.about["notes"] if "theirs:unseeded" in note]
+    for command in ("intervene there", "fold there --out folded", "analyze there"):
+        names = ("theirs:unseeded", recording.folder.name, "--weights FILE")
+        refused_command(capsys, "AS642", *command.split(), names=names)
     shutil.rmtree(recording.folder)
     recording = capture_target(folder, "theirs:unseeded", "gated.safetensors", "--no-grad-cam")
+    assert not [note for note in recording.about.get("notes", []) if "theirs:unseeded" in note]
     np.testing.assert_allclose(logits_again(recording), recording.logits, rtol=1e-4, atol=1e-5)
 
 

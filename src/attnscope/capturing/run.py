@@ -34,6 +34,7 @@ def capture_source(
     device: torch.device | None = None,
     progress: bool = True,
     process_group: ProcessGroup = _SINGLE_PROCESS,
+    again: bool = False,
 ) -> Recording | Moments:
     """Open a network and its images, and record every gate over them.
 
@@ -44,6 +45,7 @@ def capture_source(
         device: Device of the network; default the CPU.
         progress: Whether to show a progress bar.
         process_group: The processes that share the work.
+        again: Whether the network is to be opened again later, with the same weights.
 
     Returns:
         The recording, or moments if the settings say so.
@@ -51,7 +53,7 @@ def capture_source(
     Raises:
         InputError: As `attnscope.sources.Source.open` and `attnscope.capture`.
     """
-    subject = source.open()
+    subject = source.open(again)
     return capture(
         channels_last(subject.model.to(device or "cpu")),
         subject.images,
@@ -83,6 +85,7 @@ def capture_once(
     device: torch.device | None = None,
     progress: bool = True,
     process_group: ProcessGroup = _SINGLE_PROCESS,
+    again: bool = False,
 ) -> Recording:
     """Capture as `capture_source` does, or open the recording if it was made before.
 
@@ -95,6 +98,7 @@ def capture_once(
         device: As for `capture_source`.
         progress: As for `capture_source`.
         process_group: As for `capture_source`.
+        again: As for `capture_source`.
 
     Raises:
         InputError: As `capture_source`; AS644, the folder has a recording of another network, other
@@ -113,7 +117,13 @@ def capture_once(
             )
         return recording
     captured = capture_source(
-        source, out, settings, device=device, progress=progress, process_group=process_group
+        source,
+        out,
+        settings,
+        device=device,
+        progress=progress,
+        process_group=process_group,
+        again=again,
     )
     assert isinstance(captured, Recording), "moments are no recording"
     return captured

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from attnscope import layout
 from attnscope.data.normalization import Normalization
@@ -15,7 +17,7 @@ from attnscope.errors import InputError
 from attnscope.files import read_json, sha256_of
 from attnscope.networks.build import ModelConfig, build_model
 from attnscope.networks.targets import Target, is_run, load_target, scheme_of
-from attnscope.networks.weights import load_weights
+from attnscope.networks.weights import hash_weights, load_weights
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,30 @@ class NetworkSource:
                 "AS329",
                 f"the network {self.target} would have random weights; add --weights FILE",
             )
+
+    def draws_weights(self, model: nn.Module) -> bool:
+        """Return whether a network has other weights each time it is built.
+
+        The random generator of the CPU is as before.
+
+        Args:
+            model: The network as `load` built it.
+        """
+        if self.weights is not None or self.is_run or scheme_of(self.target) is not None:
+            return False
+        if any(map(is_lazy, model.state_dict().values())):
+            return True  # the first forward draws them
+        with suppress(InputError), torch.random.fork_rng(devices=[]):
+            return hash_weights(self.load().model) != hash_weights(model)
+        return False  # it can be built once in a process
+
+    def random_weights(self) -> InputError:
+        """Return the error AS329 of a network that cannot be opened again with its weights."""
+        return InputError(
+            "AS329",
+            f"the network {self.target} has other weights each time it is built, and interventions "
+            "must open it again; give its trained weights with --weights FILE",
+        )
 
     def pinned_paths(self) -> NetworkSource:
         """Return a copy with absolute paths."""

@@ -134,10 +134,17 @@ def open_network(folder: Path, source: Source) -> Module:
     model = source.open_network()
     expected = _planned_hash(folder, "weights")
     if expected is not None and hash_weights(model) != expected:
+        network = source.network
+        remedy = "restore them, or capture again"
+        if network.weights is None and not network.is_run:
+            remedy = (
+                "restore them; or, if it has other weights each time it is built, capture it again "
+                "with --weights FILE"
+            )
         raise InputError(
             "AS642",
-            f"the weights of {source.network.target} are not those from which {folder} was "
-            "captured; restore them, or capture again",
+            f"the weights of {network.target} are not those from which {folder} was captured; "
+            f"{remedy}",
         )
     return model
 
