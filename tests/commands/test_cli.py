@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import urllib.request
@@ -326,6 +327,33 @@ def test_a_damaged_recording_is_refused(
     (recording / "manifest.json").unlink()
     refused(capsys, "AS601", command, recording, *out, names=(recording,))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["figures", "report", "verify", "intervene"])
+def test_the_remedy_of_a_damaged_recording_works(
+    command: str,
+    runs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "my runs").mkdir()
+    copy_of(runs / "se", tmp_path / "my runs" / "se")
+    monkeypatch.chdir(tmp_path)
+    recording = Path("my runs/se/recordings/test")
+    arrays = recording / "shards" / "00000" / "arrays.safetensors"
+    whole = arrays.read_bytes()
+    arrays.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    code = "AS824" if command == "intervene" else "AS962"
+    refused_command(capsys, code, command, "my runs/se", names=(recording,))
+    assert main([command, "my runs/se"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    found = re.search(r"remove (.+), then run: attnscope (.+) \[AS\d+\]$", line)
+    assert found, line
+    assert Path(found[1]) == recording
+    shutil.rmtree(found[1])
+    assert main(shlex.split(found[2])) == 0
+    assert arrays.read_bytes() == whole
 
 
 def test_a_network_of_other_classes_is_not_captured(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from attnscope.recording.places import distinct_names, list_recordings
+from attnscope.recording.places import capture_again, distinct_names, list_recordings
 from attnscope.recording.recording import Recording, find_recordings
 from tests.making import lock_folders, refused
 from tests.recording.making import write
@@ -47,6 +47,34 @@ def damaged(folder: Path, how: str) -> Path:
     file.unlink()
     {"folder": file.mkdir, "pipe": partial(os.mkfifo, file)}[how]()
     return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "options"),
+    [
+        ("recordings/test", ""),
+        ("recordings/train", " --split train"),
+        ("recordings/mine", " --out a/b/recordings/mine"),
+        ("moments/test", " --moments"),
+        ("untrained/test", " --untrained"),
+        ("untrained/moments/validation", " --untrained --moments --split validation"),
+    ],
+)
+def test_the_command_that_makes_a_recording_again_names_its_run(
+    place: str, options: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured = tmp_path / "a/b" / place
+    captured.mkdir(parents=True)
+    (tmp_path / "a/b/config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    assert capture_again(Path("a/b") / place) == (
+        f"remove a/b/{place}, then run: attnscope capture a/b{options}"
+    )
+    assert capture_again(Path("a/b") / place, "--precision", "fp32").endswith(" --precision fp32")
+    monkeypatch.chdir(captured)
+    assert f"attnscope capture {tmp_path / 'a/b'}" in capture_again(Path())
+    (tmp_path / "a/b/config.json").unlink()
+    assert "attnscope capture" not in capture_again(captured)
 
 
 def test_recordings_that_cannot_be_opened_are_listed_and_do_not_hide_others(

@@ -267,11 +267,12 @@ def expect_whole(recording: ShardReader) -> None:
         InputError: a file is missing or has changed.
     """
     from attnscope.hashes import without_code
+    from attnscope.recording.places import capture_again
 
     problems = recording.verify()
     if problems:
         more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
         raise InputError(
             "AS962",
-            f"{without_code(problems[0])}{more}; record it again with: attnscope capture RUN",
+            f"{without_code(problems[0])}{more}; {capture_again(recording.folder)}",
         )

@@ -18,6 +18,7 @@ class Verify:
 
     def __call__(self) -> None:
         from attnscope.hashes import without_code
+        from attnscope.recording.places import capture_again, is_captured
         from attnscope.verifying import verify
 
         found = verify(self.recording)
@@ -30,8 +31,10 @@ class Verify:
         if damaged:
             problems = [problem for each in damaged for problem in each.problems]
             more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+            folder = damaged[0].folder
+            anew = capture_again(folder) if is_captured(folder) else "make it again"
             raise InputError(
                 "AS962",
                 f"{without_code(problems[0])}{more}; copy it again from where it is whole, or "
-                "make it again",
+                f"{anew}",
             )

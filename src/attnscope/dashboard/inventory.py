@@ -30,7 +30,7 @@ from attnscope.recording.format import (
     shard_file,
     with_current_keys,
 )
-from attnscope.recording.places import list_recordings
+from attnscope.recording.places import capture_again, list_recordings
 from attnscope.recording.recording import Recording
 
 WHOLE: State = "whole"
@@ -144,7 +144,7 @@ def read_accuracy(folder: Path) -> float:
             right += int(np.sum(table["label"].to_numpy() == table["prediction"].to_numpy()))
             total += table.num_rows
         except Exception as error:  # pyarrow raises OSError, ArrowInvalid and others
-            raise _unreadable(file, error) from None
+            raise _unreadable(folder, file, error) from None
     return right / total
 
 
@@ -194,7 +194,8 @@ def _read_facts(folder: Path, size: int, changed: int, number: int) -> _Facts:
     if not sound:
         Recording(folder, read_rows=False)  # which says what is wrong
         raise InputError(
-            "AS604", f"{folder / layout.MANIFEST} is not a valid manifest; capture again"
+            "AS604",
+            f"{folder / layout.MANIFEST} is not a valid manifest; {capture_again(folder)}",
         )
     return _Facts(described, has_scores and has_labels, shards)
 
@@ -223,7 +224,7 @@ def _recorded(root: Path, folder: Path) -> Entry:
     except InputError as error:
         return replace(entry, state=DAMAGED, note=str(error))
     except OSError as error:
-        problem = _unreadable(folder / layout.MANIFEST, error)
+        problem = _unreadable(folder, folder / layout.MANIFEST, error)
         return replace(entry, state=DAMAGED, note=str(problem))
 
 
@@ -240,16 +241,18 @@ def _size_of_shards(folder: Path, shards: tuple[Shard, ...]) -> int:
             try:
                 size = file.stat().st_size
             except OSError as error:
-                raise _unreadable(file, error) from None
+                raise _unreadable(folder, file, error) from None
             if not size:
-                raise _unreadable(file, OSError(0, "it is empty"))
+                raise _unreadable(folder, file, OSError(0, "it is empty"))
             total += size
     return total
 
 
-def _unreadable(file: Path, error: Exception) -> InputError:
+def _unreadable(folder: Path, file: Path, error: Exception) -> InputError:
     reason = getattr(error, "strerror", None) or (str(error).splitlines() or [""])[0]
-    return InputError("AS606", f"{file} cannot be read ({reason}); restore it, or capture again")
+    return InputError(
+        "AS606", f"{file} cannot be read ({reason}); restore it, or {capture_again(folder)}"
+    )
 
 
 def _problem(root: Path, error: InputError) -> Entry:

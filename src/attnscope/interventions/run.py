@@ -26,7 +26,7 @@ from attnscope.interventions.study import (
 from attnscope.networks.memory import channels_last
 from attnscope.recording.outcomes import Outcomes, read_outcomes
 from attnscope.recording.pieces import unfinished
-from attnscope.recording.places import outcomes_folder
+from attnscope.recording.places import capture_again, outcomes_folder
 from attnscope.recording.recording import Recording
 from attnscope.runs import Run, open_recording, open_untrained
 from attnscope.statistics.comparison import expect_same_images
@@ -367,5 +367,5 @@ def _expect_intact(recording: Recording) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(
-            "AS824", f"{without_code(problems[0])}{more}; capture {recording.folder} again"
+            "AS824", f"{without_code(problems[0])}{more}; {capture_again(recording.folder)}"
         )

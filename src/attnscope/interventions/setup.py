@@ -24,6 +24,7 @@ from attnscope.gates.modes import eval_mode
 from attnscope.kinds import Gate
 from attnscope.lazy import renamed_names
 from attnscope.networks.outputs import OutputAdapter, adapted
+from attnscope.recording.places import capture_again
 from attnscope.recording.recording import Recording
 from attnscope.recording.reopening import expect_fp32
 from attnscope.shapes import Array
@@ -124,7 +125,8 @@ class InterventionSetup:
             raise InputError(
                 "AS825",
                 f"{recording.folder} has no class scores, by which interventions are measured; if "
-                "the output of the network has some, capture again and choose them with --output",
+                "the output of the network has some, "
+                f"{capture_again(recording.folder, '--output', 'OUTPUT')}",
             )
         self.model, self.recording, self.seed = model, recording, seed
         self._adapter = OutputAdapter.from_dict(recording.output)
@@ -293,7 +295,8 @@ class InterventionSetup:
             raise InputError(
                 "AS809",
                 f"the network does not give the logits recorded in {self.recording.folder}; pass "
-                "the network and weights that were captured, or capture again",
+                "the network and weights that were captured, or "
+                f"{capture_again(self.recording.folder)}",
             )
 
 

@@ -37,6 +37,7 @@ from attnscope.kinds import HAS_NEUTRAL, Gate
 from attnscope.live.edits import EditMaker, GateEdit
 from attnscope.networks.number_types import number_type
 from attnscope.networks.outputs import OutputAdapter, adapted
+from attnscope.recording.places import capture_again
 from attnscope.recording.recording import Recording
 from attnscope.recording.reopening import expect_fp32
 from attnscope.shapes import Array
@@ -299,7 +300,7 @@ class LiveNetwork:
             raise InputError(
                 "AS804",
                 f"the data has {count} images, but {recording.folder} has {len(recording)}; "
-                "restore the images, or capture again",
+                f"restore the images, or {capture_again(recording.folder)}",
             )
         rows = np.unique(np.linspace(0, count - 1, _CHECKED).round().astype(np.int64))
         if isinstance(found, LabeledImages):
@@ -308,7 +309,7 @@ class LiveNetwork:
                 raise InputError(
                     "AS805",
                     f"the images are not those of {recording.folder}, or in another order; restore "
-                    "them, or capture again",
+                    f"them, or {capture_again(recording.folder)}",
                 )
         if recording.has_scores:
             with self._ready():
@@ -319,7 +320,7 @@ class LiveNetwork:
                 raise InputError(
                     "AS809",
                     f"the network does not give the logits recorded in {recording.folder}; restore "
-                    "the weights that were captured, or capture again",
+                    f"the weights that were captured, or {capture_again(recording.folder)}",
                 )
         return found
 
@@ -340,7 +341,7 @@ class LiveNetwork:
             raise InputError(
                 "AS618",
                 f"{self.recording.folder} has no class scores; if the output of the network has "
-                "some, capture again and choose them with --output",
+                f"some, {capture_again(self.recording.folder, '--output', 'OUTPUT')}",
             )
 
 

@@ -156,14 +156,14 @@ class NetworkSource:
         if not file.is_file():
             raise InputError(
                 "AS330",
-                f"the weights file {file} no longer exists; restore it, or record again with "
-                "attnscope capture",
+                f"the weights file {file} no longer exists; restore it, or remove the recording "
+                "and capture it again",
             )
         if sha256_of(file) != self.weights_sha256:
             raise InputError(
                 "AS331",
                 f"the weights file {file} has changed since the recording was made (its SHA-256 "
-                "differs); restore it, or record again with attnscope capture",
+                "differs); restore it, or remove the recording and capture it again",
             )
 
 

@@ -13,6 +13,7 @@ from attnscope import layout
 from attnscope.data.label_kinds import CLASS
 from attnscope.errors import InputError
 from attnscope.kinds import KINDS, Gate
+from attnscope.recording.places import capture_again
 
 FORMAT = 1
 TARGETS = ("predicted", "true")
@@ -140,7 +141,7 @@ def expect_own_file(folder: Path, file: Path) -> Path:
     if file.exists() and not file.is_file():
         raise InputError(
             "AS606",
-            f"{file} cannot be read (it is a folder, a pipe or a device); restore it, or capture "
-            "again",
+            f"{file} cannot be read (it is a folder, a pipe or a device); restore it, or "
+            f"{capture_again(folder)}",
         )
     return file

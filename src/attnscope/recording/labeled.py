@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from attnscope.data.label_kinds import CLASS, without_classes
 from attnscope.errors import InputError
 from attnscope.kinds import MAP, PER_CHANNEL, Gate
+from attnscope.recording.places import capture_again
 from attnscope.recording.rows import Rows
 
 if TYPE_CHECKING:
@@ -156,7 +158,8 @@ def class_names(classes: list[str], column: pd.Series, folder: object) -> NDArra
         raise InputError(
             "AS616",
             f"row {int(outside.argmax())} of {folder} has the {column.name} "
-            f"{numbers[outside][0]}, and there are {len(classes)} classes; capture again",
+            f"{numbers[outside][0]}, and there are {len(classes)} classes; "
+            f"{capture_again(Path(str(folder)))}",
         )
     names: NDArray[np.object_] = np.array(classes, dtype=object)[numbers]
     return names

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from attnscope import layout
 from attnscope.errors import InputError
+from attnscope.shell import shell_command
 
 
 def run_of(recording: Path) -> Path | None:
@@ -35,6 +37,37 @@ def enclosing_run(captured: Path) -> Path | None:
             if (run / layout.CONFIG).is_file():
                 return run
     return None
+
+
+def capture_again(captured: Path, *options: str) -> str:
+    """Return in words how a recording or moments are made again, for the end of a message.
+
+    Args:
+        captured: The recording or moments. They must be removed first, because no command writes
+            over them.
+        options: Options of ``attnscope capture`` that are needed.
+
+    Returns:
+        ``remove RUN/recordings/test, then run: attnscope capture RUN``, or outside a run ``remove
+        FOLDER, then repeat the command that made it``.
+    """
+    try:
+        run = enclosing_run(captured)
+    except OSError:  # one may not enter the folder
+        run = None
+    if run is None:
+        added = f" with {shlex.join(options)}" if options else ""
+        return f"remove {captured}, then repeat the command that made it{added}"
+    place = captured.resolve().relative_to(run).parts
+    if captured.parts[-len(place) :] == place:  # as the user wrote it
+        run = captured.parents[len(place) - 1]
+    *kinds, split = place
+    chosen = [f"--{name}" for name in (layout.UNTRAINED, layout.MOMENTS) if name in kinds]
+    if split not in layout.SPLITS:
+        chosen += ["--out", str(captured)]
+    elif split != "test":
+        chosen += ["--split", split]
+    return f"remove {captured}, then run: {shell_command('capture', run, *chosen, *options)}"
 
 
 def outcomes_folder(recording: Path) -> Path:
@@ -222,7 +255,7 @@ def list_recordings(folder: Path) -> tuple[list[Path], list[InputError]]:
                 InputError(
                     "AS604",
                     f"{place / layout.MANIFEST} is a folder, a pipe or a device, and no manifest; "
-                    "capture again",
+                    f"{capture_again(place)}",
                 )
             )
     if not found and not problems:

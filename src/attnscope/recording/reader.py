@@ -43,7 +43,7 @@ from attnscope.recording.format import (
     with_current_keys,
 )
 from attnscope.recording.labeled import expect_class_labels
-from attnscope.recording.places import captured_in, enclosing_run, is_captured
+from attnscope.recording.places import capture_again, captured_in, enclosing_run, is_captured
 from attnscope.recording.preparation import describe_preparation
 from attnscope.recording.reopening import find_source, open_images, open_network
 from attnscope.recording.rows import ALL_ROWS, Rows, consecutive, row_numbers
@@ -100,7 +100,7 @@ class ShardReader(ABC):
             raise InputError(
                 "AS602",
                 f"{folder} has format {manifest['format']}, and this version of attnscope reads "
-                f"format {FORMAT}; update attnscope, or capture again",
+                f"format {FORMAT}; update attnscope, or {capture_again(folder)}",
             )
         if isinstance(manifest, dict) and manifest.get("kind", "recording") != self.kind:
             kind = str(manifest.get("kind", "recording"))
@@ -142,7 +142,7 @@ class ShardReader(ABC):
             raise InputError(
                 "AS604",
                 f"{folder / layout.MANIFEST} is not a valid manifest ({first_line(error)}); "
-                "capture again",
+                f"{capture_again(folder)}",
             ) from None
         self.folder = folder
         if read_rows:
@@ -438,7 +438,7 @@ class ShardReader(ABC):
             raise InputError(
                 "AS618",
                 f"{self.folder} has no {what}, because the network gave no class scores; if its "
-                "output has some, capture again and choose them with --output",
+                f"output has some, {capture_again(self.folder, '--output', 'OUTPUT')}",
             )
 
     def _expect_labels(self, what: str = "") -> None:
@@ -460,14 +460,16 @@ class ShardReader(ABC):
             layer = self.grad_cam_layers[-1]
         if layer is None:
             raise InputError(
-                "AS611", f"{self.folder} has no Grad-CAM; capture again without --no-grad-cam"
+                "AS611",
+                f"{self.folder} has no Grad-CAM; {capture_again(self.folder)}, without "
+                "--no-grad-cam",
             )
         if layer not in self.grad_cam_layers:
             known = ", ".join(self.grad_cam_layers) or "none"
             raise InputError(
                 "AS611",
-                f"{self.folder} has no Grad-CAM of layer '{layer}' (recorded: {known}); capture "
-                f"again with --grad-cam-layers {layer}",
+                f"{self.folder} has no Grad-CAM of layer '{layer}' (recorded: {known}); "
+                f"{capture_again(self.folder, '--grad-cam-layers', layer)}",
             )
         return layer
 
@@ -479,7 +481,7 @@ class ShardReader(ABC):
             if len(rows) != shard.count:
                 raise ValueError(f"{len(rows)} rows instead of {shard.count}")
         except Exception as error:  # pyarrow raises OSError, ArrowInvalid and others
-            raise _unreadable(file, error) from None
+            raise _unreadable(self.folder, file, error) from None
         return rows
 
     def _count_rows(self, shard: Shard) -> None:
@@ -492,7 +494,7 @@ class ShardReader(ABC):
             if count != shard.count:
                 raise ValueError(f"{count} rows instead of {shard.count}")
         except Exception as error:  # as for the rows
-            raise _unreadable(file, error) from None
+            raise _unreadable(self.folder, file, error) from None
 
     def _array(self, key: str, rows: Rows = ALL_ROWS) -> NDArray[Any]:
         """Read rows of an array that has one row per image, from the shards that hold them."""
@@ -533,6 +535,7 @@ class ShardReader(ABC):
             expected = (result.dtype, high - low, *result.shape[1:])
             if (piece.dtype, *piece.shape) != expected:
                 raise _unreadable(
+                    self.folder,
                     shard_file(self.folder, shard, layout.ARRAYS),
                     ValueError(f"{key} has another shape or type than the manifest says"),
                 )
@@ -548,7 +551,7 @@ class ShardReader(ABC):
                 whole = arrays.get_slice(key)
                 pieces = [whole[part.start : part.stop] for part in slices or (ALL_ROWS,)]
         except (SafetensorError, OSError) as error:
-            raise _unreadable(file, error) from None
+            raise _unreadable(self.folder, file, error) from None
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _has(self, key: str) -> bool:
@@ -558,7 +561,7 @@ class ShardReader(ABC):
             with safe_open(file, framework="numpy") as arrays:
                 return key in arrays.keys()  # noqa: SIM118 - not a dictionary
         except (SafetensorError, OSError) as error:
-            raise _unreadable(file, error) from None
+            raise _unreadable(self.folder, file, error) from None
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -580,7 +583,8 @@ def captured_kind(folder: Path) -> str:
     )
 
 
-def _unreadable(file: Path, error: Exception) -> InputError:
+def _unreadable(folder: Path, file: Path, error: Exception) -> InputError:
     return InputError(
-        "AS606", f"{file} cannot be read ({first_line(error)}); restore it, or capture again"
+        "AS606",
+        f"{file} cannot be read ({first_line(error)}); restore it, or {capture_again(folder)}",
     )

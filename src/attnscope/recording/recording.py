@@ -31,6 +31,7 @@ from attnscope.recording.labeled import (
     lazy_variable,
     variable_name,
 )
+from attnscope.recording.places import capture_again
 from attnscope.recording.places import find_recordings as find_recordings
 from attnscope.recording.reader import ShardReader
 from attnscope.recording.rows import ALL_ROWS, Rows, row_numbers
@@ -203,8 +204,8 @@ class Recording(ShardReader):
         if name not in self.pooled_inputs:
             raise InputError(
                 "AS612",
-                f"{self.folder} has no pooled input of gate '{name}'; capture again with "
-                "--pooled-inputs (gates that multiply another gate have none)",
+                f"{self.folder} has no pooled input of gate '{name}' (gates that multiply "
+                f"another gate have none); {capture_again(self.folder, '--pooled-inputs')}",
             )
         return self._array(f"pooled/{name}", rows)
 
@@ -236,7 +237,7 @@ class Recording(ShardReader):
             raise InputError(
                 "AS649",
                 f"{self.folder} has no targets ({describe_labels(self.label_kind)}); use labels "
-                "for classes, and capture again for others",
+                f"for classes, or for others {capture_again(self.folder)}",
             )
         return self._array(_TARGETS)
 
@@ -471,15 +472,16 @@ class Recording(ShardReader):
             has = ", ".join(self.attribution_methods) or "none"
             raise InputError(
                 "AS613",
-                f"{self.folder} has no attributions by '{method}' (recorded: {has}); capture again "
-                f"with --attribution-methods {method}",
+                f"{self.folder} has no attributions by '{method}' (recorded: {has}); "
+                f"{capture_again(self.folder, '--attribution-methods', method)}",
             )
         for found in known:
             if layer in (None, found.layer):
                 return known[-1] if layer is None else found
         layers = ", ".join(found.layer or "the image" for found in known)
+        options = ("--attribution-methods", method, "--grad-cam-layers", str(layer))
         raise InputError(
             "AS614",
             f"{self.folder} has no {method} of layer '{layer}' (recorded: {layers}); choose one of "
-            "these, or capture again with that layer",
+            f"these, or {capture_again(self.folder, *options)}",
         )

@@ -18,7 +18,7 @@ from attnscope.errors import InputError, first_line
 from attnscope.files import read_json
 from attnscope.hashes import verify_hash, without_code
 from attnscope.recording.format import expect_own_file
-from attnscope.recording.places import enclosing_run
+from attnscope.recording.places import capture_again, enclosing_run
 
 if TYPE_CHECKING:
     from attnscope.data.images import LabeledImages
@@ -93,7 +93,7 @@ def find_source(
         raise InputError(
             "AS641",
             f"{folder / layout.MANIFEST} does not name a network and images "
-            f"({first_line(error)}); capture again",
+            f"({first_line(error)}); {capture_again(folder)}",
         ) from None
     settings = replace(source.data, skip_unreadable=skip or source.data.skip_unreadable)
     if data is not None or not settings.is_data_set:
@@ -118,8 +118,8 @@ def expect_fp32(folder: Path, about: Mapping[str, Any]) -> None:
     if precision != "fp32":
         raise InputError(
             "AS807",
-            f"{folder} was captured in {precision}, but its network runs again in fp32; capture "
-            "again with --precision fp32",
+            f"{folder} was captured in {precision}, but its network runs again in fp32; "
+            f"{capture_again(folder, '--precision', 'fp32')}",
         )
 
 
@@ -135,11 +135,11 @@ def open_network(folder: Path, source: Source) -> Module:
     expected = _planned_hash(folder, "weights")
     if expected is not None and hash_weights(model) != expected:
         network = source.network
-        remedy = "restore them, or capture again"
+        remedy = f"restore them, or {capture_again(folder)}"
         if network.weights is None and not network.is_run:
             remedy = (
-                "restore them; or, if it has other weights each time it is built, capture it again "
-                "with --weights FILE"
+                "restore them; or, if it has other weights each time it is built, "
+                f"{capture_again(folder, '--weights', 'FILE')}"
             )
         raise InputError(
             "AS642",
@@ -170,7 +170,7 @@ def open_images(folder: Path, source: Source) -> LabeledImages | Dataset[Any]:
         raise InputError(
             "AS643",
             f"the images of {source.data.source} are not those from which {folder} was captured"
-            f"{changes and f' ({changes})'}; restore them, or capture again",
+            f"{changes and f' ({changes})'}; restore them, or {capture_again(folder)}",
         )
     return images
 
@@ -205,7 +205,7 @@ def _planned_hash(folder: Path, key: str) -> str | None:
     if isinstance(plan_id, str):
         for found in verify_hash(expect_own_file(folder, file), plan_id):
             code = "AS681" if file.is_file() else "AS682"
-            raise InputError(code, f"{without_code(found)}; restore it, or capture again")
+            raise InputError(code, f"{without_code(found)}; restore it, or {capture_again(folder)}")
     elif not file.is_file():
         return None
     plan = read_json(file)
