@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,89 @@ def test_different_images_are_refused(make_recording: Make) -> None:
         recording.about["model"] = {"attention": attention}
     with refused("AS721", names=(30, 33)):
         compare([a], [b])
+
+
+def test_the_same_network_is_refused(make_recording: Make) -> None:
+    a, b = make_recording("a"), make_recording("b", seed=1)
+    with refused("AS924", names=(a.folder,)):
+        compare(a, Run(a.folder.parent.parent))
+    for recording in (a, b):
+        recording.about |= {"weights_sha256": "0" * 64, "model": {"attention": "se"}}
+    with refused("AS924", names=(a.folder, b.folder)):
+        compare(a, b)
+    with refused("AS924", names=(a.folder, b.folder)):
+        PLOTS["per_class_accuracy"](a, b)
+    b.about["model"] = {"attention": "none"}  # other code with the same weights
+    assert compare(a, b).b is b
+    b.about["model"], a.id, b.id = {"attention": "se"}, "1", "1"
+    b.about["weights_sha256"] = "1" * 64
+    with refused("AS924", names=(a.folder, b.folder)):
+        compare(a, b)
+
+
+def trained(recording: Recording, attention: str, **changed: object) -> Recording:
+    """Write the settings of a run beside its recording, those given in place of others."""
+    recording.about["model"] = {"attention": attention, "width": 16, "name": "resnet18"}
+    recipe = {"name": "fast", "about": "", "batch_size": 128, "optimizer": {"momentum": 0.9}}
+    config = {
+        **{"data": f"folder:{attention}", "parts": {"test": {"images": 60, "sha256": "0"}}},
+        **{"epochs": 4, "seed": 0, "recipe": recipe, "image_size": 16, "skip_unreadable": False},
+    }
+    for key in changed.keys() & {"width", "name", "stem"}:
+        recording.about["model"][key] = changed.pop(key)
+    config["recipe"] = {**recipe, **changed.pop("recipe", {})}  # type: ignore[dict-item]
+    file = recording.folder.parent.parent / "config.json"
+    file.write_text(json.dumps({**config, **changed}))
+    return recording
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"seed": 3}, ""),
+        ({"data": "folder:moved"}, ""),
+        ({"recipe": {"about": "other words"}}, ""),
+        ({"epochs": 60}, "epochs 4 and 60"),
+        ({"width": 64, "epochs": 60}, "width 16 and 64, epochs 4 and 60"),
+        ({"name": "resnet34"}, "network resnet18 and resnet34"),
+        ({"recipe": {"batch_size": 64}}, "batch size 128 and 64"),
+        ({"recipe": {"optimizer": {"momentum": 0.8}}}, "momentum 0.9 and 0.8"),
+        ({"recipe": {"name": "staged", "batch_size": 64}}, "recipe fast and staged"),
+        ({"skip_unreadable": True}, "skip unreadable no and yes"),
+        ({"class_weights": [1, 2]}, "class weights"),
+        ({"parts": {"test": {"images": 61}}}, "data folder:se and folder:cbam"),
+    ],
+)
+def test_networks_that_were_trained_differently_are_told(
+    changed: dict[str, object], words: str, make_recording: Make
+) -> None:
+    a = trained(make_recording("a"), "se")
+    b = trained(make_recording("b", seed=1), "cbam", **changed)
+    pair = compare(a, b)
+    assert pair.training == (words and f"They were also trained differently: {words}.")
+    plot = PLOTS["per_class_accuracy"]
+    assert pair.training in plot.caption(plot.result(pair))
+    kinds = compare([a], [b])
+    assert kinds.training == (
+        words and f"The configurations were also trained differently: {words}."
+    )
+    assert kinds.training in PLOTS["seed_differences"].caption(
+        PLOTS["seed_differences"].result(kinds)
+    )
+
+
+def test_of_recordings_outside_runs_the_hash_of_the_settings_is_compared(
+    make_recording: Make,
+) -> None:
+    a, b = make_recording("a"), make_recording("b", seed=1)
+    assert compare(a, b).training == ""
+    a.about |= {"training_sha256": "1", "source": "digits"}
+    b.about |= {"training_sha256": "2", "source": "digits"}
+    assert compare(a, b).training.startswith("They were also trained differently: ")
+    b.about["source"] = "folder:digits"  # the hash is of the place of the data, too
+    assert compare(a, b).training == ""
+    b.about |= {"source": "digits", "untrained": True}
+    assert compare(a, b).training == ""
 
 
 def test_other_arguments_are_refused(make_recording: Make) -> None:

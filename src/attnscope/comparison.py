@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,9 @@ import pandas as pd
 from attnscope import statistics
 from attnscope.errors import InputError
 from attnscope.notebook import html_page, html_paragraph, html_table
-from attnscope.recording.places import distinct_names
+from attnscope.recording.places import distinct_names, enclosing_run
 from attnscope.recording.recording import Recording
+from attnscope.run_config import read_config, setting_differences, training_differences
 from attnscope.runs import Run, open_recording
 from attnscope.statistics import group_by_kind
 from attnscope.statistics.comparison import expect_same_images
@@ -33,6 +35,8 @@ from attnscope.statistics.seeds import expect_pairs
 Recorded: TypeAlias = Recording | Run | str | os.PathLike[str]
 """A recording, or where it is found: a run, the path of a run, or the path of a recording."""
 
+_OF_NETWORK = {"name": "network", "width": "width", "stem": "stem"}
+"""Settings of a network beside its attention, and what they are called."""
 _MOST_ROWS = 31
 """Rows of a table in a notebook: all images, and the first 30 classes."""
 
@@ -54,6 +58,14 @@ class Comparison:
     def recordings(self) -> list[Recording]:
         """Both recordings."""
         return [self.a, self.b]
+
+    @cached_property
+    def training(self) -> str:
+        """How the networks were trained differently, beside attention and seed, as a sentence.
+
+        It is empty if they were not, or if nothing is known of it.
+        """
+        return _training_sentence(self.a, self.b, "They")
 
     @cached_property
     def accuracy(self) -> pd.DataFrame:
@@ -115,6 +127,13 @@ class SeedComparison:
         return [*self.a, *self.b]
 
     @cached_property
+    def training(self) -> str:
+        """As for `Comparison`, of the configurations."""
+        if not self.a or not self.b:
+            return ""
+        return _training_sentence(self.a[0], self.b[0], "The configurations")
+
+    @cached_property
     def accuracy(self) -> pd.DataFrame:
         """The accuracy of both configurations: `attnscope.statistics.compare_seeds`.
 
@@ -172,11 +191,13 @@ def compare(
         A `Comparison` of two networks, or a `SeedComparison` if ``a`` and ``b`` are lists.
 
     Raises:
-        InputError: there is no such recording; the recordings are not of the same images; the seeds
-            do not form pairs; or a list has networks of more than one configuration.
+        InputError: there is no such recording; AS924, both are of the same network; the recordings
+            are not of the same images; the seeds do not form pairs; or a list has networks of more
+            than one configuration.
     """
     if _is_one(a) and _is_one(b):
         pair = Comparison(open_recorded(a, split), open_recorded(b, split))
+        expect_two_networks(pair.a, pair.b)
         expect_same_images(pair.a, pair.b)
         return pair
     if _is_one(a) or _is_one(b):
@@ -204,6 +225,25 @@ def compare(
     for recording in others + kinds[name_b]:
         expect_same_images(first, recording)
     return SeedComparison((name_a, name_b), recordings, kinds[name_b])
+
+
+def expect_two_networks(a: Recording, b: Recording) -> None:
+    """Refuse two recordings of the same network.
+
+    Raises:
+        InputError: AS924, they are the same recording or its copy, or the networks have equal
+            weights.
+    """
+    weights = [(each.about.get("weights_sha256"), each.about.get("model")) for each in (a, b)]
+    if a.folder.resolve() == b.folder.resolve():
+        how = "is given twice"
+    elif a.id is not None and a.id == b.id:
+        how = f"is the same recording as {b.folder}"
+    elif weights[0] == weights[1] and weights[0][0] is not None:
+        how = f"is of the same weights as {b.folder}"
+    else:
+        return
+    raise InputError("AS924", f"{a.folder} {how}; give the recordings of two networks")
 
 
 def compare_kinds(recordings: Sequence[Recording]) -> SeedComparison:
@@ -269,6 +309,33 @@ def open_all(targets: object, split: str = "test") -> list[Recording]:
 def _is_one(target: object) -> bool:
     """Whether this is one recording, and not a sequence of them."""
     return not isinstance(target, list | tuple)
+
+
+def _training_sentence(a: Recording, b: Recording, subject: str) -> str:
+    about = a.about, b.about
+    if any(each.get("untrained") for each in about):
+        return ""
+    models = [dict(each["model"]) for each in about if isinstance(each.get("model"), dict)]
+    found = []
+    if len(models) == 2 and all("attention" in model for model in models):
+        networks = [{name: model.get(key) for key, name in _OF_NETWORK.items()} for model in models]
+        found = setting_differences(*networks)
+    configs = _config_of(a), _config_of(b)
+    if configs[0] is not None and configs[1] is not None:
+        found += training_differences(configs[0], configs[1])
+    elif "training_sha256" in about[0].keys() & about[1].keys():
+        of_training = [(each["training_sha256"], each.get("source")) for each in about]
+        # The hash is of the place of the data, too.
+        if of_training[0][0] != of_training[1][0] and of_training[0][1] == of_training[1][1]:
+            found.append("settings that only their runs name")
+    return f"{subject} were also trained differently: {', '.join(found)}." if found else ""
+
+
+def _config_of(recording: Recording) -> dict[str, Any] | None:
+    run = enclosing_run(recording.folder)
+    with suppress(InputError):
+        return None if run is None else read_config(run)
+    return None
 
 
 def _percent(share: float) -> str:

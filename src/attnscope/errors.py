@@ -405,6 +405,7 @@ ERRORS: Mapping[str, str] = MappingProxyType(
         "AS921": "A single network is compared with a list of seeds.",
         "AS922": "The recordings are not of exactly two configurations.",
         "AS923": "A recording is expected, and the argument is something else.",
+        "AS924": "Two recordings to compare are of the same network.",
         "AS940": "A script in analysis/ got no run.",
         "AS941": "Two runs given to a script in analysis/ have the same folder name.",
         "AS943": "A recording has no gate of the kind that a statistic describes.",

@@ -31,6 +31,11 @@ _IMAGE_SETTINGS: Mapping[str, object] = {
 
 With ``listed_classes``, the order of ``classes`` was given and not derived from the images."""
 
+_UNSAID = ("about", "epochs", "network", "log_steps", "histogram_steps")
+"""Keys of a recipe that change no training, or whose value for the run is beside the recipe."""
+_NAMES = {"keeps": "kept weights", "weights": "initial weights"}
+"""What settings are called, if not by their key."""
+
 _TYPES: Mapping[str, tuple[type, str]] = {
     "data": (str, "a data source"),
     "seed": (int, "a whole number"),
@@ -94,6 +99,64 @@ def hash_training(config: Mapping[str, Any]) -> str:
     settings = {key: config.get(key) for key in _SETTINGS}
     settings |= image_settings(config)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def training_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Return in words in which settings two runs differ, beside the network and the seed.
+
+    Args:
+        a: The ``config.json`` of the first run.
+        b: That of the second run.
+
+    Returns:
+        One phrase for each setting, such as ``epochs 4 and 60``. Data from two places is the same
+        if its images and labels are.
+    """
+    first, second = (_said(config) for config in (a, b))
+    if first["recipe"] != second["recipe"]:  # then everything in it can differ
+        for said in (first, second):
+            for key in [key for key in said if key.startswith("recipe.")]:
+                del said[key]
+    if a.get("parts") is not None and a.get("parts") == b.get("parts"):
+        first["data"] = second["data"]
+    return setting_differences(first, second)
+
+
+def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Return in words which of these settings differ, with both values where they are short."""
+    found = []
+    for key in {**a, **b}:
+        values = a.get(key), b.get(key)
+        if values[0] == values[1]:
+            continue
+        name = key.rpartition(".")[2]
+        words = [_NAMES.get(name, name.replace("_", " "))]
+        if all(value is None or isinstance(value, str | int | float) for value in values):
+            words.append(" and ".join(map(_as_word, values)))
+        found.append(" ".join(words))
+    return found
+
+
+def _said(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training by name, those of its recipe with ``recipe.`` before."""
+    said = {key: config.get(key) for key in ("epochs", *_SETTINGS)}
+    said |= {key: config.get(key, usual) for key, usual in _IMAGE_SETTINGS.items()}
+    said["skip_unreadable"] = bool(said["skip_unreadable"])
+    said["class_weights"] = config.get("class_weights", "none")
+    recipe = config.get("recipe")
+    if isinstance(recipe, dict):
+        said["recipe"] = recipe.get("name")
+        for key, value in recipe.items():
+            inner = value if isinstance(value, dict) else {"": value}
+            if key not in (*_UNSAID, "name"):
+                said |= {f"recipe.{key}.{name}".rstrip("."): each for name, each in inner.items()}
+    return said
+
+
+def _as_word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 def expect_classes(run: Path, source: str, classes: list[str]) -> None:

@@ -1,6 +1,7 @@
 """The commands: from images to report, and one line for every input that cannot be used.
 
 Codes of refusals are checked where the package raises them, and here those of the command line.
+This file has more than 400 lines, because all tests share two trained runs.
 """
 
 from __future__ import annotations
@@ -354,6 +355,27 @@ def test_the_remedy_of_a_damaged_recording_works(
     shutil.rmtree(found[1])
     assert main(shlex.split(found[2])) == 0
     assert arrays.read_bytes() == whole
+
+
+def test_the_comparison_says_that_networks_were_trained_differently(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = ["--out", "out"]
+    refused_command(
+        capsys, "AS924", "compare", runs / "se", runs / "se", *out, names=(runs / "se",)
+    )
+    copy = copy_of(runs / "se", tmp_path / "copy")
+    refused_command(capsys, "AS924", "compare", runs / "se", copy, *out, names=(copy,))
+    assert not Path("out").exists()
+    assert main(["compare", str(runs / "se"), str(runs / "cbam"), *out]) == 0
+    assert "trained differently" not in capsys.readouterr().out
+    other = copy_of(runs / "cbam", tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "epochs": 60}))
+    assert main(["compare", str(runs / "se"), str(other), "--out", "again"]) == 0
+    sentence = "They were also trained differently: epochs 1 and 60."
+    assert sentence in capsys.readouterr().out
 
 
 def test_a_network_of_other_classes_is_not_captured(

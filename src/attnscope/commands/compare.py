@@ -24,6 +24,7 @@ class Compare:
     """Folder for the figures."""
 
     def __call__(self) -> None:
+        from attnscope.comparison import expect_two_networks
         from attnscope.plots.builtin import per_class_accuracy, seed_differences
         from attnscope.plots.subjects import Comparison, compare_kinds
         from attnscope.recording.recording import Recording
@@ -37,6 +38,7 @@ class Compare:
             verify_folder(run)
         recordings = [Recording(run) for run in self.runs]
         if len(recordings) == 2:
+            expect_two_networks(*recordings)
             pair = Comparison(*recordings)
             accuracy = per_class_accuracy.compute(pair)
             table, words = accuracy.comparison, per_class_accuracy.caption(accuracy)

@@ -127,7 +127,7 @@ def open_subject(plot: str, subject: type, targets: Sequence[Any], split: str = 
         recording = open_recorded(targets[0], split)
         return Intervened(recording, _outcomes_of(recording))
     if subject is Comparison:
-        return Comparison(*(open_recorded(target, split) for target in targets))
+        return compare(*targets, split=split)
     if subject is SeedComparison:
         return compare(open_all(targets[0], split), open_all(targets[1], split))
     recordings = [one for target in targets for one in open_all(target, split)]

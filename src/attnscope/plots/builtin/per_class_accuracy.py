@@ -40,11 +40,13 @@ class PerClassAccuracy:
     classes: Sequence[str]
     comparison: pd.DataFrame
     """`attnscope.comparison.Comparison.accuracy`; the first row is all classes together."""
+    training: str = ""
+    """`attnscope.comparison.Comparison.training`."""
 
 
 def compute(pair: Comparison) -> PerClassAccuracy:
     """Compare the accuracies."""
-    return PerClassAccuracy(pair.names, pair.a.classes, pair.accuracy)
+    return PerClassAccuracy(pair.names, pair.a.classes, pair.accuracy, pair.training)
 
 
 def draw(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str]) -> Axes:
@@ -154,6 +156,8 @@ def caption(shown: PerClassAccuracy) -> str:
         f"only {name_b} on {whole['only_b']:,.0f}. This compares two trained networks, and says "
         "nothing about other seeds. "
     )
+    if shown.training:
+        text += f"{shown.training} "
     if note := row_note(shown.classes, _rows(shown), "whose accuracies differ most"):
         text += f"{note} "
     different = classes[significant(classes["p_holm"])]

@@ -32,13 +32,15 @@ class SeedDifferences:
     comparison: pd.DataFrame
     """`attnscope.statistics.compare_seeds`; the first row is all classes together."""
     first: Disagreements
+    training: str = ""
+    """`attnscope.comparison.SeedComparison.training`."""
 
 
 def compute(kinds: SeedComparison) -> SeedDifferences:
     """Compare the two configurations seed by seed."""
     comparison = kinds.accuracy
     first = disagreements.between(Comparison(kinds.a[0], kinds.b[0]), kinds.names)
-    return SeedDifferences(kinds.names, kinds.a[0].classes, comparison, first)
+    return SeedDifferences(kinds.names, kinds.a[0].classes, comparison, first, kinds.training)
 
 
 def draw(ax: Axes, comparison: pd.DataFrame, names: tuple[str, str]) -> Axes:
@@ -103,8 +105,9 @@ def caption(shown: SeedDifferences) -> str:
     note = row_note(shown.classes, _rows(shown), "whose accuracies differ most")
     return (
         "Difference in accuracy between two configurations for each class. "
-        f"{note + ' ' if note else ''}{seeds_sentence(shown.comparison, *shown.names)} The rest is "
-        f"about the first seed of each configuration. {disagreements.caption(shown.first)}"
+        f"{note + ' ' if note else ''}{seeds_sentence(shown.comparison, *shown.names)} "
+        f"{shown.training + ' ' if shown.training else ''}The rest is about the first seed of each "
+        f"configuration. {disagreements.caption(shown.first)}"
     )
 
 
