@@ -34,6 +34,7 @@ from attnscope.networks.checkpoints import (
 )
 from attnscope.networks.narrow import narrow, narrowable_gates
 from attnscope.networks.static import FillingNorm
+from attnscope.unfinished import how_to_continue, is_interrupted
 
 FOLDED = "attnscope_folded"
 """A key in the metadata of a weights file; it marks the weights of a folded network."""
@@ -78,10 +79,10 @@ def load_model(folder: StrPath) -> nn.Module:
     folder = Path(folder)
     weights = folder / layout.WEIGHTS
     if not weights.is_file():
-        raise InputError(
-            "AS340",
-            f"{folder} has no {layout.WEIGHTS}; choose the folder of a run whose training finished",
-        )
+        remedy = "; choose the folder of a run whose training finished"
+        if is_interrupted(folder):
+            remedy = f", because its training was interrupted; {how_to_continue(folder)}"
+        raise InputError("AS340", f"{folder} has no {layout.WEIGHTS}{remedy}")
     try:
         expect_unchanged_file(folder, layout.MODEL)
         config = _read_config(read_json(folder / layout.MODEL))

@@ -178,6 +178,26 @@ class TrainConfig(NetworkSettings):
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 
+    def command(self) -> list[str] | None:
+        """Return the options of ``attnscope train`` for these settings, without --out and --resume.
+
+        It is None if a setting cannot be written as an option: a recipe or classes from Python.
+        """
+        words: list[str] = []
+        for field in fields(TrainConfig):
+            value = getattr(self, field.name)
+            if value == field.default or field.name in ("out", "resume"):
+                continue
+            if isinstance(value, Recipe) or (field.name == "classes" and isinstance(value, tuple)):
+                return None
+            option = field.name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{option}" if value else f"--no-{option}")
+            else:
+                values = value if isinstance(value, tuple) else (value,)
+                words += [f"--{option}", *map(str, values)]
+        return words
+
     def resolve(self, default_recipe: str = DEFAULT_RECIPE) -> ResolvedConfig:
         """Look up the recipe and fill in the settings that are None.
 

@@ -34,9 +34,11 @@ from attnscope.training.optimization import step_sizes
 from attnscope.training.processes import ProcessGroup, current_process_group
 from attnscope.training.recipe import Recipe
 from attnscope.training.result import TrainResult
+from attnscope.unfinished import how_to_continue, is_interrupted
 
 _MACHINE_SETTINGS = {
     *("attnscope", "torch", "device", "data_root", "places", "skipped", "images", "compile"),
+    "command",
 }
 """Keys of ``config.json`` that may change when a run is resumed, maybe on another machine."""
 
@@ -153,7 +155,7 @@ def fit(
     with _writing(out, process_group):
         process_group.barrier()  # the main process has removed what a killed training left
         if not resume:
-            refuse_existing(out)
+            refuse_existing_run(out)
         begins = not resume or not _can_resume(out, settings, data)
         compilation = choose_compilation(
             compiled,
@@ -229,6 +231,22 @@ def _writing(out: Path, process_group: ProcessGroup) -> Iterator[None]:
             f"{error.strerror} is training into {out}; wait until it has finished, or choose "
             "another folder with --out",
         ) from None
+
+
+def refuse_existing_run(out: Path) -> None:
+    """Refuse a run folder that exists.
+
+    Raises:
+        InputError: AS113, it exists; if its training was interrupted, the message says how to
+            continue it. AS114, it cannot be created.
+    """
+    if is_interrupted(out):
+        raise InputError(
+            "AS113",
+            f"{out} already exists, and its training was interrupted; {how_to_continue(out)} (or "
+            "choose another folder with --out)",
+        )
+    refuse_existing(out)
 
 
 def _is_empty(folder: Path) -> bool:

@@ -16,7 +16,6 @@ from attnscope.data.classes import read_class_names
 from attnscope.data.load import Data, load_data
 from attnscope.data.places import find_data, places_of
 from attnscope.errors import printable
-from attnscope.files import refuse_existing
 from attnscope.networks.build import build_model
 from attnscope.networks.pretrained import Pretrained, read_pretrained, start_from
 from attnscope.run_config import image_settings, read_config
@@ -27,7 +26,7 @@ from attnscope.training.config import (
     TrainConfig,
 )
 from attnscope.training.devices import choose_device
-from attnscope.training.fitting import fit
+from attnscope.training.fitting import fit, refuse_existing_run
 from attnscope.training.processes import ProcessGroup, join_process_group
 from attnscope.training.recipes import RECIPES
 
@@ -65,7 +64,9 @@ def _train(
 ) -> Path:
     network = settings.network
     if not config.resume:
-        refuse_existing(settings.out)
+        refuse_existing_run(settings.out)
+    elif process_group.is_main and not settings.out.exists():
+        _print_note(f"there is no run {settings.out} to resume, so its training starts now")
     # Reports wrong names before images and weights are read, which may take a while.
     channels = config.channels or 3
     build_model(
@@ -138,6 +139,7 @@ def _train(
         resume=config.resume,
         progress=progress,
         config={
+            **({} if (command := config.command()) is None else {"command": command}),
             "data": config.data,
             "data_root": str(config.data_root),
             "places": places_of(data.source, config.data_root, settings.out),
