@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,13 @@ import pytest
 from attnscope import TrainConfig
 from attnscope.commands.main import find_commands, main
 from attnscope.commands.parsing import parse
+from attnscope.dashboard.inventory import INTERRUPTED, list_entries
 from attnscope.files import locked
+from attnscope.runs import Run
 from attnscope.training import loop as training_loop
 from attnscope.training import run as training_run
 from attnscope.unfinished import how_to_continue, is_interrupted
-from tests.making import refused_command, write_images
+from tests.making import refused, refused_command, write_images
 
 TRAIN = ["train", "--data", "folder:my images", "--model", "cnn", "--epochs", "2", "--seed", "3"]
 TRAIN += ["--device", "cpu", "--precision", "fp32", "--batch-size", "8", "--image-size", "32"]
@@ -62,6 +66,21 @@ def test_every_command_says_how_to_continue(
         assert not is_interrupted(stopped)
     assert main(words) == 0
     assert not is_interrupted(stopped)
+
+
+def test_the_runs_page_and_the_interruption_name_the_same_command(
+    stopped: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (entry,) = list_entries(Path())
+    assert entry.state == INTERRUPTED
+    assert entry.note.endswith(how_to_continue(stopped))
+    with refused("AS539", names=(how_to_continue(stopped),)):
+        Run("run").result  # noqa: B018 - it is read
+    block = nullcontext([signal.SIGINT])
+    monkeypatch.setattr(training_loop, "stop_signal", lambda: block)
+    capsys.readouterr()
+    assert main([*TRAIN, "--out", "run", "--resume"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1].endswith(how_to_continue(stopped))
 
 
 def test_a_training_that_has_nothing_to_resume_says_so(

@@ -29,6 +29,7 @@ from attnscope.recording.reader import ShardReader, captured_kind
 from attnscope.recording.recording import Recording
 from attnscope.run_config import bad_config, read_config
 from attnscope.shell import shell_command
+from attnscope.unfinished import how_to_continue
 
 if TYPE_CHECKING:
     from attnscope.data.images import LabeledImages
@@ -99,7 +100,7 @@ class Run:
             raise InputError(
                 "AS539",
                 f"run {self.folder} has no {layout.RESULT}, because its training has not finished; "
-                "continue it with --resume",
+                f"{how_to_continue(self.folder)}",
             )
         result: dict[str, Any] = read_json(file)
         return result

@@ -32,6 +32,7 @@ from attnscope.recording.format import (
 )
 from attnscope.recording.places import capture_again, list_recordings
 from attnscope.recording.recording import Recording
+from attnscope.unfinished import how_to_continue
 
 WHOLE: State = "whole"
 GROWING: State = "growing"
@@ -342,7 +343,7 @@ def _unrecorded(root: Path, run: Path) -> Entry:
         return entry
     if is_locked(run.with_name(f".{run.resolve().name}{layout.LOCK_SUFFIX}")):
         return replace(entry, state=TRAINING, note="it is being trained")
-    note = "its training has not finished; continue it with attnscope train --resume"
+    note = f"its training has not finished; {how_to_continue(run)}"
     return replace(entry, state=INTERRUPTED, note=note)
 
 

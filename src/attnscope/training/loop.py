@@ -65,6 +65,7 @@ from attnscope.training.processes import ProcessGroup
 from attnscope.training.randomness import derive_seed
 from attnscope.training.recipe import Phase, Recipe
 from attnscope.training.result import TrainResult
+from attnscope.unfinished import how_to_continue
 
 _REPORT_STEPS = 20  # steps between two reads of results from the device
 
@@ -280,8 +281,7 @@ class TrainingLoop:
                         started = time.perf_counter()
                     if stops:
                         raise KeyboardInterrupt(
-                            f"stopped; {self.describe_checkpoint()}; "
-                            "continue with the same command and --resume"
+                            f"stopped; {self.describe_checkpoint()}; {how_to_continue(self.out)}"
                         )
 
     def open_monitor(self, board: SummaryWriter | None) -> GateMonitor | None:
