@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from attnscope.recording.moments import Moments
 from attnscope.recording.places import capture_again, distinct_names, list_recordings
 from attnscope.recording.recording import Recording, find_recordings
 from tests.making import lock_folders, refused
@@ -47,6 +48,32 @@ def damaged(folder: Path, how: str) -> Path:
     file.unlink()
     {"folder": file.mkdir, "pipe": partial(os.mkfifo, file)}[how]()
     return folder
+
+
+def test_a_folder_without_a_recording_is_named_for_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with refused("AS601", names=(f"{tmp_path / 'none'} does not exist",)):
+        Recording(tmp_path / "none")
+    with refused("AS601", names=("holds no recording",)):
+        Recording(tmp_path / "runs")
+    for name in ("se", "cbam", ".hidden"):
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "config.json").write_text("{}")
+    with refused("AS601", names=(f"{tmp_path / 'runs'} contains the runs cbam, se; name one",)):
+        Recording(tmp_path / "runs")
+    run = tmp_path / "runs" / "se"
+    with refused("AS601", names=(f"the run {run} has no recording", f"attnscope capture {run}")):
+        Recording(run)
+    with refused("AS601", names=(f"attnscope capture {run} --moments",)):
+        Moments(run)
+    write(run / "recordings" / "train")
+    with refused("AS601", names=(run / "recordings" / "train",)):
+        Recording(run)
+    (run / "checkpoint.safetensors").touch()
+    with refused("AS601", names=("was interrupted", "--resume")):
+        Recording(run)
+    with refused("AS601", names=("contains the recordings train; name one",)):
+        Recording(run / "recordings")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ from pathlib import Path
 from attnscope import layout
 from attnscope.errors import InputError
 from attnscope.shell import shell_command
+from attnscope.unfinished import how_to_continue, is_interrupted
+
+_LISTED = 8  # names that a message lists
 
 
 def run_of(recording: Path) -> Path | None:
@@ -186,6 +189,51 @@ def captured_in(folder: Path, place: str) -> Path:
     """
     of_test = folder / place / "test"
     return of_test if not is_captured(folder) and of_test.is_dir() else folder
+
+
+def no_recording(folder: Path, kind: str = "recording", option: str = "") -> InputError:
+    """Return the error AS601 of a folder without a recording, which says what it is instead.
+
+    Args:
+        folder: What was given as a recording or a run.
+        kind: What it does not hold: ``recording`` or ``moments``.
+        option: The option with which ``attnscope capture`` makes it.
+    """
+    command = ["capture", folder, *([option] if option else [])]
+    if not folder.exists():
+        text = f"{folder} does not exist; check the path"
+    elif is_interrupted(folder):
+        text = (
+            f"the run {folder} has no {kind}, because its training was interrupted; "
+            f"{how_to_continue(folder)}"
+        )
+    elif (folder / layout.CONFIG).is_file():
+        text = f"the run {folder} has no {kind}; record it with: {shell_command(*command)}"
+        if others := _inside(folder / layout.RECORDINGS, layout.MANIFEST):
+            text += f", or name {folder / layout.RECORDINGS / others[0]}"
+    elif runs := _inside(folder, layout.CONFIG):
+        text = f"{folder} contains the runs {_listed(runs)}; name one of them"
+    elif recordings := _inside(folder, layout.MANIFEST):
+        text = f"{folder} contains the recordings {_listed(recordings)}; name one of them"
+    else:
+        text = (
+            f"{folder} holds no {kind} (no {layout.MANIFEST}); check the path, or create it with: "
+            f"attnscope capture RUN{option and f' {option}'}"
+        )
+    return InputError("AS601", text)
+
+
+def _inside(folder: Path, file: str) -> list[str]:
+    """Return the names of the folders in a folder that contain a file, sorted."""
+    try:
+        return sorted(each.parent.name for each in folder.glob(f"[!.]*/{file}"))
+    except OSError:  # one may not read it
+        return []
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{', '.join(names[:_LISTED])}{more}"
 
 
 def is_captured(folder: Path) -> bool:

@@ -43,7 +43,13 @@ from attnscope.recording.format import (
     with_current_keys,
 )
 from attnscope.recording.labeled import expect_class_labels
-from attnscope.recording.places import capture_again, captured_in, enclosing_run, is_captured
+from attnscope.recording.places import (
+    capture_again,
+    captured_in,
+    enclosing_run,
+    is_captured,
+    no_recording,
+)
 from attnscope.recording.preparation import describe_preparation
 from attnscope.recording.reopening import find_source, open_images, open_network
 from attnscope.recording.rows import ALL_ROWS, Rows, consecutive, row_numbers
@@ -60,7 +66,7 @@ _DESCRIPTIONS = {
     "moments": "moments, which are sums over the images of each class; open it with "
     "attnscope.Moments, or capture again without --moments",
 }
-_OPTIONS = {"recording": "", "moments": " --moments"}
+_OPTIONS = {"recording": "", "moments": "--moments"}
 _LISTED_GATES = 8  # a message lists all gates of a network that has no more
 _ROWS = 1024  # of which probabilities are computed at a time
 
@@ -90,11 +96,7 @@ class ShardReader(ABC):
         """
         folder = captured_in(Path(folder), self._place)
         if not is_captured(folder):
-            raise InputError(
-                "AS601",
-                f"{folder} holds no {self.kind} (no {layout.MANIFEST}); check the path, or create "
-                f"it with: attnscope capture RUN{_OPTIONS[self.kind]}",
-            )
+            raise no_recording(folder, self.kind, _OPTIONS[self.kind])
         manifest = read_json(expect_own_file(folder, folder / layout.MANIFEST))
         if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
             raise InputError(
