@@ -25,7 +25,7 @@ from attnscope.errors import InputError, first_line
 from attnscope.files import StrPath, read_json, sha256_of, write_json
 from attnscope.interventions.run import intervene
 from attnscope.networks.known import NetworkSource
-from attnscope.networks.targets import is_run
+from attnscope.networks.targets import is_run, no_target
 from attnscope.plots import PLOTS
 from attnscope.progress import stages
 from attnscope.recording.masking import add_masks, expect_masks
@@ -240,6 +240,8 @@ def find_recorded(
     place = recording_place(folder, split)
     if is_captured(place) and not (folder / layout.CONFIG).is_file():
         return None, place
+    if folder.is_file():
+        raise InputError("AS530", f"{folder} {no_target(folder)}")
     if not folder.is_dir():
         raise InputError(
             "AS530",

@@ -227,6 +227,20 @@ def test_inspect_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> None
         assert error.count("\n") == 1
 
 
+@pytest.mark.usefixtures("own_modules")
+def test_a_file_is_not_said_to_be_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.pth").touch()
+    for code, command in (("AS320", "inspect"), ("AS530", "analyze")):
+        names = ("own_networks.py", "is a Python file", "own_networks:FUNCTION")
+        refused_command(capsys, code, command, "own_networks.py", names=names)
+        names = ("own.pth", "is a file and no network", "--weights")
+        refused_command(capsys, code, command, "own.pth", names=names)
+    given = ["--model", "own_networks:network", "--out", "x", "--data", "folder:own.pth"]
+    refused_command(capsys, "AS204", "capture", *given, names=("own.pth is a file",))
+
+
 CAPTURE = ["capture", "--model", "own_networks:classifier", "--data", "digits"]
 
 

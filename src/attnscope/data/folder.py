@@ -38,6 +38,11 @@ def load(request: DataRequest) -> LoadedSplits:
         InputError: The folder has another layout, or contains files that cannot be read.
     """
     root = Path(request.path).expanduser()
+    if root.is_file():
+        raise InputError(
+            "AS204",
+            f"{root} is a file and no folder of images; name a folder with --data folder:PATH",
+        )
     if not root.is_dir():
         raise InputError(
             "AS204",

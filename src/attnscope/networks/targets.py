@@ -141,12 +141,27 @@ def load_target(name: str, num_classes: int | None = None, channels: int | None 
     return Target(_load_callable(prefix, rest), 224, None)
 
 
+def no_target(file: Path) -> str:
+    """Return in words what a file is that was given as a network, and what to write instead."""
+    if file.suffix == ".py":
+        return (
+            "is a Python file; write its module and the function that returns the network: "
+            f"{file.stem}:FUNCTION"
+        )
+    return (
+        "is a file and no network; name the function that returns the network, as "
+        "package.module:callable, and give its weights with --weights to capture or analyze"
+    )
+
+
 def _forms() -> str:
     known = ", ".join(scheme.form for scheme in TARGET_SCHEMES.values())
     return f"a run folder, {known} or package.module:callable"
 
 
 def _load_run(folder: Path) -> Target:
+    if folder.is_file():
+        raise InputError("AS320", f"the target '{folder}' {no_target(folder)}")
     if not folder.is_dir():
         raise InputError("AS320", f"the target '{folder}' does not exist; choose {_forms()}")
     model, config = load_model(folder), read_json(folder / layout.CONFIG)
