@@ -272,6 +272,21 @@ def test_capture_records_the_gates_of_a_callable(given: bool, tmp_path: Path) ->
     torch.testing.assert_close(torch.from_numpy(recording.logits), logits)
 
 
+@pytest.mark.usefixtures("own_modules")
+def test_capture_takes_a_network_in_the_place_of_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As analyze does."""
+    save_weights(load_target("own_networks:classifier").model, tmp_path / "own.safetensors")
+    options = ["--data", "digits", "--image-size", "16", "--weights", "own.safetensors"]
+    given = ["capture", "own_networks:classifier", *options]
+    refused_command(capsys, "AS958", *given, names=("--out",))
+    refused_command(capsys, "AS957", *given, "--untrained", "--out", "x", names=("--untrained",))
+    assert main([*given, "--out", "captured"]) == 0
+    recording = Recording(tmp_path / "captured")
+    assert recording.about["model"] == {"name": "own_networks:classifier"}
+
+
 def test_capture_builds_timm_networks_with_the_classes_of_the_data(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = load_target("timm:mobilenetv3_small_050", 10).model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -43,7 +43,7 @@ class Capture:
     }
 
     run: Annotated[Path | None, Argument(positional=True, metavar="RUN")] = None
-    """Run folder. Leave it out to record another network with --model."""
+    """Run folder, or another network as for --model."""
     network: NetworkOptions = field(default_factory=NetworkOptions)
     skip_unreadable: bool = False
     """Skip images that cannot be read, and list them. Default: stop at such an image."""
@@ -148,6 +148,12 @@ class Capture:
 
     def _choose(self, draw: int) -> tuple[Source, Path]:
         """The network and the images to record, and the folder of the recording."""
+        if self.run is not None and self.network.model is None:
+            from attnscope.networks.targets import is_run
+
+            if not is_run(str(self.run)):
+                network = replace(self.network, model=str(self.run))
+                return replace(self, run=None, network=network)._choose(draw)
         if self.run is None and self.network.model is None:
             raise InputError(
                 "AS955", "no network is given; give a run folder, or --model with --data and --out"
