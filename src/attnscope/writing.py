@@ -44,6 +44,12 @@ def writing(place: Path) -> Iterator[None]:
         try:
             held.enter_context(locked(home / f".{place.name}{LOCK_SUFFIX}"))
         except BlockingIOError as error:
+            if reason := _refusal(home, place):
+                raise InputError(
+                    "AS114",
+                    f"{place} cannot be created: no file can be written to {home} ({reason}); "
+                    "choose another place with --out",
+                ) from None
             raise InputError(
                 "AS118",
                 f"{error.strerror} is writing to {place}; wait until it has finished, or choose "
@@ -59,6 +65,17 @@ def writing(place: Path) -> Iterator[None]:
             for parent in missing:  # innermost first
                 with suppress(OSError):
                     parent.rmdir()
+
+
+def _refusal(home: Path, place: Path) -> str:
+    """Return why no file can be made in a folder, as in ``/proc``; empty if one can."""
+    trial = temporary_path(home / place.name)
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
 
 
 @contextmanager
