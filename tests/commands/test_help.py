@@ -6,6 +6,7 @@ To write the file again: ``ATTNSCOPE_UPDATE_SNAPSHOTS=1 pytest tests/commands/te
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -91,3 +92,12 @@ def test_help_is_made_of_docstrings_groups_and_defaults() -> None:
         "--silent",
         "--undocumented TEXT [...]",
     ]
+
+
+def test_the_exit_codes_name_the_exception_of_the_dashboard(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with suppress(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Ctrl-C is how the dashboard ends, so that it exits with 0." in text

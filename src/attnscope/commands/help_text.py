@@ -32,7 +32,11 @@ _EXIT_CODES = (
     ("0", "Success."),
     ("1", "The command failed, for example on a full disk or a loss that is not finite."),
     ("2", "The input cannot be used; the message names the reason and the remedy."),
-    ("128 + N", "Stopped by signal N: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."),
+    (
+        "128 + N",
+        "Stopped by signal N: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP. Ctrl-C is how the "
+        "dashboard ends, so that it exits with 0.",
+    ),
 )
 
 
