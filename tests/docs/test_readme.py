@@ -33,8 +33,8 @@ model = build_model("resnet18", attention="cbam", width=16)
 """
 """The names that the README says are the reader's."""
 SEEN = """\
-assert values["layer1.0.attention.channel"].shape == (4, 16), values
-assert recording["layer1.0.attention.channel", :100].shape == (100, 16)
+assert values[gates[0].name].shape == (4, 16), values
+assert recording[gates[0].name, :100].shape == (100, 16)
 assert len(recording) == 120
 """
 
@@ -46,7 +46,10 @@ def test_only_the_installation_and_the_test_command_are_run_elsewhere() -> None:
     (test_command,) = TEST_COMMAND.findall(README.read_text(encoding="utf-8"))
     (installation,) = (block for block in found if block.marker == "not run")
     assert [block.text for block in found if block not in run] == [installation.text]
-    assert "pip install -q . " in installation.text
+    environment, torch, attnscope = installation.text.splitlines()
+    assert "activate" in environment, "before anything is installed into it"
+    assert "/whl/cpu" in torch, "the small one, before attnscope would install the large one"
+    assert attnscope == "pip install -q ."
     assert [block.text for block in run if "pip" in block.text] == [test_command]
     assert test_command.count("\n") == 1
 
@@ -115,6 +118,7 @@ def test_your_own_network_in_three_commands(
     for name in ("report.html", "statistics/gate_state.csv", "figures/gate_state.png"):
         assert (analyzed / name).is_file(), name
     assert Run(analyzed).interventions("test") is not None
+    assert "layer" not in python.text, "the network is the reader's"
     command = [f"{SERVER[0]}/run-code", GIVEN + python.text + SEEN]
     run_command(command, tmp_path)
 
