@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from attnscope.commands.options import MovedDataArgument, RunArgument, Split, counted
 from attnscope.commands.parsing import Argument
 from attnscope.shell import shell_command
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-_COLUMNS = {
-    "gate": "gate",
-    "decodable": "class decodable",
-    "accuracy_lost": "accuracy lost (points)",
-    "log_loss_added": "log loss added (nats)",
-    "verdict": "verdict",
-}
-"""Columns of the verdicts and their headings."""
 
 
 @dataclass(frozen=True)
@@ -101,27 +89,14 @@ class Intervene:
             smallest_effect=self.smallest_effect,
             smallest_log_loss=self.smallest_log_loss,
         )
-        from attnscope.plots.verdict_table import verdict_table
+        from attnscope.plots.verdict_table import in_columns, verdict_table
 
         verdicts = verdict_table(outcomes)
         if len(verdicts):
-            print(_aligned(verdicts))
+            print(in_columns(verdicts))
         out = outcomes_folder(recording.folder) if self.out is None else self.out
         if "effects" in outcomes.tables:
             print(f"Every edit of each gate, of each block and of all gates: {out / 'effects.csv'}")
         images = counted(outcomes.about["images"], "image")
         print(f"Scored {images}, {counted(len(recording.gates), 'gate')}: {out}")
         print(f"Next: {shell_command('report', self.run)}")
-
-
-def _aligned(verdicts: pd.DataFrame) -> str:
-    """Return the table of verdicts with a sentence that explains it."""
-    cells = [list(_COLUMNS.values()), *verdicts[list(_COLUMNS)].to_numpy(str).tolist()]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-    about = (
-        "Balanced accuracy of a linear probe of the class, and losses with the best constant "
-        "instead of the image's own gate, with 95% CIs.\n"
-        "Verdicts are corrected for the number of tests (Holm), intervals are not."
-    )
-    return "\n".join([about, *lines])

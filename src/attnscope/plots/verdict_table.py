@@ -18,6 +18,14 @@ from attnscope.statistics.questions import REMOVAL
 from attnscope.statistics.verdicts import UNTESTED
 
 _NOT_MEASURED = "not measured"
+_COLUMNS = {
+    "gate": "gate",
+    "decodable": "class decodable",
+    "accuracy_lost": "accuracy lost (points)",
+    "log_loss_added": "log loss added (nats)",
+    "verdict": "verdict",
+}
+"""Columns of the verdicts and their headings."""
 
 
 def verdict_table(outcomes: Outcomes) -> pd.DataFrame:
@@ -52,6 +60,19 @@ def verdict_table(outcomes: Outcomes) -> pd.DataFrame:
     ]
     found = pd.DataFrame(rows, usage.index, columns=[c for c in columns if c not in usage])
     return usage[["gate", "kind", "verdict"]].join(found)[columns]
+
+
+def in_columns(verdicts: pd.DataFrame) -> str:
+    """Return the table of verdicts with a sentence that explains it."""
+    cells = [list(_COLUMNS.values()), *verdicts[list(_COLUMNS)].to_numpy(str).tolist()]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    about = (
+        "Balanced accuracy of a linear probe of the class, and losses with the best constant "
+        "instead of the image's own gate, with 95% CIs.\n"
+        "Verdicts are corrected for the number of tests (Holm), intervals are not."
+    )
+    return "\n".join([about, *lines])
 
 
 def _decodable(row: pd.Series[Any]) -> str:
