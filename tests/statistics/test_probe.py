@@ -1,4 +1,7 @@
-"""Linear probes, against discriminant analysis by definition, scikit-learn and planted effects."""
+"""Linear probes, against discriminant analysis by definition, scikit-learn and planted effects.
+
+This file has more than 400 lines, because all of these tests need the planted recordings.
+"""
 
 from __future__ import annotations
 
