@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -352,10 +352,10 @@ def _refuse_more(mark: Mark, listener: _Listener) -> None:
 def _memory(tensor: Tensor) -> tuple[object, ...]:
     """Return what equals for two views of the same values only, while both are kept."""
     with torch._C.DisableTorchFunction():
-        try:
-            start = tensor.data_ptr()
-        except RuntimeError:  # a tensor without memory, as in torch.func
-            start = id(tensor)
+        start = id(tensor)
+        if type(tensor) is Tensor:  # others, such as tensors without values, may have no memory
+            with suppress(RuntimeError):  # neither do those in torch.func
+                start = tensor.data_ptr()
         return start, tensor.shape, tensor.stride(), tensor.dtype
 
 
