@@ -16,6 +16,7 @@ from attnscope.interventions import (
     InterventionSetup,
     ablate_channels,
 )
+from attnscope.interventions.work import Work
 from tests.interventions.toy import Toy, toy_images, toy_setup
 from tests.making import refused
 
@@ -124,6 +125,14 @@ def test_ablation_stops_drawing_where_no_order_is_special(tmp_path: Path) -> Non
     for column in ("change", "log_loss_change", "log_loss_low"):
         orders = early["order"] != "random"
         pd.testing.assert_series_equal(early.loc[orders, column], full.loc[orders, column])
+
+
+def test_ablation_keeps_losses_of_what_it_has_finished_and_no_logits(tmp_path: Path) -> None:
+    setup, work = toy_setup("used", tmp_path), Work()
+    ablate_channels(setup, shares=(0.5,), draws=5, images=9, work=work)
+    for what in ("orders", "draws 0"):
+        assert set(work.pieces.find(f"gate/{what}")) == {"log_loss", "right"}
+        assert f"gate/{what}/0" not in work.pieces
 
 
 def test_ablation_leaves_out_a_gate_with_one_value_for_all_channels(tmp_path: Path) -> None:

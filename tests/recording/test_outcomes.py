@@ -6,7 +6,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from attnscope.recording.outcomes import read_outcomes
+import pandas as pd
+import pytest
+
+from attnscope.recording.outcomes import Outcomes, read_outcomes, write_outcomes
 from attnscope.recording.recording import Recording
 from tests.making import refused
 
@@ -26,6 +29,17 @@ def test_missing_and_damaged_outcomes_are_refused(
     (folder / "replacement.parquet").write_bytes(b"not Parquet")
     with refused("AS632", names=(folder,)):
         read_outcomes(folder)
+
+
+@pytest.mark.parametrize("column", ["margin", "margin_change"])
+def test_tables_of_margins_are_left_out(tmp_path: Path, column: str) -> None:
+    """Those of earlier versions, of which an experiment counts as missing."""
+    about = {"experiments": ["decode", "ablate"]}
+    tables = {"decoding": pd.DataFrame({"gate": ["a"]}), "ablation": pd.DataFrame({column: [0.1]})}
+    write_outcomes(tmp_path / "o", Outcomes(about, None, tables))
+    found = read_outcomes(tmp_path / "o")
+    assert found.experiments == ["decode"]
+    assert set(found.tables) == {"decoding"}
 
 
 def test_the_table_of_a_notebook_has_short_titles_and_says_what_its_columns_are(

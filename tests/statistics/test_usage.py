@@ -21,6 +21,7 @@ from attnscope.statistics import (
     replacement_effects,
     usage_over_seeds,
 )
+from attnscope.statistics.questions import ask
 from attnscope.statistics.verdicts import JOINTLY, NOTHING, UNTESTED, UNUSED, USED
 from tests.making import refused
 from tests.statistics.making import outcomes_with_errors, usage_table
@@ -156,3 +157,19 @@ def test_use_is_not_tested_without_the_best_constant() -> None:
     assert found[["removal_value", "p_removal", "detectable"]].isna().all(axis=None)
     assert found["misinformation_value"].tolist() == [0]
     assert gate_usage(decoding, outcomes)["verdict"].tolist() == [USED]
+
+
+def test_a_gain_is_no_equivalence() -> None:
+    """A constant that changes the accuracy by 8% of the images, in either direction."""
+    made = outcomes_with_errors({"a": 8, "b": 0})
+    gained = made.copy()
+    changed = (made["target"] == "a") & (made["edit"] == "constant")
+    wrong = made["row"] < 8
+    # Without the constant for a, eight images are wrong.
+    gained.loc[wrong & ~changed, "prediction"] = 1
+    gained.loc[changed, "prediction"] = 0
+    for outcomes in (made, gained):
+        p = ask(outcomes, smallest_effect=0.09)["p_equivalent"]
+        # By hand: at a change of 9%, eight or fewer of 100 images change with probability 0.45.
+        assert p["a"] >= stats.binom.cdf(8, 100, 0.09)
+        assert p["b"] < 0.01
