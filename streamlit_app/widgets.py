@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec
 
 import addressed
@@ -23,6 +24,7 @@ from attnscope.errors import InputError
 from attnscope.plots import PLOTS, Plot, Unavailable
 from attnscope.plots.images import scale_of
 from attnscope.plots.text import as_percent
+from attnscope.recording.recording import Recording
 
 _P = ParamSpec("_P")
 PAGE = 20
@@ -145,6 +147,11 @@ def browse(draw: dict[str, functools.partial[cached.Shown]], key: str, of: str =
         return
     st.text(PLOTS[name].about)
     show_plot(PLOTS[name], draw[name], of)
+
+
+def command_for_folder_of(recording: Recording) -> str:
+    """Return the command that opens a recording's folder, so that results can be kept beside it."""
+    return literal(f"attnscope dashboard {Path(recording.folder).resolve().parent}")
 
 
 def show_picture(png: bytes, width: int | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import addressed
 import downloads
@@ -13,7 +12,15 @@ from cached import Run, live, pictures
 from cached import channels as cached_channels
 from channel_charts import changes, changes_figure, histogram, histograms_figure
 from channel_parts import PROFILE_HELP, class_intervals
-from widgets import breakable, chosen_run, literal, row_of_controls, section, show_picture
+from widgets import (
+    breakable,
+    chosen_run,
+    command_for_folder_of,
+    literal,
+    row_of_controls,
+    section,
+    show_picture,
+)
 from widgets import table_height as height_of
 
 from attnscope.dashboard.access import actions_allowed
@@ -127,10 +134,9 @@ def _removal(run: Run, gate: str, channel: int) -> None:
         st.info(f"The recording has {recording.no_accuracy}, so that no accuracy can be measured.")
         return
     if not cached_channels.can_keep(run):
-        folder = Path(recording.folder).resolve().parent
         st.info(
             "The result would be kept beside the recording, which is outside of the dashboard's "
-            f"folder. Start the dashboard with: {literal(f'attnscope dashboard {folder}')}"
+            f"folder. Start the dashboard with: {command_for_folder_of(recording)}"
         )
         return
     known = cached_channels.removal(run, gate, channel)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import addressed
 import background
@@ -13,7 +12,7 @@ import streamlit as st
 from cached import Run, space
 from channel_charts import BRUSH, points, points_figure
 from numpy.typing import NDArray
-from widgets import choose_overlay, chosen_run, gallery, literal, section
+from widgets import choose_overlay, chosen_run, command_for_folder_of, gallery, literal, section
 from widgets_jobs import job_panel, start_button
 
 from attnscope.dashboard.gate_space import MOST as PLACED
@@ -72,10 +71,9 @@ def _neighbors(run: Run, gate: str, by: str | None, only: list[str]) -> None:
     known = space.places(run, gate)
     if known is None:
         if not space.can_keep(run):
-            place = Path(recording.folder).resolve().parent
             st.info(
                 "t-SNE is kept beside the recording, which is outside of the dashboard's folder. "
-                f"Start the dashboard with: {literal(f'attnscope dashboard {place}')}"
+                f"Start the dashboard with: {command_for_folder_of(recording)}"
             )
             return
         if len(recording) > PLACED:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attnscope.gates import edit_gates, find_gates, watch_gates
+from tests.gates import test_untraceable
 from tests.making import refused
 
 RUNS: list[str] = []
@@ -30,16 +31,9 @@ def compiled(x: Tensor, z: Tensor) -> Tensor:
     return x * torch.sigmoid(z)[:, :, None, None]
 
 
-class Gated(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(3, 6, 3, padding=1)
-        self.squeeze = nn.Linear(6, 6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
-        return compiled(x, self.squeeze(x.mean((2, 3)))).mean((2, 3))
+class Gated(test_untraceable.Gated):
+    def act(self, x: Tensor, z: Tensor) -> Tensor:
+        return compiled(x, z)
 
 
 def images() -> Tensor:
